@@ -1,0 +1,210 @@
+"""Mappings by equal keys: the same partition, a projection on some dimensions, or all that share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+from flowstone.core.dimensions import MultiPartitions, product
+from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys, is_complete
+from flowstone.core.partition import Partition
+from flowstone.core.timeline import TimePartitions
+from flowstone.errors import DefinitionError, UnknownPartitionError
+
+type _Pairs = list[int | None]  # for each upstream dimension, the downstream dimension it takes its key from
+
+
+class _Aligned(PartitionMapping):
+    """Pairs the dimensions of two definitions; a definition that is not multiple counts as one dimension."""
+
+    def __init__(self, dimension: str | None = None) -> None:
+        self.dimension = dimension
+        self._memo: tuple[PartitionsDefinition, PartitionsDefinition, _Pairs] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self.dimension is None else repr(self.dimension)})"
+
+    def upstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the upstream keys with the same value in every shared dimension."""
+        key = check_key(key, downstream)
+        if upstream is None:
+            return [None]
+        parts = _parts(key, downstream)
+        pairs = self._pairs(downstream, upstream)
+        sources = _sources(_dimensions(upstream), [None if i is None else (parts[i],) for i in pairs], now)
+        return [upstream.validate(found) for found in _keys(sources, upstream)]
+
+    def downstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the downstream keys with the same value in every shared dimension."""
+        key = check_key(key, upstream)
+        if downstream is None or upstream is None:
+            return list(complete_keys(downstream, now))
+        parts = _parts(key, upstream)
+        fixed: list[tuple[Partition] | None] = [None] * len(_dimensions(downstream))
+        pairs = self._pairs(downstream, upstream)
+        for part, index, (_, dimension) in zip(parts, pairs, _dimensions(upstream), strict=True):
+            if index is not None:
+                fixed[index] = (part,)
+            elif not is_complete(dimension, part, now):
+                return []
+        try:
+            return [
+                downstream.validate(found)
+                for found in _keys(_sources(_dimensions(downstream), fixed, now), downstream)
+            ]
+        except UnknownPartitionError:  # the shared value lies outside what downstream has
+            return []
+
+    def _pairs(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition) -> _Pairs:
+        memo = self._memo
+        if memo is not None and memo[0] is downstream and memo[1] is upstream:
+            return memo[2]
+        if downstream is None:
+            raise DefinitionError(
+                f"{self} cannot choose among {upstream!r} for an asset without partitions. Use AllPartitions() "
+                "or LastN(...)."
+            )
+        pairs = _pair(downstream, upstream, self.dimension)
+        self._memo = (downstream, upstream, pairs)
+        return pairs
+
+
+class SameKey(_Aligned):
+    """The upstream partition with the same key; of several dimensions, those that upstream has.
+
+    Works between definitions of one cadence (start and end may differ), static keys that upstream has too, and
+    from several dimensions down to fewer. An upstream without partitions is read as it is.
+
+    Args:
+        dimension: which dimension is meant, where several have the same definition.
+
+    Example:
+        >>> from datetime import UTC
+        >>> regions = StaticPartitions(["eu", "us"])
+        >>> grid = MultiPartitions(region=regions, tier=StaticPartitions([1, 2]))
+        >>> SameKey().upstream(("eu", 2), downstream=grid, upstream=regions, now=datetime(2024, 1, 1, tzinfo=UTC))
+        ['eu']
+    """
+
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check that every upstream dimension finds its key downstream."""
+        if upstream is None:
+            return
+        missing = [
+            name
+            for (name, _), index in zip(_dimensions(upstream), self._pairs(downstream, upstream), strict=True)
+            if index is None
+        ]
+        if missing:
+            raise DefinitionError(
+                f"SameKey cannot choose one partition of {upstream!r}: {downstream!r} has no "
+                f"{', '.join(map(repr, missing))}. SameDimension() reads all of them, as a dict."
+            )
+
+
+class SameDimension(_Aligned):
+    """All upstream partitions with the same value in the dimensions that both sides share.
+
+    Only those are read whose other dimensions are complete at the time of planning.
+
+    Args:
+        dimension: which dimension is meant, where several have the same definition.
+
+    Example:
+        >>> from datetime import UTC
+        >>> regions = StaticPartitions(["eu", "us"])
+        >>> grid = MultiPartitions(region=regions, tier=StaticPartitions([1, 2]))
+        >>> now = datetime(2024, 1, 1, tzinfo=UTC)
+        >>> SameDimension().upstream("eu", downstream=regions, upstream=grid, now=now)
+        [('eu', 1), ('eu', 2)]
+    """
+
+    many = True
+
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check that the two sides share a dimension."""
+        if upstream is None:
+            raise DefinitionError("SameDimension needs a partitioned upstream asset. Leave the mapping out.")
+        self._pairs(downstream, upstream)
+
+
+def _pair(downstream: PartitionsDefinition, upstream: PartitionsDefinition, only: str | None) -> _Pairs:
+    """Find the downstream dimension for each upstream dimension: by name, and by definition if one has none."""
+    pairs: _Pairs = []
+    for name, wanted in _dimensions(upstream):
+        fitting = [
+            index
+            for index, (other, offered) in enumerate(_dimensions(downstream))
+            if (name is None or other is None or name == other)
+            and only in (None, name, other)
+            and _fits(offered, wanted)
+        ]
+        pairs.append(fitting[0] if fitting else None)
+        if len(fitting) > 1:
+            break
+    else:
+        used = [index for index in pairs if index is not None]
+        if not used:
+            raise DefinitionError(
+                f"{downstream!r} and {upstream!r} share no dimension: definitions (and names, where both sides "
+                "have several dimensions) have to agree. Give a mapping in deps, such as FunctionMapping(...)."
+            )
+        if len(used) == len(set(used)):
+            return pairs
+    raise DefinitionError(
+        f"Several dimensions of {downstream!r} and {upstream!r} could be meant. Name one: "
+        "SameKey('dimension') or SameDimension('dimension')."
+    )
+
+
+def _fits(offered: PartitionsDefinition, wanted: PartitionsDefinition) -> bool:
+    """Whether a key of the one means the same in the other."""
+    if isinstance(offered, TimePartitions) and isinstance(wanted, TimePartitions):
+        return offered.cadence() == wanted.cadence()
+    if isinstance(offered, StaticPartitions) and isinstance(wanted, StaticPartitions):
+        return offered <= wanted
+    return offered == wanted
+
+
+def _dimensions(definition: PartitionsDefinition) -> list[tuple[str | None, PartitionsDefinition]]:
+    if isinstance(definition, MultiPartitions):
+        return list(definition.dimensions.items())
+    return [(None, definition)]
+
+
+def _parts(key: Partition, definition: PartitionsDefinition | None) -> tuple[Partition, ...]:
+    return key if isinstance(definition, MultiPartitions) and isinstance(key, tuple) else (key,)
+
+
+def _sources(
+    dimensions: list[tuple[str | None, PartitionsDefinition]],
+    fixed: list[tuple[Partition] | None],
+    now: datetime,
+) -> list[Callable[[], Iterator[Partition]]]:
+    """For each dimension its fixed value, or else all its complete ones."""
+    return [
+        (lambda d=definition: d.keys(now)) if part is None else (lambda p=part: iter(p))  # type: ignore[misc]
+        for (_, definition), part in zip(dimensions, fixed, strict=True)
+    ]
+
+
+def _keys(
+    sources: list[Callable[[], Iterator[Partition]]], definition: PartitionsDefinition
+) -> Iterator[Partition]:
+    combined = product(sources)
+    return combined if isinstance(definition, MultiPartitions) else (parts[0] for parts in combined)

@@ -1,0 +1,199 @@
+"""Mappings along time: every upstream window that overlaps, and the last n."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from itertools import islice
+
+from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+from flowstone.core.mapping_contract import PartitionMapping, check_key, contains
+from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.timeline import TimePartitions
+from flowstone.errors import DefinitionError
+
+_TICK = timedelta(microseconds=1)
+
+
+class TimeWindowOverlap(PartitionMapping):
+    """Every upstream partition whose window overlaps the downstream window.
+
+    What lies outside the upstream definition is left out: the first partitions read less.
+
+    Args:
+        start_offset: moves the first one by this many upstream windows; -1 reads one more before.
+        end_offset: moves the last one by this many upstream windows; 1 reads one more after.
+
+    Raises:
+        DefinitionError: an offset is not a whole number.
+
+    Example:
+        >>> from datetime import UTC
+        >>> from flowstone.core.calendar import DailyPartitions, WeeklyPartitions
+        >>> days, weeks = DailyPartitions("2024-01-01"), WeeklyPartitions("2024-01-01")
+        >>> now = datetime(2024, 2, 1, tzinfo=UTC)
+        >>> week = TimeWindowOverlap().upstream(date(2024, 1, 8), downstream=weeks, upstream=days, now=now)
+        >>> week[0].isoformat(), week[-1].isoformat(), len(week)
+        ('2024-01-08', '2024-01-14', 7)
+    """
+
+    many = True
+
+    def __init__(self, start_offset: int = 0, end_offset: int = 0) -> None:
+        for name, offset in (("start_offset", start_offset), ("end_offset", end_offset)):
+            if type(offset) is not int:
+                raise DefinitionError(f"TimeWindowOverlap: {name}={offset!r} must be a whole number.")
+        self.start_offset = start_offset
+        self.end_offset = end_offset
+
+    def __repr__(self) -> str:
+        return f"TimeWindowOverlap(start_offset={self.start_offset}, end_offset={self.end_offset})"
+
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check that both sides are partitioned by time."""
+        _by_time(self, downstream)
+        _by_time(self, upstream)
+
+    def upstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the upstream partitions that overlap the window of `key`, moved by the offsets."""
+        window = _by_time(self, downstream).window(check_key(key, downstream))
+        read = _by_time(self, upstream)
+        first = _moved(read, read.containing(window.start), self.start_offset)
+        last = _moved(read, read.containing(window.end - _TICK), self.end_offset)
+        return [] if last is None else list(read.span(first, last))
+
+    def downstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the downstream partitions that read this one, among those around its moved window."""
+        read, readers = _by_time(self, upstream), _by_time(self, downstream)
+        key = read.validate(key)
+        offsets = (self.start_offset, self.end_offset)
+        earliest = _moved(read, key, -max(offsets))
+        latest = _moved(read, key, -min(offsets))
+        first = readers.containing(read.window(earliest).start)
+        last = readers.containing(read.window(latest).end - _TICK)
+        wanted = encode_partition(key)
+        return [
+            reader
+            for reader in (() if last is None else readers.span(first, last))
+            if contains(self.upstream(reader, downstream=readers, upstream=read, now=now), wanted)
+        ]
+
+
+class LastN(PartitionMapping):
+    """The last n upstream partitions that end at or before the end of the downstream window.
+
+    For an asset without partitions these are the last n complete ones. For static keys they are the n keys up to
+    and including the same key, in the declared order. At the start of the definition there are fewer.
+
+    Args:
+        n: how many partitions, at least 1.
+
+    Raises:
+        DefinitionError: `n` is not a whole number of at least 1.
+
+    Example:
+        >>> from datetime import UTC
+        >>> from flowstone.core.calendar import DailyPartitions
+        >>> days = DailyPartitions("2024-01-01")
+        >>> now = datetime(2024, 2, 1, tzinfo=UTC)
+        >>> read = LastN(3).upstream(date(2024, 1, 2), downstream=days, upstream=days, now=now)
+        >>> [str(day) for day in read]
+        ['2024-01-01', '2024-01-02']
+    """
+
+    many = True
+
+    def __init__(self, n: int) -> None:
+        if type(n) is not int or n < 1:
+            raise DefinitionError(f"LastN({n!r}): n must be a whole number of at least 1.")
+        self.n = n
+
+    def __repr__(self) -> str:
+        return f"LastN({self.n})"
+
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check that the upstream partitions have an order in which downstream has a place."""
+        if not isinstance(upstream, StaticPartitions):
+            _by_time(self, upstream)
+            if downstream is not None:
+                _by_time(self, downstream)
+        elif downstream is not None and not (isinstance(downstream, StaticPartitions) and downstream <= upstream):
+            raise DefinitionError(
+                f"{self} of {upstream!r} needs the same keys downstream, not {downstream!r}. "
+                "Use AllPartitions() or FunctionMapping(...)."
+            )
+
+    def upstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the last n partitions up to the end of `key`."""
+        key = check_key(key, downstream)
+        if isinstance(upstream, StaticPartitions):
+            stop = upstream.position(upstream.last(now) if downstream is None else key) + 1
+            return list(islice(upstream.keys(now), max(0, stop - self.n), stop))
+        read = _by_time(self, upstream)
+        last = read.last(now if downstream is None else _by_time(self, downstream).window(key).end)
+        return [] if last is None else list(read.span(read.shift(last, 1 - self.n), last))
+
+    def downstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the downstream partitions, complete at `now`, that read this one."""
+        if not isinstance(upstream, TimePartitions) or not isinstance(downstream, TimePartitions):
+            return super().downstream(key, downstream=downstream, upstream=upstream, now=now)
+        window = upstream.window(upstream.validate(key))
+        wanted = encode_partition(upstream.validate(key))
+        found: list[Partition] = []
+        last = downstream.last(now)
+        readers = iter(()) if last is None else downstream.span(downstream.containing(window.start), last)
+        for reader in readers:
+            read = self.upstream(reader, downstream=downstream, upstream=upstream, now=now)
+            if contains(read, wanted):
+                found.append(reader)
+            elif downstream.window(reader).end >= window.end:
+                break  # n newer ones exist by now, and later readers see newer ones still
+        return found
+
+
+def _by_time(mapping: PartitionMapping, definition: PartitionsDefinition | None) -> TimePartitions[date]:
+    if isinstance(definition, TimePartitions):
+        return definition
+    found = "an asset without partitions" if definition is None else repr(definition)
+    raise DefinitionError(
+        f"{mapping!r} needs partitions by time on both sides, not {found}. Use AllPartitions(), "
+        "SameDimension() or FunctionMapping(...)."
+    )
+
+
+def _moved(definition: TimePartitions[date], key: date | None, by: int) -> date | None:
+    """Move a key, but not beyond the calendar (then the result is None only before its first window)."""
+    step = 1 if by > 0 else -1
+    for _ in range(abs(by)):
+        following = None if key is None else definition.shift(key, step)
+        if following is None:
+            return key
+        key = following
+    return key
