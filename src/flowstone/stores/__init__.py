@@ -1,0 +1,1 @@
+"""Where runs, steps and lineage are recorded: in memory, or in PostgreSQL."""

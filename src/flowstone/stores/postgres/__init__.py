@@ -1,0 +1,1 @@
+"""Everything durable: the PostgreSQL stores and the embedded server."""

@@ -1,0 +1,291 @@
+"""One PostgreSQL data directory and the server on it, driven by PostgreSQL's own tools."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from flowstone.errors import DatabaseUnavailableError, EmbeddedDatabaseError
+from flowstone.stores.postgres.database import Database, failing_as, with_identifiers
+from flowstone.stores.postgres.file_lock import FileLock
+from flowstone.stores.postgres.server_account import ServerAccount
+from flowstone.stores.postgres.server_socket import SocketDirectory
+from flowstone.stores.postgres.sql import load_sql
+
+log = logging.getLogger(__name__)
+
+USER = DATABASE = "flowstone"
+_POLL_SECONDS = 0.02
+_LOG_TAIL_LINES = 20
+_UNFINISHED = "data.unfinished-"
+
+# Durable as a server of one's own. The log keeps a week, one file per weekday, each overwritten.
+_SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "128MB",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %a ",
+    "logging_collector": "on",
+    "log_directory": "log",
+    "log_filename": "server-%a.log",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+    "log_truncate_on_rotation": "on",
+}
+
+
+class Cluster:
+    """A data directory `<directory>/data` and its server.
+
+    Callers serialise `ensure_running` and `stop` between processes. Whether a server lives is asked of the
+    kernel: all its processes inherit a lock on `server.lock`, so neither a stale pid file nor a reused pid
+    can mislead, and orphaned backends of a killed postmaster are waited for.
+
+    Args:
+        directory: existing directory, writable by us, that the account can reach.
+        binaries: directory with initdb, pg_ctl and postgres.
+        account: user to run them as.
+        settings: server settings that replace or extend the defaults.
+    """
+
+    def __init__(
+        self, directory: Path, *, binaries: Path, account: ServerAccount, settings: Mapping[str, str]
+    ) -> None:
+        self.data = directory / "data"
+        self._directory = directory
+        self._binaries = binaries
+        self._account = account
+        self._settings = {**_SETTINGS, **settings, "port": "5432"}
+        self._socket = SocketDirectory(directory / "socket-directory", data=self.data, account=account)
+
+    def ensure_running(self, *, timeout_seconds: float) -> str:
+        """Join the server if it runs, else start it, making the cluster first when there is none.
+
+        Returns:
+            DSN of the database `flowstone`.
+
+        Raises:
+            EmbeddedDatabaseError: it cannot be made or started; the message ends with the server's log.
+        """
+        major = self._major_version()
+        if not self.data.exists():
+            self._initialise(major)
+        self._refuse_other_version(major)
+        if not self._joined(timeout_seconds):
+            self._start(timeout_seconds)
+        self._ensure_database()
+        return self._dsn(DATABASE)
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        """Stop the server, cutting its connections; a server that does not run is no error."""
+        deadline = time.monotonic() + timeout_seconds
+        alive = FileLock(self._directory / "server.lock")
+        try:
+            while not alive.try_exclusive():
+                # Again and again: a server that was only just started has no pid file yet.
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise EmbeddedDatabaseError(
+                        f"The server on {self.data} did not stop within {timeout_seconds:g} s.{self._log_tail()}"
+                    )
+                self._request_stop(remaining)
+                time.sleep(_POLL_SECONDS)
+            self._socket.remove()
+        finally:
+            alive.close()
+
+    def server_pid(self) -> int | None:
+        """Return the pid that the data directory names, whether or not that process lives."""
+        try:
+            return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        except (OSError, ValueError):
+            return None
+
+    def _request_stop(self, wait_seconds: float) -> None:
+        pid = self.server_pid()
+        # Orphaned backends keep the lock a moment longer than their postmaster lives, and its pid may be
+        # another program's by then, which pg_ctl would happily interrupt.
+        if pid is not None and _works_in(pid, self.data):
+            seconds = str(max(1, round(wait_seconds)))
+            self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", seconds)
+
+    def _joined(self, timeout_seconds: float) -> bool:
+        """Wait until the living server answers (True) or no server lives (False)."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            if self._answers():
+                return True
+            alive = FileLock(self._directory / "server.lock")
+            try:
+                if alive.try_exclusive():
+                    return False
+            finally:
+                alive.close()
+            if time.monotonic() >= deadline:
+                raise EmbeddedDatabaseError(
+                    f"A server (pid {self.server_pid()}) runs on {self.data} but did not answer within "
+                    f"{timeout_seconds:g} s. Stop it with `kill -INT {self.server_pid()}` and try again."
+                    f"{self._log_tail()}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        if self._socket.find() is None:
+            return False
+        try:
+            with Database(self._dsn("postgres")).dedicated() as connection:
+                row = connection.execute(load_sql("database/data_directory")).fetchone()
+                return row is not None and Path(str(row[0])).samefile(self.data)
+        except (DatabaseUnavailableError, OSError):
+            return False
+
+    def _dsn(self, database: str) -> str:
+        host = quote(str(self._socket.ensure()), safe="")
+        return f"postgresql://{USER}@/{database}?host={host}&port=5432"
+
+    def _initialise(self, major: int) -> None:
+        for unfinished in self._directory.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._directory))
+        self._account.own(building)
+        # Byte order and Unicode rules that no update of the operating system can change under an index.
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        if major < 17:
+            locale = ["--locale=C"]
+        trust = ["--auth-local=trust", "--auth-host=reject", f"--username={USER}"]
+        try:
+            done = self._run("initdb", "-D", building.name, "--encoding=UTF8", *locale, *trust)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        if done.returncode != 0:
+            shutil.rmtree(building, ignore_errors=True)
+            raise EmbeddedDatabaseError(
+                f"PostgreSQL could not make a cluster in {self._directory}:\n{done.stdout.strip()}"
+            )
+        with (building / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write("\ninclude 'flowstone.conf'  # written at every start\n")
+        building.rename(self.data)
+        log.info("Made a PostgreSQL %d cluster in %s.", major, self.data)
+
+    def _start(self, timeout_seconds: float) -> None:
+        alive = FileLock(self._directory / "server.lock")
+        try:
+            self._account.own(alive.path)
+            if not alive.try_exclusive():
+                raise EmbeddedDatabaseError(f"Another program started a server on {self.data} meanwhile.")
+            self._disarm_stale_pid_file()
+            self._socket.clear()
+            self._write_settings()
+            (self.data / "startup.log").unlink(missing_ok=True)
+            started = self._run(
+                *("pg_ctl", "start", "-D", "data", "-l", "data/startup.log"),
+                *("-w", "-t", str(round(timeout_seconds))),
+                pass_fds=[alive.fileno()],
+            )
+        finally:
+            alive.close()
+        if started.returncode != 0:
+            problem = f"PostgreSQL did not start on {self.data}: {started.stdout.strip()}{self._log_tail()}"
+            self.stop(timeout_seconds=timeout_seconds)  # it may have been slow and not broken
+            raise EmbeddedDatabaseError(problem)
+        log.info("Started PostgreSQL on %s (pid %s).", self.data, self.server_pid())
+
+    def _disarm_stale_pid_file(self) -> None:
+        """Name a dead process in the pid file of a killed server if its pid lives again as something else.
+
+        PostgreSQL would take the other program for itself and refuse to start. The file is changed and not
+        removed, because PostgreSQL also finds in it whether shared memory of the old server is in use.
+        """
+        file, pid = self.data / "postmaster.pid", self.server_pid()
+        if pid is None or not _is_alive(pid):
+            return
+        command = [str(self._binaries / "pg_ctl"), "--version"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as ended:  # noqa: S603  (our own tool)
+            ended.wait()
+        _, _, rest = file.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")
+        file.write_text(f"{ended.pid}\n{rest}", encoding="utf-8", errors="surrogateescape")
+        log.warning("%s named pid %d, which is another program now; recovering.", file, pid)
+
+    def _write_settings(self) -> None:
+        settings = self._settings | {"unix_socket_directories": str(self._socket.ensure())}
+        lines = [f"{name} = '{value.replace("'", "''")}'\n" for name, value in settings.items()]
+        written = self.data / "flowstone.conf.new"
+        text = "# Written by FlowStone at every start. Put changes below the include in postgresql.conf.\n"
+        written.write_text(text + "".join(lines), encoding="utf-8")
+        self._account.own(written)
+        written.replace(self.data / "flowstone.conf")
+
+    def _ensure_database(self) -> None:
+        with (
+            failing_as(f"The database {DATABASE!r} could not be made"),
+            Database(self._dsn("postgres")).dedicated() as connection,
+        ):
+            row = connection.execute(load_sql("database/exists"), {"name": DATABASE}).fetchone()
+            if not (row and row[0]):
+                connection.execute(with_identifiers(load_sql("database/create"), name=DATABASE))
+
+    def _major_version(self) -> int:
+        said = self._run("pg_ctl", "--version")
+        if match := re.search(r"\) (\d+)", said.stdout):
+            return int(match[1])
+        raise EmbeddedDatabaseError(f"{self._binaries}/pg_ctl does not work: {said.stdout.strip()}")
+
+    def _refuse_other_version(self, major: int) -> None:
+        try:
+            found = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise EmbeddedDatabaseError(
+                f"{self.data} is not a PostgreSQL cluster: {error}. Move it away, or choose another directory."
+            ) from error
+        if found != str(major):
+            raise EmbeddedDatabaseError(
+                f"The cluster in {self.data} was made by PostgreSQL {found}; this one is {major}. Move "
+                f"the data with `pg_dumpall` of version {found}, or choose another directory."
+            )
+
+    def _run(self, tool: str, *arguments: str, pass_fds: list[int] | None = None) -> CompletedTool:
+        return self._account.run([self._binaries / tool, *arguments], cwd=self._directory, pass_fds=pass_fds or [])
+
+    def _log_tail(self) -> str:
+        files = [*self.data.glob("log/*.log"), self.data / "startup.log"]
+        existing = sorted((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime)
+        lines: list[str] = []
+        for file in existing[-2:]:
+            lines += file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return "\nThe end of its log:\n" + "\n".join(lines) if lines else ""
+
+
+type CompletedTool = subprocess.CompletedProcess[str]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it belongs to somebody else
+    return True
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    """Whether a process has this working directory, as a server has its data; True where that is not known."""
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(directory)
+    except OSError:
+        return not Path("/proc/self/cwd").exists()

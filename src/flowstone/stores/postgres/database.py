@@ -1,0 +1,257 @@
+"""The connection to PostgreSQL: the only part, with `dsn` and `listener`, that knows the driver."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, LiteralString, Self
+
+from flowstone.errors import DatabaseError, DatabaseUnavailableError
+from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
+from flowstone.stores.postgres.listener import Listener
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+    from psycopg.sql import Composed
+    from psycopg_pool import ConnectionPool
+
+_BUSY_SECONDS = 30.0
+# A peer that vanished without a word is noticed after about a minute instead of two hours.
+_KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+_POOL_NAME = "flowstone"
+
+
+class Database:
+    """A PostgreSQL database: autocommit connections from a pool that is opened at the first use.
+
+    Args:
+        dsn: `postgresql://` URL or libpq `key=value` string.
+        min_size: connections kept open once the pool is.
+        max_size: most connections open at once.
+        application_name: name shown in `pg_stat_activity`, unless the DSN says another one.
+        connect_timeout_seconds: how long a server may take to answer, unless the DSN says another time.
+
+    Raises:
+        ConfigurationError: the DSN cannot be understood.
+        MissingExtraError: the extra `postgres` is not installed.
+
+    Example:
+        >>> Database("postgresql://ann:secret@db.example:5432/data")
+        Database('postgresql://ann:***@db.example:5432/data')
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        min_size: int = 1,
+        max_size: int = 10,
+        application_name: str = "flowstone",
+        connect_timeout_seconds: float = 5.0,
+    ) -> None:
+        given = parse_dsn(dsn)
+        self.dsn = dsn
+        self.masked_dsn = masked_dsn(given)
+        self._secrets = [given[key] for key in SECRETS if given.get(key)]
+        self._sizes = (min_size, max_size)
+        self._timeout = float(given.get("connect_timeout") or connect_timeout_seconds)
+        self._parameters = {
+            **_KEEPALIVES,
+            "connect_timeout": str(max(1, round(connect_timeout_seconds))),
+            "fallback_application_name": application_name,
+            **given,
+            "options": f"{given.get('options', '')} -c TimeZone=UTC".strip(),
+        }
+        self._guard = threading.Lock()
+        self._pool: ConnectionPool[Connection[TupleRow]] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Database({self.masked_dsn!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[TupleRow]]:
+        """Borrow an autocommit connection from the pool.
+
+        Raises:
+            DatabaseUnavailableError: the server does not answer, or went away while the connection was used.
+            DatabaseError: all connections stayed in use, or this object was closed.
+        """
+        pool = self._opened_pool()
+        connection = self._borrow(pool)
+        try:
+            with self._naming_lost_servers(connection):
+                yield connection
+        finally:
+            pool.putconn(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection[TupleRow]]:
+        """Borrow a connection with a transaction open: committed at the end, rolled back on an exception."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def dedicated(self) -> Iterator[Connection[TupleRow]]:
+        """Open an autocommit connection outside the pool, for state that lives as long as the session."""
+        connection = self._connect()
+        try:
+            with self._naming_lost_servers(connection):
+                yield connection
+        finally:
+            connection.close()
+
+    def ping(self) -> None:
+        """Open one connection and close it again.
+
+        Raises:
+            DatabaseUnavailableError: with the reason, when that does not work.
+        """
+        self._connect().close()
+
+    def listen(self, channels: Iterable[str]) -> Listener:
+        """Return a listener on these notification channels, with a connection of its own."""
+        return Listener(self._connect, channels, target=self.masked_dsn)
+
+    def close(self) -> None:
+        """Close all connections; using the database afterwards is an error. Closing twice is not."""
+        with self._guard:
+            pool, self._pool, self._closed = self._pool, None, True
+        if pool is not None:
+            pool.close()
+
+    def _connect(self) -> Connection[TupleRow]:
+        import psycopg
+
+        try:
+            return psycopg.connect(autocommit=True, **self._parameters)  # type: ignore[arg-type]
+        except psycopg.OperationalError as error:
+            raise self._unavailable(error) from error
+
+    def _opened_pool(self) -> ConnectionPool[Connection[TupleRow]]:
+        with self._guard:
+            if self._closed:
+                raise DatabaseError(f"The connection to {self.masked_dsn} was closed by this program.")
+            if self._pool is None:
+                # A pool keeps the reason of a failed connection to itself and answers only after its
+                # timeout; this says it at once.
+                self.ping()
+                self._pool = self._new_pool()
+            return self._pool
+
+    def _new_pool(self) -> ConnectionPool[Connection[TupleRow]]:
+        from psycopg_pool import ConnectionPool
+
+        _quieten_pool_logger()
+        least, most = self._sizes
+        return ConnectionPool(
+            kwargs={"autocommit": True, **self._parameters},
+            min_size=least,
+            max_size=most,
+            timeout=self._timeout,
+            check=_check,
+            name=_POOL_NAME,
+            open=True,
+        )
+
+    def _borrow(self, pool: ConnectionPool[Connection[TupleRow]]) -> Connection[TupleRow]:
+        from psycopg_pool import PoolClosed, PoolTimeout
+
+        deadline = time.monotonic() + max(_BUSY_SECONDS, self._timeout)
+        while True:
+            try:
+                return pool.getconn(timeout=self._timeout)
+            except PoolClosed as error:
+                raise DatabaseError(f"The connection to {self.masked_dsn} was closed meanwhile.") from error
+            except PoolTimeout as error:
+                self.ping()  # tells an absent server, which is the usual reason, from a busy pool
+                if time.monotonic() >= deadline:
+                    raise DatabaseError(
+                        f"All {self._sizes[1]} connections to {self.masked_dsn} were in use for "
+                        f"{_BUSY_SECONDS:g} s. Allow more connections, or run fewer things at once."
+                    ) from error
+
+    @contextmanager
+    def _naming_lost_servers(self, connection: Connection[TupleRow]) -> Iterator[None]:
+        import psycopg
+
+        try:
+            yield
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if connection.closed:
+                raise self._unavailable(error) from error
+            raise
+
+    def _unavailable(self, error: Exception) -> DatabaseUnavailableError:
+        why = " ".join(str(error).split()) or type(error).__name__
+        for secret in self._secrets:
+            why = why.replace(secret, "***")
+        return DatabaseUnavailableError(self.masked_dsn, why.rstrip("."))
+
+
+def with_identifiers(text: LiteralString, **names: str) -> Composed:
+    """Put quoted names of tables, databases or channels into the `{placeholders}` of a statement.
+
+    Example:
+        >>> with_identifiers("LISTEN {channel}", channel='odd"name').as_string()
+        'LISTEN "odd""name"'
+    """
+    from psycopg.sql import SQL, Identifier
+
+    return SQL(text).format(**{key: Identifier(name) for key, name in names.items()})
+
+
+@contextmanager
+def failing_as(what: str) -> Iterator[None]:
+    """Turn an error of the driver into a DatabaseError that says what was being done.
+
+    Args:
+        what: full sentence part, such as `Migration 0002_runs could not be applied`.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DatabaseError(f"{what}: {error}") from error
+
+
+def _check(connection: Connection[TupleRow]) -> None:
+    """Refuse a pooled connection whose server has gone, without a round trip for the healthy ones.
+
+    An idle connection is silent; bytes waiting on it (or its end) are what a restarted server leaves behind.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        if selector.select(0):
+            connection.execute("")
+
+
+class _PoolNoise(logging.Filter):
+    """Drops the pool's line per failed attempt: callers get an error with the reason and report it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        return not (str(record.msg).startswith("error connecting") and args[:1] == (_POOL_NAME,))
+
+
+_pool_noise = _PoolNoise()
+
+
+def _quieten_pool_logger() -> None:
+    logging.getLogger("psycopg.pool").addFilter(_pool_noise)  # adding the same filter twice changes nothing

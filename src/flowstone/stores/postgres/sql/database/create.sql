@@ -1,0 +1,2 @@
+-- Makes the database of a fresh embedded server. No index.
+CREATE DATABASE {name};

@@ -1,0 +1,2 @@
+-- Publishes the template only when it is complete. No index.
+ALTER DATABASE {name} RENAME TO {template};

@@ -1,0 +1,138 @@
+"""Throw-away PostgreSQL databases for tests: one server a session, one clone of a prepared template a test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from flowstone.errors import EmbeddedDatabaseError
+from flowstone.stores.postgres.database import Database, with_identifiers
+from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.file_lock import FileLock
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# Tests lose nothing worth keeping when the machine stops.
+UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_TEMPLATE = "prepared"
+
+
+class TemporaryServer:
+    """A server for tests that clones a prepared database for each of them (an idea of procrastinate's tests).
+
+    Several processes, such as the workers of pytest-xdist, may use one directory: they share the server and
+    the template, and the last one stops the server.
+
+    Args:
+        directory: where the server lies; the caller removes it.
+        prepare: called once for the directory, with the DSN of the database that becomes the template.
+        binaries: PostgreSQL's programs; default: those of the embedded one.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder, TemporaryServer(Path(folder), prepare=print) as server:
+        ...     with server.database() as dsn:
+        ...         Database(dsn).ping()  # doctest: +ELLIPSIS
+        postgresql://flowstone@/building_...
+    """
+
+    def __init__(self, directory: Path, *, prepare: Callable[[str], None], binaries: Path | None = None) -> None:
+        self._directory = directory
+        self._prepare = prepare
+        self._server = EmbeddedPostgres(directory, binaries=binaries, settings=UNSAFE_BUT_FAST)
+        self._dsn = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start or join the server and prepare the template if nobody has done so."""
+        self._dsn = self._server.start()
+        lock = FileLock(self._directory / "template.lock")
+        try:
+            if not lock.wait_exclusive(timeout_seconds=120.0):
+                raise EmbeddedDatabaseError(f"Another process has been preparing {self._dsn} for 120 s.")
+            if not self._has_template():
+                self._build_template()
+        finally:
+            lock.close()
+
+    def stop(self) -> None:
+        """Leave the server; the last one stops it."""
+        self._server.stop()
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Make a clone of the template and drop it afterwards, whoever is still connected; yields its DSN."""
+        with self._temporary(_TEMPLATE) as dsn:
+            yield dsn
+
+    @contextmanager
+    def empty_database(self) -> Iterator[str]:
+        """Make a database with nothing in it and drop it afterwards; yields its DSN."""
+        with self._temporary("template0") as dsn:
+            yield dsn
+
+    @contextmanager
+    def _temporary(self, template: str) -> Iterator[str]:
+        name = f"test_{uuid4().hex}"
+        with Database(self._dsn).dedicated() as connection:
+            connection.execute(with_identifiers(load_sql("testing/clone"), name=name, template=template))
+        try:
+            yield self._dsn_of(name)
+        finally:
+            with Database(self._dsn).dedicated() as connection:
+                connection.execute(with_identifiers(load_sql("testing/drop"), name=name))
+
+    def _has_template(self) -> bool:
+        with Database(self._dsn).dedicated() as connection:
+            row = connection.execute(load_sql("database/exists"), {"name": _TEMPLATE}).fetchone()
+        return bool(row and row[0])
+
+    def _build_template(self) -> None:
+        name = f"building_{uuid4().hex}"
+        with Database(self._dsn).dedicated() as connection:
+            connection.execute(with_identifiers(load_sql("testing/clone"), name=name, template="template0"))
+            self._prepare(self._dsn_of(name))
+            connection.execute(with_identifiers(load_sql("testing/rename"), name=name, template=_TEMPLATE))
+
+    def _dsn_of(self, database: str) -> str:
+        return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
+
+
+def system_binaries() -> Path | None:
+    """Return the programs of the PostgreSQL server that the operating system installed, if there is one."""
+    pg_config = shutil.which("pg_config")
+    if pg_config is None:
+        return None
+    said = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603
+    binaries = Path(said.stdout.strip())
+    complete = all((binaries / tool).is_file() for tool in ("initdb", "pg_ctl", "postgres"))
+    return binaries if said.returncode == 0 and complete else None
+
+
+def remove_server(directory: Path) -> None:
+    """Remove the directory of a server, stopping first what a killed test process may have left running."""
+    if (directory / "server.lock").exists():
+        lock = FileLock(directory / "server.lock")
+        alive = not lock.try_exclusive()
+        lock.close()
+        if alive:
+            leftover = EmbeddedPostgres(directory)
+            leftover.start()
+            leftover.stop()
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""Databases for tests: one server a session (shared by xdist workers), one clone of a migrated template a test."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from flowstone.stores.postgres import migrations
+from flowstone.stores.postgres.database import Database
+from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
+
+_DIRECTORY = pytest.StashKey[Path]()
+_KINDS = ("embedded", "system")
+
+
+def prepare(dsn: str) -> None:
+    """Bring the template to the state in which a test wants its database."""
+    with Database(dsn) as database:
+        migrations.upgrade(database)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "both_servers: runs on the embedded PostgreSQL 18 and on the system's older one"
+    )
+    worker = getattr(config, "workerinput", None)
+    given = worker["flowstone_servers"] if worker else tempfile.mkdtemp(prefix="flowstone-tests-")
+    config.stash[_DIRECTORY] = Path(given)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    node.workerinput["flowstone_servers"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    directory = config.stash.get(_DIRECTORY, None)
+    if directory is not None and not hasattr(config, "workerinput"):
+        for kind in _KINDS:
+            remove_server(directory / kind)
+        directory.rmdir()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("both_servers")
+        metafunc.parametrize("server", _KINDS if both else _KINDS[:1], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def start_server(pytestconfig: pytest.Config) -> Iterator[Callable[[str], TemporaryServer]]:
+    """Start each kind of server at its first use; all are stopped with the session."""
+    started: dict[str, TemporaryServer] = {}
+    with ExitStack() as stack:
+
+        def start(kind: str) -> TemporaryServer:
+            if kind not in started:
+                binaries = system_binaries() if kind == "system" else None
+                if kind == "system" and binaries is None:
+                    pytest.skip("no PostgreSQL server of the operating system (pg_config --bindir)")
+                directory = pytestconfig.stash[_DIRECTORY] / kind
+                server = TemporaryServer(directory, prepare=prepare, binaries=binaries)
+                started[kind] = stack.enter_context(server)
+            return started[kind]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, start_server: Callable[[str], TemporaryServer]) -> TemporaryServer:
+    """The embedded server; with `@pytest.mark.both_servers` the test runs on the system's one too."""
+    return start_server(request.param)
+
+
+@pytest.fixture
+def database_url(server: TemporaryServer) -> Iterator[str]:
+    """DSN of a migrated database of this test's own."""
+    with server.database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_database_url(server: TemporaryServer) -> Iterator[str]:
+    """DSN of an empty database of this test's own."""
+    with server.empty_database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of this test's own."""
+    with Database(database_url) as opened:
+        yield opened
