@@ -102,5 +102,5 @@ class HourlyPartitions(TimePartitions[datetime]):
 def _skips(value: datetime) -> bool:
     """Whether the zone of the value never shows this wall time."""
     assert value.tzinfo is not None  # checked before
-    shown = in_zone(value, value.tzinfo)
+    shown = in_zone(fixed(value), value.tzinfo)  # fixed, or Python would not convert at all
     return shown.replace(tzinfo=None) != value.replace(tzinfo=None)

@@ -144,7 +144,7 @@ def _encode_int(value: int) -> str:
 
 def _encode_datetime(value: datetime) -> str:
     zone = value.tzinfo
-    if type(zone) is timezone:
+    if type(zone) is timezone and not zone.utcoffset(None).microseconds:
         return "t:" + value.isoformat()
     if type(zone) is ZoneInfo and zone.key and _ZONE_KEY.fullmatch(zone.key):
         # Wall clock, fold and zone name, without the offset: a later edition of the time zone database that
@@ -153,8 +153,8 @@ def _encode_datetime(value: datetime) -> str:
         return f"t:{value.replace(tzinfo=None).isoformat()}[{zone.key}{fold}]"
     _reject_naive(value)
     raise PartitionError(
-        f"The datetime {value!r} cannot be a partition: its tzinfo is a {type(zone).__qualname__}. "
-        "Use zoneinfo.ZoneInfo('Europe/Berlin') or datetime.timezone."
+        f"The datetime {value!r} cannot be a partition: its tzinfo is {zone!r}. "
+        "Use zoneinfo.ZoneInfo('Europe/Berlin'), or datetime.timezone with whole seconds."
     )
 
 
