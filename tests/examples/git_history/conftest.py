@@ -1,0 +1,20 @@
+"""Makes `git_history` and `hostile` importable; one hostile repository for all tests, which only read it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+for folder in (HERE, HERE.parents[2] / "examples"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(scope="session")
+def hostile_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from hostile import hostile_repository
+
+    return hostile_repository(tmp_path_factory.mktemp("repositories") / "hostile.git")
