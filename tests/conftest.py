@@ -40,8 +40,8 @@ def pytest_configure_node(node: object) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     directory = config.stash.get(_DIRECTORY, None)
     if directory is not None and not hasattr(config, "workerinput"):
-        for kind in _KINDS:
-            remove_server(directory / kind)
+        remove_server(directory / "embedded")
+        remove_server(directory / "system", binaries=system_binaries())
         directory.rmdir()
 
 

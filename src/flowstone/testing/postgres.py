@@ -125,14 +125,22 @@ def system_binaries() -> Path | None:
     return binaries if said.returncode == 0 and complete else None
 
 
-def remove_server(directory: Path) -> None:
-    """Remove the directory of a server, stopping first what a killed test process may have left running."""
+def remove_server(directory: Path, *, binaries: Path | None = None) -> None:
+    """Remove the directory of a server with all that it holds outside of it.
+
+    A server that a killed test process left running is stopped. One that was killed itself is started once
+    more, because only its next start frees its shared memory.
+
+    Args:
+        directory: what the server was started on; missing is fine.
+        binaries: PostgreSQL's programs, when they are not the embedded ones.
+    """
     if (directory / "server.lock").exists():
         lock = FileLock(directory / "server.lock")
         alive = not lock.try_exclusive()
         lock.close()
-        if alive:
-            leftover = EmbeddedPostgres(directory)
+        if alive or (directory / "data" / "postmaster.pid").exists():
+            leftover = EmbeddedPostgres(directory, binaries=binaries, settings=UNSAFE_BUT_FAST)
             leftover.start()
             leftover.stop()
     shutil.rmtree(directory, ignore_errors=True)

@@ -38,6 +38,8 @@ def test_masked(dsn, shown):
         "postgresql://ann:hunter2@db:70000/data",
         "postgresql://ann:hunter2@db/data?hunter2=1",
         "postgresql://ann:hunter2@db/%zz",
+        "postgresql://ann:hunter2@db/data?connect_timeout=0",
+        "postgresql://ann:hunter2@db/data?connect_timeout=soon",
         "password=a hunter2=b",
         "host=db password='hunter2",
         'host=db password=a"hunter2" x',

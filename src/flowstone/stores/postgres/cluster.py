@@ -167,8 +167,10 @@ class Cluster:
         if major < 17:
             locale = ["--locale=C"]
         trust = ["--auth-local=trust", "--auth-host=reject", f"--username={USER}"]
+        # Whoever switches fsync off for the server (tests) does not want to wait for it here either.
+        sync = ["--no-sync"] if self._settings["fsync"] == "off" else []
         try:
-            done = self._run("initdb", "-D", building.name, "--encoding=UTF8", *locale, *trust)
+            done = self._run("initdb", "-D", building.name, "--encoding=UTF8", *locale, *trust, *sync)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise

@@ -44,6 +44,9 @@ def parse_dsn(dsn: str) -> dict[str, str]:
     for port in parsed.get("port", "").split(","):
         if port and not (port.isdecimal() and 0 < int(port) < 65536):
             raise ConfigurationError(f"The port in the database URL is not a port number. {expected}")
+    timeout = parsed.get("connect_timeout", "1")
+    if not (timeout.isdecimal() and int(timeout) > 0):
+        raise ConfigurationError("connect_timeout in the database URL must be a whole number of seconds above 0.")
     return parsed
 
 

@@ -112,8 +112,8 @@ def upgrade(
 
     Args:
         database: where to.
-        also: called last with the connection, inside one transaction and under the same lock, on every
-            upgrade: it installs tables that are not ours and must do nothing when they are there.
+        also: called last with the connection, in one transaction under the same lock, on every upgrade; it
+            installs tables that are not ours and must do nothing when they are there.
         migrations: other than those of this version (tests).
 
     Returns:
@@ -130,11 +130,8 @@ def upgrade(
         found = _status(connection, known)
         _refuse_newer_and_changed(found, known, database.masked_dsn)
         pending = {entry.version for entry in found if entry.state is MigrationState.PENDING}
-        applied = [
-            _apply(connection, migration, database.masked_dsn)
-            for migration in known
-            if migration.version in pending
-        ]
+        missing = [migration for migration in known if migration.version in pending]
+        applied = [_apply(connection, migration, database.masked_dsn) for migration in missing]
         if also is not None:
             problem = f"Other tables could not be installed in {database.masked_dsn}"
             with failing_as(problem), connection.transaction():
