@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Literal, Self
 
 
 class FlowStoneError(Exception):
@@ -235,23 +236,58 @@ class SerializationError(FlowStoneError, TypeError):
         path: where in the value, such as `$["rows"][3]`.
         type_name: qualified type of the offending part.
         remedy: what to do instead.
+        target: asset and partition whose value it is, when known.
     """
 
-    def __init__(self, problem: str, *, path: str, type_name: str, remedy: str) -> None:
+    def __init__(self, problem: str, *, path: str, type_name: str, remedy: str, target: str = "") -> None:
         self.problem = problem
         self.path = path
         self.type_name = type_name
         self.remedy = remedy
-        super().__init__(f"{problem} at {path} (type {type_name}). {remedy}")
+        self.target = target
+        prefix = f"The value of {target} cannot be stored: " if target else ""
+        super().__init__(f"{prefix}{problem} at {path} (type {type_name}). {remedy}")
+
+    def for_asset(self, asset: str, partition: str) -> Self:
+        """Return the same error, naming the asset and partition whose value it is."""
+        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
+        return type(self)(
+            self.problem, path=self.path, type_name=self.type_name, remedy=self.remedy, target=target
+        )
+
+
+type StorageFailure = Literal[
+    "full", "denied", "read_only", "missing", "corrupt", "too_large", "unavailable", "unsafe", "other"
+]
 
 
 class StorageError(FlowStoneError, OSError):
-    """An IO manager could not store, load or delete a value."""
+    """An IO manager could not store, load or delete a value.
 
-    def __init__(self, action: str, asset: str, partition: str, why: str, *, remedy: str = "") -> None:
+    Args:
+        action: `"store"`, `"load"` or `"delete"`.
+        asset: name of the asset, or what is known of the value.
+        partition: encoded partition key; empty without partitions.
+        why: what happened, for people.
+        kind: what happened, for programs; `"full"` and `"unavailable"` may pass by themselves.
+        remedy: what to do next.
+    """
+
+    def __init__(
+        self,
+        action: str,
+        asset: str,
+        partition: str,
+        why: str,
+        *,
+        kind: StorageFailure = "other",
+        remedy: str = "",
+    ) -> None:
         self.action = action
         self.asset = asset
         self.partition = partition
+        self.why = why
+        self.kind = kind
         target = asset + (f" [{partition}]" if partition else "")
         super().__init__(f"Could not {action} {target}: {why}." + (f" {remedy}" if remedy else ""))
 

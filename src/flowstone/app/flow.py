@@ -1,0 +1,303 @@
+"""FlowStone: the app. It wires parts together and delegates its verbs; there is no logic here to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self, Unpack
+
+from flowstone.app.async_face import AsyncFace
+from flowstone.app.committed import CommittedValues
+from flowstone.app.lineage import LineageView
+from flowstone.app.order import BACKFILL_PRIORITY, How, Order
+from flowstone.app.placement import Placement
+from flowstone.app.requests import (
+    AssetLike,
+    all_targets,
+    backfill_targets,
+    describe,
+    find_asset,
+    leaves,
+    target_of,
+)
+from flowstone.app.results import Progress, RunResult
+from flowstone.app.runs import RunsView
+from flowstone.app.wiring import ExecutorLike, assemble
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+from flowstone.core.graph import AssetGraph
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.partition import Partition
+from flowstone.core.selection import Selection, select
+from flowstone.core.state import State
+from flowstone.engine.planner import Plan
+from flowstone.errors import OptionsError
+from flowstone.protocols import Hook, IOManager
+
+
+class FlowStone(CommittedValues):
+    """An app: assets with the places where they run, are stored and are recorded.
+
+    Args:
+        assets: the assets; everything they depend on must be among them.
+        database_url: PostgreSQL to record in and to queue on (`postgresql://...`), or `embedded` for the one
+            that comes in a wheel. Default: `FLOWSTONE_DATABASE_URL` or the settings file; without any of
+            these everything stays in memory.
+        io: more IO managers by name, or replacements for `memory`, `filesystem`, `postgres`.
+        default_io: IO manager of assets that name none; `memory` in memory, `postgres` with a database.
+        resources: name to object, function, or function returning a context manager.
+        hooks: wrapped around every step, first one outermost.
+        executors: more executors by name.
+        settings: settings to use instead of reading file and environment.
+
+    Raises:
+        DefinitionError: the assets do not fit together.
+        ConfigurationError: a setting cannot work.
+
+    Example:
+        >>> from flowstone import asset
+        >>> @asset
+        ... def numbers():
+        ...     return [1, 2, 3]
+        >>> @asset
+        ... def doubled(numbers):
+        ...     return [2 * n for n in numbers]
+        >>> flow = FlowStone([numbers, doubled])
+        >>> flow.materialize_all("doubled").value
+        [2, 4, 6]
+    """
+
+    def __init__(
+        self,
+        assets: Iterable[Asset],
+        *,
+        database_url: str | None = None,
+        io: Mapping[str, IOManager] | None = None,
+        default_io: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook] = (),
+        executors: Mapping[str, ExecutorLike] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings.load(database_url=database_url)
+        self.parts = assemble(
+            assets,
+            settings=self.settings,
+            io=io,
+            default_io=default_io,
+            resources=resources,
+            hooks=hooks,
+            executors=executors,
+        )
+        self._placement = Placement(self.parts)
+        self.runs = RunsView(self.parts)
+        self.lineage = LineageView(self.parts)
+        self.aio = AsyncFace(self)
+
+    @classmethod
+    def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
+        """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
+        options.setdefault("settings", Settings(executor="sync"))
+        return cls(assets, **options)
+
+    @classmethod
+    def for_production(cls, assets: Iterable[Asset], **options: Any) -> Self:
+        """Return an app that uses Oban; fails now when there is no database to use it on.
+
+        Raises:
+            ExecutorUnavailableError: no database is configured, or it does not answer.
+        """
+        app = cls(assets, **options)
+        app.parts.executors.get("oban")
+        return app
+
+    @property
+    def graph(self) -> AssetGraph:
+        """The assets and their dependencies."""
+        return self.parts.graph
+
+    # --- one asset ----------------------------------------------------------------------------------------
+
+    def materialize(self, asset: AssetLike, *, partition: Partition = None, **how: Unpack[How]) -> Materialization:
+        """Run one asset, whose inputs must be ready, and wait for it.
+
+        Args:
+            asset: the asset or its name.
+            partition: which partition; None for an asset without partitions.
+            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+
+        Returns:
+            The materialization; its state says whether it was computed or reused.
+
+        Raises:
+            UnknownAssetError, UnknownPartitionError: there is no such thing.
+            DependencyNotReadyError: inputs are missing; names them and the command that builds them.
+            BaseException: what the asset raised, on executors in this process.
+            StepFailedError: it failed elsewhere.
+        """
+        target = target_of(find_asset(self.graph, asset), partition)
+        placed = self._placement.place(Order.of("materialize", target[0], (target,), how))
+        step, job = placed.steps[0], placed.job(0)
+        if step.state.is_terminal or step.deduplicated:
+            return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
+        return placed.executor.execute(job, **placed.options)
+
+    def schedule(
+        self,
+        asset: AssetLike,
+        *,
+        partition: Partition = None,
+        scheduled_at: datetime | None = None,
+        **how: Unpack[How],
+    ) -> Job:
+        """Place the same work as `materialize` and return its handle at once.
+
+        Args:
+            asset: the asset or its name.
+            partition: which partition.
+            scheduled_at: earliest start, timezone-aware; None starts it as soon as there is room.
+            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+
+        Returns:
+            The job; `deduplicated` when the same work was under way already.
+
+        Raises:
+            CapabilityError: the executor cannot place work for later.
+            OptionsError: `scheduled_at` has no time zone.
+        """
+        if scheduled_at is not None and scheduled_at.tzinfo is None:
+            raise OptionsError(f"scheduled_at={scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC).")
+        target = target_of(find_asset(self.graph, asset), partition)
+        order = Order.of("schedule", target[0], (target,), how)
+        order.scheduled_at, order.watched = scheduled_at, False
+        placed = self._placement.place(order)
+        job = placed.job(0)
+        if placed.steps[0].state.is_terminal or placed.steps[0].deduplicated:
+            return job
+        return placed.executor.schedule(job, **placed.options)
+
+    def job_status(self, job: Job | str) -> State:
+        """Return the state of a job (or of the job with this id), from our own tables.
+
+        Returns:
+            One of `State`; `not_found` for a job that was never placed here.
+        """
+        return self.runs.step_state(job)
+
+    def cancel_job(self, job: Job | str) -> State:
+        """Ask for a job's end and return its state now.
+
+        Queued work never starts. Running work is told through its cancellation token and is `cancelling` until
+        it is over. Cancelling again, or after the end, changes nothing and answers with the truth.
+
+        Raises:
+            RunNotFoundError: there is no such job.
+        """
+        return self.runs.cancel_step(job)
+
+    # --- many ---------------------------------------------------------------------------------------------
+
+    def materialize_all(
+        self,
+        selection: Selection,
+        *,
+        partition: Partition = None,
+        force_deps: bool = False,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **how: Unpack[How],
+    ) -> RunResult:
+        """Materialize assets and whatever is missing upstream of them, and wait.
+
+        Args:
+            selection: asset, name or selection expression.
+            partition: partition of the selected assets; None takes all complete ones.
+            force_deps: compute what is upstream as well, though committed.
+            max_concurrency: most steps at once.
+            on_progress: told how far it is.
+            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+
+        Returns:
+            The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
+        """
+        names = select(self.graph, selection)
+        targets = all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC))
+        order = Order.of("materialize_all", describe(selection), targets, how)
+        order.expand, order.force_deps, order.max_concurrency = None, force_deps, max_concurrency
+        return self._run(order, on_progress)
+
+    def backfill(
+        self,
+        selection: Selection,
+        *,
+        partitions: Iterable[Partition] | None = None,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **how: Unpack[How],
+    ) -> RunResult:
+        """Materialize many partitions of the selected assets, and wait.
+
+        Only selected assets run: `+name` adds what is upstream.
+
+        Args:
+            selection: asset, name or selection expression.
+            partitions: partitions of the first selected partitioned asset; None takes all complete ones.
+            max_concurrency: most steps at once, in the whole fleet on a durable executor.
+            on_progress: told how far it is.
+            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority` (8 here, so that interactive
+                work overtakes backfills); see `How`.
+
+        Returns:
+            Counts and errors; a backfill with failures is not a success.
+        """
+        targets, names = backfill_targets(self.graph, selection, partitions, datetime.now(UTC))
+        order = Order.of("backfill", describe(selection), targets, how)
+        order.expand, order.queue, order.max_concurrency = names, "backfill", max_concurrency
+        if order.priority is None:
+            order.priority = BACKFILL_PRIORITY
+        return self._run(order, on_progress)
+
+    def plan(
+        self,
+        selection: Selection,
+        *,
+        partition: Partition = None,
+        partitions: Iterable[Partition] | None = None,
+        force: bool = False,
+        force_deps: bool = False,
+    ) -> Plan:
+        """Return what `materialize_all` (or, with `partitions`, `backfill`) would do, without doing it."""
+        now = datetime.now(UTC)
+        expand: tuple[str, ...] | None = None
+        if partitions is not None:
+            targets, expand = backfill_targets(self.graph, selection, partitions, now)
+        else:
+            chosen = leaves(self.graph, select(self.graph, selection))
+            targets = all_targets(self.graph, chosen, partition, now)
+        order = Order.of("plan", describe(selection), targets, {"force": force})
+        order.expand, order.force_deps = expand, force_deps
+        return self._placement.plan(order)
+
+    # --- the rest -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Release what the app holds: resources, connections, threads, an embedded server it started."""
+        self.parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, order: Order, on_progress: Callable[[Progress], None] | None) -> RunResult:
+        placed = self._placement.place(order)
+        self._placement.drive(placed, on_progress)
+        catalog = self.parts.store.catalog
+        return RunResult(
+            record=self.runs.get(placed.run_id),
+            targets=tuple(order.targets),
+            find=self.parts.inline.materialization,
+            steps=lambda state: catalog.steps(placed.run_id, state=state, limit=1_000_000),
+        )

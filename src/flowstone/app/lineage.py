@@ -1,0 +1,144 @@
+"""`flow.lineage`: which exact versions were made from which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowstone.app.requests import AssetLike, find_asset, target_of
+from flowstone.app.wiring import Parts
+from flowstone.core.output import JsonValue
+from flowstone.core.partition import Partition, decode_partition, partition_label
+from flowstone.core.step import StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One committed version of an asset's partition.
+
+    Args:
+        step_id: the step that made it.
+        asset: asset name.
+        partition: partition value.
+        run_id: run that made it.
+        data_version: hash of its bytes, when it was encoded.
+        code_version: declared version of the code that made it.
+        current: whether it is what `load` returns now.
+        depth: how many steps away from the version that was asked about.
+        reads: the versions (step ids) that it was made from.
+    """
+
+    step_id: int
+    asset: str
+    partition: Partition
+    run_id: str
+    data_version: str | None
+    code_version: str | None
+    current: bool
+    depth: int
+    reads: tuple[int, ...]
+
+    def __str__(self) -> str:
+        label = partition_label(self.partition) if self.partition is not None else ""
+        return f"{self.asset}{f' [{label}]' if label else ''} @ {self.step_id}"
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the version as plain data."""
+        return {
+            "step_id": str(self.step_id),
+            "asset": self.asset,
+            "partition": partition_label(self.partition) if self.partition is not None else None,
+            "run_id": self.run_id,
+            "data_version": self.data_version,
+            "code_version": self.code_version,
+            "current": self.current,
+            "depth": self.depth,
+            "reads": [str(one) for one in self.reads],
+        }
+
+
+class LineageView:
+    """Recorded lineage: what really was read, not what the graph declares.
+
+    Example:
+        >>> from flowstone import FlowStone, asset
+        >>> @asset
+        ... def a():
+        ...     return 1
+        >>> @asset
+        ... def b(a):
+        ...     return a + 1
+        >>> flow = FlowStone([a, b])
+        >>> done = flow.materialize_all("b")
+        >>> [version.asset for version in flow.lineage.upstream("b")]
+        ['b', 'a']
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def upstream(
+        self, asset: AssetLike, *, partition: Partition = None, depth: int | None = None
+    ) -> list[Version]:
+        """Return the current version of a partition and everything it was made from, nearest first.
+
+        Args:
+            asset: the asset or its name.
+            partition: which partition.
+            depth: how many steps to go; None for all.
+
+        Returns:
+            Versions; empty when nothing is committed.
+        """
+        return self._walk(asset, partition, depth, downward=False)
+
+    def downstream(
+        self, asset: AssetLike, *, partition: Partition = None, depth: int | None = None
+    ) -> list[Version]:
+        """Return the current version of a partition and every version made from it, nearest first."""
+        return self._walk(asset, partition, depth, downward=True)
+
+    def impact(self, asset: AssetLike, *, partition: Partition = None) -> list[Version]:
+        """Return what would have to be recomputed if this partition changed: current versions made from it."""
+        found = self._walk(asset, partition, None, downward=True)
+        return [version for version in found if version.current and version.depth]
+
+    def _walk(self, asset: AssetLike, partition: Partition, depth: int | None, *, downward: bool) -> list[Version]:
+        catalog = self._parts.store.catalog
+        target = target_of(find_asset(self._parts.graph, asset), partition)
+        level = list(catalog.current([target]).values())
+        steps: dict[int, int] = dict.fromkeys(level, 0)
+        distance = 0
+        while level and (depth is None or distance < depth):
+            distance += 1
+            if downward:
+                reached = [one for readers in catalog.readers(level).values() for one in readers]
+            else:
+                reached = [one.step_id for inputs in catalog.inputs(level).values() for one in inputs]
+            level = [one for one in dict.fromkeys(reached) if one not in steps]
+            steps |= dict.fromkeys(level, distance)
+        return self._versions(steps)
+
+    def _versions(self, steps: dict[int, int]) -> list[Version]:
+        catalog = self._parts.store.catalog
+        records = [record for record in map(catalog.step, steps) if record is not None]
+        inputs = catalog.inputs(list(steps))
+        current = catalog.current([(record.asset, record.partition) for record in records])
+        return [
+            self._version(record, steps[record.id], current, tuple(i.step_id for i in inputs.get(record.id, ())))
+            for record in records
+        ]
+
+    def _version(
+        self, record: StepRecord, depth: int, current: dict[tuple[str, str], int], reads: tuple[int, ...]
+    ) -> Version:
+        return Version(
+            step_id=record.id,
+            asset=record.asset,
+            partition=decode_partition(record.partition),
+            run_id=record.run_id,
+            data_version=record.stored.content_hash if record.stored else None,
+            code_version=record.code_version,
+            current=current.get((record.asset, record.partition)) == record.id,
+            depth=depth,
+            reads=reads,
+        )

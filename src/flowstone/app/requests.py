@@ -1,0 +1,143 @@
+"""What users pass to verbs, checked and turned into targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from flowstone.core.asset import Asset
+from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.graph import AssetGraph
+from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.selection import Selection, select
+from flowstone.core.step import Target
+from flowstone.errors import PartitionError, UnknownPartitionError
+
+type AssetLike = str | Asset
+
+
+def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
+    """Return an asset of the graph.
+
+    Raises:
+        UnknownAssetError: it is not there; suggests the closest name.
+    """
+    return graph[wanted.name if isinstance(wanted, Asset) else wanted]
+
+
+def target_of(asset: Asset, partition: Partition) -> Target:
+    """Return the target for one partition of an asset, checked against its definition.
+
+    Raises:
+        UnknownPartitionError: the asset has no such partition.
+        PartitionError: a partition is given for an asset without, or missing for one with.
+    """
+    if asset.partitions is None:
+        if partition is not None:
+            raise UnknownPartitionError(
+                partition, asset=asset.name, hint="The asset has no partitions; leave the partition out."
+            )
+        return asset.name, ""
+    if partition is None:
+        raise PartitionError(
+            f"Asset {asset.name!r} is partitioned by {asset.partitions!r}; say which partition, or use "
+            "materialize_all or backfill for many."
+        )
+    return asset.name, encode_partition(asset.partitions.validate(partition))
+
+
+def all_targets(graph: AssetGraph, names: Iterable[str], partition: Partition, now: datetime) -> list[Target]:
+    """Return the targets of a selection: one partition, or all complete ones of each asset."""
+    targets: list[Target] = []
+    for name in names:
+        asset = graph[name]
+        if asset.partitions is None:
+            targets.append((name, ""))
+        elif partition is not None:
+            targets.append(target_of(asset, partition))
+        else:
+            targets.extend((name, encode_partition(key)) for key in asset.partitions.keys(now))
+    return targets
+
+
+def leaves(graph: AssetGraph, names: Iterable[str]) -> list[str]:
+    """Return the selected assets that no other selected asset depends on."""
+    chosen = set(names)
+    return [name for name in graph.order if name in chosen and not graph.downstream(name) & chosen]
+
+
+def backfill_targets(
+    graph: AssetGraph, selection: Selection, partitions: Iterable[Partition] | None, now: datetime
+) -> tuple[list[Target], tuple[str, ...]]:
+    """Return what a backfill of a selection over partitions consists of, and the selected names.
+
+    The partitions belong to the first selected asset that is partitioned. Selected assets with an equal
+    definition get the same ones, others those that read them (through the mappings), assets without
+    partitions their one target.
+
+    Raises:
+        PartitionError: no selected asset is partitioned although partitions are given.
+        UnknownPartitionError: a partition does not exist.
+    """
+    names = select(graph, selection)
+    lead = next((graph[name] for name in names if graph[name].partitions is not None), None)
+    if lead is None:
+        if partitions is not None:
+            raise PartitionError(f"None of {', '.join(names)} is partitioned; leave the partitions out.")
+        return [(name, "") for name in names], names
+    assert lead.partitions is not None
+    if partitions is None:
+        keys = [encode_partition(key) for key in lead.partitions.keys(now)]
+    else:
+        keys = list(dict.fromkeys(target_of(lead, partition)[1] for partition in _several(partitions)))
+    chosen: dict[str, list[str]] = {lead.name: keys}
+    for name in names:
+        if name not in chosen:
+            chosen[name] = _keys(graph, graph[name], lead.partitions, keys, chosen, now)
+    return [(name, key) for name in names for key in chosen[name]], names
+
+
+def _several(partitions: Iterable[Partition]) -> Iterable[Partition]:
+    if isinstance(partitions, str):
+        raise PartitionError(f"partitions={partitions!r} is one partition; pass a list of partitions.")
+    return partitions
+
+
+def _keys(
+    graph: AssetGraph,
+    asset: Asset,
+    definition: PartitionsDefinition,
+    keys: list[str],
+    chosen: dict[str, list[str]],
+    now: datetime,
+) -> list[str]:
+    if asset.partitions is None:
+        return [""]
+    if asset.partitions == definition:
+        return keys
+    from_upstream = [d.asset for d in asset.dependencies if d.asset in chosen and chosen[d.asset] != [""]]
+    if not from_upstream:
+        return [encode_partition(key) for key in asset.partitions.keys(now)]
+    found: dict[str, None] = {}
+    for upstream in from_upstream:
+        mapping = graph.mapping(asset.name, upstream)
+        source = graph[upstream].partitions
+        for key in chosen[upstream]:
+            decoded = decode_partition(key)
+            for below in mapping.downstream(decoded, downstream=asset.partitions, upstream=source, now=now):
+                found[encode_partition(below)] = None
+    return list(found)
+
+
+def describe(selection: Selection) -> str:
+    """Return a selection as text for people.
+
+    Example:
+        >>> describe(["a", "+b"])
+        'a, +b'
+    """
+    if isinstance(selection, str):
+        return selection
+    if isinstance(selection, Asset):
+        return selection.name
+    return ", ".join(one.name if isinstance(one, Asset) else one for one in selection)

@@ -1,0 +1,181 @@
+"""What runs of several steps answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowstone.core.materialization import Materialization
+from flowstone.core.output import JsonValue
+from flowstone.core.partition import decode_partition, partition_label
+from flowstone.core.state import State
+from flowstone.core.step import RunRecord, StepRecord, Target
+from flowstone.errors import FlowStoneError, StepFailedError
+
+_FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: what `on_progress` receives.
+
+    Args:
+        run_id: the run.
+        total: number of steps.
+        counts: number of steps in each state that occurs.
+    """
+
+    run_id: str
+    total: int
+    counts: dict[State, int]
+
+    @property
+    def done(self) -> int:
+        """Number of steps that are over."""
+        return sum(number for state, number in self.counts.items() if state.is_terminal)
+
+    @property
+    def failed(self) -> int:
+        """Number of steps that failed or could not start because of one."""
+        return sum(self.counts.get(state, 0) for state in _FAILURES)
+
+    @property
+    def running(self) -> int:
+        """Number of steps being executed."""
+        return self.counts.get(State.RUNNING, 0) + self.counts.get(State.CANCELLING, 0)
+
+
+@dataclass(slots=True, kw_only=True)
+class RunResult:
+    """The outcome of `materialize_all` or `backfill`.
+
+    Args:
+        record: the run as it is recorded, with its counts.
+        targets: what was asked for.
+        find: loads the materialization of a step.
+        steps: reads the steps of the run in some state.
+
+    A run with failures is not a success: see `ok`, `errors` and `raise_for_failures`.
+    """
+
+    record: RunRecord
+    targets: tuple[Target, ...]
+    find: Callable[[StepRecord], Materialization] = field(repr=False)
+    steps: Callable[[State | None], list[StepRecord]] = field(repr=False)
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.record.id
+
+    @property
+    def state(self) -> State:
+        """`completed`, `failed`, `cancelled`, or `running` when nobody waited."""
+        return self.record.state
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return self.record.state is State.COMPLETED
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return self.record.total
+
+    @property
+    def succeeded(self) -> int:
+        """Number of steps that computed and committed a value."""
+        return self.record.counts.get(State.COMPLETED, 0)
+
+    @property
+    def reused(self) -> int:
+        """Number of steps served by what was committed before."""
+        return self.record.counts.get(State.REUSED, 0)
+
+    @property
+    def failed(self) -> int:
+        """Number of steps that failed, or never started because an input failed."""
+        return sum(self.record.counts.get(state, 0) for state in _FAILURES)
+
+    @property
+    def skipped(self) -> int:
+        """Number of steps with nothing to do."""
+        return self.record.counts.get(State.SKIPPED, 0)
+
+    @property
+    def cancelled(self) -> int:
+        """Number of steps that were cancelled."""
+        return self.record.counts.get(State.CANCELLED, 0)
+
+    @property
+    def errors(self) -> dict[Target, str]:
+        """Text of the error of each failed (asset, encoded partition)."""
+        found = [step for state in _FAILURES for step in self.steps(state)]
+        return {(step.asset, step.partition): step.error or step.reason or step.state.value for step in found}
+
+    @property
+    def materializations(self) -> dict[Target, Materialization]:
+        """The materialization of each target that has one; values are loaded when asked for."""
+        wanted = set(self.targets)
+        found = [step for state in (State.COMPLETED, State.REUSED) for step in self.steps(state)]
+        return {
+            (step.asset, step.partition): self.find(step)
+            for step in found
+            if (step.asset, step.partition) in wanted
+        }
+
+    @property
+    def value(self) -> Any:
+        """The value of the one target; a dict of partition to value for one asset with several.
+
+        Raises:
+            StepFailedError: the target has no value.
+            FlowStoneError: several assets were asked for.
+        """
+        assets = {asset for asset, _ in self.targets}
+        if len(assets) != 1:
+            raise FlowStoneError(f"{len(assets)} assets were asked for; read .materializations instead of .value")
+        self.raise_for_failures()
+        found = self.materializations
+        if len(self.targets) == 1 and not self.targets[0][1]:
+            return self._only(found).value
+        return {decode_partition(key): one.value for (_, key), one in found.items()}
+
+    def raise_for_failures(self) -> RunResult:
+        """Return the result itself, or raise the first error.
+
+        Raises:
+            StepFailedError: something failed.
+        """
+        if self.failed:
+            step = next(step for state in _FAILURES for step in self.steps(state))
+            more = f" ({self.failed - 1} more steps failed)" if self.failed > 1 else ""
+            raise StepFailedError(
+                step.asset, step.partition, step.state.value, (step.error or step.reason or "") + more
+            )
+        return self
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the outcome as plain data."""
+        return {
+            "run_id": self.run_id,
+            "state": self.state.value,
+            "total": self.total,
+            "succeeded": self.succeeded,
+            "reused": self.reused,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "cancelled": self.cancelled,
+            "errors": [
+                {"asset": asset, "partition": key, "error": text} for (asset, key), text in self.errors.items()
+            ],
+        }
+
+    def _only(self, found: dict[Target, Materialization]) -> Materialization:
+        target = self.targets[0]
+        if target not in found:
+            label = partition_label(decode_partition(target[1]))
+            raise StepFailedError(target[0], label, self.state.value, "it has no value")
+        return found[target]

@@ -1,0 +1,116 @@
+"""`flow.runs`: runs, their steps, and handles of single steps."""
+
+from __future__ import annotations
+
+from flowstone.app.wiring import Parts
+from flowstone.core.capability import Capability
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.state import State
+from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
+from flowstone.errors import RunNotFoundError
+
+
+class RunsView:
+    """What ran, runs and will run.
+
+    Example:
+        >>> from flowstone import FlowStone, asset
+        >>> @asset
+        ... def one():
+        ...     return 1
+        >>> flow = FlowStone([one])
+        >>> done = flow.materialize_all("one")
+        >>> [run.state.value for run in flow.runs.latest()]
+        ['completed']
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def latest(self, *, limit: int = 50) -> list[RunRecord]:
+        """Return the newest runs."""
+        return self._parts.store.catalog.runs(limit=limit)
+
+    def get(self, run_id: str) -> RunRecord:
+        """Return a run with the counts of its steps.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        record = self._parts.store.catalog.run(run_id)
+        if record is None:
+            raise RunNotFoundError("run", run_id)
+        return record
+
+    def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
+        """Return steps of a run, all or those in one state."""
+        return self._parts.store.catalog.steps(run_id, state=state, limit=limit)
+
+    def step(self, job: Job | str) -> StepRecord:
+        """Return everything recorded of a step.
+
+        Raises:
+            RunNotFoundError: there is no such step.
+        """
+        step_id = job.id if isinstance(job, Job) else job
+        record = self._parts.store.catalog.step(int(step_id)) if step_id.isdecimal() else None
+        if record is None:
+            raise RunNotFoundError("step", step_id)
+        return record
+
+    def attempts(self, job: Job | str) -> list[AttemptRecord]:
+        """Return the attempts of a step that are over, in order, with their errors and times."""
+        return self._parts.store.catalog.attempts(self.step(job).id)
+
+    def step_state(self, job: Job | str) -> State:
+        """Return the state of a step; `not_found` when there is none."""
+        try:
+            return self.step(job).state
+        except RunNotFoundError:
+            return State.NOT_FOUND
+
+    def cancel_step(self, job: Job | str) -> State:
+        """Ask for a step's end and return its state now; see `FlowStone.cancel_job`."""
+        record = self.step(job)
+        state = self._parts.store.ledger.request_cancel(record.id)
+        if state is State.CANCELLING:
+            self._reach(record)
+        return state
+
+    def cancel(self, run_id: str) -> RunRecord:
+        """Cancel every step of a run that is not over; running ones are told.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        for step_id in self._parts.store.ledger.cancel_run(run_id):
+            record = self._parts.store.catalog.step(step_id)
+            if record is not None:
+                self._reach(record)
+        return self.get(run_id)
+
+    def wait_for(self, job: Job | str, *, timeout_seconds: float | None = None) -> Materialization:
+        """Wait until a step is over and return what it stands for.
+
+        Args:
+            job: the handle or its id.
+            timeout_seconds: give up waiting after this; the step goes on.
+
+        Raises:
+            StepFailedError: it has no result.
+            StepCancelledError: it was cancelled.
+            WaitTimeoutError: it was not over in time.
+        """
+        record = self.step(job)
+        joined = job.deduplicated if isinstance(job, Job) else False
+        self._parts.wait(record, timeout_seconds)
+        return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
+
+    def _reach(self, record: StepRecord) -> None:
+        """Tell the running step: directly when it runs here, through its executor otherwise."""
+        if self._parts.inline.cancel(record.id):
+            return
+        for executor in self._parts.executors.made():
+            if executor.name == record.executor and Capability.CANCEL in executor.capabilities:
+                executor.cancel(record.id)  # type: ignore[attr-defined]

@@ -1,0 +1,184 @@
+"""Puts the parts of an app together: the only place that names concrete classes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+from flowstone.core.graph import AssetGraph
+from flowstone.core.step import StepRecord
+from flowstone.engine.coroutines import CoroutineRunner
+from flowstone.engine.driver import Driver
+from flowstone.engine.hooks import ValueStore
+from flowstone.engine.inline import InlineRunner
+from flowstone.engine.inputs import InputReader
+from flowstone.engine.invoke import Invoker
+from flowstone.engine.isolation import IsolatedCalls
+from flowstone.engine.planner import Planner
+from flowstone.engine.resources import ResourcePool
+from flowstone.engine.runner import StepRunner
+from flowstone.errors import ConfigurationError, DefinitionError, WaitTimeoutError, did_you_mean
+from flowstone.executors.concurrent import AsyncExecutor
+from flowstone.executors.oban.executor import ObanExecutor
+from flowstone.executors.select import ExecutorSelector
+from flowstone.executors.serial import SerialExecutor
+from flowstone.executors.sync import SyncExecutor
+from flowstone.io.filesystem import FilesystemIO
+from flowstone.io.memory import MemoryIO
+from flowstone.io.postgres import PostgresIO
+from flowstone.protocols import Executor, Hook, IOManager, Store
+from flowstone.stores.memory import MemoryStore
+from flowstone.stores.postgres.store import PostgresStore
+
+_WAIT_SECONDS = 5.0
+
+type ExecutorLike = Executor | Callable[[], Executor]
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The parts of one app."""
+
+    settings: Settings
+    graph: AssetGraph
+    store: Store
+    values: ValueStore
+    managers: Mapping[str, IOManager]
+    reader: InputReader
+    runner: StepRunner
+    inline: InlineRunner
+    planner: Planner
+    driver: Driver
+    executors: ExecutorSelector
+    resources: ResourcePool
+    coroutines: CoroutineRunner
+    processes: IsolatedCalls
+
+    def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
+        """Wait until a step is over.
+
+        Raises:
+            WaitTimeoutError: it was not over in time; it goes on.
+        """
+        deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
+        pause = _WAIT_SECONDS
+        while not self.store.catalog.wait([record.id], timeout_seconds=max(0.0, pause)):
+            if deadline is not None:
+                pause = min(_WAIT_SECONDS, deadline - time.monotonic())
+                if pause <= 0:
+                    raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
+
+    def close(self) -> None:
+        """Close what was opened, what was opened last first."""
+        self.processes.close()
+        self.coroutines.close()
+        self.resources.close()
+        self.store.close()
+
+
+def assemble(
+    assets: Iterable[Asset],
+    *,
+    settings: Settings,
+    io: Mapping[str, IOManager] | None,
+    default_io: str | None,
+    resources: Mapping[str, Any] | None,
+    hooks: Sequence[Hook],
+    executors: Mapping[str, ExecutorLike] | None,
+) -> Parts:
+    """Build an app's parts and check that they fit together.
+
+    Raises:
+        DefinitionError: assets do not fit together or name unknown parts.
+        ConfigurationError: a setting cannot work.
+    """
+    graph = AssetGraph(assets)
+    store = _store(settings)
+    managers = _managers(settings, store, io)
+    default = default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
+    _check_io(graph, managers, default)
+    pool = ResourcePool(resources or {})
+    pool.check(graph)
+    values = ValueStore(managers, default)
+    reader = InputReader(graph, store.catalog)
+    coroutines = CoroutineRunner()
+    processes = IsolatedCalls()
+    runner = StepRunner(graph, values=values, resources=pool, invoker=Invoker(coroutines, processes), hooks=hooks)
+    inline = InlineRunner(graph, store, reader=reader, runner=runner, values=values)
+    driver = Driver(store.catalog)
+    inline.on_commit = driver.committed
+    selector = ExecutorSelector(_executors(store, inline, executors), lambda executor: executor.bind(inline.run))
+    return Parts(
+        settings=settings,
+        graph=graph,
+        store=store,
+        values=values,
+        managers=managers,
+        reader=reader,
+        runner=runner,
+        inline=inline,
+        planner=Planner(graph, reader, store.catalog),
+        driver=driver,
+        executors=selector,
+        resources=pool,
+        coroutines=coroutines,
+        processes=processes,
+    )
+
+
+def _store(settings: Settings) -> Store:
+    if settings.database_url is None:
+        return MemoryStore()
+    return PostgresStore.connect(settings.database_url, directory=Path(settings.storage))
+
+
+def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager] | None) -> dict[str, IOManager]:
+    managers: dict[str, IOManager] = {
+        "memory": MemoryIO(),
+        "filesystem": FilesystemIO(Path(settings.storage) / "values"),
+    }
+    if isinstance(store, PostgresStore):
+        managers["postgres"] = PostgresIO(store.connection)
+    for name, manager in (io or {}).items():
+        if manager.name != name:
+            raise ConfigurationError(
+                f"io={{{name!r}: ...}}: this IO manager calls itself {manager.name!r}, and that name is recorded "
+                f"with every value. Make it with name={name!r}."
+            )
+        managers[name] = manager
+    return managers
+
+
+def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str) -> None:
+    if default not in managers:
+        raise ConfigurationError(f"default_io={default!r} is not declared.{did_you_mean(default, managers)}")
+    for asset in graph:
+        if asset.io is not None and asset.io not in managers:
+            raise DefinitionError(
+                f"Asset {asset.name!r} names the IO manager {asset.io!r}, which is not declared."
+                f"{did_you_mean(asset.io, managers)} Declared: {', '.join(sorted(managers))}.",
+                where=asset.where,
+            )
+
+
+def _executors(
+    store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike] | None
+) -> dict[str, Callable[[], Executor]]:
+    factories: dict[str, Callable[[], Executor]] = {
+        "sync": SyncExecutor,
+        "async": AsyncExecutor,
+        "serial": SerialExecutor,
+        "oban": lambda: ObanExecutor(store, answer=inline.materialization),
+    }
+    for name, executor in (own or {}).items():
+        factories[name] = executor if callable(executor) else _constant(executor)
+    return factories
+
+
+def _constant(executor: Executor) -> Callable[[], Executor]:
+    return lambda: executor

@@ -1,0 +1,137 @@
+"""Settings: file < environment < arguments, frozen once read."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from flowstone.core.text import mask_secrets
+from flowstone.errors import ConfigurationError, did_you_mean
+
+DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
+_ENVIRONMENT = {
+    "database_url": "FLOWSTONE_DATABASE_URL",
+    "storage": "FLOWSTONE_STORAGE",
+    "executor": "FLOWSTONE_EXECUTOR",
+    "app": "FLOWSTONE_APP",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set for an app and its workers.
+
+    Args:
+        database_url: PostgreSQL to record in and to queue on; `embedded` (or `embedded:DIRECTORY`) for the
+            one that comes in a wheel; None keeps everything in memory.
+        storage: directory of the filesystem IO manager and of the embedded database.
+        executor: executor used when a call names none.
+        app: `module:attribute` of the app, for the command line.
+        queues: queue name to number of steps that one worker node runs at once.
+        deps_timeout_seconds: how long durable steps wait for inputs from outside their run.
+        snooze_seconds: how often they look meanwhile.
+        beat_seconds: how often a worker renews its lease.
+        lease_seconds: after how long without a beat a worker counts as lost.
+        grace_seconds: how long a stopping worker lets running steps finish.
+        sweep_seconds: how often workers look for what a lost notification or worker left behind.
+
+    Example:
+        >>> Settings().executor
+        'auto'
+    """
+
+    database_url: str | None = None
+    storage: str = ".flowstone"
+    executor: str = "auto"
+    app: str | None = None
+    queues: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_QUEUES))
+    deps_timeout_seconds: float = 3600.0
+    snooze_seconds: float = 30.0
+    beat_seconds: float = 5.0
+    lease_seconds: float = 30.0
+    grace_seconds: float = 30.0
+    sweep_seconds: float = 15.0
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
+        return mask_secrets(f"Settings({shown})")
+
+    @classmethod
+    def load(cls, *, directory: Path | None = None, **arguments: Any) -> Settings:
+        """Read settings from the file, then the environment, then the arguments.
+
+        Args:
+            directory: where to look for `flowstone.toml` or `pyproject.toml`, and upwards from there; the
+                current directory by default.
+            **arguments: settings by name; None means not given.
+
+        Raises:
+            ConfigurationError: a setting is unknown or has the wrong type; names the file.
+        """
+        known = {item.name for item in fields(cls)}
+        found: dict[str, Any] = {}
+        path, from_file = read_settings_file(directory or Path.cwd())
+        for name, value in from_file.items():
+            if name not in known:
+                raise ConfigurationError(f"{path}: there is no setting {name!r}.{did_you_mean(name, known)}")
+            found[name] = value
+        for name, variable in _ENVIRONMENT.items():
+            if os.environ.get(variable):
+                found[name] = os.environ[variable]
+        found |= {name: value for name, value in arguments.items() if value is not None}
+        for name in found:
+            if name not in known:
+                raise ConfigurationError(f"There is no setting {name!r}.{did_you_mean(name, known)}")
+        settings = replace(cls(), **found)
+        settings.check(str(path) if path else "arguments")
+        return settings
+
+    def check(self, where: str) -> None:
+        """Refuse settings that cannot work.
+
+        Raises:
+            ConfigurationError: naming the setting and where it was set.
+        """
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith("_seconds") and not (isinstance(value, int | float) and value > 0):
+                raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number of seconds above 0.")
+        bad = {name: limit for name, limit in self.queues.items() if not isinstance(limit, int) or limit < 1}
+        if bad or not self.queues:
+            raise ConfigurationError(
+                f"{where}: queues={dict(self.queues)!r} must map names to limits of at least 1."
+            )
+        if self.lease_seconds < 2 * self.beat_seconds:
+            raise ConfigurationError(
+                f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds={self.beat_seconds:g},"
+                " or one late beat would take a worker's steps away."
+            )
+
+
+def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Return the nearest settings file at or above a directory, and its settings.
+
+    `flowstone.toml` holds settings at its top level, `pyproject.toml` under `[tool.flowstone]`.
+    """
+    for folder in (directory, *directory.parents):
+        for name in ("flowstone.toml", "pyproject.toml"):
+            path = folder / name
+            if not path.is_file():
+                continue
+            try:
+                document = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+                if name == "flowstone.toml":
+                    raise ConfigurationError(f"{path} cannot be read: {error}") from error
+                continue
+            if name == "flowstone.toml":
+                return path, document
+            if "flowstone" in document.get("tool", {}):
+                return path, document["tool"]["flowstone"]
+        if (folder / ".git").exists():
+            break
+    return None, {}

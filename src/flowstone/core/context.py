@@ -1,0 +1,156 @@
+"""What an asset's function may know about the step it runs in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from flowstone.core.asset import Asset
+from flowstone.core.output import JsonValue
+from flowstone.core.partition import Partition
+from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
+
+
+class CancellationToken:
+    """Tells running code that it should stop; long loops ask it now and then.
+
+    Example:
+        >>> token = CancellationToken()
+        >>> token.cancel("by a person")
+        >>> token.is_cancelled, token.reason
+        (True, 'by a person')
+    """
+
+    __slots__ = ("_event", "reason")
+
+    def __init__(self) -> None:
+        self._event: threading.Event | None = None
+        self.reason: str | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for a stop."""
+        return self.reason is not None
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Ask for a stop; asking again changes nothing."""
+        if self.reason is None:
+            self.reason = reason
+            if self._event is not None:
+                self._event.set()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Sleep until a stop is asked for, at most `timeout_seconds`; return whether it was."""
+        if self._event is None:
+            # made on first use: an Event costs more than everything else in a step that needs none
+            self._event = threading.Event()
+            if self.reason is not None:
+                self._event.set()
+        return self._event.wait(timeout_seconds)
+
+    def raise_if_cancelled(self, asset: str = "the step") -> None:
+        """Raise StepCancelledError when a stop was asked for."""
+        if self.reason is not None:
+            raise StepCancelledError(asset)
+
+
+class Resources(Mapping[str, Any]):
+    """The opened resources that an asset requires, by attribute or by key."""
+
+    __slots__ = ("_asset", "_opened")
+
+    def __init__(self, opened: Mapping[str, Any], asset: str) -> None:
+        self._opened = opened
+        self._asset = asset
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._opened[name]
+        except KeyError:
+            raise ResourceError(
+                f"Asset {self._asset!r} did not ask for a resource {name!r}."
+                f"{did_you_mean(name, self._opened)} Add it: @asset(requires=[{name!r}])."
+            ) from None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened)
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+
+class AssetContext:
+    """The step at hand: passed to hooks, and to functions whose first parameter is `context`.
+
+    Attributes:
+        asset: the asset's declaration.
+        partition: partition value, None without partitions.
+        key: encoded partition.
+        run_id: run of the step.
+        step_id: id of the step.
+        attempt: 1 for the first attempt.
+        token: fencing token; pass it to outside systems that support fencing.
+        started_at: when this attempt started, timezone-aware.
+        cancellation: tells when to stop.
+        resources: what the asset requires, opened.
+        metadata: small JSON facts recorded with the output; fill it as you like.
+    """
+
+    __slots__ = (
+        "asset",
+        "attempt",
+        "cancellation",
+        "inputs",
+        "key",
+        "metadata",
+        "partition",
+        "resources",
+        "run_id",
+        "started_at",
+        "step_id",
+        "token",
+    )
+
+    def __init__(
+        self,
+        *,
+        asset: Asset,
+        partition: Partition,
+        key: str,
+        run_id: str,
+        step_id: str,
+        attempt: int,
+        token: int,
+        started_at: datetime,
+        cancellation: CancellationToken,
+        resources: Mapping[str, Any],
+    ) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.key = key
+        self.run_id = run_id
+        self.step_id = step_id
+        self.attempt = attempt
+        self.token = token
+        self.started_at = started_at
+        self.cancellation = cancellation
+        self.resources = resources
+        self.inputs: dict[str, Any] = {}
+        self.metadata: dict[str, JsonValue] = {}
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Logger of this asset; its records carry run, asset, partition and attempt."""
+        return logging.getLogger(f"flowstone.asset.{self.asset.name}")
+
+    def __repr__(self) -> str:
+        partition = f" [{self.key}]" if self.key else ""
+        return f"<context of {self.asset.name}{partition}, attempt {self.attempt}, run {self.run_id}>"

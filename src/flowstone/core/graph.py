@@ -1,0 +1,156 @@
+"""The graph of assets: checked once when an app is built, then only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from flowstone.core.asset import Asset
+from flowstone.core.dependency import Dependency
+from flowstone.core.mapping import PartitionMapping, default_mapping
+from flowstone.errors import (
+    CycleError,
+    DefinitionError,
+    DuplicateAssetError,
+    UnknownAssetError,
+    UnknownDependencyError,
+)
+
+
+class AssetGraph:
+    """All assets of an app with their dependencies, in an order in which they can run.
+
+    Args:
+        assets: the declared assets.
+
+    Raises:
+        DuplicateAssetError: two assets carry one name.
+        UnknownDependencyError: a dependency is not among the assets.
+        CycleError: assets depend on each other in a circle; names the path.
+        DefinitionError: a partition mapping cannot work between two assets.
+
+    Example:
+        >>> from flowstone.core.asset import asset
+        >>> @asset
+        ... def a(): ...
+        >>> @asset
+        ... def b(a): ...
+        >>> AssetGraph([b, a]).order
+        ('a', 'b')
+    """
+
+    def __init__(self, assets: Iterable[Asset]) -> None:
+        self._assets = _by_name(assets)
+        self._check_dependencies()
+        self.order = tuple(self._sorted())
+        self._downstream: dict[str, list[str]] = {name: [] for name in self._assets}
+        for name in self.order:
+            for dependency in self._assets[name].dependencies:
+                self._downstream[dependency.asset].append(name)
+        self._mappings = {
+            (name, dependency.asset): self._mapping(self._assets[name], dependency)
+            for name in self.order
+            for dependency in self._assets[name].dependencies
+        }
+
+    @property
+    def assets(self) -> Mapping[str, Asset]:
+        """The assets by name."""
+        return MappingProxyType(self._assets)
+
+    def __getitem__(self, name: str) -> Asset:
+        """Return an asset by name; raise UnknownAssetError with a suggestion."""
+        try:
+            return self._assets[name]
+        except KeyError:
+            raise UnknownAssetError(name, self._assets) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._assets
+
+    def __iter__(self) -> Iterator[Asset]:
+        return (self._assets[name] for name in self.order)
+
+    def __len__(self) -> int:
+        return len(self._assets)
+
+    def mapping(self, downstream: str, upstream: str) -> PartitionMapping:
+        """Return how partitions of `downstream` map to those of its dependency `upstream`."""
+        return self._mappings[downstream, upstream]
+
+    def upstream(self, name: str, *, depth: int | None = None) -> set[str]:
+        """Return what an asset depends on, without itself; `depth` limits the number of steps."""
+        return self._walk(name, lambda one: [d.asset for d in self[one].dependencies], depth)
+
+    def downstream(self, name: str, *, depth: int | None = None) -> set[str]:
+        """Return what depends on an asset, without itself; `depth` limits the number of steps."""
+        self[name]
+        return self._walk(name, self._downstream.__getitem__, depth)
+
+    def _walk(self, name: str, neighbours: object, depth: int | None) -> set[str]:
+        assert callable(neighbours)
+        seen: set[str] = set()
+        level = {name}
+        while level and (depth is None or depth > 0):
+            level = {other for one in level for other in neighbours(one)} - seen
+            seen |= level
+            depth = None if depth is None else depth - 1
+        return seen
+
+    def _check_dependencies(self) -> None:
+        for one in self._assets.values():
+            for dependency in one.dependencies:
+                if dependency.asset not in self._assets:
+                    raise UnknownDependencyError(one.name, dependency.asset, self._assets, where=one.where)
+
+    def _sorted(self) -> Iterator[str]:
+        """Yield names so that each comes after its dependencies (depth first, without recursion)."""
+        done: set[str] = set()
+        for root in self._assets:
+            path: list[tuple[str, Iterator[Dependency]]] = []
+            entered: dict[str, None] = {}
+            if root not in done:
+                path.append((root, iter(self._assets[root].dependencies)))
+                entered[root] = None
+            while path:
+                name, rest = path[-1]
+                following = next((d.asset for d in rest if d.asset not in done), None)
+                if following is None:
+                    path.pop()
+                    del entered[name]
+                    done.add(name)
+                    yield name
+                elif following in entered:
+                    raise self._cycle([*entered], following)
+                else:
+                    entered[following] = None
+                    path.append((following, iter(self._assets[following].dependencies)))
+
+    def _cycle(self, entered: list[str], closing: str) -> CycleError:
+        circle = [*entered[entered.index(closing) :], closing]
+        data_flow = list(reversed(circle))
+        return CycleError(data_flow, [self._assets[name].where for name in data_flow])
+
+    def _mapping(self, asset: Asset, dependency: Dependency) -> PartitionMapping:
+        upstream = self._assets[dependency.asset]
+        try:
+            mapping = dependency.mapping or default_mapping(asset.partitions, upstream.partitions)
+            mapping.validate(asset.partitions, upstream.partitions)
+        except DefinitionError as error:
+            raise DefinitionError(
+                f"Asset {asset.name!r} cannot read {upstream.name!r}: {error}", where=asset.where
+            ) from error
+        return mapping
+
+
+def _by_name(assets: Iterable[Asset]) -> dict[str, Asset]:
+    found: dict[str, Asset] = {}
+    for one in assets:
+        if not isinstance(one, Asset):
+            raise DefinitionError(
+                f"{one!r} is not an asset. Decorate the function with @asset before passing it to FlowStone."
+            )
+        if one.name in found and found[one.name] is not one:
+            raise DuplicateAssetError(one.name, found[one.name].where, one.where)
+        found[one.name] = one
+    return found

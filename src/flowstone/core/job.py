@@ -1,0 +1,76 @@
+"""A job: the handle of one placed step, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flowstone.core.output import JsonValue
+from flowstone.core.partition import Partition, decode_partition, encode_partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One (asset, partition) that was placed with an executor.
+
+    A job carries names, never objects, so that it can cross processes and be stored.
+
+    Args:
+        id: id of the step, unique in its store.
+        asset: asset name.
+        partition: partition value; None for an asset without partitions.
+        run_id: run that the step belongs to.
+        executor: name of the executor that holds it; status and cancel go there.
+        priority: 0 (first) to 9.
+        scheduled_at: earliest start, timezone-aware; None means now.
+        deduplicated: True when the same work was already under way and this request joined it.
+        metadata: JSON-safe facts of the executor.
+
+    Example:
+        >>> job = Job(id="7", asset="numbers", partition=None, run_id="r1", executor="sync")
+        >>> Job.from_json(job.to_json()) == job
+        True
+    """
+
+    id: str
+    asset: str
+    partition: Partition
+    run_id: str
+    executor: str
+    priority: int = 4
+    scheduled_at: datetime | None = None
+    deduplicated: bool = False
+    metadata: dict[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The encoded partition."""
+        return encode_partition(self.partition)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form; `from_json` gives back an equal job."""
+        return {
+            "id": self.id,
+            "asset": self.asset,
+            "partition": encode_partition(self.partition),
+            "run_id": self.run_id,
+            "executor": self.executor,
+            "priority": self.priority,
+            # the partition encoding keeps the zone's name, which plain ISO 8601 loses
+            "scheduled_at": encode_partition(self.scheduled_at) if self.scheduled_at else None,
+            "deduplicated": self.deduplicated,
+            "metadata": dict(self.metadata),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, JsonValue]) -> Job:
+        """Rebuild a job from its JSON form.
+
+        Raises:
+            PartitionError: the partition text was not written by `to_json`.
+        """
+        fields = dict(document)
+        scheduled = fields.pop("scheduled_at", None)
+        partition = decode_partition(str(fields.pop("partition")))
+        scheduled_at = decode_partition(str(scheduled)) if scheduled else None
+        return cls(**fields, partition=partition, scheduled_at=scheduled_at)  # type: ignore[arg-type]

@@ -1,0 +1,139 @@
+"""A materialization: one committed version of an asset's partition, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.state import State
+from flowstone.core.step import InputVersion
+
+_NOT_LOADED = object()
+
+
+class Materialization:
+    """What a verb returns when work is over.
+
+    Attributes:
+        asset: asset name.
+        partition: partition value; None without partitions.
+        run_id: run that asked for it.
+        step_id: step that stands for it in that run.
+        state: `completed`, or `reused` when an earlier committed version served.
+        attempt: attempt that succeeded.
+        inputs: the exact upstream versions that were read.
+        stored: where the value lies.
+        started_at, finished_at: of the successful attempt.
+        deduplicated: True when the request joined the same work under way.
+
+    Example:
+        >>> done = Materialization(asset="a", partition=None, run_id="r", step_id=1, value=5)
+        >>> done.value, str(done.state)
+        (5, 'completed')
+    """
+
+    __slots__ = (
+        "_load",
+        "_value",
+        "asset",
+        "attempt",
+        "code_version",
+        "deduplicated",
+        "finished_at",
+        "inputs",
+        "partition",
+        "run_id",
+        "started_at",
+        "state",
+        "step_id",
+        "stored",
+    )
+
+    def __init__(
+        self,
+        *,
+        asset: str,
+        partition: Partition,
+        run_id: str,
+        step_id: int,
+        state: State = State.COMPLETED,
+        attempt: int = 1,
+        inputs: tuple[InputVersion, ...] = (),
+        stored: StoredOutput | None = None,
+        started_at: datetime | None = None,
+        finished_at: datetime | None = None,
+        code_version: str | None = None,
+        deduplicated: bool = False,
+        value: object = _NOT_LOADED,
+        load: Callable[[StoredOutput], object] | None = None,
+    ) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.run_id = run_id
+        self.step_id = step_id
+        self.state = state
+        self.attempt = attempt
+        self.inputs = inputs
+        self.stored = stored
+        self.started_at = started_at
+        self.finished_at = finished_at
+        self.code_version = code_version
+        self.deduplicated = deduplicated
+        self._value = value
+        self._load = load
+
+    @property
+    def value(self) -> Any:
+        """The value itself; loaded through the IO manager on first use when another process made it.
+
+        Raises:
+            StorageError: the value cannot be loaded.
+        """
+        if self._value is _NOT_LOADED:
+            if self._load is None or self.stored is None:
+                raise LookupError(f"{self!r} has no stored value")
+            self._value = self._load(self.stored)
+        return self._value
+
+    @property
+    def data_version(self) -> str | None:
+        """Hash of the stored bytes: equal versions mean unchanged data. None when nothing was encoded."""
+        return self.stored.content_hash if self.stored else None
+
+    @property
+    def key(self) -> str:
+        """The encoded partition."""
+        return encode_partition(self.partition)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the record without the value."""
+        return {
+            "asset": self.asset,
+            "partition": self.key,
+            "run_id": self.run_id,
+            "step_id": str(self.step_id),
+            "state": self.state.value,
+            "attempt": self.attempt,
+            "stored": self.stored.to_json() if self.stored else None,
+            "inputs": [
+                {
+                    "parameter": one.parameter,
+                    "asset": one.asset,
+                    "partition": one.partition,
+                    "step_id": str(one.step_id),
+                }
+                for one in self.inputs
+            ],
+            "code_version": self.code_version,
+            "data_version": self.data_version,
+            "started_at": self.started_at.isoformat() if self.started_at else None,
+            "finished_at": self.finished_at.isoformat() if self.finished_at else None,
+            "deduplicated": self.deduplicated,
+        }
+
+    def __repr__(self) -> str:
+        partition = f" [{self.key}]" if self.key else ""
+        return f"<materialization of {self.asset}{partition}: {self.state.value}, run {self.run_id}>"

@@ -1,0 +1,248 @@
+"""Steps as the stores know them: what is planned, claimed, committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.state import State
+
+type Target = tuple[str, str]
+"""An (asset name, encoded partition) pair."""
+
+
+@dataclass(slots=True)
+class NewStep:
+    """A step to be placed.
+
+    Args:
+        asset: asset name.
+        partition: encoded partition.
+        inputs: positions, in the same batch, of the steps whose results it reads.
+        reuse: id of the committed step that already serves this target; nothing will run.
+        queue: queue of the asset.
+        priority: 0 (first) to 9.
+        max_attempts: attempts in all.
+        scheduled_at: earliest start.
+        forced: whether a committed success was deliberately not reused.
+        code_version: version of the asset's code, when declared.
+    """
+
+    asset: str
+    partition: str
+    inputs: tuple[int, ...] = ()
+    reuse: int | None = None
+    queue: str = "assets"
+    priority: int = 4
+    max_attempts: int = 1
+    scheduled_at: datetime | None = None
+    forced: bool = False
+    code_version: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class NewRun:
+    """A run to be opened with its steps.
+
+    Args:
+        id: run id, unique.
+        kind: the verb that asked for it.
+        selection: what was asked for, for people.
+        executor: name of the executor that places its steps.
+        durable: whether committing transactions place what they release (else the caller drives).
+        priority: 0 (first) to 9.
+        max_concurrency: most steps placed at once in the fleet; None for no such limit.
+        watched: whether somebody waits for the end and wants a notification.
+        created_at: time of the request.
+        deps_timeout_seconds: how long a step may wait for inputs from outside the run.
+    """
+
+    id: str
+    kind: str
+    selection: str
+    executor: str
+    created_at: datetime
+    durable: bool = False
+    priority: int = 4
+    max_concurrency: int | None = None
+    watched: bool = False
+    deps_timeout_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedStep:
+    """What became of a step that was to be placed.
+
+    Args:
+        id: the step that now stands for the target.
+        run_id: the run that owns it; another one when the request joined work under way.
+        state: its state.
+        deduplicated: whether the request joined work under way.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    deduplicated: bool = False
+
+
+@dataclass(slots=True)
+class Claim:
+    """The right to run one attempt of a step.
+
+    Args:
+        step_id: the step.
+        run_id: its run.
+        asset: asset name.
+        partition: encoded partition.
+        attempt: number of this attempt, from 1.
+        max_attempts: attempts in all.
+        token: fencing token; only the newest one of a step can commit.
+        started_at: start of the attempt.
+        forced: whether the target is recomputed although a success exists.
+    """
+
+    step_id: int
+    run_id: str
+    asset: str
+    partition: str
+    attempt: int
+    max_attempts: int
+    token: int
+    started_at: datetime
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InputVersion:
+    """One exact input of an attempt: which committed step was read.
+
+    Args:
+        parameter: the parameter it was passed to, or the asset's name.
+        asset: upstream asset.
+        partition: its encoded partition.
+        step_id: the upstream step whose output was read.
+    """
+
+    parameter: str
+    asset: str
+    partition: str
+    step_id: int
+
+
+@dataclass(slots=True)
+class Completion:
+    """The end of one attempt, to be committed.
+
+    Args:
+        claim: the attempt.
+        outcome: what came of it.
+        inputs: what it read.
+        finished_at: when it ended.
+        retry_in_seconds: delay until the next attempt; None for no further attempt.
+    """
+
+    claim: Claim
+    outcome: AttemptOutcome
+    inputs: tuple[InputVersion, ...]
+    finished_at: datetime
+    retry_in_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the store made of a completion.
+
+    Args:
+        step_id: the step.
+        state: its state now.
+        accepted: False when the attempt had been superseded; nothing of it was published then.
+        released: steps that may start now because this was their last input, when the caller drives the run.
+    """
+
+    step_id: int
+    state: State
+    accepted: bool
+    released: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedOutput:
+    """A committed version of an asset's partition."""
+
+    step_id: int
+    stored: StoredOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt of a step, over."""
+
+    attempt: int
+    state: State
+    started_at: datetime
+    finished_at: datetime
+    worker: str | None = None
+    error: str | None = None
+    error_type: str | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Everything that is recorded of a step.
+
+    `output_step` names the step whose output serves: its own id, or for a reused step the earlier one.
+    """
+
+    id: int
+    run_id: str
+    asset: str
+    partition: str
+    state: State
+    attempt: int
+    max_attempts: int
+    priority: int
+    queue: str
+    executor: str
+    created_at: datetime
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    worker: str | None = None
+    error: str | None = None
+    error_type: str | None = None
+    reason: str | None = None
+    output_step: int | None = None
+    stored: StoredOutput | None = None
+    code_version: str | None = None
+    waiting_on: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run with the number of its steps in each state."""
+
+    id: str
+    kind: str
+    selection: str
+    executor: str
+    state: State
+    priority: int
+    max_concurrency: int | None
+    created_at: datetime
+    finished_at: datetime | None = None
+    counts: dict[State, int] = field(default_factory=dict)
+    options: dict[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """Number of steps that are over."""
+        return sum(number for state, number in self.counts.items() if state.is_terminal)

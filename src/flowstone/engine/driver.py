@@ -1,0 +1,128 @@
+"""Drives the steps of a run through an executor that is not durable: what is released is started."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from flowstone.core.job import Job
+from flowstone.core.state import State
+from flowstone.core.step import Committed
+from flowstone.errors import StepCancelledError
+from flowstone.protocols import Catalog
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Drive:
+    """One run to be driven.
+
+    Args:
+        run_id: the run.
+        ready: steps that may start.
+        width: how many run at once.
+        joined: steps of other runs that this one waits for.
+        execute: runs one step through the executor and waits for it.
+        job: makes the job of a step that was released later.
+        on_done: told after each step.
+    """
+
+    run_id: str
+    ready: Sequence[int]
+    width: int
+    joined: Sequence[int]
+    execute: Callable[[Job], object]
+    job: Callable[[int], Job]
+    on_done: Callable[[], None]
+
+
+class Driver:
+    """Runs until every step of a run is over.
+
+    Steps released by a commit in this process arrive at once; those released elsewhere (a step that this
+    run joined ends in another process) are found by a slow look at the catalog.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._inboxes: list[tuple[set[int], deque[int]]] = []
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def committed(self, commit: Committed) -> None:
+        """Take note of a commit in this process."""
+        if commit.released:
+            for known, inbox in list(self._inboxes):
+                inbox.extend(step_id for step_id in commit.released if step_id in known)
+
+    def drive(self, run: Drive, known: Iterable[int]) -> None:
+        """Run everything that is or becomes ready.
+
+        Args:
+            run: what to drive.
+            known: all steps of the run.
+
+        Raises:
+            KeyboardInterrupt: the person at the terminal stopped an inline run.
+        """
+        inbox = deque(run.ready)
+        entry = (set(known), inbox)
+        with self._lock:
+            self._inboxes.append(entry)
+        try:
+            if run.width == 1:
+                self._one_by_one(run, inbox)
+            else:
+                self._side_by_side(run, inbox)
+        finally:
+            with self._lock:
+                self._inboxes.remove(entry)
+
+    def _one_by_one(self, run: Drive, inbox: deque[int]) -> None:
+        while inbox or self._refill(run, inbox, set()):
+            _execute(run, inbox.popleft())
+
+    def _side_by_side(self, run: Drive, inbox: deque[int]) -> None:
+        running: dict[Future[None], int] = {}
+        pool = ThreadPoolExecutor(run.width, thread_name_prefix="flowstone-drive")
+        try:
+            while inbox or running or self._refill(run, inbox, set()):
+                while inbox and len(running) < run.width:
+                    step_id = inbox.popleft()
+                    running[pool.submit(_execute, run, step_id)] = step_id
+                over, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in over:
+                    del running[future]
+                    future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _refill(self, run: Drive, inbox: deque[int], running: set[int]) -> bool:
+        """Wait for what others release; return False when the run is over."""
+        if not run.joined:
+            return False
+        while not inbox:
+            over = self._catalog.wait(run.joined, timeout_seconds=_POLL_SECONDS)
+            found = self._catalog.steps(run.run_id, state=State.PENDING, limit=1000)
+            inbox.extend(step.id for step in found if step.run_id == run.run_id and step.id not in running)
+            if over and not inbox:
+                return False
+        return True
+
+
+def _execute(run: Drive, step_id: int) -> None:
+    try:
+        run.execute(run.job(step_id))
+    except StepCancelledError:
+        pass
+    except KeyboardInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            raise
+    except BaseException:  # noqa: BLE001, S110 - recorded with the step; the rest of the run goes on
+        pass
+    finally:
+        run.on_done()

@@ -1,0 +1,181 @@
+"""The default skins of the onion around every step, from the outside in: telemetry, log fields, the
+hooks of the app, storing, loading; innermost the function itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any
+
+from flowstone import telemetry
+from flowstone.core.asset import Asset
+from flowstone.core.context import AssetContext
+from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
+from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.errors import SerializationError
+from flowstone.protocols import Hook, IOManager, StepCall
+
+_STORE_PAUSES_SECONDS = (0.05, 0.5)
+_ONE_TIME_VALUES = (GeneratorType, AsyncGeneratorType, CoroutineType)
+
+
+def onion(hooks: Sequence[Hook], core: StepCall) -> StepCall:
+    """Wrap `core` in hooks, the first one outermost.
+
+    Example:
+        >>> from flowstone.core.outcome import Skipped
+        >>> onion([], lambda context: Skipped("done"))(None)
+        Skipped(reason='done')
+    """
+    call = core
+    for hook in reversed(hooks):
+        call = partial(_skin, hook.call, call)
+    return call
+
+
+def _skin(
+    call: Callable[[AssetContext, StepCall], AttemptOutcome], inner: StepCall, context: AssetContext
+) -> AttemptOutcome:
+    return call(context, inner)
+
+
+class TelemetryHook:
+    """Emits `step.start`, `step.stop` and `step.exception` when somebody listens."""
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        """Measure the inner step."""
+        if not telemetry.listening():
+            return step(context)
+        about = _about(context)
+        telemetry.emit("step.start", {}, about)
+        started = time.perf_counter()
+        outcome = step(context)
+        measured = {"duration_seconds": time.perf_counter() - started}
+        if isinstance(outcome, Failed):
+            failed = about | {"error": outcome.error, "error_type": outcome.error_type}
+            telemetry.emit("step.exception", measured, failed)
+        else:
+            telemetry.emit("step.stop", measured, about | {"outcome": type(outcome).__name__.lower()})
+        return outcome
+
+
+class LogFieldsHook:
+    """Lets log records written inside the step carry its asset, partition, run and attempt."""
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        """Set the fields around the inner step."""
+        token = telemetry.step_fields.set(_about(context))
+        try:
+            return step(context)
+        finally:
+            telemetry.step_fields.reset(token)
+
+
+def _about(context: AssetContext) -> dict[str, Any]:
+    return {
+        "asset": context.asset.name,
+        "partition": context.key,
+        "run_id": context.run_id,
+        "attempt": context.attempt,
+        "step_id": context.step_id,
+    }
+
+
+class ValueStore:
+    """Finds the IO manager of an asset, stores with retries of the storing alone, loads.
+
+    Args:
+        managers: IO managers by name.
+        default: name of the one used by assets that name none.
+    """
+
+    def __init__(self, managers: Mapping[str, IOManager], default: str) -> None:
+        self._managers = managers
+        self._default = default
+
+    def manager(self, asset: Asset) -> IOManager:
+        """Return the IO manager of an asset."""
+        return self._managers[asset.io or self._default]
+
+    def load(self, stored: StoredOutput) -> object:
+        """Load a value that any process stored.
+
+        Raises:
+            StorageError: its IO manager is not declared here, or cannot load it.
+        """
+        try:
+            manager = self._managers[stored.io]
+        except KeyError:
+            raise LookupError(
+                f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
+                f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
+            ) from None
+        return manager.load(stored)
+
+    def store(self, context: AssetContext, value: object) -> StoredOutput:
+        """Store the value of a step; a passing fault is retried without running the function again.
+
+        Raises:
+            SerializationError: the value cannot be represented; names the asset.
+            OSError: storing failed repeatedly.
+        """
+        manager = self.manager(context.asset)
+        if isinstance(value, _ONE_TIME_VALUES):
+            raise SerializationError(
+                f"Asset {context.asset.name!r} returned something that can be read only once",
+                path="$",
+                type_name=type_name(value),
+                remedy="Return a list (or a table, or a path) instead of a generator or coroutine.",
+            )
+        address = OutputAddress(
+            context.asset.name, context.key, context.run_id, context.step_id, context.attempt, context.token
+        )
+        stored = self._store_with_patience(manager, value, address)
+        return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
+
+    def _store_with_patience(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
+        for pause in _STORE_PAUSES_SECONDS:
+            with suppress(OSError):
+                return manager.store(value, address)
+            time.sleep(pause)
+        return manager.store(value, address)
+
+
+class StorageHook:
+    """Stores what the function returned; the innermost skin but one."""
+
+    def __init__(self, values: ValueStore) -> None:
+        self._values = values
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        """Run the inner step and store its value."""
+        outcome = step(context)
+        if type(outcome) is _Returned:
+            return Succeeded(self._values.store(context, outcome.value), outcome.value)
+        return outcome
+
+
+class _Returned(Succeeded):
+    """A value that is not stored yet; never leaves the onion."""
+
+
+_NOT_STORED = StoredOutput("", "")
+
+
+def returned(value: object) -> AttemptOutcome:
+    """Wrap a value for the storing hook."""
+    return _Returned(_NOT_STORED, value)
+
+
+def default_hooks(values: ValueStore, between: Sequence[Hook] = ()) -> list[Hook]:
+    """Return the hooks of an app, outermost first.
+
+    Args:
+        values: where values are stored.
+        between: the app's own hooks; they see the stored output.
+    """
+    return [TelemetryHook(), LogFieldsHook(), *between, StorageHook(values)]

@@ -1,0 +1,181 @@
+"""Running one job to its end in this process: claim, perform, commit, and again when it asks for that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from flowstone.core.context import CancellationToken
+from flowstone.core.graph import AssetGraph
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.outcome import Failed, Succeeded
+from flowstone.core.partition import decode_partition
+from flowstone.core.retry import RetryPolicy
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Committed, Completion, StepRecord
+from flowstone.engine.failures import user_traceback
+from flowstone.engine.hooks import ValueStore
+from flowstone.engine.inputs import InputReader
+from flowstone.engine.runner import StepRunner
+from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledError, StepFailedError
+from flowstone.protocols import Store
+
+DEFAULT_RETRY = RetryPolicy()
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class InlineRunner:
+    """What inline executors receive as `run`.
+
+    Args:
+        graph: the assets.
+        store: where steps are claimed and committed.
+        reader: resolves inputs.
+        runner: performs attempts.
+        values: loads results that were already there.
+    """
+
+    def __init__(
+        self,
+        graph: AssetGraph,
+        store: Store,
+        *,
+        reader: InputReader,
+        runner: StepRunner,
+        values: ValueStore,
+    ) -> None:
+        self._graph = graph
+        self._store = store
+        self._reader = reader
+        self._runner = runner
+        self._values = values
+        self._tokens: dict[int, CancellationToken] = {}
+        self._tokens_lock = threading.Lock()
+        self.on_commit: Callable[[Committed], None] | None = None
+        """Called after each commit, in the thread that committed: the driver of a run listens here."""
+
+    def run(self, job: Job, *, timeout_seconds: float | None = None, stoppable: bool = False) -> Materialization:
+        """Run a job until it is over, through retries and snoozes.
+
+        Args:
+            job: the placed step.
+            timeout_seconds: limit for assets that declare none.
+            stoppable: whether a function that runs out of time must really be stopped.
+
+        Returns:
+            The materialization; its state is `skipped` when the asset said so.
+
+        Raises:
+            BaseException: what the asset raised.
+            StepCancelledError: the step was cancelled.
+            StaleAttemptError: another attempt took its place meanwhile.
+        """
+        step_id = int(job.id)
+        while True:
+            claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
+            if not claims:
+                settled = self._settled(step_id)
+                if settled is not None:
+                    return settled
+                continue
+            claim = claims[0]
+            completion, committed = self._attempt(claim, timeout_seconds, stoppable)
+            if committed.state.is_terminal or not committed.accepted:
+                return self._answer(claim, completion, committed)
+
+    def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
+        """Set the token of a step that runs in this process; return whether there is one."""
+        token = self._tokens.get(step_id)
+        if token is None:
+            return False
+        token.cancel(reason)
+        return True
+
+    def materialization(self, record: StepRecord, *, deduplicated: bool = False) -> Materialization:
+        """Return the materialization that a finished step stands for.
+
+        Raises:
+            StepFailedError: the step has no result.
+            StepCancelledError: it was cancelled.
+        """
+        if record.state is State.CANCELLED:
+            raise StepCancelledError(record.asset)
+        if record.state not in (State.COMPLETED, State.REUSED, State.SKIPPED):
+            text = record.error or record.reason
+            raise StepFailedError(record.asset, record.partition, record.state.value, text)
+        source = record.output_step or record.id
+        return Materialization(
+            asset=record.asset,
+            partition=decode_partition(record.partition),
+            run_id=record.run_id,
+            step_id=record.id,
+            state=record.state,
+            attempt=record.attempt,
+            inputs=self._store.catalog.inputs([source]).get(source, ()),
+            stored=record.stored,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            code_version=record.code_version,
+            deduplicated=deduplicated,
+            load=self._values.load,
+        )
+
+    def _attempt(
+        self, claim: Claim, timeout_seconds: float | None, stoppable: bool
+    ) -> tuple[Completion, Committed]:
+        token = CancellationToken()
+        self._tokens[claim.step_id] = token
+        try:
+            inputs = self._reader.resolve([claim])[0]
+            policy = None
+            if claim.max_attempts > 1:
+                policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+            completion = self._runner.perform(
+                claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
+            )
+            committed = self._store.ledger.commit([completion])[0]
+        finally:
+            self._tokens.pop(claim.step_id, None)
+        if self.on_commit is not None:
+            self.on_commit(committed)
+        return completion, committed
+
+    def _answer(self, claim: Claim, completion: Completion, committed: Committed) -> Materialization:
+        outcome = completion.outcome
+        if not committed.accepted:
+            raise StaleAttemptError(claim.asset, claim.attempt)
+        if type(outcome) is Succeeded:
+            return Materialization(
+                asset=claim.asset,
+                partition=decode_partition(claim.partition),
+                run_id=claim.run_id,
+                step_id=claim.step_id,
+                attempt=claim.attempt,
+                inputs=completion.inputs,
+                stored=outcome.stored,
+                started_at=claim.started_at,
+                finished_at=completion.finished_at,
+                code_version=self._graph[claim.asset].code_version,
+                value=outcome.value,
+            )
+        if isinstance(outcome, Failed) and committed.state is State.FAILED and outcome.exception is not None:
+            raise outcome.exception.with_traceback(user_traceback(outcome.exception.__traceback__))
+        record = self._store.catalog.step(claim.step_id)
+        assert record is not None
+        return self.materialization(record)
+
+    def _settled(self, step_id: int) -> Materialization | None:
+        """Answer for a step that cannot be claimed, or wait a little until that changes."""
+        record = self._store.catalog.step(step_id)
+        if record is None:
+            raise RunNotFoundError("step", str(step_id))
+        if record.state.is_terminal:
+            return self.materialization(record)
+        pause = _LONGEST_PAUSE_SECONDS
+        if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
+            pause = max(0.0, (record.scheduled_at - datetime.now(UTC)).total_seconds())
+        # waiting on the step, not sleeping: a cancel ends the pause at once
+        self._store.catalog.wait([step_id], timeout_seconds=min(pause, _LONGEST_PAUSE_SECONDS))
+        return None

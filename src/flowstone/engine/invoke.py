@@ -1,0 +1,98 @@
+"""Calling the function of an asset: directly, on a loop, with a time limit, or in another process."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from flowstone.core.asset import Asset
+from flowstone.core.context import AssetContext
+from flowstone.engine.coroutines import CoroutineRunner
+from flowstone.errors import MaterializationTimeoutError
+
+
+class ProcessPool(Protocol):
+    """Runs functions where they can really be stopped."""
+
+    def call(self, context: AssetContext, arguments: dict[str, Any], *, timeout_seconds: float | None) -> object:
+        """Run the asset's function in a child process and return its value."""
+
+
+class Invoker:
+    """Chooses how a function is called.
+
+    Args:
+        coroutines: where `async def` functions run.
+        processes: where isolated functions run.
+    """
+
+    def __init__(self, coroutines: CoroutineRunner, processes: ProcessPool) -> None:
+        self._coroutines = coroutines
+        self._processes = processes
+
+    def call(self, context: AssetContext, *, timeout_seconds: float | None, stoppable: bool) -> object:
+        """Call the asset's function with `context.inputs`.
+
+        Args:
+            context: the step.
+            timeout_seconds: limit; None for none.
+            stoppable: whether a function that runs out of time must really be stopped, which takes a
+                process; otherwise its thread is left behind and its result is never published.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            MaterializationTimeoutError: the limit was reached.
+        """
+        asset = context.asset
+        if asset.isolation == "process" or (stoppable and timeout_seconds is not None and not asset.is_async):
+            return self._processes.call(context, context.inputs, timeout_seconds=timeout_seconds)
+        if asset.is_async:
+            return self._await(asset, context, timeout_seconds)
+        if timeout_seconds is None:
+            if asset.takes_context:
+                return asset.function(context, **context.inputs)
+            return asset.function(**context.inputs)
+        return _in_thread(lambda: asset.function(*_leading(context), **context.inputs), context, timeout_seconds)
+
+    def _await(self, asset: Asset, context: AssetContext, timeout_seconds: float | None) -> object:
+        coroutine = asset.function(*_leading(context), **context.inputs)
+        if timeout_seconds is None:
+            return self._coroutines.run(coroutine)
+        try:
+            return self._coroutines.run(coroutine, timeout_seconds=timeout_seconds)
+        except TimeoutError as error:
+            if error.args:  # the asset's own TimeoutError says something; the one of wait_for does not
+                raise
+            raise MaterializationTimeoutError(asset.name, timeout_seconds) from error
+
+
+def _leading(context: AssetContext) -> tuple[AssetContext, ...]:
+    return (context,) if context.asset.takes_context else ()
+
+
+def _in_thread(function: Callable[[], object], context: AssetContext, timeout_seconds: float) -> object:
+    """Run a function in a thread of its own and stop waiting for it after a time."""
+    answer: list[object] = []
+    failure: list[BaseException] = []
+    over = threading.Event()
+    variables = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            answer.append(variables.run(function))
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
+            failure.append(error)
+        finally:
+            over.set()
+
+    threading.Thread(target=run, name=f"flowstone-{context.asset.name}", daemon=True).start()
+    if not over.wait(timeout_seconds):
+        context.cancellation.cancel("timeout")
+        raise MaterializationTimeoutError(context.asset.name, timeout_seconds)
+    if failure:
+        raise failure[0]
+    return answer[0]

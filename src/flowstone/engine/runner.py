@@ -1,0 +1,137 @@
+"""The one step runner: load the inputs, call the function, store the value.
+
+Every executor runs steps through this, so the same program means the same everywhere. The runner neither
+claims nor commits: inline executors do that step by step, workers of the durable executor in groups.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from flowstone.core.asset import Asset
+from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.core.graph import AssetGraph
+from flowstone.core.outcome import AttemptOutcome, Failed, Outcome
+from flowstone.core.partition import decode_partition
+from flowstone.core.retry import RetryPolicy
+from flowstone.core.step import Claim, Completion
+from flowstone.engine.failures import failure, outcome_of
+from flowstone.engine.hooks import ValueStore, default_hooks, onion, returned
+from flowstone.engine.inputs import ResolvedInputs
+from flowstone.engine.invoke import Invoker
+from flowstone.engine.resources import ResourcePool
+from flowstone.errors import DependencyNotReadyError
+from flowstone.protocols import Hook
+
+
+class StepRunner:
+    """Performs claimed attempts.
+
+    Args:
+        graph: the assets.
+        values: IO managers.
+        resources: what assets may require.
+        invoker: how functions are called.
+        hooks: the app's own hooks around every step.
+    """
+
+    def __init__(
+        self,
+        graph: AssetGraph,
+        *,
+        values: ValueStore,
+        resources: ResourcePool,
+        invoker: Invoker,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self._graph = graph
+        self._values = values
+        self._resources = resources
+        self._invoker = invoker
+        self._default_hooks = default_hooks(values, hooks)
+
+    def perform(
+        self,
+        claim: Claim,
+        inputs: ResolvedInputs,
+        cancellation: CancellationToken,
+        *,
+        policy: RetryPolicy | None = None,
+        timeout_seconds: float | None = None,
+        stoppable: bool = False,
+    ) -> Completion:
+        """Run one attempt; whatever happens becomes its outcome.
+
+        Args:
+            claim: the attempt.
+            inputs: the versions it reads.
+            cancellation: set when somebody wants it to stop.
+            policy: which exceptions are worth another attempt, and when; None retries nothing.
+            timeout_seconds: limit of the function's running time when the asset declares none.
+            stoppable: see `Invoker.call`.
+
+        Returns:
+            What to commit.
+        """
+        asset = self._graph[claim.asset]
+        limit = asset.timeout_seconds or timeout_seconds
+        outcome: AttemptOutcome
+        if inputs.missing:
+            outcome = failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), policy)
+        else:
+            try:
+                context = self._context(asset, claim, cancellation)
+                step = onion(self._default_hooks, lambda _: self._call(context, inputs, limit, stoppable, policy))
+                outcome = step(context)
+            except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
+                outcome = outcome_of(error, policy)
+        return Completion(
+            claim,
+            outcome,
+            inputs.versions(),
+            datetime.now(UTC),
+            _retry_delay(claim, outcome, policy),
+        )
+
+    def _context(self, asset: Asset, claim: Claim, cancellation: CancellationToken) -> AssetContext:
+        return AssetContext(
+            asset=asset,
+            partition=decode_partition(claim.partition),
+            key=claim.partition,
+            run_id=claim.run_id,
+            step_id=str(claim.step_id),
+            attempt=claim.attempt,
+            token=claim.token,
+            started_at=claim.started_at,
+            cancellation=cancellation,
+            resources=self._resources.for_asset(asset),
+        )
+
+    def _call(
+        self,
+        context: AssetContext,
+        inputs: ResolvedInputs,
+        limit: float | None,
+        stoppable: bool,
+        policy: RetryPolicy | None,
+    ) -> AttemptOutcome:
+        """Load and call; errors become outcomes here, so that hooks see them as outcomes too."""
+        try:
+            if inputs.plans:
+                context.inputs = inputs.arguments(self._values.load)
+            value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
+        except BaseException as error:  # noqa: BLE001 - see perform
+            return outcome_of(error, policy)
+        if isinstance(value, Outcome):
+            return outcome_of(value, policy)
+        return returned(value)
+
+
+def _retry_delay(claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy | None) -> float | None:
+    if policy is None or not isinstance(outcome, Failed) or not outcome.retryable:
+        return None
+    if claim.attempt >= claim.max_attempts:
+        return None
+    return policy.delay_seconds(claim.attempt, chance=random.random())  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,79 @@
+"""NumPy arrays in NumPy's own format."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+from flowstone.core.output import type_name
+from flowstone.errors import MissingExtraError, SerializationError
+
+# Enough for a structured type of thousands of fields; NumPy's default of 10,000 guards against
+# untrusted files, ours were written by `write`.
+_LONGEST_HEADER = 1_000_000
+
+
+class NumpySerializer:
+    """Writes NumPy arrays as `.npy`, never with pickle; dtype, shape and memory order are kept.
+
+    Example:
+        >>> import io, numpy
+        >>> file = io.BytesIO()
+        >>> NumpySerializer().write(numpy.arange(3), file)
+        >>> NumpySerializer().read(io.BytesIO(file.getvalue()))
+        array([0, 1, 2])
+    """
+
+    @property
+    def name(self) -> str:
+        """`"numpy"`."""
+        return "numpy"
+
+    @property
+    def extension(self) -> str:
+        """`".npy"`."""
+        return ".npy"
+
+    def accepts(self, value: object) -> bool:
+        """Return whether the value is a plain array (a masked array or a matrix would not come back as one)."""
+        numpy = sys.modules.get("numpy")
+        return numpy is not None and type(value) in (numpy.ndarray, numpy.memmap)
+
+    def write(self, value: object, file: BinaryIO) -> None:
+        """Write the array.
+
+        Raises:
+            SerializationError: not a plain array, or one of Python objects.
+        """
+        if not self.accepts(value):
+            raise _refusal("The numpy serializer takes plain arrays only", value, "Return numpy.asarray(value).")
+        import numpy
+
+        array = numpy.asarray(value)
+        if array.dtype.hasobject:
+            raise _refusal(
+                f"An array of Python objects (dtype {array.dtype}) cannot be written without pickle",
+                value,
+                "Give it a numeric, fixed-width text or datetime dtype, or return value.tolist().",
+            )
+        try:
+            numpy.lib.format.write_array(file, array, allow_pickle=False)
+        except (ValueError, TypeError) as error:
+            raise _refusal(f"NumPy cannot write this array ({error})", value, "Change its dtype.") from error
+
+    def read(self, file: BinaryIO) -> object:
+        """Return the array.
+
+        Raises:
+            MissingExtraError: NumPy is not installed.
+        """
+        try:
+            import numpy
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("numpy", "parquet", "Loading a stored array") from error
+        array: object = numpy.lib.format.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+        return array
+
+
+def _refusal(problem: str, value: object, remedy: str) -> SerializationError:
+    return SerializationError(problem, path="$", type_name=type_name(value), remedy=remedy)

@@ -1,0 +1,68 @@
+"""Values kept as the objects they are, in this process."""
+
+from __future__ import annotations
+
+from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.errors import StorageError
+
+
+class MemoryIO:
+    """Keeps the objects themselves, within this process, without copying or encoding them.
+
+    Nothing is copied: whoever changes a loaded list changes it for all. Values live until they are discarded
+    or the manager is gone. Safe and lock-free for threads, because each version is written under its own
+    name by one attempt.
+
+    Args:
+        name: name under which the app knows it.
+
+    Example:
+        >>> memory = MemoryIO()
+        >>> address = OutputAddress("numbers", "", "run", "step", attempt=1, token=1)
+        >>> memory.load(memory.store([1, 2, 3], address))
+        [1, 2, 3]
+    """
+
+    def __init__(self, name: str = "memory") -> None:
+        self._name = name
+        self._values: dict[str, object] = {}
+
+    @property
+    def name(self) -> str:
+        """Name under which the app knows this manager."""
+        return self._name
+
+    @property
+    def shared(self) -> bool:
+        """False: other processes cannot load what this one stored."""
+        return False
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        """Keep `value` under the version of this attempt."""
+        location = address.version
+        self._values[location] = value
+        return StoredOutput(self._name, location, value_type=type_name(value))
+
+    def load(self, stored: StoredOutput) -> object:
+        """Return the very object that was stored.
+
+        Raises:
+            StorageError: it was discarded, or stored by another process.
+        """
+        try:
+            return self._values[stored.location]
+        except KeyError:
+            raise StorageError(
+                "load",
+                f"version {stored.location}",
+                "",
+                f"the IO manager {self._name!r} keeps values in the memory of one process, and this process "
+                "does not hold it (it was discarded, or stored by a process that is gone)",
+                kind="missing",
+                remedy="Materialize it again; to share values between processes use io='filesystem' or "
+                "io='postgres'.",
+            ) from None
+
+    def discard(self, stored: StoredOutput) -> None:
+        """Forget a version."""
+        self._values.pop(stored.location, None)

@@ -1,0 +1,123 @@
+"""Tables of pandas, polars and pyarrow as Parquet."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from flowstone.core.output import type_name
+from flowstone.errors import MissingExtraError, SerializationError
+from flowstone.io.table_schema import restore_schema, schema_to_text
+from flowstone.io.table_types import arrow_to_frame, frame_to_arrow
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_KINDS = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "Table"}
+_KIND_KEY = "flowstone.kind"
+_SCHEMA_KEY = "flowstone.schema"
+_ROW_GROUP_ROWS = 256 * 1024
+
+
+class ParquetSerializer:
+    """Writes pandas and polars DataFrames and pyarrow Tables as Parquet; each comes back as what it was.
+
+    The library and the exact Arrow schema are kept in the key-value metadata of the file, because Parquet
+    itself forgets unused categories, categories that are not text, and times in whole seconds. Other tools
+    read the file as ordinary Parquet. A table that would come back with other types is refused.
+    Equal tables give equal bytes with equal versions of the libraries.
+
+    Example:
+        >>> import io, pyarrow
+        >>> file = io.BytesIO()
+        >>> ParquetSerializer().write(pyarrow.table({"n": [1, 2]}), file)
+        >>> ParquetSerializer().read(io.BytesIO(file.getvalue())).to_pylist()
+        [{'n': 1}, {'n': 2}]
+    """
+
+    @property
+    def name(self) -> str:
+        """`"parquet"`."""
+        return "parquet"
+
+    @property
+    def extension(self) -> str:
+        """`".parquet"`."""
+        return ".parquet"
+
+    def accepts(self, value: object) -> bool:
+        """Return whether the value is a DataFrame of pandas or polars, or a pyarrow Table (no subclass)."""
+        return _kind(value) is not None
+
+    def write(self, value: object, file: BinaryIO) -> None:
+        """Write the table, row group by row group.
+
+        Raises:
+            SerializationError: not a table, or a column would not come back as it is.
+            MissingExtraError: pyarrow is not installed.
+        """
+        kind = _kind(value)
+        if kind is None:
+            raise _refusal(
+                "The parquet serializer takes DataFrames of pandas and polars and pyarrow Tables only",
+                value,
+                "Return one of these; collect a polars LazyFrame first.",
+            )
+        _require_pyarrow("Storing a table")
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = frame_to_arrow(kind, value)
+            metadata = {_KIND_KEY: kind, _SCHEMA_KEY: schema_to_text(table)}
+            with pyarrow.parquet.ParquetWriter(file, table.schema, compression="zstd") as writer:
+                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+                writer.add_key_value_metadata(metadata)
+        except (pyarrow.ArrowException, ValueError, TypeError) as error:
+            if isinstance(error, SerializationError):
+                raise
+            raise _refusal(
+                f"Parquet cannot hold this table ({error})",
+                value,
+                "Give every column one plain type, or choose PickleSerializer(key=...).",
+            ) from error
+
+    def read(self, file: BinaryIO) -> object:
+        """Return the table, as a value of the library that it was stored from.
+
+        Raises:
+            MissingExtraError: that library, or pyarrow, is not installed.
+        """
+        _require_pyarrow("Loading a table")
+        import pyarrow.parquet
+
+        source = pyarrow.parquet.ParquetFile(file)
+        metadata = {
+            key.decode(): text.decode()
+            for key, text in (source.metadata.metadata or {}).items()
+            if key.startswith(b"flowstone.")
+        }
+        table: pyarrow.Table = source.read()
+        if _SCHEMA_KEY in metadata:
+            table = restore_schema(table, metadata[_SCHEMA_KEY])
+        return arrow_to_frame(metadata.get(_KIND_KEY, "pyarrow"), table)
+
+
+def _kind(value: object) -> str | None:
+    """Return the library of a table, without importing any."""
+    for library, type_of_table in _KINDS.items():
+        module = sys.modules.get(library)
+        if module is not None and type(value) is getattr(module, type_of_table, None):
+            return library
+    return None
+
+
+def _require_pyarrow(purpose: str) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "parquet", purpose) from error
+
+
+def _refusal(problem: str, value: object, remedy: str) -> SerializationError:
+    return SerializationError(problem, path="$", type_name=type_name(value), remedy=remedy)

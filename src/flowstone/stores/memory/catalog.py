@@ -1,0 +1,134 @@
+"""The reading side of the in-memory store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from flowstone.core.state import State
+from flowstone.core.step import (
+    AttemptRecord,
+    CommittedOutput,
+    InputVersion,
+    RunRecord,
+    StepRecord,
+    Target,
+)
+from flowstone.stores.memory.tables import Tables
+
+
+class MemoryCatalog:
+    """Implements `flowstone.protocols.Catalog` over dictionaries."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def current(self, targets: Sequence[Target]) -> dict[Target, int]:
+        """See `flowstone.protocols.Catalog`."""
+        current = self._tables.current
+        return {target: current[target] for target in targets if target in current}
+
+    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+        """See `flowstone.protocols.Catalog`."""
+        found: list[CommittedOutput | None] = []
+        tables = self._tables
+        for run_id, asset, partition in wanted:
+            target = (asset, partition)
+            run = tables.runs.get(run_id)
+            own = run.steps.get(target) if run else None
+            step_id = own.output_step if own is not None else None
+            if step_id is None:
+                step_id = tables.current.get(target)
+            stored = tables.steps[step_id].stored if step_id is not None else None
+            found.append(CommittedOutput(step_id, stored) if step_id is not None and stored else None)
+        return found
+
+    def step(self, step_id: int) -> StepRecord | None:
+        """See `flowstone.protocols.Catalog`."""
+        row = self._tables.steps.get(step_id)
+        return row.record() if row else None
+
+    def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        run = self._tables.runs.get(run_id)
+        if run is None:
+            return []
+        with self._tables.changed:
+            rows = [*run.steps.values(), *run.joined.values()]
+        chosen = [row for row in rows if state is None or row.state is state]
+        return [row.record() for row in chosen[:limit]]
+
+    def history(
+        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+    ) -> list[StepRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        found: list[StepRecord] = []
+        with self._tables.changed:
+            ids = list(self._tables.by_asset.get(asset, ()))
+        for step_id in reversed(ids):
+            row = self._tables.steps[step_id]
+            if (partition is None or row.partition == partition) and (state is None or row.state is state):
+                found.append(row.record())
+                if len(found) == limit:
+                    break
+        return found
+
+    def attempts(self, step_id: int) -> list[AttemptRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        row = self._tables.steps.get(step_id)
+        if row is None:
+            return []
+        if row.attempts is None and row.attempt and row.started_at and row.finished_at:
+            # a step that went well at once keeps no list of its own
+            return [
+                AttemptRecord(
+                    attempt=row.attempt,
+                    state=row.state,
+                    started_at=row.started_at,
+                    finished_at=row.finished_at,
+                )
+            ]
+        return list(row.attempts or ())
+
+    def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
+        """See `flowstone.protocols.Catalog`."""
+        steps = self._tables.steps
+        return {step_id: steps[step_id].inputs for step_id in step_ids if step_id in steps}
+
+    def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        """See `flowstone.protocols.Catalog`."""
+        with self._tables.changed:
+            return {step_id: tuple(self._tables.readers.get(step_id, ())) for step_id in step_ids}
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """See `flowstone.protocols.Catalog`."""
+        with self._tables.changed:
+            run = self._tables.runs.get(run_id)
+            return run.record() if run else None
+
+    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        with self._tables.changed:
+            newest = list(self._tables.runs.values())[-limit:]
+            return [run.record() for run in reversed(newest)]
+
+    def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
+        """See `flowstone.protocols.Catalog`."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._tables.changed:
+            self._tables.waiters += 1
+            try:
+                while not self._over(step_ids, run_id):
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not self._tables.changed.wait(left):
+                        return self._over(step_ids, run_id)
+                return True
+            finally:
+                self._tables.waiters -= 1
+
+    def _over(self, step_ids: Sequence[int], run_id: str | None) -> bool:
+        steps = self._tables.steps
+        if any(step_id in steps and not steps[step_id].state.is_terminal for step_id in step_ids):
+            return False
+        run = self._tables.runs.get(run_id) if run_id else None
+        return run is None or run.record().state is not State.RUNNING

@@ -1,0 +1,274 @@
+"""The writing side of the in-memory store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
+from flowstone.core.state import State
+from flowstone.core.step import AttemptRecord, Claim, Committed, Completion, NewRun, NewStep, PlacedStep
+from flowstone.errors import RunNotFoundError
+from flowstone.stores.memory.tables import RunRow, StepRow, Tables
+
+_CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
+_FOLLOWS = {
+    State.FAILED: State.UPSTREAM_FAILED,
+    State.UPSTREAM_FAILED: State.UPSTREAM_FAILED,
+    State.CANCELLED: State.UPSTREAM_FAILED,
+    State.SKIPPED: State.SKIPPED,
+}
+
+
+class MemoryLedger:
+    """Implements `flowstone.protocols.Ledger` over dictionaries; the lock makes a method a transaction."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """See `flowstone.protocols.Ledger`."""
+        tables = self._tables
+        with tables.changed:
+            row = tables.runs.get(run.id)
+            if row is None:
+                row = tables.runs[run.id] = RunRow(run)
+            placed: list[PlacedStep] = []
+            for new in steps:
+                placed.append(self._place(row, run, new, placed))
+            tables.announce()
+            return placed
+
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+        """See `flowstone.protocols.Ledger`."""
+        claims: list[Claim] = []
+        tables = self._tables
+        with tables.changed:
+            for step_id in step_ids:
+                row = tables.steps.get(step_id)
+                if row is None or row.state not in _CLAIMABLE:
+                    continue
+                if row.scheduled_at is not None and row.scheduled_at > now:
+                    continue
+                row.state = State.RUNNING
+                row.attempt += 1
+                row.token = next(tables.tokens)
+                row.started_at = now
+                claims.append(
+                    Claim(
+                        step_id,
+                        row.run_id,
+                        row.asset,
+                        row.partition,
+                        row.attempt,
+                        row.new.max_attempts,
+                        row.token,
+                        now,
+                        row.new.forced,
+                    )
+                )
+        return claims
+
+    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+        """See `flowstone.protocols.Ledger`."""
+        with self._tables.changed:
+            committed = [self._commit(completion) for completion in completions]
+            self._tables.announce()
+            return committed
+
+    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+        """See `flowstone.protocols.Ledger`."""
+        ours = []
+        with self._tables.changed:
+            for claim in claims:
+                row = self._ours(claim)
+                if row is not None:
+                    self._give_back(row, claim.started_at, delay_seconds, reason)
+                    ours.append(row.id)
+            self._tables.announce()
+        return ours
+
+    def request_cancel(self, step_id: int) -> State:
+        """See `flowstone.protocols.Ledger`."""
+        with self._tables.changed:
+            row = self._tables.steps.get(step_id)
+            if row is None:
+                raise RunNotFoundError("step", str(step_id))
+            self._cancel(row)
+            self._tables.announce()
+            return row.state
+
+    def cancel_run(self, run_id: str) -> list[int]:
+        """See `flowstone.protocols.Ledger`."""
+        with self._tables.changed:
+            run = self._tables.runs.get(run_id)
+            if run is None:
+                raise RunNotFoundError("run", run_id)
+            run.cancelled = True
+            for row in run.steps.values():
+                self._cancel(row)
+            self._tables.announce()
+            return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
+
+    # --- placing ------------------------------------------------------------------------------------------
+
+    def _place(self, run_row: RunRow, run: NewRun, new: NewStep, earlier: list[PlacedStep]) -> PlacedStep:
+        tables = self._tables
+        target = (new.asset, new.partition)
+        own = run_row.steps.get(target)
+        if own is not None:
+            return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
+        if new.reuse is None and target in tables.active:
+            joined = tables.steps[tables.active[target]]
+            joined.priority = min(joined.priority, new.priority)
+            run_row.joined[target] = joined
+            return PlacedStep(joined.id, joined.run_id, joined.state, deduplicated=True)
+        row = StepRow(next(tables.step_ids), run, new, State.PENDING)
+        tables.steps[row.id] = row
+        run_row.steps[target] = row
+        tables.by_asset[row.asset].append(row.id)
+        if new.reuse is not None:
+            row.state = State.REUSED
+            row.output_step = new.reuse
+            row.finished_at = run.created_at
+            row.stored = tables.steps[new.reuse].stored
+        else:
+            tables.active[target] = row.id
+            run_row.open += 1
+            self._wait_for(row, [earlier[position].id for position in new.inputs], run)
+        return PlacedStep(row.id, row.run_id, row.state)
+
+    def _wait_for(self, row: StepRow, parents: list[int], run: NewRun) -> None:
+        for parent_id in parents:
+            parent = self._tables.steps[parent_id]
+            if not parent.state.is_terminal:
+                row.waiting_on += 1
+                if parent.children is None:
+                    parent.children = []
+                parent.children.append(row.id)
+        if row.waiting_on:
+            row.state = State.WAITING
+        elif row.scheduled_at is not None and row.scheduled_at > run.created_at:
+            row.state = State.SCHEDULED
+
+    # --- ending attempts ----------------------------------------------------------------------------------
+
+    def _ours(self, claim: Claim) -> StepRow | None:
+        row = self._tables.steps.get(claim.step_id)
+        if row is None or row.token != claim.token or row.state not in (State.RUNNING, State.CANCELLING):
+            return None
+        return row
+
+    def _commit(self, completion: Completion) -> Committed:
+        row = self._ours(completion.claim)
+        if row is None:
+            stale = self._tables.steps.get(completion.claim.step_id)
+            return Committed(completion.claim.step_id, stale.state if stale else State.NOT_FOUND, accepted=False)
+        outcome = completion.outcome
+        row.inputs = completion.inputs
+        released: tuple[int, ...] = ()
+        if type(outcome) is Succeeded:
+            row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
+            row.output_step = row.id
+            self._tables.current[row.asset, row.partition] = row.id
+            for read in completion.inputs:
+                self._tables.readers[read.step_id].append(row.id)
+            released = self._finish(row, State.COMPLETED, completion.finished_at)
+        elif isinstance(outcome, Failed):
+            self._failed(row, outcome, completion)
+        elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
+            self._give_back(row, completion.finished_at, outcome.after_seconds, outcome.reason)
+        elif isinstance(outcome, Skipped):
+            row.reason = outcome.reason
+            self._finish(row, State.SKIPPED, completion.finished_at)
+        else:
+            row.reason = outcome.reason if isinstance(outcome, Snoozed | Stopped) else None
+            self._finish(row, State.CANCELLED, completion.finished_at)
+        return Committed(row.id, row.state, accepted=True, released=released)
+
+    def _failed(self, row: StepRow, outcome: Failed, completion: Completion) -> None:
+        row.error, row.error_type = outcome.error, outcome.error_type
+        delay = completion.retry_in_seconds
+        if row.state is State.CANCELLING:
+            self._finish(row, State.CANCELLED, completion.finished_at)
+        elif delay is None:
+            self._finish(row, State.FAILED, completion.finished_at)
+        else:
+            row.scheduled_at = completion.finished_at + timedelta(seconds=delay)
+            self._end_attempt(row, State.FAILED, completion.finished_at, retry_at=row.scheduled_at)
+            row.state = State.RETRYING
+
+    def _give_back(self, row: StepRow, now: datetime, delay_seconds: float, reason: str) -> None:
+        row.attempt -= 1
+        row.reason = reason or None
+        row.token = 0
+        row.scheduled_at = now + timedelta(seconds=delay_seconds) if delay_seconds else None
+        row.state = State.SCHEDULED if delay_seconds else State.PENDING
+
+    def _end_attempt(self, row: StepRow, state: State, now: datetime, *, retry_at: datetime | None = None) -> None:
+        if row.attempts is None:
+            row.attempts = []
+        row.attempts.append(
+            AttemptRecord(
+                attempt=row.attempt,
+                state=state,
+                started_at=row.started_at or now,
+                finished_at=now,
+                error=row.error if state is not State.COMPLETED else None,
+                error_type=row.error_type if state is not State.COMPLETED else None,
+                retry_at=retry_at,
+            )
+        )
+
+    def _finish(self, row: StepRow, state: State, now: datetime) -> tuple[int, ...]:
+        """Move a step to a terminal state; return the steps that this released."""
+        if row.state in (State.RUNNING, State.CANCELLING) and (row.attempts or state is not State.COMPLETED):
+            self._end_attempt(row, state, now)
+        if state is State.COMPLETED:
+            row.error = row.error_type = None
+        row.state = state
+        row.finished_at = now
+        tables = self._tables
+        tables.active.pop((row.asset, row.partition), None)
+        run = tables.runs[row.run_id]
+        run.open -= 1
+        if not run.open:
+            run.finished_at = now
+        if row.children is None:
+            return ()
+        children, row.children = row.children, None
+        if state is State.COMPLETED:
+            return self._release(children, now)
+        self._fail_downstream(row, children, now)
+        return ()
+
+    def _release(self, children: list[int], now: datetime) -> tuple[int, ...]:
+        released = []
+        for child_id in children:
+            child = self._tables.steps[child_id]
+            child.waiting_on -= 1
+            if not child.waiting_on and child.state is State.WAITING:
+                later = child.scheduled_at is not None and child.scheduled_at > now
+                child.state = State.SCHEDULED if later else State.PENDING
+                released.append(child_id)
+        return tuple(released)
+
+    def _fail_downstream(self, row: StepRow, children: list[int], now: datetime) -> None:
+        """Tell everything downstream at once, without recursion: a chain may be long."""
+        todo = [(row, child_id) for child_id in children]
+        while todo:
+            parent, child_id = todo.pop()
+            child = self._tables.steps[child_id]
+            if child.state is State.WAITING:
+                below, child.children = child.children or [], None
+                child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
+                self._finish(child, _FOLLOWS[parent.state], now)
+                todo.extend((child, other) for other in below)
+
+    def _cancel(self, row: StepRow) -> None:
+        if row.state is State.RUNNING:
+            row.state = State.CANCELLING
+        elif not row.state.is_terminal and row.state is not State.CANCELLING:
+            row.reason = "cancelled before it started"
+            self._finish(row, State.CANCELLED, row.scheduled_at or row.created_at)

@@ -1,0 +1,157 @@
+"""The data of the in-memory store: the same entities as the tables of the PostgreSQL one."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from datetime import datetime
+from itertools import count
+
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.core.step import AttemptRecord, InputVersion, NewRun, NewStep, RunRecord, StepRecord, Target
+
+
+class StepRow:
+    """One step; mutable, only touched under the store's lock."""
+
+    __slots__ = (
+        "asset",
+        "attempt",
+        "attempts",
+        "children",
+        "created_at",
+        "error",
+        "error_type",
+        "executor",
+        "finished_at",
+        "id",
+        "inputs",
+        "new",
+        "output_step",
+        "partition",
+        "priority",
+        "reason",
+        "run_id",
+        "scheduled_at",
+        "started_at",
+        "state",
+        "stored",
+        "token",
+        "waiting_on",
+    )
+
+    def __init__(self, step_id: int, run: NewRun, new: NewStep, state: State) -> None:
+        self.id = step_id
+        self.run_id = run.id
+        self.executor = run.executor
+        self.created_at = run.created_at
+        self.new = new
+        self.asset = new.asset
+        self.partition = new.partition
+        self.priority = new.priority
+        self.scheduled_at = new.scheduled_at
+        self.state = state
+        self.attempt = 0
+        self.token = 0
+        self.waiting_on = 0
+        self.output_step: int | None = None
+        self.stored: StoredOutput | None = None
+        self.inputs: tuple[InputVersion, ...] = ()
+        self.started_at: datetime | None = None
+        self.finished_at: datetime | None = None
+        self.error: str | None = None
+        self.error_type: str | None = None
+        self.reason: str | None = None
+        # made when needed: most steps of a large plan have neither
+        self.children: list[int] | None = None
+        self.attempts: list[AttemptRecord] | None = None
+
+    def record(self) -> StepRecord:
+        """Return an immutable picture of the row."""
+        return StepRecord(
+            id=self.id,
+            run_id=self.run_id,
+            asset=self.asset,
+            partition=self.partition,
+            state=self.state,
+            attempt=self.attempt,
+            max_attempts=self.new.max_attempts,
+            priority=self.priority,
+            queue=self.new.queue,
+            executor=self.executor,
+            created_at=self.created_at,
+            scheduled_at=self.scheduled_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            error=self.error,
+            error_type=self.error_type,
+            reason=self.reason,
+            output_step=self.output_step,
+            stored=self.stored,
+            code_version=self.new.code_version,
+            waiting_on=self.waiting_on,
+        )
+
+
+class RunRow:
+    """One run and its steps."""
+
+    __slots__ = ("cancelled", "finished_at", "joined", "new", "open", "steps")
+
+    def __init__(self, new: NewRun) -> None:
+        self.new = new
+        self.steps: dict[Target, StepRow] = {}
+        self.joined: dict[Target, StepRow] = {}
+        self.open = 0
+        self.cancelled = False
+        self.finished_at: datetime | None = None
+
+    def record(self) -> RunRecord:
+        """Return an immutable picture of the run with its counts."""
+        counts: dict[State, int] = defaultdict(int)
+        for step in (*self.steps.values(), *self.joined.values()):
+            counts[step.state] += 1
+        return RunRecord(
+            id=self.new.id,
+            kind=self.new.kind,
+            selection=self.new.selection,
+            executor=self.new.executor,
+            state=self.state(dict(counts)),
+            priority=self.new.priority,
+            max_concurrency=self.new.max_concurrency,
+            created_at=self.new.created_at,
+            finished_at=self.finished_at,
+            counts=dict(counts),
+        )
+
+    def state(self, counts: dict[State, int]) -> State:
+        """Return the state of the run from those of its steps."""
+        if any(not state.is_terminal for state in counts):
+            return State.RUNNING
+        if counts.get(State.FAILED) or counts.get(State.UPSTREAM_FAILED):
+            return State.FAILED
+        if self.cancelled or counts.get(State.CANCELLED):
+            return State.CANCELLED
+        return State.COMPLETED
+
+
+class Tables:
+    """All rows, with the one lock that makes each method of the store a transaction."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.waiters = 0
+        self.steps: dict[int, StepRow] = {}
+        self.runs: dict[str, RunRow] = {}
+        self.active: dict[Target, int] = {}
+        self.current: dict[Target, int] = {}
+        self.by_asset: dict[str, list[int]] = defaultdict(list)
+        self.readers: dict[int, list[int]] = defaultdict(list)
+        self.step_ids = count(1)
+        self.tokens = count(1)
+
+    def announce(self) -> None:
+        """Wake whoever waits for a change; called with the lock held."""
+        if self.waiters:
+            self.changed.notify_all()

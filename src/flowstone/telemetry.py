@@ -1,0 +1,106 @@
+"""Telemetry events and log records that say which step they belong to.
+
+Events have a name, measurements (numbers) and metadata (what they are about). Handlers are called in the
+thread in which the event happens, after the fact and never inside a transaction; a handler that raises is
+logged and detached, it never disturbs the work. The idea, and the names `start`, `stop` and `exception`,
+are those of Erlang's telemetry, which Oban uses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+type Handler = Callable[[str, Mapping[str, float], Mapping[str, Any]], None]
+
+EVENTS: Mapping[str, str] = {
+    "step.start": "an attempt of a step starts",
+    "step.stop": "an attempt ended without an error; measures duration_seconds",
+    "step.exception": "an attempt failed; measures duration_seconds",
+    "run.start": "a run was planned and placed; measures steps",
+    "run.stop": "a run that this process drove is over; measures duration_seconds",
+    "commit.stop": "a group of attempts was committed; measures duration_seconds and attempts",
+    "worker.start": "a worker node takes up work",
+    "worker.stop": "a worker node has stopped; measures duration_seconds",
+}
+"""Every event that FlowStone emits."""
+
+_log = logging.getLogger("flowstone.telemetry")
+_handlers: dict[str, tuple[frozenset[str], Handler]] = {}
+
+
+def attach(name: str, events: Iterable[str], handler: Handler) -> None:
+    """Call `handler(event, measurements, metadata)` for these events.
+
+    Args:
+        name: identifies the handler; attaching the same name again replaces it.
+        events: names from `EVENTS`; a prefix with a star (`step.*`) takes all of a kind.
+        handler: called in the thread of the event.
+
+    Raises:
+        ValueError: an event does not exist.
+
+    Example:
+        >>> seen = []
+        >>> attach("example", ["step.*"], lambda event, measured, about: seen.append(event))
+        >>> detach("example")
+    """
+    wanted: set[str] = set()
+    for event in events:
+        matching = {known for known in EVENTS if known == event or _matches(event, known)}
+        if not matching:
+            raise ValueError(f"There is no event {event!r}. Known events: {', '.join(EVENTS)}.")
+        wanted |= matching
+    _handlers[name] = (frozenset(wanted), handler)
+
+
+def _matches(pattern: str, event: str) -> bool:
+    return pattern.endswith("*") and event.startswith(pattern[:-1])
+
+
+def detach(name: str) -> None:
+    """Stop calling a handler; detaching one that is not attached is fine."""
+    _handlers.pop(name, None)
+
+
+def listening() -> bool:
+    """Whether anybody listens: hot paths ask before they put an event together."""
+    return bool(_handlers)
+
+
+def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, Any]) -> None:
+    """Tell the handlers of an event about it."""
+    for name, (events, handler) in list(_handlers.items()):
+        if event in events:
+            try:
+                handler(event, measurements, metadata)
+            except Exception:
+                _log.exception("The telemetry handler %r raised on %s and is detached", name, event)
+                detach(name)
+
+
+step_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("flowstone_step", default=None)
+"""What log records of the running step carry: asset, partition, run_id, attempt."""
+
+
+class StepLogFilter(logging.Filter):
+    """Puts `asset`, `partition`, `run_id` and `attempt` on every log record written inside a step.
+
+    Add it to a handler, and libraries that know nothing of FlowStone log with these fields as well;
+    outside a step the fields are empty.
+
+    Example:
+        >>> handler = logging.StreamHandler()
+        >>> handler.addFilter(StepLogFilter())
+        >>> handler.setFormatter(logging.Formatter("%(asset)s %(partition)s %(message)s"))
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields; every record passes."""
+        fields = step_fields.get()
+        for name in ("asset", "partition", "run_id", "attempt"):
+            if not hasattr(record, name):
+                setattr(record, name, fields[name] if fields else "")
+        return True
