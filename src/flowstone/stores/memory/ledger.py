@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
 from flowstone.core.state import State
@@ -80,12 +80,18 @@ class MemoryLedger:
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         """See `flowstone.protocols.Ledger`."""
         ours = []
+        now = datetime.now(UTC)
         with self._tables.changed:
             for claim in claims:
                 row = self._ours(claim)
-                if row is not None:
-                    self._give_back(row, claim.started_at, delay_seconds, reason)
-                    ours.append(row.id)
+                if row is None:
+                    continue
+                ours.append(row.id)
+                if row.state is State.CANCELLING:
+                    row.reason = "cancelled while it was running"
+                    self._finish(row, State.CANCELLED, now)
+                else:
+                    self._give_back(row, now, delay_seconds, reason)
             self._tables.announce()
         return ours
 
@@ -95,7 +101,7 @@ class MemoryLedger:
             row = self._tables.steps.get(step_id)
             if row is None:
                 raise RunNotFoundError("step", str(step_id))
-            self._cancel(row)
+            self._cancel(row, datetime.now(UTC))
             self._tables.announce()
             return row.state
 
@@ -105,9 +111,9 @@ class MemoryLedger:
             run = self._tables.runs.get(run_id)
             if run is None:
                 raise RunNotFoundError("run", run_id)
-            run.cancelled = True
-            for row in run.steps.values():
-                self._cancel(row)
+            now = datetime.now(UTC)
+            for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
+                self._cancel(row, now)
             self._tables.announce()
             return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
 
@@ -142,6 +148,9 @@ class MemoryLedger:
     def _wait_for(self, row: StepRow, parents: list[int], run: NewRun) -> None:
         for parent_id in parents:
             parent = self._tables.steps[parent_id]
+            if parent.state in _FOLLOWS:
+                self._follow(row, parent, run.created_at)
+                return
             if not parent.state.is_terminal:
                 row.waiting_on += 1
                 if parent.children is None:
@@ -231,10 +240,7 @@ class MemoryLedger:
         row.finished_at = now
         tables = self._tables
         tables.active.pop((row.asset, row.partition), None)
-        run = tables.runs[row.run_id]
-        run.open -= 1
-        if not run.open:
-            run.finished_at = now
+        tables.runs[row.run_id].open -= 1
         if row.children is None:
             return ()
         children, row.children = row.children, None
@@ -262,13 +268,16 @@ class MemoryLedger:
             child = self._tables.steps[child_id]
             if child.state is State.WAITING:
                 below, child.children = child.children or [], None
-                child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
-                self._finish(child, _FOLLOWS[parent.state], now)
+                self._follow(child, parent, now)
                 todo.extend((child, other) for other in below)
 
-    def _cancel(self, row: StepRow) -> None:
+    def _follow(self, child: StepRow, parent: StepRow, now: datetime) -> None:
+        child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
+        self._finish(child, _FOLLOWS[parent.state], now)
+
+    def _cancel(self, row: StepRow, now: datetime) -> None:
         if row.state is State.RUNNING:
             row.state = State.CANCELLING
         elif not row.state.is_terminal and row.state is not State.CANCELLING:
             row.reason = "cancelled before it started"
-            self._finish(row, State.CANCELLED, row.scheduled_at or row.created_at)
+            self._finish(row, State.CANCELLED, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 
@@ -97,41 +98,42 @@ class StepRow:
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("cancelled", "finished_at", "joined", "new", "open", "steps")
+    __slots__ = ("joined", "new", "open", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
-        self.cancelled = False
-        self.finished_at: datetime | None = None
 
     def record(self) -> RunRecord:
         """Return an immutable picture of the run with its counts."""
         counts: dict[State, int] = defaultdict(int)
-        for step in (*self.steps.values(), *self.joined.values()):
+        steps = (*self.steps.values(), *self.joined.values())
+        for step in steps:
             counts[step.state] += 1
+        state = self.state(counts)
+        ends = [step.finished_at for step in steps if step.finished_at] if state is not State.RUNNING else []
         return RunRecord(
             id=self.new.id,
             kind=self.new.kind,
             selection=self.new.selection,
             executor=self.new.executor,
-            state=self.state(dict(counts)),
+            state=state,
             priority=self.new.priority,
             max_concurrency=self.new.max_concurrency,
             created_at=self.new.created_at,
-            finished_at=self.finished_at,
+            finished_at=max(ends, default=self.new.created_at) if state is not State.RUNNING else None,
             counts=dict(counts),
         )
 
-    def state(self, counts: dict[State, int]) -> State:
+    def state(self, counts: Mapping[State, int]) -> State:
         """Return the state of the run from those of its steps."""
         if any(not state.is_terminal for state in counts):
             return State.RUNNING
         if counts.get(State.FAILED) or counts.get(State.UPSTREAM_FAILED):
             return State.FAILED
-        if self.cancelled or counts.get(State.CANCELLED):
+        if counts.get(State.CANCELLED):
             return State.CANCELLED
         return State.COMPLETED
 

@@ -1,0 +1,230 @@
+"""Conformance of stores: claiming, fencing, committing, retrying, handing back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.state import State
+from flowstone.core.step import Completion, InputVersion, NewStep
+from flowstone.testing.store_case import StoreCase
+from flowstone.testing.store_scene import Scene, failed, skipped, snoozed, stopped, succeeded
+
+
+class AttemptTests(StoreCase):
+    """What `claim`, `commit` and `hand_back` mean."""
+
+    def test_a_claim_says_everything(self, scene: Scene) -> None:
+        """Claims carry what a worker needs, and start the step."""
+        step = scene.one("a", "s:x", max_attempts=3, forced=True)
+        claim = scene.claim(step.id)
+        assert (claim.step_id, claim.run_id, claim.asset, claim.partition) == (step.id, "run", "a", "s:x")
+        assert (claim.attempt, claim.max_attempts, claim.forced) == (1, 3, True)
+        record = scene.step(step.id)
+        assert (record.state, record.attempt, record.started_at) == (State.RUNNING, 1, claim.started_at)
+
+    def test_a_step_is_claimed_once(self, scene: Scene) -> None:
+        """A second claim gets nothing, also in the same question."""
+        step = scene.one()
+        assert len(scene.store.ledger.claim([step.id, step.id], now=scene.later(0))) == 1
+        assert scene.store.ledger.claim([step.id], now=scene.later(0)) == []
+
+    def test_unknown_and_finished_steps_are_left_out(self, scene: Scene) -> None:
+        """Claiming what cannot start is not an error."""
+        done, free = scene.make("a", run_id="first"), scene.one("b")
+        claims = scene.store.ledger.claim([987654321, done, free.id], now=scene.later(0))
+        assert [claim.step_id for claim in claims] == [free.id]
+        assert scene.store.ledger.claim([], now=scene.later(0)) == []
+
+    def test_many_threads_claim_each_step_once(self, scene: Scene) -> None:
+        """No step is handed to two workers."""
+        ids = [one.id for one in scene.open("run", [NewStep("a", f"i:{number}") for number in range(30)])]
+        with ThreadPoolExecutor(8) as pool:
+            batches = pool.map(lambda _: scene.store.ledger.claim(ids, now=scene.later(0)), range(16))
+        claimed = [claim.step_id for batch in batches for claim in batch]
+        assert sorted(claimed) == sorted(ids)
+
+    def test_success_publishes(self, scene: Scene) -> None:
+        """One transaction: state, output, pointer, lineage, readers."""
+        a, other = scene.make("a", run_id="one"), scene.make("z", "s:p", run_id="two")
+        step = scene.one("b")
+        claim = scene.claim(step.id)
+        reads = (InputVersion("left", "a", "", a), InputVersion("right", "z", "s:p", other))
+        done = Completion(claim, succeeded(claim), reads, scene.later(1))
+        (committed,) = scene.store.ledger.commit([done])
+        record = scene.step(step.id)
+        assert (committed.step_id, committed.state, committed.accepted) == (step.id, State.COMPLETED, True)
+        assert (record.state, record.output_step) == (State.COMPLETED, step.id)
+        assert record.finished_at == done.finished_at
+        assert record.stored is not None
+        assert record.stored.location == f"{step.id}-1"
+        assert record.stored.metadata == {"token": claim.token}
+        catalog = scene.store.catalog
+        assert catalog.current([("b", "")]) == {("b", ""): step.id}
+        assert catalog.inputs([step.id]) == {step.id: reads}
+        assert {key: set(read) for key, read in catalog.readers([a, other]).items()} == {
+            a: {step.id},
+            other: {step.id},
+        }
+
+    def test_the_pointer_moves_to_the_newest_commit(self, scene: Scene) -> None:
+        """History keeps both, the pointer names the later one."""
+        first = scene.make("a", run_id="one")
+        second = scene.make("a", run_id="two")
+        assert scene.store.catalog.current([("a", "")]) == {("a", ""): second}
+        assert [one.id for one in scene.store.catalog.history("a", None)] == [second, first]
+
+    def test_a_failure_leaves_the_pointer_alone(self, scene: Scene) -> None:
+        """The previous version stays readable."""
+        first = scene.make("a", run_id="one")
+        again = scene.one(run_id="two", forced=True)
+        assert scene.end(scene.claim(again.id), failed("no luck")).state is State.FAILED
+        assert scene.store.catalog.current([("a", "")]) == {("a", ""): first}
+
+    def test_a_failure_for_good_is_recorded(self, scene: Scene) -> None:
+        """The step and its attempt carry the error."""
+        step = scene.one()
+        claim = scene.claim(step.id)
+        committed = scene.end(claim, failed("line 1\nline 2 \u00e9", error_type="my.Error"))
+        record = scene.step(step.id)
+        (attempt,) = scene.store.catalog.attempts(step.id)
+        assert (committed.accepted, record.state) == (True, State.FAILED)
+        assert (record.error, record.error_type) == ("line 1\nline 2 \u00e9", "my.Error")
+        assert (attempt.attempt, attempt.state, attempt.retry_at) == (1, State.FAILED, None)
+        assert (attempt.error, attempt.error_type) == (record.error, record.error_type)
+        assert (attempt.started_at, attempt.finished_at) == (claim.started_at, record.finished_at)
+
+    def test_retries_keep_a_row_for_every_attempt(self, scene: Scene) -> None:
+        """Retrying between attempts, claimable only after the delay."""
+        step = scene.one(max_attempts=3)
+        assert scene.end(scene.claim(step.id), failed("first"), retry=10).state is State.RETRYING
+        due = scene.step(step.id).scheduled_at
+        assert due is not None
+        assert due > scene.now + timedelta(seconds=10)
+        assert not scene.claimable(step.id, now=due - timedelta(seconds=1))
+        second = scene.claim(step.id, now=due)
+        assert second.attempt == 2
+        scene.end(second, failed("second"), retry=0.001)
+        third = scene.claim(step.id, now=due + timedelta(hours=1))
+        scene.end(third)
+        record, attempts = scene.step(step.id), scene.store.catalog.attempts(step.id)
+        assert (record.state, record.attempt, record.error) == (State.COMPLETED, 3, None)
+        assert [one.attempt for one in attempts] == [1, 2, 3]
+        assert [one.state for one in attempts] == [State.FAILED, State.FAILED, State.COMPLETED]
+        assert [one.error for one in attempts] == ["first", "second", None]
+        assert attempts[0].retry_at == due
+        assert attempts[2].retry_at is None
+
+    def test_success_at_once_is_one_attempt(self, scene: Scene) -> None:
+        """The attempts of a step that went well are there too."""
+        made = scene.make("a", run_id="one")
+        (attempt,) = scene.store.catalog.attempts(made)
+        assert (attempt.attempt, attempt.state, attempt.error) == (1, State.COMPLETED, None)
+        assert scene.store.catalog.attempts(scene.one("b").id) == []
+
+    def test_tokens_fence(self, scene: Scene) -> None:
+        """Each attempt has a larger token; an older one cannot end anything, whatever its outcome."""
+        step, child = scene.open("run", [NewStep("a", "", max_attempts=3), NewStep("b", "", inputs=(0,))])
+        stale = scene.claim(step.id)
+        scene.store.ledger.hand_back([stale])
+        fresh = scene.claim(step.id)
+        assert fresh.token > stale.token
+        for outcome in (succeeded(stale), failed(), skipped(), snoozed(5), stopped()):
+            before = scene.step(step.id)
+            refused = scene.end(stale, outcome)
+            assert (refused.accepted, refused.state, refused.released) == (False, State.RUNNING, ())
+            assert scene.step(step.id) == before
+        assert scene.store.ledger.hand_back([stale]) == []
+        assert scene.store.catalog.current([("a", "")]) == {}
+        assert scene.store.catalog.attempts(step.id) == []
+        assert scene.state(child.id) is State.WAITING
+        assert scene.end(fresh).accepted
+
+    def test_after_the_end_nothing_is_accepted(self, scene: Scene) -> None:
+        """Committing twice changes nothing, and the lineage stays."""
+        read = scene.make("in", run_id="one")
+        step = scene.one()
+        claim = scene.claim(step.id)
+        scene.end(claim, inputs=[read])
+        before = scene.step(step.id)
+        again = scene.end(claim, failed("late"))
+        assert (again.accepted, again.state) == (False, State.COMPLETED)
+        assert scene.step(step.id) == before
+        assert [one.step_id for one in scene.store.catalog.inputs([step.id])[step.id]] == [read]
+        assert scene.store.catalog.readers([read])[read] == (step.id,)
+
+    def test_a_made_up_claim_is_refused(self, scene: Scene) -> None:
+        """An unknown step, or a forged token, publishes nothing."""
+        step = scene.one()
+        claim = scene.claim(step.id)
+        assert not scene.end(replace(claim, step_id=987654321)).accepted
+        assert not scene.end(replace(claim, token=claim.token + 1)).accepted
+        assert scene.state(step.id) is State.RUNNING
+
+    def test_one_refusal_does_not_spoil_the_group(self, scene: Scene) -> None:
+        """The others of the group are committed."""
+        a, b, c = scene.open("run", [NewStep(name, "") for name in "abc"])
+        claims = [scene.claim(one.id) for one in (a, b, c)]
+        claims[1] = replace(claims[1], token=0)
+        group = [Completion(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
+        assert [one.accepted for one in scene.store.ledger.commit(group)] == [True, False, True]
+        assert scene.states([a, b, c]) == [State.COMPLETED, State.RUNNING, State.COMPLETED]
+
+    def test_two_inputs_in_one_group_release_once(self, scene: Scene) -> None:
+        """A counter that reaches zero inside a group releases its step exactly once."""
+        steps = [NewStep("a", ""), NewStep("b", ""), NewStep("c", "", inputs=(0, 1))]
+        a, b, c = scene.open("run", steps)
+        claims = [scene.claim(a.id), scene.claim(b.id)]
+        group = [Completion(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
+        released = [step_id for one in scene.store.ledger.commit(group) for step_id in one.released]
+        assert released == [c.id]
+
+    def test_a_snooze_gives_the_attempt_back(self, scene: Scene) -> None:
+        """However often it is snoozed, the attempt stays the first."""
+        step = scene.one(max_attempts=1)
+        for _ in range(3):
+            claim = scene.claim(step.id, now=scene.later(3600))
+            assert claim.attempt == 1
+            assert scene.end(claim, snoozed(5, "not yet")).state is State.SCHEDULED
+            record = scene.step(step.id)
+            assert (record.attempt, record.reason) == (0, "not yet")
+            assert not scene.claimable(step.id, now=scene.now)
+        assert scene.store.catalog.attempts(step.id) == []
+        assert scene.end(scene.claim(step.id, now=scene.later(3600))).state is State.COMPLETED
+
+    def test_hand_back_undoes_the_claim(self, scene: Scene) -> None:
+        """A stopping worker gives its work to others without burning an attempt."""
+        step = scene.one(max_attempts=2)
+        claim = scene.claim(step.id)
+        assert scene.store.ledger.hand_back([claim], reason="shutting down") == [step.id]
+        record = scene.step(step.id)
+        assert (record.state, record.attempt, record.reason) == (State.PENDING, 0, "shutting down")
+        assert scene.claim(step.id).attempt == 1
+
+    def test_hand_back_may_delay(self, scene: Scene) -> None:
+        """With a delay nobody gets it before that."""
+        step = scene.one()
+        scene.store.ledger.hand_back([scene.claim(step.id)], delay_seconds=600)
+        assert scene.state(step.id) is State.SCHEDULED
+        assert not scene.claimable(step.id)
+        assert scene.claimable(step.id, now=scene.later(7200))
+
+    @pytest.mark.parametrize(
+        ("outcome", "state"),
+        [(skipped(), State.SKIPPED), (stopped(), State.CANCELLED), (failed(), State.FAILED)],
+        ids=["skipped", "stopped", "failed"],
+    )
+    def test_other_ends_publish_nothing(self, scene: Scene, outcome: AttemptOutcome, state: State) -> None:
+        """No pointer, no output, an attempt row."""
+        step = scene.one()
+        committed = scene.end(scene.claim(step.id), outcome)
+        record = scene.step(step.id)
+        assert committed.state is record.state is state
+        assert (record.output_step, record.stored) == (None, None)
+        assert scene.store.catalog.current([("a", "")]) == {}
+        assert [one.state for one in scene.store.catalog.attempts(step.id)] == [state]
+        assert scene.run_state("run") is (State.COMPLETED if state is State.SKIPPED else state)
