@@ -6,6 +6,7 @@ caught without knowing FlowStone, and builds its own message: what happened, whe
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Literal, Self
@@ -225,6 +226,64 @@ class StepCancelledError(FlowStoneError, RuntimeError):
         super().__init__(f"{asset!r} was cancelled.")
 
 
+class WorkerCrashedError(FlowStoneError, RuntimeError):
+    """The process in which an asset ran died before the asset was done.
+
+    Args:
+        asset: name of the asset.
+        exit_code: as `subprocess` tells it: negative for the number of a signal.
+        stderr: the last that the process wrote to standard error.
+    """
+
+    def __init__(self, asset: str, exit_code: int, stderr: str = "") -> None:
+        self.asset = asset
+        self.exit_code = exit_code
+        self.stderr = stderr
+        self.signal_name = _signal_name(-exit_code) if exit_code < 0 else None
+        how = f"killed by {self.signal_name}" if self.signal_name else f"exit code {exit_code}"
+        meaning = _SIGNAL_MEANING.get(self.signal_name or "", "")
+        if not self.signal_name:
+            meaning = "code called os._exit, or a library ended the process"
+        usually = f", which usually means: {meaning}" if meaning else ""
+        tail = f"\nThe last lines of its stderr:\n{stderr.rstrip()}" if stderr.strip() else ""
+        super().__init__(f"The process of asset {asset!r} died ({how}){usually}.{tail}")
+
+
+_SIGNAL_MEANING = {
+    "SIGKILL": "out of memory (the kernel ended it), or somebody sent kill -9",
+    "SIGSEGV": "a bug in C code of a library (stack overflow by deep recursion included)",
+    "SIGABRT": "a C library gave up, for example for want of memory",
+    "SIGBUS": "a memory-mapped file became shorter, or the disk is full",
+    "SIGILL": "a library was built for another processor",
+    "SIGFPE": "a division by zero in C code of a library",
+    "SIGTERM": "somebody or something stopped it",
+    "SIGXCPU": "its limit of processor time was reached",
+}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class IsolatedFailureError(FlowStoneError, RuntimeError):
+    """An asset raised, in a process of its own, an exception that could not be brought from there.
+
+    Args:
+        asset: name of the asset.
+        type_name: qualified class of the exception.
+        text: its message.
+    """
+
+    def __init__(self, asset: str, type_name: str, text: str) -> None:
+        self.asset = asset
+        self.type_name = type_name
+        self.text = text
+        super().__init__(f"{type_name}: {text} (raised by {asset!r} in its own process; it cannot be pickled)")
+
+
 # --- values -------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +366,16 @@ class UnsafePickleError(FlowStoneError, PermissionError):
 
 class ConfigurationError(FlowStoneError, ValueError):
     """A setting is missing, unknown or contradictory."""
+
+
+class AppLoadError(ConfigurationError):
+    """The app that a command names cannot be imported or built."""
+
+    def __init__(self, target: str, why: str, *, where: str | None = None) -> None:
+        self.target = target
+        self.where = where
+        place = f" ({where})" if where else ""
+        super().__init__(f"The app {target!r} cannot be loaded: {why}{place}.")
 
 
 class CapabilityError(FlowStoneError, NotImplementedError):

@@ -1,0 +1,289 @@
+"""The child process of isolated calls: runs one function at a time until its parent goes away."""
+
+from __future__ import annotations
+
+import contextvars
+import faulthandler
+import logging
+import os
+import pickle
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from flowstone import telemetry
+from flowstone.core.asset import Asset
+from flowstone.core.context import AssetContext, CancellationToken, Resources
+from flowstone.core.output import type_name
+from flowstone.engine.isolated.exceptions import CarriedException, carry
+from flowstone.engine.isolated.reference import Reference, find
+from flowstone.engine.isolated.wire import CANCEL, Answer, Buffer, Call, Channel, Kind, dump, load
+from flowstone.errors import ResourceError, SerializationError
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def main(call_fd: int, control_fd: int) -> None:
+    """Serve calls until the parent closes the conversation.
+
+    Args:
+        call_fd: socket on which calls come and answers go.
+        control_fd: pipe on which cancels come; its end means that the parent is gone.
+    """
+    faulthandler.enable()
+    for descriptor in (call_fd, control_fd):
+        os.set_inheritable(descriptor, False)
+    cancels = Cancels(control_fd)
+    channel = Channel(socket.socket(fileno=call_fd))
+    forward = ForwardLogs(channel)
+    logging.getLogger().addHandler(forward)
+    server = CallServer(channel, cancels, forward)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            _, parts = channel.receive()
+            server.serve(load(parts[:1]), parts[1:])
+
+
+class Cancels:
+    """Sets the token of the running call when the parent says so, and leaves when the parent is gone."""
+
+    def __init__(self, control_fd: int) -> None:
+        self._fd = control_fd
+        self._lock = threading.Lock()
+        self._asked: tuple[int, str] = (0, "")
+        self._running: tuple[int, CancellationToken] | None = None
+        threading.Thread(target=self._listen, name="flowstone-parent-watch", daemon=True).start()
+
+    def token(self, call: int) -> CancellationToken:
+        """Return the token of a call that begins; its cancel may have come before it."""
+        token = CancellationToken()
+        with self._lock:
+            self._running = (call, token)
+            self._apply()
+        return token
+
+    def _listen(self) -> None:
+        while True:
+            call, length = CANCEL.unpack(self._read(CANCEL.size))
+            reason = self._read(length).decode("utf-8", "replace")
+            with self._lock:
+                self._asked = (call, reason)
+                self._apply()
+
+    def _apply(self) -> None:
+        call, reason = self._asked
+        if self._running is not None and self._running[0] == call:
+            self._running[1].cancel(reason)
+
+    def _read(self, size: int) -> bytes:
+        read = b""
+        while len(read) < size:
+            more = os.read(self._fd, size - len(read))
+            if not more:
+                _leave()
+            read += more
+        return read
+
+
+def _leave() -> NoReturn:
+    """End at once: whatever runs here, nobody waits for it any more."""
+    os._exit(0)
+
+
+class ForwardLogs(logging.Handler):
+    """Sends log records to the parent while a call runs; others go to stderr."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self.active = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record, formatted as far as its arguments go."""
+        with self.lock or threading.Lock():
+            if self.active:
+                try:
+                    self._channel.send(Kind.LOG, [_portable(record)])
+                except Exception:  # noqa: BLE001 - logging never breaks what it logs
+                    self.handleError(record)
+            elif logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+                logging.lastResort.handle(record)
+
+    def switch(self, *, active: bool) -> None:
+        """Begin or end forwarding; afterwards no record is on its way any more."""
+        with self.lock or threading.Lock():
+            self.active = active
+
+
+def _portable(record: logging.LogRecord) -> bytes:
+    fields = dict(record.__dict__)
+    fields.update(msg=record.getMessage(), args=None, exc_info=None)
+    if record.exc_info and not record.exc_text:
+        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+    fields.update(telemetry.step_fields.get() or {})
+    try:
+        return pickle.dumps(fields, protocol=5)
+    except Exception:  # noqa: BLE001 - extra fields may be anything
+        plain = {key: value if isinstance(value, _PLAIN) else repr(value) for key, value in fields.items()}
+        return pickle.dumps(plain, protocol=5)
+
+
+class CallServer:
+    """Performs calls and sends their answers."""
+
+    def __init__(self, channel: Channel, cancels: Cancels, logs: ForwardLogs) -> None:
+        self._channel = channel
+        self._cancels = cancels
+        self._logs = logs
+        self._assets: dict[Reference, Asset] = {}
+        self._pid = os.getpid()
+
+    def serve(self, call: Call, arguments: Sequence[Buffer]) -> None:
+        """Perform one call; whatever happens in it becomes its answer."""
+        metadata = call.metadata
+        parts: Sequence[Buffer] = ()
+        carried: CarriedException | None = None
+        raised = False
+        self._logs.switch(active=True)
+        try:
+            value = self._perform(call, arguments)
+            if isinstance(value, BaseException):
+                carried = carry(value)  # a returned outcome
+            else:
+                parts = _dump_value(value, call)
+            _check_metadata(metadata, call)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are answers too
+            raised, parts, carried = True, (), carry(error)
+        if os.getpid() != self._pid:
+            os._exit(1)  # user code forked and came back here: only the first process may answer
+        _flush()
+        self._logs.switch(active=False)
+        if raised:
+            metadata = {key: value for key, value in metadata.items() if _pickles(value)}
+        answer = Answer(pickle.dumps(metadata, protocol=5), carried, raised)
+        self._channel.send(Kind.ANSWER, [pickle.dumps(answer, protocol=5), *parts])
+
+    def _perform(self, call: Call, arguments: Sequence[Buffer]) -> object:
+        _take_surroundings(call)
+        asset = self._assets.get(call.reference)
+        if asset is None:
+            asset = self._assets[call.reference] = find(call.reference)
+        context = AssetContext(
+            asset=asset,
+            partition=call.partition,
+            key=call.key,
+            run_id=call.run_id,
+            step_id=call.step_id,
+            attempt=call.attempt,
+            token=call.token,
+            started_at=call.started_at,
+            cancellation=self._cancels.token(call.number),
+            resources=CarriedResources(call.resources, asset.name),
+        )
+        context.metadata = call.metadata
+        context.logger.setLevel(call.asset_level)
+        context.inputs = _load_arguments(arguments, call)
+        if call.announce:
+            self._channel.send(Kind.LOADED, [])
+        return contextvars.copy_context().run(_run, context)
+
+
+def _run(context: AssetContext) -> object:
+    asset = context.asset
+    telemetry.step_fields.set(
+        {
+            "asset": asset.name,
+            "partition": context.key,
+            "run_id": context.run_id,
+            "attempt": context.attempt,
+            "step_id": context.step_id,
+        }
+    )
+    leading = (context,) if asset.takes_context else ()
+    if not asset.is_async:
+        return asset.function(*leading, **context.inputs)
+    import asyncio  # here, because most children never need it and it takes long to import
+
+    return asyncio.run(asset.function(*leading, **context.inputs))
+
+
+class CarriedResources(Resources):
+    """Resources that came by pickle, unpickled when they are asked for."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a resource.
+
+        Raises:
+            ResourceError: it could not be brought here, or was not asked for.
+        """
+        carried = super().__getitem__(name)
+        if not isinstance(carried, bytes):
+            raise ResourceError(
+                f"The resource {name!r} cannot be brought to the process of asset {self._asset!r}: {carried}. "
+                'Open it inside the function, or declare the asset with isolation="thread".'
+            )
+        return pickle.loads(carried)  # noqa: S301 - written by our own process
+
+
+def _take_surroundings(call: Call) -> None:
+    logging.getLogger().setLevel(call.root_level)
+    if call.path is not None:
+        sys.path[:] = call.path
+    if call.directory is not None:
+        with suppress(OSError):  # it may be gone; what needs it will say so
+            os.chdir(call.directory)
+
+
+def _load_arguments(arguments: Sequence[Buffer], call: Call) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = load(arguments)
+    except Exception as error:
+        raise SerializationError(
+            f"The inputs of asset {call.reference.asset!r} cannot be read in its own process ({error})",
+            path="arguments",
+            type_name="unknown",
+            remedy="Use classes of modules that both processes can import, and not of the main script.",
+        ) from error
+    return loaded
+
+
+def _dump_value(value: object, call: Call) -> list[Buffer]:
+    try:
+        return dump(value)
+    except Exception as error:
+        raise SerializationError(
+            f"What asset {call.reference.asset!r} returned cannot leave its own process ({error})",
+            path="$",
+            type_name=type_name(value),
+            remedy='Return plain data, or declare the asset with isolation="thread".',
+        ) from error
+
+
+def _check_metadata(metadata: Mapping[str, Any], call: Call) -> None:
+    for name, value in metadata.items():
+        if not isinstance(value, _PLAIN) and not _pickles(value):
+            raise SerializationError(
+                f"Metadata that asset {call.reference.asset!r} set cannot leave its own process",
+                path=f"context.metadata[{name!r}]",
+                type_name=type_name(value),
+                remedy="Metadata are small JSON facts.",
+            )
+
+
+def _pickles(value: object) -> bool:
+    try:
+        pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - asked in order to know
+        return False
+    return True
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # user code may have closed or replaced them
+            stream.flush()

@@ -1,0 +1,199 @@
+"""A child process as its parent sees it: started, watched, stopped for real."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from flowstone.engine.isolated.reference import Reference
+from flowstone.engine.isolated.wire import CANCEL, Channel
+
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from flowstone.engine.isolated.child import main; main({call}, {control})"
+)
+_REASON_BYTES = 1000
+_STDERR_TAIL_BYTES = 4096
+
+
+class ChildEndedError(Exception):
+    """The child is gone; internal, turned into an error that says what that means."""
+
+
+class ChildProcess:
+    """A warm child process, in a session of its own so that Ctrl-C and signals to our group do not reach it.
+
+    One thread at a time talks to it; `kill` may be called by any thread.
+
+    Attributes:
+        pid: process id, which is also its process group.
+        path: the `sys.path` that it was told last.
+        calls: how many calls it was given.
+        loaded: references that it has imported.
+        stopped: whether it was killed because the pool closed.
+    """
+
+    def __init__(self) -> None:
+        self.path = search_path()
+        self.calls = 0
+        self.loaded: set[Reference] = set()
+        self.stopped = False
+        ours, theirs = socket.socketpair()
+        control, self._control = os.pipe()
+        ours.setblocking(False)
+        self.channel = Channel(ours)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with a program of ours
+                [
+                    sys.executable,
+                    "-c",
+                    _PROGRAM.format(path=self.path, call=theirs.fileno(), control=control),
+                ],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=(theirs.fileno(), control),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._control)
+            raise
+        finally:
+            theirs.close()
+            os.close(control)
+        self.pid = self._process.pid
+        self._owner = os.getpid()
+        self._ending = threading.Lock()
+        self._exit_code: int | None = None
+        self._stderr_tail = b""
+        self._watch()
+
+    def _watch(self) -> None:
+        assert self._process.stderr is not None
+        self._stderr = self._process.stderr.fileno()
+        os.set_blocking(self._stderr, False)
+        self._socket = self.channel.connection.fileno()
+        self._exit_watch = _open_pidfd(self.pid)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._stderr, select.POLLIN)
+        if self._exit_watch is not None:
+            self._poll.register(self._exit_watch, select.POLLIN)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        if self._exit_watch is None:
+            return self._process.poll() is None
+        watch = select.poll()
+        watch.register(self._exit_watch, select.POLLIN)
+        return not watch.poll(0)
+
+    def wait(self, events: int, timeout_seconds: float) -> bool:
+        """Wait until the socket is ready for `events`, and pass on what the child writes to stderr.
+
+        Returns:
+            Whether it is ready; False when the time is over.
+
+        Raises:
+            ChildEndedError: the process has ended and the socket is empty.
+        """
+        self._poll.modify(self._socket, events)
+        ready = dict(self._poll.poll(max(0.0, timeout_seconds) * 1000))
+        if self._stderr in ready:
+            self._pass_stderr_on()
+        if self._socket in ready:
+            return True
+        # the socket alone does not tell: a grandchild may hold its other end open
+        if self._exit_watch in ready or (self._exit_watch is None and self._process.poll() is not None):
+            raise ChildEndedError
+        return False
+
+    def cancel(self, call: int, reason: str) -> None:
+        """Set the cancellation token of a call."""
+        encoded = reason.encode("utf-8", "replace")[:_REASON_BYTES]
+        with suppress(OSError):  # it has just ended: there is nothing to cancel
+            os.write(self._control, CANCEL.pack(call, len(encoded)) + encoded)
+
+    def kill(self, *, patience_seconds: float = 0.0) -> int:
+        """End the process and all of its process group.
+
+        Args:
+            patience_seconds: how long it may take to end by itself.
+
+        Returns:
+            Its exit code, negative for a signal.
+        """
+        with self._ending:
+            if self._exit_code is None and os.getpid() == self._owner:
+                self._await_exit(patience_seconds)
+                # before it is reaped, so that its id cannot belong to somebody else yet
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                self._exit_code = self._process.wait()
+            return self._exit_code or 0
+
+    def dismiss(self) -> None:
+        """Tell the idle process to end by itself; `kill` and `release` must follow."""
+        self.channel.connection.close()
+
+    def release(self) -> None:
+        """Close all that belongs to a process that has ended."""
+        self.channel.connection.close()
+        os.close(self._control)
+        self._pass_stderr_on()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        if self._exit_watch is not None:
+            os.close(self._exit_watch)
+
+    def stderr_tail(self) -> str:
+        """Return the last that the process wrote to stderr."""
+        return self._stderr_tail.decode("utf-8", "replace")
+
+    def _pass_stderr_on(self) -> None:
+        try:
+            while written := os.read(self._stderr, 65536):
+                self._stderr_tail = (self._stderr_tail + written)[-_STDERR_TAIL_BYTES:]
+                with suppress(OSError):  # we may have no stderr
+                    os.write(2, written)
+        except BlockingIOError:
+            return
+        with suppress(KeyError):  # it was closed, and would be reported ready for ever
+            self._poll.unregister(self._stderr)
+
+    def _await_exit(self, seconds: float) -> None:
+        if self._exit_watch is not None:
+            watch = select.poll()
+            watch.register(self._exit_watch, select.POLLIN)
+            watch.poll(seconds * 1000)
+        elif seconds:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+
+
+def search_path() -> list[str]:
+    """Return `sys.path` as another process can use it."""
+    return [entry or current_directory() or "" for entry in sys.path]
+
+
+def current_directory() -> str | None:
+    """Return the working directory; None when it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
+
+
+def _open_pidfd(pid: int) -> int | None:
+    if sys.platform == "linux":
+        with suppress(OSError):  # an old kernel or a sandbox
+            return os.pidfd_open(pid)
+    return None
