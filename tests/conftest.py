@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flowstone.stores.postgres import migrations
 from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.store import upgrade
 from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
 
 _DIRECTORY = pytest.StashKey[Path]()
@@ -19,8 +19,7 @@ _KINDS = ("embedded", "system")
 
 def prepare(dsn: str) -> None:
     """Bring the template to the state in which a test wants its database."""
-    with Database(dsn) as database:
-        migrations.upgrade(database)
+    upgrade(Database(dsn))
 
 
 def pytest_configure(config: pytest.Config) -> None:

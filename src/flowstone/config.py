@@ -100,15 +100,15 @@ class Settings:
             value = getattr(self, item.name)
             if item.name.endswith("_seconds") and not (isinstance(value, int | float) and value > 0):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number of seconds above 0.")
-        bad = {name: limit for name, limit in self.queues.items() if not isinstance(limit, int) or limit < 1}
+        bad = {name: limit for name, limit in self.queues.items() if type(limit) is not int or limit < 1}
         if bad or not self.queues:
             raise ConfigurationError(
                 f"{where}: queues={dict(self.queues)!r} must map names to limits of at least 1."
             )
         if self.lease_seconds < 2 * self.beat_seconds:
             raise ConfigurationError(
-                f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds={self.beat_seconds:g},"
-                " or one late beat would take a worker's steps away."
+                f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds="
+                f"{self.beat_seconds:g}, or one late beat would take a worker's steps away."
             )
 
 

@@ -13,6 +13,7 @@ from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -232,6 +233,24 @@ class Catalog(Protocol):
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """Wait until all these steps (or the run) are over; return whether they are."""
+
+
+class DurableQueue(Protocol):
+    """What worker nodes ask of a store whose transactions place work on a queue."""
+
+    def fetch(
+        self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]
+    ) -> list[FetchedJob]:
+        """Take jobs and start the attempts of their steps, in one transaction."""
+
+    def cancelling(self, worker_id: str) -> list[int]:
+        """Return the steps of a worker that somebody wants stopped."""
+
+    def rescue(self) -> int:
+        """End the attempts of workers whose lease ran out, and place them again; return how many."""
+
+    def sweep(self) -> int:
+        """Repair what a lost notification, row or process left behind; return how much."""
 
 
 class Store(Protocol):

@@ -76,7 +76,7 @@ def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, A
         if event in events:
             try:
                 handler(event, measurements, metadata)
-            except Exception:
+            except Exception:  # noqa: BLE001 - handlers are guests here
                 _log.exception("The telemetry handler %r raised on %s and is detached", name, event)
                 detach(name)
 

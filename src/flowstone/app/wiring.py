@@ -134,7 +134,12 @@ def assemble(
 def _store(settings: Settings) -> Store:
     if settings.database_url is None:
         return MemoryStore()
-    return PostgresStore.connect(settings.database_url, directory=Path(settings.storage))
+    return PostgresStore.connect(
+        settings.database_url,
+        directory=Path(settings.storage),
+        beat_seconds=settings.beat_seconds,
+        lease_seconds=settings.lease_seconds,
+    )
 
 
 def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager] | None) -> dict[str, IOManager]:

@@ -94,9 +94,9 @@ class AssetOptions:
             problem = f'isolation={self.isolation!r}: give "thread" or "process"'
         elif self.timeout_seconds is not None and self.timeout_seconds <= 0:
             problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds"
-        elif not isinstance(self.queue, str) or not self.queue.strip():
+        elif not str(self.queue).strip():
             problem = f"queue={self.queue!r}: give the name of a queue"
-        elif any(not isinstance(limit, int) or limit < 1 for limit in self.concurrency.values()):
+        elif any(type(limit) is not int or limit < 1 for limit in self.concurrency.values()):
             problem = f"concurrency={dict(self.concurrency)!r}: give names with limits of at least 1"
         if problem:
             raise DefinitionError(f"Asset {name!r} was declared with {problem}.", where=where)

@@ -26,7 +26,8 @@ def check_options(executor: str, options: Mapping[str, Any], known: frozenset[st
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise OptionsError(
-                f"The executor {executor!r} has no option {name!r}.{did_you_mean(name, known)} Its options: {listed}."
+                f"The executor {executor!r} has no option {name!r}.{did_you_mean(name, known)} "
+                f"Its options: {listed}."
             )
 
 

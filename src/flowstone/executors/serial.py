@@ -6,6 +6,7 @@ import reprlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,10 +92,8 @@ class SerialExecutor:
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
         refuse_later(self.name, job)
-        try:
+        with suppress(Exception):  # recorded with the step, where the handle's status finds it
             self.execute(job, **options)
-        except Exception:  # noqa: BLE001, S110 - recorded with the step, where the handle's status finds it
-            pass
         return job
 
     def _account(self, job: Job, tell: Callable[[StepEvent], None], options: dict[str, Any]) -> Materialization:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from flowstone.core.capability import Capability
@@ -57,8 +58,6 @@ class SyncExecutor:
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
         refuse_later(self.name, job)
-        try:
+        with suppress(Exception):  # recorded with the step, where the handle's status finds it
             self.execute(job, **options)
-        except Exception:  # noqa: BLE001, S110 - recorded with the step, where the handle's status finds it
-            pass
         return job

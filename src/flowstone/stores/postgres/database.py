@@ -84,6 +84,16 @@ class Database:
     ) -> None:
         self.close()
 
+    @property
+    def connect_parameters(self) -> dict[str, str]:
+        """Parameters for `psycopg.connect`, the password among them: for a process of our own, never for logs."""
+        return dict(self._parameters)
+
+    @property
+    def durable(self) -> bool:
+        """Whether work can be placed on Oban's queue here; not known of a plain database."""
+        return False
+
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
         """Borrow an autocommit connection from the pool.

@@ -1,0 +1,115 @@
+"""Running a worker node for an app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from flowstone import telemetry
+from flowstone.app.flow import FlowStone
+from flowstone.engine.committer import GroupCommitter
+from flowstone.engine.work import NodeWork
+from flowstone.errors import ExecutorUnavailableError
+from flowstone.executors.oban.node import Node
+from flowstone.stores.postgres.heartbeat import Heartbeat
+from flowstone.stores.postgres.store import PostgresStore
+
+log = logging.getLogger("flowstone.worker")
+
+_FLUSH_SECONDS = 20.0
+
+
+def serve(
+    flow: FlowStone,
+    *,
+    queues: Mapping[str, int] | None = None,
+    name: str | None = None,
+    grace_seconds: float | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> int:
+    """Run a worker node in this process until SIGTERM or SIGINT, then return an exit code.
+
+    The first signal stops taking work, gives running steps the grace, and hands the rest back without using
+    up an attempt. A second signal leaves at once; the lease then runs out and others take over.
+
+    Args:
+        flow: the app whose assets this node runs.
+        queues: queue name to number of steps at once; the settings' by default.
+        name: name of this node for people, in place of the host's.
+        grace_seconds: how long running steps may finish; the settings' by default.
+        on_ready: told when the node takes work.
+
+    Returns:
+        0 when everything ended in order.
+
+    Raises:
+        ExecutorUnavailableError: the app has no database that can carry work.
+    """
+    flow.parts.executors.get("oban")
+    store = flow.parts.store
+    if not isinstance(store, PostgresStore):
+        raise ExecutorUnavailableError("oban", "this store has no queue", "Configure a PostgreSQL database.")
+    started = time.monotonic()
+    limits = dict(queues or flow.settings.queues)
+    heartbeat = Heartbeat(
+        store.database,
+        kind="node",
+        name=name,
+        queues=limits,
+        beat_seconds=flow.settings.beat_seconds,
+        lease_seconds=flow.settings.lease_seconds,
+    )
+    committer = GroupCommitter(store.ledger.commit)
+    node = Node(
+        store.database.connect_parameters,
+        queue=store.queue,
+        ledger=store.ledger,
+        work=NodeWork(
+            flow.graph,
+            reader=flow.parts.reader,
+            runner=flow.parts.runner,
+            snooze_seconds=flow.settings.snooze_seconds,
+        ),
+        submit=committer.submit,
+        worker_id=lambda: heartbeat.worker_id,
+        queues=limits,
+        grace_seconds=flow.settings.grace_seconds if grace_seconds is None else grace_seconds,
+        sweep_seconds=flow.settings.sweep_seconds,
+    )
+    committer.start()
+    telemetry.emit("worker.start", {}, {"worker": heartbeat.worker_id, "queues": limits})
+    all_ended = _run(node, on_ready)
+    committer.stop(timeout_seconds=_FLUSH_SECONDS)
+    heartbeat.stop()
+    telemetry.emit("worker.stop", {"duration_seconds": time.monotonic() - started}, {})
+    flow.close()
+    if not all_ended:
+        # user code still runs in threads that nobody can stop; its work was handed back, so leave without it
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _run(node: Node, on_ready: Callable[[], None] | None) -> bool:
+    async def main() -> bool:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _ask_to_stop, stop)
+        return await node.run(stop, on_ready=on_ready)
+
+    return asyncio.run(main())
+
+
+def _ask_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        log.warning("Second signal: leaving at once; running steps are taken over when the lease runs out.")
+        os._exit(1)
+    stop.set()

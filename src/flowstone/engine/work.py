@@ -1,0 +1,95 @@
+"""What a worker node does with the jobs it took: resolve their inputs together, perform each in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flowstone.core.context import CancellationToken
+from flowstone.core.graph import AssetGraph
+from flowstone.core.outcome import AttemptOutcome, Snoozed
+from flowstone.core.queueing import FetchedJob
+from flowstone.core.step import Completion
+from flowstone.core.text import clean_text
+from flowstone.engine.failures import failure
+from flowstone.engine.inline import DEFAULT_RETRY
+from flowstone.engine.inputs import InputReader, ResolvedInputs
+from flowstone.engine.runner import StepRunner
+from flowstone.errors import DependencyNotReadyError, UnknownAssetError
+
+WAITS_FOR_INPUTS = "waits for "
+_UNKNOWN_PAUSE_SECONDS = 5.0
+_SHOWN = 5
+
+
+@dataclass(slots=True)
+class PreparedJob:
+    """A job with the exact versions that it will read; None when this worker does not know the asset."""
+
+    fetched: FetchedJob
+    inputs: ResolvedInputs | None
+
+
+class NodeWork:
+    """Prepares and performs jobs for a worker node.
+
+    Args:
+        graph: the assets that this worker knows.
+        reader: resolves inputs.
+        runner: performs attempts.
+        snooze_seconds: how long a step waits before it looks for missing inputs again.
+    """
+
+    def __init__(
+        self, graph: AssetGraph, *, reader: InputReader, runner: StepRunner, snooze_seconds: float
+    ) -> None:
+        self._graph = graph
+        self._reader = reader
+        self._runner = runner
+        self._snooze_seconds = snooze_seconds
+
+    def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
+        """Resolve the inputs of several jobs in one question to the catalog."""
+        known = [job for job in jobs if job.claim.asset in self._graph]
+        inputs = dict(
+            zip(
+                (job.job_id for job in known),
+                self._reader.resolve([job.claim for job in known]),
+                strict=True,
+            )
+        )
+        return [PreparedJob(job, inputs.get(job.job_id)) for job in jobs]
+
+    def perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
+        """Run one attempt; never raises."""
+        claim = job.fetched.claim
+        if job.inputs is None:
+            return self._not_now(job.fetched, self._unknown(job.fetched))
+        if job.inputs.missing:
+            return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
+        policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+        return self._runner.perform(claim, job.inputs, token, policy=policy)
+
+    def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
+        return Completion(job.claim, outcome, (), datetime.now(UTC))
+
+    def _unknown(self, job: FetchedJob) -> AttemptOutcome:
+        """Leave an asset of a newer deployment to workers that know it, as long as there may be some."""
+        if self._may_wait(job, _UNKNOWN_PAUSE_SECONDS):
+            return Snoozed(_UNKNOWN_PAUSE_SECONDS, f"no worker knew the asset {job.claim.asset!r} so far")
+        return failure(UnknownAssetError(job.claim.asset, self._graph.assets), None)
+
+    def _not_ready(self, job: FetchedJob, inputs: ResolvedInputs) -> AttemptOutcome:
+        if self._may_wait(job, self._snooze_seconds):
+            shown = ", ".join(f"{asset} {key}".rstrip() for asset, key in inputs.missing[:_SHOWN])
+            more = len(inputs.missing) - _SHOWN
+            reason = f"{WAITS_FOR_INPUTS}{shown}" + (f" and {more} more" if more > 0 else "")
+            return Snoozed(self._snooze_seconds, clean_text(reason, limit=1000))
+        claim = job.claim
+        return failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), None)
+
+    def _may_wait(self, job: FetchedJob, pause: float) -> bool:
+        """Bounded by time, and by count in case a clock is set back."""
+        most = 10 + 2 * job.deps_timeout_seconds / pause
+        return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < most

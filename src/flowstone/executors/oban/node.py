@@ -1,0 +1,239 @@
+"""A worker node: Oban's loops around our fetch, our threads and our group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flowstone.core.context import CancellationToken
+from flowstone.core.queueing import FetchedJob
+from flowstone.core.step import Claim, Completion
+from flowstone.executors.oban import extension
+from flowstone.protocols import DurableQueue, Ledger
+
+log = logging.getLogger("flowstone.worker")
+
+_NEVER_SECONDS = 10 * 365 * 24 * 3600.0
+_CANCEL_POLL_SECONDS = 1.0
+
+
+class Work[Prepared](Protocol):
+    """What the app hands a node: how jobs are prepared and performed."""
+
+    def prepare(self, jobs: Sequence[FetchedJob]) -> list[Prepared]:
+        """Resolve what a batch of jobs needs."""
+
+    def perform(self, job: Prepared, token: CancellationToken) -> Completion:
+        """Run one attempt to its end; never raises."""
+
+
+@dataclass(slots=True)
+class _Running:
+    claim: Claim
+    token: CancellationToken
+    prepared: Any
+
+
+class Node:
+    """Runs jobs of some queues until it is stopped.
+
+    User code runs in threads and never on the event loop; its results go to a group committer.
+
+    Args:
+        connection: connection parameters for Oban's own pool.
+        queue: takes jobs, finds cancels, rescues.
+        ledger: takes attempts back on shutdown.
+        work: prepares and performs.
+        submit: hands a completion to the group committer.
+        worker_id: returns the current lease.
+        queues: queue name to limit.
+        grace_seconds: how long running steps may finish on shutdown.
+        sweep_seconds: how often lost workers and leftovers are looked for.
+    """
+
+    def __init__(
+        self,
+        connection: Mapping[str, str],
+        *,
+        queue: DurableQueue,
+        ledger: Ledger,
+        work: Work[Any],
+        submit: Callable[[Completion], None],
+        worker_id: Callable[[], str],
+        queues: Mapping[str, int],
+        grace_seconds: float,
+        sweep_seconds: float,
+    ) -> None:
+        self._connection = dict(connection)
+        self._queue = queue
+        self._ledger = ledger
+        self._work = work
+        self._submit = submit
+        self._worker_id = worker_id
+        self._queues = dict(queues)
+        self._grace = grace_seconds
+        self._sweep = sweep_seconds
+        self._running: dict[int, _Running] = {}
+        self._threads = ThreadPoolExecutor(sum(queues.values()), thread_name_prefix="flowstone-step")
+        self._calls = ThreadPoolExecutor(len(queues) + 2, thread_name_prefix="flowstone-node")
+        self._name = f"flowstone-{id(self):x}"
+
+    async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
+        """Work until `stop` is set; return whether every thread of user code has ended."""
+        from oban import Oban
+        from psycopg.conninfo import make_conninfo
+        from psycopg_pool import AsyncConnectionPool
+
+        # as one string, because Oban's notifier connects with the string alone
+        conninfo = make_conninfo(**self._connection)
+        most = len(self._queues) + 3
+        async with AsyncConnectionPool(
+            conninfo, kwargs={"autocommit": True}, min_size=1, max_size=most, open=False
+        ) as pool:
+            oban = Oban(
+                pool=pool,
+                name=self._name,
+                node=socket.gethostname(),
+                queues=dict(self._queues),
+                dispatcher=_Dispatcher(self),
+                # its rescue goes by age alone, which would start a slow step twice; ours goes by lease
+                lifeline={"interval": 3600.0, "rescue_after": _NEVER_SECONDS},
+                shutdown_grace_period=self._grace,
+            )
+            extension.install(self._name, self._take)
+            try:
+                await oban.start()
+                background = [
+                    asyncio.create_task(self._every(_CANCEL_POLL_SECONDS, self._pass_on_cancels)),
+                    asyncio.create_task(self._every(self._sweep, self._look_after)),
+                ]
+                if on_ready is not None:
+                    on_ready()
+                await stop.wait()
+                log.info("Stopping: nothing new is taken, running steps have %g s to finish.", self._grace)
+                await oban.stop()
+            finally:
+                extension.remove(self._name)
+            for task in background:
+                task.cancel()
+            return await self._hand_back()
+
+    async def _take(self, queue: str, demand: int, uuid: str) -> list[Any]:
+        """Take jobs, start their attempts, resolve their inputs; return them as Oban's jobs."""
+        from oban.job import Job
+
+        prepared = await asyncio.get_running_loop().run_in_executor(
+            self._calls, self._take_now, queue, demand, uuid
+        )
+        jobs = []
+        for running, job_id in prepared:
+            self._running[running.claim.step_id] = running
+            jobs.append(Job(worker="", id=job_id, queue=queue, extra={"running": running}, _validate=False))
+        return jobs
+
+    def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[_Running, int]]:
+        fetched = self._queue.fetch(
+            queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
+        )
+        if not fetched:
+            return []
+        try:
+            prepared = self._work.prepare(fetched)
+        except Exception:
+            # e.g. the database went away between the two questions: the attempts have not begun
+            self._ledger.hand_back([job.claim for job in fetched], reason="the worker could not prepare it")
+            raise
+        return [
+            (_Running(job.claim, CancellationToken(), ready), job.job_id)
+            for job, ready in zip(fetched, prepared, strict=True)
+        ]
+
+    async def perform(self, running: _Running) -> None:
+        """Run one step in a thread; the thread hands its completion to the committer."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._perform_now, running)
+
+    def _perform_now(self, running: _Running) -> None:
+        completion = self._work.perform(running.prepared, running.token)
+        # a step that was handed back meanwhile is refused by its token when this is committed
+        self._running.pop(running.claim.step_id, None)
+        self._submit(completion)
+
+    def cancel(self, running: _Running) -> None:
+        """Tell a running step to stop."""
+        running.token.cancel("cancelled")
+
+    def _pass_on_cancels(self) -> None:
+        if not self._running:
+            return
+        for step_id in self._queue.cancelling(self._worker_id()):
+            running = self._running.get(step_id)
+            if running is not None:
+                self.cancel(running)
+
+    def _look_after(self) -> None:
+        rescued = self._queue.rescue()
+        if rescued:
+            log.warning("%d attempts of lost workers were ended and placed again.", rescued)
+        repaired = self._queue.sweep()
+        if repaired:
+            log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
+
+    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
+        """Repeat something; log when it begins to fail and when it works again."""
+        failing = False
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await loop.run_in_executor(self._calls, act)
+            except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
+                if not failing:
+                    log.warning("%s does not work for now: %s", act.__name__.strip("_"), error)
+                failing = True
+            else:
+                if failing:
+                    log.info("%s works again.", act.__name__.strip("_"))
+                failing = False
+
+    async def _hand_back(self) -> bool:
+        """Give back what did not finish in time, without using up its attempt."""
+        left = list(self._running.values())
+        for running in left:
+            running.token.cancel("the worker stops")
+        if left:
+            log.warning("%d steps did not finish in time and are handed back.", len(left))
+            with suppress(Exception):
+                await asyncio.get_running_loop().run_in_executor(
+                    self._calls,
+                    lambda: self._ledger.hand_back([one.claim for one in left], reason="its worker stopped"),
+                )
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._calls.shutdown(wait=False)
+        return not left
+
+
+class _Dispatcher:
+    """Oban's seam for running a job: ours runs it in a thread and leaves acknowledging to the committer."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def dispatch(self, producer: object, job: Any) -> asyncio.Task[None]:
+        """Run a job."""
+        return asyncio.create_task(self._node.perform(job.extra["running"]))
+
+    def cancel(self, producer: object, job: Any) -> None:
+        """Pass on a cancel that came through Oban."""
+        self._node.cancel(job.extra["running"])

@@ -1,0 +1,143 @@
+"""The reading side of the PostgreSQL store."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.core.step import (
+    AttemptRecord,
+    CommittedOutput,
+    InputVersion,
+    RunRecord,
+    StepRecord,
+    Target,
+)
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.done_signals import DoneSignals
+from flowstone.stores.postgres.rows import run_from, step_from
+from flowstone.stores.postgres.sql import load_sql
+
+_POLL_SECONDS = 1.0
+
+
+class PostgresCatalog:
+    """Implements `flowstone.protocols.Catalog` on PostgreSQL."""
+
+    def __init__(self, database: Database, signals: DoneSignals) -> None:
+        self._database = database
+        self._signals = signals
+
+    def current(self, targets: Sequence[Target]) -> dict[Target, int]:
+        """See `flowstone.protocols.Catalog`."""
+        if not targets:
+            return {}
+        parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
+        return {targets[position - 1]: step_id for position, step_id in self._rows("current", parameters)}
+
+    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+        """See `flowstone.protocols.Catalog`."""
+        found: list[CommittedOutput | None] = [None] * len(wanted)
+        parameters = {
+            "runs": [run for run, _, _ in wanted],
+            "assets": [asset for _, asset, _ in wanted],
+            "partitions": [key for _, _, key in wanted],
+        }
+        for position, step_id, output, payload in self._rows("resolve", parameters):
+            found[position - 1] = CommittedOutput(step_id, StoredOutput.from_json(output, payload))
+        return found
+
+    def step(self, step_id: int) -> StepRecord | None:
+        """See `flowstone.protocols.Catalog`."""
+        rows = self._rows("step", {"step_id": step_id})
+        return step_from(rows[0]) if rows else None
+
+    def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        return [step_from(row) for row in self._rows("steps", {"run_id": run_id, "state": state, "limit": limit})]
+
+    def history(
+        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+    ) -> list[StepRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        parameters = {"asset": asset, "partition": partition, "state": state, "limit": limit}
+        return [step_from(row) for row in self._rows("history", parameters)]
+
+    def attempts(self, step_id: int) -> list[AttemptRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        return [
+            AttemptRecord(
+                attempt=row[0],
+                state=State(row[1]),
+                started_at=row[2],
+                finished_at=row[3],
+                worker=row[4],
+                error=row[5],
+                error_type=row[6],
+                retry_at=row[7],
+            )
+            for row in self._rows("attempts", {"step_id": step_id})
+        ]
+
+    def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
+        """See `flowstone.protocols.Catalog`."""
+        found: dict[int, list[InputVersion]] = {step_id: [] for step_id in step_ids}
+        for step_id, parameter, asset, key, upstream in self._rows("inputs", {"steps": list(step_ids)}):
+            found[step_id].append(InputVersion(parameter, asset, key, upstream))
+        return {step_id: tuple(inputs) for step_id, inputs in found.items()}
+
+    def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        """See `flowstone.protocols.Catalog`."""
+        found: dict[int, list[int]] = {step_id: [] for step_id in step_ids}
+        for upstream, reader in self._rows("readers", {"steps": list(step_ids)}):
+            found[upstream].append(reader)
+        return {step_id: tuple(readers) for step_id, readers in found.items()}
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """See `flowstone.protocols.Catalog`."""
+        found = self._runs({"run_id": run_id, "limit": 1})
+        return found[0] if found else None
+
+    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+        """See `flowstone.protocols.Catalog`."""
+        return self._runs({"run_id": None, "limit": limit})
+
+    def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
+        """See `flowstone.protocols.Catalog`: notification first, a look once a second as backstop."""
+        deadline = time.monotonic() + timeout_seconds
+        keys = [f"s:{step_id}" for step_id in step_ids]
+        if run_id is not None:
+            keys.append(f"r:{run_id}")
+        elif step_ids:
+            keys += [f"r:{one}" for one in self._runs_of(step_ids)]
+        with self._signals.subscribe(keys) as told:
+            while self._unfinished(step_ids, run_id):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                told.wait(min(left, _POLL_SECONDS))
+                told.clear()
+        return True
+
+    def _runs_of(self, step_ids: Sequence[int]) -> set[str]:
+        """Runs whose end tells of these steps; only asked for the few that somebody waits for."""
+        records = [self.step(step_id) for step_id in step_ids[:20]]
+        return {record.run_id for record in records if record is not None}
+
+    def _unfinished(self, step_ids: Sequence[int], run_id: str | None) -> bool:
+        return bool(self._rows("unfinished", {"steps": list(step_ids), "run_id": run_id})[0][0])
+
+    def _runs(self, parameters: Mapping[str, object]) -> list[RunRecord]:
+        rows = self._rows("runs", parameters)
+        counts: dict[str, dict[State, int]] = defaultdict(dict)
+        for run_id, state, number in self._rows("counts", {"runs": [row[0] for row in rows]}):
+            counts[run_id][State(state)] = number
+        return [run_from(row, counts[row[0]]) for row in rows]
+
+    def _rows(self, name: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        with self._database.connection() as connection:
+            return connection.execute(load_sql(f"catalog/{name}"), parameters).fetchall()

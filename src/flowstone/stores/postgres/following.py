@@ -1,0 +1,157 @@
+"""What follows from steps that moved, in the same transaction: children, runs, windows, queue, notifications."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowstone.core.state import State
+from flowstone.stores.postgres import transport
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+DONE_CHANNEL = "flowstone_done"
+SEPARATOR = "\x1f"
+_MAX_PAYLOAD = 7000
+_NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
+
+
+@dataclass(slots=True)
+class Follow:
+    """A step that moved.
+
+    Args:
+        id: the step.
+        run_id: its run.
+        state: its state now.
+        job_id: its row on Oban's queue, when it has one.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+
+
+def follow_up(
+    connection: Connection[TupleRow],
+    moved: Sequence[Follow],
+    delays: Mapping[int, object],
+    *,
+    durable: bool,
+) -> list[int]:
+    """Do everything that follows from steps that moved.
+
+    Args:
+        connection: with the transaction in which they moved.
+        moved: the steps.
+        delays: seconds until those that go on later.
+        durable: whether there is a queue to keep in step.
+
+    Returns:
+        Steps of runs without a queue that may start now.
+    """
+    if not moved:
+        return []
+    completed = [step.id for step in moved if step.state is State.COMPLETED]
+    ready, to_enqueue, touched = _release(connection, completed)
+    finished = [step for step in moved if step.state.is_terminal]
+    finished += _fail(connection, [s.id for s in finished if s.state in _NO_RESULT], State.UPSTREAM_FAILED)
+    finished += _fail(connection, [s.id for s in finished if s.state is State.SKIPPED], State.SKIPPED)
+    to_enqueue += _count(connection, finished, touched)
+    if durable:
+        queues = transport.enqueue(connection, to_enqueue)
+        transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
+        transport.announce(connection, queues)
+    return ready
+
+
+def _release(connection: Connection[TupleRow], completed: list[int]) -> tuple[list[int], list[int], set[str]]:
+    """Make ready what waited for these; return (to be driven, to be enqueued, limited runs with new work)."""
+    if not completed:
+        return [], [], set()
+    ready: list[int] = []
+    enqueue: list[int] = []
+    limited: set[str] = set()
+    rows = connection.execute(load_sql("ledger/release"), {"parents": completed})
+    for step_id, run_id, state, job_id, durable in rows:
+        if state == State.WAITING:
+            continue
+        if job_id is not None:
+            enqueue.append(step_id)
+        elif durable:
+            limited.add(run_id)
+        else:
+            ready.append(step_id)
+    return ready, enqueue, limited
+
+
+def _fail(connection: Connection[TupleRow], parents: list[int], state: State) -> list[Follow]:
+    if not parents:
+        return []
+    rows = connection.execute(load_sql("ledger/fail_downstream"), {"parents": parents, "state": state})
+    return [Follow(row[0], row[1], State(row[2]), row[3]) for row in rows]
+
+
+def _count(connection: Connection[TupleRow], finished: Sequence[Follow], touched: set[str]) -> list[int]:
+    """Bring the counters of runs up to date, refill their windows, tell who waits for their end."""
+    counts: dict[str, dict[str, int]] = defaultdict(
+        lambda: {"finished": 0, "placed": 0, "failures": 0, "cancellations": 0}
+    )
+    for run_id in touched:
+        counts[run_id]["finished"] += 0
+    joined = _joined_runs(connection, finished)
+    for step in finished:
+        for run_id in (step.run_id, *joined.get(step.id, ())):
+            count = counts[run_id]
+            count["finished"] += 1
+            count["failures"] += step.state in (State.FAILED, State.UPSTREAM_FAILED)
+            count["cancellations"] += step.state is State.CANCELLED
+        counts[step.run_id]["placed"] += step.job_id is not None
+    if not counts:
+        return []
+    runs = to_json([{"run_id": run_id, **count} for run_id, count in counts.items()])
+    rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
+    over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
+    over += [f"s:{step.id}" for step in finished if step.id in joined]
+    notify_done(connection, over)
+    placed: list[int] = []
+    for run_id, left, _watched, durable, limit, active in rows:
+        if durable and limit is not None and left and active < limit:
+            placed += refill(connection, run_id, limit - active)
+    return placed
+
+
+def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int]:
+    """Give jobs to the next steps of a limited run; the caller holds the lock of its row."""
+    rows = connection.execute(load_sql("ledger/refill"), {"run_id": run_id, "room": room}).fetchall()
+    if rows:
+        connection.execute(load_sql("ledger/count_placed"), {"run_id": run_id, "placed": len(rows)})
+    return [row[0] for row in rows]
+
+
+def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:
+    """Tell waiting processes, in as few notifications as fit."""
+    payloads: list[str] = []
+    for one in over:
+        if payloads and len(payloads[-1]) + len(one) < _MAX_PAYLOAD:
+            payloads[-1] += SEPARATOR + one
+        else:
+            payloads.append(one)
+    if payloads:
+        connection.execute(load_sql("ledger/notify"), {"channel": DONE_CHANNEL, "payloads": payloads})
+
+
+def _joined_runs(connection: Connection[TupleRow], finished: Sequence[Follow]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    if finished:
+        rows = connection.execute(load_sql("ledger/joined_runs"), {"steps": [step.id for step in finished]})
+        for step_id, run_id in rows:
+            found[step_id].append(run_id)
+    return dict(found)

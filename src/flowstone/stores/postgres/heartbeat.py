@@ -1,0 +1,159 @@
+"""The lease of this process, renewed from a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.queue import Lease
+from flowstone.stores.postgres.sql import load_sql
+
+log = logging.getLogger(__name__)
+
+_SCRIPT = Path(__file__).with_name("heartbeat_process.py")
+
+
+class Heartbeat:
+    """Registers a lease and keeps it alive until `stop`.
+
+    The beats come from a child process, which code that holds the interpreter lock here cannot starve. When
+    the lease was taken away all the same (this process was stopped for too long), a new one is registered
+    under a new id; what was claimed under the old id can no longer commit.
+
+    Args:
+        database: where leases are.
+        kind: `node` for a worker, `inline` for a process that drives its own runs.
+        name: name of this process for people, in place of the host's.
+        queues: queue name to limit, for people.
+        beat_seconds: how often the lease is renewed.
+        lease_seconds: after how long without renewal others may take over.
+        on_lost: told (from a thread) when the lease was taken away, after the new one is in place.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        kind: str,
+        name: str | None = None,
+        queues: Mapping[str, int] | None = None,
+        beat_seconds: float = 5.0,
+        lease_seconds: float = 30.0,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._kind = kind
+        self._name = name or socket.gethostname()
+        self._queues = dict(queues or {})
+        self._beat_seconds = beat_seconds
+        self._lease_seconds = lease_seconds
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lease: Lease | None = None
+        self._stopped = False
+
+    @property
+    def worker_id(self) -> str:
+        """The lease's id, registered on first use (and again in a forked copy of the process)."""
+        lease, process = self._lease, self._process
+        if lease is not None and process is not None:
+            return lease.id
+        with self._lock:
+            if self._lease is None:
+                self._start()
+            assert self._lease is not None
+            return self._lease.id
+
+    def stop(self) -> None:
+        """Give the lease up and end the child; stopping twice is fine."""
+        with self._lock:
+            self._stopped = True
+            process, lease, self._process, self._lease = self._process, self._lease, None, None
+        if process is not None:
+            _end(process)
+        if lease is not None:
+            # the database may be gone; the lease then runs out by itself
+            with suppress(Exception):
+                lease.remove()
+
+    def _start(self) -> None:
+        worker_id = f"{self._name}:{os.getpid()}:{secrets.token_hex(4)}"
+        lease = Lease(self._database, worker_id)
+        lease.register(
+            kind=self._kind,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues,
+            lease_seconds=self._lease_seconds,
+        )
+        self._process = self._spawn(worker_id)
+        self._lease = lease
+        self._stopped = False
+        threading.Thread(
+            target=self._watch, args=(self._process, worker_id), name="flowstone-lease", daemon=True
+        ).start()
+
+    def _spawn(self, worker_id: str) -> subprocess.Popen[bytes]:
+        orders = {
+            "connect": self._database.connect_parameters,
+            "sql": load_sql("workers/beat"),
+            "worker_id": worker_id,
+            "beat_seconds": self._beat_seconds,
+        }
+        # -I keeps the user's PYTHON* settings and directory out; the orders hold the password, so they
+        # travel through the pipe and not through the arguments, which every user of the machine can read
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter on our own file
+            [sys.executable, "-I", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
+        """Wait until the child says that the lease is lost, or ends."""
+        assert process.stdout is not None
+        with suppress(ValueError, OSError):
+            told = process.stdout.readline()
+        with self._lock:
+            if self._stopped or self._process is not process:
+                return
+            if told:
+                log.warning("The lease %s was taken away: this process did not answer for too long.", worker_id)
+            else:
+                log.warning("The process that renews the lease %s ended; starting another one.", worker_id)
+            _end(process)
+            self._process, self._lease = None, None
+            try:
+                self._start()
+            except Exception:
+                log.exception("No new lease could be registered; the next claim tries again.")
+        if self._on_lost is not None:
+            self._on_lost(worker_id)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+    try:
+        process.wait(timeout=2.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

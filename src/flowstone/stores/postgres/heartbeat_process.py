@@ -1,0 +1,64 @@
+"""The process that renews a lease: started by `heartbeat`, run as a file, so that it loads nothing of FlowStone.
+
+It lives apart from the process that it speaks for, because user code can hold that one's interpreter lock for
+minutes. It falls silent when the other is stopped (SIGSTOP), and ends when the other ends: its standard input
+is a pipe that nobody else holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped by a signal or a debugger; False where that cannot be known."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in ("T", "t")
+
+
+def beat(connection: Any, orders: dict[str, Any]) -> Any:
+    """Renew the lease once and return the connection for the next time, or None when it is broken."""
+    import psycopg
+
+    try:
+        if connection is None or connection.closed:
+            connection = psycopg.connect(**orders["connect"], autocommit=True)
+        if connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone() is None:
+            print("lost", flush=True)  # noqa: T201 - the parent reads this
+    except psycopg.Error:
+        if connection is not None:
+            connection.close()
+        return None
+    return connection
+
+
+def main() -> None:
+    """Read orders from the first line of standard input, then beat until it closes."""
+    # a Ctrl-C or a stop is meant for the worker, which needs its lease until it is done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    orders = json.loads(sys.stdin.buffer.readline())
+    connection: Any = None
+    parent = os.getppid()
+    due = time.monotonic()
+    while True:
+        readable, _, _ = select.select([sys.stdin.buffer], [], [], max(0.0, due - time.monotonic()))
+        if readable or os.getppid() != parent:
+            return
+        due = time.monotonic() + orders["beat_seconds"]
+        if not is_stopped(parent):
+            connection = beat(connection, orders)
+
+
+if __name__ == "__main__":
+    main()

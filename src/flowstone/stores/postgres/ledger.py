@@ -1,0 +1,184 @@
+"""The writing side of the PostgreSQL store: each method is one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flowstone.core.outcome import Failed
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep
+from flowstone.core.text import clean_text
+from flowstone.errors import DatabaseError, RunNotFoundError
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.following import Follow, follow_up
+from flowstone.stores.postgres.placing import Placing, PlanOutdatedError
+from flowstone.stores.postgres.rows import EndedRows, claim_from
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+log = logging.getLogger(__name__)
+
+_TRIES = 8
+
+
+class PostgresLedger:
+    """Implements `flowstone.protocols.Ledger` on PostgreSQL.
+
+    Args:
+        database: where.
+        worker_id: returns the lease under which this process claims steps and drives runs itself.
+    """
+
+    def __init__(self, database: Database, worker_id: Callable[[], str]) -> None:
+        self._database = database
+        self._worker_id = worker_id
+
+    def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """See `flowstone.protocols.Ledger`."""
+        driver = None if run.durable else self._worker_id()
+
+        def place(connection: Connection[TupleRow]) -> list[PlacedStep]:
+            return Placing(connection, run, steps, driver).place()
+
+        return self._transaction(place)
+
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+        """See `flowstone.protocols.Ledger`; the clock is the database's, `now` is not used."""
+        parameters = {"ids": list(step_ids), "worker": self._worker_id()}
+
+        def claim(connection: Connection[TupleRow]) -> list[Claim]:
+            return [claim_from(row) for row in connection.execute(load_sql("ledger/claim"), parameters)]
+
+        return self._transaction(claim)
+
+    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+        """See `flowstone.protocols.Ledger`.
+
+        A group that the database refuses is halved until the row that it refuses is alone; that one is
+        committed as a failure, so that it can never hold up the others.
+        """
+        if not completions:
+            return []
+        try:
+            return self._transaction(lambda connection: self._commit(connection, completions))
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            if len(completions) > 1:
+                half = len(completions) // 2
+                return self.commit(completions[:half]) + self.commit(completions[half:])
+            return [self._commit_refusal(completions[0], error)]
+
+    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+        """See `flowstone.protocols.Ledger`."""
+        parameters = {
+            "ids": [claim.step_id for claim in claims],
+            "tokens": [claim.token for claim in claims],
+            "delay_seconds": delay_seconds,
+            "reason": clean_text(reason, limit=1000),
+        }
+
+        def give_back(connection: Connection[TupleRow]) -> list[int]:
+            rows = connection.execute(load_sql("ledger/give_back"), parameters).fetchall()
+            self._after(connection, rows, dict.fromkeys((row[0] for row in rows), delay_seconds or None))
+            return [row[0] for row in rows]
+
+        return self._transaction(give_back)
+
+    def request_cancel(self, step_id: int) -> State:
+        """See `flowstone.protocols.Ledger`."""
+
+        def cancel(connection: Connection[TupleRow]) -> State:
+            self._cancel(connection, [step_id])
+            row = connection.execute(load_sql("catalog/step"), {"step_id": step_id}).fetchone()
+            if row is None:
+                raise RunNotFoundError("step", str(step_id))
+            return State(row[4])
+
+        return self._transaction(cancel)
+
+    def cancel_run(self, run_id: str) -> list[int]:
+        """See `flowstone.protocols.Ledger`."""
+
+        def cancel(connection: Connection[TupleRow]) -> list[int]:
+            rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()
+            if connection.execute(load_sql("ledger/mark_cancelled"), {"run_id": run_id}).fetchone() is None:
+                raise RunNotFoundError("run", run_id)
+            return self._cancel(connection, [row[0] for row in rows])
+
+        return self._transaction(cancel)
+
+    def _cancel(self, connection: Connection[TupleRow], steps: list[int]) -> list[int]:
+        """Cancel steps; return those that are running."""
+        # workers lock the job before the step; taking both in that order cannot deadlock with them
+        if self._database.durable:
+            connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
+        rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": steps}).fetchall()
+        over = [row for row in rows if row[2] == State.CANCELLED]
+        self._after(connection, over, {})
+        return [row[0] for row in rows if row[2] == State.CANCELLING]
+
+    def _commit(self, connection: Connection[TupleRow], completions: Sequence[Completion]) -> list[Committed]:
+        ended = EndedRows.of(completions)
+        rows = connection.execute(load_sql("ledger/finish"), ended.parameters()).fetchall()
+        moved = [(row[0], row[1], row[4], row[5]) for row in rows]
+        released = self._after(connection, moved, ended.delays)
+        states = {row[0]: State(row[4]) for row in rows}
+        # which of them was the last input of a released step is not asked for: the caller takes all
+        first = next(iter(states), None)
+        return [
+            Committed(
+                completion.claim.step_id,
+                states.get(completion.claim.step_id, State.NOT_FOUND),
+                accepted=completion.claim.step_id in states,
+                released=tuple(released) if completion.claim.step_id == first else (),
+            )
+            for completion in completions
+        ]
+
+    def _after(
+        self,
+        connection: Connection[TupleRow],
+        moved: Sequence[Sequence[object]],
+        delays: Mapping[int, object],
+    ) -> list[int]:
+        """Do what follows from steps that moved: (id, run, state, job id)."""
+        steps = [Follow(int(str(row[0])), str(row[1]), State(str(row[2])), row[3]) for row in moved]  # type: ignore[arg-type]
+        return follow_up(connection, steps, delays, durable=self._database.durable)
+
+    def _commit_refusal(self, completion: Completion, error: Exception) -> Committed:
+        log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)
+        text = clean_text(f"The database refused to record this result: {error}")
+        refused = Failed(text, f"{type(error).__module__}.{type(error).__qualname__}", retryable=False)
+        failed = replace(completion, outcome=refused, retry_in_seconds=None)
+        return self._transaction(lambda connection: self._commit(connection, [failed]))[0]
+
+    def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:
+        """Run one transaction, again when the database asks for that (deadlock) or the plan went stale."""
+        from psycopg import errors
+
+        again = (errors.DeadlockDetected, errors.SerializationFailure, PlanOutdatedError)
+        for _ in range(_TRIES - 1):
+            try:
+                with self._database.transaction() as connection:
+                    return work(connection)
+            except again as error:
+                log.debug("Transaction is repeated: %s", error)
+        try:
+            with self._database.transaction() as connection:
+                return work(connection)
+        except again as error:
+            raise DatabaseError(f"A transaction was refused {_TRIES} times: {error}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    from psycopg import errors
+
+    return isinstance(error, errors.DataError | errors.IntegrityError | errors.ProgramLimitExceeded | ValueError)

@@ -1,0 +1,198 @@
+"""Opening a run: its steps, what they wait for, and the first jobs, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flowstone.core.state import State
+from flowstone.core.step import NewRun, NewStep, PlacedStep
+from flowstone.stores.postgres import transport
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+
+class PlanOutdatedError(Exception):
+    """A step that was to be joined ended while the run was being placed; placing again will see that."""
+
+
+@dataclass(slots=True)
+class Placing:
+    """One attempt to place a run.
+
+    Args:
+        connection: with a transaction open.
+        run: the run.
+        steps: its steps, inputs before the steps that read them.
+    """
+
+    connection: Connection[TupleRow]
+    run: NewRun
+    steps: Sequence[NewStep]
+    driver: str | None
+    placed: list[PlacedStep | None] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+    def place(self) -> list[PlacedStep]:
+        """Insert everything.
+
+        Raises:
+            PlanOutdatedError: see there; the transaction must be rolled back.
+        """
+        is_new, durable, limit = self._open()
+        self.placed = [None] * len(self.steps)
+        if not is_new:
+            self._find_own()
+        self.ids = self._reserve_ids()
+        enqueued = self._insert(durable, limit)
+        joined = self._join()
+        self._connect(joined)
+        opened = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
+        waiting = self._await_joined(joined)
+        self.connection.execute(
+            load_sql("ledger/count_opened"),
+            {
+                "run_id": self.run.id,
+                "opened": opened + waiting,
+                "active": len(enqueued) if limit is not None else 0,
+            },
+        )
+        transport.announce(self.connection, transport.enqueue(self.connection, enqueued))
+        return [one for one in self.placed if one is not None]
+
+    def _open(self) -> tuple[bool, bool, int | None]:
+        run = self.run
+        row = self.connection.execute(
+            load_sql("ledger/open_run"),
+            {
+                "id": run.id,
+                "kind": run.kind,
+                "selection": run.selection,
+                "executor": run.executor,
+                "durable": run.durable,
+                "driver": self.driver,
+                "priority": run.priority,
+                "max_concurrency": run.max_concurrency,
+                "watched": run.watched,
+                "deps_timeout_seconds": run.deps_timeout_seconds,
+            },
+        ).fetchone()
+        assert row is not None
+        return bool(row[3]), bool(row[1]), row[2]
+
+    def _find_own(self) -> None:
+        parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
+        for position, step_id, state in self.connection.execute(load_sql("ledger/own_steps"), parameters):
+            self.placed[position - 1] = PlacedStep(step_id, self.run.id, State(state), deduplicated=True)
+
+    def _reserve_ids(self) -> list[int]:
+        rows = self.connection.execute(load_sql("ledger/step_ids"), {"number": len(self.steps)})
+        return [row[0] for row in rows]
+
+    def _insert(self, durable: bool, limit: int | None) -> list[int]:
+        """Insert what is new; return the steps that got a job."""
+        rows: list[dict[str, object]] = []
+        room = limit if limit is not None else len(self.steps)
+        enqueue: list[int] = []
+        states: list[State] = []
+        for position, new in enumerate(self.steps):
+            waiting_on = sum(self.steps[read].reuse is None for read in new.inputs)
+            state = self._state(new, waiting_on)
+            states.append(state)
+            if self.placed[position] is not None:
+                continue
+            with_job = durable and room > 0 and state in (State.PENDING, State.SCHEDULED)
+            if with_job:
+                room -= 1
+                enqueue.append(self.ids[position])
+            rows.append(_new_row(self.ids[position], new, state, waiting_on, enqueue=with_job))
+        inserted: set[int] = set()
+        if rows:
+            parameters = {"run_id": self.run.id, "steps": to_json(rows)}
+            inserted = {row[0] for row in self.connection.execute(load_sql("ledger/insert_steps"), parameters)}
+        for position, step_id in enumerate(self.ids):
+            if step_id in inserted:
+                self.placed[position] = PlacedStep(step_id, self.run.id, states[position])
+        return [step_id for step_id in enqueue if step_id in inserted]
+
+    def _state(self, new: NewStep, waiting_on: int) -> State:
+        if new.reuse is not None:
+            return State.REUSED
+        if waiting_on:
+            return State.WAITING
+        later = new.scheduled_at is not None and new.scheduled_at > self.run.created_at
+        return State.SCHEDULED if later else State.PENDING
+
+    def _join(self) -> list[int]:
+        """Lock and join what was active already; return the positions."""
+        positions = [position for position, one in enumerate(self.placed) if one is None]
+        if not positions:
+            return []
+        parameters = self._targets(positions) | {"priorities": [self.steps[p].priority for p in positions]}
+        overtaking = []
+        for index, step_id, run_id, state, job_id, priority in self.connection.execute(
+            load_sql("ledger/join_active"), parameters
+        ):
+            position = positions[index - 1]
+            self.placed[position] = PlacedStep(step_id, run_id, State(state), deduplicated=True)
+            if job_id is not None:
+                overtaking.append((job_id, priority))
+        if any(self.placed[position] is None for position in positions):
+            raise PlanOutdatedError
+        transport.raise_priority(self.connection, overtaking)
+        return positions
+
+    def _connect(self, joined: Sequence[int]) -> None:
+        """Record which steps wait for which; only new steps wait."""
+        parents: list[int] = []
+        children: list[int] = []
+        for position, new in enumerate(self.steps):
+            child = self.placed[position]
+            assert child is not None
+            if child.deduplicated:
+                continue
+            for read in new.inputs:
+                parent = self.placed[read]
+                assert parent is not None
+                if self.steps[read].reuse is None:
+                    parents.append(parent.id)
+                    children.append(child.id)
+        if parents:
+            self.connection.execute(load_sql("ledger/insert_edges"), {"parents": parents, "children": children})
+
+    def _await_joined(self, joined: Sequence[int]) -> int:
+        """Let the run wait for the steps it joined; return how many it now waits for."""
+        steps = [one.id for position in joined if (one := self.placed[position]) and one.run_id != self.run.id]
+        if not steps:
+            return 0
+        rows = self.connection.execute(load_sql("ledger/insert_joins"), {"run_id": self.run.id, "steps": steps})
+        return len(rows.fetchall())
+
+    def _targets(self, positions: Sequence[int]) -> dict[str, object]:
+        return {
+            "assets": [self.steps[position].asset for position in positions],
+            "partitions": [self.steps[position].partition for position in positions],
+        }
+
+
+def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enqueue: bool) -> dict[str, object]:
+    return {
+        "id": step_id,
+        "asset": new.asset,
+        "partition": new.partition,
+        "state": state,
+        "waiting_on": waiting_on,
+        "priority": new.priority,
+        "queue": new.queue,
+        "max_attempts": new.max_attempts,
+        "forced": new.forced,
+        "enqueue": enqueue,
+        "reuse": new.reuse,
+        "code_version": new.code_version,
+        "scheduled_at": new.scheduled_at,
+    }

@@ -1,0 +1,154 @@
+"""Between Python values and rows of the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Completion, RunRecord, StepRecord
+
+WAITS_FOR_INPUTS = "waits for "
+_INLINE = "inline:"
+
+JOB_STATES = {
+    State.COMPLETED: "completed",
+    State.REUSED: "completed",
+    State.SKIPPED: "completed",
+    State.FAILED: "discarded",
+    State.UPSTREAM_FAILED: "discarded",
+    State.CANCELLED: "cancelled",
+    State.RETRYING: "retryable",
+    State.SCHEDULED: "scheduled",
+    State.WAITING: "scheduled",
+    State.PENDING: "available",
+}
+"""Which state of Oban's row follows from the state of its step."""
+
+
+def to_json(value: object) -> str:
+    """Return compact JSON for a jsonb parameter."""
+    return json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+@dataclass(slots=True)
+class EndedRows:
+    """A group of completions as parameters of `ledger/finish`."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    payload_steps: list[int] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, completions: Sequence[Completion]) -> EndedRows:
+        """Turn completions into rows."""
+        ended = cls()
+        for completion in completions:
+            ended.rows.append(_ended(completion))
+            outcome = completion.outcome
+            if isinstance(outcome, Succeeded) and outcome.stored.payload is not None:
+                ended.payload_steps.append(completion.claim.step_id)
+                ended.versions.append(outcome.stored.location.removeprefix(_INLINE))
+                ended.payloads.append(outcome.stored.payload)
+        return ended
+
+    def parameters(self) -> dict[str, object]:
+        """Return the parameters of the statement."""
+        return {
+            "rows": to_json(self.rows),
+            "payload_steps": self.payload_steps,
+            "versions": self.versions,
+            "payloads": self.payloads,
+        }
+
+    @property
+    def delays(self) -> dict[int, object]:
+        """Delay of each step that goes on later, in seconds."""
+        return {int(str(row["id"])): row["delay_seconds"] for row in self.rows}
+
+
+def _ended(completion: Completion) -> dict[str, object]:
+    row: dict[str, object] = {
+        "id": completion.claim.step_id,
+        "token": completion.claim.token,
+        "gives_back": False,
+        "delay_seconds": None,
+    }
+    match completion.outcome:
+        case Succeeded(stored=stored):
+            inputs = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
+            row |= {"state": State.COMPLETED, "output": stored.to_json(), "inputs": inputs}
+        case Failed(error=error, error_type=error_type):
+            delay = completion.retry_in_seconds
+            state = State.FAILED if delay is None else State.RETRYING
+            row |= {"state": state, "error": error, "error_type": error_type, "delay_seconds": delay}
+        case Snoozed(after_seconds=seconds, reason=reason):
+            waits = reason.startswith(WAITS_FOR_INPUTS)
+            state = State.WAITING if waits else State.SCHEDULED
+            row |= {"state": state, "reason": reason, "delay_seconds": seconds, "gives_back": True}
+        case Skipped(reason=reason):
+            row |= {"state": State.SKIPPED, "reason": reason}
+        case Stopped(reason=reason):
+            row |= {"state": State.CANCELLED, "reason": reason}
+    return row
+
+
+def claim_from(row: Sequence[Any]) -> Claim:
+    """Return the claim in (id, run, asset, partition, attempt, max_attempts, token, started_at, forced)."""
+    return Claim(*row[:9])
+
+
+def step_from(row: Sequence[Any]) -> StepRecord:
+    """Return the step in a row of the catalog's step columns."""
+    return StepRecord(
+        id=row[0],
+        run_id=row[1],
+        asset=row[2],
+        partition=row[3],
+        state=State(row[4]),
+        attempt=row[5],
+        max_attempts=row[6],
+        priority=row[7],
+        queue=row[8],
+        executor=row[9],
+        created_at=row[10],
+        scheduled_at=row[11],
+        started_at=row[12],
+        finished_at=row[13],
+        worker=row[14],
+        error=row[15],
+        error_type=row[16],
+        reason=row[17],
+        output_step=row[18],
+        stored=StoredOutput.from_json(row[19]) if row[19] else None,
+        code_version=row[20],
+        waiting_on=row[21],
+    )
+
+
+def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
+    """Return the run in a row of `catalog/runs`."""
+    return RunRecord(
+        id=row[0],
+        kind=row[1],
+        selection=row[2],
+        executor=row[3],
+        state=State(row[4]),
+        priority=row[5],
+        max_concurrency=row[6],
+        created_at=row[7],
+        finished_at=row[8],
+        counts=counts,
+    )

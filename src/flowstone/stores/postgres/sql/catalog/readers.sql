@@ -1,0 +1,5 @@
+-- Which steps read some steps. Uses lineage_readers.
+SELECT upstream_step_id, step_id
+FROM flowstone.lineage
+WHERE upstream_step_id = ANY(%(steps)s::bigint[])
+ORDER BY upstream_step_id, step_id;

@@ -1,0 +1,63 @@
+-- End attempts that are still the newest of their steps (the fencing token decides) and publish what succeeded:
+-- state, attempt row, pointer, lineage, small values. One statement; uses steps_pkey.
+WITH ended AS (
+    SELECT *
+    FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
+        id bigint, token bigint, state text, output jsonb, error text, error_type text, reason text,
+        delay_seconds double precision, gives_back boolean, inputs jsonb
+    )
+), moved AS (
+    UPDATE flowstone.steps AS s
+    SET state = CASE
+            WHEN s.state = 'cancelling' AND e.state IN ('retrying', 'scheduled', 'waiting', 'failed', 'pending')
+            THEN 'cancelled' ELSE e.state END,
+        attempt = s.attempt - e.gives_back::integer,
+        snoozes = s.snoozes + e.gives_back::integer,
+        token = CASE WHEN e.gives_back THEN 0 ELSE s.token END,
+        output = coalesce(e.output, s.output),
+        output_step = CASE WHEN e.state = 'completed' THEN s.id ELSE s.output_step END,
+        error = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error, s.error) END,
+        error_type = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error_type, s.error_type) END,
+        reason = e.reason,
+        scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN s.scheduled_at
+            ELSE pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => e.delay_seconds) END,
+        finished_at = CASE
+            WHEN s.state = 'cancelling' OR e.state IN ('completed', 'failed', 'skipped', 'cancelled')
+            THEN pg_catalog.clock_timestamp() END
+    FROM ended AS e
+    WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
+    RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
+        s.started_at, s.scheduled_at, s.error, s.error_type, e.gives_back, e.inputs, e.state AS wanted
+), tried AS (
+    INSERT INTO flowstone.attempts (
+        step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at
+    )
+    SELECT m.id, m.attempt, m.token, CASE WHEN m.state = 'retrying' THEN 'failed' ELSE m.state END, m.worker,
+        m.started_at, pg_catalog.clock_timestamp(),
+        CASE WHEN m.state <> 'completed' THEN m.error END,
+        CASE WHEN m.state <> 'completed' THEN m.error_type END,
+        CASE WHEN m.state = 'retrying' THEN m.scheduled_at END
+    FROM moved AS m
+    WHERE NOT m.gives_back
+), pointed AS (
+    INSERT INTO flowstone.current_outputs (asset, partition, step_id)
+    SELECT m.asset, m.partition, m.id FROM moved AS m WHERE m.state = 'completed'
+    ORDER BY m.asset, m.partition
+    ON CONFLICT (asset, partition) DO UPDATE
+    SET step_id = excluded.step_id, committed_at = excluded.committed_at
+), read AS (
+    INSERT INTO flowstone.lineage (step_id, parameter, upstream_step_id)
+    SELECT m.id, i.parameter, i.step_id
+    FROM moved AS m
+    CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(m.inputs) AS i (parameter text, step_id bigint)
+    WHERE m.state = 'completed'
+    ON CONFLICT DO NOTHING
+), valued AS (
+    INSERT INTO flowstone.output_payloads (version, payload)
+    SELECT p.version, p.payload
+    FROM unnest(%(payload_steps)s::bigint[], %(versions)s::text[], %(payloads)s::bytea[])
+        AS p (step_id, version, payload)
+    JOIN moved AS m ON m.id = p.step_id AND m.state = 'completed'
+    ON CONFLICT DO NOTHING
+)
+SELECT id, run_id, asset, partition, state, job_id, attempt, scheduled_at FROM moved;

@@ -1,0 +1,27 @@
+-- Count finished inputs down and make ready whatever has none left. Children are locked in the order of their ids,
+-- so that two commits that share children cannot deadlock. Uses step_edges_pkey and steps_pkey.
+WITH finished AS (
+    SELECT child_id, pg_catalog.count(*)::integer AS inputs
+    FROM flowstone.step_edges
+    WHERE parent_id = ANY(%(parents)s::bigint[])
+    GROUP BY child_id
+), locked AS (
+    SELECT s.id, f.inputs, r.durable, r.max_concurrency
+    FROM finished AS f
+    JOIN flowstone.steps AS s ON s.id = f.child_id
+    JOIN flowstone.runs AS r ON r.id = s.run_id
+    WHERE s.state = 'waiting'
+    ORDER BY s.id
+    FOR NO KEY UPDATE OF s
+)
+UPDATE flowstone.steps AS s
+SET waiting_on = s.waiting_on - l.inputs,
+    state = CASE
+        WHEN s.waiting_on > l.inputs THEN 'waiting'
+        WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled'
+        ELSE 'pending' END,
+    job_id = CASE WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL
+        THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END
+FROM locked AS l
+WHERE s.id = l.id
+RETURNING s.id, s.run_id, s.state, s.job_id, l.durable;

@@ -1,0 +1,17 @@
+-- Put a job on Oban's queue for each of these steps; returns the queues that have something to do now.
+-- max_attempts is out of reach because attempts are counted by the step. Uses steps_pkey.
+WITH placed AS (
+    INSERT INTO public.oban_jobs (id, state, queue, worker, priority, max_attempts, args, scheduled_at)
+    OVERRIDING SYSTEM VALUE
+    SELECT
+        s.job_id,
+        (CASE WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled' ELSE 'available' END)::public.oban_job_state,
+        s.queue, %(worker)s, s.priority, 32767,
+        pg_catalog.jsonb_build_object('step', s.id, 'asset', s.asset, 'partition', s.partition, 'run', s.run_id),
+        pg_catalog.timezone('UTC', coalesce(s.scheduled_at, pg_catalog.clock_timestamp()))
+    FROM flowstone.steps AS s
+    WHERE s.id = ANY(%(steps)s::bigint[]) AND s.job_id IS NOT NULL
+    ORDER BY s.id
+    RETURNING queue, state
+)
+SELECT DISTINCT queue FROM placed WHERE state = 'available';

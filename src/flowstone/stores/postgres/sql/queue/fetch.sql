@@ -1,0 +1,40 @@
+-- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
+-- no moment at which a job is taken and its step does not know. A job whose step moved on comes back without a step.
+-- Uses oban_jobs_state_queue_priority_scheduled_at_id_index and steps_pkey.
+WITH chosen AS (
+    SELECT id
+    FROM public.oban_jobs
+    WHERE state = 'available' AND queue = %(queue)s
+    ORDER BY priority, scheduled_at, id
+    LIMIT %(demand)s
+    FOR UPDATE SKIP LOCKED
+), fetched AS (
+    UPDATE public.oban_jobs AS j
+    SET state = 'executing',
+        attempt = least(j.attempt + 1, j.max_attempts),
+        attempted_at = pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()),
+        attempted_by = %(attempted_by)s::text[]
+    FROM chosen AS c
+    WHERE j.id = c.id
+    RETURNING j.id, j.worker, j.priority, j.scheduled_at, (j.args ->> 'step')::bigint AS step_id
+), started AS (
+    UPDATE flowstone.steps AS s
+    SET state = 'running',
+        attempt = s.attempt + 1,
+        token = pg_catalog.nextval('flowstone.tokens'),
+        worker = %(worker_id)s,
+        reason = NULL,
+        started_at = pg_catalog.clock_timestamp()
+    FROM fetched AS f
+    WHERE s.id = f.step_id AND s.job_id = f.id AND f.worker = %(worker)s
+        AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
+    RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
+        s.job_id, s.snoozes, s.created_at
+)
+SELECT f.id AS job, f.worker = %(worker)s AS ours, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
+    s.token, s.started_at, s.forced, s.snoozes,
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.created_at) AS age_seconds, r.deps_timeout_seconds
+FROM fetched AS f
+LEFT JOIN started AS s ON s.job_id = f.id
+LEFT JOIN flowstone.runs AS r ON r.id = s.run_id
+ORDER BY f.priority, f.scheduled_at, f.id;

@@ -1,0 +1,156 @@
+"""The PostgreSQL store as a whole."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from flowstone.stores.postgres import migrations, oban_tables
+from flowstone.stores.postgres.catalog import PostgresCatalog
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.done_signals import DoneSignals
+from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.heartbeat import Heartbeat
+from flowstone.stores.postgres.ledger import PostgresLedger
+from flowstone.stores.postgres.queue import PostgresQueue
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+EMBEDDED = "embedded"
+
+
+class CheckedDatabase(Database):
+    """A database that is used only once its tables are known to fit this version."""
+
+    def __init__(self, dsn: str, *, max_size: int = 20) -> None:
+        super().__init__(dsn, max_size=max_size)
+        self._checking = threading.Lock()
+        self._durable: bool | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether Oban's tables are there, so that transactions can place work on its queue."""
+        self._check()
+        return bool(self._durable)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[TupleRow]]:
+        """See `Database.connection`.
+
+        Raises:
+            SchemaVersionError: the tables are missing, older or newer; names the command that helps.
+        """
+        self._check()
+        with super().connection() as connection:
+            yield connection
+
+    def _check(self) -> None:
+        if self._durable is not None:
+            return
+        with self._checking:
+            if self._durable is None:
+                plain = Database(self.dsn, max_size=1)
+                try:
+                    migrations.require_current(plain)
+                    self._durable = oban_tables.installed(plain)
+                finally:
+                    plain.close()
+
+
+class PostgresStore:
+    """Records in PostgreSQL; shared by every process that reaches it.
+
+    Args:
+        database: where.
+        server: embedded server to leave on close, when this store joined one.
+        beat_seconds: how often the lease of this process is renewed.
+        lease_seconds: after how long without renewal others may take over.
+    """
+
+    name = "postgres"
+    shared = True
+
+    def __init__(
+        self,
+        database: CheckedDatabase,
+        *,
+        server: EmbeddedPostgres | None = None,
+        beat_seconds: float = 5.0,
+        lease_seconds: float = 30.0,
+    ) -> None:
+        self.database = database
+        self._server = server
+        self._signals = DoneSignals(database)
+        self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
+        self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
+        self.catalog = PostgresCatalog(database, self._signals)
+        self.queue = PostgresQueue(database)
+
+    @classmethod
+    def connect(cls, url: str, *, directory: Path, beat_seconds: float = 5.0, lease_seconds: float = 30.0) -> Self:
+        """Make a store for a URL.
+
+        Args:
+            url: `postgresql://...`, a libpq string, or `embedded` (`embedded:DIRECTORY`) for a server of our
+                own, which is started, or joined, and brought up to date.
+            directory: where the embedded server lies when the URL does not say.
+            beat_seconds: see the class.
+            lease_seconds: see the class.
+
+        Raises:
+            ConfigurationError: the URL cannot be understood.
+            EmbeddedDatabaseError: the embedded server cannot be started.
+        """
+        server = embedded_server(url, directory)
+        try:
+            database = CheckedDatabase(server.start() if server else url)
+            if server is not None:
+                upgrade(Database(database.dsn))
+        except BaseException:
+            if server is not None:
+                server.stop()
+            raise
+        return cls(database, server=server, beat_seconds=beat_seconds, lease_seconds=lease_seconds)
+
+    @property
+    def durable(self) -> bool:
+        """Whether work can be placed on Oban's queue here."""
+        return self.database.durable
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[TupleRow]]:
+        """Borrow an autocommit connection."""
+        with self.database.connection() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the lease up, close the connections, leave the embedded server."""
+        self.heartbeat.stop()
+        self._signals.close()
+        self.database.close()
+        if self._server is not None:
+            self._server.stop()
+
+
+def embedded_server(url: str, directory: Path) -> EmbeddedPostgres | None:
+    """Return the embedded server that a URL means, or None for a server of the user's own.
+
+    Example:
+        >>> embedded_server("postgresql://db.example/data", Path("unused")) is None
+        True
+    """
+    kind, _, place = url.partition(":")
+    if kind != EMBEDDED:
+        return None
+    return EmbeddedPostgres(Path(place) if place else directory / "postgres")
+
+
+def upgrade(database: Database) -> list[str]:
+    """Bring our tables, and Oban's when that package is installed, up to date; return what was applied."""
+    with database:
+        return migrations.upgrade(database, also=oban_tables.install)

@@ -1,0 +1,60 @@
+"""Oban's table as this store uses it: the one place that knows the contract of `oban_jobs`.
+
+A job is inserted, moved and closed by the transaction that does the same to its step; Oban itself is only
+told through its own notification channel. Ids are drawn from Oban's sequence beforehand, so that step and
+job know each other without a second write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from flowstone.core.state import State
+from flowstone.stores.postgres.rows import JOB_STATES, to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+WORKER = "flowstone.executors.oban.job.StepWorker"
+"""Name of the Oban worker class in every job of ours."""
+
+INSERT_CHANNEL = "public.oban_insert"
+SIGNAL_CHANNEL = "public.oban_signal"
+
+
+def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
+    """Insert the jobs of steps that have a job id; return the queues with something to do now."""
+    if not steps:
+        return set()
+    rows = connection.execute(load_sql("queue/enqueue"), {"steps": list(steps), "worker": WORKER})
+    return {row[0] for row in rows}
+
+
+def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, State, object]]) -> None:
+    """Move jobs along with their steps: (job id, state of the step, delay in seconds)."""
+    jobs = [
+        # a retry that is due now does not wait for Oban's stager, which looks once a second
+        {"id": job_id, "state": "available" if delay == 0 else JOB_STATES[state], "delay_seconds": delay}
+        for job_id, state, delay in moved
+        if job_id is not None and state in JOB_STATES
+    ]
+    if jobs:
+        connection.execute(load_sql("queue/settle"), {"jobs": to_json(jobs)})
+
+
+def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int]]) -> None:
+    """Let queued jobs overtake: (job id, new priority)."""
+    if jobs:
+        ids, priorities = [job for job, _ in jobs], [priority for _, priority in jobs]
+        connection.execute(load_sql("queue/raise_priority"), {"ids": ids, "priorities": priorities})
+
+
+def announce(connection: Connection[TupleRow], queues: Iterable[str]) -> None:
+    """Tell Oban's nodes which queues have new jobs, in one statement."""
+    payloads = [json.dumps({"queue": queue}) for queue in sorted(queues)]
+    if payloads:
+        connection.execute(load_sql("ledger/notify"), {"channel": INSERT_CHANNEL, "payloads": payloads})
