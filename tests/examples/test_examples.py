@@ -1,0 +1,59 @@
+"""The single-file examples run as a stranger would run them, and print what the documentation says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+EXPECTED = {
+    "quickstart.py": r"\[2, 4, 6\]\nnumbers: completed\ndoubled: completed\nagain: reused\n",
+    "custom_executor.py": r"5 of 5 days\nnot faster than the limit: True\n1\.08\n",
+    "serial_debugging.py": (
+        r"1\. readings \.\.\.\n   completed: \[20\.5, 21\.0, -273\.9, 20\.8\]\n"
+        r"2\. valid \.\.\.\n   completed: \[20\.5, 21\.0, 20\.8\]\n"
+        r"3\. mean \.\.\.\n   completed: 20\.76\d+\n3 steps, mean 20\.77\n"
+    ),
+    "retries.py": (
+        r"attempt 1: failed \(builtins\.ConnectionError\), next one after 0\.02 s\n"
+        r"attempt 2: failed \(builtins\.ConnectionError\), next one after 0\.06 s\n"
+        r"attempt 3: completed\nvalue: 1\.08\n"
+    ),
+}
+
+
+def run_example(name: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FLOWSTONE_")}
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_runs_alone_and_prints_what_it_should(name: str, tmp_path: Path) -> None:
+    done = run_example(name, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(EXPECTED[name], done.stdout), done.stdout
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_single_file_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_is_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 60
