@@ -168,6 +168,18 @@ class Executor(Protocol):
         """Place a job and return at once, without waiting for it to run (see each executor)."""
 
 
+@runtime_checkable
+class ChecksOptions(Protocol):
+    """An executor that can look at per-call options before anything is placed."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse options with which `execute` or `schedule` could not work.
+
+        Raises:
+            OptionsError: naming the option.
+        """
+
+
 # --- stores -------------------------------------------------------------------------------------------------
 
 

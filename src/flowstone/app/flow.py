@@ -141,7 +141,7 @@ class FlowStone(CommittedValues):
         step, job = placed.steps[0], placed.job(0)
         if step.state.is_terminal or step.deduplicated:
             return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
-        return placed.executor.execute(job, **placed.options)
+        return self._placement.execute(placed, job)
 
     def schedule(
         self,

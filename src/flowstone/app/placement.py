@@ -17,6 +17,7 @@ from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.state import State
@@ -24,9 +25,9 @@ from flowstone.core.step import NewRun, NewStep, PlacedStep
 from flowstone.engine.driver import Drive
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
-from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError
+from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
 from flowstone.executors.options import check_portable
-from flowstone.protocols import Executor
+from flowstone.protocols import ChecksOptions, Executor
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _POLL_SECONDS = 0.5
@@ -42,6 +43,8 @@ class Placed:
     steps: list[PlacedStep]
     plan: Plan
     order: Order
+    refusal: BaseException | None = None
+    """Why the executor did not start a step; this ended the run."""
 
     def job(self, position: int) -> Job:
         """Return the handle of a step by its position in the plan."""
@@ -96,8 +99,14 @@ class Placement:
         options = dict(order.executor_opts or {})
         durable = Capability.DURABLE in executor.capabilities
         retry = bool(options.pop("retry", False)) or durable
+        if options and isinstance(executor, ChecksOptions):
+            executor.check(options)
         if durable:
             check_portable(executor.name, options)
+        if order.max_concurrency is not None and order.max_concurrency < 1:
+            raise OptionsError(
+                f"max_concurrency={order.max_concurrency!r}: give at least 1, or None."
+            )
         if order.scheduled_at is not None and Capability.SCHEDULED_AT not in executor.capabilities:
             raise CapabilityError(executor.name, "scheduled_at", executor.capabilities)
         plan = self.plan(order)
@@ -124,6 +133,22 @@ class Placement:
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run_id, "kind": order.kind})
         return Placed(run_id, executor, options, placed, plan, order)
+
+    def execute(self, placed: Placed, job: Job) -> Materialization:
+        """Run a placed step through its executor.
+
+        A step that an executor in this process raises about without starting it ends its run: nobody else
+        would run it, and every later request would join it and wait for ever.
+        """
+        try:
+            return placed.executor.execute(job, **placed.options)
+        except BaseException as error:
+            if Capability.DURABLE not in placed.executor.capabilities:
+                record = self._parts.store.catalog.step(int(job.id))
+                if record is not None and record.state in _NOT_STARTED:
+                    placed.refusal = error
+                    self._parts.store.ledger.cancel_run(placed.run_id)
+            raise
 
     def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:
         """Run a placed run to its end in this process, or wait for the workers to do so.
@@ -175,18 +200,23 @@ class Placement:
         report = self._reporter(placed, on_progress)
         ready = [step.id for step in placed.steps if step.state in _STARTABLE and not step.deduplicated]
         joined = [step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal]
-        self._parts.driver.drive(
-            Drive(
-                run_id=placed.run_id,
-                ready=ready,
-                width=_width(placed),
-                joined=joined,
-                execute=lambda job: placed.executor.execute(job, **placed.options),
-                job=lambda step_id: placed.job(position[step_id]),
-                on_done=report,
-            ),
-            position,
+        drive = Drive(
+            run_id=placed.run_id,
+            ready=ready,
+            width=_width(placed),
+            joined=joined,
+            execute=lambda job: self.execute(placed, job),
+            job=lambda step_id: placed.job(position[step_id]),
+            on_done=report,
         )
+        try:
+            self._parts.driver.drive(drive, position)
+        except BaseException:
+            # an interrupt at the terminal, or on_progress raised: nobody will run the rest
+            self._parts.store.ledger.cancel_run(placed.run_id)
+            raise
+        if placed.refusal is not None:
+            raise placed.refusal
 
     def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[[], None]:
         if on_progress is None:
@@ -219,6 +249,7 @@ class Placement:
 
 
 _STARTABLE = (State.PENDING, State.SCHEDULED)
+_NOT_STARTED = (*_STARTABLE, State.RETRYING)
 
 
 def _width(placed: Placed) -> int:

@@ -66,12 +66,12 @@ class Parts:
             WaitTimeoutError: it was not over in time; it goes on.
         """
         deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
-        pause = _WAIT_SECONDS
-        while not self.store.catalog.wait([record.id], timeout_seconds=max(0.0, pause)):
-            if deadline is not None:
-                pause = min(_WAIT_SECONDS, deadline - time.monotonic())
-                if pause <= 0:
-                    raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
+        while True:
+            left = deadline - time.monotonic() if deadline is not None else _WAIT_SECONDS
+            if self.store.catalog.wait([record.id], timeout_seconds=max(0.0, min(left, _WAIT_SECONDS))):
+                return
+            if left <= 0:
+                raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
 
     def close(self) -> None:
         """Close what was opened, what was opened last first."""

@@ -117,9 +117,7 @@ def _declared(item: DependencyLike) -> Dependency:
 def _check(name: str, where: str, found: list[Dependency], *, unused: list[str]) -> None:
     if unused:
         listed = ", ".join(map(repr, unused))
-        raise DefinitionError(
-            f"Asset {name!r}: deps names parameters it does not have: {listed}.", where=where
-        )
+        raise DefinitionError(f"Asset {name!r}: deps names parameters it does not have: {listed}.", where=where)
     names = [item.asset for item in found]
     doubled = sorted({item for item in names if names.count(item) > 1})
     if doubled:

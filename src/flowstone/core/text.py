@@ -7,7 +7,8 @@ import re
 ERROR_LIMIT = 64 * 1024
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-_PASSWORD_IN_URL = re.compile(r"(?P<head>[a-zA-Z][\w+.-]*://[^\s:/@]*):[^\s@]+@")
+# repeats are bounded: these patterns run over hostile text and must stay linear
+_PASSWORD_IN_URL = re.compile(r"(?P<head>[a-zA-Z][\w+.-]{0,40}://[^\s:/@]{0,500}):[^\s@]{1,1000}@")
 _PASSWORD_IN_PAIR = re.compile(
     r"(?i)\b(?P<head>password|passwd|pwd|secret|token|api_?key)(?P<sep>\s*=\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;)&]+)"
 )
@@ -28,14 +29,18 @@ def clean_text(text: str, *, limit: int = ERROR_LIMIT) -> str:
         >>> clean_text("bad\\x00 \\x1b[31mred\\x1b[0m postgresql://me:hunter2@host/db")
         'bad\\\\x00 red postgresql://me:***@host/db'
     """
-    if len(text) > limit:
-        half = limit // 2
-        left_out = len(text) - 2 * half
-        # cut before the patterns run: a text of 100 MB must not be scanned
-        text = f"{text[:half]}\n[... {left_out:,} characters left out ...]\n{text[-half:]}"
-    text = _ANSI.sub("", text)
+    # cut before the patterns run, as a text of 100 MB must not be scanned; and after, as escapes are longer
+    text = _ANSI.sub("", _cut(text, limit))
     text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-    return mask_secrets(text)
+    return _cut(mask_secrets(text), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    gap = f"\n[... {len(text) - limit:,} and some characters left out ...]\n"
+    half = (limit - len(gap)) // 2
+    return f"{text[:half]}{gap}{text[-half:]}" if half > 0 else text[:limit]
 
 
 def mask_secrets(text: str) -> str:

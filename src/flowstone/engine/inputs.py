@@ -48,6 +48,8 @@ class ResolvedInputs:
     keys: list[list[str]]
     found: list[list[CommittedOutput]]
     missing: list[Target]
+    error: Exception | None = None
+    """What a partition mapping raised: that is a failure of the step, as any other of user code."""
 
     def versions(self) -> tuple[InputVersion, ...]:
         """Return the lineage of the step."""
@@ -102,7 +104,11 @@ class InputReader:
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
-            keys = [plan.keys(claim.partition, claim.started_at) for plan in plans]
+            try:
+                keys = [plan.keys(claim.partition, claim.started_at) for plan in plans]
+            except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
+                resolved.append(ResolvedInputs((), [], [], [], error))
+                continue
             for plan, upstream_keys in zip(plans, keys, strict=True):
                 name = plan.upstream.name
                 wanted.extend([(claim.run_id, name, key) for key in upstream_keys])

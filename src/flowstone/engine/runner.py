@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.graph import AssetGraph
-from flowstone.core.outcome import AttemptOutcome, Failed, Outcome
+from flowstone.core.outcome import (
+    AttemptOutcome,
+    Failed,
+    Outcome,
+    Skipped,
+    Snoozed,
+    Stopped,
+    Succeeded,
+)
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.step import Claim, Completion
@@ -24,6 +32,8 @@ from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Hook
+
+_OUTCOMES = (Succeeded, Failed, Snoozed, Skipped, Stopped)
 
 
 class StepRunner:
@@ -78,13 +88,15 @@ class StepRunner:
         asset = self._graph[claim.asset]
         limit = asset.timeout_seconds or timeout_seconds
         outcome: AttemptOutcome
-        if inputs.missing:
+        if inputs.error is not None:
+            outcome = failure(inputs.error, policy)
+        elif inputs.missing:
             outcome = failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), policy)
         else:
             try:
                 context = self._context(asset, claim, cancellation)
                 step = onion(self._default_hooks, lambda _: self._call(context, inputs, limit, stoppable, policy))
-                outcome = step(context)
+                outcome = _checked(step(context))
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
                 outcome = outcome_of(error, policy)
         return Completion(
@@ -127,6 +139,15 @@ class StepRunner:
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
         return returned(value)
+
+
+def _checked(outcome: AttemptOutcome) -> AttemptOutcome:
+    if not isinstance(outcome, _OUTCOMES):
+        raise TypeError(
+            f"A hook answered with {outcome!r} instead of the outcome of its step. "
+            "End the hook's call() with: return step(context)"
+        )
+    return outcome
 
 
 def _retry_delay(claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy | None) -> float | None:

@@ -6,6 +6,7 @@ import heapq
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -57,6 +58,11 @@ class AsyncExecutor:
         """See `flowstone.protocols.Executor`."""
         self._run = run
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_options(self.name, options, _OPTIONS)
+        seconds_option("timeout_seconds", options.get("timeout_seconds"))
+
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job as soon as there is room and wait for it.
 
@@ -72,13 +78,13 @@ class AsyncExecutor:
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Place a job and return at once; it starts when there is room and its time has come."""
-        check_options(self.name, options, _OPTIONS)
-        seconds_option("timeout_seconds", options.get("timeout_seconds"))
+        self.check(options)
         wait = (job.scheduled_at - datetime.now(UTC)).total_seconds() if job.scheduled_at else 0.0
         due = time.monotonic() + max(0.0, wait)
         with self._changed:
             heapq.heappush(self._queue, (due, job.priority, next(self._order), job, options))
-            if not self._idle and self._threads < self.max_concurrency:
+            # idle threads that were notified already still count as idle, so compare with all that is queued
+            if len(self._queue) > self._idle and self._threads < self.max_concurrency:
                 self._threads += 1
                 threading.Thread(target=self._serve, name="flowstone-async", daemon=True).start()
             self._changed.notify()

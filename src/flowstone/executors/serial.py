@@ -5,8 +5,7 @@ from __future__ import annotations
 import reprlib
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,7 +48,7 @@ class SerialExecutor:
     """Sync plus a step-by-step account; never more than one step at a time in this process.
 
     Args:
-        on_step: told before and after every step; what it raises ends the run.
+        on_step: told before and after every step; what it raises before a step ends the run.
         pause_between: pause before every step but the first, in seconds.
 
     Example:
@@ -73,6 +72,12 @@ class SerialExecutor:
         """See `flowstone.protocols.Executor`."""
         self._inner.bind(run)
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_options(self.name, options, _OPTIONS)
+        for name in ("timeout_seconds", "pause_between"):
+            seconds_option(name, options.get(name))
+
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job now, telling about it.
 
@@ -92,8 +97,13 @@ class SerialExecutor:
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
         refuse_later(self.name, job)
-        with suppress(Exception):  # recorded with the step, where the handle's status finds it
+        self.check(options)
+        try:
             self.execute(job, **options)
+        except KeyboardInterrupt:  # may be a person at the terminal
+            raise
+        except BaseException:  # noqa: BLE001, S110 - recorded with the step, where the handle's status finds it
+            pass
         return job
 
     def _account(self, job: Job, tell: Callable[[StepEvent], None], options: dict[str, Any]) -> Materialization:

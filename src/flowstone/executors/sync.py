@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 from flowstone.core.capability import Capability
@@ -35,6 +35,11 @@ class SyncExecutor:
         """See `flowstone.protocols.Executor`."""
         self._run = run
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_options(self.name, options, _OPTIONS)
+        seconds_option("timeout_seconds", options.get("timeout_seconds"))
+
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job now.
 
@@ -58,6 +63,11 @@ class SyncExecutor:
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
         refuse_later(self.name, job)
-        with suppress(Exception):  # recorded with the step, where the handle's status finds it
+        self.check(options)
+        try:
             self.execute(job, **options)
+        except KeyboardInterrupt:  # may be a person at the terminal
+            raise
+        except BaseException:  # noqa: BLE001, S110 - recorded with the step, where the handle's status finds it
+            pass
         return job

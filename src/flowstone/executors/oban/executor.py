@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowstone.core.capability import Capability
@@ -56,6 +56,11 @@ class ObanExecutor:
 
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`; workers run jobs, so nothing is kept."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_options(self.name, options, _OPTIONS)
+        seconds_option("wait_timeout", options.get("wait_timeout"))
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Wait for the committed outcome of a job: notification first, a look once a second as backstop.
