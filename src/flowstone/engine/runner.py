@@ -7,8 +7,9 @@ claims nor commits: inline executors do that step by step, workers of the durabl
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import timedelta
 
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken
@@ -85,6 +86,7 @@ class StepRunner:
         Returns:
             What to commit.
         """
+        started = time.monotonic()
         asset = self._graph[claim.asset]
         limit = asset.timeout_seconds or timeout_seconds
         outcome: AttemptOutcome
@@ -99,13 +101,9 @@ class StepRunner:
                 outcome = _checked(step(context))
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
                 outcome = outcome_of(error, policy)
-        return Completion(
-            claim,
-            outcome,
-            inputs.versions(),
-            datetime.now(UTC),
-            _retry_delay(claim, outcome, policy),
-        )
+        # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
+        finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
+        return Completion(claim, outcome, inputs.versions(), finished_at, _retry_delay(claim, outcome, policy))
 
     def _context(self, asset: Asset, claim: Claim, cancellation: CancellationToken) -> AssetContext:
         return AssetContext(

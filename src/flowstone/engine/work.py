@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
@@ -72,7 +71,7 @@ class NodeWork:
         return self._runner.perform(claim, job.inputs, token, policy=policy)
 
     def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
-        return Completion(job.claim, outcome, (), datetime.now(UTC))
+        return Completion(job.claim, outcome, (), job.claim.started_at)
 
     def _unknown(self, job: FetchedJob) -> AttemptOutcome:
         """Leave an asset of a newer deployment to workers that know it, as long as there may be some."""

@@ -50,8 +50,8 @@ class PostgresLedger:
         return self._transaction(place)
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
-        """See `flowstone.protocols.Ledger`; the clock is the database's, `now` is not used."""
-        parameters = {"ids": list(step_ids), "worker": self._worker_id()}
+        """See `flowstone.protocols.Ledger`."""
+        parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
             return [claim_from(row) for row in connection.execute(load_sql("ledger/claim"), parameters)]
@@ -131,12 +131,14 @@ class PostgresLedger:
         moved = [(row[0], row[1], row[4], row[5]) for row in rows]
         released = self._after(connection, moved, ended.delays)
         states = {row[0]: State(row[4]) for row in rows}
+        refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
+        now = self._states(connection, refused)
         # which of them was the last input of a released step is not asked for: the caller takes all
         first = next(iter(states), None)
         return [
             Committed(
                 completion.claim.step_id,
-                states.get(completion.claim.step_id, State.NOT_FOUND),
+                states.get(completion.claim.step_id) or now.get(completion.claim.step_id, State.NOT_FOUND),
                 accepted=completion.claim.step_id in states,
                 released=tuple(released) if completion.claim.step_id == first else (),
             )
@@ -152,6 +154,12 @@ class PostgresLedger:
         """Do what follows from steps that moved: (id, run, state, job id)."""
         steps = [Follow(int(str(row[0])), str(row[1]), State(str(row[2])), row[3]) for row in moved]  # type: ignore[arg-type]
         return follow_up(connection, steps, delays, durable=self._database.durable)
+
+    def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:
+        if not steps:
+            return {}
+        rows = connection.execute(load_sql("ledger/states"), {"ids": steps})
+        return {row[0]: State(row[1]) for row in rows}
 
     def _commit_refusal(self, completion: Completion, error: Exception) -> Committed:
         log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)

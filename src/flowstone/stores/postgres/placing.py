@@ -60,6 +60,10 @@ class Placing:
                 "run_id": self.run.id,
                 "opened": opened + waiting,
                 "active": len(enqueued) if limit is not None else 0,
+                "failures": sum(
+                    one is not None and not one.deduplicated and one.state is State.UPSTREAM_FAILED
+                    for one in self.placed
+                ),
             },
         )
         transport.announce(self.connection, transport.enqueue(self.connection, enqueued))
@@ -101,8 +105,10 @@ class Placing:
         enqueue: list[int] = []
         states: list[State] = []
         for position, new in enumerate(self.steps):
-            waiting_on = sum(self.steps[read].reuse is None for read in new.inputs)
+            waiting_on = sum(not self._is_over(read, states) for read in new.inputs)
             state = self._state(new, waiting_on)
+            if state is not State.REUSED and any(self._is_lost(read, states) for read in new.inputs):
+                state = State.UPSTREAM_FAILED
             states.append(state)
             if self.placed[position] is not None:
                 continue
@@ -119,6 +125,17 @@ class Placing:
             if step_id in inserted:
                 self.placed[position] = PlacedStep(step_id, self.run.id, states[position])
         return [step_id for step_id in enqueue if step_id in inserted]
+
+    def _is_over(self, position: int, states: list[State]) -> bool:
+        """Whether an input needs no waiting: reused, or ended earlier in this run."""
+        own = self.placed[position]
+        return own.state.is_terminal if own is not None else states[position].is_terminal
+
+    def _is_lost(self, position: int, states: list[State]) -> bool:
+        """Whether an input ended earlier in this run without a result."""
+        own = self.placed[position]
+        state = own.state if own is not None else states[position]
+        return state.is_terminal and not state.is_success
 
     def _state(self, new: NewStep, waiting_on: int) -> State:
         if new.reuse is not None:
@@ -159,7 +176,7 @@ class Placing:
             for read in new.inputs:
                 parent = self.placed[read]
                 assert parent is not None
-                if self.steps[read].reuse is None:
+                if not parent.state.is_terminal:
                     parents.append(parent.id)
                     children.append(child.id)
         if parents:
@@ -195,4 +212,5 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "reuse": new.reuse,
         "code_version": new.code_version,
         "scheduled_at": new.scheduled_at,
+        "reason": "an input ended without a result" if state is State.UPSTREAM_FAILED else None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.outcome import Failed
@@ -148,6 +149,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
                 "error_type": error.error_type,
                 "delay_seconds": 0 if again else None,
                 "gives_back": False,
+                "finished_at": datetime.now(UTC),
             }
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}

@@ -85,6 +85,7 @@ def _ended(completion: Completion) -> dict[str, object]:
         "token": completion.claim.token,
         "gives_back": False,
         "delay_seconds": None,
+        "finished_at": completion.finished_at,
     }
     match completion.outcome:
         case Succeeded(stored=stored):

@@ -60,7 +60,9 @@ CREATE TABLE flowstone.steps (
     error        text,
     error_type   text,
     reason       text,
+    -- created_at is the clock of whoever asked, placed_at that of the database, by which time is measured
     created_at   timestamptz NOT NULL,
+    placed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     scheduled_at timestamptz,
     started_at   timestamptz,
     finished_at  timestamptz

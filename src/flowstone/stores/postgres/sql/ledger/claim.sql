@@ -5,13 +5,13 @@ SET state = 'running',
     token = pg_catalog.nextval('flowstone.tokens'),
     worker = %(worker)s,
     reason = NULL,
-    started_at = pg_catalog.clock_timestamp()
+    started_at = %(now)s
 FROM (
     SELECT id FROM flowstone.steps
     WHERE id = ANY(%(ids)s::bigint[])
         AND state IN ('pending', 'scheduled', 'retrying')
         AND job_id IS NULL
-        AND (scheduled_at IS NULL OR scheduled_at <= pg_catalog.clock_timestamp())
+        AND (scheduled_at IS NULL OR scheduled_at <= %(now)s)
     ORDER BY id
     FOR NO KEY UPDATE
 ) AS c

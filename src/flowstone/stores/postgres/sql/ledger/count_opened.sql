@@ -2,7 +2,9 @@
 UPDATE flowstone.runs
 SET open_steps = open_steps + %(opened)s,
     active_steps = active_steps + %(active)s,
-    state = CASE WHEN open_steps + %(opened)s > 0 THEN 'running' ELSE 'completed' END,
+    failures = failures + %(failures)s,
+    state = CASE WHEN open_steps + %(opened)s > 0 THEN 'running'
+        WHEN failures + %(failures)s > 0 THEN 'failed' ELSE 'completed' END,
     finished_at = CASE WHEN open_steps + %(opened)s > 0 THEN NULL ELSE pg_catalog.clock_timestamp() END
 WHERE id = %(run_id)s
 RETURNING open_steps;

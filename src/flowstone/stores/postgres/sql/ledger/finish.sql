@@ -4,14 +4,14 @@ WITH ended AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
         id bigint, token bigint, state text, output jsonb, error text, error_type text, reason text,
-        delay_seconds double precision, gives_back boolean, inputs jsonb
+        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz
     )
 ), moved AS (
     UPDATE flowstone.steps AS s
     SET state = CASE
             WHEN s.state = 'cancelling' AND e.state IN ('retrying', 'scheduled', 'waiting', 'failed', 'pending')
             THEN 'cancelled' ELSE e.state END,
-        attempt = s.attempt - e.gives_back::integer,
+        attempt = s.attempt - (e.gives_back AND s.state = 'running')::integer,
         snoozes = s.snoozes + e.gives_back::integer,
         token = CASE WHEN e.gives_back THEN 0 ELSE s.token END,
         output = coalesce(e.output, s.output),
@@ -20,20 +20,21 @@ WITH ended AS (
         error_type = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error_type, s.error_type) END,
         reason = e.reason,
         scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN s.scheduled_at
-            ELSE pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => e.delay_seconds) END,
+            ELSE e.finished_at + pg_catalog.make_interval(secs => e.delay_seconds) END,
         finished_at = CASE
             WHEN s.state = 'cancelling' OR e.state IN ('completed', 'failed', 'skipped', 'cancelled')
-            THEN pg_catalog.clock_timestamp() END
+            THEN e.finished_at END
     FROM ended AS e
     WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
-        s.started_at, s.scheduled_at, s.error, s.error_type, e.gives_back, e.inputs, e.state AS wanted
+        s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at,
+        e.gives_back AND s.state <> 'cancelled' AS gives_back
 ), tried AS (
     INSERT INTO flowstone.attempts (
         step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at
     )
     SELECT m.id, m.attempt, m.token, CASE WHEN m.state = 'retrying' THEN 'failed' ELSE m.state END, m.worker,
-        m.started_at, pg_catalog.clock_timestamp(),
+        m.started_at, m.finished_at,
         CASE WHEN m.state <> 'completed' THEN m.error END,
         CASE WHEN m.state <> 'completed' THEN m.error_type END,
         CASE WHEN m.state = 'retrying' THEN m.scheduled_at END

@@ -29,11 +29,11 @@ WITH chosen AS (
     WHERE s.id = f.step_id AND s.job_id = f.id AND f.worker = %(worker)s
         AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
-        s.job_id, s.snoozes, s.created_at
+        s.job_id, s.snoozes, s.placed_at
 )
 SELECT f.id AS job, f.worker = %(worker)s AS ours, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
     s.token, s.started_at, s.forced, s.snoozes,
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.created_at) AS age_seconds, r.deps_timeout_seconds
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id
