@@ -84,6 +84,7 @@ class Placing:
                 "max_concurrency": run.max_concurrency,
                 "watched": run.watched,
                 "deps_timeout_seconds": run.deps_timeout_seconds,
+                "created_at": run.created_at,
             },
         ).fetchone()
         assert row is not None
@@ -119,7 +120,7 @@ class Placing:
             rows.append(_new_row(self.ids[position], new, state, waiting_on, enqueue=with_job))
         inserted: set[int] = set()
         if rows:
-            parameters = {"run_id": self.run.id, "steps": to_json(rows)}
+            parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
             inserted = {row[0] for row in self.connection.execute(load_sql("ledger/insert_steps"), parameters)}
         for position, step_id in enumerate(self.ids):
             if step_id in inserted:

@@ -5,7 +5,7 @@ INSERT INTO flowstone.runs (
 )
 VALUES (
     %(id)s, %(kind)s, %(selection)s, %(executor)s, %(durable)s, %(driver)s, %(priority)s, %(max_concurrency)s,
-    %(watched)s, %(deps_timeout_seconds)s, pg_catalog.clock_timestamp()
+    %(watched)s, %(deps_timeout_seconds)s, %(created_at)s
 )
 ON CONFLICT (id) DO UPDATE SET watched = runs.watched OR excluded.watched
 RETURNING id, durable, max_concurrency, xmax = 0 AS is_new;
