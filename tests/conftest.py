@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
+
+# shared machines stall now and then, which a deadline would call a failure; in CI the same examples every time
+settings.register_profile("flowstone", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("flowstone")
 
 _DIRECTORY = pytest.StashKey[Path]()
 _KINDS = ("embedded", "system")

@@ -92,14 +92,30 @@ class AssetOptions:
             problem = f"priority={self.priority!r}: give a whole number from 0 (first) to 9"
         elif self.isolation not in ("thread", "process"):
             problem = f'isolation={self.isolation!r}: give "thread" or "process"'
-        elif self.timeout_seconds is not None and self.timeout_seconds <= 0:
+        elif self.timeout_seconds is not None and not _is_duration(self.timeout_seconds):
             problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds"
-        elif not str(self.queue).strip():
+        elif not _is_name(self.queue):
             problem = f"queue={self.queue!r}: give the name of a queue"
+        elif self.io is not None and not _is_name(self.io):
+            problem = f"io={self.io!r}: give the name of an IO manager"
+        elif self.retry is not None and not _is_policy(self.retry):
+            problem = f"retry={self.retry!r}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
         elif any(type(limit) is not int or limit < 1 for limit in self.concurrency.values()):
             problem = f"concurrency={dict(self.concurrency)!r}: give names with limits of at least 1"
         if problem:
             raise DefinitionError(f"Asset {name!r} was declared with {problem}.", where=where)
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and value > 0  # false for NaN
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_policy(value: object) -> bool:
+    return isinstance(value, RetryPolicy)
 
 
 @overload

@@ -80,6 +80,13 @@ class Resources(Mapping[str, Any]):
             raise AttributeError(name)
         return self[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._opened
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a resource, or `default` when the asset did not ask for it."""
+        return self._opened.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._opened)
 

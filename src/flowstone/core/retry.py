@@ -41,11 +41,11 @@ class RetryPolicy:
     fatal_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 1000:
+        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= 1000:
             raise DefinitionError(f"RetryPolicy(max_attempts={self.max_attempts}): give 1 to 1000")
-        if self.backoff_seconds < 0 or self.max_backoff_seconds < 0:
+        if not (self.backoff_seconds >= 0 and self.max_backoff_seconds >= 0):  # NaN is refused as well
             raise DefinitionError("RetryPolicy: a backoff cannot be negative")
-        if self.factor < 1:
+        if not self.factor >= 1:
             raise DefinitionError(f"RetryPolicy(factor={self.factor}): give 1 or more")
         if not 0 <= self.jitter <= 1:
             raise DefinitionError(f"RetryPolicy(jitter={self.jitter}): give a share from 0 to 1")

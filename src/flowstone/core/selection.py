@@ -16,7 +16,8 @@ from flowstone.errors import SelectionError, did_you_mean
 type Selection = str | Asset | Iterable[str | Asset]
 
 _TOKEN = re.compile(r'\s*(?:(?P<bracket>[()])|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))')
-_TERM = re.compile(r"(?P<up>(?:\d*\+)?)(?P<body>.+?)(?P<down>(?:\+\d*)?)", re.DOTALL)
+_TERM = re.compile(r"(?P<up>(?:\d{0,6}\+)?)(?P<body>.+?)(?P<down>(?:\+\d{0,6})?)", re.DOTALL)
+_DEEPEST = 50
 
 
 def select(graph: AssetGraph, selection: Selection) -> tuple[str, ...]:
@@ -56,6 +57,7 @@ class _Parser:
 
     def __init__(self, graph: AssetGraph, expression: str) -> None:
         self._graph = graph
+        self._open_brackets = 0
         self._expression = expression
         self._tokens = self._split(expression)
         self._next = 0
@@ -113,9 +115,13 @@ class _Parser:
 
     def _term(self) -> set[str]:
         if self._take("("):
+            self._open_brackets += 1
+            if self._open_brackets > _DEEPEST:
+                raise SelectionError(self._expression[:100], f"brackets are nested more than {_DEEPEST} deep.")
             chosen = self._either()
             if not self._take(")"):
                 raise self._error("a bracket is not closed.")
+            self._open_brackets -= 1
             return chosen
         if self._next >= len(self._tokens):
             raise self._error("it ends where a term was expected.")
