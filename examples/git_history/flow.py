@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flowstone import Asset, AssetContext, FlowStone, RetryPolicy, StaticPartitions, asset, resource
+from flowstone import Asset, AssetContext, FlowStone, RetryPolicy, StaticPartitions, asset
+from flowstone.io import FilesystemIO, JsonSerializer, ParquetSerializer, TextSerializer
 from git_history import analysis, tables
 from git_history.analysis import MonthSummary
 from git_history.errors import RepositoryError
@@ -33,6 +34,11 @@ SINCE_VARIABLE = "FLOWSTONE_DEMO_SINCE"
 PATIENT = RetryPolicy(max_attempts=3, backoff_seconds=2, fatal_on=(RepositoryError,))
 
 
+def _month(context: AssetContext) -> date:
+    assert isinstance(context.partition, date)
+    return context.partition
+
+
 def monthly_assets(months: StaticPartitions) -> list[Asset]:
     """Declare the assets that exist once for each month; which months there are, only the repository knows.
 
@@ -43,12 +49,12 @@ def monthly_assets(months: StaticPartitions) -> list[Asset]:
     @asset(partitions=months, io="parquet", requires=["repository"], group="raw", retry=PATIENT)
     def commits(context: AssetContext) -> pa.Table:
         """The commits of a month, parents before children."""
-        return tables.commits_table(context.resources.repository, context.partition)
+        return tables.commits_table(context.resources["repository"], _month(context))
 
     @asset(partitions=months, io="parquet", requires=["repository"], group="raw", retry=PATIENT)
     def file_changes(context: AssetContext) -> pa.Table:
         """The files that the commits of a month changed."""
-        return tables.file_changes_table(context.resources.repository, context.partition)
+        return tables.file_changes_table(context.resources["repository"], _month(context))
 
     @asset(partitions=months, io="json", group="months")
     def month_summary(commits: pa.Table, file_changes: pa.Table) -> MonthSummary:
@@ -100,14 +106,22 @@ def report(
 ) -> str:
     """The HTML page that shows it all."""
     findings = Findings(month_summary, authors, hotspots, coupled_files, weekly_activity, working_hours)
-    return render(context.resources.repository.name, findings)
+    return render(context.resources["repository"].name, findings)
 
 
 HISTORY = [authors, weekly_activity, working_hours, hotspots, coupled_files, report]
 
 
+MONTHLY = "group:raw or group:months"
+"""What exists once for each month, as a selection."""
+OVERALL = "group:history or group:report"
+"""What is made from all months, as a selection."""
+
+
 def build(repo_path: str | Path, storage_dir: str | Path, since: date | None = None) -> FlowStone:
     """Assemble the app for one repository.
+
+    Runs are recorded where `FLOWSTONE_DATABASE_URL` says, in memory without it.
 
     Args:
         repo_path: a clone of the repository to analyse, with its whole history.
@@ -117,15 +131,29 @@ def build(repo_path: str | Path, storage_dir: str | Path, since: date | None = N
     Raises:
         RepositoryError: the path is no repository that can be analysed, or it has no commit since then.
     """
-    repository = Repository.open(repo_path)
-    months = [month for month in repository.months() if since is None or month >= since.replace(day=1)]
-    if not months:
-        raise RepositoryError(f"{str(repo_path)!r} has no commits since {since}: choose an earlier date.")
+    months = months_since(Repository.open(repo_path), since)
+    values = Path(storage_dir) / "values"
     return FlowStone(
         [*monthly_assets(StaticPartitions(months)), *HISTORY],
-        resources={"repository": resource(lambda: Repository.open(repo_path))},
-        storage=storage_dir,
+        io={
+            "parquet": FilesystemIO(values, serializer=ParquetSerializer(), name="parquet"),
+            "json": FilesystemIO(values, serializer=JsonSerializer(), name="json"),
+            "text": FilesystemIO(values, serializer=TextSerializer(), name="text"),
+        },
+        resources={"repository": lambda: Repository.open(repo_path)},
     )
+
+
+def months_since(repository: Repository, since: date | None) -> list[date]:
+    """Return the months to analyse.
+
+    Raises:
+        RepositoryError: there is none.
+    """
+    months = [month for month in repository.months() if since is None or month >= since.replace(day=1)]
+    if not months:
+        raise RepositoryError(f"{str(repository.path)!r} has no commits since {since}: choose an earlier date.")
+    return months
 
 
 def from_environment() -> FlowStone:

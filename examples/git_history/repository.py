@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -131,6 +132,14 @@ class Repository:
             GitCommandError: the history could not be read.
         """
         return sorted(self._by_month())
+
+    def fingerprints(self) -> dict[date, str]:
+        """Return, for each month, a hash of its commit ids: it changes exactly when the month's commits do.
+
+        Raises:
+            GitCommandError: the history could not be read.
+        """
+        return {month: hashlib.sha256(ids).hexdigest() for month, ids in self._by_month().items()}
 
     def commits(self, month: date) -> Iterator[Commit]:
         """Yield the commits of a month, parents before children.

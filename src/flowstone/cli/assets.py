@@ -1,0 +1,197 @@
+"""What an app declares: `ls`, `graph`, `plan`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowstone.app import FlowStone
+from flowstone.app.requests import all_targets, leaves
+from flowstone.cli.diagram import as_mermaid, as_tree
+from flowstone.cli.output import Column
+from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
+from flowstone.cli.session import Session
+from flowstone.core.selection import select
+from flowstone.engine.planner import Plan
+from flowstone.errors import OptionsError
+
+Everything = Annotated[
+    str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x, 'a or b'.")
+]
+Wanted = Annotated[str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x.")]
+_SHOWN = 200  # steps of a plan that are listed; the rest is counted
+
+
+class Format(StrEnum):
+    """How the graph is drawn."""
+
+    TREE = "tree"
+    MERMAID = "mermaid"
+
+
+def ls(session: Session, selection: Everything = "*") -> None:
+    """List assets: group, tags, partitions, where values go, how much is committed, and where they are written."""
+    flow = session.flow
+    names = select(flow.graph, selection)
+    totals, committed = _counts(flow, names)
+    if session.out.as_json:
+        session.out.json({"assets": [_described(flow, name, totals[name], committed[name]) for name in names]})
+        return
+    columns = [
+        Column("ASSET"),
+        Column("GROUP", rank=2),
+        Column("TAGS", rank=4),
+        Column("PARTITIONS", rank=3),
+        Column("IO", rank=5),
+        Column("COMMITTED", rank=1, right=True),
+        Column("WHERE", rank=6),
+    ]
+    session.out.table(columns, [_row(flow, name, totals[name], committed[name]) for name in names])
+
+
+def graph(
+    session: Session,
+    selection: Everything = "*",
+    *,
+    drawn: Annotated[Format, typer.Option("--format", help="tree or mermaid.")] = Format.TREE,
+) -> None:
+    """Draw assets and their dependencies."""
+    found = session.flow.graph
+    names = select(found, selection)
+    if session.out.as_json:
+        edges: list[object] = [
+            {"from": dependency.asset, "to": name, "mapping": repr(found.mapping(name, dependency.asset))}
+            for name in names
+            for dependency in found[name].dependencies
+            if dependency.asset in names
+        ]
+        session.out.json({"assets": list(names), "edges": edges})
+        return
+    for line in as_mermaid(found, names) if drawn is Format.MERMAID else as_tree(found, names):
+        session.out.line(line)
+
+
+def plan(
+    session: Session,
+    selection: Wanted,
+    *,
+    partition: One = None,
+    partitions: Several = None,
+    first: First = None,
+    last: Last = None,
+    force: Annotated[bool, typer.Option("--force", help="As if nothing selected was committed.")] = False,
+    force_deps: Annotated[bool, typer.Option("--force-deps", help="The same for what is upstream.")] = False,
+) -> None:
+    """Show what materialize (or, with several partitions, backfill) would run, without running it."""
+    flow = session.flow
+    names = select(flow.graph, selection)
+    several = parse_several(flow.graph, names, listed=partitions, first=first, last=last)
+    if several is not None and partition is not None:
+        raise OptionsError("Give either --partition, or --partitions, or --from and --to.")
+    made = flow.plan(
+        selection,
+        partition=parse_one(flow.graph, leaves(flow.graph, names), partition),
+        partitions=several,
+        force=force,
+        force_deps=force_deps,
+    )
+    if session.out.as_json:
+        session.out.json(_plan_json(flow, made))
+    else:
+        _show_plan(session, flow, made)
+
+
+def _counts(flow: FlowStone, names: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return, for each asset, how many complete partitions it has and how many of them are committed."""
+    totals, committed = {}, {}
+    now = datetime.now(UTC)
+    for name in names:
+        targets = all_targets(flow.graph, [name], None, now)
+        totals[name] = len(targets)
+        committed[name] = len(flow.parts.store.catalog.current(targets))
+    return totals, committed
+
+
+def _described(flow: FlowStone, name: str, total: int, committed: int) -> dict[str, object]:
+    asset = flow.graph[name]
+    return {
+        "name": name,
+        "group": asset.group,
+        "tags": sorted(asset.tags),
+        "description": asset.description,
+        "partitions": asset.partitions.to_json() if asset.partitions else None,
+        "io": flow.parts.values.manager(asset).name,
+        "queue": asset.queue,
+        "dependencies": [dependency.asset for dependency in asset.dependencies],
+        "complete_partitions": total,
+        "committed_partitions": committed,
+        "where": asset.where,
+    }
+
+
+def _row(flow: FlowStone, name: str, total: int, committed: int) -> list[str]:
+    asset = flow.graph[name]
+    kind = type(asset.partitions).__name__.removesuffix("Partitions").lower() if asset.partitions else ""
+    count = f"{committed}/{total}" if asset.partitions else ("yes" if committed else "no")
+    tags = ", ".join(sorted(asset.tags))
+    return [name, asset.group or "", tags, kind, flow.parts.values.manager(asset).name, count, _short(asset.where)]
+
+
+def _short(where: str) -> str:
+    """Return a place relative to the current directory when it lies in it."""
+    path, colon, line = where.rpartition(":")
+    return (
+        f"{Path(path).relative_to(Path.cwd())}:{line}"
+        if colon and Path(path).is_relative_to(Path.cwd())
+        else where
+    )
+
+
+def _plan_json(flow: FlowStone, made: Plan) -> dict[str, object]:
+    graph = flow.graph
+    return {
+        "runs": made.runs,
+        "reuses": made.reuses,
+        "steps": [
+            {
+                "asset": step.asset,
+                "partition": label(step.partition, graph[step.asset]) or None,
+                "action": "run" if step.reuse is None else "reuse",
+                "forced": step.forced,
+                "inputs": list(step.inputs),
+                "reuses_step": None if step.reuse is None else str(step.reuse),
+            }
+            for step in made.steps
+        ],
+        "missing": [
+            {
+                "asset": target[0],
+                "partition": label(target[1], graph[target[0]]) or None,
+                "inputs": [{"asset": name, "partition": label(key, graph[name]) or None} for name, key in missing],
+            }
+            for target, missing in made.missing.items()
+        ],
+    }
+
+
+def _show_plan(session: Session, flow: FlowStone, made: Plan) -> None:
+    rows = []
+    for step in made.steps[:_SHOWN]:
+        action = "reuse" if step.reuse is not None else ("run again" if step.forced else "run")
+        after = Counter(made.steps[index].asset for index in step.inputs if made.steps[index].reuse is None)
+        text = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in after.items())
+        rows.append([step.asset, label(step.partition, flow.graph[step.asset]), action, text])
+    columns = [Column("ASSET"), Column("PARTITION"), Column("ACTION"), Column("AFTER", rank=1)]
+    session.out.table(columns, rows)
+    if len(made.steps) > _SHOWN:
+        session.out.line(f"... and {len(made.steps) - _SHOWN:,} more; --json lists all of them.")
+    session.out.line(f"{made.runs:,} to run, {made.reuses:,} to reuse.")
+    for (name, key), missing in made.missing.items():
+        listed = ", ".join(f"{one} {label(k, flow.graph[one])}".strip() for one, k in missing[:5])
+        target = f"{name} {label(key, flow.graph[name])}".strip()
+        session.out.line(f"{target} lacks {listed}: not committed and not in this plan.", style="yellow")

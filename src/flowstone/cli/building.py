@@ -1,0 +1,205 @@
+"""`materialize` and `backfill`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from flowstone.app import FlowStone
+from flowstone.app.order import How
+from flowstone.app.placement import new_run_id
+from flowstone.app.requests import leaves
+from flowstone.app.results import RunResult
+from flowstone.cli.assets import Wanted
+from flowstone.cli.failures import DONE, FAILED
+from flowstone.cli.output import Output, one_line, took
+from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
+from flowstone.cli.progress import reporting
+from flowstone.cli.session import Session
+from flowstone.core.materialization import Materialization
+from flowstone.core.partition import Partition
+from flowstone.core.selection import select
+from flowstone.core.state import State
+from flowstone.errors import FlowStoneError, OptionsError, PartitionError, RunNotFoundError
+
+Force = Annotated[bool, typer.Option("--force", help="Compute what is selected although it is committed.")]
+ForceDeps = Annotated[bool, typer.Option("--force-deps", help="Compute what is upstream as well.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", metavar="NAME", help="auto, sync, async, serial, oban, or a registered one.")
+]
+Width = Annotated[int | None, typer.Option("--max-concurrency", min=1, help="Most steps at once.")]
+_SHOWN_ERRORS = 10
+
+
+def materialize(
+    session: Session,
+    selection: Wanted,
+    *,
+    partition: One = None,
+    force: Force = False,
+    force_deps: ForceDeps = False,
+    executor: ExecutorName = "auto",
+    max_concurrency: Width = None,
+) -> int:
+    """Compute one asset whose inputs are there (NAME), or what is missing upstream as well (+NAME, tag:x)."""
+    flow = session.flow
+    names = select(flow.graph, selection)
+    wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
+    how: How = {"executor": executor, "force": force, "run_id": new_run_id()}
+    if selection in flow.graph and not force_deps:
+        return _materialize_one(session, flow, selection, wanted, how)
+    with reporting(session.out, f"materialize {selection}") as report:
+        result = _interruptible(
+            session,
+            how,
+            lambda: flow.materialize_all(
+                selection,
+                partition=wanted,
+                force_deps=force_deps,
+                max_concurrency=max_concurrency,
+                on_progress=report,
+                **how,
+            ),
+        )
+    return show_result(session.out, flow, result)
+
+
+def backfill(
+    session: Session,
+    selection: Wanted,
+    *,
+    partitions: Several = None,
+    first: First = None,
+    last: Last = None,
+    everything: Annotated[bool, typer.Option("--all", help="All complete partitions.")] = False,
+    force: Force = False,
+    executor: ExecutorName = "auto",
+    max_concurrency: Width = None,
+) -> int:
+    """Compute many partitions of the selected assets (+NAME adds what is upstream)."""
+    flow = session.flow
+    names = select(flow.graph, selection)
+    several = parse_several(flow.graph, names, listed=partitions, first=first, last=last)
+    if everything and several is not None:
+        raise OptionsError("Give either --all or the partitions, not both.")
+    if not everything and several is None and any(flow.graph[name].partitions for name in names):
+        raise OptionsError("Which partitions? Give --partitions A,B, or --from A --to B, or --all.")
+    how: How = {"executor": executor, "force": force, "run_id": new_run_id()}
+    with reporting(session.out, f"backfill {selection}") as report:
+        result = _interruptible(
+            session,
+            how,
+            lambda: flow.backfill(
+                selection, partitions=several, max_concurrency=max_concurrency, on_progress=report, **how
+            ),
+        )
+    return show_result(session.out, flow, result)
+
+
+def show_result(out: Output, flow: FlowStone, result: RunResult) -> int:
+    """Write the outcome of a run and return the exit code."""
+    errors = result.errors
+    if out.as_json:
+        document: dict[str, object] = dict(result.to_json())
+        document["errors"] = [_error_json(flow, target, text) for target, text in errors.items()]
+        out.json(document)
+    else:
+        counts = ", ".join(f"{number:,} {state.value}" for state, number in sorted(result.record.counts.items()))
+        out.line(f"Run {result.run_id} {result.state.value}: {counts or 'nothing to do'}.")
+        for (name, key), text in list(errors.items())[:_SHOWN_ERRORS]:
+            target = f"{name} {label(key, flow.graph[name])}".strip()
+            out.note(f"{one_line(target)}: {last_line(text)}", style="red")
+        if len(errors) > _SHOWN_ERRORS:
+            out.note(
+                f"... and {len(errors) - _SHOWN_ERRORS:,} more: see `flowstone runs {result.run_id}`", style="red"
+            )
+    return DONE if result.ok else FAILED
+
+
+def last_line(text: str) -> str:
+    r"""Return the line of a traceback that says what happened.
+
+    Example:
+        >>> last_line("Traceback ...\n  File ...\nValueError: no\n")
+        'ValueError: no'
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1].strip()) if lines else ""
+
+
+def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Partition, how: How) -> int:
+    if flow.graph[name].partitions is not None and partition is None:
+        raise PartitionError(
+            f"Asset {name!r} is partitioned: say which with --partition, or use "
+            f"`flowstone backfill {name} --all` for all of them."
+        )
+    try:
+        done = _interruptible(session, how, lambda: flow.materialize(name, partition=partition, **how))
+    except (Exception, SystemExit) as error:
+        # what the asset raised is recorded; anything else is about the request and told by the caller
+        if not _failed_inside(flow, str(how["run_id"])):
+            raise
+        session.trace(error)
+        return _show_failure(session.out, flow, str(how["run_id"]))
+    if session.out.as_json:
+        session.out.json({**done.to_json(), "partition": label(done.key, flow.graph[name]) or None})
+    else:
+        _show_one(session.out, flow, done)
+    return DONE
+
+
+def _show_one(out: Output, flow: FlowStone, done: Materialization) -> None:
+    target = f"{done.asset} {label(done.key, flow.graph[done.asset])}".strip()
+    verb = {State.REUSED: "reused, it was committed already", State.SKIPPED: "skipped, there was nothing to do"}
+    time = took(done.started_at, done.finished_at) if done.state is State.COMPLETED else ""
+    joined = " (the same work was under way)" if done.deduplicated else ""
+    out.line(
+        f"{one_line(target)}: {verb.get(done.state, done.state.value)}{f' in {time}' if time else ''}{joined}."
+    )
+    if done.stored is not None and done.stored.location:
+        out.line(f"step {done.step_id}, run {done.run_id}, stored by {done.stored.io}: {done.stored.location}")
+
+
+def _show_failure(out: Output, flow: FlowStone, run_id: str) -> int:
+    step = flow.runs.steps(run_id)[-1]
+    text = step.error or step.reason or step.state.value
+    if out.as_json:
+        shown = label(step.partition, flow.graph[step.asset]) or None
+        document: dict[str, object] = {
+            "asset": step.asset,
+            "partition": shown,
+            "run_id": run_id,
+            "step_id": str(step.id),
+            "state": step.state.value,
+            "error": text,
+        }
+        out.json(document)
+    out.note(text.rstrip())
+    more = f" Details: flowstone status {step.id}" if flow.parts.store.shared else ""
+    target = f"{step.asset} {label(step.partition, flow.graph[step.asset])}".strip()
+    out.error(f"{one_line(target)} ended as {step.state.value}.{more}")
+    return FAILED
+
+
+def _failed_inside(flow: FlowStone, run_id: str) -> bool:
+    """Whether the run was placed and a step of it ended without a result."""
+    try:
+        return flow.runs.get(run_id).state in (State.FAILED, State.CANCELLED)
+    except (RunNotFoundError, FlowStoneError):
+        return False
+
+
+def _interruptible[T](session: Session, how: How, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except KeyboardInterrupt:
+        run_id = how["run_id"]
+        if session.flow.parts.store.shared:
+            session.out.note(f"What was placed on a queue goes on. Stop it with: flowstone cancel {run_id}")
+        raise
+
+
+def _error_json(flow: FlowStone, target: tuple[str, str], text: str) -> dict[str, object]:
+    return {"asset": target[0], "partition": label(target[1], flow.graph[target[0]]) or None, "error": text}

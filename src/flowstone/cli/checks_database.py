@@ -1,0 +1,71 @@
+"""Checks of `doctor` that ask the database: answer, version, tables, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowstone.app.database import opened
+from flowstone.cli.checks import Check, Verdict
+from flowstone.config import Settings
+from flowstone.errors import FlowStoneError
+from flowstone.stores.postgres import migrations
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
+from flowstone.stores.postgres.migrations import MigrationState
+
+
+def database_checks(*, database_url: str | None = None) -> Iterator[Check]:
+    """Yield what there is to say about the configured database; nothing when the settings cannot be read."""
+    try:
+        settings = Settings.load(database_url=database_url)
+    except FlowStoneError:
+        return  # told by the checks of the environment
+    if settings.database_url is None:
+        yield Check(
+            "database",
+            Verdict.WARN,
+            "none: everything stays in memory",
+            "For durable runs set FLOWSTONE_DATABASE_URL to postgresql://user@host/database or to embedded.",
+        )
+        return
+    try:
+        with opened(settings) as database:
+            yield from _asked(database)
+    except FlowStoneError as error:
+        yield Check("database", Verdict.FAIL, "does not work", str(error))
+
+
+def _asked(database: Database) -> Iterator[Check]:
+    health = look(database)
+    yield Check("database", Verdict.OK, f"{database.masked_dsn} answers")
+    yield _server(health)
+    entries = migrations.status(database)
+    wrong = [f"{entry.name} {entry.state.value}" for entry in entries if entry.state is not MigrationState.APPLIED]
+    if not wrong:
+        yield Check("migrations", Verdict.OK, f"all {len(entries)} applied")
+    elif all(entry.state in (MigrationState.APPLIED, MigrationState.PENDING) for entry in entries):
+        yield Check("migrations", Verdict.FAIL, ", ".join(wrong), "Run `flowstone db upgrade`.")
+    else:
+        remedy = "Install the version of FlowStone that this database was upgraded with."
+        yield Check("migrations", Verdict.FAIL, ", ".join(wrong), remedy)
+    if health.has_oban:
+        yield Check("oban tables", Verdict.OK, "oban_jobs is there")
+    else:
+        yield Check("oban tables", Verdict.FAIL, "oban_jobs is missing", "Run `flowstone db upgrade`.")
+    yield _workers(health)
+
+
+def _server(health: Health) -> Check:
+    if health.major >= OLDEST_SERVER:
+        return Check("server", Verdict.OK, f"PostgreSQL {health.version}")
+    remedy = f"FlowStone needs PostgreSQL {OLDEST_SERVER} or newer."
+    return Check("server", Verdict.FAIL, f"PostgreSQL {health.version}", remedy)
+
+
+def _workers(health: Health) -> Check:
+    nodes = [worker for worker in health.workers or () if worker.kind == "node"]
+    if nodes:
+        listed = ", ".join(f"{worker.id} ({worker.host}, pid {worker.pid})" for worker in nodes[:5])
+        return Check("workers", Verdict.OK, f"{len(nodes)} alive: {listed}")
+    remedy = "Durable work waits until one runs: `flowstone worker --app module:attribute`."
+    return Check("workers", Verdict.WARN, "none alive", remedy)

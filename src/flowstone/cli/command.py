@@ -1,0 +1,115 @@
+"""How a function becomes a command: the common options, the session around it, errors and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowstone.cli.failures import FAILED, INTERRUPTED, TERMINATED, Terminated, exit_code
+from flowstone.cli.output import Output
+from flowstone.cli.session import Given, Session, configure_logging
+from flowstone.core.text import clean_text
+from flowstone.errors import FlowStoneError
+
+type Command = Callable[..., int | None]
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:ATTRIBUTE",
+        help="The app: module:attribute or path/to/file.py:attribute. Also FLOWSTONE_APP or the settings file.",
+    ),
+]
+AppDir = Annotated[
+    Path | None,
+    typer.Option("--app-dir", metavar="DIR", help="Where the app's modules are found."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs and whole tracebacks.")]
+
+_COMMON: tuple[tuple[str, Any, Any], ...] = (
+    ("app", App, None),
+    ("app_dir", AppDir, None),
+    ("as_json", AsJson, False),
+    ("verbose", Verbose, False),
+)
+
+
+def add_command(group: typer.Typer, name: str, function: Command) -> None:
+    """Register a function that takes a session first; it returns an exit code or None for 0."""
+    signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    context = inspect.Parameter("ctx", kind, annotation=typer.Context)
+    own = [parameter.replace(kind=kind) for parameter in own]
+    common = [inspect.Parameter(n, kind, default=d, annotation=a) for n, a, d in _COMMON]
+
+    @wraps(function)
+    def call(*, ctx: typer.Context, **values: Any) -> None:
+        given = Given(**{name: values.pop(name) for name, _, _ in _COMMON})
+        outer = ctx.obj if isinstance(ctx.obj, Given) else Given()
+        code = _run(given.over(outer), lambda session: function(session, **values))
+        raise typer.Exit(code)
+
+    parameters = [context, *own, *common]
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    group.command(name, no_args_is_help=False)(call)
+
+
+def _run(given: Given, function: Callable[[Session], int | None]) -> int:
+    session = Session(given, Output(as_json=given.as_json))
+    quiet = contextlib.redirect_stdout(sys.stderr) if given.as_json else contextlib.nullcontext()
+    with quiet:
+        configure_logging(verbose=given.verbose)
+        try:
+            try:
+                code = function(session) or 0
+            finally:
+                session.close()
+        except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - what it was is told below
+            code = _explain(session, error)
+        session.out.flush()
+    return code
+
+
+def _explain(session: Session, error: BaseException) -> int:
+    """Say what happened and return the exit code; bugs keep their traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        session.out.note("Interrupted.")
+        return INTERRUPTED
+    if isinstance(error, Terminated):
+        session.out.note("Terminated.")
+        return TERMINATED
+    if isinstance(error, FlowStoneError):
+        session.trace(error)
+        session.out.error(str(error))
+        _answer(session, error)
+        return exit_code(error)
+    if _is_driver_failure(error):
+        session.trace(error)
+        session.out.error(f"The database failed: {' '.join(str(error).split())}")
+        _answer(session, error)
+        return FAILED
+    raise error
+
+
+def _answer(session: Session, error: BaseException) -> None:
+    if session.out.as_json and not session.out.answered:
+        session.out.json({"error": {"type": type(error).__name__, "message": clean_text(str(error))}})
+
+
+def _is_driver_failure(error: BaseException) -> bool:
+    """Whether the database driver lost the server; anything else that it raises is a bug of ours."""
+    return any(
+        kind.__module__.partition(".")[0] == "psycopg" and kind.__name__ in ("OperationalError", "InterfaceError")
+        for kind in type(error).__mro__
+    )

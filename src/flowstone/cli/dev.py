@@ -1,0 +1,48 @@
+"""`dev`: database, tables and a worker with one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flowstone.app import database
+from flowstone.cli.children import Workers, terminable
+from flowstone.cli.failures import FAILED
+from flowstone.cli.session import Session
+from flowstone.cli.worker import Concurrency, Queues
+from flowstone.config import Settings
+from flowstone.stores.postgres.embedded import EmbeddedPostgres
+
+
+def dev(session: Session, *, queues: Queues = None, concurrency: Concurrency = None) -> int:
+    """Start the embedded PostgreSQL, bring its tables up to date and run one worker; Ctrl-C stops it all."""
+    settings = Settings.load()
+    target, folder = session.target, session.app_dir
+    arguments = ["worker", "--app", target, "--app-dir", str(folder.absolute())]
+    for queue in queues or []:
+        arguments += ["--queue", queue]
+    if concurrency is not None:
+        arguments += ["--concurrency", str(concurrency)]
+    if session.given.verbose:
+        arguments.append("--verbose")
+    with terminable(), EmbeddedPostgres(embedded_directory(settings)) as dsn:
+        database.upgrade(Settings.load(database_url=dsn))
+        with Workers(arguments, environment={"FLOWSTONE_DATABASE_URL": dsn}) as workers:
+            _announce(session, dsn, workers.pids)
+            code = workers.wait()
+        session.out.note(f"The worker ended with code {code}.")
+    return code if code > 0 else FAILED
+
+
+def embedded_directory(settings: Settings) -> Path:
+    """Return where the embedded database of these settings lies."""
+    return Path(settings.storage).absolute() / "postgres"
+
+
+def _announce(session: Session, dsn: str, pids: list[int]) -> None:
+    if session.out.as_json:
+        session.out.json({"database_url": dsn, "workers": pids})
+        return
+    session.out.line("PostgreSQL and a worker are running. In another terminal:")
+    session.out.line(f"  export FLOWSTONE_DATABASE_URL='{dsn}'")
+    session.out.line(f"  flowstone materialize +NAME --app {session.target}")
+    session.out.line("Ctrl-C stops both.")

@@ -1,0 +1,31 @@
+"""`doctor`: looks at each part of an installation and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+from flowstone.cli.checks import Verdict, environment_checks
+from flowstone.cli.checks_database import database_checks
+from flowstone.cli.database import Url
+from flowstone.cli.failures import DONE, FAILED
+from flowstone.cli.output import Column
+from flowstone.cli.session import Session
+
+
+def doctor(session: Session, *, database_url: Url = None) -> int:
+    """Check Python, optional packages, settings, storage, database and workers; 1 when something fails."""
+    checks = [*environment_checks(database_url=database_url), *database_checks(database_url=database_url)]
+    failed = any(check.verdict is Verdict.FAIL for check in checks)
+    if session.out.as_json:
+        listed = [
+            {"name": check.name, "verdict": check.verdict.value, "detail": check.detail, "remedy": check.remedy}
+            for check in checks
+        ]
+        session.out.json({"ok": not failed, "checks": listed})
+        return FAILED if failed else DONE
+    session.out.table(
+        [Column("CHECK"), Column("STATE"), Column("FOUND", rank=1)],
+        [[check.name, check.verdict.value, check.detail] for check in checks],
+    )
+    for check in checks:
+        if check.remedy:
+            session.out.line(f"{check.name}: {check.remedy}")
+    return FAILED if failed else DONE

@@ -1,0 +1,83 @@
+"""The program `flowstone`: its commands and its version."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flowstone import __version__
+from flowstone.cli.assets import graph, ls, plan
+from flowstone.cli.building import backfill, materialize
+from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
+from flowstone.cli.database import status as db_status
+from flowstone.cli.database import upgrade as db_upgrade
+from flowstone.cli.demo import demo
+from flowstone.cli.dev import dev
+from flowstone.cli.doctor import doctor
+from flowstone.cli.history import cancel, runs, status
+from flowstone.cli.session import Given
+from flowstone.cli.worker import worker
+
+app = typer.Typer(
+    name="flowstone",
+    help="Asset-first data orchestration on PostgreSQL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_db = typer.Typer(help="The tables of FlowStone in PostgreSQL.", no_args_is_help=True)
+
+_COMMANDS: tuple[tuple[str, Command], ...] = (
+    ("demo", demo),
+    ("worker", worker),
+    ("dev", dev),
+    ("ls", ls),
+    ("graph", graph),
+    ("plan", plan),
+    ("materialize", materialize),
+    ("backfill", backfill),
+    ("status", status),
+    ("cancel", cancel),
+    ("runs", runs),
+    ("doctor", doctor),
+)
+_DB_COMMANDS: tuple[tuple[str, Command], ...] = (("upgrade", db_upgrade), ("status", db_status))
+for _name, _function in _COMMANDS:
+    add_command(app, _name, _function)
+for _name, _function in _DB_COMMANDS:
+    add_command(_db, _name, _function)
+app.add_typer(_db, name="db")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flowstone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    ctx: typer.Context,
+    *,
+    app: App = None,
+    app_dir: AppDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Asset-first data orchestration on PostgreSQL."""
+    ctx.obj = Given(app=app, app_dir=app_dir, as_json=as_json, verbose=verbose)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 something failed, 2 wrong usage or settings, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # a terminal that cannot show a character gets an escape instead of an error
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="flowstone")

@@ -1,0 +1,267 @@
+"""What ran, runs and will run: `runs`, `status`, `cancel`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flowstone.app import FlowStone
+from flowstone.cli.building import last_line
+from flowstone.cli.output import Column, Output, moment, one_line, took
+from flowstone.cli.partitions import label
+from flowstone.cli.session import Session
+from flowstone.core.state import State
+from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
+from flowstone.errors import RunNotFoundError
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
+_FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+_SHOWN = 50  # failed steps in a listing
+_SEARCHED = 10_000  # runs looked through for a state
+
+
+def runs(
+    session: Session,
+    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One run, with what failed in it.")] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+) -> None:
+    """List the latest runs, or show one."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    if run_id is not None:
+        _show_run(session.out, flow, flow.runs.get(run_id))
+        return
+    found = flow.runs.latest(limit=_SEARCHED if state else limit)
+    found = [run for run in found if state is None or run.state is state][:limit]
+    if session.out.as_json:
+        session.out.json({"runs": [_run_json(run) for run in found]})
+        return
+    columns = [
+        Column("RUN"),
+        Column("STATE"),
+        Column("WHAT", rank=1),
+        Column("KIND", rank=3),
+        Column("EXECUTOR", rank=5),
+        Column("DONE", rank=2, right=True),
+        Column("CREATED", rank=4),
+        Column("TOOK", rank=6, right=True),
+    ]
+    session.out.table(columns, [_run_row(run) for run in found])
+
+
+def status(session: Session, identifier: Id) -> None:
+    """Show a step with its attempts, or a run with its counts."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    step, run = _find(flow, identifier)
+    if step is not None:
+        _show_step(session.out, flow, step)
+    elif run is not None:
+        _show_run(session.out, flow, run)
+
+
+def cancel(session: Session, identifier: Id) -> None:
+    """Ask for the end of a step or of a whole run; queued work never starts, running work is told."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    step, run = _find(flow, identifier)
+    before: State
+    if step is not None:
+        kind, before, after = "step", step.state, flow.cancel_job(identifier)
+    else:
+        assert run is not None
+        kind, before, after = "run", run.state, flow.runs.cancel(identifier).state
+    if session.out.as_json:
+        session.out.json({"kind": kind, "id": identifier, "before": before.value, "state": after.value})
+        return
+    over = ": it was over already" if before.is_terminal else ""
+    session.out.line(f"{kind} {one_line(identifier)} is {after.value}{over}.")
+
+
+def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord | None]:
+    """Return the step or the run with this id.
+
+    Raises:
+        RunNotFoundError: there is neither.
+    """
+    try:
+        return flow.runs.step(identifier), None
+    except RunNotFoundError:
+        pass
+    try:
+        return None, flow.runs.get(identifier)
+    except RunNotFoundError:
+        raise RunNotFoundError("step or run", identifier) from None
+
+
+def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
+    failed = [step for state in _FAILURES for step in flow.runs.steps(run.id, state=state, limit=_SHOWN)]
+    if out.as_json:
+        out.json({**_run_json(run), "failed_steps": [_step_json(flow, step) for step in failed]})
+        return
+    out.line(f"run {one_line(run.id)} is {run.state.value}")
+    _facts(
+        out,
+        {
+            "what": f"{run.kind} {run.selection}",
+            "executor": run.executor,
+            "priority": str(run.priority),
+            "max concurrency": str(run.max_concurrency or ""),
+            "created": moment(run.created_at),
+            "finished": moment(run.finished_at),
+            "took": took(run.created_at, run.finished_at),
+            "steps": ", ".join(f"{number:,} {state.value}" for state, number in sorted(run.counts.items())),
+        },
+    )
+    if failed:
+        out.line()
+        columns = [
+            Column("STEP"),
+            Column("ASSET"),
+            Column("PARTITION"),
+            Column("STATE", rank=1),
+            Column("ERROR", rank=2),
+        ]
+        out.table(columns, [_failed_row(flow, step) for step in failed])
+
+
+def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
+    error = last_line(step.error or step.reason or "")
+    shown = error if len(error) <= 100 else f"{error[:99]}…"
+    return [str(step.id), step.asset, _label(flow, step), step.state.value, shown]
+
+
+def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
+    attempts = flow.runs.attempts(str(step.id))
+    if out.as_json:
+        out.json({**_step_json(flow, step), "attempts": [_attempt_json(one) for one in attempts]})
+        return
+    out.line(f"step {step.id} is {step.state.value}")
+    scheduled = "next attempt" if step.state is State.RETRYING else "scheduled for"
+    _facts(
+        out,
+        {
+            "asset": f"{step.asset} {_label(flow, step)}".strip(),
+            "run": step.run_id,
+            "executor": step.executor,
+            "queue": f"{step.queue}, priority {step.priority}",
+            "attempt": f"{step.attempt} of {step.max_attempts}",
+            scheduled: moment(step.scheduled_at),
+            "waits for": f"{step.waiting_on} inputs" if step.waiting_on else "",
+            "started": moment(step.started_at),
+            "finished": moment(step.finished_at),
+            "worker": step.worker or "",
+            "stored": f"{step.stored.io}: {step.stored.location}" if step.stored else "",
+            "reason": step.reason or "",
+        },
+    )
+    if attempts:
+        out.line()
+        columns = [
+            Column("ATTEMPT", right=True),
+            Column("STATE"),
+            Column("STARTED", rank=2),
+            Column("TOOK", rank=3, right=True),
+            Column("NEXT ATTEMPT", rank=1),
+            Column("WORKER", rank=4),
+            Column("ERROR"),
+        ]
+        out.table(columns, [_attempt_row(one) for one in attempts])
+    if step.error:
+        out.line()
+        out.line(step.error.rstrip())
+
+
+def _attempt_row(one: AttemptRecord) -> list[str]:
+    return [
+        str(one.attempt),
+        one.state.value,
+        moment(one.started_at),
+        took(one.started_at, one.finished_at),
+        moment(one.retry_at),
+        one.worker or "",
+        last_line(one.error or ""),
+    ]
+
+
+def _facts(out: Output, facts: dict[str, str]) -> None:
+    shown = {name: value for name, value in facts.items() if value}
+    width = max(len(name) for name in shown)
+    for name, value in shown.items():
+        out.line(f"  {name.ljust(width)}  {one_line(value)}")
+
+
+def _run_row(run: RunRecord) -> list[str]:
+    done = f"{run.done:,}/{run.total:,}"
+    time = took(run.created_at, run.finished_at)
+    return [run.id, run.state.value, run.selection, run.kind, run.executor, done, moment(run.created_at), time]
+
+
+def _label(flow: FlowStone, step: StepRecord) -> str:
+    return label(step.partition, flow.graph.assets.get(step.asset))
+
+
+def _run_json(run: RunRecord) -> dict[str, object]:
+    return {
+        "kind": "run",
+        "id": run.id,
+        "verb": run.kind,
+        "selection": run.selection,
+        "executor": run.executor,
+        "state": run.state.value,
+        "priority": run.priority,
+        "max_concurrency": run.max_concurrency,
+        "created_at": run.created_at.isoformat(),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "total": run.total,
+        "done": run.done,
+        "counts": {state.value: number for state, number in run.counts.items()},
+    }
+
+
+def _step_json(flow: FlowStone, step: StepRecord) -> dict[str, object]:
+    moments = {
+        name: at.isoformat() if at else None
+        for name, at in (
+            ("created_at", step.created_at),
+            ("scheduled_at", step.scheduled_at),
+            ("started_at", step.started_at),
+            ("finished_at", step.finished_at),
+        )
+    }
+    return {
+        "kind": "step",
+        "id": str(step.id),
+        "run_id": step.run_id,
+        "asset": step.asset,
+        "partition": _label(flow, step) or None,
+        "state": step.state.value,
+        "attempt": step.attempt,
+        "max_attempts": step.max_attempts,
+        "priority": step.priority,
+        "queue": step.queue,
+        "executor": step.executor,
+        **moments,
+        "worker": step.worker,
+        "waiting_on": step.waiting_on,
+        "reason": step.reason,
+        "error": step.error,
+        "error_type": step.error_type,
+        "stored": dict(step.stored.to_json()) if step.stored else None,
+    }
+
+
+def _attempt_json(one: AttemptRecord) -> dict[str, object]:
+    return {
+        "attempt": one.attempt,
+        "state": one.state.value,
+        "started_at": one.started_at.isoformat(),
+        "finished_at": one.finished_at.isoformat(),
+        "worker": one.worker,
+        "error": one.error,
+        "error_type": one.error_type,
+        "retry_at": one.retry_at.isoformat() if one.retry_at else None,
+    }

@@ -1,0 +1,213 @@
+"""What the command line writes: one JSON document, or text and tables fit for the terminal at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flowstone.core.state import State
+from flowstone.core.text import clean_text
+
+_UNLIMITED = 10_000  # columns; a pipe has no width, and what reads it wants whole lines
+_GAP = 2
+_STYLES: Mapping[str, str] = {
+    State.COMPLETED: "green",
+    State.REUSED: "green",
+    State.FAILED: "red",
+    State.UPSTREAM_FAILED: "red",
+    State.CANCELLED: "yellow",
+    State.CANCELLING: "yellow",
+    State.SKIPPED: "yellow",
+    State.RETRYING: "yellow",
+    State.RUNNING: "cyan",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        title: heading.
+        rank: 0 is always shown; of the others the highest goes first when the terminal is narrow.
+        right: whether it holds numbers.
+    """
+
+    title: str
+    rank: int = 0
+    right: bool = False
+
+
+class Output:
+    """Standard output for results, standard error for everything else.
+
+    Args:
+        as_json: whether the result is one JSON document.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        # held on to, because user code that prints is sent to standard error while JSON is wanted
+        self._stdout = sys.stdout
+        self._stderr = sys.stderr
+        self._documents = 0
+
+    def json(self, document: Mapping[str, object]) -> None:
+        """Write the one JSON document of a command."""
+        if self._documents:
+            return
+        self._documents += 1
+        self._write(self._stdout, json.dumps(document, indent=2, default=_plain) + "\n")
+
+    @property
+    def answered(self) -> bool:
+        """Whether the JSON document was written."""
+        return self._documents > 0
+
+    def line(self, text: str | Text = "", *, style: str = "") -> None:
+        """Write a line of the result."""
+        self._print(self._console(self._stdout), text, style)
+
+    def note(self, text: str | Text, *, style: str = "") -> None:
+        """Write a line for the person, to standard error."""
+        self._print(self._console(self._stderr), text, style)
+
+    def error(self, text: str) -> None:
+        """Write what went wrong, to standard error."""
+        shown = Text("Error: ", style="bold red")
+        shown.append(clean_text(text), style="not bold default")
+        self.note(shown)
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+        """Write a table; columns that do not fit are left out by rank, then cells are folded."""
+        console = self._console(self._stdout)
+        cells = [[one_line(cell) for cell in row] for row in rows]
+        kept = _fitting(columns, cells, console.width)
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
+        for index in kept:
+            column = columns[index]
+            table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*[Text(row[index], style=_STYLES.get(row[index], "")) for index in kept])
+        self._print(console, table, "")
+
+    def stderr_console(self) -> Console:
+        """Return the console of standard error, for progress bars."""
+        return self._console(self._stderr)
+
+    def flush(self) -> None:
+        """Hand everything to whoever reads it."""
+        self._write(self._stdout, "")
+
+    def _console(self, file: TextIO) -> Console:
+        width = None if file.isatty() else _UNLIMITED
+        if width is not None and (given := os.environ.get("COLUMNS", "")).isdecimal():
+            width = max(20, int(given))
+        return Console(file=file, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+    def _print(self, console: Console, what: str | Text | Table, style: str) -> None:
+        shown = Text(clean_text(what)) if isinstance(what, str) else what
+        with console.capture() as captured:
+            # lines of text are left to the terminal to wrap, so that they can be copied whole
+            console.print(shown, style=style or None, soft_wrap=not isinstance(shown, Table))
+        lines = [line.rstrip(" ") for line in captured.get().split("\n")]
+        self._write(console.file, "\n".join(lines))
+
+    def _write(self, file: object, text: str) -> None:
+        assert hasattr(file, "write")
+        assert hasattr(file, "flush")
+        try:
+            file.write(text)
+            file.flush()
+        except BrokenPipeError:
+            _stop_writing(file)
+
+
+def one_line(text: str) -> str:
+    r"""Return text of users on one line, without what could disturb a terminal.
+
+    Example:
+        >>> one_line("two\nlines \x1b[31mred")
+        'two\\nlines red'
+    """
+    return clean_text(text).replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def moment(at: datetime | None) -> str:
+    """Return a moment in the reader's own time zone.
+
+    Example:
+        >>> moment(None)
+        ''
+    """
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if at else ""
+
+
+def took(started: datetime | None, finished: datetime | None) -> str:
+    """Return a duration for people.
+
+    Example:
+        >>> from datetime import UTC
+        >>> took(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, 0, 1, 30, tzinfo=UTC))
+        '1m 30s'
+    """
+    return duration((finished - started).total_seconds()) if started and finished else ""
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for people.
+
+    Example:
+        >>> duration(0.0123), duration(4.56), duration(3700)
+        ('12 ms', '4.6 s', '1h 1m')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m {rest}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60}m"
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    needed = [
+        max([cell_len(column.title), *(cell_len(row[index]) for row in rows)])
+        for index, column in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    while sum(needed[index] + _GAP for index in kept) - _GAP > width:
+        droppable = [index for index in kept if columns[index].rank]
+        if not droppable:
+            break
+        kept.remove(max(droppable, key=lambda index: columns[index].rank))
+    return kept
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def _stop_writing(file: object) -> None:
+    """Send what is still written to nowhere: whoever read it has seen enough (`flowstone ls | head`)."""
+    try:
+        descriptor = file.fileno()  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import CommandLine
+
+
+def test_status_and_upgrade(cli: CommandLine, empty_database_url: str) -> None:
+    before = cli("db", "status", "--database-url", empty_database_url, "--json")
+    assert before.code == 1
+    assert not before.json["current"]
+    assert {entry["state"] for entry in before.json["migrations"]} == {"pending"}
+
+    applied = cli("db", "upgrade", "--database-url", empty_database_url, "--json").json["applied"]
+    assert applied == [entry["name"] for entry in before.json["migrations"]]
+    assert "nothing to do" in cli("db", "upgrade", "--database-url", empty_database_url).out
+
+    after = cli("db", "status", "--database-url", empty_database_url)
+    assert after.code == 0
+    assert "applied" in after.out
+
+
+def test_without_a_database(cli: CommandLine) -> None:
+    answer = cli("db", "upgrade")
+    assert answer.code == 2
+    assert "--database-url" in answer.err
+
+
+def test_tables_that_are_missing_are_told_with_the_command(
+    cli: CommandLine, shop: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", empty_database_url)
+    answer = cli("runs")
+    assert answer.code == 1
+    assert "flowstone db upgrade" in answer.err
+
+
+def test_doctor_without_a_database(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWSTONE_STORAGE", "somewhere")
+    answer = cli("doctor", "--json")
+    checks = {check["name"]: check for check in answer.json["checks"]}
+    assert answer.code == 0
+    assert checks["python"]["verdict"] == "ok"
+    assert checks["database"]["verdict"] == "warn"
+    assert checks["setting storage"]["detail"] == "somewhere (FLOWSTONE_STORAGE)"
+
+
+def test_doctor_with_a_database(cli: CommandLine, empty_database_url: str) -> None:
+    answer = cli("doctor", "--database-url", empty_database_url)
+    assert answer.code == 1
+    assert "flowstone db upgrade" in answer.out
+    cli("db", "upgrade", "--database-url", empty_database_url)
+    answer = cli("doctor", "--database-url", empty_database_url, "--json")
+    checks = {check["name"]: check["verdict"] for check in answer.json["checks"]}
+    assert (answer.code, checks["migrations"], checks["oban tables"]) == (0, "ok", "ok")
+    assert checks["workers"] == "warn"
+
+
+def test_doctor_masks_secrets_and_names_files(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "flowstone.toml").write_text('database_url = "postgresql://me:hunter2@127.0.0.1:1/none"\n')
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert "hunter2" not in answer.out + answer.err
+    assert "flowstone.toml" in answer.out
+    assert "does not answer" in answer.out
+
+
+def test_doctor_with_broken_settings(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "flowstone.toml").write_text("storge = 1\n")
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert "Did you mean 'storage'?" in answer.out
