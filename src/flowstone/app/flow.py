@@ -117,8 +117,6 @@ class FlowStone(CommittedValues):
         """The assets and their dependencies."""
         return self.parts.graph
 
-    # --- one asset ----------------------------------------------------------------------------------------
-
     def materialize(self, asset: AssetLike, *, partition: Partition = None, **how: Unpack[How]) -> Materialization:
         """Run one asset, whose inputs must be ready, and wait for it.
 
@@ -195,8 +193,6 @@ class FlowStone(CommittedValues):
             RunNotFoundError: there is no such job.
         """
         return self.runs.cancel_step(job)
-
-    # --- many ---------------------------------------------------------------------------------------------
 
     def materialize_all(
         self,
@@ -278,8 +274,6 @@ class FlowStone(CommittedValues):
         order = Order.of("plan", describe(selection), targets, {"force": force})
         order.expand, order.force_deps = expand, force_deps
         return self._placement.plan(order)
-
-    # --- the rest -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

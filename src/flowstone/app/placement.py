@@ -99,16 +99,7 @@ class Placement:
         options = dict(order.executor_opts or {})
         durable = Capability.DURABLE in executor.capabilities
         retry = bool(options.pop("retry", False)) or durable
-        if options and isinstance(executor, ChecksOptions):
-            executor.check(options)
-        if durable:
-            check_portable(executor.name, options)
-        if order.max_concurrency is not None and order.max_concurrency < 1:
-            raise OptionsError(
-                f"max_concurrency={order.max_concurrency!r}: give at least 1, or None."
-            )
-        if order.scheduled_at is not None and Capability.SCHEDULED_AT not in executor.capabilities:
-            raise CapabilityError(executor.name, "scheduled_at", executor.capabilities)
+        _check(order, executor, options)
         plan = self.plan(order)
         if plan.missing and not durable:
             target = next(iter(plan.missing))
@@ -182,6 +173,7 @@ class Placement:
             order.scheduled_at,
             planned.forced,
             asset.code_version,
+            asset.concurrency or None,
         )
 
     def _check_portable_values(self, plan: Plan) -> None:
@@ -250,6 +242,18 @@ class Placement:
 
 _STARTABLE = (State.PENDING, State.SCHEDULED)
 _NOT_STARTED = (*_STARTABLE, State.RETRYING)
+
+
+def _check(order: Order, executor: Executor, options: dict[str, Any]) -> None:
+    """Refuse what the executor could not do, before anything is placed."""
+    if options and isinstance(executor, ChecksOptions):
+        executor.check(options)
+    if Capability.DURABLE in executor.capabilities:
+        check_portable(executor.name, options)
+    if order.max_concurrency is not None and order.max_concurrency < 1:
+        raise OptionsError(f"max_concurrency={order.max_concurrency!r}: give at least 1, or None.")
+    if order.scheduled_at is not None and Capability.SCHEDULED_AT not in executor.capabilities:
+        raise CapabilityError(executor.name, "scheduled_at", executor.capabilities)
 
 
 def _width(placed: Placed) -> int:

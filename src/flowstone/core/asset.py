@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyLike, read_dependencies
+from flowstone.core.limits import parse_limit
 from flowstone.core.retry import RetryPolicy
 from flowstone.errors import DefinitionError
 
@@ -75,7 +76,7 @@ class AssetOptions:
     queue: str = "assets"
     priority: int | None = None
     isolation: Isolation = "thread"
-    concurrency: Mapping[str, int]
+    concurrency: Mapping[str, int | str]
     tags: frozenset[str] = frozenset()
     group: str | None = None
     description: str = ""
@@ -100,10 +101,19 @@ class AssetOptions:
             problem = f"io={self.io!r}: give the name of an IO manager"
         elif self.retry is not None and not _is_policy(self.retry):
             problem = f"retry={self.retry!r}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
-        elif any(type(limit) is not int or limit < 1 for limit in self.concurrency.values()):
-            problem = f"concurrency={dict(self.concurrency)!r}: give names with limits of at least 1"
+        elif (unusable := _unusable_limits(self.concurrency)) is not None:
+            problem = f"concurrency={dict(self.concurrency)!r}: {unusable}"
         if problem:
             raise DefinitionError(f"Asset {name!r} was declared with {problem}.", where=where)
+
+
+def _unusable_limits(limits: Mapping[str, int | str]) -> str | None:
+    try:
+        for value in limits.values():
+            parse_limit(value)
+    except DefinitionError as error:
+        return str(error)
+    return None
 
 
 def _is_duration(value: object) -> bool:
@@ -133,7 +143,7 @@ def asset(
     queue: str = "assets",
     priority: int | None = None,
     isolation: Isolation = "thread",
-    concurrency: Mapping[str, int] | None = None,
+    concurrency: Mapping[str, int | str] | None = None,
     tags: Iterable[str] = (),
     group: str | None = None,
     description: str | None = None,
@@ -150,7 +160,7 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         **options: `name` (default: the function's), `deps` (parameter name to asset, or a list of assets
             that only have to be there), `partitions`, `io` (name of an IO manager), `requires` (names of
             resources), `retry`, `timeout` (timedelta or seconds), `queue`, `priority` (0 first to 9),
-            `isolation` ("thread" or "process"), `concurrency` (named fleet-wide limits), `tags`, `group`,
+            `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"), `tags`, `group`,
             `description` (default: the docstring), `code_version`.
 
     Returns:
@@ -184,18 +194,13 @@ def _declare(
     description: str | None = None,
     requires: Iterable[str] = (),
     tags: Iterable[str] = (),
-    concurrency: Mapping[str, int] | None = None,
+    concurrency: Mapping[str, int | str] | None = None,
     **plain: Any,
 ) -> Asset:
     where = _where(function)
     chosen = name if name is not None else getattr(function, "__name__", "")
     _check_name(chosen, where)
-    if partitions is not None and not isinstance(partitions, PartitionsDefinition):
-        raise DefinitionError(
-            f"Asset {chosen!r}: partitions={partitions!r} is not a partitions definition; "
-            "use for example DailyPartitions(start=...).",
-            where=where,
-        )
+    _check_partitions(partitions, chosen, where)
     options = AssetOptions(
         timeout_seconds=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
         description=description if description is not None else inspect.getdoc(function) or "",
@@ -215,6 +220,15 @@ def _declare(
         partitions=partitions,
         options=options,
     )
+
+
+def _check_partitions(partitions: object, name: str, where: str) -> None:
+    if partitions is not None and not isinstance(partitions, PartitionsDefinition):
+        raise DefinitionError(
+            f"Asset {name!r}: partitions={partitions!r} is not a partitions definition; "
+            "use for example DailyPartitions(start=...).",
+            where=where,
+        )
 
 
 def _names(values: Iterable[str], option: str, name: str, where: str) -> tuple[str, ...]:

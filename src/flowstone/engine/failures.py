@@ -6,7 +6,6 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-import flowstone
 from flowstone.core.outcome import (
     AttemptOutcome,
     Failed,
@@ -22,7 +21,7 @@ from flowstone.core.retry import RetryPolicy
 from flowstone.core.text import ERROR_LIMIT, clean_text
 from flowstone.errors import SerializationError, StepCancelledError
 
-_OWN_CODE = str(Path(flowstone.__file__).parent)
+_OWN_CODE = str(Path(__file__).parents[1])
 _MAX_FRAMES = 60
 
 

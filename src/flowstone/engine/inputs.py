@@ -13,6 +13,7 @@ from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import decode_partition, encode_partition
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
+from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Catalog
 
 
@@ -50,6 +51,12 @@ class ResolvedInputs:
     missing: list[Target]
     error: Exception | None = None
     """What a partition mapping raised: that is a failure of the step, as any other of user code."""
+
+    def problem(self, claim: Claim) -> Exception | None:
+        """Return why the step cannot run, if so."""
+        if self.error is None and self.missing:
+            return DependencyNotReadyError(claim.asset, claim.partition, self.missing)
+        return self.error
 
     def versions(self) -> tuple[InputVersion, ...]:
         """Return the lineage of the step."""

