@@ -11,6 +11,7 @@ from typing import Any
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
+from flowstone.core.limits import check_limits
 from flowstone.core.step import StepRecord
 from flowstone.engine.coroutines import CoroutineRunner
 from flowstone.engine.driver import Driver
@@ -102,6 +103,7 @@ def assemble(
     managers = _managers(settings, store, io)
     default = default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
     _check_io(graph, managers, default)
+    check_limits({asset.name: asset.concurrency for asset in graph})
     pool = ResourcePool(resources or {})
     pool.check(graph)
     values = ValueStore(managers, default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,6 +29,7 @@ class NewStep:
         scheduled_at: earliest start.
         forced: whether a committed success was deliberately not reused.
         code_version: version of the asset's code, when declared.
+        limits: named limits that hold for the whole fleet.
     """
 
     asset: str
@@ -40,6 +42,7 @@ class NewStep:
     scheduled_at: datetime | None = None
     forced: bool = False
     code_version: str | None = None
+    limits: Mapping[str, int | str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class NewRun:
         watched: whether somebody waits for the end and wants a notification.
         created_at: time of the request.
         deps_timeout_seconds: how long a step may wait for inputs from outside the run.
+        retry_of: run whose failures this one repeats.
     """
 
     id: str
@@ -69,6 +73,7 @@ class NewRun:
     max_concurrency: int | None = None
     watched: bool = False
     deps_timeout_seconds: float = 3600.0
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +239,8 @@ class RunRecord:
     max_concurrency: int | None
     created_at: datetime
     finished_at: datetime | None = None
+    paused: bool = False
+    retry_of: str | None = None
     counts: dict[State, int] = field(default_factory=dict)
     options: dict[str, JsonValue] = field(default_factory=dict)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
-from flowstone.stores.postgres import transport
+from flowstone.stores.postgres import limits, transport
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 
@@ -31,12 +31,14 @@ class Follow:
         run_id: its run.
         state: its state now.
         job_id: its row on Oban's queue, when it has one.
+        limited: whether it may hold slots of fleet-wide limits.
     """
 
     id: int
     run_id: str
     state: State
     job_id: int | None
+    limited: bool = False
 
 
 def follow_up(
@@ -67,6 +69,7 @@ def follow_up(
     to_enqueue += _count(connection, finished, touched)
     if durable:
         queues = transport.enqueue(connection, to_enqueue)
+        queues |= limits.release(connection, [step.id for step in moved if step.limited])
         transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
         transport.announce(connection, queues)
     return ready

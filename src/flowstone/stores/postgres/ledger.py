@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowstone.core.outcome import Failed
 from flowstone.core.state import State
@@ -128,7 +128,7 @@ class PostgresLedger:
     def _commit(self, connection: Connection[TupleRow], completions: Sequence[Completion]) -> list[Committed]:
         ended = EndedRows.of(completions)
         rows = connection.execute(load_sql("ledger/finish"), ended.parameters()).fetchall()
-        moved = [(row[0], row[1], row[4], row[5]) for row in rows]
+        moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
         released = self._after(connection, moved, ended.delays)
         states = {row[0]: State(row[4]) for row in rows}
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
@@ -148,11 +148,11 @@ class PostgresLedger:
     def _after(
         self,
         connection: Connection[TupleRow],
-        moved: Sequence[Sequence[object]],
+        moved: Sequence[Sequence[Any]],
         delays: Mapping[int, object],
     ) -> list[int]:
-        """Do what follows from steps that moved: (id, run, state, job id)."""
-        steps = [Follow(int(str(row[0])), str(row[1]), State(str(row[2])), row[3]) for row in moved]  # type: ignore[arg-type]
+        """Do what follows from steps that moved: (id, run, state, job id, whether it is limited)."""
+        steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in moved]
         return follow_up(connection, steps, delays, durable=self._database.durable)
 
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:

@@ -85,6 +85,7 @@ class Placing:
                 "watched": run.watched,
                 "deps_timeout_seconds": run.deps_timeout_seconds,
                 "created_at": run.created_at,
+                "retry_of": run.retry_of,
             },
         ).fetchone()
         assert row is not None
@@ -213,5 +214,6 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "reuse": new.reuse,
         "code_version": new.code_version,
         "scheduled_at": new.scheduled_at,
+        "limits": dict(new.limits) if new.limits else None,
         "reason": "an input ended without a result" if state is State.UPSTREAM_FAILED else None,
     }

@@ -11,7 +11,7 @@ from flowstone.core.outcome import Failed
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
-from flowstone.stores.postgres import transport
+from flowstone.stores.postgres import limits, transport
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up, refill
 from flowstone.stores.postgres.rows import claim_from, to_json
@@ -52,7 +52,9 @@ class PostgresQueue:
                 connection.execute(load_sql("queue/drop_jobs"), {"jobs": stale})
             if foreign:
                 connection.execute(load_sql("queue/return_jobs"), {"jobs": foreign})
-        return [_fetched(row) for row in rows if row[1] and row[2] is not None]
+            started = [row for row in rows if row[1] and row[2] is not None]
+            parked = limits.admit(connection, [(row[0], row[2], row[14]) for row in started if row[14]])
+        return [_fetched(row) for row in started if row[2] not in parked]
 
     def cancelling(self, worker_id: str) -> list[int]:
         """See `flowstone.protocols.DurableQueue`."""
@@ -81,7 +83,7 @@ class PostgresQueue:
             if self._database.durable:
                 unplaced = [row[0] for row in connection.execute(load_sql("queue/unplaced"), {"limit": _BATCH})]
                 transport.announce(connection, transport.enqueue(connection, unplaced))
-                found += len(unplaced) + _refill_idle(connection)
+                found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
             found += _end_driverless(connection, durable=self._database.durable)
         return found
 
@@ -154,7 +156,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
     moved = connection.execute(load_sql("ledger/finish"), parameters).fetchall()
-    steps = [Follow(row[0], row[1], State(row[4]), row[5]) for row in moved]
+    steps = [Follow(row[0], row[1], State(row[4]), row[5], limited=row[6]) for row in moved]
     due = {step.id: 0 for step in steps if step.state is State.RETRYING}
     follow_up(connection, steps, due, durable=durable)
 
@@ -173,6 +175,6 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
     if not ids:
         return 0
     rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": ids}).fetchall()
-    steps = [Follow(row[0], row[1], State(row[2]), row[3]) for row in rows]
+    steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in rows]
     follow_up(connection, steps, {}, durable=durable)
     return len(steps)

@@ -151,5 +151,7 @@ def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
         max_concurrency=row[6],
         created_at=row[7],
         finished_at=row[8],
+        paused=row[9],
+        retry_of=row[10],
         counts=counts,
     )

@@ -26,6 +26,8 @@ CREATE TABLE flowstone.runs (
     priority        smallint    NOT NULL,
     max_concurrency integer     CHECK (max_concurrency > 0),
     watched         boolean     NOT NULL DEFAULT false,
+    paused          boolean     NOT NULL DEFAULT false,
+    retry_of        text,
     -- steps that are not over, own and joined; steps placed on the queue while the window is limited
     open_steps      bigint      NOT NULL DEFAULT 0,
     active_steps    bigint      NOT NULL DEFAULT 0,
@@ -54,6 +56,9 @@ CREATE TABLE flowstone.steps (
     -- the row of oban_jobs that stands for it now; a row of an earlier placement can never start it
     job_id       bigint,
     worker       text,
+    -- named fleet-wide limits, and the one that this step waits for, if any
+    limits       jsonb,
+    parked_for   text,
     output_step  bigint,
     output       jsonb,
     code_version text,
@@ -74,6 +79,7 @@ CREATE UNIQUE INDEX steps_one_active ON flowstone.steps (asset, partition)
 CREATE INDEX steps_of_target ON flowstone.steps (asset, partition, id);
 CREATE INDEX steps_of_run ON flowstone.steps (run_id, id);
 CREATE INDEX steps_to_place ON flowstone.steps (run_id, priority, id) WHERE state = 'pending' AND job_id IS NULL;
+CREATE INDEX steps_parked ON flowstone.steps (parked_for, priority, id) WHERE parked_for IS NOT NULL;
 CREATE INDEX steps_at_work ON flowstone.steps (worker) WHERE state IN ('running', 'cancelling');
 
 CREATE TABLE flowstone.step_edges (

@@ -12,4 +12,4 @@ FROM (
     FOR NO KEY UPDATE
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id, s.run_id, s.state, s.job_id, c.state AS before;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits IS NOT NULL AS is_limited;

@@ -27,7 +27,7 @@ WITH ended AS (
     FROM ended AS e
     WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
-        s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at,
+        s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits,
         e.gives_back AND s.state <> 'cancelled' AS gives_back
 ), tried AS (
     INSERT INTO flowstone.attempts (
@@ -61,4 +61,4 @@ WITH ended AS (
     JOIN moved AS m ON m.id = p.step_id AND m.state = 'completed'
     ON CONFLICT DO NOTHING
 )
-SELECT id, run_id, asset, partition, state, job_id, attempt, scheduled_at FROM moved;
+SELECT id, run_id, asset, partition, state, job_id, limits IS NOT NULL AS is_limited FROM moved;

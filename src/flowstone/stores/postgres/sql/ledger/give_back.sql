@@ -11,4 +11,4 @@ SET state = CASE WHEN s.state = 'cancelling' THEN 'cancelled'
     finished_at = CASE WHEN s.state = 'cancelling' THEN pg_catalog.clock_timestamp() END
 FROM unnest(%(ids)s::bigint[], %(tokens)s::bigint[]) AS g (id, token)
 WHERE s.id = g.id AND s.token = g.token AND s.state IN ('running', 'cancelling')
-RETURNING s.id, s.run_id, s.state, s.job_id;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits IS NOT NULL AS is_limited;

@@ -5,6 +5,7 @@ WITH chosen AS (
     SELECT id
     FROM public.oban_jobs
     WHERE state = 'available' AND queue = %(queue)s
+        AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
     ORDER BY priority, scheduled_at, id
     LIMIT %(demand)s
     FOR UPDATE SKIP LOCKED
@@ -29,11 +30,11 @@ WITH chosen AS (
     WHERE s.id = f.step_id AND s.job_id = f.id AND f.worker = %(worker)s
         AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
-        s.job_id, s.snoozes, s.placed_at
+        s.job_id, s.snoozes, s.placed_at, s.limits
 )
 SELECT f.id AS job, f.worker = %(worker)s AS ours, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
     s.token, s.started_at, s.forced, s.snoozes,
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id

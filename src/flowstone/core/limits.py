@@ -1,0 +1,101 @@
+"""Named limits: how many steps at once, or how many in a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flowstone.errors import DefinitionError
+
+_RATE = re.compile(
+    r"\s*(?P<count>\d+)\s*/\s*(?:(?P<every>\d+)\s*)?(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
+)
+_SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` starts in any window of `per_seconds`, wherever the window begins (a sliding log).
+
+    Args:
+        count: starts.
+        per_seconds: length of the window.
+
+    Example:
+        >>> Rate(2, 60.0).take([100.0, 130.0], now=150.0)
+        10.0
+    """
+
+    count: int
+    per_seconds: float
+
+    def take(self, starts: list[float], *, now: float) -> float:
+        """Try to start something now.
+
+        Args:
+            starts: times of earlier starts in seconds, oldest first; brought up to date in place.
+            now: current time in seconds.
+
+        Returns:
+            0 when it may start (it is noted then), else the seconds until the next one may.
+        """
+        gone = now - self.per_seconds
+        del starts[: next((index for index, start in enumerate(starts) if start > gone), len(starts))]
+        if len(starts) < self.count:
+            starts.append(now)
+            return 0.0
+        return starts[-self.count] + self.per_seconds - now
+
+
+type Limit = int | Rate
+
+MAX_RATE = 10_000
+"""Most starts in a window: each is remembered until the window has passed it."""
+
+
+def parse_limit(value: int | str) -> Limit:
+    """Read a limit as it is written in `@asset(concurrency={...})`.
+
+    Args:
+        value: a number of steps at once, or a rate such as `10/minute`, `3/second`, `100/2 hours`.
+
+    Raises:
+        DefinitionError: it is neither.
+
+    Example:
+        >>> parse_limit(4), parse_limit("10/minute")
+        (4, Rate(count=10, per_seconds=60.0))
+    """
+    if type(value) is int and value >= 1:
+        return value
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value)
+        if match and 1 <= int(match["count"]) <= MAX_RATE and int(match["every"] or 1) >= 1:
+            return Rate(int(match["count"]), float(_SECONDS[match["unit"]] * int(match["every"] or 1)))
+    raise DefinitionError(
+        f"The limit {value!r} cannot be understood: give a number of steps at once (4) or a rate ('10/minute')."
+    )
+
+
+def check_limits(declared: Mapping[str, Mapping[str, int | str]]) -> None:
+    """Refuse limits on which assets disagree: a name stands for one limit in the whole fleet.
+
+    Args:
+        declared: asset name to its limits.
+
+    Raises:
+        DefinitionError: naming the limit and both assets.
+
+    Example:
+        >>> check_limits({"a": {"warehouse": 4}, "b": {"warehouse": 4}})
+    """
+    first: dict[str, tuple[str, int | str]] = {}
+    for asset, limits in declared.items():
+        for name, value in limits.items():
+            known = first.setdefault(name, (asset, value))
+            if parse_limit(known[1]) != parse_limit(value):
+                raise DefinitionError(
+                    f"The limit {name!r} is {known[1]!r} for asset {known[0]!r} but {value!r} for {asset!r}. "
+                    "A limit holds for the whole fleet: give it one value."
+                )
