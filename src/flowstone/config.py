@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "executor": "FLOWSTONE_EXECUTOR",
     "app": "FLOWSTONE_APP",
 }
+_TEXTS = frozenset(_ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +99,24 @@ class Settings:
         """
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name.endswith("_seconds") and not (isinstance(value, int | float) and value > 0):
-                raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number of seconds above 0.")
-        bad = {name: limit for name, limit in self.queues.items() if type(limit) is not int or limit < 1}
-        if bad or not self.queues:
-            raise ConfigurationError(
-                f"{where}: queues={dict(self.queues)!r} must map names to limits of at least 1."
-            )
+            if item.name.endswith("_seconds"):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                    raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number of seconds above 0.")
+            elif item.name in _TEXTS and not isinstance(value, str | None):
+                raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
+        if not _are_queues(self.queues):
+            raise ConfigurationError(f"{where}: queues={self.queues!r} must map names to limits of at least 1.")
         if self.lease_seconds < 2 * self.beat_seconds:
             raise ConfigurationError(
                 f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds="
                 f"{self.beat_seconds:g}, or one late beat would take a worker's steps away."
             )
+
+
+def _are_queues(queues: object) -> bool:
+    if not isinstance(queues, Mapping) or not queues:
+        return False
+    return all(type(limit) is int and limit >= 1 for limit in queues.values())
 
 
 def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:

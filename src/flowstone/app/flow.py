@@ -173,7 +173,7 @@ class FlowStone(CommittedValues):
         job = placed.job(0)
         if placed.steps[0].state.is_terminal or placed.steps[0].deduplicated:
             return job
-        return placed.executor.schedule(job, **placed.options)
+        return self._placement.schedule(placed, job)
 
     def job_status(self, job: Job | str) -> State:
         """Return the state of a job (or of the job with this id), from our own tables.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -126,13 +127,23 @@ class Placement:
         return Placed(run_id, executor, options, placed, plan, order)
 
     def execute(self, placed: Placed, job: Job) -> Materialization:
-        """Run a placed step through its executor.
+        """Run a placed step through its executor and wait for it."""
+        with self._refusals(placed, job):
+            return placed.executor.execute(job, **placed.options)
 
-        A step that an executor in this process raises about without starting it ends its run: nobody else
-        would run it, and every later request would join it and wait for ever.
+    def schedule(self, placed: Placed, job: Job) -> Job:
+        """Hand a placed step to its executor."""
+        with self._refusals(placed, job):
+            return placed.executor.schedule(job, **placed.options)
+
+    @contextmanager
+    def _refusals(self, placed: Placed, job: Job) -> Iterator[None]:
+        """End the run when an executor of this process raises about a step without having started it.
+
+        Nobody else would run that step, and every later request would join it and wait for ever.
         """
         try:
-            return placed.executor.execute(job, **placed.options)
+            yield
         except BaseException as error:
             if Capability.DURABLE not in placed.executor.capabilities:
                 record = self._parts.store.catalog.step(int(job.id))
@@ -202,6 +213,7 @@ class Placement:
             on_done=report,
         )
         try:
+            report()
             self._parts.driver.drive(drive, position)
         except BaseException:
             # an interrupt at the terminal, or on_progress raised: nobody will run the rest
@@ -219,7 +231,6 @@ class Placement:
             with lock:
                 self._report(placed.run_id, on_progress)
 
-        report()
         return report
 
     def _report(self, run_id: str, on_progress: Callable[[Progress], None]) -> None:

@@ -77,7 +77,7 @@ def read_dependencies(
     """
     if isinstance(deps, str):
         raise DefinitionError(f"Asset {name!r}: deps={deps!r} must be a list or a mapping.", where=where)
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = _parameters(function, name, where)
     takes_context = bool(parameters) and parameters[0].name == CONTEXT_PARAMETER
     by_parameter, alone = _split(deps, {p.name for p in parameters})
     found: list[Dependency] = []
@@ -95,6 +95,15 @@ def read_dependencies(
     found.extend(alone)
     _check(name, where, found, unused=list(by_parameter))
     return tuple(found), takes_context
+
+
+def _parameters(function: Callable[..., Any], name: str, where: str) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"Asset {name!r}: {function!r} does not tell its parameters; wrap it in a function.", where=where
+        ) from error
 
 
 def _split(deps: Declared, parameters: set[str]) -> tuple[dict[str, Dependency], list[Dependency]]:

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowstone.app import FlowStone
+from flowstone.core.asset import asset
+from flowstone.core.capability import Capability
+from flowstone.core.definition import StaticPartitions
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.state import State
+from flowstone.errors import StepFailedError
+from flowstone.protocols import RunJob
+
+
+def assets_of_a_chain(length: int) -> list:
+    links = [
+        asset(name=f"n{at}", deps={"before": f"n{at - 1}"})(lambda before: before + 1) for at in range(1, length)
+    ]
+    return [asset(name="n0")(lambda: 0), *links]
+
+
+@pytest.mark.parametrize("executor", ["sync", "async", "serial"])
+def test_a_long_chain_runs_in_order(executor: str) -> None:
+    flow = FlowStone.for_testing(assets_of_a_chain(300))
+    assert flow.materialize_all("n299", executor=executor).value == 299
+
+
+def test_a_width_of_one_runs_in_the_callers_thread() -> None:
+    threads: set[threading.Thread] = set()
+
+    @asset(partitions=StaticPartitions(range(5)))
+    def where() -> None:
+        threads.add(threading.current_thread())
+
+    FlowStone.for_testing([where]).backfill("where")
+    assert threads == {threading.main_thread()}
+
+
+def test_an_interrupt_ends_the_run_and_frees_its_targets() -> None:
+    """A person at the terminal stops an inline run: what did not start is cancelled, nothing hangs later."""
+
+    @asset
+    def first() -> None:
+        raise KeyboardInterrupt
+
+    @asset
+    def second() -> int:
+        return 2
+
+    @asset
+    def last(first: None, second: int) -> None: ...
+
+    flow = FlowStone.for_testing([first, second, last])
+    with pytest.raises(KeyboardInterrupt):
+        flow.materialize_all("last", run_id="r")
+    assert all(step.state.is_terminal for step in flow.runs.steps("r"))
+    assert flow.materialize("second").value == 2
+
+
+def test_progress_that_raises_ends_the_run() -> None:
+    def complain(progress: object) -> None:
+        raise ZeroDivisionError
+
+    flow = FlowStone.for_testing(assets_of_a_chain(3))
+    with pytest.raises(ZeroDivisionError):
+        flow.materialize_all("n2", on_progress=complain, run_id="r")
+    assert flow.runs.get("r").state is not State.RUNNING
+    assert flow.materialize_all("n2").value == 2
+
+
+class Refusing:
+    """An executor that does not do its work."""
+
+    name = "refusing"
+    capabilities = frozenset({Capability.NON_PERSISTENT})
+
+    def bind(self, run: RunJob) -> None: ...
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        raise ConnectionError("the cluster is away")
+
+    def schedule(self, job: Job, **options: Any) -> Job:
+        raise ConnectionError("the cluster is away")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda flow, how: flow.materialize("n0", **how),
+        lambda flow, how: flow.materialize_all("n2", **how),
+        lambda flow, how: flow.schedule("n0", **how),
+    ],
+    ids=["materialize", "materialize_all", "schedule"],
+)
+def test_an_executor_that_refuses_work_leaves_nothing_behind(call: Callable) -> None:
+    flow = FlowStone.for_testing(assets_of_a_chain(3))
+    with pytest.raises(ConnectionError, match="cluster is away"):
+        call(flow, {"executor": Refusing(), "run_id": "r"})
+    assert flow.runs.get("r").state is State.CANCELLED
+    assert flow.materialize_all("n2").value == 2
+
+
+def test_a_run_goes_on_when_the_step_it_joined_ends_elsewhere() -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    @asset
+    def shared() -> int:
+        started.set()
+        assert gate.wait(30)
+        return 1
+
+    @asset
+    def below(shared: int) -> int:
+        return shared + 1
+
+    flow = FlowStone.for_testing([shared, below])
+    owner = threading.Thread(target=lambda: flow.materialize("shared"))
+    owner.start()
+    assert started.wait(30)
+    results = []
+    guest = threading.Thread(target=lambda: results.append(flow.materialize_all("below")))
+    guest.start()
+    gate.set()
+    owner.join(30)
+    guest.join(30)
+    assert [(result.value, result.ok) for result in results] == [(2, True)]
+
+
+def test_a_run_fails_when_the_step_it_joined_fails_elsewhere() -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    @asset
+    def shared() -> int:
+        started.set()
+        assert gate.wait(30)
+        raise ValueError("shared misfortune")
+
+    @asset
+    def below(shared: int) -> int:
+        return shared + 1
+
+    flow = FlowStone.for_testing([shared, below])
+    owner = threading.Thread(target=lambda: flow.materialize_all("shared"))
+    owner.start()
+    assert started.wait(30)
+    results = []
+    guest = threading.Thread(target=lambda: results.append(flow.materialize_all("below")))
+    guest.start()
+    while len(flow.runs.latest()) < 2:
+        started.wait(0.001)
+    gate.set()
+    owner.join(30)
+    guest.join(30)
+    assert [result.ok for result in results] == [False]
+    with pytest.raises(StepFailedError, match="shared misfortune"):
+        results[0].raise_for_failures()

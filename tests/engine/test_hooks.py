@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from flowstone import telemetry
+from flowstone.app import FlowStone
+from flowstone.core.asset import asset
+from flowstone.core.context import AssetContext
+from flowstone.core.outcome import AttemptOutcome, Failed, Skipped, Succeeded
+from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.state import State
+from flowstone.errors import SerializationError
+from flowstone.io import MemoryIO
+from flowstone.protocols import StepCall
+
+
+@asset
+def one() -> int:
+    return 1
+
+
+@asset
+def broken() -> int:
+    raise ValueError("no luck")
+
+
+class Noting:
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        self.notes.append(f"{self.name} before {context.asset.name}")
+        outcome = step(context)
+        self.notes.append(f"{self.name} after {type(outcome).__name__}")
+        return outcome
+
+
+def test_hooks_are_skins_of_an_onion_and_see_the_stored_output() -> None:
+    notes: list[str] = []
+    seen: list[AttemptOutcome] = []
+
+    class Seeing:
+        def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+            seen.append(step(context))
+            return seen[-1]
+
+    flow = FlowStone.for_testing([one, broken], hooks=[Noting("outer", notes), Noting("inner", notes), Seeing()])
+    flow.materialize("one")
+    assert notes == ["outer before one", "inner before one", "inner after Succeeded", "outer after Succeeded"]
+    assert isinstance(seen[0], Succeeded)
+    assert seen[0].stored.io == "memory"
+    with pytest.raises(ValueError, match="no luck"):
+        flow.materialize("broken")
+    assert isinstance(seen[1], Failed)
+
+
+def test_a_hook_may_answer_by_itself() -> None:
+    class Closed:
+        def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+            return Skipped("closed today")
+
+    flow = FlowStone.for_testing([one], hooks=[Closed()])
+    done = flow.materialize("one")
+    assert (done.state, flow.runs.step(str(done.step_id)).reason) == (State.SKIPPED, "closed today")
+
+
+def test_a_hook_that_raises_fails_the_step() -> None:
+    class Clumsy:
+        def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+            step(context)
+            raise RuntimeError("oops")
+
+    flow = FlowStone.for_testing([one], hooks=[Clumsy()])
+    with pytest.raises(RuntimeError, match="oops"):
+        flow.materialize("one")
+    assert not flow.exists("one")
+
+
+def test_a_hook_that_forgets_to_answer_is_told() -> None:
+    class Forgetful:
+        def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+            step(context)
+            return None  # type: ignore[return-value]
+
+    flow = FlowStone.for_testing([one], hooks=[Forgetful()])
+    with pytest.raises(TypeError, match=r"return step\(context\)"):
+        flow.materialize("one")
+    assert not flow.exists("one")
+
+
+class FlakyIO(MemoryIO):
+    """Fails a number of times before it stores."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the network blinked")
+        return super().store(value, address)
+
+
+def test_storing_alone_is_repeated() -> None:
+    calls: list[int] = []
+
+    @asset
+    def counted() -> int:
+        calls.append(1)
+        return 5
+
+    flow = FlowStone.for_testing([counted], io={"memory": FlakyIO(2)})
+    assert flow.materialize("counted").value == 5
+    assert calls == [1]
+
+
+def test_storing_is_given_up_and_the_previous_version_stays() -> None:
+    manager = FlakyIO(0)
+    flow = FlowStone.for_testing([one], io={"memory": manager})
+    flow.materialize("one")
+    manager.failures = 100
+    with pytest.raises(OSError, match="blinked"):
+        flow.materialize("one", force=True)
+    manager.failures = 0
+    assert flow.load("one") == 1
+
+
+@pytest.mark.parametrize("kind", ["generator", "coroutine", "async generator"])
+def test_values_that_can_be_read_once_are_refused(kind: str) -> None:
+    async def coroutine() -> None: ...
+
+    async def agen():
+        yield 1
+
+    made = []
+
+    @asset
+    def once():
+        made.append(
+            {"generator": lambda: (n for n in [1]), "coroutine": coroutine, "async generator": agen}[kind]()
+        )
+        return made[0]
+
+    with pytest.raises(SerializationError, match="'once' returned something that can be read only once"):
+        FlowStone.for_testing([once]).materialize("once")
+    if kind == "coroutine":
+        made[0].close()
+
+
+def test_telemetry_tells_of_steps() -> None:
+    events: list[tuple[str, dict, dict]] = []
+    telemetry.attach("test", ["step.*"], lambda *event: events.append(event))
+    try:
+        flow = FlowStone.for_testing([one, broken])
+        flow.materialize("one", run_id="r")
+        with pytest.raises(ValueError, match="no luck"):
+            flow.materialize("broken")
+    finally:
+        telemetry.detach("test")
+    assert [event for event, _, _ in events] == ["step.start", "step.stop", "step.start", "step.exception"]
+    about = events[1][2]
+    assert (about["asset"], about["partition"], about["run_id"], about["attempt"]) == ("one", "", "r", 1)
+    assert about["outcome"] == "succeeded"
+    assert events[1][1]["duration_seconds"] >= 0
+    assert events[3][2]["error_type"] == "builtins.ValueError"
+
+
+def test_log_records_inside_a_step_carry_its_fields() -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    handler.addFilter(telemetry.StepLogFilter())
+    library = logging.getLogger("some.library")
+
+    @asset
+    async def talks():
+        library.warning("inside")
+
+    library.addHandler(handler)
+    try:
+        FlowStone.for_testing([talks]).materialize("talks", run_id="r")
+        library.warning("outside")
+    finally:
+        library.removeHandler(handler)
+    assert [(r.asset, r.run_id, r.attempt) for r in records] == [("talks", "r", 1), ("", "", "")]  # type: ignore[attr-defined]
+
+
+def test_a_value_of_an_unknown_manager_says_what_to_declare() -> None:
+    flow = FlowStone.for_testing([one])
+    with pytest.raises(LookupError, match="stored by the IO manager 'elsewhere'"):
+        flow.parts.values.load(StoredOutput("elsewhere", "x"))

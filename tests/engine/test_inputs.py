@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flowstone.core.asset import asset
+from flowstone.core.definition import StaticPartitions
+from flowstone.core.dependency import dep
+from flowstone.core.graph import AssetGraph
+from flowstone.core.mapping import AllPartitions, FunctionMapping
+from flowstone.core.step import Claim
+from flowstone.engine.inputs import InputReader
+from flowstone.stores.memory import MemoryStore
+from flowstone.testing.store_scene import Scene
+
+regions = StaticPartitions(["eu", "us"])
+
+
+@asset(partitions=regions)
+def source(): ...
+
+
+@asset
+def plain(): ...
+
+
+@asset(partitions=regions, deps={"rows": "source"})
+def same(rows): ...
+
+
+@asset(deps=["plain", dep("source", mapping=AllPartitions())])
+def all_of_them(source): ...
+
+
+def refuse(key: object) -> list[str]:
+    raise ZeroDivisionError("in the mapping")
+
+
+@asset(partitions=regions, deps=[dep("source", mapping=FunctionMapping(refuse))])
+def odd(source): ...
+
+
+def claim(name: str, partition: str = "", run_id: str = "run") -> Claim:
+    return Claim(99, run_id, name, partition, 1, 1, 1, datetime.now(UTC))
+
+
+def reader(scene: Scene) -> InputReader:
+    return InputReader(AssetGraph([source, plain, same, all_of_them, odd]), scene.store.catalog)
+
+
+def test_versions_and_arguments() -> None:
+    scene = Scene(MemoryStore())
+    eu, us, other = (
+        scene.make("source", "s:eu", run_id="1"),
+        scene.make("source", "s:us", run_id="2"),
+        scene.make("plain", run_id="3"),
+    )
+    one, many, none = reader(scene).resolve([claim("same", "s:us"), claim("all_of_them"), claim("plain")])
+    assert [(read.parameter, read.asset, read.partition, read.step_id) for read in one.versions()] == [
+        ("rows", "source", "s:us", us)
+    ]
+    assert [read.step_id for read in many.versions()] == [eu, us, other]
+    locate = lambda stored: stored.location  # noqa: E731
+    assert one.arguments(locate) == {"rows": f"{us}-1"}
+    # an input without a parameter has to be there, but is not loaded
+    assert many.arguments(locate) == {"source": {"eu": f"{eu}-1", "us": f"{us}-1"}}
+    assert (none.versions(), none.arguments(locate), none.problem(claim("plain"))) == ((), {}, None)
+
+
+def test_missing_versions_are_named() -> None:
+    scene = Scene(MemoryStore())
+    scene.make("source", "s:eu", run_id="1")
+    (found,) = reader(scene).resolve([claim("all_of_them")])
+    assert set(found.missing) == {("source", "s:us"), ("plain", "")}
+    assert "'all_of_them' cannot run yet" in str(found.problem(claim("all_of_them")))
+
+
+def test_a_mapping_that_raises_fails_its_step_alone() -> None:
+    scene = Scene(MemoryStore())
+    scene.make("source", "s:eu", run_id="1")
+    bad, good = reader(scene).resolve([claim("odd", "s:eu"), claim("same", "s:eu")])
+    assert "ZeroDivisionError: in the mapping" in str(bad.problem(claim("odd", "s:eu")))
+    assert good.problem(claim("same", "s:eu")) is None
+    assert len(good.versions()) == 1

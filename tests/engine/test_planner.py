@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+
+from drawn_graphs import Drawn, graphs
+
+from flowstone.core.asset import asset
+from flowstone.core.calendar import DailyPartitions, MonthlyPartitions
+from flowstone.core.definition import StaticPartitions
+from flowstone.core.dependency import dep
+from flowstone.core.graph import AssetGraph
+from flowstone.core.mapping import AllPartitions, FunctionMapping, LastN
+from flowstone.engine.inputs import InputReader
+from flowstone.engine.planner import Planner, Request
+from flowstone.errors import PartitionError
+from flowstone.stores.memory import MemoryStore
+from flowstone.testing.store_scene import Scene
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+def planner(graph: AssetGraph, scene: Scene) -> Planner:
+    return Planner(graph, InputReader(graph, scene.store.catalog), scene.store.catalog)
+
+
+@given(graphs(), st.data())
+def test_a_plan_is_what_is_missing_upstream(drawn: Drawn, data: st.DataObject) -> None:
+    names = sorted(drawn.reads)
+    committed = data.draw(st.sets(st.sampled_from(names)))
+    wanted = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    force, force_deps = data.draw(st.booleans()), data.draw(st.booleans())
+    scene = Scene(MemoryStore())
+    steps = {name: scene.make(name, run_id=name) for name in committed}
+
+    expected: set[str] = set()
+
+    def need(name: str, asked_for: bool) -> None:
+        if name in committed and not (force if asked_for else force_deps):
+            return
+        if name not in expected:
+            expected.add(name)
+            for read in drawn.reads[name]:
+                need(read, read in wanted)
+
+    for name in wanted:
+        need(name, True)
+
+    request = Request(targets=[(name, "") for name in wanted], now=NOW, force=force, force_deps=force_deps)
+    plan = planner(AssetGraph(drawn.assets), scene).plan(request)
+    running = [step.asset for step in plan.steps if step.reuse is None]
+    assert set(running) == expected
+    assert len(running) == len(expected) == plan.runs
+    assert {step.asset: step.reuse for step in plan.steps if step.reuse is not None} == {
+        name: steps[name] for name in wanted if name not in expected
+    }
+    assert plan.missing == {}
+    for index, step in enumerate(plan.steps):
+        assert all(read < index for read in step.inputs)
+        if step.reuse is None:
+            in_plan = {one.asset for one in plan.steps}
+            assert {plan.steps[read].asset for read in step.inputs} == drawn.reads[step.asset] & in_plan
+            assert step.forced == (step.asset in committed)
+
+
+days = DailyPartitions(date(2024, 5, 1))
+
+
+@asset(partitions=days)
+def orders(): ...
+
+
+@asset(partitions=MonthlyPartitions("2024-05"))
+def monthly(orders): ...
+
+
+@asset(partitions=days, deps=[dep("orders", mapping=LastN(3))])
+def trend(orders): ...
+
+
+@asset(deps=[dep("orders", mapping=AllPartitions())])
+def everything(orders): ...
+
+
+GRAPH = AssetGraph([orders, monthly, trend, everything])
+
+
+def test_partitions_are_mapped_and_shared() -> None:
+    scene = Scene(MemoryStore())
+    make = planner(GRAPH, scene).plan
+    targets = [("monthly", "d:2024-05-01"), ("everything", ""), ("trend", "d:2024-05-10")]
+    plan = make(Request(targets=targets, now=NOW))
+    assert [step.asset for step in plan.steps].count("orders") == 31
+    assert plan.runs == 34
+    positions = {(step.asset, step.partition): step for step in plan.steps}
+    assert len(positions["monthly", "d:2024-05-01"].inputs) == 31
+    reads = [plan.steps[read].partition for read in positions["trend", "d:2024-05-10"].inputs]
+    assert reads == ["d:2024-05-08", "d:2024-05-09", "d:2024-05-10"]
+
+
+def test_what_nobody_provides_is_missing() -> None:
+    scene = Scene(MemoryStore())
+    scene.make("orders", "d:2024-05-08", run_id="r")
+    request = Request(targets=[("trend", "d:2024-05-10")], now=NOW, expand=())
+    plan = planner(GRAPH, scene).plan(request)
+    assert plan.missing == {("trend", "d:2024-05-10"): [("orders", "d:2024-05-09"), ("orders", "d:2024-05-10")]}
+    inside = Request(targets=[("orders", "d:2024-05-09"), *request.targets], now=NOW, expand=())
+    missing = planner(GRAPH, scene).plan(inside).missing
+    assert missing == {("trend", "d:2024-05-10"): [("orders", "d:2024-05-10")]}
+
+
+def test_doubled_targets_appear_once() -> None:
+    scene = Scene(MemoryStore())
+    plan = planner(GRAPH, scene).plan(Request(targets=[("orders", "d:2024-05-01")] * 3, now=NOW))
+    assert len(plan.steps) == 1
+
+
+def test_errors_of_a_mapping_come_before_anything_is_placed() -> None:
+    def refuse(key: object) -> list[str]:
+        raise ZeroDivisionError("in the mapping")
+
+    regions = StaticPartitions(["eu"])
+
+    @asset(partitions=regions)
+    def source(): ...
+
+    @asset(partitions=regions, deps=[dep("source", mapping=FunctionMapping(refuse))])
+    def reader(source): ...
+
+    graph = AssetGraph([source, reader])
+    with pytest.raises(PartitionError, match="in the mapping"):
+        planner(graph, Scene(MemoryStore())).plan(Request(targets=[("reader", "s:eu")], now=NOW))
+
+
+def test_a_large_plan_asks_few_questions() -> None:
+    class Counting:
+        def __init__(self, catalog) -> None:
+            self.catalog, self.questions = catalog, 0
+
+        def current(self, targets):
+            self.questions += 1
+            return self.catalog.current(targets)
+
+    counting = Counting(Scene(MemoryStore()).store.catalog)
+    chain_assets = [
+        asset(name=f"n{at}", partitions=days, deps=[f"n{at - 1}"] if at else [])(lambda: 1) for at in range(5)
+    ]
+    graph = AssetGraph(chain_assets)
+    targets = [("n4", f"d:2024-05-{day:02}") for day in range(1, 32)]
+    plan = Planner(graph, InputReader(graph, counting), counting).plan(Request(targets=targets, now=NOW))
+    assert (len(plan.steps), counting.questions) == (5 * 31, 5)

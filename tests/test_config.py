@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from flowstone.config import DEFAULT_QUEUES, Settings
+from flowstone.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in os.environ:
+        if name.startswith("FLOWSTONE_"):
+            monkeypatch.delenv(name)
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_documented_defaults() -> None:
+    settings = Settings.load()
+    assert settings == Settings()
+    assert (settings.database_url, settings.executor) == (None, "auto")
+    assert (settings.beat_seconds, settings.lease_seconds, settings.grace_seconds) == (5, 30, 30)
+    assert (settings.deps_timeout_seconds, settings.snooze_seconds, settings.sweep_seconds) == (3600, 30, 15)
+    assert (
+        settings.queues
+        == DEFAULT_QUEUES
+        == {
+            "assets": 10,
+            "priority": 5,
+            "backfill": 20,
+            "checkpoints": 2,
+            "sensors": 3,
+        }
+    )
+
+
+def test_file_then_environment_then_arguments(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "flowstone.toml").write_text('executor = "serial"\nstorage = "file"\napp = "file:app"\n')
+    monkeypatch.setenv("FLOWSTONE_STORAGE", "environment")
+    monkeypatch.setenv("FLOWSTONE_APP", "environment:app")
+    monkeypatch.setenv("FLOWSTONE_EXECUTOR", "")
+    settings = Settings.load(app="argument:app", database_url=None)
+    assert (settings.executor, settings.storage, settings.app) == ("serial", "environment", "argument:app")
+
+
+def test_the_nearest_file_counts_and_the_project_is_the_limit(place: Path) -> None:
+    (place / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.flowstone]\nexecutor = "async"\n')
+    below = place / "a" / "b"
+    below.mkdir(parents=True)
+    assert Settings.load(directory=below).executor == "async"
+    (place / "a" / "pyproject.toml").write_text('[project]\nname = "y"\n')
+    assert Settings.load(directory=below).executor == "async"
+    (place / "a" / "flowstone.toml").write_text('executor = "sync"\n')
+    assert Settings.load(directory=below).executor == "sync"
+    project = place / "other"
+    (project / ".git").mkdir(parents=True)
+    assert Settings.load(directory=project).executor == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('exekutor = "sync"', r"there is no setting 'exekutor'. Did you mean 'executor'"),
+        ("beat_seconds = 0", "beat_seconds=0 must be"),
+        ("beat_seconds = true", "beat_seconds=True must be"),
+        ('beat_seconds = "5"', "beat_seconds='5' must be"),
+        ("sweep_seconds = nan", "sweep_seconds=nan must be"),
+        ("beat_seconds = 20", "at least twice beat_seconds"),
+        ("[queues]", "queues="),
+        ("queues = 5", "queues=5"),
+        ("[queues]\nassets = 0", "queues="),
+        ('[queues]\nassets = "10"', "queues="),
+        ("executor = 5", "executor=5 must be text"),
+        ("storage = 5", "storage=5 must be text"),
+        ("not toml", "cannot be read"),
+    ],
+)
+def test_bad_files_are_named_with_the_problem(place: Path, text: str, complaint: str) -> None:
+    (place / "flowstone.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        Settings.load()
+    assert "flowstone.toml" in str(caught.value)
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Did you mean 'executor'"):
+        Settings.load(executr="sync")
+
+
+def test_a_broken_pyproject_of_somebody_else_does_not_matter(place: Path) -> None:
+    (place / "pyproject.toml").write_text("not toml")
+    assert Settings.load() == Settings()
+
+
+def test_settings_are_frozen_and_keep_passwords_to_themselves() -> None:
+    settings = Settings(database_url="postgresql://me:hunter2@host/db")
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(FrozenInstanceError):
+        settings.executor = "sync"  # type: ignore[misc]
