@@ -31,9 +31,14 @@ def test_tables_that_are_missing_are_told_with_the_command(
     cli: CommandLine, shop: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOWSTONE_DATABASE_URL", empty_database_url)
-    answer = cli("runs")
-    assert answer.code == 1
-    assert "flowstone db upgrade" in answer.err
+    for arguments in (
+        ("runs",),
+        ("materialize", "numbers"),
+        ("backfill", "orders", "--all", "--executor", "oban"),
+    ):
+        answer = cli(*arguments)
+        assert answer.code == 1
+        assert "flowstone db upgrade" in answer.err
 
 
 def test_doctor_without_a_database(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +80,40 @@ def test_a_reader_that_stops_reading_is_no_error(shop: Path) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run the program on a pseudo terminal of 60 columns and return what it shows."""
+    ours, theirs = pty.openpty()
+    variables = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60", **environment}
+    command = [sys.executable, "-m", "flowstone", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=variables) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux's way to say that the other end is closed
+        return b""
+
+
+def test_a_terminal_gets_colours_a_bar_and_lines_that_fit(shop: Path) -> None:
+    code, shown = on_a_terminal("backfill", "region", "--all")
+    assert code == 0
+    assert "\x1b[" in shown
+    assert "backfill region" in shown
+    code, table = on_a_terminal("ls")
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", table).splitlines()) <= 60
+
+
+def test_no_color_is_respected(shop: Path) -> None:
+    _, coloured = on_a_terminal("doctor")
+    _, plain = on_a_terminal("doctor", NO_COLOR="1")
+    assert re.search(r"\x1b\[[0-9;]*3[0-7]m", coloured)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowstone.app import FlowStone
+from flowstone.app import FlowStone, database
 from flowstone.app.order import How
 from flowstone.app.placement import new_run_id
 from flowstone.app.requests import leaves
@@ -18,6 +18,7 @@ from flowstone.cli.output import Output, one_line, took
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.progress import reporting
 from flowstone.cli.session import Session
+from flowstone.core.capability import Capability
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.selection import select
@@ -192,13 +193,24 @@ def _failed_inside(flow: FlowStone, run_id: str) -> bool:
 
 
 def _interruptible[T](session: Session, how: How, call: Callable[[], T]) -> T:
+    """Run a verb; say beforehand when nobody is there to do the work, and after Ctrl-C what goes on without us."""
+    durable = _is_durable(session.flow, str(how["executor"]))
+    if durable and not any(worker["kind"] == "node" for worker in database.workers(session.flow.settings)):
+        session.out.note("No worker is alive, so this waits for one: flowstone worker --app ...", style="yellow")
     try:
         return call()
     except KeyboardInterrupt:
-        run_id = how["run_id"]
-        if session.flow.parts.store.shared:
-            session.out.note(f"What was placed on a queue goes on. Stop it with: flowstone cancel {run_id}")
+        if durable:
+            session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {how['run_id']}")
         raise
+
+
+def _is_durable(flow: FlowStone, executor: str) -> bool:
+    """Whether the work outlives this process, on the executor that this name leads to."""
+    name = flow.settings.executor if executor == "auto" else executor
+    if name == "auto":
+        return flow.parts.store.durable
+    return Capability.DURABLE in flow.parts.executors.get(name).capabilities
 
 
 def _error_json(flow: FlowStone, target: tuple[str, str], text: str) -> dict[str, object]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -74,16 +74,19 @@ class Workers:
 
     def stop(self) -> None:
         """Ask them to stop, wait for the grace, then kill; stopping twice is no error."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + self._grace
-        for process in self._processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        try:
+            for process in self._processes:
+                if process.poll() is None:
+                    process.terminate()
+            deadline = time.monotonic() + self._grace
+            for process in self._processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, deadline - time.monotonic()))
+        finally:  # also when a second Ctrl-C ends the patience
+            for process in self._processes:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         # a session of its own: Ctrl-C goes to us alone, and we stop them in order

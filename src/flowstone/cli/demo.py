@@ -51,30 +51,39 @@ def demo(
     first = _first_month(since)
     try:
         repository = open_repository(repo)
-        months = example.months_since(repository, first)
         folder = _folder(data, repo, repository.name)
-        chosen = executor or ("oban" if importlib.util.find_spec("oban") else "async")
+        known = repository.fingerprints()
         wanted = Demo(
             example=example,
             folder=folder,
-            fingerprints={month: repository.fingerprints()[month] for month in months},
+            fingerprints={month: known[month] for month in example.months_since(repository, first)},
             code=code_fingerprint(example_folder() / NAME),
-            executor=chosen,
+            executor=executor or ("oban" if importlib.util.find_spec("oban") else "async"),
             workers=workers,
             force=force,
             known=(folder / "postgres").is_dir(),
         )
-        with terminable(), _environment(example, repo, folder, first), _recorded(session, folder, chosen):
-            outcome = run_demo(wanted, session.out)
+        outcome = _run(session, wanted, repo, first)
     except repository_error as error:
         raise ConfigurationError(str(error)) from error
-    except (KeyboardInterrupt, Terminated):
-        session.out.note("Stopped; what is committed stays. The same command goes on from here.")
-        raise
     _show(session, repository.name, repository.head(), outcome)
     if show and outcome.report is not None:
         webbrowser.open(outcome.report.as_uri())
     return DONE if outcome.ok else FAILED
+
+
+def _run(session: Session, wanted: Demo, repo: Path, since: date | None) -> Outcome:
+    """Do the work with a database around it; whatever ends it, everything that was started is stopped."""
+    try:
+        with (
+            terminable(),
+            _environment(wanted.example, repo, wanted.folder, since),
+            _recorded(session, wanted.folder, wanted.executor),
+        ):
+            return run_demo(wanted, session.out)
+    except (KeyboardInterrupt, Terminated):
+        session.out.note("Stopped; what is committed stays. The same command goes on from here.")
+        raise
 
 
 def _first_month(text: str | None) -> date | None:

@@ -22,7 +22,7 @@ def doctor(session: Session, *, database_url: Url = None) -> int:
         session.out.json({"ok": not failed, "checks": listed})
         return FAILED if failed else DONE
     session.out.table(
-        [Column("CHECK"), Column("STATE"), Column("FOUND", rank=1)],
+        [Column("CHECK"), Column("STATE"), Column("FOUND")],
         [[check.name, check.verdict.value, check.detail] for check in checks],
     )
     for check in checks:

@@ -1,0 +1,103 @@
+"""`worker` and `dev` as real processes with real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.cli.conftest import CommandLine
+
+from flowstone.cli.worker import read_queues
+from flowstone.errors import ConfigurationError
+
+_PATIENCE_SECONDS = 60
+
+
+@contextmanager
+def running(*arguments: str, stdout: Path, stderr: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `flowstone` beside the test; killed if the test leaves it behind."""
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        process = subprocess.Popen([sys.executable, "-m", "flowstone", *arguments], stdout=out, stderr=err)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
+            process.wait()
+
+
+def wait_for(file: Path, text: str, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while text not in (found := file.read_text()):
+        assert process.poll() is None, found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def test_a_worker_runs_what_is_placed_and_stops_in_order(
+    cli: CommandLine, shop: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    out, err = tmp_path / "out", tmp_path / "err"
+    with running("worker", "--queue", "assets=2", "--queue", "backfill", stdout=out, stderr=err) as process:
+        assert "assets=2, backfill=20" in wait_for(err, "is ready", process)
+        done = cli("materialize", "+doubled", "--json").json
+        assert (done["state"], done["succeeded"]) == ("completed", 2)
+        assert cli("backfill", "orders", "--partitions", "2024-01-01", "--json").json["succeeded"] == 1
+        assert cli("runs", "--json").json["runs"][0]["executor"] == "oban"
+        checks = {check["name"]: check["verdict"] for check in cli("doctor", "--json").json["checks"]}
+        assert checks["workers"] == "ok"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(_PATIENCE_SECONDS) == 0
+    assert out.read_text() == "a line of user code\n"
+
+
+def test_a_worker_without_a_database_says_so(cli: CommandLine, shop: Path) -> None:
+    answer = cli("worker")
+    assert answer.code == 2
+    assert "not available" in answer.err
+
+
+def test_queues_as_they_are_written() -> None:
+    known = {"assets": 10, "priority": 5}
+    assert read_queues([], None, known) is None
+    assert read_queues([], 3, known) == {"assets": 3, "priority": 3}
+    assert read_queues(["assets", "mine", "priority=1"], None, known) == {"assets": 10, "mine": 10, "priority": 1}
+    assert read_queues(["assets"], 4, known) == {"assets": 4}
+
+
+@pytest.mark.parametrize("text", ["assets=", "assets=0", "assets=-1", "assets=many", "=3"])
+def test_queues_that_cannot_be(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--queue"):
+        read_queues([text], None, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_dev_starts_everything_and_stops_everything(
+    cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    with running("dev", "--json", stdout=out, stderr=err) as process:
+        wait_for(err, "is ready", process)
+        ready = json.loads(out.read_text())
+        monkeypatch.setenv("FLOWSTONE_DATABASE_URL", ready["database_url"])
+        assert cli("materialize", "numbers", "--json").json["state"] == "completed"
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, number)
+        assert process.wait(_PATIENCE_SECONDS) == code
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+    server = (tmp_path / ".flowstone" / "postgres" / "data" / "postmaster.pid").exists()
+    assert not server
