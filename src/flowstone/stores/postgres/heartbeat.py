@@ -61,7 +61,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lease: Lease | None = None
-        self._stopped = False
+        self._over = threading.Event()
 
     @property
     def worker_id(self) -> str:
@@ -72,13 +72,15 @@ class Heartbeat:
         with self._lock:
             if self._lease is None:
                 self._start()
+            elif self._process is None:
+                self._start_beating(self._lease.id)
             assert self._lease is not None
             return self._lease.id
 
     def stop(self) -> None:
         """Give the lease up and end the child; stopping twice is fine."""
         with self._lock:
-            self._stopped = True
+            self._over.set()
             process, lease, self._process, self._lease = self._process, self._lease, None, None
         if process is not None:
             _end(process)
@@ -97,9 +99,12 @@ class Heartbeat:
             queues=self._queues,
             lease_seconds=self._lease_seconds,
         )
-        self._process = self._spawn(worker_id)
         self._lease = lease
-        self._stopped = False
+        self._over.clear()
+        self._start_beating(worker_id)
+
+    def _start_beating(self, worker_id: str) -> None:
+        self._process = self._spawn(worker_id)
         threading.Thread(
             target=self._watch, args=(self._process, worker_id), name="flowstone-lease", daemon=True
         ).start()
@@ -110,6 +115,7 @@ class Heartbeat:
             "sql": load_sql("workers/beat"),
             "worker_id": worker_id,
             "beat_seconds": self._beat_seconds,
+            "patience_seconds": self._lease_seconds / 2,
         }
         # -I keeps the user's PYTHON* settings and directory out; the orders hold the password, so they
         # travel through the pipe and not through the arguments, which every user of the machine can read
@@ -130,21 +136,30 @@ class Heartbeat:
         assert process.stdout is not None
         with suppress(ValueError, OSError):
             told = process.stdout.readline()
+        if not told:
+            # a child that cannot live at all is not started again in a tight circle
+            self._over.wait(min(1.0, self._beat_seconds))
         with self._lock:
-            if self._stopped or self._process is not process:
+            if self._over.is_set() or self._process is not process:
                 return
-            if told:
-                log.warning("The lease %s was taken away: this process did not answer for too long.", worker_id)
-            else:
-                log.warning("The process that renews the lease %s ended; starting another one.", worker_id)
             _end(process)
-            self._process, self._lease = None, None
+            self._process = None
             try:
-                self._start()
+                self._replace(worker_id, lost=bool(told))
             except Exception:
-                log.exception("No new lease could be registered; the next claim tries again.")
-        if self._on_lost is not None:
+                log.exception("The lease could not be renewed; the next claim tries again.")
+        if told and self._on_lost is not None:
             self._on_lost(worker_id)
+
+    def _replace(self, worker_id: str, *, lost: bool) -> None:
+        if not lost:
+            # only the messenger died: what runs under this lease goes on under it
+            log.warning("The process that renews the lease %s ended; starting another one.", worker_id)
+            self._start_beating(worker_id)
+            return
+        log.warning("The lease %s was taken away: this process did not answer for too long.", worker_id)
+        self._lease = None
+        self._start()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,8 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,36 @@ def is_stopped(pid: int) -> bool:
     return state in ("T", "t")
 
 
+class HungError(Exception):
+    """The database did not answer for so long that another connection is worth a try."""
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Raise HungError in the block when it takes longer: a network may swallow a connection without a word."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _hung(*_: object) -> None:
+    raise HungError
+
+
 def beat(connection: Any, orders: dict[str, Any]) -> Any:
     """Renew the lease once and return the connection for the next time, or None when it is broken."""
     import psycopg
 
     try:
-        if connection is None or connection.closed:
-            connection = psycopg.connect(**orders["connect"], autocommit=True)
-        if connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone() is None:
+        with patience(orders["patience_seconds"]):
+            if connection is None or connection.closed:
+                connection = psycopg.connect(**orders["connect"], autocommit=True)
+            renewed = connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone()
+        if renewed is None:
             print("lost", flush=True)  # noqa: T201 - the parent reads this
-    except psycopg.Error:
+    except (psycopg.Error, HungError):
         if connection is not None:
             connection.close()
         return None
@@ -47,6 +69,7 @@ def main() -> None:
     # a Ctrl-C or a stop is meant for the worker, which needs its lease until it is done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, _hung)
     orders = json.loads(sys.stdin.buffer.readline())
     connection: Any = None
     parent = os.getppid()
