@@ -39,6 +39,7 @@ class Settings:
         lease_seconds: after how long without a beat a worker counts as lost.
         grace_seconds: how long a stopping worker lets running steps finish.
         sweep_seconds: how often workers look for what a lost notification or worker left behind.
+        retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
 
     Example:
         >>> Settings().executor
@@ -56,6 +57,7 @@ class Settings:
     lease_seconds: float = 30.0
     grace_seconds: float = 30.0
     sweep_seconds: float = 15.0
+    retention_days: float = 90.0
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
@@ -101,7 +103,7 @@ class Settings:
             value = getattr(self, item.name)
             if item.name.endswith("_seconds"):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                    raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number of seconds above 0.")
+                    raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number above 0.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
         if not _are_queues(self.queues):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flowstone.app.requests import AssetLike, find_asset, target_of
 from flowstone.app.wiring import Parts
+from flowstone.core.control import describe_target
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.state import State
+from flowstone.core.step import StepRecord
 from flowstone.errors import DependencyNotReadyError
 
 
@@ -35,6 +38,42 @@ class CommittedValues:
         target = target_of(find_asset(self.parts.graph, asset), partition)
         return target in self.parts.store.catalog.current([target])
 
+    def why(self, asset: AssetLike, partition: Partition = None) -> list[str]:
+        """Say why an asset's partition does not run, or what it is doing: the first line matters most.
+
+        Args:
+            asset: the asset or its name.
+            partition: which partition.
+
+        Returns:
+            Sentences, such as `input orders d:2024-01-01 is running` or `the queue 'assets' is paused`.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     return 1
+            >>> FlowStone([one]).why("one")
+            ['nobody has asked for it: nothing is planned and nothing is committed']
+        """
+        found = find_asset(self.parts.graph, asset)
+        target = target_of(found, partition)
+        catalog = self.parts.store.catalog
+        control = self.parts.store.control
+        if control is not None and self.parts.store.durable:
+            situation = control.situation(target)
+            if situation is not None:
+                return situation.explain()
+        newest = catalog.history(*target, limit=1)
+        if newest:
+            return [_describe(newest[0])]
+        reads = self.parts.reader.targets(*target, datetime.now(UTC))
+        there = catalog.current(reads)
+        missing = [describe_target(*read) for read in reads if read not in there]
+        return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [
+            "nobody has asked for it: nothing is planned and nothing is committed"
+        ]
+
     def history(self, asset: AssetLike, *, partition: Partition = None, limit: int = 100) -> list[Materialization]:
         """Return the committed materializations of an asset, or of one partition, newest first.
 
@@ -47,3 +86,9 @@ class CommittedValues:
         key = None if partition is None else target_of(found, partition)[1]
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.inline.materialization(record) for record in records]
+
+
+def _describe(step: StepRecord) -> str:
+    text = (step.error or step.reason or "").strip()
+    over = "is over:" if step.state.is_terminal else "is"
+    return f"it {over} {step.state.value}" + (f" ({text.splitlines()[-1]})" if text else "")

@@ -11,6 +11,7 @@ from flowstone.app.committed import CommittedValues
 from flowstone.app.lineage import LineageView
 from flowstone.app.order import BACKFILL_PRIORITY, How, Order
 from flowstone.app.placement import Placement
+from flowstone.app.queues import QueuesView
 from flowstone.app.requests import (
     AssetLike,
     all_targets,
@@ -21,6 +22,7 @@ from flowstone.app.requests import (
     target_of,
 )
 from flowstone.app.results import Progress, RunResult
+from flowstone.app.retention import RetentionView
 from flowstone.app.runs import RunsView
 from flowstone.app.wiring import ExecutorLike, assemble
 from flowstone.config import Settings
@@ -91,7 +93,9 @@ class FlowStone(CommittedValues):
             executors=executors,
         )
         self._placement = Placement(self.parts)
-        self.runs = RunsView(self.parts)
+        self.runs = RunsView(self.parts, self._placement)
+        self.queues = QueuesView(self.parts)
+        self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
         self.aio = AsyncFace(self)
 
@@ -139,7 +143,7 @@ class FlowStone(CommittedValues):
         step, job = placed.steps[0], placed.job(0)
         if step.state.is_terminal or step.deduplicated:
             return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
-        return self._placement.execute(placed, job)
+        return self._placement.driving.execute(placed, job)
 
     def schedule(
         self,
@@ -173,7 +177,7 @@ class FlowStone(CommittedValues):
         job = placed.job(0)
         if placed.steps[0].state.is_terminal or placed.steps[0].deduplicated:
             return job
-        return self._placement.schedule(placed, job)
+        return self._placement.driving.schedule(placed, job)
 
     def job_status(self, job: Job | str) -> State:
         """Return the state of a job (or of the job with this id), from our own tables.
@@ -221,7 +225,7 @@ class FlowStone(CommittedValues):
         targets = all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC))
         order = Order.of("materialize_all", describe(selection), targets, how)
         order.expand, order.force_deps, order.max_concurrency = None, force_deps, max_concurrency
-        return self._run(order, on_progress)
+        return self._placement.run(order, on_progress)
 
     def backfill(
         self,
@@ -252,7 +256,7 @@ class FlowStone(CommittedValues):
         order.expand, order.queue, order.max_concurrency = names, "backfill", max_concurrency
         if order.priority is None:
             order.priority = BACKFILL_PRIORITY
-        return self._run(order, on_progress)
+        return self._placement.run(order, on_progress)
 
     def plan(
         self,
@@ -284,14 +288,3 @@ class FlowStone(CommittedValues):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _run(self, order: Order, on_progress: Callable[[Progress], None] | None) -> RunResult:
-        placed = self._placement.place(order)
-        self._placement.drive(placed, on_progress)
-        catalog = self.parts.store.catalog
-        return RunResult(
-            record=self.runs.get(placed.run_id),
-            targets=tuple(order.targets),
-            find=self.parts.inline.materialization,
-            steps=lambda state: catalog.steps(placed.run_id, state=state, limit=1_000_000),
-        )

@@ -53,6 +53,7 @@ class Order:
         max_concurrency: most steps at once.
         scheduled_at: earliest start.
         watched: whether somebody waits for the end.
+        retry_of: run whose failures this order repeats.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Order:
     max_concurrency: int | None = None
     scheduled_at: datetime | None = None
     watched: bool = True
+    retry_of: str | None = None
 
     @classmethod
     def of(cls, kind: str, selection: str, targets: Sequence[Target], how: How) -> Self:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from flowstone.app.wiring import Parts
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowstone.app.order import How, Order
+from flowstone.app.placement import Placement
+from flowstone.app.results import Progress, RunResult
+from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
+from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
 from flowstone.errors import RunNotFoundError
+from flowstone.protocols import Executor
 
 
 class RunsView:
@@ -25,8 +32,9 @@ class RunsView:
         ['completed']
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, placement: Placement) -> None:
         self._parts = parts
+        self._placement = placement
 
     def latest(self, *, limit: int = 50) -> list[RunRecord]:
         """Return the newest runs."""
@@ -90,6 +98,49 @@ class RunsView:
                 self._reach(record)
         return self.get(run_id)
 
+    def pause(self, run_id: str) -> RunRecord:
+        """Start nothing more of a durable run; what runs goes on.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        control_of(self._parts).pause_run(run_id)
+        return self.get(run_id)
+
+    def resume(self, run_id: str) -> RunRecord:
+        """Go on with a paused run.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        control_of(self._parts).resume_run(run_id)
+        return self.get(run_id)
+
+    def retry(
+        self,
+        run_id: str,
+        *,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> RunResult:
+        """Run again what a run did not get done, and only that, as a new run; and wait.
+
+        Args:
+            run_id: the run that failed or was cancelled.
+            executor: see `How`.
+            executor_opts: see `How`.
+            on_progress: told how far it is.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        old = self.get(run_id)
+        how: How = {"executor": executor, "executor_opts": executor_opts, "priority": old.priority}
+        order = Order.of("retry", f"retry of {run_id}", self._failed_targets(run_id), how)
+        order.retry_of, order.max_concurrency = run_id, old.max_concurrency
+        return self._placement.run(order, on_progress)
+
     def wait_for(self, job: Job | str, *, timeout_seconds: float | None = None) -> Materialization:
         """Wait until a step is over and return what it stands for.
 
@@ -106,6 +157,12 @@ class RunsView:
         joined = job.deduplicated if isinstance(job, Job) else False
         self._parts.wait(record, timeout_seconds)
         return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
+
+    def _failed_targets(self, run_id: str) -> list[Target]:
+        """Return what a run did not get done: failed, not started because of a failure, or cancelled."""
+        states = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED)
+        found = [step for state in states for step in self.steps(run_id, state=state, limit=1_000_000)]
+        return [(step.asset, step.partition) for step in sorted(found, key=lambda step: step.id)]
 
     def _reach(self, record: StepRecord) -> None:
         """Tell the running step: directly when it runs here, through its executor otherwise."""

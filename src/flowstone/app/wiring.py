@@ -23,7 +23,13 @@ from flowstone.engine.isolation import IsolatedCalls
 from flowstone.engine.planner import Planner
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
-from flowstone.errors import ConfigurationError, DefinitionError, WaitTimeoutError, did_you_mean
+from flowstone.errors import (
+    ConfigurationError,
+    DefinitionError,
+    ExecutorUnavailableError,
+    WaitTimeoutError,
+    did_you_mean,
+)
 from flowstone.executors.concurrent import AsyncExecutor
 from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector
@@ -32,7 +38,7 @@ from flowstone.executors.sync import SyncExecutor
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
-from flowstone.protocols import Executor, Hook, IOManager, Store
+from flowstone.protocols import Control, Executor, Hook, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -80,6 +86,21 @@ class Parts:
         self.coroutines.close()
         self.resources.close()
         self.store.close()
+
+
+def control_of(parts: Parts) -> Control:
+    """Return what steers running work.
+
+    Raises:
+        ExecutorUnavailableError: this app has no database.
+    """
+    if parts.store.control is None:
+        raise ExecutorUnavailableError(
+            "oban",
+            "this app keeps everything in memory, where there are no queues to steer",
+            "Pass FlowStone(..., database_url=...) or set FLOWSTONE_DATABASE_URL.",
+        )
+    return parts.store.control
 
 
 def assemble(

@@ -160,8 +160,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         **options: `name` (default: the function's), `deps` (parameter name to asset, or a list of assets
             that only have to be there), `partitions`, `io` (name of an IO manager), `requires` (names of
             resources), `retry`, `timeout` (timedelta or seconds), `queue`, `priority` (0 first to 9),
-            `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"), `tags`, `group`,
-            `description` (default: the docstring), `code_version`.
+            `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"),
+            `tags`, `group`, `description` (default: the docstring), `code_version`.
 
     Returns:
         An `Asset`, still callable as the plain function.

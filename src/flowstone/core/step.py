@@ -27,7 +27,8 @@ class NewStep:
         priority: 0 (first) to 9.
         max_attempts: attempts in all.
         scheduled_at: earliest start.
-        forced: whether a committed success was deliberately not reused.
+        forced: compute it although a committed success exists. Otherwise a success that was committed since
+            the plan was made serves, so that simultaneous requests compute once.
         code_version: version of the asset's code, when declared.
         limits: named limits that hold for the whole fleet.
     """

@@ -21,7 +21,7 @@ class PlannedStep:
         partition: encoded partition.
         inputs: positions of the planned steps that it reads.
         reuse: the committed step that serves, when nothing has to run.
-        forced: whether it is recomputed although a committed version exists.
+        forced: whether it is to be recomputed although a committed version exists, or will by then.
     """
 
     asset: str
@@ -134,7 +134,9 @@ class Planner:
                 steps.append(PlannedStep(*target, reuse=committed[target]))
                 continue
             inputs = tuple([position[read] for read in running[target] if read in position])
-            steps.append(PlannedStep(*target, inputs=inputs, forced=target in committed))
+            # force holds also for what another run commits between planning and placing
+            forced = target in committed or (request.force if target in wanted else request.force_deps)
+            steps.append(PlannedStep(*target, inputs=inputs, forced=forced))
         return steps
 
     def _missing(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from flowstone.core.context import CancellationToken
@@ -21,6 +22,8 @@ log = logging.getLogger("flowstone.worker")
 
 _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 _CANCEL_POLL_SECONDS = 1.0
+_LIMITS_POLL_SECONDS = 1.0
+_MOST_THREADS = 1000
 
 
 class Work[Prepared](Protocol):
@@ -80,7 +83,9 @@ class Node:
         self._grace = grace_seconds
         self._sweep = sweep_seconds
         self._running: dict[int, _Running] = {}
-        self._threads = ThreadPoolExecutor(sum(queues.values()), thread_name_prefix="flowstone-step")
+        self._threads = ThreadPoolExecutor(
+            max(_MOST_THREADS, sum(queues.values())), thread_name_prefix="flowstone-step"
+        )
         self._calls = ThreadPoolExecutor(len(queues) + 2, thread_name_prefix="flowstone-node")
         self._name = f"flowstone-{id(self):x}"
 
@@ -111,6 +116,7 @@ class Node:
                 await oban.start()
                 background = [
                     asyncio.create_task(self._every(_CANCEL_POLL_SECONDS, self._pass_on_cancels)),
+                    asyncio.create_task(self._every(_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban))),
                     asyncio.create_task(self._every(self._sweep, self._look_after)),
                 ]
                 if on_ready is not None:
@@ -128,9 +134,7 @@ class Node:
         """Take jobs, start their attempts, resolve their inputs; return them as Oban's jobs."""
         from oban.job import Job
 
-        prepared = await asyncio.get_running_loop().run_in_executor(
-            self._calls, self._take_now, queue, demand, uuid
-        )
+        prepared = await self._call(partial(self._take_now, queue, demand, uuid))
         jobs = []
         for running, job_id in prepared:
             self._running[running.claim.step_id] = running
@@ -168,37 +172,49 @@ class Node:
         """Tell a running step to stop."""
         running.token.cancel("cancelled")
 
-    def _pass_on_cancels(self) -> None:
+    async def _pass_on_cancels(self) -> None:
         if not self._running:
             return
-        for step_id in self._queue.cancelling(self._worker_id()):
+        for step_id in await self._call(lambda: self._queue.cancelling(self._worker_id())):
             running = self._running.get(step_id)
             if running is not None:
                 self.cancel(running)
 
-    def _look_after(self) -> None:
-        rescued = self._queue.rescue()
+    async def _follow_limits(self, oban: Any) -> None:
+        """Take up what people set for the queues at run time."""
+        for queue, limit in (await self._call(self._queue.node_limits)).items():
+            if self._queues.get(queue, limit) != limit:
+                log.info("Queue %s now runs %d steps at once here.", queue, limit)
+                self._queues[queue] = limit
+                await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
+
+    async def _look_after(self) -> None:
+        rescued = await self._call(self._queue.rescue)
         if rescued:
             log.warning("%d attempts of lost workers were ended and placed again.", rescued)
-        repaired = self._queue.sweep()
+        repaired = await self._call(self._queue.sweep)
         if repaired:
             log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
 
-    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
+    async def _call[T](self, function: Callable[[], T]) -> T:
+        """Ask the store from a thread: nothing blocks the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._calls, function)
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         """Repeat something; log when it begins to fail and when it works again."""
         failing = False
-        loop = asyncio.get_running_loop()
+        what = getattr(act, "__name__", "following the limits of queues").strip("_").replace("_", " ")
         while True:
             await asyncio.sleep(seconds)
             try:
-                await loop.run_in_executor(self._calls, act)
+                await act()
             except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
                 if not failing:
-                    log.warning("%s does not work for now: %s", act.__name__.strip("_"), error)
+                    log.warning("%s does not work for now: %s", what, error)
                 failing = True
             else:
                 if failing:
-                    log.info("%s works again.", act.__name__.strip("_"))
+                    log.info("%s works again.", what)
                 failing = False
 
     async def _hand_back(self) -> bool:
@@ -209,9 +225,8 @@ class Node:
         if left:
             log.warning("%d steps did not finish in time and are handed back.", len(left))
             with suppress(Exception):
-                await asyncio.get_running_loop().run_in_executor(
-                    self._calls,
-                    lambda: self._ledger.hand_back([one.claim for one in left], reason="its worker stopped"),
+                await self._call(
+                    lambda: self._ledger.hand_back([one.claim for one in left], reason="its worker stopped")
                 )
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._calls.shutdown(wait=False)

@@ -125,7 +125,10 @@ class MemoryLedger:
         own = run_row.steps.get(target)
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
-        if new.reuse is None and target in tables.active:
+        reuse = new.reuse
+        if reuse is None and not new.forced and target not in tables.active:
+            reuse = tables.current.get(target)  # committed since the plan was made
+        if reuse is None and target in tables.active:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
             run_row.joined[target] = joined
@@ -134,11 +137,11 @@ class MemoryLedger:
         tables.steps[row.id] = row
         run_row.steps[target] = row
         tables.by_asset[row.asset].append(row.id)
-        if new.reuse is not None:
+        if reuse is not None:
             row.state = State.REUSED
-            row.output_step = new.reuse
+            row.output_step = reuse
             row.finished_at = run.created_at
-            row.stored = tables.steps[new.reuse].stored
+            row.stored = tables.steps[reuse].stored
         else:
             tables.active[target] = row.id
             run_row.open += 1

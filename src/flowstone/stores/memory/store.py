@@ -18,6 +18,7 @@ class MemoryStore:
     name = "memory"
     shared = False
     durable = False
+    control = None
 
     def __init__(self) -> None:
         tables = Tables()

@@ -61,6 +61,11 @@ class PostgresQueue:
         with self._database.connection() as connection:
             return [row[0] for row in connection.execute(load_sql("queue/cancelling"), {"worker": worker_id})]
 
+    def node_limits(self) -> dict[str, int]:
+        """See `flowstone.protocols.DurableQueue`."""
+        with self._database.connection() as connection:
+            return dict(connection.execute(load_sql("queues/limits")).fetchall())
+
     def rescue(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
         with self._database.transaction() as connection:

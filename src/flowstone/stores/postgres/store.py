@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.catalog import PostgresCatalog
+from flowstone.stores.postgres.control import PostgresControl
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
@@ -90,6 +91,7 @@ class PostgresStore:
         self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
         self.catalog = PostgresCatalog(database, self._signals)
         self.queue = PostgresQueue(database)
+        self.control = PostgresControl(database)
 
     @classmethod
     def connect(cls, url: str, *, directory: Path, beat_seconds: float = 5.0, lease_seconds: float = 30.0) -> Self:

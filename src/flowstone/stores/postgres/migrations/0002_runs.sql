@@ -87,6 +87,7 @@ CREATE TABLE flowstone.step_edges (
     child_id  bigint NOT NULL,
     PRIMARY KEY (parent_id, child_id)
 );
+CREATE INDEX step_edges_of_child ON flowstone.step_edges (child_id);
 
 -- Runs that wait for a step of another run.
 CREATE TABLE flowstone.run_joins (
@@ -125,6 +126,9 @@ CREATE TABLE flowstone.lineage (
     PRIMARY KEY (step_id, upstream_step_id, parameter)
 );
 CREATE INDEX lineage_readers ON flowstone.lineage (upstream_step_id);
+
+CREATE INDEX current_outputs_step ON flowstone.current_outputs (step_id);
+CREATE INDEX steps_reused ON flowstone.steps (output_step) WHERE state = 'reused';
 
 -- Values of the IO manager "postgres": small ones travel with the committing transaction, large ones in chunks.
 CREATE TABLE flowstone.output_payloads (

@@ -6,7 +6,7 @@ WITH finished AS (
     WHERE parent_id = ANY(%(parents)s::bigint[])
     GROUP BY child_id
 ), locked AS (
-    SELECT s.id, f.inputs, r.durable, r.max_concurrency
+    SELECT s.id, f.inputs, r.durable, r.max_concurrency, r.paused
     FROM finished AS f
     JOIN flowstone.steps AS s ON s.id = f.child_id
     JOIN flowstone.runs AS r ON r.id = s.run_id
@@ -20,7 +20,7 @@ SET waiting_on = s.waiting_on - l.inputs,
         WHEN s.waiting_on > l.inputs THEN 'waiting'
         WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled'
         ELSE 'pending' END,
-    job_id = CASE WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL
+    job_id = CASE WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
         THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END
 FROM locked AS l
 WHERE s.id = l.id

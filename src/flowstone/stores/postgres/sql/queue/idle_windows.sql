@@ -8,7 +8,7 @@ CROSS JOIN LATERAL (
     WHERE s.run_id = r.id AND s.job_id IS NOT NULL
         AND s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling')
 ) AS w
-WHERE r.durable AND r.state = 'running' AND r.max_concurrency > w.placed
+WHERE r.durable AND r.state = 'running' AND NOT r.paused AND r.max_concurrency > w.placed
     AND EXISTS (
         SELECT FROM flowstone.steps AS s WHERE s.run_id = r.id AND s.state = 'pending' AND s.job_id IS NULL
     )

@@ -1,0 +1,142 @@
+"""Taking placed runs to their end: through an executor of this process, or by waiting for the workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flowstone import telemetry
+from flowstone.app.placed import Placed
+from flowstone.app.results import Progress
+from flowstone.app.wiring import Parts
+from flowstone.core.capability import Capability
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.state import State
+from flowstone.engine.driver import Drive
+
+_POLL_SECONDS = 0.5
+_REPORT_SECONDS = 0.1
+_STARTABLE = (State.PENDING, State.SCHEDULED)
+_NOT_STARTED = (*_STARTABLE, State.RETRYING)
+
+
+class Driving:
+    """Runs, or waits for, what was placed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def execute(self, placed: Placed, job: Job) -> Materialization:
+        """Run a placed step through its executor and wait for it."""
+        with self._refusals(placed, job):
+            return placed.executor.execute(job, **placed.options)
+
+    def schedule(self, placed: Placed, job: Job) -> Job:
+        """Hand a placed step to its executor."""
+        with self._refusals(placed, job):
+            return placed.executor.schedule(job, **placed.options)
+
+    @contextmanager
+    def _refusals(self, placed: Placed, job: Job) -> Iterator[None]:
+        """End the run when an executor of this process raises about a step without having started it.
+
+        Nobody else would run that step, and every later request would join it and wait for ever.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if Capability.DURABLE not in placed.executor.capabilities:
+                record = self._parts.store.catalog.step(int(job.id))
+                if record is not None and record.state in _NOT_STARTED:
+                    placed.refusal = error
+                    self._parts.store.ledger.cancel_run(placed.run_id)
+            raise
+
+    def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:
+        """Run a placed run to its end in this process, or wait for the workers to do so.
+
+        Args:
+            placed: the run.
+            on_progress: told about it at the start, at the end, and a few times a second between.
+        """
+        started = time.perf_counter()
+        if Capability.DURABLE in placed.executor.capabilities:
+            self._watch(placed, on_progress)
+        else:
+            self._drive(placed, on_progress)
+        if telemetry.listening():
+            took = {"duration_seconds": time.perf_counter() - started}
+            telemetry.emit("run.stop", took, {"run_id": placed.run_id, "kind": placed.order.kind})
+
+    def _drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
+        position = {step.id: index for index, step in enumerate(placed.steps)}
+        report = self._reporter(placed, on_progress)
+        ready = [step.id for step in placed.steps if step.state in _STARTABLE and not step.deduplicated]
+        joined = [step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal]
+        drive = Drive(
+            run_id=placed.run_id,
+            ready=ready,
+            width=_width(placed),
+            joined=joined,
+            execute=lambda job: self.execute(placed, job),
+            job=lambda step_id: placed.job(position[step_id]),
+            on_done=report,
+        )
+        try:
+            report()
+            self._parts.driver.drive(drive, position)
+            if on_progress is not None:
+                self._report(placed.run_id, on_progress)
+        except BaseException:
+            # an interrupt at the terminal, or on_progress raised: nobody will run the rest
+            self._parts.store.ledger.cancel_run(placed.run_id)
+            raise
+        if placed.refusal is not None:
+            raise placed.refusal
+
+    def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[[], None]:
+        if on_progress is None:
+            return lambda: None
+        lock = threading.Lock()
+        due = 0.0
+
+        def report() -> None:
+            nonlocal due
+            with lock:
+                # counting the steps of a large run after each of them would cost more than running them
+                if time.monotonic() >= due:
+                    self._report(placed.run_id, on_progress)
+                    due = time.monotonic() + _REPORT_SECONDS
+
+        return report
+
+    def _report(self, run_id: str, on_progress: Callable[[Progress], None]) -> None:
+        record = self._parts.store.catalog.run(run_id)
+        if record is not None:
+            on_progress(Progress(run_id, record.total, record.counts))
+
+    def _watch(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
+        timeout = placed.options.get("wait_timeout")
+        deadline = time.monotonic() + timeout if timeout else None
+        over = False
+        while not over and (deadline is None or time.monotonic() < deadline):
+            if on_progress is not None:
+                self._report(placed.run_id, on_progress)
+            pause = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
+            over = self._parts.store.catalog.wait([], run_id=placed.run_id, timeout_seconds=max(0.01, pause))
+        if on_progress is not None:
+            self._report(placed.run_id, on_progress)
+
+
+def _width(placed: Placed) -> int:
+    """How many steps run at once: what was asked for, else what the executor does by itself."""
+    if Capability.SEQUENTIAL in placed.executor.capabilities:
+        return 1
+    if placed.order.max_concurrency is not None:
+        return placed.order.max_concurrency
+    if Capability.CONCURRENT in placed.executor.capabilities:
+        return int(getattr(placed.executor, "max_concurrency", 32))
+    return 1

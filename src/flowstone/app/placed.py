@@ -1,0 +1,41 @@
+"""What became of an order: its run, its steps, and the executor that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flowstone.app.order import NORMAL_PRIORITY, Order
+from flowstone.core.job import Job
+from flowstone.core.partition import decode_partition
+from flowstone.core.step import PlacedStep
+from flowstone.engine.planner import Plan
+from flowstone.protocols import Executor
+
+
+@dataclass(slots=True)
+class Placed:
+    """Steps that were placed, with the executor that holds them."""
+
+    run_id: str
+    executor: Executor
+    options: dict[str, Any]
+    steps: list[PlacedStep]
+    plan: Plan
+    order: Order
+    refusal: BaseException | None = None
+    """Why the executor did not start a step; this ended the run."""
+
+    def job(self, position: int) -> Job:
+        """Return the handle of a step by its position in the plan."""
+        planned, placed = self.plan.steps[position], self.steps[position]
+        return Job(
+            id=str(placed.id),
+            asset=planned.asset,
+            partition=decode_partition(planned.partition),
+            run_id=placed.run_id,
+            executor=self.executor.name,
+            priority=NORMAL_PRIORITY if self.order.priority is None else self.order.priority,
+            scheduled_at=self.order.scheduled_at,
+            deduplicated=placed.deduplicated,
+        )

@@ -1,0 +1,84 @@
+"""Every error that FlowStone raises on purpose, in one tree.
+
+Each error carries what it is about as attributes, also inherits the builtin that a reader would have
+caught without knowing FlowStone, and builds its own message: what happened, where, why, what to do next.
+"""
+
+from __future__ import annotations
+
+from flowstone.errors.database import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    EmbeddedDatabaseError,
+    MigrationChangedError,
+    SchemaVersionError,
+)
+from flowstone.errors.declarations import CycleError, DefinitionError, DuplicateAssetError, UnknownDependencyError
+from flowstone.errors.lookups import (
+    PartitionError,
+    RunNotFoundError,
+    SelectionError,
+    UnknownAssetError,
+    UnknownExecutorError,
+    UnknownPartitionError,
+)
+from flowstone.errors.placing import (
+    AppLoadError,
+    CapabilityError,
+    ConfigurationError,
+    ExecutorUnavailableError,
+    MissingExtraError,
+    OptionsError,
+    ResourceError,
+)
+from flowstone.errors.root import FlowStoneError, did_you_mean
+from flowstone.errors.running import (
+    DependencyNotReadyError,
+    IsolatedFailureError,
+    MaterializationTimeoutError,
+    StaleAttemptError,
+    StepCancelledError,
+    StepFailedError,
+    WaitTimeoutError,
+    WorkerCrashedError,
+)
+from flowstone.errors.values import SerializationError, StorageError, StorageFailure, UnsafePickleError
+
+__all__ = [
+    "AppLoadError",
+    "CapabilityError",
+    "ConfigurationError",
+    "CycleError",
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "DefinitionError",
+    "DependencyNotReadyError",
+    "DuplicateAssetError",
+    "EmbeddedDatabaseError",
+    "ExecutorUnavailableError",
+    "FlowStoneError",
+    "IsolatedFailureError",
+    "MaterializationTimeoutError",
+    "MigrationChangedError",
+    "MissingExtraError",
+    "OptionsError",
+    "PartitionError",
+    "ResourceError",
+    "RunNotFoundError",
+    "SchemaVersionError",
+    "SelectionError",
+    "SerializationError",
+    "StaleAttemptError",
+    "StepCancelledError",
+    "StepFailedError",
+    "StorageError",
+    "StorageFailure",
+    "UnknownAssetError",
+    "UnknownDependencyError",
+    "UnknownExecutorError",
+    "UnknownPartitionError",
+    "UnsafePickleError",
+    "WaitTimeoutError",
+    "WorkerCrashedError",
+    "did_you_mean",
+]

@@ -1,0 +1,61 @@
+"""Errors about things that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flowstone.errors.root import FlowStoneError, did_you_mean, join_names
+
+
+class UnknownAssetError(FlowStoneError, LookupError):
+    """No asset of the app carries this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        known = sorted(known)
+        super().__init__(
+            f"There is no asset named {name!r}.{did_you_mean(name, known)} "
+            f"Known assets: {join_names(known) or 'none'}."
+        )
+
+
+class SelectionError(FlowStoneError, ValueError):
+    """A selection expression cannot be understood or selects nothing."""
+
+    def __init__(self, expression: str, problem: str) -> None:
+        self.expression = expression
+        super().__init__(f"The selection {expression!r} cannot be used: {problem}")
+
+
+class PartitionError(FlowStoneError, ValueError):
+    """A partition value or definition cannot be used."""
+
+
+class UnknownPartitionError(PartitionError, LookupError):
+    """The asset has no such partition."""
+
+    def __init__(self, partition: object, *, asset: str | None = None, hint: str = "") -> None:
+        self.partition = partition
+        self.asset = asset
+        of = f" of asset {asset!r}" if asset else ""
+        super().__init__(f"{partition!r} is not a partition{of}.{' ' + hint if hint else ''}")
+
+
+class UnknownExecutorError(FlowStoneError, LookupError):
+    """No executor carries this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        known = sorted(known)
+        super().__init__(
+            f"There is no executor named {name!r}.{did_you_mean(name, known)} Known: {join_names(known)}. "
+            "Others register under the entry point group 'flowstone.executors'."
+        )
+
+
+class RunNotFoundError(FlowStoneError, LookupError):
+    """No run or step carries this id."""
+
+    def __init__(self, kind: str, identifier: str) -> None:
+        self.identifier = identifier
+        super().__init__(f"There is no {kind} with id {identifier!r}. `flowstone runs` lists the latest ones.")

@@ -1,0 +1,137 @@
+"""Errors of steps and of waiting for them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from flowstone.errors.root import FlowStoneError, join_names
+
+
+class DependencyNotReadyError(FlowStoneError, RuntimeError):
+    """Inputs of an asset have no committed materialization yet."""
+
+    def __init__(self, asset: str, partition: str, missing: Sequence[tuple[str, str]]) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.missing = tuple(missing)
+        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
+        listed = join_names(f"{name} [{key}]" if key else name for name, key in missing)
+        option = f" --partition {partition!r}" if partition else ""
+        super().__init__(
+            f"{target} cannot run yet: no committed materialization of {listed}. Build what is missing with "
+            f"flow.materialize_all({asset!r}, ...) or `flowstone materialize +{asset}{option}`."
+        )
+
+
+class StepFailedError(FlowStoneError, RuntimeError):
+    """A step ended without a materialization and its original exception is not in this process.
+
+    Raised by executors whose work runs elsewhere; `error` is the recorded text with its traceback.
+    """
+
+    def __init__(self, asset: str, partition: str, state: str, error: str | None) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.state = state
+        self.error = error
+        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
+        super().__init__(f"{target} ended as {state}." + (f"\n{error}" if error else ""))
+
+
+class MaterializationTimeoutError(FlowStoneError, TimeoutError):
+    """An asset ran longer than its timeout."""
+
+    def __init__(self, asset: str, seconds: float) -> None:
+        self.asset = asset
+        self.seconds = seconds
+        super().__init__(
+            f"Asset {asset!r} did not finish within its timeout of {seconds:g} s. "
+            "Raise @asset(timeout=...) or make the work smaller."
+        )
+
+
+class WaitTimeoutError(FlowStoneError, TimeoutError):
+    """Waiting ended; the work itself goes on."""
+
+    def __init__(self, what: str, seconds: float, handle: str) -> None:
+        self.handle = handle
+        super().__init__(
+            f"{what} was not over within {seconds:g} s; it goes on running. Ask again with "
+            f"`flowstone status {handle}`, stop it with `flowstone cancel {handle}`."
+        )
+
+
+class StaleAttemptError(FlowStoneError, RuntimeError):
+    """An attempt tried to publish after it had been replaced by another one (fencing)."""
+
+    def __init__(self, asset: str, attempt: int) -> None:
+        self.asset = asset
+        self.attempt = attempt
+        super().__init__(f"Attempt {attempt} of {asset!r} was superseded; its result was not published.")
+
+
+class StepCancelledError(FlowStoneError, RuntimeError):
+    """The work was cancelled before it was over."""
+
+    def __init__(self, asset: str) -> None:
+        self.asset = asset
+        super().__init__(f"{asset!r} was cancelled.")
+
+
+class WorkerCrashedError(FlowStoneError, RuntimeError):
+    """The process in which an asset ran died before the asset was done.
+
+    Args:
+        asset: name of the asset.
+        exit_code: as `subprocess` tells it: negative for the number of a signal.
+        stderr: the last that the process wrote to standard error.
+    """
+
+    def __init__(self, asset: str, exit_code: int, stderr: str = "") -> None:
+        self.asset = asset
+        self.exit_code = exit_code
+        self.stderr = stderr
+        self.signal_name = _signal_name(-exit_code) if exit_code < 0 else None
+        how = f"killed by {self.signal_name}" if self.signal_name else f"exit code {exit_code}"
+        meaning = _SIGNAL_MEANING.get(self.signal_name or "", "")
+        if not self.signal_name:
+            meaning = "code called os._exit, or a library ended the process"
+        usually = f", which usually means: {meaning}" if meaning else ""
+        tail = f"\nThe last lines of its stderr:\n{stderr.rstrip()}" if stderr.strip() else ""
+        super().__init__(f"The process of asset {asset!r} died ({how}){usually}.{tail}")
+
+
+_SIGNAL_MEANING = {
+    "SIGKILL": "out of memory (the kernel ended it), or somebody sent kill -9",
+    "SIGSEGV": "a bug in C code of a library (stack overflow by deep recursion included)",
+    "SIGABRT": "a C library gave up, for example for want of memory",
+    "SIGBUS": "a memory-mapped file became shorter, or the disk is full",
+    "SIGILL": "a library was built for another processor",
+    "SIGFPE": "a division by zero in C code of a library",
+    "SIGTERM": "somebody or something stopped it",
+    "SIGXCPU": "its limit of processor time was reached",
+}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class IsolatedFailureError(FlowStoneError, RuntimeError):
+    """An asset raised, in a process of its own, an exception that could not be brought from there.
+
+    Args:
+        asset: name of the asset.
+        type_name: qualified class of the exception.
+        text: its message.
+    """
+
+    def __init__(self, asset: str, type_name: str, text: str) -> None:
+        self.asset = asset
+        self.type_name = type_name
+        self.text = text
+        super().__init__(f"{type_name}: {text} (raised by {asset!r} in its own process; it cannot be pickled)")

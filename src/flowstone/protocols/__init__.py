@@ -1,0 +1,34 @@
+"""Every seam of FlowStone: what an executor, an IO manager, a store, a hook, a resource must offer."""
+
+from __future__ import annotations
+
+from flowstone.protocols.execution import (
+    ChecksOptions,
+    Executor,
+    Hook,
+    ResourceFactories,
+    ResourceFactory,
+    RunJob,
+    StepCall,
+)
+from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, Store
+from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
+
+__all__ = [
+    "Catalog",
+    "ChecksOptions",
+    "Control",
+    "DurableQueue",
+    "Executor",
+    "Hook",
+    "IOManager",
+    "KeepVersions",
+    "Ledger",
+    "ResourceFactories",
+    "ResourceFactory",
+    "RunJob",
+    "Serializer",
+    "StepCall",
+    "Store",
+    "SweepableIO",
+]

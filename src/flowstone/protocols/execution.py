@@ -1,0 +1,88 @@
+"""What runs around a step, and where: hooks, resources, executors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from flowstone.core.capability import Capability
+from flowstone.core.context import AssetContext
+from flowstone.core.job import Job
+from flowstone.core.materialization import Materialization
+from flowstone.core.outcome import AttemptOutcome
+
+type StepCall = Callable[[AssetContext], AttemptOutcome]
+"""The rest of the onion around a step."""
+
+
+@runtime_checkable
+class Hook(Protocol):
+    """A skin of the onion around every step.
+
+    `call` does what it likes before and after `step(context)`, which runs the rest: inner hooks, loading the
+    inputs, the function, storing. It returns the outcome, or another one.
+    """
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        """Run the rest of the onion."""
+
+
+type ResourceFactory = Callable[[], object | AbstractContextManager[object]]
+"""Makes a resource on first use; a context manager is entered then and left on shutdown."""
+
+
+type ResourceFactories = Mapping[str, ResourceFactory | object]
+
+
+class RunJob(Protocol):
+    """What the app hands an executor: it runs one job to its end, here and now."""
+
+    def __call__(
+        self, job: Job, *, timeout_seconds: float | None = None, stoppable: bool = False
+    ) -> Materialization:
+        """Run a job and return its result, or raise its error.
+
+        Args:
+            job: the job.
+            timeout_seconds: limit for assets that declare none.
+            stoppable: whether a function that runs out of time must really be stopped (takes a process).
+        """
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Decides where and when a job runs; what running means is handed to it as `run`.
+
+    The app calls `bind(run)` once before anything else. `capabilities` declares which of the optional
+    methods (`status`, `cancel`) and properties hold; see `flowstone.core.capability`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name recorded with every job that it holds."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this executor offers beyond `execute` and `schedule`."""
+
+    def bind(self, run: RunJob) -> None:
+        """Receive the callable that runs a job."""
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        """Run a job and wait for its end; raise the asset's error."""
+
+    def schedule(self, job: Job, **options: Any) -> Job:
+        """Place a job and return at once, without waiting for it to run (see each executor)."""
+
+
+@runtime_checkable
+class ChecksOptions(Protocol):
+    """An executor that can look at per-call options before anything is placed."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse options with which `execute` or `schedule` could not work.
+
+        Raises:
+            OptionsError: naming the option.
+        """

@@ -1,0 +1,164 @@
+"""What a store records and answers, and the queue behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from flowstone.core.control import QueueStatus, StepSituation
+from flowstone.core.output import StoredOutput
+from flowstone.core.queueing import FetchedJob
+from flowstone.core.state import State
+from flowstone.core.step import (
+    AttemptRecord,
+    Claim,
+    Committed,
+    CommittedOutput,
+    Completion,
+    InputVersion,
+    NewRun,
+    NewStep,
+    PlacedStep,
+    RunRecord,
+    StepRecord,
+    Target,
+)
+
+
+class Ledger(Protocol):
+    """The writing side of a store: runs, steps and attempts, and the transactions that move them.
+
+    Every method is one transaction: all of it or none.
+    """
+
+    def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """Record a run and place its steps; a target that is already under way is joined."""
+
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+        """Start an attempt of each step that may start now; steps that may not are left out."""
+
+    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+        """End attempts: publish successes, move pointers, record lineage, release or fail what follows."""
+
+    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+        """Give attempts back as if they had not started; return the steps that were still ours."""
+
+    def request_cancel(self, step_id: int) -> State:
+        """Record that a step is to be cancelled and return its state now."""
+
+    def cancel_run(self, run_id: str) -> list[int]:
+        """Cancel every step of a run that is not over; return those that were running."""
+
+
+class Catalog(Protocol):
+    """The reading side of a store: what is committed, what happened."""
+
+    def current(self, targets: Sequence[Target]) -> dict[Target, int]:
+        """Return the committed step of each target that has one."""
+
+    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+        """Return the version to read for each (run, asset, partition): the run's own result wins."""
+
+    def step(self, step_id: int) -> StepRecord | None:
+        """Return a step."""
+
+    def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
+        """Return steps of a run in the order of their planning."""
+
+    def history(
+        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+    ) -> list[StepRecord]:
+        """Return the steps of an asset (or one of its partitions), newest first."""
+
+    def attempts(self, step_id: int) -> list[AttemptRecord]:
+        """Return the attempts of a step that are over, in order."""
+
+    def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
+        """Return what each step read."""
+
+    def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        """Return which committed steps read each step."""
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Return a run with its counts."""
+
+    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+        """Return the newest runs."""
+
+    def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
+        """Wait until all these steps (or the run) are over; return whether they are."""
+
+
+class DurableQueue(Protocol):
+    """What worker nodes ask of a store whose transactions place work on a queue."""
+
+    def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
+        """Take jobs and start the attempts of their steps, in one transaction."""
+
+    def cancelling(self, worker_id: str) -> list[int]:
+        """Return the steps of a worker that somebody wants stopped."""
+
+    def node_limits(self) -> dict[str, int]:
+        """Return the queues whose number of steps at once per node was changed at run time."""
+
+    def rescue(self) -> int:
+        """End the attempts of workers whose lease ran out, and place them again; return how many."""
+
+    def sweep(self) -> int:
+        """Repair what a lost notification, row or process left behind; return how much."""
+
+
+class Control(Protocol):
+    """What people do to running work, on a store whose transactions place work on a queue."""
+
+    def pause_run(self, run_id: str) -> int:
+        """Start nothing more of a run; return how many placed steps were taken back."""
+
+    def resume_run(self, run_id: str) -> int:
+        """Go on with a paused run; return how many steps were placed."""
+
+    def set_queue(self, name: str, *, paused: bool | None = None, node_limit: int | None = None) -> None:
+        """Pause, resume or resize a queue in the whole fleet; None leaves a setting as it is."""
+
+    def queues(self) -> list[QueueStatus]:
+        """Return the queues that are set or have work."""
+
+    def situation(self, target: Target) -> StepSituation | None:
+        """Return what is known of the newest step of a target."""
+
+    def prune(
+        self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
+    ) -> tuple[int, int]:
+        """Delete what ended long ago and nothing needs; return the numbers of steps and runs deleted."""
+
+
+class Store(Protocol):
+    """A ledger and its catalog over the same data."""
+
+    @property
+    def name(self) -> str:
+        """What kind of store this is, such as `memory`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same data."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether its transactions can place work on a queue."""
+
+    @property
+    def control(self) -> Control | None:
+        """What people may do to running work; None when work here cannot outlive a call."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The writing side."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The reading side."""
+
+    def close(self) -> None:
+        """Release connections; closing twice is fine."""

@@ -1,0 +1,78 @@
+"""How values are stored and turned into bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from flowstone.core.output import OutputAddress, StoredOutput
+
+
+@runtime_checkable
+class IOManager(Protocol):
+    """Stores the values of assets and loads them again.
+
+    A value is written under an address of its own attempt and becomes visible only when the success of that
+    attempt commits; so `store` may be interrupted at any point without harm. Implementations must be safe
+    to call from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name under which the app knows this manager; recorded with every output."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes can load what this one stored."""
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        """Store `value` for one attempt and describe where it lies."""
+
+    def load(self, stored: StoredOutput) -> object:
+        """Return the value that `store` described."""
+
+    def discard(self, stored: StoredOutput) -> None:
+        """Delete a version that is no longer wanted; deleting what is gone is not an error."""
+
+
+type KeepVersions = Callable[[Sequence[str]], Collection[str]]
+"""Told names of versions, returns those that are committed or may still be."""
+
+
+@runtime_checkable
+class SweepableIO(Protocol):
+    """An IO manager that can find what attempts left behind that died between storing and committing."""
+
+    def sweep(self, *, older_than_seconds: float, keep: KeepVersions | None = None) -> int:
+        """Delete leftovers and return how many.
+
+        Args:
+            older_than_seconds: spare what was written more recently, where the manager knows when that was.
+            keep: names the versions to spare among those found; None deletes only what can never be wanted.
+        """
+
+
+@runtime_checkable
+class Serializer(Protocol):
+    """Turns values into bytes and back, streaming through binary files."""
+
+    @property
+    def name(self) -> str:
+        """Name recorded with every value that it wrote."""
+
+    @property
+    def extension(self) -> str:
+        """File name ending: a dot and small letters or digits."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether this is a natural format for the value (used to choose automatically)."""
+
+    def write(self, value: object, file: BinaryIO) -> None:
+        """Write the value front to back (the file cannot be sought).
+
+        Raises:
+            SerializationError: the value cannot be represented exactly.
+        """
+
+    def read(self, file: BinaryIO) -> object:
+        """Read back what `write` wrote; the file can be sought and its content was verified."""

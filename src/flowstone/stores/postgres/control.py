@@ -1,0 +1,106 @@
+"""What people do to running work: pause, resume, resize, ask why, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.control import QueueStatus, StepSituation
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.core.step import Target
+from flowstone.errors import RunNotFoundError
+from flowstone.stores.postgres import transport
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.following import refill
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+_EVERYTHING = 2_000_000_000
+_BATCH = 2000
+
+
+class PostgresControl:
+    """Implements `flowstone.protocols.Control` on PostgreSQL.
+
+    Args:
+        database: where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pause_run(self, run_id: str) -> int:
+        """See `flowstone.protocols.Control`."""
+        with self._database.transaction() as connection:
+            self._set_paused(connection, run_id, paused=True)
+            withdrawn = connection.execute(load_sql("control/withdraw"), {"run_id": run_id}).fetchall()
+            parameters = {"run_id": run_id, "withdrawn": len(withdrawn)}
+            connection.execute(load_sql("control/take_off"), parameters)
+            return len(withdrawn)
+
+    def resume_run(self, run_id: str) -> int:
+        """See `flowstone.protocols.Control`."""
+        with self._database.transaction() as connection:
+            durable, limit, active = self._set_paused(connection, run_id, paused=False)
+            if not durable:
+                return 0
+            room = _EVERYTHING if limit is None else max(0, limit - active)
+            placed = refill(connection, run_id, room)
+            transport.announce(connection, transport.enqueue(connection, placed))
+            return len(placed)
+
+    def set_queue(self, name: str, *, paused: bool | None = None, node_limit: int | None = None) -> None:
+        """See `flowstone.protocols.Control`."""
+        with self._database.transaction() as connection:
+            parameters = {"name": name, "paused": paused, "node_limit": node_limit}
+            connection.execute(load_sql("queues/set"), parameters)
+            transport.announce(connection, [name])
+
+    def queues(self) -> list[QueueStatus]:
+        """See `flowstone.protocols.Control`."""
+        with self._database.connection() as connection:
+            return [QueueStatus(*row) for row in connection.execute(load_sql("queues/list"))]
+
+    def situation(self, target: Target) -> StepSituation | None:
+        """See `flowstone.protocols.Control`."""
+        parameters = {"asset": target[0], "partition": target[1]}
+        with self._database.connection() as connection:
+            row = connection.execute(load_sql("control/why"), parameters).fetchone()
+            if row is None:
+                return None
+            inputs = connection.execute(load_sql("control/open_inputs"), {"step_id": row[0]}).fetchall()
+        open_inputs = tuple((asset, key, State(state)) for _, asset, key, state in inputs)
+        return replace(StepSituation(row[0], State(row[1]), *row[2:]), open_inputs=open_inputs)
+
+    def prune(
+        self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
+    ) -> tuple[int, int]:
+        """See `flowstone.protocols.Control`."""
+        steps = 0
+        while True:
+            with self._database.transaction() as connection:
+                parameters: dict[str, Any] = {"older_than_seconds": older_than_seconds, "limit": _BATCH}
+                rows = connection.execute(load_sql("control/prunable"), parameters).fetchall()
+                # values go first: a crash in between leaves a record without its old value, not a value
+                # that nothing knows of
+                discard([StoredOutput.from_json(output) for _, output in rows if output])
+                connection.execute(load_sql("control/prune_steps"), {"steps": [row[0] for row in rows]})
+            steps += len(rows)
+            if not rows:
+                break
+        with self._database.transaction() as connection:
+            runs = connection.execute(load_sql("control/prune_runs"), {"older_than_seconds": older_than_seconds})
+            return steps, runs.rowcount
+
+    def _set_paused(
+        self, connection: Connection[TupleRow], run_id: str, *, paused: bool
+    ) -> tuple[bool, int | None, int]:
+        row = connection.execute(load_sql("control/pause_run"), {"run_id": run_id, "paused": paused}).fetchone()
+        if row is None:
+            raise RunNotFoundError("run", run_id)
+        return bool(row[0]), row[1], int(row[2])

@@ -1,0 +1,24 @@
+-- What is known of the newest step of a target, its job, its run, its worker, and the workers of its queue.
+-- Uses steps_of_target.
+SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_attempts, s.error, s.parked_for,
+    s.job_id, s.queue, s.worker, s.started_at, s.run_id, r.paused, r.max_concurrency, r.active_steps, r.durable,
+    j.state::text, coalesce(q.paused, false),
+    (
+        SELECT pg_catalog.count(*)
+        FROM flowstone.workers AS w
+        WHERE w.kind = 'node' AND w.lost_at IS NULL AND w.queues ? s.queue
+            AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
+    ) AS workers,
+    (
+        SELECT pg_catalog.count(*)
+        FROM public.oban_jobs AS o
+        WHERE o.state = 'available' AND o.queue = s.queue
+            AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
+    ) AS ahead
+FROM flowstone.steps AS s
+JOIN flowstone.runs AS r ON r.id = s.run_id
+LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id
+LEFT JOIN flowstone.queues AS q ON q.name = s.queue
+WHERE s.asset = %(asset)s AND s.partition = %(partition)s
+ORDER BY s.id DESC
+LIMIT 1;

@@ -1,0 +1,21 @@
+-- Take the jobs of steps that have not started away from them; they wait for the run to be resumed. The jobs are
+-- locked first, in the order in which workers lock. Uses steps_of_run and oban_jobs_pkey.
+WITH jobs AS (
+    SELECT j.id
+    FROM flowstone.steps AS s
+    JOIN public.oban_jobs AS j ON j.id = s.job_id
+    WHERE s.run_id = %(run_id)s AND s.state IN ('pending', 'retrying') AND s.parked_for IS NULL
+        AND j.state IN ('available', 'retryable')
+    ORDER BY j.id
+    FOR UPDATE OF j
+), closed AS (
+    UPDATE public.oban_jobs AS j
+    SET state = 'cancelled', cancelled_at = pg_catalog.timezone('UTC', pg_catalog.clock_timestamp())
+    FROM jobs
+    WHERE j.id = jobs.id
+)
+UPDATE flowstone.steps AS s
+SET job_id = NULL, state = 'pending', reason = 'its run is paused'
+FROM jobs
+WHERE s.job_id = jobs.id AND s.run_id = %(run_id)s
+RETURNING s.id;
