@@ -1,0 +1,189 @@
+"""The figures: who competes in each, how often, and what FlowStone aims at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.measurement import Contestant
+
+ASSETS = 100
+LIMIT = 50
+CHAIN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something FlowStone aims at: a peer's cost for one item, divided by that of a contestant of ours.
+
+    Args:
+        ours: name of FlowStone's contestant.
+        theirs: name of the peer's.
+        at_least: the ratio aimed at; above 1 means cheaper than the peer.
+    """
+
+    ours: str
+    theirs: str
+    at_least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One table.
+
+    Args:
+        group: `inline`, `durable` or `import`.
+        title: its heading.
+        item: what the seconds are divided by.
+        contestants: its lines; the first is the one that the others are compared with.
+        rounds: how often everything is measured.
+        targets: what is aimed at.
+    """
+
+    group: str
+    title: str
+    item: str
+    contestants: tuple[Contestant, ...]
+    rounds: int
+    targets: tuple[Target, ...] = ()
+
+
+def figures(*, quick: bool) -> list[Figure]:
+    """Return all figures; `quick` makes them small enough to see that everything works."""
+    rounds = 1 if quick else 5
+    return [
+        _graph("chain", "Chain of 100 no-op assets, inline", rounds),
+        _graph("layers", "10 layers of 10 no-op assets, each reading the whole layer before, inline", rounds),
+        _partitions(rounds, quick),
+        _imports(2 if quick else 11),
+        _backfill(1 if quick else 3, 1_000 if quick else 10_000),
+        _planning(1 if quick else 3, 2_000 if quick else 100_000, 1_000 if quick else 20_000),
+        _durable_chain(1 if quick else 3),
+    ]
+
+
+def _graph(shape: str, title: str, rounds: int) -> Figure:
+    def entry(name: str, environment: str, repetitions: int, **more: Any) -> Contestant:
+        options = {"shape": shape, "repetitions": repetitions} | more
+        return Contestant(name, environment, f"{environment}_graph", ASSETS, options)
+
+    contestants = (
+        entry("FlowStone", "flowstone", 20),
+        entry("loop of function calls", "plain", 20),
+        entry("Hamilton", "hamilton", 20),
+        entry("Dagster", "dagster", 2, log=True),
+        entry("Dagster, log off", "dagster", 2, log=False),
+    )
+    targets = (
+        Target("FlowStone", "Dagster", 500),
+        Target("FlowStone", "Dagster, log off", 500),
+        Target("FlowStone", "Hamilton", 1 / 5),
+    )
+    return Figure("inline", title, "asset", contestants, rounds, targets)
+
+
+def _partitions(rounds: int, quick: bool) -> Figure:
+    ours, theirs = 1_000, 10 if quick else 100
+    options: Mapping[str, Any] = {"partitions": theirs, "repetitions": 1}
+    contestants = (
+        Contestant("FlowStone", "flowstone", "flowstone_partitions", ours, {"partitions": ours, "repetitions": 5}),
+        Contestant("Dagster", "dagster", "dagster_partitions", theirs, options | {"log": True}),
+        Contestant("Dagster, log off", "dagster", "dagster_partitions", theirs, options | {"log": False}),
+    )
+    targets = (Target("FlowStone", "Dagster", 500), Target("FlowStone", "Dagster, log off", 500))
+    return Figure(
+        "inline",
+        f"One `materialize` for each of {ours:,} partitions ({theirs} for Dagster), inline",
+        "partition",
+        contestants,
+        rounds,
+        targets,
+    )
+
+
+def _imports(rounds: int) -> Figure:
+    contestants = (
+        Contestant("import flowstone", "flowstone", "import_time", 1, {"module": "flowstone"}),
+        Contestant("import dagster", "dagster", "import_time", 1, {"module": "dagster"}),
+    )
+    return Figure(
+        "import",
+        "Import in a fresh process, bytecode compiled",
+        "import",
+        contestants,
+        rounds,
+        (Target("import flowstone", "import dagster", 10),),
+    )
+
+
+def _backfill(rounds: int, jobs: int) -> Figure:
+    def entry(name: str, environment: str, module: str, workers: int) -> Contestant:
+        options = {"jobs": jobs, "workers": workers, "limit": LIMIT}
+        label = f"{name}, {workers} process{'es' if workers > 1 else ''}"
+        return Contestant(label, environment, module, jobs, options, database=True)
+
+    contestants = tuple(
+        entry(name, environment, module, workers)
+        for workers in (1, 2)
+        for name, environment, module in (
+            ("FlowStone backfill", "flowstone", "flowstone_backfill"),
+            ("Oban drain", "oban", "oban_drain"),
+            ("PgQueuer drain", "pgqueuer", "pgqueuer_drain"),
+        )
+    )
+    one, two = "FlowStone backfill, 1 process", "FlowStone backfill, 2 processes"
+    return Figure(
+        "durable",
+        f"Durable backfill of {jobs:,} no-op partitions, from call to return, beside draining {jobs:,} no-op jobs "
+        f"that were inserted before (limit {LIMIT} a process)",
+        "job",
+        contestants,
+        rounds,
+        (
+            Target(one, "Oban drain, 1 process", 1.5),
+            Target(two, "Oban drain, 2 processes", 1.5),
+            Target(two, one, 1.6),
+        ),
+    )
+
+
+def _planning(rounds: int, ours: int, theirs: int) -> Figure:
+    contestants = (
+        Contestant("FlowStone", "flowstone", "flowstone_plan", ours, {"jobs": ours}, database=True),
+        Contestant(
+            "FlowStone, a tenth of it",
+            "flowstone",
+            "flowstone_plan",
+            ours // 10,
+            {"jobs": ours // 10},
+            database=True,
+        ),
+        Contestant("Oban enqueue_many", "oban", "oban_insert", theirs, {"jobs": theirs}, database=True),
+    )
+    return Figure(
+        "durable",
+        f"Planning and inserting a backfill of {ours:,} partitions, beside `enqueue_many` of {theirs:,} jobs",
+        "job",
+        contestants,
+        rounds,
+        (Target("FlowStone", "Oban enqueue_many", 10),),
+    )
+
+
+def _durable_chain(rounds: int) -> Figure:
+    latency = {"repetitions": 5, "length": CHAIN, "limit": 10}
+    contestants = (
+        Contestant(
+            "FlowStone", "flowstone", "flowstone_chain", CHAIN, {"repetitions": 5, "limit": 10}, database=True
+        ),
+        Contestant("Oban, bare", "oban", "oban_latency", CHAIN, latency, database=True),
+    )
+    return Figure(
+        "durable",
+        f"Chain of {CHAIN} assets on an idle worker, beside {CHAIN} bare latencies of Oban, `enqueue` to start",
+        "step",
+        contestants,
+        rounds,
+        (Target("FlowStone", "Oban, bare", 1 / 2),),
+    )

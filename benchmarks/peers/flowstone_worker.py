@@ -1,0 +1,19 @@
+"""A FlowStone worker."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.peers.exchange import options
+from benchmarks.peers.flowstone_durable_app import app
+from flowstone.app.worker import serve
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    asked = options()
+    return serve(app(asked["dsn"]), queues=asked["queues"], on_ready=lambda: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
