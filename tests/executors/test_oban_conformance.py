@@ -15,8 +15,6 @@ from flowstone.core.asset import Asset
 from flowstone.testing.executor_conformance import ExecutorConformance
 from flowstone.testing.marks import DIRECTORY
 
-pytest.importorskip("flowstone.executors.oban.worker", reason="the worker is not there yet")
-
 
 @pytest.mark.slow
 class TestOban(ExecutorConformance):

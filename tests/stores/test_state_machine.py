@@ -46,9 +46,12 @@ class StepMachine(RuleBasedStateMachine):
         attempts=st.integers(1, 3),
         later=st.booleans(),
         reuse=st.booleans(),
+        forced=st.booleans(),
         again=st.booleans(),
     )
-    def open_run(self, wanted: set[str], attempts: int, later: bool, reuse: bool, again: bool) -> None:
+    def open_run(
+        self, wanted: set[str], attempts: int, later: bool, reuse: bool, forced: bool, again: bool
+    ) -> None:
         self.runs += not again or not self.runs
         names = [name for name in NAMES if name in wanted]
         position = {name: index for index, name in enumerate(names)}
@@ -60,6 +63,7 @@ class StepMachine(RuleBasedStateMachine):
                 reuse=self.completed.get((name, "")) if reuse else None,
                 max_attempts=attempts,
                 priority=len(wanted),
+                forced=forced,
                 scheduled_at=self.now + timedelta(minutes=1) if later else None,
             )
             for name in names

@@ -28,6 +28,7 @@ RAISED = ("system_exit", "keyboard_interrupt", "cancelled", "group", "hostile_te
 REGIONS = ("eu", "us", "a|b", "\u00fc \u65e5", "'; --", "../x", "i:1")
 SQUARES = 200
 
+_once = RetryPolicy(max_attempts=1)
 _quick = RetryPolicy(max_attempts=3, backoff_seconds=0.01, jitter=0.0)
 _numbered = StaticPartitions(range(SQUARES))
 _few = StaticPartitions(range(5))
@@ -110,7 +111,7 @@ def squares(context: AssetContext) -> int:
     return context.partition**2
 
 
-@asset(partitions=_few)
+@asset(partitions=_few, retry=_once)
 def picky(context: AssetContext) -> int:
     """Fails in one partition of five."""
     if context.partition == 3:
@@ -125,7 +126,7 @@ def after_picky(picky: int) -> int:
     return picky + 100
 
 
-@asset
+@asset(retry=_once)
 def broken() -> None:
     """Always fails."""
     Marks().leave("broken")
@@ -144,7 +145,7 @@ def far_below_broken(below_broken: None) -> None:
     Marks().leave("far_below_broken")
 
 
-@asset(partitions=StaticPartitions(RAISED), retry=RetryPolicy(max_attempts=1))
+@asset(partitions=StaticPartitions(RAISED), retry=_once)
 def raises(context: AssetContext) -> None:
     """Raises what executors forget about."""
     match context.partition:

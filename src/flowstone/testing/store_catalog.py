@@ -88,7 +88,7 @@ class CatalogTests(StoreCase):
         first = scene.make("a", "s:x", run_id="1")
         second = scene.make("a", "s:y", run_id="2")
         third = scene.make("a", "s:x", run_id="3")
-        broken = scene.one("a", "s:x", run_id="4")
+        broken = scene.one("a", "s:x", run_id="4", forced=True)
         scene.end(scene.claim(broken.id), failed())
         scene.make("b", "s:x", run_id="5")
         catalog = scene.store.catalog

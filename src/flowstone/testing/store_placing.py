@@ -90,9 +90,17 @@ class PlacingTests(StoreCase):
     def test_what_is_over_is_not_joined(self, scene: Scene) -> None:
         """After the end, a new request gets a step of its own."""
         first = scene.one()
-        scene.end(scene.claim(first.id))
+        scene.end(scene.claim(first.id), failed())
         second = scene.one(run_id="two")
-        assert (second.id != first.id, second.deduplicated) == (True, False)
+        assert (second.id != first.id, second.state, second.deduplicated) == (True, State.PENDING, False)
+
+    def test_what_was_committed_since_the_plan_serves(self, scene: Scene) -> None:
+        """A request planned before another one's commit does not compute again, unless that is forced."""
+        made = scene.make("a", run_id="quicker")
+        reused, below = scene.open("run", [NewStep("a", ""), NewStep("b", "", inputs=(0,))])
+        assert (reused.state, below.state, reused.deduplicated) == (State.REUSED, State.PENDING, False)
+        assert scene.step(reused.id).output_step == made
+        assert scene.one("a", run_id="forced", forced=True).state is State.PENDING
 
     def test_children_wait_for_joined_steps(self, scene: Scene) -> None:
         """A step of one run may wait for a step of another."""
