@@ -101,19 +101,20 @@ class GroupCommitter:
                 continue
             if failures:
                 log.warning("%d results were committed after %d more tries.", len(group), failures)
-            self._tell(group, committed, time.perf_counter() - started)
+            self._tell(group, committed, time.perf_counter() - started, again=failures > 0)
             return
 
-    def _tell(self, group: list[Completion], committed: list[Committed], took: float) -> None:
+    def _tell(self, group: list[Completion], committed: list[Committed], took: float, *, again: bool) -> None:
+        # a try that failed may have been committed all the same, when only its answer was lost
+        message = (
+            "Attempt %d of %s %s was committed by an earlier try or superseded; the step is %s."
+            if again
+            else "Attempt %d of %s %s was superseded; its result was not published, the step is %s."
+        )
         for one, completion in zip(committed, group, strict=True):
             if not one.accepted:
                 claim = completion.claim
-                log.warning(
-                    "Attempt %d of %s %s was superseded; its result was not published.",
-                    claim.attempt,
-                    claim.asset,
-                    claim.partition,
-                )
+                log.warning(message, claim.attempt, claim.asset, claim.partition, one.state.value)
         if telemetry.listening():
             telemetry.emit("commit.stop", {"duration_seconds": took, "attempts": len(group)}, {})
         if self._on_commit is not None:

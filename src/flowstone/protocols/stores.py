@@ -99,6 +99,9 @@ class DurableQueue(Protocol):
     def cancelling(self, worker_id: str) -> list[int]:
         """Return the steps of a worker that somebody wants stopped."""
 
+    def held(self, worker_id: str) -> list[Claim]:
+        """Return the attempts that a worker holds, by the tables."""
+
     def node_limits(self) -> dict[str, int]:
         """Return the queues whose number of steps at once per node was changed at run time."""
 

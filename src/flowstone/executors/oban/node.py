@@ -8,7 +8,6 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
+from flowstone.executors.oban.attempts import Attempts, Running
 from flowstone.protocols import DurableQueue, Ledger
 
 log = logging.getLogger("flowstone.worker")
@@ -34,13 +34,6 @@ class Work[Prepared](Protocol):
 
     def perform(self, job: Prepared, token: CancellationToken) -> Completion:
         """Run one attempt to its end; never raises."""
-
-
-@dataclass(slots=True)
-class _Running:
-    claim: Claim
-    token: CancellationToken
-    prepared: Any
 
 
 class Node:
@@ -82,7 +75,8 @@ class Node:
         self._queues = dict(queues)
         self._grace = grace_seconds
         self._sweep = sweep_seconds
-        self._running: dict[int, _Running] = {}
+        self._attempts = Attempts()
+        self._cut_off = False
         self._threads = ThreadPoolExecutor(
             max(_MOST_THREADS, sum(queues.values())), thread_name_prefix="flowstone-step"
         )
@@ -134,14 +128,22 @@ class Node:
         """Take jobs, start their attempts, resolve their inputs; return them as Oban's jobs."""
         from oban.job import Job
 
-        prepared = await self._call(partial(self._take_now, queue, demand, uuid))
-        jobs = []
-        for running, job_id in prepared:
-            self._running[running.claim.step_id] = running
-            jobs.append(Job(worker="", id=job_id, queue=queue, extra={"running": running}, _validate=False))
-        return jobs
+        try:
+            taken = await self._call(partial(self._take_now, queue, demand, uuid))
+        except Exception as error:  # noqa: BLE001 - Oban asks again within a second or so
+            if not self._cut_off:
+                log.warning("No jobs can be taken for now: %s", error)
+            self._cut_off = True
+            return []
+        if self._cut_off:
+            log.info("Jobs are taken again.")
+            self._cut_off = False
+        return [
+            Job(worker="", id=job_id, queue=queue, extra={"running": running}, _validate=False)
+            for running, job_id in taken
+        ]
 
-    def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[_Running, int]]:
+    def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[Running, int]]:
         fetched = self._queue.fetch(
             queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
         )
@@ -153,32 +155,34 @@ class Node:
             # e.g. the database went away between the two questions: the attempts have not begun
             self._ledger.hand_back([job.claim for job in fetched], reason="the worker could not prepare it")
             raise
-        return [
-            (_Running(job.claim, CancellationToken(), ready), job.job_id)
-            for job, ready in zip(fetched, prepared, strict=True)
-        ]
+        taken = []
+        for job, ready in zip(fetched, prepared, strict=True):
+            running = Running(job.claim, CancellationToken(), ready)
+            self._attempts.started(running)
+            taken.append((running, job.job_id))
+        return taken
 
-    async def perform(self, running: _Running) -> None:
+    async def perform(self, running: Running) -> None:
         """Run one step in a thread; the thread hands its completion to the committer."""
         await asyncio.get_running_loop().run_in_executor(self._threads, self._perform_now, running)
 
-    def _perform_now(self, running: _Running) -> None:
+    def _perform_now(self, running: Running) -> None:
         completion = self._work.perform(running.prepared, running.token)
         # a step that was handed back meanwhile is refused by its token when this is committed
-        self._running.pop(running.claim.step_id, None)
+        self._attempts.submitted(running)
         self._submit(completion)
 
-    def cancel(self, running: _Running) -> None:
+    def cancel(self, running: Running) -> None:
         """Tell a running step to stop."""
         running.token.cancel("cancelled")
 
     async def _pass_on_cancels(self) -> None:
-        if not self._running:
+        if not self._attempts:
             return
-        for step_id in await self._call(lambda: self._queue.cancelling(self._worker_id())):
-            running = self._running.get(step_id)
-            if running is not None:
-                self.cancel(running)
+        for running in self._attempts.of_steps(
+            await self._call(lambda: self._queue.cancelling(self._worker_id()))
+        ):
+            self.cancel(running)
 
     async def _follow_limits(self, oban: Any) -> None:
         """Take up what people set for the queues at run time."""
@@ -195,6 +199,11 @@ class Node:
         repaired = await self._call(self._queue.sweep)
         if repaired:
             log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
+        held = await self._call(lambda: self._queue.held(self._worker_id()))
+        forgotten = self._attempts.forgotten(held)
+        if forgotten:
+            log.warning("%d attempts were begun here without this worker learning of it.", len(forgotten))
+            await self._call(partial(self._ledger.hand_back, forgotten, reason="the news of its start was lost"))
 
     async def _call[T](self, function: Callable[[], T]) -> T:
         """Ask the store from a thread: nothing blocks the loop."""
@@ -219,18 +228,25 @@ class Node:
 
     async def _hand_back(self) -> bool:
         """Give back what did not finish in time, without using up its attempt."""
-        left = list(self._running.values())
+        left = self._attempts.running()
         for running in left:
             running.token.cancel("the worker stops")
         if left:
             log.warning("%d steps did not finish in time and are handed back.", len(left))
-            with suppress(Exception):
-                await self._call(
-                    lambda: self._ledger.hand_back([one.claim for one in left], reason="its worker stopped")
-                )
+        # when the database is away, the lease runs out instead
+        with suppress(Exception):
+            await self._call(partial(self._give_up, [one.claim for one in left]))
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._calls.shutdown(wait=False)
         return not left
+
+    def _give_up(self, claims: Sequence[Claim]) -> None:
+        reason = "its worker stopped"
+        if claims:
+            self._ledger.hand_back(claims, reason=reason)
+        forgotten = self._attempts.unknown(self._queue.held(self._worker_id()))
+        if forgotten:
+            self._ledger.hand_back(forgotten, reason=reason)
 
 
 class _Dispatcher:

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 _BUSY_SECONDS = 30.0
 # A peer that vanished without a word is noticed after about a minute instead of two hours.
-_KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+_KEEPALIVES = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    # the same for what was sent and never confirmed, for which the kernel would try a quarter of an hour
+    "tcp_user_timeout": "60000",
+}
 _POOL_NAME = "flowstone"
 
 

@@ -70,7 +70,7 @@ def follow_up(
     if durable:
         queues = transport.enqueue(connection, to_enqueue)
         queues |= limits.release(connection, [step.id for step in moved if step.limited])
-        transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
+        queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
         transport.announce(connection, queues)
     return ready
 

@@ -66,6 +66,11 @@ class PostgresQueue:
         with self._database.connection() as connection:
             return dict(connection.execute(load_sql("queues/limits")).fetchall())
 
+    def held(self, worker_id: str) -> list[Claim]:
+        """See `flowstone.protocols.DurableQueue`."""
+        with self._database.connection() as connection:
+            return [claim_from(row) for row in connection.execute(load_sql("queue/held"), {"worker": worker_id})]
+
     def rescue(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
         with self._database.transaction() as connection:

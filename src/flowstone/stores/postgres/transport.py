@@ -34,8 +34,12 @@ def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, State, object]]) -> None:
-    """Move jobs along with their steps: (job id, state of the step, delay in seconds)."""
+def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, State, object]]) -> set[str]:
+    """Move jobs along with their steps: (job id, state of the step, delay in seconds).
+
+    Returns:
+        Queues that have something to do now because of it.
+    """
     jobs = [
         # a retry that is due now does not wait for Oban's stager, which looks once a second
         {"id": job_id, "state": "available" if delay == 0 else JOB_STATES[state], "delay_seconds": delay}
@@ -44,6 +48,10 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, S
     ]
     if jobs:
         connection.execute(load_sql("queue/settle"), {"jobs": to_json(jobs)})
+    again = [job["id"] for job in jobs if job["state"] == "available"]
+    if not again:
+        return set()
+    return {row[0] for row in connection.execute(load_sql("queue/queues_of"), {"jobs": again})}
 
 
 def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int]]) -> None:

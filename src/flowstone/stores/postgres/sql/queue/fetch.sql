@@ -1,10 +1,12 @@
 -- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
 -- no moment at which a job is taken and its step does not know. A job whose step moved on comes back without a step.
+-- A worker whose lease was taken away, and who does not know yet, gets nothing.
 -- Uses oban_jobs_state_queue_priority_scheduled_at_id_index and steps_pkey.
 WITH chosen AS (
     SELECT id
     FROM public.oban_jobs
     WHERE state = 'available' AND queue = %(queue)s
+        AND EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)
         AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
     ORDER BY priority, scheduled_at, id
     LIMIT %(demand)s

@@ -8,7 +8,7 @@ FROM (
     SELECT p.id
     FROM flowstone.steps AS p
     JOIN flowstone.runs AS r ON r.id = p.run_id AND r.durable
-    WHERE p.state IN ('pending', 'scheduled', 'retrying')
+    WHERE p.state IN ('pending', 'scheduled', 'retrying', 'waiting')
         AND p.job_id IS NOT NULL
         AND NOT EXISTS (
             SELECT FROM public.oban_jobs AS j

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.faults.fleet import Fleet, fleet_of
+from tests.faults.invariants import violations
+
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.store import upgrade
+from flowstone.testing.postgres import remove_server
+
+_PASSED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
+def check_promises(fleet: Fleet, request: pytest.FixtureRequest) -> None:
+    """After a test that passed: everything ends, and the tables keep every promise."""
+    if request.node.stash.get(_PASSED, False):
+        fleet.wait_over()
+        assert violations(fleet.database_url) == {}
+
+
+@pytest.fixture
+def fleet(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """A fleet on a database of its own; whatever was done to it, the promises hold at the end."""
+    with fleet_of(tmp_path, database_url) as fleet:
+        yield fleet
+        check_promises(fleet, request)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A durable server that this test may harm, with a migrated database."""
+    directory = tmp_path / "server"
+    server = EmbeddedPostgres(directory)
+    try:
+        upgrade(Database(server.start()))
+        yield server
+    finally:
+        server.stop()
+        remove_server(directory)
+
+
+@pytest.fixture
+def own_fleet(own_server: EmbeddedPostgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """A fleet on a server of its own; the promises hold at the end."""
+    dsn = own_server.start()
+    with fleet_of(tmp_path, dsn) as fleet:
+        yield fleet
+        check_promises(fleet, request)

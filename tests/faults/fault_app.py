@@ -1,0 +1,186 @@
+"""The app of the fault tests: its assets tell a file what they do, and wait where a test wants them to.
+
+Workers run it with `python -c "from tests.faults.fault_app import main; main()"`, tests import it as clients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowstone import FlowStone, RetryPolicy, asset
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+from flowstone.core.context import AssetContext
+from flowstone.core.definition import StaticPartitions
+from flowstone.testing.injection import KillPoints
+
+DIRECTORY = "FAULTS_DIR"
+NEWER = "FAULTS_NEWER"
+BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS = 0.3, 2.0, 0.5
+ITEMS = [f"i{number:04}" for number in range(2000)]
+POLL_SECONDS = 0.005
+
+items = StaticPartitions(ITEMS)
+AT_ONCE = RetryPolicy(max_attempts=3, backoff_seconds=0.0)
+
+
+def folder() -> Path:
+    """Where this fleet leaves its marks."""
+    return Path(os.environ[DIRECTORY])
+
+
+def tell(event: str, context: AssetContext) -> None:
+    """Append one line in one write, which the kernel keeps whole."""
+    line = {
+        "event": event,
+        "asset": context.asset.name,
+        "key": context.partition or "",
+        "attempt": context.attempt,
+        "token": context.token,
+        "pid": os.getpid(),
+        "at": time.monotonic(),
+    }
+    with (folder() / "events").open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+@contextmanager
+def told(context: AssetContext) -> Iterator[None]:
+    """Tell of the beginning and, when it is reached, of the end."""
+    tell("start", context)
+    yield
+    tell("end", context)
+
+
+def wait_for_gate(name: str, context: AssetContext) -> None:
+    """Wait until the test opens a gate, or somebody cancels."""
+    while not (folder() / f"open-{name}").exists():
+        context.cancellation.raise_if_cancelled(context.asset.name)
+        time.sleep(POLL_SECONDS)
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def quick(context):
+    with told(context):
+        return context.partition
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def raw(context):
+    with told(context):
+        return context.partition
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def clean(context, raw):
+    with told(context):
+        return raw.upper()
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def brief(context):
+    with told(context):
+        context.cancellation.wait(0.02)
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def gated(context):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+        return context.partition
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def stubborn(context):
+    """Does not listen to its token."""
+    with told(context):
+        while not (folder() / f"open-{context.partition}").exists():
+            time.sleep(POLL_SECONDS)
+
+
+@asset(partitions=items, retry=AT_ONCE, isolation="process")
+def apart(context):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+
+
+@asset(retry=AT_ONCE)
+def holds_lock(context):
+    """One call into C that keeps the interpreter lock for much longer than the lease."""
+    started = time.perf_counter()
+    sum(range(10_000_000))
+    size = int(10_000_000 * 2.0 * LEASE_SECONDS / (time.perf_counter() - started))
+    with told(context):
+        started = time.monotonic()
+        sum(range(size))
+        return time.monotonic() - started
+
+
+@asset(retry=AT_ONCE)
+def poison(context):
+    tell("start", context)
+    os._exit(13)
+
+
+@asset(retry=AT_ONCE, isolation="process")
+def poison_apart(context):
+    tell("start", context)
+    ctypes.string_at(0)
+
+
+@asset(retry=AT_ONCE)
+def newer(context):
+    """Known only to workers of a newer deployment."""
+    with told(context):
+        return "new"
+
+
+_ALWAYS: tuple[Asset, ...] = (
+    quick,
+    raw,
+    clean,
+    brief,
+    gated,
+    stubborn,
+    apart,
+    holds_lock,
+    poison,
+    poison_apart,
+)
+
+
+def make_flow(database_url: str, storage: str, *, with_newer: bool = True) -> FlowStone:
+    """Return the app, with times short enough for tests."""
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        executor="oban",
+        snooze_seconds=0.5,
+        beat_seconds=BEAT_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+    )
+    assets = (*_ALWAYS, newer) if with_newer else _ALWAYS
+    return FlowStone(assets, settings=settings, hooks=[KillPoints()])
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+    flow = make_flow(
+        os.environ["FLOWSTONE_DATABASE_URL"],
+        os.environ["FLOWSTONE_STORAGE"],
+        with_newer=NEWER not in os.environ,
+    )
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
