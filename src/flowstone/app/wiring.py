@@ -120,18 +120,45 @@ def assemble(
         ConfigurationError: a setting cannot work.
     """
     graph = AssetGraph(assets)
-    store = _store(settings)
-    managers = _managers(settings, store, io)
-    default = default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
-    _check_io(graph, managers, default)
     check_limits({asset.name: asset.concurrency for asset in graph})
     pool = ResourcePool(resources or {})
     pool.check(graph)
-    values = ValueStore(managers, default)
+    store = _store(settings)
+    try:
+        managers = _managers(settings, store, io)
+        default = default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
+        _check_io(graph, managers, default)
+    except BaseException:
+        store.close()  # it may have started a server
+        raise
+    return _connect(
+        graph,
+        settings=settings,
+        store=store,
+        managers=managers,
+        values=ValueStore(managers, default),
+        resources=pool,
+        hooks=hooks,
+        executors=executors,
+    )
+
+
+def _connect(
+    graph: AssetGraph,
+    *,
+    settings: Settings,
+    store: Store,
+    managers: Mapping[str, IOManager],
+    values: ValueStore,
+    resources: ResourcePool,
+    hooks: Sequence[Hook],
+    executors: Mapping[str, ExecutorLike] | None,
+) -> Parts:
     reader = InputReader(graph, store.catalog)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
-    runner = StepRunner(graph, values=values, resources=pool, invoker=Invoker(coroutines, processes), hooks=hooks)
+    invoker = Invoker(coroutines, processes)
+    runner = StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks)
     inline = InlineRunner(graph, store, reader=reader, runner=runner, values=values)
     driver = Driver(store.catalog)
     inline.on_commit = driver.committed
@@ -148,7 +175,7 @@ def assemble(
         planner=Planner(graph, reader, store.catalog),
         driver=driver,
         executors=selector,
-        resources=pool,
+        resources=resources,
         coroutines=coroutines,
         processes=processes,
     )

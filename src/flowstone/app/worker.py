@@ -54,7 +54,6 @@ def serve(
     store = flow.parts.store
     if not isinstance(store, PostgresStore):
         raise ExecutorUnavailableError("oban", "this store has no queue", "Configure a PostgreSQL database.")
-    started = time.monotonic()
     limits = dict(queues or flow.settings.queues)
     heartbeat = Heartbeat(
         store.database,
@@ -65,22 +64,8 @@ def serve(
         lease_seconds=flow.settings.lease_seconds,
     )
     committer = GroupCommitter(store.ledger.commit)
-    node = Node(
-        store.database.connect_parameters,
-        queue=store.queue,
-        ledger=store.ledger,
-        work=NodeWork(
-            flow.graph,
-            reader=flow.parts.reader,
-            runner=flow.parts.runner,
-            snooze_seconds=flow.settings.snooze_seconds,
-        ),
-        submit=committer.submit,
-        worker_id=lambda: heartbeat.worker_id,
-        queues=limits,
-        grace_seconds=flow.settings.grace_seconds if grace_seconds is None else grace_seconds,
-        sweep_seconds=flow.settings.sweep_seconds,
-    )
+    node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
+    started = time.monotonic()
     committer.start()
     telemetry.emit("worker.start", {}, {"worker": heartbeat.worker_id, "queues": limits})
     all_ended = _run(node, on_ready)
@@ -89,12 +74,41 @@ def serve(
     telemetry.emit("worker.stop", {"duration_seconds": time.monotonic() - started}, {})
     flow.close()
     if not all_ended:
-        # user code still runs in threads that nobody can stop; its work was handed back, so leave without it
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        _leave_threads_behind()
     return 0
+
+
+def _node(
+    flow: FlowStone,
+    store: PostgresStore,
+    committer: GroupCommitter,
+    heartbeat: Heartbeat,
+    limits: Mapping[str, int],
+    grace_seconds: float | None,
+) -> Node:
+    settings = flow.settings
+    work = NodeWork(
+        flow.graph, reader=flow.parts.reader, runner=flow.parts.runner, snooze_seconds=settings.snooze_seconds
+    )
+    return Node(
+        store.database.connect_parameters,
+        queue=store.queue,
+        ledger=store.ledger,
+        work=work,
+        submit=committer.submit,
+        worker_id=lambda: heartbeat.worker_id,
+        queues=limits,
+        grace_seconds=settings.grace_seconds if grace_seconds is None else grace_seconds,
+        sweep_seconds=settings.sweep_seconds,
+    )
+
+
+def _leave_threads_behind() -> None:
+    """End the process although user code runs in threads that nobody can stop; its work was handed back."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _run(node: Node, on_ready: Callable[[], None] | None) -> bool:

@@ -10,7 +10,7 @@ class FlowStoneError(Exception):
     """Base of all errors raised by FlowStone.
 
     Example:
-        >>> issubclass(UnknownAssetError, FlowStoneError)
+        >>> issubclass(FlowStoneError, Exception)
         True
     """
 

@@ -126,7 +126,7 @@ class MemoryLedger:
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
         reuse = new.reuse
-        if reuse is None and not new.forced and target not in tables.active:
+        if reuse is None and not new.forced:
             reuse = tables.current.get(target)  # committed since the plan was made
         if reuse is None and target in tables.active:
             joined = tables.steps[tables.active[target]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
@@ -48,8 +48,11 @@ class Placing:
         self.placed = [None] * len(self.steps)
         if not is_new:
             self._find_own()
+        self._reuse_committed()
         self.ids = self._reserve_ids()
         enqueued = self._insert(durable, limit)
+        if self._committed_since():
+            raise PlanOutdatedError
         joined = self._join()
         self._connect(joined)
         opened = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
@@ -95,6 +98,35 @@ class Placing:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
         for position, step_id, state in self.connection.execute(load_sql("ledger/own_steps"), parameters):
             self.placed[position - 1] = PlacedStep(step_id, self.run.id, State(state), deduplicated=True)
+
+    def _reuse_committed(self) -> None:
+        """Let what was committed between planning and placing serve instead of being computed again."""
+        found = self._committed_since()
+        if found:
+            self.steps = [
+                replace(new, reuse=found[position], inputs=()) if position in found else new
+                for position, new in enumerate(self.steps)
+            ]
+
+    def _committed_since(self) -> dict[int, int]:
+        """Return, by position, committed steps of targets that are about to be computed unforced.
+
+        Asked again after the insert: a target whose step ended meanwhile is no longer active, so it would
+        be inserted, but then its commit is visible here.
+        """
+        positions = [
+            position
+            for position, new in enumerate(self.steps)
+            if new.reuse is None and not new.forced and self._is_new(position)
+        ]
+        if not positions:
+            return {}
+        rows = self.connection.execute(load_sql("catalog/current"), self._targets(positions))
+        return {positions[index - 1]: step_id for index, step_id in rows}
+
+    def _is_new(self, position: int) -> bool:
+        one = self.placed[position]
+        return one is None or not one.deduplicated
 
     def _reserve_ids(self) -> list[int]:
         rows = self.connection.execute(load_sql("ledger/step_ids"), {"number": len(self.steps)})
