@@ -14,10 +14,12 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 @pytest.fixture
 def runner() -> Iterator[CoroutineRunner]:
+    before = set(threading.enumerate())
     made = CoroutineRunner()
     yield made
     made.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "flowstone-coroutines"]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name == "flowstone-coroutines"]
 
 
 def elsewhere[T](call: Callable[[], T]) -> T:

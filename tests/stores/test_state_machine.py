@@ -72,7 +72,8 @@ class StepMachine(RuleBasedStateMachine):
         active = {target for target, step in self._active().items() if step}
         placed = self.store.ledger.open_run(run, steps)
         for new, one in zip(steps, placed, strict=True):
-            if (new.asset, "") in active and new.reuse is None:
+            serves = new.reuse is not None or (not forced and (new.asset, "") in self.completed)
+            if (new.asset, "") in active and not serves:
                 assert one.deduplicated
             if not one.deduplicated:
                 self.states[one.id] = one.state
