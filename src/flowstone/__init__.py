@@ -40,6 +40,7 @@ from flowstone.core.outcome import Fatal, RetryLater, Skip
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.state import State
 from flowstone.errors import FlowStoneError
+from flowstone.executors.limits import CircuitBreaker, RateLimited
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "Asset",
     "AssetContext",
     "Capability",
+    "CircuitBreaker",
     "DailyPartitions",
     "Dependency",
     "Fatal",
@@ -62,6 +64,7 @@ __all__ = [
     "MultiPartitions",
     "PartitionMapping",
     "PartitionsDefinition",
+    "RateLimited",
     "RetryLater",
     "RetryPolicy",
     "SameDimension",

@@ -34,7 +34,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
-from flowstone.errors import OptionsError
+from flowstone.errors import ConfigurationError, OptionsError
 from flowstone.protocols import Hook, IOManager
 
 
@@ -82,6 +82,8 @@ class FlowStone(CommittedValues):
         executors: Mapping[str, ExecutorLike] | None = None,
         settings: Settings | None = None,
     ) -> None:
+        if settings is not None and database_url is not None:
+            raise ConfigurationError("Pass database_url or settings, not both: settings carry their own.")
         self.settings = settings or Settings.load(database_url=database_url)
         self.parts = assemble(
             assets,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flowstone.app.order import NORMAL_PRIORITY, Order
+from flowstone.app.order import Order
 from flowstone.core.job import Job
 from flowstone.core.partition import decode_partition
 from flowstone.core.step import PlacedStep
@@ -23,6 +23,7 @@ class Placed:
     steps: list[PlacedStep]
     plan: Plan
     order: Order
+    priorities: list[int]
     refusal: BaseException | None = None
     """Why the executor did not start a step; this ended the run."""
 
@@ -35,7 +36,7 @@ class Placed:
             partition=decode_partition(planned.partition),
             run_id=placed.run_id,
             executor=self.executor.name,
-            priority=NORMAL_PRIORITY if self.order.priority is None else self.order.priority,
+            priority=self.priorities[position],
             scheduled_at=self.order.scheduled_at,
             deduplicated=placed.deduplicated,
         )

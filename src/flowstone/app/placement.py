@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,7 +75,8 @@ class Placement:
         if durable:
             self._check_portable_values(plan)
         run_id = order.run_id or new_run_id()
-        steps = [self._step(order, planned, retry) for planned in plan.steps]
+        extra = getattr(executor, "limits", None) if durable else None
+        steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
         run = NewRun(
             id=run_id,
             kind=order.kind,
@@ -92,7 +93,7 @@ class Placement:
         placed = self._parts.store.ledger.open_run(run, steps)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run_id, "kind": order.kind})
-        return Placed(run_id, executor, options, placed, plan, order)
+        return Placed(run_id, executor, options, placed, plan, order, [step.priority for step in steps])
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""
@@ -110,7 +111,9 @@ class Placement:
 
     # --- pieces -------------------------------------------------------------------------------------------
 
-    def _step(self, order: Order, planned: PlannedStep, retry: bool) -> NewStep:
+    def _step(
+        self, order: Order, planned: PlannedStep, retry: bool, extra: Mapping[str, int | str] | None
+    ) -> NewStep:
         asset = self._parts.graph[planned.asset]
         policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY
         return NewStep(
@@ -124,7 +127,7 @@ class Placement:
             order.scheduled_at,
             planned.forced,
             asset.code_version,
-            asset.concurrency or None,
+            {**asset.concurrency, **extra} if extra else asset.concurrency or None,
         )
 
     def _check_portable_values(self, plan: Plan) -> None:

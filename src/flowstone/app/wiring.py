@@ -31,6 +31,7 @@ from flowstone.errors import (
     did_you_mean,
 )
 from flowstone.executors.concurrent import AsyncExecutor
+from flowstone.executors.local_limits import LocalLimits
 from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector
 from flowstone.executors.serial import SerialExecutor
@@ -159,7 +160,9 @@ def _connect(
     processes = IsolatedCalls()
     invoker = Invoker(coroutines, processes)
     runner = StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks)
-    inline = InlineRunner(graph, store, reader=reader, runner=runner, values=values)
+    inline = InlineRunner(
+        graph, store, reader=reader, runner=runner, values=values, hold_limits=LocalLimits().hold
+    )
     driver = Driver(store.catalog)
     inline.on_commit = driver.committed
     selector = ExecutorSelector(_executors(store, inline, executors), lambda executor: executor.bind(inline.run))

@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
 
 from flowstone import telemetry
 from flowstone.app.flow import FlowStone
@@ -34,12 +36,12 @@ def serve(
 ) -> int:
     """Run a worker node in this process until SIGTERM or SIGINT, then return an exit code.
 
-    The first signal stops taking work, gives running steps the grace, and hands the rest back without using
-    up an attempt. A second signal leaves at once; the lease then runs out and others take over.
+    The first signal stops taking work, gives running steps the grace, and hands the rest back with their
+    attempts. A second one leaves at once; others take over when the lease runs out.
 
     Args:
         flow: the app whose assets this node runs.
-        queues: queue name to number of steps at once; the settings' by default.
+        queues: queue name to steps at once; the settings' by default.
         name: name of this node for people, in place of the host's.
         grace_seconds: how long running steps may finish; the settings' by default.
         on_ready: told when the node takes work.
@@ -48,14 +50,32 @@ def serve(
         0 when everything ended in order.
 
     Raises:
-        ExecutorUnavailableError: the app has no database that can carry work.
+        ExecutorUnavailableError: the app has no database.
     """
+    store = _store(flow)
+    limits = queues or flow.settings.queues
+    heartbeat = _heartbeat(flow, store, name, limits)
+    committer = GroupCommitter(store.ledger.commit)
+    node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
+    with _events(heartbeat, limits):
+        committer.start()
+        all_ended = _run(node, on_ready)
+        committer.stop(timeout_seconds=_FLUSH_SECONDS)
+    heartbeat.stop()
+    flow.close()
+    return 0 if all_ended else _leave_threads_behind()
+
+
+def _store(flow: FlowStone) -> PostgresStore:
     flow.parts.executors.get("oban")
     store = flow.parts.store
     if not isinstance(store, PostgresStore):
         raise ExecutorUnavailableError("oban", "this store has no queue", "Configure a PostgreSQL database.")
-    limits = dict(queues or flow.settings.queues)
-    heartbeat = Heartbeat(
+    return store
+
+
+def _heartbeat(flow: FlowStone, store: PostgresStore, name: str | None, limits: Mapping[str, int]) -> Heartbeat:
+    return Heartbeat(
         store.database,
         kind="node",
         name=name,
@@ -63,19 +83,6 @@ def serve(
         beat_seconds=flow.settings.beat_seconds,
         lease_seconds=flow.settings.lease_seconds,
     )
-    committer = GroupCommitter(store.ledger.commit)
-    node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
-    started = time.monotonic()
-    committer.start()
-    telemetry.emit("worker.start", {}, {"worker": heartbeat.worker_id, "queues": limits})
-    all_ended = _run(node, on_ready)
-    committer.stop(timeout_seconds=_FLUSH_SECONDS)
-    heartbeat.stop()
-    telemetry.emit("worker.stop", {"duration_seconds": time.monotonic() - started}, {})
-    flow.close()
-    if not all_ended:
-        _leave_threads_behind()
-    return 0
 
 
 def _node(
@@ -103,7 +110,15 @@ def _node(
     )
 
 
-def _leave_threads_behind() -> None:
+@contextmanager
+def _events(heartbeat: Heartbeat, limits: Mapping[str, int]) -> Iterator[None]:
+    started = time.monotonic()
+    telemetry.emit("worker.start", {}, {"worker": heartbeat.worker_id, "queues": limits})
+    yield
+    telemetry.emit("worker.stop", {"duration_seconds": time.monotonic() - started}, {})
+
+
+def _leave_threads_behind() -> NoReturn:
     """End the process although user code runs in threads that nobody can stop; its work was handed back."""
     logging.shutdown()
     sys.stdout.flush()

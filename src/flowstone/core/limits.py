@@ -40,10 +40,21 @@ class Rate:
         Returns:
             0 when it may start (it is noted then), else the seconds until the next one may.
         """
+        wait = self.pause(starts, now=now)
+        if not wait:
+            starts.append(now)
+        return wait
+
+    def pause(self, starts: list[float], *, now: float) -> float:
+        """Return the seconds until something may start, 0 for now; forgets starts that no window holds.
+
+        Args:
+            starts: see `take`.
+            now: see `take`.
+        """
         gone = now - self.per_seconds
         del starts[: next((index for index, start in enumerate(starts) if start > gone), len(starts))]
         if len(starts) < self.count:
-            starts.append(now)
             return 0.0
         return starts[-self.count] + self.per_seconds - now
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 from flowstone.core.context import CancellationToken
@@ -35,6 +36,7 @@ class InlineRunner:
         reader: resolves inputs.
         runner: performs attempts.
         values: loads results that were already there.
+        hold_limits: waits for the named limits of an asset and holds them.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class InlineRunner:
         reader: InputReader,
         runner: StepRunner,
         values: ValueStore,
+        hold_limits: Callable[[Mapping[str, int | str]], AbstractContextManager[None]],
     ) -> None:
+        self._hold_limits = hold_limits
         self._graph = graph
         self._store = store
         self._reader = reader
@@ -74,16 +78,24 @@ class InlineRunner:
         """
         step_id = int(job.id)
         while True:
-            claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
-            if not claims:
+            limits = self._graph[job.asset].concurrency
+            with self._hold_limits(limits) if limits else nullcontext():
+                ended = self._try(step_id, timeout_seconds, stoppable)
+            if ended is None:
                 settled = self._settled(step_id)
                 if settled is not None:
                     return settled
-                continue
-            claim = claims[0]
-            completion, committed = self._attempt(claim, timeout_seconds, stoppable)
-            if committed.state.is_terminal or not committed.accepted:
-                return self._answer(claim, completion, committed)
+            elif ended[2].state.is_terminal or not ended[2].accepted:
+                return self._answer(*ended)
+
+    def _try(
+        self, step_id: int, timeout_seconds: float | None, stoppable: bool
+    ) -> tuple[Claim, Completion, Committed] | None:
+        """Run one attempt; None when the step cannot be claimed now."""
+        claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
+        if not claims:
+            return None
+        return claims[0], *self._attempt(claims[0], timeout_seconds, stoppable)
 
     def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
         """Set the token of a step that runs in this process; return whether there is one."""

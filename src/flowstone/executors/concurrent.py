@@ -80,7 +80,8 @@ class AsyncExecutor:
         """Place a job and return at once; it starts when there is room and its time has come."""
         self.check(options)
         wait = (job.scheduled_at - datetime.now(UTC)).total_seconds() if job.scheduled_at else 0.0
-        due = time.monotonic() + max(0.0, wait)
+        # what may start at once is ordered by priority alone
+        due = time.monotonic() + wait if wait > 0 else 0.0
         with self._changed:
             heapq.heappush(self._queue, (due, job.priority, next(self._order), job, options))
             # idle threads that were notified already still count as idle, so compare with all that is queued

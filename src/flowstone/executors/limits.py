@@ -1,0 +1,144 @@
+"""Executors that hold back: a rate, or a pause after repeated failures, around any other executor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from flowstone.core.capability import Capability
+from flowstone.core.job import Job
+from flowstone.core.limits import parse_limit
+from flowstone.core.materialization import Materialization
+from flowstone.errors import CapabilityError
+from flowstone.executors.local_limits import LocalLimits
+from flowstone.protocols import Executor, RunJob
+
+
+class RateLimited:
+    """Starts at most so many steps in a time, through another executor; the rest waits, nothing fails.
+
+    Over a durable executor the limit is placed with every step and holds for the whole fleet; over others
+    it holds for this process.
+
+    Args:
+        inner: the executor that does the work.
+        rate: such as `10/minute`, or a number of steps at once.
+        name: name of the limit; executors that share it share the limit.
+
+    Raises:
+        DefinitionError: the rate cannot be understood.
+
+    Example:
+        >>> from flowstone.executors.sync import SyncExecutor
+        >>> RateLimited(SyncExecutor(), "10/minute").limits
+        {'rate of sync': '10/minute'}
+    """
+
+    def __init__(self, inner: Executor, rate: str | int, *, name: str | None = None) -> None:
+        parse_limit(rate)
+        self._inner = inner
+        self._local = LocalLimits()
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+        self.limits = {name or f"rate of {inner.name}": rate}
+
+    def bind(self, run: RunJob) -> None:
+        """See `flowstone.protocols.Executor`."""
+        self._inner.bind(run)
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        """Run a job when the rate allows it."""
+        if Capability.DURABLE in self.capabilities:
+            return self._inner.execute(job, **options)
+        with self._local.hold(self.limits):
+            return self._inner.execute(job, **options)
+
+    def schedule(self, job: Job, **options: Any) -> Job:
+        """Place a job when the rate allows it."""
+        if Capability.DURABLE in self.capabilities:
+            return self._inner.schedule(job, **options)
+        with self._local.hold(self.limits):
+            return self._inner.schedule(job, **options)
+
+
+class CircuitBreaker:
+    """Pauses after repeated failures, then tries one step before it lets the others go on.
+
+    Meant for work that depends on something that may be down: waiting is cheaper than failing through a
+    thousand partitions. It counts in this process, so it takes executors that run their jobs here.
+
+    Args:
+        inner: the executor that does the work.
+        failures: consecutive failures that open the circuit.
+        reset_seconds: how long it stays open before one step is tried.
+
+    Raises:
+        CapabilityError: `inner` is durable; its steps end in other processes.
+
+    Example:
+        >>> from flowstone.executors.sync import SyncExecutor
+        >>> CircuitBreaker(SyncExecutor(), failures=3, reset_seconds=5.0).is_open
+        False
+    """
+
+    def __init__(self, inner: Executor, *, failures: int = 5, reset_seconds: float = 60.0) -> None:
+        if Capability.DURABLE in inner.capabilities:
+            raise CapabilityError(inner.name, "a circuit breaker in this process", inner.capabilities)
+        if failures < 1 or reset_seconds <= 0:
+            raise ValueError(f"failures={failures}, reset_seconds={reset_seconds}: both must be above 0")
+        self._inner = inner
+        self._limit = failures
+        self._reset = reset_seconds
+        self._changed = threading.Condition()
+        self._failed = 0
+        self._opened_at = 0.0
+        self._trying = False
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+
+    @property
+    def is_open(self) -> bool:
+        """Whether steps wait because of earlier failures."""
+        return self._failed >= self._limit
+
+    def bind(self, run: RunJob) -> None:
+        """See `flowstone.protocols.Executor`."""
+        self._inner.bind(run)
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        """Run a job, after the pause when the circuit is open."""
+        self._wait()
+        try:
+            done = self._inner.execute(job, **options)
+        except BaseException:
+            self._count(failed=True)
+            raise
+        self._count(failed=False)
+        return done
+
+    def schedule(self, job: Job, **options: Any) -> Job:
+        """Place a job, after the pause when the circuit is open; its outcome is not counted."""
+        with self._changed:
+            pause = self._opened_at + self._reset - time.monotonic()
+            self._changed.wait_for(lambda: not self.is_open, max(0.0, pause))
+        return self._inner.schedule(job, **options)
+
+    def _wait(self) -> None:
+        with self._changed:
+            while self.is_open:
+                pause = self._opened_at + self._reset - time.monotonic()
+                if pause <= 0 and not self._trying:
+                    self._trying = True
+                    return
+                self._changed.wait(max(pause, 0.0) or None)
+
+    def _count(self, *, failed: bool) -> None:
+        with self._changed:
+            self._trying = False
+            if failed:
+                self._failed += 1
+                self._opened_at = time.monotonic()
+            else:
+                self._failed = 0
+            self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""Executors that hold back: rates and circuit breakers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from flowstone import CircuitBreaker, FlowStone, RateLimited, StaticPartitions, asset
+from flowstone.errors import CapabilityError, DefinitionError
+from flowstone.executors.local_limits import LocalLimits
+from flowstone.executors.sync import SyncExecutor
+
+PARTS = StaticPartitions([f"p{number}" for number in range(30)])
+
+
+def test_a_rate_holds_in_every_window_and_nothing_fails() -> None:
+    starts: list[float] = []
+
+    @asset(partitions=PARTS)
+    def counted() -> None:
+        starts.append(time.monotonic())
+
+    flow = FlowStone.for_testing([counted])
+    result = flow.backfill("counted", executor=RateLimited(SyncExecutor(), "20/second"))
+    assert (result.ok, result.succeeded) == (True, 30)
+    # the gate notes the start just before the function does, so a window measured there is a little narrower
+    window = 0.95
+    assert max(sum(start <= other < start + window for other in starts) for start in starts) <= 20
+
+
+def test_named_limits_of_assets_hold_within_the_process() -> None:
+    at_once: list[int] = []
+    running = 0
+    lock = threading.Lock()
+    both = threading.Barrier(2, timeout=20)
+
+    @asset(partitions=PARTS, concurrency={"warehouse": 2})
+    def limited(context: object) -> None:
+        nonlocal running
+        with lock:
+            running += 1
+            at_once.append(running)
+        both.wait()  # two at once there must be, or this breaks
+        with lock:
+            running -= 1
+
+    flow = FlowStone.for_testing([limited])
+    result = flow.backfill("limited", max_concurrency=8)
+    assert result.ok, result.errors
+    assert max(at_once) <= 2
+
+
+def test_a_slot_is_free_again_after_a_failure() -> None:
+    limits = LocalLimits()
+    for _ in range(3):
+        with pytest.raises(KeyError), limits.hold({"one": 1}):
+            raise KeyError("inside")
+
+
+def test_rates_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(DefinitionError, match="10/fortnight"):
+        RateLimited(SyncExecutor(), "10/fortnight")
+
+
+def test_the_circuit_opens_waits_and_closes() -> None:
+    broken = True
+    calls: list[float] = []
+
+    @asset(partitions=PARTS)
+    def fragile() -> None:
+        calls.append(time.monotonic())
+        if broken:
+            raise ConnectionError("down")
+
+    breaker = CircuitBreaker(SyncExecutor(), failures=3, reset_seconds=0.3)
+    flow = FlowStone.for_testing([fragile])
+    for number in range(3):
+        with pytest.raises(ConnectionError):
+            flow.materialize("fragile", partition=f"p{number}", executor=breaker)
+    assert breaker.is_open
+    broken = False
+    assert flow.materialize("fragile", partition="p3", executor=breaker).value is None
+    assert calls[3] - calls[2] >= 0.3
+    assert not breaker.is_open
+
+
+def test_a_breaker_refuses_what_ends_elsewhere() -> None:
+    class Durable(SyncExecutor):
+        capabilities = frozenset({"durable"})  # type: ignore[assignment]
+
+    with pytest.raises(CapabilityError):
+        CircuitBreaker(Durable())
