@@ -112,6 +112,7 @@ class Node:
                     asyncio.create_task(self._every(_CANCEL_POLL_SECONDS, self._pass_on_cancels)),
                     asyncio.create_task(self._every(_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban))),
                     asyncio.create_task(self._every(self._sweep, self._look_after)),
+                    asyncio.create_task(self._every(self._sweep, self._look_for_lost_starts)),
                 ]
                 if on_ready is not None:
                     on_ready()
@@ -199,6 +200,8 @@ class Node:
         repaired = await self._call(self._queue.sweep)
         if repaired:
             log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
+
+    async def _look_for_lost_starts(self) -> None:
         held = await self._call(lambda: self._queue.held(self._worker_id()))
         forgotten = self._attempts.forgotten(held)
         if forgotten:
