@@ -237,3 +237,19 @@ def test_telemetry_of_runs(flow: FlowStone) -> None:
     finally:
         telemetry.detach("flow")
     assert seen == ["run.start", "run.stop"]
+
+
+def test_invalidated_versions_are_computed_again() -> None:
+    calls: list[int] = []
+
+    @asset
+    def made() -> int:
+        calls.append(1)
+        return len(calls)
+
+    flow = FlowStone.for_testing([made])
+    assert flow.materialize("made").value == 1
+    assert flow.invalidate("made") == 1
+    assert not flow.exists("made")
+    assert flow.materialize("made").value == 2
+    assert [one.value for one in flow.history("made")] == [2, 1]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from flowstone.app.requests import AssetLike, find_asset, target_of
+from flowstone.app.requests import AssetLike, all_targets, find_asset, target_of
 from flowstone.app.wiring import Parts
 from flowstone.core.control import describe_target
 from flowstone.core.materialization import Materialization
@@ -37,6 +38,25 @@ class CommittedValues:
         """Return whether an asset's partition has a committed success."""
         target = target_of(find_asset(self.parts.graph, asset), partition)
         return target in self.parts.store.catalog.current([target])
+
+    def invalidate(self, asset: AssetLike, *, partitions: Iterable[Partition] | None = None) -> int:
+        """Take committed versions out of use, so that the next request computes them again.
+
+        Nothing is deleted: history and lineage keep the records, and retention prunes them later.
+
+        Args:
+            asset: the asset or its name.
+            partitions: which partitions; None for the asset without partitions, or all complete ones.
+
+        Returns:
+            How many versions were in use.
+        """
+        found = find_asset(self.parts.graph, asset)
+        if partitions is None:
+            targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
+        else:
+            targets = [target_of(found, partition) for partition in partitions]
+        return self.parts.store.ledger.invalidate(targets)
 
     def why(self, asset: AssetLike, partition: Partition = None) -> list[str]:
         """Say why an asset's partition does not run, or what it is doing: the first line matters most.

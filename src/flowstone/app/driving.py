@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +21,11 @@ from flowstone.engine.driver import Drive
 
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 0.1
+_WARN_SECONDS = 5.0
 _STARTABLE = (State.PENDING, State.SCHEDULED)
 _NOT_STARTED = (*_STARTABLE, State.RETRYING)
+
+log = logging.getLogger("flowstone")
 
 
 class Driving:
@@ -118,15 +123,28 @@ class Driving:
         if record is not None:
             on_progress(Progress(run_id, record.total, record.counts))
 
+    def _warned(self, placed: Placed) -> bool:
+        """Say it when a run waits because no worker serves its queue."""
+        control = self._parts.store.control
+        pending = self._parts.store.catalog.steps(placed.run_id, state=State.PENDING, limit=1)
+        situation = control.situation((pending[0].asset, pending[0].partition)) if control and pending else None
+        if situation is None or situation.workers:
+            return False
+        log.warning("Run %s waits: %s", placed.run_id, "; ".join(situation.explain()))
+        return True
+
     def _watch(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
         timeout = placed.options.get("wait_timeout")
         deadline = time.monotonic() + timeout if timeout else None
         over = False
+        looked = time.monotonic()
         while not over and (deadline is None or time.monotonic() < deadline):
             if on_progress is not None:
                 self._report(placed.run_id, on_progress)
             pause = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
             over = self._parts.store.catalog.wait([], run_id=placed.run_id, timeout_seconds=max(0.01, pause))
+            if not over and time.monotonic() - looked > _WARN_SECONDS:
+                looked = math.inf if self._warned(placed) else time.monotonic()
         if on_progress is not None:
             self._report(placed.run_id, on_progress)
 

@@ -47,6 +47,9 @@ class Ledger(Protocol):
     def request_cancel(self, step_id: int) -> State:
         """Record that a step is to be cancelled and return its state now."""
 
+    def invalidate(self, targets: Sequence[Target]) -> int:
+        """Take committed versions out of use; return how many there were. Their records stay."""
+
     def cancel_run(self, run_id: str) -> list[int]:
         """Cancel every step of a run that is not over; return those that were running."""
 

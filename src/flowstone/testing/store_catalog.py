@@ -145,6 +145,15 @@ class CatalogTests(StoreCase):
         assert [one.step_id for one in inputs[first]] == [old]
         assert [one.step_id for one in inputs[second]] == [new]
 
+    def test_what_is_invalidated_is_not_current(self, scene: Scene) -> None:
+        """An invalidated version is out of use at once; its record stays."""
+        made = scene.make("a", run_id="one")
+        assert scene.store.ledger.invalidate([("a", ""), ("nobody", "")]) == 1
+        assert scene.store.catalog.current([("a", "")]) == {}
+        assert scene.store.catalog.resolve([("other", "a", "")]) == [None]
+        assert scene.state(made) is State.COMPLETED
+        assert scene.store.ledger.invalidate([("a", "")]) == 0
+
     def test_failed_attempts_are_no_readers(self, scene: Scene) -> None:
         """Only what was published counts as made from something."""
         read = scene.make("a", run_id="1")

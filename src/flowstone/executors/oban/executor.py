@@ -77,6 +77,7 @@ class ObanExecutor:
         limit = seconds_option("wait_timeout", options.get("wait_timeout"))
         step_id = int(job.id)
         deadline = time.monotonic() + limit if limit is not None else None
+        warned = False
         while True:
             pause = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - time.monotonic())
             if self._store.catalog.wait([step_id], run_id=job.run_id, timeout_seconds=max(0.0, pause)):
@@ -85,10 +86,20 @@ class ObanExecutor:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(job.asset, limit or 0.0, job.id)
+            if not warned:
+                warned = self._warn_when_nobody_works(job)
         record = self._store.catalog.step(step_id)
         if record is None:
             raise RunNotFoundError("step", job.id)
         return self._answer(record)
+
+    def _warn_when_nobody_works(self, job: Job) -> bool:
+        control = self._store.control
+        situation = control.situation((job.asset, job.key)) if control is not None else None
+        if situation is None or situation.workers or situation.state.is_terminal:
+            return False
+        log.warning("%s waits: %s", job.asset, "; ".join(situation.explain()))
+        return True
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Return the job: the transaction that recorded it has placed it already."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, Claim, Committed, Completion, NewRun, NewStep, PlacedStep
+from flowstone.core.step import AttemptRecord, Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
@@ -104,6 +104,11 @@ class MemoryLedger:
             self._cancel(row, datetime.now(UTC))
             self._tables.announce()
             return row.state
+
+    def invalidate(self, targets: Sequence[Target]) -> int:
+        """See `flowstone.protocols.Ledger`."""
+        with self._tables.changed:
+            return sum(self._tables.current.pop(target, None) is not None for target in set(targets))
 
     def cancel_run(self, run_id: str) -> list[int]:
         """See `flowstone.protocols.Ledger`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowstone.core.outcome import Failed
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep
+from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.stores.postgres.database import Database
@@ -103,6 +103,13 @@ class PostgresLedger:
             return State(row[4])
 
         return self._transaction(cancel)
+
+    def invalidate(self, targets: Sequence[Target]) -> int:
+        """See `flowstone.protocols.Ledger`."""
+        parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
+        return self._transaction(
+            lambda connection: connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
+        )
 
     def cancel_run(self, run_id: str) -> list[int]:
         """See `flowstone.protocols.Ledger`."""
