@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -46,9 +47,10 @@ def fleet(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+def own_server() -> Iterator[EmbeddedPostgres]:
     """A durable server that this test may harm, with a migrated database."""
-    directory = tmp_path / "server"
+    # not under pytest's directory: the next session takes its rights away from the server's user
+    directory = Path(tempfile.mkdtemp(prefix="flowstone-faults-"))
     server = EmbeddedPostgres(directory)
     try:
         upgrade(Database(server.start()))

@@ -15,7 +15,7 @@ log = logging.getLogger("flowstone.committer")
 
 _MOST = 500
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class GroupCommitter:

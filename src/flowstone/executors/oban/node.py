@@ -16,6 +16,7 @@ from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
 from flowstone.executors.oban.attempts import Attempts, Running
+from flowstone.executors.oban.quiet import quieten_oban
 from flowstone.protocols import DurableQueue, Ledger
 
 log = logging.getLogger("flowstone.worker")
@@ -24,6 +25,7 @@ _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 _CANCEL_POLL_SECONDS = 1.0
 _LIMITS_POLL_SECONDS = 1.0
 _MOST_THREADS = 1000
+_CONNECT_SECONDS = 5.0
 
 
 class Work[Prepared](Protocol):
@@ -92,8 +94,17 @@ class Node:
         # as one string, because Oban's notifier connects with the string alone
         conninfo = make_conninfo(**self._connection)
         most = len(self._queues) + 3
+        quieten_oban()
         async with AsyncConnectionPool(
-            conninfo, kwargs={"autocommit": True}, min_size=1, max_size=most, open=False
+            conninfo,
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=most,
+            open=False,
+            name="flowstone",
+            # after an outage the next request connects, instead of a schedule that slows down all the time
+            timeout=_CONNECT_SECONDS,
+            reconnect_timeout=_CONNECT_SECONDS,
         ) as pool:
             oban = Oban(
                 pool=pool,
@@ -111,7 +122,7 @@ class Node:
                 background = [
                     asyncio.create_task(self._every(_CANCEL_POLL_SECONDS, self._pass_on_cancels)),
                     asyncio.create_task(self._every(_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban))),
-                    asyncio.create_task(self._every(self._sweep, self._look_after)),
+                    asyncio.create_task(self._every(self._sweep, self._rescue_and_sweep)),
                     asyncio.create_task(self._every(self._sweep, self._look_for_lost_starts)),
                 ]
                 if on_ready is not None:
@@ -193,7 +204,7 @@ class Node:
                 self._queues[queue] = limit
                 await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
 
-    async def _look_after(self) -> None:
+    async def _rescue_and_sweep(self) -> None:
         rescued = await self._call(self._queue.rescue)
         if rescued:
             log.warning("%d attempts of lost workers were ended and placed again.", rescued)

@@ -180,6 +180,8 @@ class Database:
             min_size=least,
             max_size=most,
             timeout=self._timeout,
+            # its pauses double all the time, up to minutes; whoever waits asks for a new connection instead
+            reconnect_timeout=self._timeout,
             check=_check,
             name=_POOL_NAME,
             open=True,
@@ -262,8 +264,9 @@ class _PoolNoise(logging.Filter):
     """Drops the pool's line per failed attempt: callers get an error with the reason and report it once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        args = record.args if isinstance(record.args, tuple) else ()
-        return not (str(record.msg).startswith("error connecting") and args[:1] == (_POOL_NAME,))
+        first = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        # discarded connections are named themselves, and know their pool
+        return _POOL_NAME not in (first, getattr(getattr(first, "_pool", None), "name", None))
 
 
 _pool_noise = _PoolNoise()
