@@ -19,7 +19,7 @@ from flowstone.core.step import (
 )
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
-from flowstone.stores.postgres.rows import run_from, step_from
+from flowstone.stores.postgres.rows import run_from, step_from, to_json
 from flowstone.stores.postgres.sql import load_sql
 
 _POLL_SECONDS = 1.0
@@ -36,8 +36,8 @@ class PostgresCatalog:
         """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
-        parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
-        return {targets[position - 1]: step_id for position, step_id in self._rows("current", parameters)}
+        rows = self._rows("current", {"targets": to_json(targets)})
+        return {targets[position - 1]: step_id for position, step_id in rows}
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """See `flowstone.protocols.Catalog`."""

@@ -13,14 +13,13 @@ from flowstone.core.step import Target
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import refill
+from flowstone.stores.postgres.following import UNLIMITED, refill
 from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-_EVERYTHING = 2_000_000_000
 _BATCH = 2000
 
 
@@ -49,7 +48,7 @@ class PostgresControl:
             durable, limit, active = self._set_paused(connection, run_id, paused=False)
             if not durable:
                 return 0
-            room = _EVERYTHING if limit is None else max(0, limit - active)
+            room = UNLIMITED if limit is None else max(0, limit - active)
             placed = refill(connection, run_id, room)
             transport.announce(connection, transport.enqueue(connection, placed))
             return len(placed)
@@ -65,6 +64,11 @@ class PostgresControl:
         """See `flowstone.protocols.Control`."""
         with self._database.connection() as connection:
             return [QueueStatus(*row) for row in connection.execute(load_sql("queues/list"))]
+
+    def served_queues(self) -> list[str]:
+        """See `flowstone.protocols.Control`."""
+        with self._database.connection() as connection:
+            return [row[0] for row in connection.execute(load_sql("queues/served"))]
 
     def situation(self, target: Target) -> StepSituation | None:
         """See `flowstone.protocols.Control`."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DONE_CHANNEL = "flowstone_done"
 SEPARATOR = "\x1f"
+UNLIMITED = 2_000_000_000
+"""Room in the window of a run that has none."""
+
 _MAX_PAYLOAD = 7000
 _NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
 
@@ -126,7 +129,12 @@ def _count(connection: Connection[TupleRow], finished: Sequence[Follow], touched
     notify_done(connection, over)
     placed: list[int] = []
     for run_id, left, _watched, durable, limit, active in rows:
-        if durable and limit is not None and left and active < limit:
+        if not durable or not left:
+            continue
+        if limit is None:
+            # released while the run was paused, which somebody may have ended meanwhile
+            placed += refill(connection, run_id, UNLIMITED) if run_id in touched else []
+        elif active < limit:
             placed += refill(connection, run_id, limit - active)
     return placed
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.outcome import Failed
@@ -43,9 +44,10 @@ class PostgresLedger:
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         """See `flowstone.protocols.Ledger`."""
         driver = None if run.durable else self._worker_id()
+        tries = count()
 
         def place(connection: Connection[TupleRow]) -> list[PlacedStep]:
-            return Placing(connection, run, steps, driver).place()
+            return Placing(connection, run, steps, driver, again=next(tries) > 0).place()
 
         return self._transaction(place)
 

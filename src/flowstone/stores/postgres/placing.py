@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
+_CHUNK = 5000
+
+
 class PlanOutdatedError(Exception):
     """A step that was to be joined ended while the run was being placed; placing again will see that."""
 
@@ -29,12 +32,15 @@ class Placing:
         connection: with a transaction open.
         run: the run.
         steps: its steps, inputs before the steps that read them.
+        driver: lease of the process that drives the run, when it is not durable.
+        again: whether an earlier attempt found that targets were committed since the plan.
     """
 
     connection: Connection[TupleRow]
     run: NewRun
     steps: Sequence[NewStep]
     driver: str | None
+    again: bool = False
     placed: list[PlacedStep | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
 
@@ -48,7 +54,8 @@ class Placing:
         self.placed = [None] * len(self.steps)
         if not is_new:
             self._find_own()
-        self._reuse_committed()
+        if self.again:
+            self._reuse_committed()
         self.ids = self._reserve_ids()
         enqueued = self._insert(durable, limit)
         if self._committed_since():
@@ -121,7 +128,8 @@ class Placing:
         ]
         if not positions:
             return {}
-        rows = self.connection.execute(load_sql("catalog/current"), self._targets(positions))
+        targets = to_json([(self.steps[position].asset, self.steps[position].partition) for position in positions])
+        rows = self.connection.execute(load_sql("catalog/current"), {"targets": targets})
         return {positions[index - 1]: step_id for index, step_id in rows}
 
     def _is_new(self, position: int) -> bool:
@@ -129,16 +137,31 @@ class Placing:
         return one is None or not one.deduplicated
 
     def _reserve_ids(self) -> list[int]:
-        rows = self.connection.execute(load_sql("ledger/step_ids"), {"number": len(self.steps)})
-        return [row[0] for row in rows]
+        row = self.connection.execute(load_sql("ledger/step_ids"), {"number": len(self.steps)}).fetchone()
+        return list(row[0] or ()) if row else []
 
     def _insert(self, durable: bool, limit: int | None) -> list[int]:
-        """Insert what is new; return the steps that got a job."""
-        rows: list[dict[str, object]] = []
+        """Insert what is new, in chunks that keep memory flat; return the steps that got a job."""
         room = limit if limit is not None else len(self.steps)
-        enqueue: list[int] = []
+        placed: list[int] = []
         states: list[State] = []
-        for position, new in enumerate(self.steps):
+        for start in range(0, len(self.steps), _CHUNK):
+            rows = self._rows(start, durable, room - len(placed), states)
+            if not rows:
+                continue
+            parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
+            inserted = {row[0] for row in self.connection.execute(load_sql("ledger/insert_steps"), parameters)}
+            for position in range(start, min(start + _CHUNK, len(self.steps))):
+                if self.ids[position] in inserted:
+                    self.placed[position] = PlacedStep(self.ids[position], self.run.id, states[position])
+            placed += [int(str(row["id"])) for row in rows if row["enqueue"] and row["id"] in inserted]
+        return placed
+
+    def _rows(self, start: int, durable: bool, room: int, states: list[State]) -> list[dict[str, object]]:
+        """Return the rows of one chunk; adds the states of all its steps to `states`."""
+        rows: list[dict[str, object]] = []
+        for position in range(start, min(start + _CHUNK, len(self.steps))):
+            new = self.steps[position]
             waiting_on = sum(not self._is_over(read, states) for read in new.inputs)
             state = self._state(new, waiting_on)
             if state is not State.REUSED and any(self._is_lost(read, states) for read in new.inputs):
@@ -147,18 +170,9 @@ class Placing:
             if self.placed[position] is not None:
                 continue
             with_job = durable and room > 0 and state in (State.PENDING, State.SCHEDULED)
-            if with_job:
-                room -= 1
-                enqueue.append(self.ids[position])
+            room -= with_job
             rows.append(_new_row(self.ids[position], new, state, waiting_on, enqueue=with_job))
-        inserted: set[int] = set()
-        if rows:
-            parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
-            inserted = {row[0] for row in self.connection.execute(load_sql("ledger/insert_steps"), parameters)}
-        for position, step_id in enumerate(self.ids):
-            if step_id in inserted:
-                self.placed[position] = PlacedStep(step_id, self.run.id, states[position])
-        return [step_id for step_id in enqueue if step_id in inserted]
+        return rows
 
     def _is_over(self, position: int, states: list[State]) -> bool:
         """Whether an input needs no waiting: reused, or ended earlier in this run."""

@@ -49,11 +49,15 @@ class PostgresQueue:
             stale = [row[0] for row in rows if row[1] and row[2] is None]
             foreign = [row[0] for row in rows if not row[1]]
             if stale:
+                _withhold(connection, stale)
                 connection.execute(load_sql("queue/drop_jobs"), {"jobs": stale})
             if foreign:
                 connection.execute(load_sql("queue/return_jobs"), {"jobs": foreign})
             started = [row for row in rows if row[1] and row[2] is not None]
             parked = limits.admit(connection, [(row[0], row[2], row[14]) for row in started if row[14]])
+            if parked or stale:
+                # this node has room left, and there may be more behind them; its next look is up to a second away
+                transport.announce(connection, [queue])
         return [_fetched(row) for row in started if row[2] not in parked]
 
     def cancelling(self, worker_id: str) -> list[int]:
@@ -143,6 +147,12 @@ def _fetched(row: Sequence[Any]) -> FetchedJob:
     return FetchedJob(
         job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
     )
+
+
+def _withhold(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
+    """Let steps of paused runs wait without a job, and off the windows of their runs."""
+    for run_id, number in connection.execute(load_sql("queue/withhold"), {"jobs": list(jobs)}).fetchall():
+        connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})
 
 
 def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:

@@ -136,6 +136,7 @@ def step_from(row: Sequence[Any]) -> StepRecord:
         stored=StoredOutput.from_json(row[19]) if row[19] else None,
         code_version=row[20],
         waiting_on=row[21],
+        forced=row[22],
     )
 
 

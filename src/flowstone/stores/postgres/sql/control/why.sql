@@ -1,4 +1,4 @@
--- What is known of the newest step of a target, its job, its run, its worker, and the workers of its queue.
+-- What is known of the active step of a target, else of the newest one: its job, its run, the workers of its queue.
 -- Uses steps_of_target.
 SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_attempts, s.error, s.parked_for,
     s.job_id, s.queue, s.worker, s.started_at, s.run_id, r.paused, r.max_concurrency, r.active_steps, r.durable,
@@ -20,5 +20,6 @@ JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id
 LEFT JOIN flowstone.queues AS q ON q.name = s.queue
 WHERE s.asset = %(asset)s AND s.partition = %(partition)s
-ORDER BY s.id DESC
+ORDER BY s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling') DESC,
+    s.id DESC
 LIMIT 1;

@@ -1,13 +1,14 @@
--- Take the jobs of steps that have not started away from them; they wait for the run to be resumed. The jobs are
--- locked first, in the order in which workers lock. Uses steps_of_run and oban_jobs_pkey.
+-- Take the jobs of steps that could start now away from them; they wait for the run to be resumed. The jobs are locked
+-- first, as workers do; one that a worker is just taking is not waited for, and what is due later stays where it is:
+-- `queue/withhold` sees both. Uses steps_of_run and oban_jobs_pkey.
 WITH jobs AS (
     SELECT j.id
     FROM flowstone.steps AS s
     JOIN public.oban_jobs AS j ON j.id = s.job_id
     WHERE s.run_id = %(run_id)s AND s.state IN ('pending', 'retrying') AND s.parked_for IS NULL
-        AND j.state IN ('available', 'retryable')
+        AND j.state = 'available'
     ORDER BY j.id
-    FOR UPDATE OF j
+    FOR UPDATE OF j SKIP LOCKED
 ), closed AS (
     UPDATE public.oban_jobs AS j
     SET state = 'cancelled', cancelled_at = pg_catalog.timezone('UTC', pg_catalog.clock_timestamp())

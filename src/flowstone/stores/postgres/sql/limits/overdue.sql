@@ -1,7 +1,12 @@
--- Limits with free slots and steps that wait for one: only a lost wake-up leaves such behind. Slots of steps that are
--- not at work are counted as free. Uses steps_parked and slots_pkey.
-SELECT s.parked_for, pg_catalog.count(*)
-FROM flowstone.steps AS s
-WHERE s.parked_for IS NOT NULL AND s.state = 'pending'
-    AND NOT EXISTS (SELECT FROM flowstone.slots AS t WHERE t.limit_name = s.parked_for)
-GROUP BY s.parked_for;
+-- Limits with free slots and steps that wait for one, and how many may try. What was woken may be unable to start: its
+-- queue or run was paused, no worker serves its queue, or it was cancelled. Uses steps_parked and slots_pkey.
+SELECT p.name, least(p.waiting, p.most - p.taken)
+FROM (
+    SELECT s.parked_for AS name, pg_catalog.count(*) AS waiting,
+        pg_catalog.max((s.limits ->> s.parked_for)::bigint) AS most,
+        (SELECT pg_catalog.count(*) FROM flowstone.slots AS t WHERE t.limit_name = s.parked_for) AS taken
+    FROM flowstone.steps AS s
+    WHERE s.parked_for IS NOT NULL AND s.state = 'pending'
+    GROUP BY s.parked_for
+) AS p
+WHERE p.taken < p.most;

@@ -1,5 +1,6 @@
 -- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
--- no moment at which a job is taken and its step does not know. A job whose step moved on comes back without a step.
+-- no moment at which a job is taken and its step does not know. A job whose step moved on, or whose run
+-- is paused, comes back without a step.
 -- A worker whose lease was taken away, and who does not know yet, gets nothing.
 -- Uses oban_jobs_state_queue_priority_scheduled_at_id_index and steps_pkey.
 WITH chosen AS (
@@ -31,6 +32,7 @@ WITH chosen AS (
     FROM fetched AS f
     WHERE s.id = f.step_id AND s.job_id = f.id AND f.worker = %(worker)s
         AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
+        AND NOT EXISTS (SELECT FROM flowstone.runs AS p WHERE p.id = s.run_id AND p.paused)
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
         s.job_id, s.snoozes, s.placed_at, s.limits
 )
