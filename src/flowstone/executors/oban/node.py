@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob
@@ -18,6 +18,10 @@ from flowstone.executors.oban import extension
 from flowstone.executors.oban.attempts import Attempts, Running
 from flowstone.executors.oban.quiet import quieten_oban
 from flowstone.protocols import DurableQueue, Ledger
+
+if TYPE_CHECKING:
+    from oban import Oban
+    from psycopg_pool import AsyncConnectionPool
 
 log = logging.getLogger("flowstone.worker")
 
@@ -87,43 +91,20 @@ class Node:
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
-        from oban import Oban
-        from psycopg.conninfo import make_conninfo
-        from psycopg_pool import AsyncConnectionPool
-
-        # as one string, because Oban's notifier connects with the string alone
-        conninfo = make_conninfo(**self._connection)
-        most = len(self._queues) + 3
         quieten_oban()
-        async with AsyncConnectionPool(
-            conninfo,
-            kwargs={"autocommit": True},
-            min_size=1,
-            max_size=most,
-            open=False,
-            name="flowstone",
-            # after an outage the next request connects, instead of a schedule that slows down all the time
-            timeout=_CONNECT_SECONDS,
-            reconnect_timeout=_CONNECT_SECONDS,
-        ) as pool:
-            oban = Oban(
-                pool=pool,
-                name=self._name,
-                node=socket.gethostname(),
-                queues=dict(self._queues),
-                dispatcher=_Dispatcher(self),
-                # its rescue goes by age alone, which would start a slow step twice; ours goes by lease
-                lifeline={"interval": 3600.0, "rescue_after": _NEVER_SECONDS},
-                shutdown_grace_period=self._grace,
-            )
+        async with self._make_pool() as pool:
+            oban = self._make_oban(pool)
             extension.install(self._name, self._take)
             try:
                 await oban.start()
                 background = [
-                    asyncio.create_task(self._every(_CANCEL_POLL_SECONDS, self._pass_on_cancels)),
-                    asyncio.create_task(self._every(_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban))),
-                    asyncio.create_task(self._every(self._sweep, self._rescue_and_sweep)),
-                    asyncio.create_task(self._every(self._sweep, self._look_for_lost_starts)),
+                    asyncio.create_task(self._every(seconds, act))
+                    for seconds, act in (
+                        (_CANCEL_POLL_SECONDS, self._pass_on_cancels),
+                        (_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban)),
+                        (self._sweep, self._rescue_and_sweep),
+                        (self._sweep, self._look_for_lost_starts),
+                    )
                 ]
                 if on_ready is not None:
                     on_ready()
@@ -135,6 +116,37 @@ class Node:
             for task in background:
                 task.cancel()
             return await self._hand_back()
+
+    def _make_pool(self) -> AsyncConnectionPool:
+        from psycopg.conninfo import make_conninfo
+        from psycopg_pool import AsyncConnectionPool
+
+        return AsyncConnectionPool(
+            # as one string, because Oban's notifier connects with the string alone
+            make_conninfo(**self._connection),
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=len(self._queues) + 3,
+            open=False,
+            name="flowstone",
+            # after an outage the next request connects, instead of a schedule that slows down all the time
+            timeout=_CONNECT_SECONDS,
+            reconnect_timeout=_CONNECT_SECONDS,
+        )
+
+    def _make_oban(self, pool: AsyncConnectionPool) -> Oban:
+        from oban import Oban
+
+        return Oban(
+            pool=pool,
+            name=self._name,
+            node=socket.gethostname(),
+            queues=dict(self._queues),
+            dispatcher=_Dispatcher(self),
+            # its rescue goes by age alone, which would start a slow step twice; ours goes by lease
+            lifeline={"interval": 3600.0, "rescue_after": _NEVER_SECONDS},
+            shutdown_grace_period=self._grace,
+        )
 
     async def _take(self, queue: str, demand: int, uuid: str) -> list[Any]:
         """Take jobs, start their attempts, resolve their inputs; return them as Oban's jobs."""
