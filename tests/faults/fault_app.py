@@ -26,6 +26,7 @@ from flowstone.testing.injection import KillPoints
 DIRECTORY = "FAULTS_DIR"
 NEWER = "FAULTS_NEWER"
 BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS = 0.3, 2.0, 0.5
+LEASE = "FAULTS_LEASE_SECONDS"
 ITEMS = [f"i{number:04}" for number in range(2000)]
 POLL_SECONDS = 0.005
 
@@ -166,7 +167,7 @@ def make_flow(database_url: str, storage: str, *, with_newer: bool = True) -> Fl
         executor="oban",
         snooze_seconds=0.5,
         beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
+        lease_seconds=float(os.environ.get(LEASE, LEASE_SECONDS)),
         sweep_seconds=SWEEP_SECONDS,
         grace_seconds=1.0,
     )

@@ -136,6 +136,20 @@ def test_jobs_are_deleted_under_load(fleet: Fleet) -> None:
     assert completed(fleet) == 301
 
 
+def test_another_oban_rescues_a_running_job_by_its_age(fleet: Fleet) -> None:
+    """Somebody runs plain Oban on the same tables, whose rescue knows nothing of leases."""
+    fleet.start(2)
+    job = fleet.flow.schedule("gated", partition=ITEMS[0])
+    fleet.wait_event("start", "gated")
+    fleet.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'executing'")
+    fleet.wait(
+        lambda: fleet.rows("SELECT 1 FROM oban_jobs WHERE state = 'cancelled'"), "the job to be taken and dropped"
+    )
+    fleet.open_gate(ITEMS[0])
+    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    assert len(fleet.events("start", "gated")) == 1
+
+
 def test_a_step_that_waits_for_inputs_loses_its_job(fleet: Fleet) -> None:
     """It looked for its inputs on a worker, and was put back until they are there."""
     fleet.start()

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from tests.faults.fault_app import ITEMS, LEASE_SECONDS, SWEEP_SECONDS
+from tests.faults.fault_app import ITEMS, LEASE, LEASE_SECONDS, SWEEP_SECONDS
 from tests.faults.fleet import Fleet, Worker
 
 from flowstone.core.state import State
@@ -80,12 +80,12 @@ def test_sigkill_while_the_children_are_released(fleet: Fleet) -> None:
 
 
 def test_a_step_much_longer_than_the_lease_is_started_once(fleet: Fleet) -> None:
-    fleet.start(2)
+    fleet.start(2, **{LEASE: "1.0"})
     began = time.monotonic()
     job = fleet.flow.schedule("gated", partition="i0003")
     fleet.wait_event("start", "gated")
-    # many sweeps of both workers go by meanwhile: they are what might start it again
-    fleet.wait(lambda: time.monotonic() - began > 5 * LEASE_SECONDS, "five leases")
+    # twenty sweeps of both workers go by meanwhile: they are what might start it again
+    fleet.wait(lambda: time.monotonic() - began > 10.0, "ten leases")
     assert fleet.states("gated") == ["running"]
     fleet.open_gate("i0003")
     fleet.flow.runs.wait_for(job, timeout_seconds=20)

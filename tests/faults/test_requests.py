@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 
-from flowstone.core.state import State
 from tests.faults.fault_app import ITEMS, NEWER
 from tests.faults.fleet import ROOT, Event, Fleet, Worker
 from tests.faults.test_lost_workers import attempts
+
+from flowstone.core.state import State
 
 CLIENT = """
 import json, os, sys
