@@ -66,7 +66,7 @@ class CommittedValues:
             partition: which partition.
 
         Returns:
-            Sentences, such as `input orders d:2024-01-01 is running` or `the queue 'assets' is paused`.
+            Sentences, such as `input orders [2024-01-01] is running`; there is always at least one.
 
         Example:
             >>> from flowstone import FlowStone, asset

@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 from flowstone.app.async_face import AsyncFace
 from flowstone.app.committed import CommittedValues
 from flowstone.app.lineage import LineageView
-from flowstone.app.order import BACKFILL_PRIORITY, How, Order
+from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, How, Order
 from flowstone.app.placement import Placement
 from flowstone.app.queues import QueuesView
 from flowstone.app.requests import (
@@ -255,7 +255,7 @@ class FlowStone(CommittedValues):
         """
         targets, names = backfill_targets(self.graph, selection, partitions, datetime.now(UTC))
         order = Order.of("backfill", describe(selection), targets, how)
-        order.expand, order.queue, order.max_concurrency = names, "backfill", max_concurrency
+        order.expand, order.queue, order.max_concurrency = names, BACKFILL_QUEUE, max_concurrency
         if order.priority is None:
             order.priority = BACKFILL_PRIORITY
         return self._placement.run(order, on_progress)

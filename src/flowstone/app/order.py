@@ -13,6 +13,7 @@ from flowstone.protocols import Executor
 
 NORMAL_PRIORITY = 4
 BACKFILL_PRIORITY = 8
+BACKFILL_QUEUE = "backfill"
 
 
 class How(TypedDict, total=False):

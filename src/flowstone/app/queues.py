@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.control import QueueStatus
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, did_you_mean
+from flowstone.protocols import Control
 
 
 class QueuesView:
@@ -21,12 +22,20 @@ class QueuesView:
         return control_of(self._parts).queues()
 
     def pause(self, name: str) -> None:
-        """Start nothing more of a queue; what runs goes on."""
-        control_of(self._parts).set_queue(name, paused=True)
+        """Start nothing more of a queue; what runs goes on.
+
+        Raises:
+            OptionsError: nobody knows this queue.
+        """
+        self._known(name).set_queue(name, paused=True)
 
     def resume(self, name: str) -> None:
-        """Go on with a paused queue."""
-        control_of(self._parts).set_queue(name, paused=False)
+        """Go on with a paused queue.
+
+        Raises:
+            OptionsError: nobody knows this queue.
+        """
+        self._known(name).set_queue(name, paused=False)
 
     def scale(self, name: str, limit: int) -> None:
         """Let each worker node run this many steps of a queue at once; takes effect within a second or so.
@@ -36,10 +45,23 @@ class QueuesView:
             limit: steps at once per node, 1 to 1000.
 
         Raises:
-            OptionsError: the limit is out of range.
+            OptionsError: the limit is out of range, or nobody knows this queue.
         """
         if type(limit) is not int or not 1 <= limit <= 1000:
             raise OptionsError(
                 f"limit={limit!r}: give a whole number from 1 to 1000; use pause() for none at all."
             )
-        control_of(self._parts).set_queue(name, node_limit=limit)
+        self._known(name).set_queue(name, node_limit=limit)
+
+    def _known(self, name: str) -> Control:
+        """Return what steers queues; refuse a name that stands for none, which would be stored in silence."""
+        control = control_of(self._parts)
+        known = {*self._parts.settings.queues, *(asset.queue for asset in self._parts.graph)}
+        if name not in known:
+            known |= {queue.name for queue in control.queues()} | set(control.served_queues())
+        if name not in known:
+            raise OptionsError(
+                f"There is no queue {name!r}: no asset uses it, no worker serves it, no setting names it."
+                f"{did_you_mean(name, known)} Queues: {', '.join(sorted(known))}."
+            )
+        return control

@@ -11,6 +11,9 @@ from flowstone.app.wiring import Parts, control_of
 from flowstone.core.output import StoredOutput
 from flowstone.errors import OptionsError
 
+_OLDEST = timedelta(days=365 * 1000)
+"""More than any run is old, and still a time that PostgreSQL can subtract."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
@@ -47,7 +50,8 @@ class RetentionView:
         if age < timedelta(0):
             raise OptionsError(f"older_than={older_than!r}: give a positive time.")
         control = control_of(self._parts)
-        return Pruned(*control.prune(older_than_seconds=age.total_seconds(), discard=self._discard))
+        seconds = min(age, _OLDEST).total_seconds()
+        return Pruned(*control.prune(older_than_seconds=seconds, discard=self._discard))
 
     def _discard(self, outputs: Sequence[StoredOutput]) -> None:
         for stored in outputs:

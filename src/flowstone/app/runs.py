@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowstone.app.order import How, Order
+from flowstone.app.order import BACKFILL_QUEUE, How, Order
 from flowstone.app.placement import Placement
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts, control_of
@@ -14,7 +14,7 @@ from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
-from flowstone.errors import RunNotFoundError
+from flowstone.errors import CapabilityError, RunNotFoundError
 from flowstone.protocols import Executor
 
 
@@ -103,8 +103,12 @@ class RunsView:
 
         Raises:
             RunNotFoundError: there is no such run.
+            CapabilityError: its executor is not durable.
+            ExecutorUnavailableError: this app has no database.
         """
-        control_of(self._parts).pause_run(run_id)
+        control = control_of(self._parts)
+        self._refuse_inline(self.get(run_id))
+        control.pause_run(run_id)
         return self.get(run_id)
 
     def resume(self, run_id: str) -> RunRecord:
@@ -112,8 +116,12 @@ class RunsView:
 
         Raises:
             RunNotFoundError: there is no such run.
+            CapabilityError: its executor is not durable.
+            ExecutorUnavailableError: this app has no database.
         """
-        control_of(self._parts).resume_run(run_id)
+        control = control_of(self._parts)
+        self._refuse_inline(self.get(run_id))
+        control.resume_run(run_id)
         return self.get(run_id)
 
     def retry(
@@ -126,6 +134,8 @@ class RunsView:
     ) -> RunResult:
         """Run again what a run did not get done, and only that, as a new run; and wait.
 
+        What was to be computed by force is forced again; of the rest, what was committed since is reused.
+
         Args:
             run_id: the run that failed or was cancelled.
             executor: see `How`.
@@ -134,11 +144,16 @@ class RunsView:
 
         Raises:
             RunNotFoundError: there is no such run.
+            UnknownAssetError: the app no longer has an asset of it.
         """
-        old = self.get(run_id)
+        old, failed = self.get(run_id), self._not_done(run_id)
+        targets: list[Target] = [(self._parts.graph[step.asset].name, step.partition) for step in failed]
         how: How = {"executor": executor, "executor_opts": executor_opts, "priority": old.priority}
-        order = Order.of("retry", f"retry of {run_id}", self._failed_targets(run_id), how)
+        how["force"] = any(step.forced for step in failed)
+        order = Order.of("retry", f"retry of {run_id}", targets, how)
         order.retry_of, order.max_concurrency = run_id, old.max_concurrency
+        if any(step.queue == BACKFILL_QUEUE for step in failed):
+            order.queue = BACKFILL_QUEUE
         return self._placement.run(order, on_progress)
 
     def wait_for(self, job: Job | str, *, timeout_seconds: float | None = None) -> Materialization:
@@ -158,11 +173,17 @@ class RunsView:
         self._parts.wait(record, timeout_seconds)
         return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
 
-    def _failed_targets(self, run_id: str) -> list[Target]:
+    def _not_done(self, run_id: str) -> list[StepRecord]:
         """Return what a run did not get done: failed, not started because of a failure, or cancelled."""
         states = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED)
         found = [step for state in states for step in self.steps(run_id, state=state, limit=1_000_000)]
-        return [(step.asset, step.partition) for step in sorted(found, key=lambda step: step.id)]
+        return sorted(found, key=lambda step: step.id)
+
+    def _refuse_inline(self, run: RunRecord) -> None:
+        """Refuse to steer a run that lives in the process that asked for it."""
+        capabilities = self._parts.executors.get(run.executor).capabilities
+        if Capability.DURABLE not in capabilities:
+            raise CapabilityError(run.executor, "pausing a run", capabilities)
 
     def _reach(self, record: StepRecord) -> None:
         """Tell the running step: directly when it runs here, through its executor otherwise."""

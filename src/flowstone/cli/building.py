@@ -130,6 +130,14 @@ def last_line(text: str) -> str:
     return one_line(lines[-1].strip()) if lines else ""
 
 
+def note_without_worker(session: Session, executor: str) -> bool:
+    """Say when nobody is there to do durable work; return whether the work is durable."""
+    durable = _is_durable(session.flow, executor)
+    if durable and not any(worker["kind"] == "node" for worker in database.workers(session.flow.settings)):
+        session.out.note("No worker is alive, so this waits for one: flowstone worker --app ...", style="yellow")
+    return durable
+
+
 def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Partition, how: How) -> int:
     if flow.graph[name].partitions is not None and partition is None:
         raise PartitionError(
@@ -194,9 +202,7 @@ def _failed_inside(flow: FlowStone, run_id: str) -> bool:
 
 def _interruptible[T](session: Session, how: How, call: Callable[[], T]) -> T:
     """Run a verb; say beforehand when nobody is there to do the work, and after Ctrl-C what goes on without us."""
-    durable = _is_durable(session.flow, str(how["executor"]))
-    if durable and not any(worker["kind"] == "node" for worker in database.workers(session.flow.settings)):
-        session.out.note("No worker is alive, so this waits for one: flowstone worker --app ...", style="yellow")
+    durable = note_without_worker(session, str(how["executor"]))
     try:
         return call()
     except KeyboardInterrupt:

@@ -16,8 +16,10 @@ from flowstone.cli.database import upgrade as db_upgrade
 from flowstone.cli.demo import demo
 from flowstone.cli.dev import dev
 from flowstone.cli.doctor import doctor
+from flowstone.cli.fleet import queues, scale, workers
 from flowstone.cli.history import cancel, runs, status
 from flowstone.cli.session import Given
+from flowstone.cli.steering import pause, prune, resume, retry, why
 from flowstone.cli.worker import worker
 
 app = typer.Typer(
@@ -42,6 +44,14 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("status", status),
     ("cancel", cancel),
     ("runs", runs),
+    ("why", why),
+    ("retry", retry),
+    ("pause", pause),
+    ("resume", resume),
+    ("queues", queues),
+    ("scale", scale),
+    ("workers", workers),
+    ("prune", prune),
     ("doctor", doctor),
 )
 _DB_COMMANDS: tuple[tuple[str, Command], ...] = (("upgrade", db_upgrade), ("status", db_status))

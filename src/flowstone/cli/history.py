@@ -102,12 +102,13 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
     if out.as_json:
         out.json({**_run_json(run), "failed_steps": [_step_json(flow, step) for step in failed]})
         return
-    out.line(f"run {one_line(run.id)} is {run.state.value}")
+    out.line(f"run {one_line(run.id)} is {_state(run)}")
     _facts(
         out,
         {
             "what": f"{run.kind} {run.selection}",
             "executor": run.executor,
+            "retry of": run.retry_of or "",
             "priority": str(run.priority),
             "max concurrency": str(run.max_concurrency or ""),
             "created": moment(run.created_at),
@@ -197,7 +198,11 @@ def _facts(out: Output, facts: dict[str, str]) -> None:
 def _run_row(run: RunRecord) -> list[str]:
     done = f"{run.done:,}/{run.total:,}"
     time = took(run.created_at, run.finished_at)
-    return [run.id, run.state.value, run.selection, run.kind, run.executor, done, moment(run.created_at), time]
+    return [run.id, _state(run), run.selection, run.kind, run.executor, done, moment(run.created_at), time]
+
+
+def _state(run: RunRecord) -> str:
+    return "paused" if run.paused and not run.state.is_terminal else run.state.value
 
 
 def _label(flow: FlowStone, step: StepRecord) -> str:
@@ -212,6 +217,8 @@ def _run_json(run: RunRecord) -> dict[str, object]:
         "selection": run.selection,
         "executor": run.executor,
         "state": run.state.value,
+        "paused": run.paused,
+        "retry_of": run.retry_of,
         "priority": run.priority,
         "max_concurrency": run.max_concurrency,
         "created_at": run.created_at.isoformat(),

@@ -171,15 +171,18 @@ def duration(seconds: float) -> str:
     """Return seconds for people.
 
     Example:
-        >>> duration(0.0123), duration(4.56), duration(3700)
-        ('12 ms', '4.6 s', '1h 1m')
+        >>> duration(0.0123), duration(4.56), duration(3700), duration(30 * 86400)
+        ('12 ms', '4.6 s', '1h 1m', '30 days')
     """
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m {rest}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60}m"
+    if minutes < 60:
+        return f"{minutes}m {rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes}m" if hours < 48 else f"{hours // 24} days"
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
@@ -59,46 +60,57 @@ class StepSituation:
     open_inputs: tuple[tuple[str, str, State], ...] = ()
 
     def explain(self) -> list[str]:
-        """Return what holds the step up, the most important first; empty when nothing does.
+        """Return what holds the step up, or what it is doing, the most important first; never empty.
 
         Example:
-            >>> sorted(State)[0] in State
-            True
+            >>> def nothing(field):
+            ...     return 0 if field in ("step_id", "waiting_on", "active_steps", "workers", "ahead") else None
+            >>> known = {field: nothing(field) for field in StepSituation.__dataclass_fields__}
+            >>> known |= {"state": State.PENDING, "queue": "assets", "durable": True, "job_id": 1}
+            >>> StepSituation(**known).explain()
+            ["no worker serves the queue 'assets': start `flowstone worker`"]
         """
         if self.state.is_terminal:
-            return [f"it is over: {self.state.value}" + (f" ({_first_line(self.error)})" if self.error else "")]
+            text = self.error or self.reason
+            return [f"it is over: {self.state.value}" + (f" ({_last_line(text)})" if text else "")]
         if self.state in (State.RUNNING, State.CANCELLING):
-            since = f" since {self.started_at:%Y-%m-%d %H:%M:%S} UTC" if self.started_at else ""
+            since = f" since {_moment(self.started_at)}" if self.started_at else ""
             return [f"it is {self.state.value} on {self.worker}{since}, attempt {self.attempt}"]
         if self.state is State.WAITING and self.open_inputs:
-            return [
-                f"input {asset} {key}".rstrip() + f" is {state.value}" for asset, key, state in self.open_inputs
-            ]
-        return self._not_started()
+            return [f"input {describe_target(*target)} is {state.value}" for *target, state in self.open_inputs]
+        found = [*self._stopped_by_people(), *self._not_yet(), *self._no_room()]
+        if not found and self.job_state == "available":
+            jobs = "1 job is" if self.ahead == 1 else f"{self.ahead} jobs are"
+            found = [f"{jobs} ahead of it in the queue {self.queue!r}, served by {_workers(self.workers)}"]
+        return found or ["it is about to start"]
 
-    def _not_started(self) -> list[str]:
-        found = []
+    def _stopped_by_people(self) -> Iterator[str]:
         if self.run_paused:
-            found.append(f"its run {self.run_id} is paused: flow.runs.resume({self.run_id!r})")
+            yield f"its run {self.run_id} is paused: `flowstone resume {self.run_id}`"
         if self.queue_paused:
-            found.append(f"the queue {self.queue!r} is paused: flow.queues.resume({self.queue!r})")
+            yield f"the queue {self.queue!r} is paused: `flowstone resume --queue {self.queue}`"
+
+    def _not_yet(self) -> Iterator[str]:
+        """Yield what it waits for by itself: an input of another run, a slot, a time."""
         if self.parked_for:
-            found.append(f"it waits for a slot of the limit {self.parked_for!r}")
+            yield f"it waits for a slot of the limit {self.parked_for!r}"
+        elif self.reason and not self.run_paused:
+            yield self.reason
         if self.scheduled_at is not None and self.state in (State.SCHEDULED, State.RETRYING, State.WAITING):
-            what = "its next attempt is due" if self.state is State.RETRYING else "it is scheduled"
-            found.append(f"{what} at {self.scheduled_at:%Y-%m-%d %H:%M:%S} UTC")
-            if self.error and self.state is State.RETRYING:
-                found.append(f"attempt {self.attempt} of {self.max_attempts} failed: {_first_line(self.error)}")
-        if self.reason and not self.parked_for:
-            found.append(self.reason)
-        if self.durable and self.job_id is None and not self.run_paused and self.max_concurrency is not None:
+            what = "its next attempt is due" if self.state is State.RETRYING else "it looks again"
+            if self.state is State.SCHEDULED:
+                what = "it is scheduled"
+            yield f"{what} at {_moment(self.scheduled_at)}"
+        if self.error and self.state is State.RETRYING:
+            yield f"attempt {self.attempt} of {self.max_attempts} failed: {_last_line(self.error)}"
+
+    def _no_room(self) -> Iterator[str]:
+        limited = self.durable and self.state is State.PENDING and self.max_concurrency is not None
+        if limited and self.job_id is None and not self.run_paused:
             most = self.max_concurrency
-            found.append(f"the window of its run is full: {self.active_steps} of at most {most} steps are placed")
+            yield f"the window of its run is full: {self.active_steps} of at most {most} steps are placed"
         if self.durable and not self.workers:
-            found.append(f"no worker serves the queue {self.queue!r}: start `flowstone worker`")
-        elif self.job_state == "available" and not found:
-            found.append(f"{self.ahead} jobs are ahead of it in the queue {self.queue!r} ({self.workers} workers)")
-        return found
+            yield f"no worker serves the queue {self.queue!r}: start `flowstone worker`"
 
 
 def describe_target(asset: str, partition: str) -> str:
@@ -111,6 +123,15 @@ def describe_target(asset: str, partition: str) -> str:
     return f"{asset} [{partition_label(decode_partition(partition))}]" if partition else asset
 
 
-def _first_line(text: str) -> str:
+def _last_line(text: str) -> str:
+    """Return the line of a traceback that says what happened."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+    return lines[-1].strip()[:200] if lines else ""
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number} workers"

@@ -225,6 +225,7 @@ class StepRecord:
     stored: StoredOutput | None = None
     code_version: str | None = None
     waiting_on: int = 0
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

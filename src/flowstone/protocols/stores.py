@@ -130,6 +130,9 @@ class Control(Protocol):
     def queues(self) -> list[QueueStatus]:
         """Return the queues that are set or have work."""
 
+    def served_queues(self) -> list[str]:
+        """Return the queues that living workers serve."""
+
     def situation(self, target: Target) -> StepSituation | None:
         """Return what is known of the newest step of a target."""
 

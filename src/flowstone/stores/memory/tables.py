@@ -92,6 +92,7 @@ class StepRow:
             stored=self.stored,
             code_version=self.new.code_version,
             waiting_on=self.waiting_on,
+            forced=self.new.forced,
         )
 
 

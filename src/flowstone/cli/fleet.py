@@ -1,0 +1,99 @@
+"""The fleet: `queues`, `scale`, `workers`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from flowstone.app import database
+from flowstone.cli.output import Column, duration, moment, one_line
+from flowstone.cli.session import Session
+
+
+def queues(session: Session) -> None:
+    """List the queues that are set or have work: paused, limit per worker, available, scheduled, executing."""
+    found = session.flow.queues.list()
+    if session.out.as_json:
+        listed = [
+            {
+                "name": queue.name,
+                "paused": queue.paused,
+                "limit": queue.node_limit,
+                "available": queue.available,
+                "scheduled": queue.scheduled,
+                "executing": queue.executing,
+            }
+            for queue in found
+        ]
+        session.out.json({"queues": listed})
+        return
+    columns = [
+        Column("QUEUE"),
+        Column("PAUSED"),
+        Column("PER WORKER", rank=1, right=True),
+        Column("AVAILABLE", right=True),
+        Column("SCHEDULED", rank=2, right=True),
+        Column("EXECUTING", right=True),
+    ]
+    rows = [
+        [
+            queue.name,
+            "yes" if queue.paused else "",
+            "" if queue.node_limit is None else str(queue.node_limit),
+            f"{queue.available:,}",
+            f"{queue.scheduled:,}",
+            f"{queue.executing:,}",
+        ]
+        for queue in found
+    ]
+    session.out.table(columns, rows)
+
+
+def scale(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="QUEUE", help="A queue, in the whole fleet.")],
+    limit: Annotated[int, typer.Argument(metavar="LIMIT", help="Steps at once on each worker, 1 to 1000.")],
+) -> None:
+    """Let each worker run so many steps of a queue at once; takes effect within about a second, and is kept."""
+    session.flow.queues.scale(name, limit)
+    if session.out.as_json:
+        session.out.json({"kind": "queue", "id": name, "limit": limit})
+    else:
+        session.out.line(f"queue {one_line(name)}: at most {limit} at once on each worker.")
+
+
+def workers(session: Session) -> None:
+    """List the living workers, and the applications that run steps themselves: queues, since when, last beat."""
+    found = database.workers(session.flow.settings)
+    if session.out.as_json:
+        listed = [
+            {**one, "started_at": one["started_at"].isoformat(), "beat_at": one["beat_at"].isoformat()}
+            for one in found
+        ]
+        session.out.json({"workers": listed})
+        return
+    columns = [
+        Column("WORKER"),
+        Column("KIND", rank=3),
+        Column("HOST", rank=2),
+        Column("PID", right=True),
+        Column("QUEUES", rank=1),
+        Column("SINCE", rank=4),
+        Column("LAST BEAT", right=True),
+    ]
+    now = datetime.now(UTC)
+    rows = [
+        [
+            one["id"],
+            one["kind"],
+            one["host"],
+            str(one["pid"]),
+            ", ".join(f"{name}={limit}" for name, limit in sorted(one["queues"].items())),
+            moment(one["started_at"]),
+            f"{duration(max(0.0, (now - one['beat_at']).total_seconds()))} ago",
+        ]
+        for one in found
+    ]
+    session.out.table(columns, rows)

@@ -1,0 +1,156 @@
+"""Steering what was placed: `why`, `pause`, `resume`, `retry`, `prune`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from flowstone.app.requests import find_asset, target_of
+from flowstone.app.results import Progress
+from flowstone.cli.building import ExecutorName, note_without_worker, show_result
+from flowstone.cli.output import duration, one_line
+from flowstone.cli.partitions import One, label, parse_one
+from flowstone.cli.progress import reporting
+from flowstone.cli.session import Session
+from flowstone.errors import OptionsError
+
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.")]
+Queue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.")]
+_AGE = re.compile(r"(?P<number>\d{1,9})\s*(?P<unit>s|min|m|h|d|w)")
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def why(
+    session: Session,
+    asset: Annotated[str, typer.Argument(metavar="ASSET", help="Name of an asset.")],
+    *,
+    partition: One = None,
+) -> None:
+    """Say why an asset (or one partition of it) does not run, or what it is doing."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    found = find_asset(flow.graph, asset)
+    wanted = parse_one(flow.graph, [asset], partition)
+    reasons = flow.why(found, wanted)
+    shown = label(target_of(found, wanted)[1], found)
+    if session.out.as_json:
+        session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
+        return
+    session.out.line(f"{one_line(f'{asset} {shown}'.strip())}: {one_line(reasons[0])}")
+    for reason in reasons[1:]:
+        session.out.line(f"  {one_line(reason)}")
+
+
+def pause(session: Session, run: Run = None, *, queue: Queue = None) -> None:
+    """Start nothing more of a run, or of a queue in the whole fleet; what runs goes on."""
+    _steer(session, run, queue, paused=True)
+
+
+def resume(session: Session, run: Run = None, *, queue: Queue = None) -> None:
+    """Go on with a paused run, or with a paused queue."""
+    _steer(session, run, queue, paused=False)
+
+
+def retry(
+    session: Session,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")],
+    *,
+    executor: ExecutorName = "auto",
+) -> int:
+    """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    flow.runs.get(run)
+    durable = note_without_worker(session, executor)
+    placed: list[str] = []
+    with reporting(session.out, f"retry {run}") as report:
+
+        def on_progress(progress: Progress) -> None:
+            placed[:] = [progress.run_id]
+            report(progress)
+
+        try:
+            result = flow.runs.retry(run, executor=executor, on_progress=on_progress)
+        except KeyboardInterrupt:
+            if durable and placed:
+                session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {placed[0]}")
+            raise
+    return show_result(session.out, flow, result)
+
+
+def prune(
+    session: Session,
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--older-than", metavar="AGE", help="Such as 30d or 12h; default: the setting retention_days."
+        ),
+    ] = None,
+) -> None:
+    """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
+    flow = session.flow
+    age = timedelta(days=flow.settings.retention_days) if older_than is None else read_age(older_than)
+    pruned = flow.retention.prune(older_than=age)
+    if session.out.as_json:
+        session.out.json({"steps": pruned.steps, "runs": pruned.runs, "older_than_seconds": age.total_seconds()})
+    else:
+        counts = f"{pruned.steps:,} steps and {pruned.runs:,} runs"
+        session.out.line(f"Deleted {counts} that ended more than {duration(age.total_seconds())} ago.")
+
+
+def read_age(text: str) -> timedelta:
+    """Read an age such as `30d`.
+
+    Args:
+        text: a whole number and s, min (or m), h, d or w.
+
+    Raises:
+        OptionsError: it is something else.
+
+    Example:
+        >>> read_age("12h")
+        datetime.timedelta(seconds=43200)
+    """
+    match = _AGE.fullmatch(text.strip().lower())
+    if match is None:
+        raise OptionsError(f"--older-than {text!r}: give a number and s, min, h, d or w, such as 30d.")
+    # no calendar goes further back
+    return timedelta(seconds=min(int(match["number"]) * _UNITS[match["unit"]], 10_000 * 365 * 86400))
+
+
+def _steer(session: Session, run: str | None, queue: str | None, *, paused: bool) -> None:
+    if (run is None) == (queue is None):
+        verb = "pause" if paused else "resume"
+        raise OptionsError(f"Say what: `flowstone {verb} RUN` or `flowstone {verb} --queue NAME`, one of them.")
+    if queue is not None:
+        _steer_queue(session, queue, paused=paused)
+    elif run is not None:
+        _steer_run(session, run, paused=paused)
+
+
+def _steer_queue(session: Session, queue: str, *, paused: bool) -> None:
+    queues = session.flow.queues
+    if paused:
+        queues.pause(queue)
+    else:
+        queues.resume(queue)
+    if session.out.as_json:
+        session.out.json({"kind": "queue", "id": queue, "paused": paused})
+    else:
+        goes_on = "nothing more of it starts; what runs goes on" if paused else "it goes on"
+        session.out.line(f"queue {one_line(queue)}: {goes_on}.")
+
+
+def _steer_run(session: Session, run: str, *, paused: bool) -> None:
+    runs = session.flow.runs
+    record = runs.pause(run) if paused else runs.resume(run)
+    if session.out.as_json:
+        session.out.json({"kind": "run", "id": run, "paused": record.paused, "state": record.state.value})
+        return
+    goes_on = "nothing more of it starts; what runs goes on" if paused else "it goes on"
+    text = f"it is over already ({record.state.value})" if record.state.is_terminal else goes_on
+    session.out.line(f"run {one_line(run)}: {text}.")
