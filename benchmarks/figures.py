@@ -51,7 +51,7 @@ class Figure:
 
 def figures(*, quick: bool) -> list[Figure]:
     """Return all figures; `quick` makes them small enough to see that everything works."""
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 3
     return [
         _graph("chain", "Chain of 100 no-op assets, inline", rounds),
         _graph("layers", "10 layers of 10 no-op assets, each reading the whole layer before, inline", rounds),
