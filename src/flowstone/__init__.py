@@ -15,32 +15,36 @@ Declare assets, build an app, materialize:
 
 from __future__ import annotations
 
-from flowstone.app import FlowStone
-from flowstone.config import Settings
-from flowstone.core.asset import Asset, asset
-from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
-from flowstone.core.capability import Capability
-from flowstone.core.context import AssetContext
-from flowstone.core.definition import PartitionsDefinition, StaticPartitions
-from flowstone.core.dependency import Dependency, dep
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.hourly import HourlyPartitions
-from flowstone.core.job import Job
-from flowstone.core.mapping import (
-    AllPartitions,
-    FunctionMapping,
-    LastN,
-    PartitionMapping,
-    SameDimension,
-    SameKey,
-    TimeWindowOverlap,
-)
-from flowstone.core.materialization import Materialization
-from flowstone.core.outcome import Fatal, RetryLater, Skip
-from flowstone.core.retry import RetryPolicy
-from flowstone.core.state import State
-from flowstone.errors import FlowStoneError
-from flowstone.executors.limits import CircuitBreaker, RateLimited
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowstone.app import FlowStone
+    from flowstone.config import Settings
+    from flowstone.core.asset import Asset, asset
+    from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
+    from flowstone.core.capability import Capability
+    from flowstone.core.context import AssetContext
+    from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+    from flowstone.core.dependency import Dependency, dep
+    from flowstone.core.dimensions import MultiPartitions
+    from flowstone.core.hourly import HourlyPartitions
+    from flowstone.core.job import Job
+    from flowstone.core.mapping import (
+        AllPartitions,
+        FunctionMapping,
+        LastN,
+        PartitionMapping,
+        SameDimension,
+        SameKey,
+        TimeWindowOverlap,
+    )
+    from flowstone.core.materialization import Materialization
+    from flowstone.core.outcome import Fatal, RetryLater, Skip
+    from flowstone.core.retry import RetryPolicy
+    from flowstone.core.state import State
+    from flowstone.errors import FlowStoneError
+    from flowstone.executors.limits import CircuitBreaker, RateLimited
 
 __version__ = "0.1.0"
 
@@ -78,3 +82,51 @@ __all__ = [
     "asset",
     "dep",
 ]
+
+# Names are loaded when they are first used (PEP 562): importing the package costs next to nothing, which the
+# command line and every child process of an isolated asset would otherwise pay at each start.
+_MODULES = {
+    "AllPartitions": "flowstone.core.mapping",
+    "Asset": "flowstone.core.asset",
+    "AssetContext": "flowstone.core.context",
+    "Capability": "flowstone.core.capability",
+    "CircuitBreaker": "flowstone.executors.limits",
+    "DailyPartitions": "flowstone.core.calendar",
+    "Dependency": "flowstone.core.dependency",
+    "Fatal": "flowstone.core.outcome",
+    "FlowStone": "flowstone.app",
+    "FlowStoneError": "flowstone.errors",
+    "FunctionMapping": "flowstone.core.mapping",
+    "HourlyPartitions": "flowstone.core.hourly",
+    "Job": "flowstone.core.job",
+    "LastN": "flowstone.core.mapping",
+    "Materialization": "flowstone.core.materialization",
+    "MonthlyPartitions": "flowstone.core.calendar",
+    "MultiPartitions": "flowstone.core.dimensions",
+    "PartitionMapping": "flowstone.core.mapping",
+    "PartitionsDefinition": "flowstone.core.definition",
+    "RateLimited": "flowstone.executors.limits",
+    "RetryLater": "flowstone.core.outcome",
+    "RetryPolicy": "flowstone.core.retry",
+    "SameDimension": "flowstone.core.mapping",
+    "SameKey": "flowstone.core.mapping",
+    "Settings": "flowstone.config",
+    "Skip": "flowstone.core.outcome",
+    "State": "flowstone.core.state",
+    "StaticPartitions": "flowstone.core.definition",
+    "TimeWindowOverlap": "flowstone.core.mapping",
+    "WeeklyPartitions": "flowstone.core.calendar",
+    "asset": "flowstone.core.asset",
+    "dep": "flowstone.core.dependency",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
