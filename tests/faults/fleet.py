@@ -95,7 +95,6 @@ class Fleet:
         self.database_url = database_url
         self.storage = str(directory / "storage")
         self.workers: list[Worker] = []
-        self._wanted = 0
         self.kill_points = KillPoints(self.directory / "kills")
         self.flow = self.client()
 
@@ -176,16 +175,15 @@ class Fleet:
                     found.append(child.pid)
         return found
 
-    def supervise(self, until: Callable[[], bool]) -> None:
-        """Start a worker for each one that died, until a condition holds."""
+    def supervise(self, number: int, *, until: Callable[[], bool], **options: Any) -> None:
+        """Keep so many workers alive until a condition holds."""
 
         def look() -> bool:
             living = sum(worker.alive for worker in self.workers)
-            for _ in range(self._wanted - living):
-                self.spawn()
+            for _ in range(number - living):
+                self.spawn(**options)
             return until()
 
-        self._wanted = sum(worker.alive for worker in self.workers)
         self.wait(look, "the end of supervision")
 
     # --- what happened ------------------------------------------------------------------------------------

@@ -159,12 +159,18 @@ def test_code_that_holds_the_interpreter_lock(fleet: Fleet) -> None:
 
 
 def test_poison_that_kills_its_worker_ends_after_its_attempts(fleet: Fleet) -> None:
-    """A supervisor starts dead workers again; the steps of others are not harmed."""
-    fleet.start(2)
+    """A supervisor starts dead workers again; steps that died beside it get through."""
+    queues = {"assets": 2, "backfill": 2}
+    fleet.start(2, queues=queues)
+    beside = fleet.place("gated", ITEMS[0], priority=0)
+    fleet.wait_event("start", "gated")
     job = fleet.flow.schedule("poison")
     run = fleet.place_many("quick", 30)
-    fleet.supervise(lambda: fleet.flow.job_status(job).is_terminal)
-    fleet.wait_over([run])
+    fleet.supervise(2, until=lambda: len(fleet.events("start", "poison")) == 2, queues=queues)
+    fleet.open_gate(ITEMS[0])
+    fleet.supervise(2, until=lambda: fleet.flow.job_status(job).is_terminal, queues=queues)
+    fleet.wait_over([run, beside])
+    assert fleet.states("gated") == ["completed"]
     assert fleet.flow.job_status(job) is State.FAILED
     assert [event.attempt for event in fleet.events("start", "poison")] == [1, 2, 3]
     assert attempts(fleet, "poison") == [(n, "failed", "WorkerLost") for n in (1, 2, 3)]

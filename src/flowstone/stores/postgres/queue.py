@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _LOST = "WorkerLost"
+_APART_SECONDS = 2.0
 
 
 class PostgresQueue:
@@ -156,12 +158,22 @@ def _withhold(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
 
 
 def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:
-    """End the attempts of lost workers; each has used up an attempt."""
+    """End the attempts of lost workers; each has used up an attempt.
+
+    What runs again does so at once, the first time. One of those that died together may have killed the
+    others: before their last attempts they are kept apart, so that it takes nobody with it.
+    """
     rows = []
+    delays: dict[int, object] = {}
+    turns: Counter[str] = Counter()
     for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed in orphans:
         text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: its lease ran out."
         error = Failed(text, _LOST, retryable=True)
         again = placed and attempt < most
+        if again:
+            suspected = attempt > 1 or attempt + 1 == most
+            delays[step_id] = turns[worker] * _APART_SECONDS if suspected else 0
+            turns[worker] += suspected
         rows.append(
             {
                 "id": step_id,
@@ -169,7 +181,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
                 "state": State.RETRYING if again else State.FAILED,
                 "error": error.error,
                 "error_type": error.error_type,
-                "delay_seconds": 0 if again else None,
+                "delay_seconds": delays.get(step_id),
                 "gives_back": False,
                 "finished_at": datetime.now(UTC),
             }
@@ -177,8 +189,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
     moved = connection.execute(load_sql("ledger/finish"), parameters).fetchall()
     steps = [Follow(row[0], row[1], State(row[4]), row[5], limited=row[6]) for row in moved]
-    due = {step.id: 0 for step in steps if step.state is State.RETRYING}
-    follow_up(connection, steps, due, durable=durable)
+    follow_up(connection, steps, delays, durable=durable)
 
 
 def _refill_idle(connection: Connection[TupleRow]) -> int:
