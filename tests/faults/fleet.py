@@ -89,6 +89,9 @@ class Fleet:
         database_url: for the client, and for workers that are given no other.
     """
 
+    app = "tests.faults.fault_app"
+    """Module whose `main` a worker runs."""
+
     def __init__(self, directory: Path, database_url: str) -> None:
         self.directory = directory / "fleet"
         self.directory.mkdir()
@@ -108,7 +111,7 @@ class Fleet:
         log = self.directory / f"worker-{len(self.workers)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from tests.faults.fault_app import main; main()"],
+                [sys.executable, "-c", f"from {self.app} import main; main()"],
                 env=environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

@@ -13,6 +13,8 @@ _RATE = re.compile(
 )
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
+_SHORTEST_WAIT_SECONDS = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -56,7 +58,8 @@ class Rate:
         del starts[: next((index for index, start in enumerate(starts) if start > gone), len(starts))]
         if len(starts) < self.count:
             return 0.0
-        return starts[-self.count] + self.per_seconds - now
+        # never rounded down to 0, which would say that it may start
+        return max(_SHORTEST_WAIT_SECONDS, starts[-self.count] + self.per_seconds - now)
 
 
 type Limit = int | Rate

@@ -1,0 +1,110 @@
+"""The app of the steering tests; see `tests.faults.fault_app`, from which its assets borrow log and gates."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+
+from tests.faults.fault_app import AT_ONCE, folder, items, told, wait_for_gate
+
+from flowstone import FlowStone, RetryPolicy, asset
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+
+SWEEP_SECONDS, LEASE_SECONDS = 0.3, 1.5
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def quick(context):
+    with told(context):
+        return context.partition
+
+
+@asset(partitions=items, queue="elsewhere")
+def elsewhere(context):
+    with told(context):
+        return context.partition
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def gated(context):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+        return context.partition
+
+
+@asset(partitions=items, retry=RetryPolicy(max_attempts=1))
+def fragile(context):
+    with told(context):
+        if (folder() / f"hold-{context.partition}").exists():
+            wait_for_gate(str(context.partition), context)
+        if (folder() / f"break-{context.partition}").exists():
+            raise ValueError(f"{context.partition} is broken")
+        return context.partition
+
+
+@asset(partitions=items, retry=RetryPolicy(max_attempts=1))
+def after(context, fragile):
+    with told(context):
+        return fragile.upper()
+
+
+@asset(retry=RetryPolicy(max_attempts=3, backoff_seconds=600.0))
+def retries_late():
+    raise ValueError("not today")
+
+
+@asset(partitions=items, retry=AT_ONCE, concurrency={"crane": 2})
+def lifted(context):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+
+
+@asset(partitions=items, retry=AT_ONCE, concurrency={"crane": 2, "dock": 1})
+def unloaded(context):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+
+
+@asset(partitions=items, retry=AT_ONCE, concurrency={"service": "3/second"})
+def asked(context):
+    with told(context):
+        return context.partition
+
+
+ASSETS: tuple[Asset, ...] = (
+    quick,
+    elsewhere,
+    gated,
+    fragile,
+    after,
+    retries_late,
+    lifted,
+    unloaded,
+    asked,
+)
+
+
+def make_flow(database_url: str, storage: str) -> FlowStone:
+    """Return the app, with times short enough for tests."""
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        snooze_seconds=60.0,
+        beat_seconds=0.3,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+    )
+    return FlowStone(ASSETS, settings=settings)
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
