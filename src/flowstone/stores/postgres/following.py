@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
@@ -64,12 +64,17 @@ def follow_up(
     """
     if not moved:
         return []
-    completed = [step.id for step in moved if step.state is State.COMPLETED]
-    ready, to_enqueue, touched = _release(connection, completed)
     finished = [step for step in moved if step.state.is_terminal]
-    finished += _fail(connection, [s.id for s in finished if s.state in _NO_RESULT], State.UPSTREAM_FAILED)
-    finished += _fail(connection, [s.id for s in finished if s.state is State.SKIPPED], State.SKIPPED)
-    to_enqueue += _count(connection, finished, touched)
+    links = _links(connection, finished)
+    completed = {step.id for step in finished if step.state is State.COMPLETED}
+    ready, to_enqueue, touched = _release(
+        connection, [child for parent, child in links.edges if parent in completed]
+    )
+    parents = {parent for parent, _ in links.edges}
+    below = _fail(connection, finished, parents)
+    if below:
+        links.joined |= _links(connection, below).joined
+    to_enqueue += _count(connection, [*finished, *below], touched, links.joined)
     if durable:
         queues = transport.enqueue(connection, to_enqueue)
         queues |= limits.release(connection, [step.id for step in moved if step.limited])
@@ -78,14 +83,36 @@ def follow_up(
     return ready
 
 
-def _release(connection: Connection[TupleRow], completed: list[int]) -> tuple[list[int], list[int], set[str]]:
-    """Make ready what waited for these; return (to be driven, to be enqueued, limited runs with new work)."""
-    if not completed:
+@dataclass(slots=True)
+class _Links:
+    """Who waits for steps: children (parent, child), and other runs."""
+
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    joined: dict[int, list[str]] = field(default_factory=dict)
+
+
+def _links(connection: Connection[TupleRow], steps: Sequence[Follow]) -> _Links:
+    links = _Links()
+    if steps:
+        rows = connection.execute(load_sql("ledger/links"), {"steps": [step.id for step in steps]})
+        for step_id, child_id, run_id in rows:
+            if child_id is not None:
+                links.edges.append((step_id, child_id))
+            else:
+                links.joined.setdefault(step_id, []).append(run_id)
+    return links
+
+
+def _release(connection: Connection[TupleRow], children: list[int]) -> tuple[list[int], list[int], set[str]]:
+    """Count inputs down; return (to be driven, to be enqueued, runs that must be looked at)."""
+    if not children:
         return [], [], set()
     ready: list[int] = []
     enqueue: list[int] = []
     limited: set[str] = set()
-    rows = connection.execute(load_sql("ledger/release"), {"parents": completed})
+    counts = Counter(children)
+    parameters = {"children": list(counts), "inputs": list(counts.values())}
+    rows = connection.execute(load_sql("ledger/release"), parameters)
     for step_id, run_id, state, job_id, durable in rows:
         if state == State.WAITING:
             continue
@@ -98,21 +125,29 @@ def _release(connection: Connection[TupleRow], completed: list[int]) -> tuple[li
     return ready, enqueue, limited
 
 
-def _fail(connection: Connection[TupleRow], parents: list[int], state: State) -> list[Follow]:
-    if not parents:
-        return []
-    rows = connection.execute(load_sql("ledger/fail_downstream"), {"parents": parents, "state": state})
-    return [Follow(row[0], row[1], State(row[2]), row[3]) for row in rows]
+def _fail(connection: Connection[TupleRow], finished: Sequence[Follow], parents: set[int]) -> list[Follow]:
+    """End everything below steps that will never have a result; return what that ended."""
+    ended: list[Follow] = []
+    for state, causes in ((State.UPSTREAM_FAILED, _NO_RESULT), (State.SKIPPED, (State.SKIPPED,))):
+        ids = [step.id for step in finished if step.state in causes and step.id in parents]
+        if ids:
+            rows = connection.execute(load_sql("ledger/fail_downstream"), {"parents": ids, "state": state})
+            ended += [Follow(row[0], row[1], State(row[2]), row[3]) for row in rows]
+    return ended
 
 
-def _count(connection: Connection[TupleRow], finished: Sequence[Follow], touched: set[str]) -> list[int]:
+def _count(
+    connection: Connection[TupleRow],
+    finished: Sequence[Follow],
+    touched: set[str],
+    joined: Mapping[int, Sequence[str]],
+) -> list[int]:
     """Bring the counters of runs up to date, refill their windows, tell who waits for their end."""
     counts: dict[str, dict[str, int]] = defaultdict(
         lambda: {"finished": 0, "placed": 0, "failures": 0, "cancellations": 0}
     )
     for run_id in touched:
         counts[run_id]["finished"] += 0
-    joined = _joined_runs(connection, finished)
     for step in finished:
         for run_id in (step.run_id, *joined.get(step.id, ())):
             count = counts[run_id]
@@ -157,12 +192,3 @@ def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:
             payloads.append(one)
     if payloads:
         connection.execute(load_sql("ledger/notify"), {"channel": DONE_CHANNEL, "payloads": payloads})
-
-
-def _joined_runs(connection: Connection[TupleRow], finished: Sequence[Follow]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
-    if finished:
-        rows = connection.execute(load_sql("ledger/joined_runs"), {"steps": [step.id for step in finished]})
-        for step_id, run_id in rows:
-            found[step_id].append(run_id)
-    return dict(found)

@@ -1,10 +1,8 @@
 -- Count finished inputs down and make ready whatever has none left. Children are locked in the order of their ids,
--- so that two commits that share children cannot deadlock. Uses step_edges_pkey and steps_pkey.
+-- so that two commits that share children cannot deadlock. Uses steps_pkey.
 WITH finished AS (
-    SELECT child_id, pg_catalog.count(*)::integer AS inputs
-    FROM flowstone.step_edges
-    WHERE parent_id = ANY(%(parents)s::bigint[])
-    GROUP BY child_id
+    SELECT f.child_id, f.inputs
+    FROM unnest(%(children)s::bigint[], %(inputs)s::integer[]) AS f (child_id, inputs)
 ), locked AS (
     SELECT s.id, f.inputs, r.durable, r.max_concurrency, r.paused
     FROM finished AS f
