@@ -54,6 +54,10 @@ class Attempts:
         self._submitted.add(running.claim.token)
         self._running.pop(running.claim.token, None)
 
+    def dropped(self, running: Running) -> None:
+        """Note that an attempt is given back without having begun."""
+        self._running.pop(running.claim.token, None)
+
     def running(self) -> list[Running]:
         """Return what runs."""
         return list(self._running.values())

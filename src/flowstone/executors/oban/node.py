@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -15,8 +16,10 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
+from flowstone.executors.oban.ahead import FetchAhead
 from flowstone.executors.oban.attempts import Attempts, Running
 from flowstone.executors.oban.quiet import quieten_oban
+from flowstone.executors.oban.upkeep import Upkeep
 from flowstone.protocols import DurableQueue, Ledger
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("flowstone.worker")
 
 _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
-_CANCEL_POLL_SECONDS = 1.0
-_LIMITS_POLL_SECONDS = 1.0
 _MOST_THREADS = 1000
 _CONNECT_SECONDS = 5.0
 
@@ -80,8 +81,18 @@ class Node:
         self._worker_id = worker_id
         self._queues = dict(queues)
         self._grace = grace_seconds
-        self._sweep = sweep_seconds
         self._attempts = Attempts()
+        self._ahead = FetchAhead(self._queues, self._attempts)
+        self._upkeep = Upkeep(
+            queue=queue,
+            ledger=ledger,
+            attempts=self._attempts,
+            ahead=self._ahead,
+            queues=self._queues,
+            worker_id=worker_id,
+            ask=self._call,
+            sweep_seconds=sweep_seconds,
+        )
         self._cut_off = False
         self._threads = ThreadPoolExecutor(
             max(_MOST_THREADS, sum(queues.values())), thread_name_prefix="flowstone-step"
@@ -97,24 +108,16 @@ class Node:
             extension.install(self._name, self._take)
             try:
                 await oban.start()
-                background = [
-                    asyncio.create_task(self._every(seconds, act))
-                    for seconds, act in (
-                        (_CANCEL_POLL_SECONDS, self._pass_on_cancels),
-                        (_LIMITS_POLL_SECONDS, partial(self._follow_limits, oban)),
-                        (self._sweep, self._rescue_and_sweep),
-                        (self._sweep, self._look_for_lost_starts),
-                    )
-                ]
+                self._upkeep.start(oban)
                 if on_ready is not None:
                     on_ready()
                 await stop.wait()
                 log.info("Stopping: nothing new is taken, running steps have %g s to finish.", self._grace)
+                self._ahead.close()
                 await oban.stop()
             finally:
                 extension.remove(self._name)
-            for task in background:
-                task.cancel()
+                self._upkeep.stop()
             return await self._hand_back()
 
     def _make_pool(self) -> AsyncConnectionPool:
@@ -168,6 +171,7 @@ class Node:
         ]
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[Running, int]]:
+        demand += self._ahead.beyond(queue)
         fetched = self._queue.fetch(
             queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
         )
@@ -186,12 +190,16 @@ class Node:
             taken.append((running, job.job_id))
         return taken
 
-    async def perform(self, running: Running) -> None:
-        """Run one step in a thread; the thread hands its completion to the committer."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._perform_now, running)
+    async def perform(self, queue: str, running: Running) -> None:
+        """Run one step in a thread, when it is its turn; the thread hands its completion to the committer."""
+        async with self._ahead.turn(queue, running) as mine:
+            if mine:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._perform_now, queue, running)
 
-    def _perform_now(self, running: Running) -> None:
+    def _perform_now(self, queue: str, running: Running) -> None:
+        started = time.monotonic()
         completion = self._work.perform(running.prepared, running.token)
+        self._ahead.took(queue, time.monotonic() - started)
         # a step that was handed back meanwhile is refused by its token when this is committed
         self._attempts.submitted(running)
         self._submit(completion)
@@ -200,57 +208,9 @@ class Node:
         """Tell a running step to stop."""
         running.token.cancel("cancelled")
 
-    async def _pass_on_cancels(self) -> None:
-        if not self._attempts:
-            return
-        for running in self._attempts.of_steps(
-            await self._call(lambda: self._queue.cancelling(self._worker_id()))
-        ):
-            self.cancel(running)
-
-    async def _follow_limits(self, oban: Any) -> None:
-        """Take up what people set for the queues at run time."""
-        for queue, limit in (await self._call(self._queue.node_limits)).items():
-            if self._queues.get(queue, limit) != limit:
-                log.info("Queue %s now runs %d steps at once here.", queue, limit)
-                self._queues[queue] = limit
-                await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
-
-    async def _rescue_and_sweep(self) -> None:
-        rescued = await self._call(self._queue.rescue)
-        if rescued:
-            log.warning("%d attempts of lost workers were ended and placed again.", rescued)
-        repaired = await self._call(self._queue.sweep)
-        if repaired:
-            log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
-
-    async def _look_for_lost_starts(self) -> None:
-        held = await self._call(lambda: self._queue.held(self._worker_id()))
-        forgotten = self._attempts.forgotten(held)
-        if forgotten:
-            log.warning("%d attempts were begun here without this worker learning of it.", len(forgotten))
-            await self._call(partial(self._ledger.hand_back, forgotten, reason="the news of its start was lost"))
-
     async def _call[T](self, function: Callable[[], T]) -> T:
         """Ask the store from a thread: nothing blocks the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._calls, function)
-
-    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
-        """Repeat something; log when it begins to fail and when it works again."""
-        failing = False
-        what = getattr(act, "__name__", "following the limits of queues").strip("_").replace("_", " ")
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await act()
-            except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
-                if not failing:
-                    log.warning("%s does not work for now: %s", what, error)
-                failing = True
-            else:
-                if failing:
-                    log.info("%s works again.", what)
-                failing = False
 
     async def _hand_back(self) -> bool:
         """Give back what did not finish in time, without using up its attempt."""
@@ -289,7 +249,7 @@ class _Dispatcher:
 
     def dispatch(self, producer: object, job: Any) -> asyncio.Task[None]:
         """Run a job."""
-        return asyncio.create_task(self._node.perform(job.extra["running"]))
+        return asyncio.create_task(self._node.perform(job.queue, job.extra["running"]))
 
     def cancel(self, producer: object, job: Any) -> None:
         """Pass on a cancel that came through Oban."""
