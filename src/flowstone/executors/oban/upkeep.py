@@ -100,9 +100,9 @@ class Upkeep:
         for queue, limit in (await self._call(self._queue.node_limits)).items():
             if self._queues.get(queue, limit) != limit:
                 log.info("Queue %s now runs %d steps at once here.", queue, limit)
+                await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
                 self._queues[queue] = limit
                 self._ahead.resize(queue, limit)
-                await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
 
     async def _rescue_and_sweep(self) -> None:
         rescued = await self._call(self._queue.rescue)
