@@ -232,6 +232,14 @@ class Fleet:
             row[0] for row in self.rows("SELECT state FROM flowstone.steps WHERE asset = %s ORDER BY id", asset)
         ]
 
+    def attempts(self, asset: str) -> list[tuple[Any, ...]]:
+        """Return number, state and kind of error of each attempt of an asset's steps that is over."""
+        return self.rows(
+            """SELECT a.attempt, a.state, a.error_type FROM flowstone.attempts AS a
+            JOIN flowstone.steps AS s ON s.id = a.step_id WHERE s.asset = %s ORDER BY s.id, a.attempt""",
+            asset,
+        )
+
     def wait_over(self, run_ids: Sequence[str] = (), *, timeout_seconds: float = LONGEST_WAIT_SECONDS) -> None:
         """Wait until these runs, or all of them, are over."""
         sql = "SELECT count(*) FROM flowstone.runs WHERE state = 'running' AND (%s OR id = ANY(%s))"

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from tests.faults.fault_app import ITEMS, LEASE, LEASE_SECONDS, SWEEP_SECONDS
 from tests.faults.fleet import Fleet, Worker
@@ -15,14 +16,6 @@ from flowstone.testing.injection import AFTER_STORE, BEFORE_RUN
 
 PATIENCE_SECONDS = 3.0
 """For polls and scheduling of a busy machine, on top of lease and sweep."""
-
-
-def attempts(fleet: Fleet, asset: str) -> list[tuple[int, str, str | None]]:
-    return fleet.rows(
-        """SELECT a.attempt, a.state, a.error_type FROM flowstone.attempts AS a
-        JOIN flowstone.steps AS s ON s.id = a.step_id WHERE s.asset = %s ORDER BY s.id, a.attempt""",
-        asset,
-    )
 
 
 def test_sigkill_in_the_middle_of_an_asset(fleet: Fleet) -> None:
@@ -39,7 +32,7 @@ def test_sigkill_in_the_middle_of_an_asset(fleet: Fleet) -> None:
     assert took <= LEASE_SECONDS + SWEEP_SECONDS + PATIENCE_SECONDS
     fleet.open_gate("i0000")
     assert fleet.flow.runs.wait_for(job, timeout_seconds=20).value == "i0000"
-    assert attempts(fleet, "gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
     assert "worker" in (fleet.flow.runs.attempts(job)[0].error or "")
     assert len(fleet.events("end", "gated")) == 1
 
@@ -52,8 +45,8 @@ def test_sigkill_at_a_point_of_the_step(fleet: Fleet, point: str) -> None:
     assert run.ok
     assert not fleet.kill_points.armed(point, "raw")
     assert sum(not worker.alive for worker in fleet.workers) == 1
-    assert attempts(fleet, "raw") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
-    assert attempts(fleet, "clean") == [(1, "completed", None)]
+    assert fleet.attempts("raw") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("clean") == [(1, "completed", None)]
     ran = [event.attempt for event in fleet.events("end", "raw")]
     assert ran == ([2] if point == BEFORE_RUN else [1, 2])
     assert fleet.flow.materialize("clean", partition="i0001").value == "I0001"  # reused
@@ -75,8 +68,8 @@ def test_sigkill_while_the_children_are_released(fleet: Fleet) -> None:
     fleet.wait(lambda: fleet.states("raw") == ["running"], "the transaction to be rolled back")
     fleet.start()
     fleet.wait_over([run])
-    assert attempts(fleet, "raw") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
-    assert attempts(fleet, "clean") == [(1, "completed", None)]
+    assert fleet.attempts("raw") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("clean") == [(1, "completed", None)]
 
 
 def test_a_step_much_longer_than_the_lease_is_started_once(fleet: Fleet) -> None:
@@ -90,7 +83,7 @@ def test_a_step_much_longer_than_the_lease_is_started_once(fleet: Fleet) -> None
     fleet.open_gate("i0003")
     fleet.flow.runs.wait_for(job, timeout_seconds=20)
     assert len(fleet.events("start", "gated")) == 1
-    assert attempts(fleet, "gated") == [(1, "completed", None)]
+    assert fleet.attempts("gated") == [(1, "completed", None)]
 
 
 def test_the_heartbeat_process_is_killed(fleet: Fleet) -> None:
@@ -107,7 +100,7 @@ def test_the_heartbeat_process_is_killed(fleet: Fleet) -> None:
     fleet.open_gate("i0004")
     fleet.flow.runs.wait_for(job, timeout_seconds=20)
     assert fleet.rows("SELECT id FROM flowstone.workers WHERE kind = 'node'") == lease
-    assert attempts(fleet, "gated") == [(1, "completed", None)]
+    assert fleet.attempts("gated") == [(1, "completed", None)]
 
 
 def test_a_stopped_worker_comes_back_after_its_lease(fleet: Fleet) -> None:
@@ -124,7 +117,7 @@ def test_a_stopped_worker_comes_back_after_its_lease(fleet: Fleet) -> None:
     fleet.wait_event("end", "gated", count=2)
     fleet.wait(lambda: "superseded" in stopped.said, "the stale commit to be refused")
     assert fleet.flow.runs.wait_for(job, timeout_seconds=20).attempt == 2
-    assert attempts(fleet, "gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
     # it works on, under a new lease
     (second if stopped is first else first).signal(signal.SIGTERM)
     assert fleet.flow.materialize("quick", partition="i0005").value == "i0005"
@@ -147,7 +140,7 @@ def test_a_stopped_worker_that_comes_back_takes_nothing_under_its_lost_lease(fle
     fleet.wait(lambda: time.monotonic() - began > 3 * SWEEP_SECONDS, "some sweeps")
     fleet.open_gate(*ITEMS[:4])
     fleet.wait_over([run])
-    assert attempts(fleet, "gated") == [(1, "completed", None)] * 4
+    assert fleet.attempts("gated") == [(1, "completed", None)] * 4
 
 
 def test_code_that_holds_the_interpreter_lock(fleet: Fleet) -> None:
@@ -155,7 +148,7 @@ def test_code_that_holds_the_interpreter_lock(fleet: Fleet) -> None:
     held = fleet.flow.materialize("holds_lock")
     assert held.value > LEASE_SECONDS
     assert len(fleet.events("start", "holds_lock")) == 1
-    assert attempts(fleet, "holds_lock") == [(1, "completed", None)]
+    assert fleet.attempts("holds_lock") == [(1, "completed", None)]
 
 
 def test_poison_that_kills_its_worker_ends_after_its_attempts(fleet: Fleet) -> None:
@@ -173,7 +166,7 @@ def test_poison_that_kills_its_worker_ends_after_its_attempts(fleet: Fleet) -> N
     assert fleet.states("gated") == ["completed"]
     assert fleet.flow.job_status(job) is State.FAILED
     assert [event.attempt for event in fleet.events("start", "poison")] == [1, 2, 3]
-    assert attempts(fleet, "poison") == [(n, "failed", "WorkerLost") for n in (1, 2, 3)]
+    assert fleet.attempts("poison") == [(n, "failed", "WorkerLost") for n in (1, 2, 3)]
     assert set(fleet.states("quick")) == {"completed"}
     assert sum(worker.process.poll() == 13 for worker in fleet.workers) == 3
 
@@ -185,6 +178,20 @@ def test_poison_in_a_process_of_its_own_leaves_the_worker_alone(fleet: Fleet) ->
     fleet.wait_over([job.run_id, run])
     assert fleet.flow.job_status(job) is State.FAILED
     assert worker.alive
-    assert [row[:2] for row in attempts(fleet, "poison_apart")] == [(n, "failed") for n in (1, 2, 3)]
+    assert [row[:2] for row in fleet.attempts("poison_apart")] == [(n, "failed") for n in (1, 2, 3)]
     assert "SIGSEGV" in (fleet.flow.runs.step(job).error or "")
     assert set(fleet.states("quick")) == {"completed"}
+
+
+def test_an_isolated_function_ends_with_its_worker(fleet: Fleet) -> None:
+    (worker,) = fleet.start()
+    job = fleet.flow.schedule("apart", partition=ITEMS[0])
+    child = fleet.wait_event("start", "apart")[0].pid
+    assert child != worker.pid
+    worker.kill()
+    fleet.wait(lambda: not psutil.pid_exists(child), "the child to end")
+    fleet.start()
+    fleet.wait_event("start", "apart", count=2)
+    fleet.open_gate(ITEMS[0])
+    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    assert fleet.attempts("apart") == [(1, "failed", "WorkerLost"), (2, "completed", None)]

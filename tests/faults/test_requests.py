@@ -10,7 +10,6 @@ import time
 
 from tests.faults.fault_app import ITEMS, NEWER
 from tests.faults.fleet import ROOT, Event, Fleet, Worker
-from tests.faults.test_lost_workers import attempts
 
 from flowstone.core.state import State
 
@@ -141,7 +140,7 @@ def test_sigterm_hands_back_what_outlives_the_grace(fleet: Fleet) -> None:
     assert (again.pid, again.attempt) == (second.pid, 1)
     fleet.open_gate(ITEMS[0])
     fleet.flow.runs.wait_for(job, timeout_seconds=20)
-    assert attempts(fleet, "stubborn") == [(1, "completed", None)]
+    assert fleet.attempts("stubborn") == [(1, "completed", None)]
 
 
 def test_a_second_signal_leaves_at_once(fleet: Fleet) -> None:
@@ -158,7 +157,7 @@ def test_a_second_signal_leaves_at_once(fleet: Fleet) -> None:
     fleet.wait_event("start", "stubborn", count=2)
     fleet.open_gate(ITEMS[0])
     fleet.flow.runs.wait_for(job, timeout_seconds=20)
-    assert attempts(fleet, "stubborn") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("stubborn") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
 
 
 def test_an_older_worker_hands_back_what_it_does_not_know(fleet: Fleet) -> None:
@@ -172,7 +171,7 @@ def test_an_older_worker_hands_back_what_it_does_not_know(fleet: Fleet) -> None:
     old.signal(signal.SIGTERM)
     assert fleet.flow.runs.wait_for(job, timeout_seconds=20).value == "new"
     assert [event.pid for event in fleet.events("start", "newer")] == [new.pid]
-    assert attempts(fleet, "newer") == [(1, "completed", None)]
+    assert fleet.attempts("newer") == [(1, "completed", None)]
 
 
 def most_at_once(events: list[Event]) -> int:
