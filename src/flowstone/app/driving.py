@@ -6,8 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from flowstone import telemetry
 from flowstone.app.placed import Placed
@@ -36,29 +35,31 @@ class Driving:
 
     def execute(self, placed: Placed, job: Job) -> Materialization:
         """Run a placed step through its executor and wait for it."""
-        with self._refusals(placed, job):
+        try:
             return placed.executor.execute(job, **placed.options)
+        except BaseException as error:
+            self._refused(placed, job, error)
+            raise
 
     def schedule(self, placed: Placed, job: Job) -> Job:
         """Hand a placed step to its executor."""
-        with self._refusals(placed, job):
+        try:
             return placed.executor.schedule(job, **placed.options)
+        except BaseException as error:
+            self._refused(placed, job, error)
+            raise
 
-    @contextmanager
-    def _refusals(self, placed: Placed, job: Job) -> Iterator[None]:
-        """End the run when an executor of this process raises about a step without having started it.
+    def _refused(self, placed: Placed, job: Job, error: BaseException) -> None:
+        """End the run when an executor of this process raised about a step without having started it.
 
         Nobody else would run that step, and every later request would join it and wait for ever.
         """
-        try:
-            yield
-        except BaseException as error:
-            if Capability.DURABLE not in placed.executor.capabilities:
-                record = self._parts.store.catalog.step(int(job.id))
-                if record is not None and record.state in _NOT_STARTED:
-                    placed.refusal = error
-                    self._parts.store.ledger.cancel_run(placed.run_id)
-            raise
+        if Capability.DURABLE in placed.executor.capabilities:
+            return
+        record = self._parts.store.catalog.step(int(job.id))
+        if record is not None and record.state in _NOT_STARTED:
+            placed.refusal = error
+            self._parts.store.ledger.cancel_run(placed.run_id)
 
     def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:
         """Run a placed run to its end in this process, or wait for the workers to do so.

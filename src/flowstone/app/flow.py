@@ -245,7 +245,7 @@ class FlowStone(CommittedValues):
         Args:
             selection: asset, name or selection expression.
             partitions: partitions of the first selected partitioned asset; None takes all complete ones.
-            max_concurrency: most steps at once, in the whole fleet on a durable executor.
+            max_concurrency: most steps at once, in the whole fleet on a durable executor (1,000 by default there).
             on_progress: told how far it is.
             **how: `executor`, `executor_opts`, `force`, `run_id`, `priority` (8 here, so that interactive
                 work overtakes backfills); see `How`.

@@ -26,6 +26,10 @@ from flowstone.protocols import ChecksOptions, Executor
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
+_WINDOWED = ("backfill", "retry")
+DEFAULT_WINDOW = 1000
+"""Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
+instead of standing one behind the other, and the queue stays short."""
 
 
 class Placement:
@@ -74,22 +78,12 @@ class Placement:
             raise DependencyNotReadyError(*target, plan.missing[target])
         if durable:
             self._check_portable_values(plan)
+        if durable and order.max_concurrency is None and order.kind in _WINDOWED:
+            order.max_concurrency = DEFAULT_WINDOW
         run_id = order.run_id or new_run_id()
         extra = getattr(executor, "limits", None) if durable else None
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
-        run = NewRun(
-            id=run_id,
-            kind=order.kind,
-            selection=order.selection,
-            executor=executor.name,
-            created_at=datetime.now(UTC),
-            durable=durable,
-            priority=NORMAL_PRIORITY if order.priority is None else order.priority,
-            max_concurrency=order.max_concurrency,
-            watched=order.watched,
-            deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
-            retry_of=order.retry_of,
-        )
+        run = self._run(order, run_id, executor, durable)
         placed = self._parts.store.ledger.open_run(run, steps)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run_id, "kind": order.kind})
@@ -110,6 +104,21 @@ class Placement:
         )
 
     # --- pieces -------------------------------------------------------------------------------------------
+
+    def _run(self, order: Order, run_id: str, executor: Executor, durable: bool) -> NewRun:
+        return NewRun(
+            id=run_id,
+            kind=order.kind,
+            selection=order.selection,
+            executor=executor.name,
+            created_at=datetime.now(UTC),
+            durable=durable,
+            priority=NORMAL_PRIORITY if order.priority is None else order.priority,
+            max_concurrency=order.max_concurrency,
+            watched=order.watched,
+            deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
+            retry_of=order.retry_of,
+        )
 
     def _step(
         self, order: Order, planned: PlannedStep, retry: bool, extra: Mapping[str, int | str] | None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
@@ -115,6 +116,7 @@ class AssetContext:
         "asset",
         "attempt",
         "cancellation",
+        "innermost",
         "inputs",
         "key",
         "metadata",
@@ -152,6 +154,8 @@ class AssetContext:
         self.resources = resources
         self.inputs: dict[str, Any] = {}
         self.metadata: dict[str, JsonValue] = {}
+        # what the hooks are wrapped around, so that they can be composed once per app and not once per step
+        self.innermost: Callable[[], AttemptOutcome]
 
     @property
     def logger(self) -> logging.Logger:

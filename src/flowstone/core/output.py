@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 type JsonValue = bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputAddress:
+class OutputAddress(NamedTuple):
     """Where one attempt of one step may write.
 
     The address is unique per attempt, so that an attempt that lost its lease can never overwrite what

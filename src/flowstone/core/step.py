@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
@@ -77,8 +78,7 @@ class NewRun:
     retry_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedStep:
+class PlacedStep(NamedTuple):
     """What became of a step that was to be placed.
 
     Args:
@@ -121,8 +121,7 @@ class Claim:
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class InputVersion:
+class InputVersion(NamedTuple):
     """One exact input of an attempt: which committed step was read.
 
     Args:
@@ -157,8 +156,7 @@ class Completion:
     retry_in_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """What the store made of a completion.
 
     Args:
@@ -174,8 +172,7 @@ class Committed:
     released: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CommittedOutput:
+class CommittedOutput(NamedTuple):
     """A committed version of an asset's partition."""
 
     step_id: int

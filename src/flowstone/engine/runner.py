@@ -60,7 +60,7 @@ class StepRunner:
         self._values = values
         self._resources = resources
         self._invoker = invoker
-        self._default_hooks = default_hooks(values, hooks)
+        self._onion = onion(default_hooks(values, hooks), _innermost)
 
     def perform(
         self,
@@ -95,8 +95,8 @@ class StepRunner:
         else:
             try:
                 context = self._context(asset, claim, cancellation)
-                step = onion(self._default_hooks, lambda _: self._call(context, inputs, limit, stoppable, policy))
-                outcome = _checked(step(context))
+                context.innermost = lambda: self._call(context, inputs, limit, stoppable, policy)
+                outcome = _checked(self._onion(context))
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
                 outcome = outcome_of(error, policy)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
@@ -135,6 +135,10 @@ class StepRunner:
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
         return returned(value)
+
+
+def _innermost(context: AssetContext) -> AttemptOutcome:
+    return context.innermost()
 
 
 def _checked(outcome: AttemptOutcome) -> AttemptOutcome:
