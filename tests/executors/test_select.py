@@ -52,9 +52,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = selector(bound)
     assert chosen.get("plugin").name == "serial"
     assert chosen.names() == ["broken", "plugin", "sync"]
-    with pytest.raises(
-        ExecutorUnavailableError, match="'no_such_module:Executor' failed"
-    ):
+    with pytest.raises(ExecutorUnavailableError, match="'no_such_module:Executor' failed"):
         chosen.get("broken")
 
 

@@ -21,6 +21,7 @@ from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import StaticPartitions
+from flowstone.core.hourly import HourlyPartitions
 from flowstone.testing.injection import KillPoints
 
 DIRECTORY = "FAULTS_DIR"
@@ -31,6 +32,7 @@ ITEMS = [f"i{number:04}" for number in range(2000)]
 POLL_SECONDS = 0.005
 
 items = StaticPartitions(ITEMS)
+hours = HourlyPartitions("2005-01-01T00:00")
 AT_ONCE = RetryPolicy(max_attempts=3, backoff_seconds=0.0)
 
 
@@ -73,6 +75,11 @@ def wait_for_gate(name: str, context: AssetContext) -> None:
 def quick(context):
     with told(context):
         return context.partition
+
+
+@asset(partitions=hours)
+def wide():
+    """One of very many."""
 
 
 @asset(partitions=items, retry=AT_ONCE)
@@ -147,6 +154,7 @@ def newer(context):
 
 _ALWAYS: tuple[Asset, ...] = (
     quick,
+    wide,
     raw,
     clean,
     brief,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
+from itertools import islice
 
+from tests.faults import fault_app
 from tests.faults.fault_app import ITEMS, NEWER
-from tests.faults.fleet import ROOT, Event, Fleet, Worker
+from tests.faults.fleet import LONGEST_WAIT_SECONDS, ROOT, Event, Fleet, Worker
 
 from flowstone.core.state import State
 
@@ -192,3 +196,24 @@ def test_a_window_holds_for_the_fleet(fleet: Fleet) -> None:
     assert len(events) == 2000
     assert 2 <= most_at_once(events) <= 10
     assert {event.pid for event in events} == {worker.pid for worker in fleet.workers}
+
+
+def test_interactive_work_overtakes_a_giant_backfill(fleet: Fleet) -> None:
+    keys = list(islice(fault_app.hours.keys(datetime.now(UTC)), 100_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = fleet.flow.backfill("wide", partitions=keys, executor_opts={"wait_timeout": 0.001}).run_id
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+    assert fleet.flow.runs.get(run).total == 100_000
+    assert fleet.rows("SELECT count(*) FROM oban_jobs") == [(1000,)], "the window keeps the queue short"
+    fleet.start(1)
+    interactive = {"executor_opts": {"wait_timeout": LONGEST_WAIT_SECONDS}}
+    assert fleet.flow.materialize("quick", partition="i0000", **interactive).value == "i0000"
+    # the very last one of the backfill, which an interactive request joins and thereby raises
+    joined = fleet.flow.materialize("wide", partition=keys[-1], **interactive)
+    assert (joined.run_id, joined.deduplicated) == (run, True)
+    record = fleet.flow.runs.get(run)
+    assert record.state is State.RUNNING
+    assert record.done < 100_000
+    fleet.flow.runs.cancel(run)
+    fleet.wait_over([run])
+    assert fleet.flow.runs.get(run).state is State.CANCELLED
