@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
@@ -19,11 +20,24 @@ from flowstone.protocols import Catalog
 
 @dataclass(slots=True)
 class InputPlan:
-    """How one dependency of an asset is read."""
+    """How one dependency of an asset is read.
 
+    Args:
+        name: upstream asset.
+        label: what lineage calls this input: the parameter, or the asset's name.
+        parameter: parameter that receives the value; None when it only has to be there.
+        upstream: its partitions.
+        downstream: the partitions of the asset that reads.
+        mapping: which partitions are read.
+        same_key: whether that is just the partition of the same key.
+        many: whether the parameter receives a dict of partitions.
+    """
+
+    name: str
+    label: str
     parameter: str | None
-    upstream: Asset
-    downstream: Asset
+    upstream: PartitionsDefinition | None
+    downstream: PartitionsDefinition | None
     mapping: PartitionMapping
     same_key: bool
     many: bool
@@ -33,12 +47,13 @@ class InputPlan:
         if self.same_key:
             return [key]
         partitions = self.mapping.upstream(
-            decode_partition(key),
-            downstream=self.downstream.partitions,
-            upstream=self.upstream.partitions,
-            now=now,
+            decode_partition(key), downstream=self.downstream, upstream=self.upstream, now=now
         )
         return [encode_partition(partition) for partition in partitions]
+
+
+type Read = tuple[InputPlan, str, CommittedOutput]
+"""One version that is read: for which dependency, which partition, which version."""
 
 
 @dataclass(slots=True)
@@ -46,8 +61,7 @@ class ResolvedInputs:
     """The exact versions a step reads, in the order of its dependencies."""
 
     plans: Sequence[InputPlan]
-    keys: list[list[str]]
-    found: list[list[CommittedOutput]]
+    reads: list[Read]
     missing: list[Target]
     error: Exception | None = None
     """What a partition mapping raised: that is a failure of the step, as any other of user code."""
@@ -61,30 +75,23 @@ class ResolvedInputs:
     def versions(self) -> tuple[InputVersion, ...]:
         """Return the lineage of the step."""
         return tuple(
-            [
-                InputVersion(plan.parameter or plan.upstream.name, plan.upstream.name, key, version.step_id)
-                for plan, keys, versions in zip(self.plans, self.keys, self.found, strict=True)
-                for key, version in zip(keys, versions, strict=True)
-            ]
+            [InputVersion(plan.label, plan.name, key, version.step_id) for plan, key, version in self.reads]
         )
 
     def arguments(self, load: Callable[[StoredOutput], object]) -> dict[str, Any]:
         """Load the values and return them by parameter; several partitions come as a dict."""
-        arguments: dict[str, Any] = {}
-        for plan, keys, versions in zip(self.plans, self.keys, self.found, strict=True):
-            if plan.parameter is None:
-                continue
+        # a dependency on no partition at all is an empty dict, not a missing argument
+        arguments: dict[str, Any] = {plan.parameter: {} for plan in self.plans if plan.many and plan.parameter}
+        for plan, key, version in self.reads:
             if plan.many:
-                arguments[plan.parameter] = {
-                    decode_partition(key): load(version.stored)
-                    for key, version in zip(keys, versions, strict=True)
-                }
-            else:
-                arguments[plan.parameter] = load(versions[0].stored)
+                if plan.parameter is not None:
+                    arguments[plan.parameter][decode_partition(key)] = load(version.stored)
+            elif plan.parameter is not None:
+                arguments[plan.parameter] = load(version.stored)
         return arguments
 
 
-NO_INPUTS = ResolvedInputs((), [], [], [])
+NO_INPUTS = ResolvedInputs((), [], [])
 
 
 class InputReader:
@@ -100,42 +107,40 @@ class InputReader:
 
     def targets(self, asset: str, key: str, now: datetime) -> list[Target]:
         """Return every (asset, partition) that one partition of an asset reads."""
-        return [(plan.upstream.name, upstream) for plan in self._plans[asset] for upstream in plan.keys(key, now)]
+        return [(plan.name, upstream) for plan in self._plans[asset] for upstream in plan.keys(key, now)]
 
     def resolve(self, claims: Sequence[Claim]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
         wanted: list[tuple[str, str, str]] = []
+        readers: list[tuple[ResolvedInputs, InputPlan]] = []
         for claim in claims:
             plans = self._plans[claim.asset]
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
+            inputs = ResolvedInputs(plans, [], [])
+            resolved.append(inputs)
             try:
-                keys = [plan.keys(claim.partition, claim.started_at) for plan in plans]
+                keys = [(plan, plan.keys(claim.partition, claim.started_at)) for plan in plans]
             except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
-                resolved.append(ResolvedInputs((), [], [], [], error))
+                inputs.error = error
                 continue
-            for plan, upstream_keys in zip(plans, keys, strict=True):
-                name = plan.upstream.name
-                wanted.extend([(claim.run_id, name, key) for key in upstream_keys])
-            resolved.append(ResolvedInputs(plans, keys, [], []))
+            for plan, upstream_keys in keys:
+                for key in upstream_keys:
+                    wanted.append((claim.run_id, plan.name, key))
+                    readers.append((inputs, plan))
         if wanted:
-            self._fill(resolved, wanted)
+            self._fill(wanted, readers)
         return resolved
 
-    def _fill(self, resolved: list[ResolvedInputs], wanted: list[tuple[str, str, str]]) -> None:
-        answers = iter(zip(wanted, self._catalog.resolve(wanted), strict=True))
-        for inputs in resolved:
-            for keys in inputs.keys:
-                versions: list[CommittedOutput] = []
-                for _key in keys:
-                    (_run, asset, partition), version = next(answers)
-                    if version is None:
-                        inputs.missing.append((asset, partition))
-                    else:
-                        versions.append(version)
-                inputs.found.append(versions)
+    def _fill(self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]) -> None:
+        answers = self._catalog.resolve(wanted)
+        for (_run, asset, key), (inputs, plan), version in zip(wanted, readers, answers, strict=True):
+            if version is None:
+                inputs.missing.append((asset, key))
+            else:
+                inputs.reads.append((plan, key, version))
 
 
 def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
@@ -144,5 +149,17 @@ def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
         upstream = graph[dependency.asset]
         mapping = graph.mapping(asset.name, upstream.name)
         same = type(mapping) is SameKey and asset.partitions == upstream.partitions
-        plans.append(InputPlan(dependency.parameter, upstream, asset, mapping, same, mapping.many))
+        label = dependency.parameter or upstream.name
+        plans.append(
+            InputPlan(
+                upstream.name,
+                label,
+                dependency.parameter,
+                upstream.partitions,
+                asset.partitions,
+                mapping,
+                same,
+                mapping.many,
+            )
+        )
     return plans

@@ -14,7 +14,7 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
-from flowstone.stores.memory.tables import Tables
+from flowstone.stores.memory.tables import StepRow, Tables
 
 
 class MemoryCatalog:
@@ -32,14 +32,19 @@ class MemoryCatalog:
         """See `flowstone.protocols.Catalog`."""
         found: list[CommittedOutput | None] = []
         tables = self._tables
+        steps, current = tables.steps, tables.current
+        own: dict[Target, StepRow] = {}
+        last = None
         for run_id, asset, partition in wanted:
+            if run_id != last:
+                run = tables.runs.get(run_id)
+                own, last = (run.steps if run else {}), run_id
             target = (asset, partition)
-            run = tables.runs.get(run_id)
-            own = run.steps.get(target) if run else None
-            step_id = own.output_step if own is not None else None
+            row = own.get(target)
+            step_id = row.output_step if row is not None else None
             if step_id is None:
-                step_id = tables.current.get(target)
-            stored = tables.steps[step_id].stored if step_id is not None else None
+                step_id = current.get(target)
+            stored = steps[step_id].stored if step_id is not None else None
             found.append(CommittedOutput(step_id, stored) if step_id is not None and stored else None)
         return found
 
