@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,10 +143,39 @@ def test_oban_does_not_acknowledge_what_another_dispatcher_runs(database_url: st
     run(scene())
 
 
-def test_a_job_can_be_made_without_validation_and_carry_anything() -> None:
-    marker = object()
-    job = Job(worker="", id=7, queue=QUEUE, extra={"running": marker}, _validate=False)
-    assert (job.id, job.queue, job.extra["running"]) == (7, QUEUE, marker)
+def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
+    database_url: str, database: Database
+) -> None:
+    """What we fetch is no Oban job, and what we dispatch is no task; the end of the future frees the place."""
+    futures: list[asyncio.Future[None]] = []
+
+    class Futures(Dispatcher):
+        def dispatch(self, producer: Any, job: Any) -> asyncio.Future[None]:
+            futures.append(asyncio.get_running_loop().create_future())
+            return futures[-1]
+
+    async def take(queue: str, demand: int, uuid: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=len(futures) + number) for number in range(demand)]
+
+    async def scene() -> None:
+        extension.install("contract", take)
+        try:
+            async with running_oban(database_url, dispatcher=Futures(), stager={"interval": 0.05}) as oban:
+                put(database)
+                await until(lambda: len(futures) == 2)
+                assert list(oban._producers[QUEUE]._running_jobs) == [0, 1]
+                futures[0].set_result(None)
+                await until(lambda: len(futures) == 3)
+                for future in futures[1:]:
+                    future.set_result(None)
+                extension.remove("contract")
+        finally:
+            extension.remove("contract")
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+    run(scene())
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retryable"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +16,9 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
-from flowstone.executors.oban.ahead import FetchAhead
 from flowstone.executors.oban.attempts import Attempts, Running
 from flowstone.executors.oban.quiet import quieten_oban
+from flowstone.executors.oban.threads import Finished, StepThreads
 from flowstone.executors.oban.upkeep import Upkeep
 from flowstone.protocols import DurableQueue, Ledger
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("flowstone.worker")
 
 _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
-_MOST_THREADS = 1000
 _CONNECT_SECONDS = 5.0
 
 
@@ -41,6 +40,15 @@ class Work[Prepared](Protocol):
 
     def perform(self, job: Prepared, token: CancellationToken) -> Completion:
         """Run one attempt to its end; never raises."""
+
+
+@dataclass(slots=True)
+class TakenJob:
+    """What stands for a job of ours in Oban's producer, which only asks for its id."""
+
+    id: int
+    queue: str
+    running: Running
 
 
 class Node:
@@ -82,27 +90,25 @@ class Node:
         self._queues = dict(queues)
         self._grace = grace_seconds
         self._attempts = Attempts()
-        self._ahead = FetchAhead(self._queues, self._attempts)
+        self._threads: dict[str, StepThreads] = {}
         self._upkeep = Upkeep(
             queue=queue,
             ledger=ledger,
             attempts=self._attempts,
-            ahead=self._ahead,
+            threads=self._threads,
             queues=self._queues,
             worker_id=worker_id,
             ask=self._call,
             sweep_seconds=sweep_seconds,
         )
         self._cut_off = False
-        self._threads = ThreadPoolExecutor(
-            max(_MOST_THREADS, sum(queues.values())), thread_name_prefix="flowstone-step"
-        )
         self._calls = ThreadPoolExecutor(len(queues) + 2, thread_name_prefix="flowstone-node")
         self._name = f"flowstone-{id(self):x}"
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
         quieten_oban()
+        self._threads.update(self._make_threads(Finished(asyncio.get_running_loop())))
         async with self._make_pool() as pool:
             oban = self._make_oban(pool)
             extension.install(self._name, self._take)
@@ -113,12 +119,19 @@ class Node:
                     on_ready()
                 await stop.wait()
                 log.info("Stopping: nothing new is taken, running steps have %g s to finish.", self._grace)
-                self._ahead.close()
+                for threads in self._threads.values():
+                    threads.close()
                 await oban.stop()
             finally:
                 extension.remove(self._name)
                 self._upkeep.stop()
             return await self._hand_back()
+
+    def _make_threads(self, finished: Finished) -> dict[str, StepThreads]:
+        return {
+            queue: StepThreads(queue, limit, attempts=self._attempts, finished=finished, perform=self._perform_now)
+            for queue, limit in self._queues.items()
+        }
 
     def _make_pool(self) -> AsyncConnectionPool:
         from psycopg.conninfo import make_conninfo
@@ -152,9 +165,7 @@ class Node:
         )
 
     async def _take(self, queue: str, demand: int, uuid: str) -> list[Any]:
-        """Take jobs, start their attempts, resolve their inputs; return them as Oban's jobs."""
-        from oban.job import Job
-
+        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban."""
         try:
             taken = await self._call(partial(self._take_now, queue, demand, uuid))
         except Exception as error:  # noqa: BLE001 - Oban asks again within a second or so
@@ -165,13 +176,10 @@ class Node:
         if self._cut_off:
             log.info("Jobs are taken again.")
             self._cut_off = False
-        return [
-            Job(worker="", id=job_id, queue=queue, extra={"running": running}, _validate=False)
-            for running, job_id in taken
-        ]
+        return [TakenJob(job_id, queue, running) for running, job_id in taken]
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[Running, int]]:
-        demand += self._ahead.beyond(queue)
+        demand += self._threads[queue].beyond()
         fetched = self._queue.fetch(
             queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
         )
@@ -190,16 +198,14 @@ class Node:
             taken.append((running, job.job_id))
         return taken
 
-    async def perform(self, queue: str, running: Running) -> None:
-        """Run one step in a thread, when it is its turn; the thread hands its completion to the committer."""
-        async with self._ahead.turn(queue, running) as mine:
-            if mine:
-                await asyncio.get_running_loop().run_in_executor(self._threads, self._perform_now, queue, running)
+    def perform(self, job: TakenJob) -> asyncio.Future[None]:
+        """Have a step run in a thread of its queue; the thread hands its completion to the committer."""
+        future = asyncio.get_running_loop().create_future()
+        self._threads[job.queue].submit(job.running, future)
+        return future
 
-    def _perform_now(self, queue: str, running: Running) -> None:
-        started = time.monotonic()
+    def _perform_now(self, running: Running) -> None:
         completion = self._work.perform(running.prepared, running.token)
-        self._ahead.took(queue, time.monotonic() - started)
         # a step that was handed back meanwhile is refused by its token when this is committed
         self._attempts.submitted(running)
         self._submit(completion)
@@ -222,7 +228,6 @@ class Node:
         # when the database is away, the lease runs out instead
         with suppress(Exception):
             await self._call(partial(self._give_up, [one.claim for one in left]))
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._calls.shutdown(wait=False)
         return not left
 
@@ -247,10 +252,10 @@ class _Dispatcher:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    def dispatch(self, producer: object, job: Any) -> asyncio.Task[None]:
+    def dispatch(self, producer: object, job: TakenJob) -> asyncio.Future[None]:
         """Run a job."""
-        return asyncio.create_task(self._node.perform(job.queue, job.extra["running"]))
+        return self._node.perform(job)
 
-    def cancel(self, producer: object, job: Any) -> None:
+    def cancel(self, producer: object, job: TakenJob) -> None:
         """Pass on a cancel that came through Oban."""
-        self._node.cancel(job.extra["running"])
+        self._node.cancel(job.running)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from flowstone.executors.oban.ahead import FetchAhead
 from flowstone.executors.oban.attempts import Attempts
+from flowstone.executors.oban.threads import StepThreads
 from flowstone.protocols import DurableQueue, Ledger
 
 log = logging.getLogger("flowstone.worker")
@@ -32,7 +32,7 @@ class Upkeep:
         queue: finds cancels, rescues, sweeps.
         ledger: takes attempts back.
         attempts: what is at work here.
-        ahead: what was taken ahead of its turn.
+        threads: the threads of each queue.
         queues: queue name to limit; follows what people set.
         worker_id: returns the current lease.
         ask: asks the store from a thread.
@@ -45,7 +45,7 @@ class Upkeep:
         queue: DurableQueue,
         ledger: Ledger,
         attempts: Attempts,
-        ahead: FetchAhead,
+        threads: Mapping[str, StepThreads],
         queues: dict[str, int],
         worker_id: Callable[[], str],
         ask: AskStore,
@@ -54,7 +54,7 @@ class Upkeep:
         self._queue = queue
         self._ledger = ledger
         self._attempts = attempts
-        self._ahead = ahead
+        self._threads = threads
         self._queues = queues
         self._worker_id = worker_id
         self._call = ask
@@ -81,7 +81,7 @@ class Upkeep:
 
     async def _return_what_waits(self) -> None:
         """Give back what was taken ahead and did not get its turn soon: another worker may have room."""
-        waiting = self._ahead.overdue()
+        waiting = [running for threads in self._threads.values() for running in threads.overdue()]
         if waiting:
             await self._call(
                 partial(self._ledger.hand_back, [one.claim for one in waiting], reason="its worker was busy")
@@ -102,7 +102,7 @@ class Upkeep:
                 log.info("Queue %s now runs %d steps at once here.", queue, limit)
                 await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
                 self._queues[queue] = limit
-                self._ahead.resize(queue, limit)
+                self._threads[queue].resize(limit)
 
     async def _rescue_and_sweep(self) -> None:
         rescued = await self._call(self._queue.rescue)

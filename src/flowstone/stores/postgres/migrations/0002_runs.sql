@@ -1,4 +1,7 @@
 -- Runs, steps, attempts, committed outputs, lineage, workers.
+--
+-- There are no foreign keys: every row is written by the transaction that writes what it refers to, and pruning deletes
+-- both together. A key would cost a look-up for each inserted row, which is what a bulk insert mostly consists of.
 
 CREATE SEQUENCE flowstone.step_ids;
 CREATE SEQUENCE flowstone.tokens;
@@ -41,7 +44,7 @@ CREATE INDEX runs_newest ON flowstone.runs (created_at DESC);
 
 CREATE TABLE flowstone.steps (
     id           bigint      PRIMARY KEY,
-    run_id       text        NOT NULL REFERENCES flowstone.runs (id) ON DELETE CASCADE,
+    run_id       text        NOT NULL,
     asset        text        NOT NULL,
     partition    text        NOT NULL,
     state        text        NOT NULL,
@@ -83,7 +86,7 @@ CREATE INDEX steps_parked ON flowstone.steps (parked_for, priority, id) WHERE pa
 CREATE INDEX steps_at_work ON flowstone.steps (worker) WHERE state IN ('running', 'cancelling');
 
 CREATE TABLE flowstone.step_edges (
-    parent_id bigint NOT NULL REFERENCES flowstone.steps (id) ON DELETE CASCADE,
+    parent_id bigint NOT NULL,
     child_id  bigint NOT NULL,
     PRIMARY KEY (parent_id, child_id)
 );
@@ -91,14 +94,14 @@ CREATE INDEX step_edges_of_child ON flowstone.step_edges (child_id);
 
 -- Runs that wait for a step of another run.
 CREATE TABLE flowstone.run_joins (
-    step_id bigint NOT NULL REFERENCES flowstone.steps (id) ON DELETE CASCADE,
-    run_id  text   NOT NULL REFERENCES flowstone.runs (id) ON DELETE CASCADE,
+    step_id bigint NOT NULL,
+    run_id  text   NOT NULL,
     PRIMARY KEY (step_id, run_id)
 );
 CREATE INDEX run_joins_of_run ON flowstone.run_joins (run_id);
 
 CREATE TABLE flowstone.attempts (
-    step_id     bigint      NOT NULL REFERENCES flowstone.steps (id) ON DELETE CASCADE,
+    step_id     bigint      NOT NULL,
     attempt     integer     NOT NULL,
     token       bigint      NOT NULL,
     state       text        NOT NULL,
@@ -120,14 +123,13 @@ CREATE TABLE flowstone.current_outputs (
 ) WITH (fillfactor = 80);
 
 CREATE TABLE flowstone.lineage (
-    step_id          bigint NOT NULL REFERENCES flowstone.steps (id) ON DELETE CASCADE,
+    step_id          bigint NOT NULL,
     parameter        text   NOT NULL,
     upstream_step_id bigint NOT NULL,
     PRIMARY KEY (step_id, upstream_step_id, parameter)
 );
 CREATE INDEX lineage_readers ON flowstone.lineage (upstream_step_id);
 
-CREATE INDEX current_outputs_step ON flowstone.current_outputs (step_id);
 CREATE INDEX steps_reused ON flowstone.steps (output_step) WHERE state = 'reused';
 
 -- Values of the IO manager "postgres": small ones travel with the committing transaction, large ones in chunks.

@@ -1,5 +1,15 @@
--- Delete steps with their attempts, edges and lineage. Uses steps_pkey and step_edges_of_child.
-WITH edges AS (
-    DELETE FROM flowstone.step_edges WHERE child_id = ANY(%(steps)s::bigint[])
+-- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, lineage_pkey, step_edges_pkey,
+-- step_edges_of_child, run_joins_pkey.
+WITH attempts AS (
+    DELETE FROM flowstone.attempts WHERE step_id = ANY(%(steps)s::bigint[])
+), lineage AS (
+    DELETE FROM flowstone.lineage WHERE step_id = ANY(%(steps)s::bigint[])
+), parents AS (
+    DELETE FROM flowstone.step_edges WHERE parent_id = ANY(%(steps)s::bigint[])
+), children AS (
+    DELETE FROM flowstone.step_edges
+    WHERE child_id = ANY(%(steps)s::bigint[]) AND parent_id <> ALL(%(steps)s::bigint[])
+), joins AS (
+    DELETE FROM flowstone.run_joins WHERE step_id = ANY(%(steps)s::bigint[])
 )
 DELETE FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);

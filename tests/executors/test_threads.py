@@ -1,0 +1,89 @@
+"""The threads of a queue: never more than the limit, never fewer than there is work for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from flowstone.core.context import CancellationToken
+from flowstone.core.step import Claim
+from flowstone.executors.oban import threads as module
+from flowstone.executors.oban.attempts import Attempts, Running
+from flowstone.executors.oban.threads import Finished, StepThreads
+
+
+def running(number: int) -> Running:
+    claim = Claim(number, "run", "a", "", 1, 1, number, datetime.now(UTC))
+    return Running(claim, CancellationToken(), None)
+
+
+def test_all_places_are_used_and_no_more() -> None:
+    async def main() -> tuple[int, int]:
+        lock = threading.Lock()
+        at_once = most = 0
+        full = threading.Barrier(4, timeout=30)  # four must be there together, again and again
+
+        def perform(_: Running) -> None:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            full.wait()
+            with lock:
+                at_once -= 1
+
+        loop = asyncio.get_running_loop()
+        pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        futures = [loop.create_future() for _ in range(400)]
+        for number, future in enumerate(futures, 1):
+            pool.submit(running(number), future)
+        await asyncio.wait_for(asyncio.gather(*futures), 60)
+        return most, len(futures)
+
+    assert asyncio.run(main()) == (4, 400)
+
+
+def test_what_waits_too_long_is_given_back_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_WAIT_SECONDS", 0.0)
+    ran: list[int] = []
+    gate, begun = threading.Event(), threading.Event()
+
+    def perform(one: Running) -> None:
+        ran.append(one.claim.step_id)
+        begun.set()
+        gate.wait(30)
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        pool = StepThreads("q", 1, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        futures = [loop.create_future() for _ in range(3)]
+        pool.submit(running(1), futures[0])
+        await loop.run_in_executor(None, begun.wait, 30)
+        pool.submit(running(2), futures[1])
+        pool.submit(running(3), futures[2])
+        returned = [one.claim.step_id for one in pool.overdue()]
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(*futures), 30)
+        return returned
+
+    assert asyncio.run(main()) == [2, 3]
+    assert ran == [1]
+
+
+def test_short_steps_are_taken_ahead_and_a_resize_holds() -> None:
+    async def main() -> tuple[int, int, int]:
+        loop = asyncio.get_running_loop()
+        pool = StepThreads("q", 2, attempts=Attempts(), finished=Finished(loop), perform=lambda _: None)
+        before = pool.beyond()
+        futures = [loop.create_future() for _ in range(300)]
+        for number, future in enumerate(futures, 1):
+            pool.submit(running(number), future)
+        await asyncio.wait_for(asyncio.gather(*futures), 30)
+        after = pool.beyond()
+        pool.resize(5)
+        return before, after, pool.beyond()
+
+    assert asyncio.run(main()) == (0, 2, 5)
