@@ -13,19 +13,20 @@ from git_history.records import FileChange, first_of_month, moment, offset_minut
 from git_history.text import to_text
 
 paths = st.binary(min_size=1).map(lambda raw: raw.replace(b"\0", b"0"))
-counts = st.none() | st.integers(min_value=0, max_value=10**12)
+numbers = st.integers(min_value=0, max_value=10**12)
+counts = st.none() | numbers
 commit_ids = st.one_of(*(st.text("0123456789abcdef", min_size=size, max_size=size) for size in (40, 64)))
 
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[bytes, FileChange]:
     added = draw(counts)
-    deleted = None if added is None else draw(counts.filter(lambda number: number is not None))
+    deleted = None if added is None else draw(numbers)
     before, after = draw(st.none() | paths), draw(paths)
-    numbers = b"\t".join(b"-" if number is None else b"%d" % number for number in (added, deleted))
+    figures = b"\t".join(b"-" if number is None else b"%d" % number for number in (added, deleted))
     names = after if before is None else b"\0%s\0%s" % (before, after)
     change = FileChange("", to_text(after), None if before is None else to_text(before), added, deleted)
-    return b"%s\t%s\0" % (numbers, names), change
+    return b"%s\t%s\0" % (figures, names), change
 
 
 class Dripping(io.BytesIO):
