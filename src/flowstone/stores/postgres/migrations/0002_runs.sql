@@ -76,9 +76,15 @@ CREATE TABLE flowstone.steps (
     finished_at  timestamptz
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
--- One active step per target: a second request joins it.
-CREATE UNIQUE INDEX steps_one_active ON flowstone.steps (asset, partition)
-    WHERE state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling');
+-- One active step per target: a second request joins it. The condition is on finished_at, not on the state: else the
+-- planner, whose statistics are mostly made when nothing is active, takes this index for every question about states,
+-- and reads all active steps to find a few of them.
+CREATE UNIQUE INDEX steps_one_active ON flowstone.steps (asset, partition) WHERE finished_at IS NULL;
+ALTER TABLE flowstone.steps ADD CONSTRAINT steps_finished_when_over CHECK (
+    (finished_at IS NULL) = (state IN (
+        'waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling'
+    ))
+);
 CREATE INDEX steps_of_target ON flowstone.steps (asset, partition, id);
 CREATE INDEX steps_of_run ON flowstone.steps (run_id, id);
 CREATE INDEX steps_to_place ON flowstone.steps (run_id, priority, id) WHERE state = 'pending' AND job_id IS NULL;

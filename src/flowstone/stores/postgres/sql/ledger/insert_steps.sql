@@ -17,7 +17,5 @@ FROM pg_catalog.jsonb_to_recordset(%(steps)s) AS n (
 )
 LEFT JOIN flowstone.steps AS r ON r.id = n.reuse
 ORDER BY n.asset, n.partition
-ON CONFLICT (asset, partition)
-    WHERE state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling')
-DO NOTHING
+ON CONFLICT (asset, partition) WHERE finished_at IS NULL DO NOTHING
 RETURNING id;

@@ -7,7 +7,7 @@ FROM (
     FROM unnest(%(assets)s::text[], %(partitions)s::text[], %(priorities)s::smallint[])
         WITH ORDINALITY AS w (asset, partition, priority, position)
     JOIN flowstone.steps AS a ON a.asset = w.asset AND a.partition = w.partition
-        AND a.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling')
+        AND a.finished_at IS NULL
     ORDER BY a.id
     FOR NO KEY UPDATE OF a
 ) AS t

@@ -1,5 +1,5 @@
 -- Steps that should be on the queue but have no row there: their job was deleted, or a crash of the database lost what
--- told about it. Found by the sweep only. Uses steps_one_active for the states, oban_jobs_pkey.
+-- told about it. Found by the sweep only. Uses steps_one_active and oban_jobs_pkey.
 UPDATE flowstone.steps AS s
 SET job_id = pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')),
     state = CASE WHEN s.state = 'retrying' THEN s.state
@@ -8,7 +8,8 @@ FROM (
     SELECT p.id
     FROM flowstone.steps AS p
     JOIN flowstone.runs AS r ON r.id = p.run_id AND r.durable
-    WHERE p.state IN ('pending', 'scheduled', 'retrying', 'waiting')
+    WHERE p.finished_at IS NULL
+        AND p.state IN ('pending', 'scheduled', 'retrying', 'waiting')
         AND p.job_id IS NOT NULL
         AND NOT EXISTS (
             SELECT FROM public.oban_jobs AS j
