@@ -3,6 +3,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from flowstone.app import FlowStone
 from flowstone.config import Settings
 from flowstone.core.asset import asset
 from flowstone.core.calendar import DailyPartitions
+from flowstone.core.capability import Capability
 from flowstone.core.definition import StaticPartitions
+from flowstone.core.job import Job
 from flowstone.core.state import State
 from flowstone.errors import (
     ConfigurationError,
@@ -27,6 +30,7 @@ from flowstone.errors import (
     UnknownPartitionError,
     WaitTimeoutError,
 )
+from flowstone.executors.sync import SyncExecutor
 from flowstone.io import MemoryIO
 
 days = DailyPartitions(date(2024, 1, 1), end=date(2024, 1, 11))
@@ -253,3 +257,27 @@ def test_invalidated_versions_are_computed_again() -> None:
     assert not flow.exists("made")
     assert flow.materialize("made").value == 2
     assert [one.value for one in flow.history("made")] == [2, 1]
+
+
+def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
+    told: list[Job] = []
+
+    class Elsewhere(SyncExecutor):
+        name = "elsewhere"
+        capabilities = frozenset({Capability.CANCEL})
+
+        def schedule(self, job: Job, **options: Any) -> Job:
+            return job
+
+        def cancel(self, job: Job) -> None:
+            told.append(job)
+
+    @asset
+    def far() -> None: ...
+
+    flow = FlowStone.for_testing([far])
+    job = flow.schedule("far", executor=Elsewhere())
+    claims = flow.parts.store.ledger.claim([int(job.id)], now=datetime.now(UTC))  # as if it ran elsewhere
+    assert flow.cancel_job(job) is State.CANCELLING
+    assert [(one.id, one.asset, one.executor) for one in told] == [(job.id, "far", "elsewhere")]
+    assert len(claims) == 1

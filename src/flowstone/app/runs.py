@@ -12,10 +12,11 @@ from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
+from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
 from flowstone.errors import CapabilityError, RunNotFoundError
-from flowstone.protocols import Executor
+from flowstone.protocols import CancelsJobs, Executor
 
 
 class RunsView:
@@ -189,6 +190,16 @@ class RunsView:
         """Tell the running step: directly when it runs here, through its executor otherwise."""
         if self._parts.inline.cancel(record.id):
             return
+        job = Job(
+            id=str(record.id),
+            asset=record.asset,
+            partition=decode_partition(record.partition),
+            run_id=record.run_id,
+            executor=record.executor,
+            priority=record.priority,
+            scheduled_at=record.scheduled_at,
+        )
         for executor in self._parts.executors.made():
-            if executor.name == record.executor and Capability.CANCEL in executor.capabilities:
-                executor.cancel(record.id)  # type: ignore[attr-defined]
+            declared = executor.name == record.executor and Capability.CANCEL in executor.capabilities
+            if declared and isinstance(executor, CancelsJobs):
+                executor.cancel(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowstone.protocols.execution import (
+    CancelsJobs,
     ChecksOptions,
     Executor,
     Hook,
@@ -15,6 +16,7 @@ from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, S
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
 
 __all__ = [
+    "CancelsJobs",
     "Catalog",
     "ChecksOptions",
     "Control",

@@ -86,3 +86,11 @@ class ChecksOptions(Protocol):
         Raises:
             OptionsError: naming the option.
         """
+
+
+@runtime_checkable
+class CancelsJobs(Protocol):
+    """An executor that can reach running work and declares the capability `cancel`."""
+
+    def cancel(self, job: Job) -> None:
+        """Tell a running job to stop; the cancel itself is recorded already."""
