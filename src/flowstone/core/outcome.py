@@ -92,10 +92,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Snoozed:
-    """Not now: run again after a delay, the attempt is given back."""
+    """Not now: run again after a delay, the attempt is given back.
+
+    Args:
+        after_seconds: the delay.
+        reason: shown with the step.
+        for_inputs: whether it is inputs that are missing, so that the step is `waiting` and not `scheduled`.
+    """
 
     after_seconds: float
     reason: str
+    for_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

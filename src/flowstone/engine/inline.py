@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -56,7 +55,6 @@ class InlineRunner:
         self._runner = runner
         self._values = values
         self._tokens: dict[int, CancellationToken] = {}
-        self._tokens_lock = threading.Lock()
         self.on_commit: Callable[[Committed], None] | None = None
         """Called after each commit, in the thread that committed: the driver of a run listens here."""
 

@@ -17,7 +17,6 @@ from flowstone.engine.inputs import InputReader, ResolvedInputs
 from flowstone.engine.runner import StepRunner
 from flowstone.errors import DependencyNotReadyError, UnknownAssetError
 
-WAITS_FOR_INPUTS = "waits for "
 _UNKNOWN_PAUSE_SECONDS = 5.0
 _SHOWN = 5
 
@@ -83,8 +82,8 @@ class NodeWork:
         if self._may_wait(job, self._snooze_seconds):
             shown = ", ".join(f"{asset} {key}".rstrip() for asset, key in inputs.missing[:_SHOWN])
             more = len(inputs.missing) - _SHOWN
-            reason = f"{WAITS_FOR_INPUTS}{shown}" + (f" and {more} more" if more > 0 else "")
-            return Snoozed(self._snooze_seconds, clean_text(reason, limit=1000))
+            reason = f"waits for {shown}" + (f" and {more} more" if more > 0 else "")
+            return Snoozed(self._snooze_seconds, clean_text(reason, limit=1000), for_inputs=True)
         claim = job.claim
         return failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), None)
 

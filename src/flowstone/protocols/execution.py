@@ -32,9 +32,6 @@ type ResourceFactory = Callable[[], object | AbstractContextManager[object]]
 """Makes a resource on first use; a context manager is entered then and left on shutdown."""
 
 
-type ResourceFactories = Mapping[str, ResourceFactory | object]
-
-
 class RunJob(Protocol):
     """What the app hands an executor: it runs one job to its end, here and now."""
 

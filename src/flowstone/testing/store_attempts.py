@@ -183,6 +183,12 @@ class AttemptTests(StoreCase):
         released = [step_id for one in scene.store.ledger.commit(group) for step_id in one.released]
         assert released == [c.id]
 
+    def test_the_words_of_a_snooze_decide_nothing(self, scene: Scene) -> None:
+        """What an asset says is for people; its step is scheduled whatever the words are."""
+        step = scene.one()
+        scene.end(scene.claim(step.id), Snoozed(60.0, "waits for a person"))
+        assert (scene.state(step.id), scene.step(step.id).reason) == (State.SCHEDULED, "waits for a person")
+
     def test_a_snooze_gives_the_attempt_back(self, scene: Scene) -> None:
         """However often it is snoozed, the attempt stays the first."""
         step = scene.one(max_attempts=1)

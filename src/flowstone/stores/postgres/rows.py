@@ -13,7 +13,6 @@ from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Completion, RunRecord, StepRecord
 
-WAITS_FOR_INPUTS = "waits for "
 _INLINE = "inline:"
 
 JOB_STATES = {
@@ -95,9 +94,8 @@ def _ended(completion: Completion) -> dict[str, object]:
             delay = completion.retry_in_seconds
             state = State.FAILED if delay is None else State.RETRYING
             row |= {"state": state, "error": error, "error_type": error_type, "delay_seconds": delay}
-        case Snoozed(after_seconds=seconds, reason=reason):
-            waits = reason.startswith(WAITS_FOR_INPUTS)
-            state = State.WAITING if waits else State.SCHEDULED
+        case Snoozed(after_seconds=seconds, reason=reason, for_inputs=for_inputs):
+            state = State.WAITING if for_inputs else State.SCHEDULED
             row |= {"state": state, "reason": reason, "delay_seconds": seconds, "gives_back": True}
         case Skipped(reason=reason):
             row |= {"state": State.SKIPPED, "reason": reason}

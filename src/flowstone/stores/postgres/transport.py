@@ -23,7 +23,6 @@ WORKER = "flowstone.executors.oban.job.StepWorker"
 """Name of the Oban worker class in every job of ours."""
 
 INSERT_CHANNEL = "public.oban_insert"
-SIGNAL_CHANNEL = "public.oban_signal"
 
 
 def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
