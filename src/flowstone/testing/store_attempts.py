@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.outcome import AttemptOutcome, Snoozed
 from flowstone.core.state import State
 from flowstone.core.step import Completion, InputVersion, NewStep
 from flowstone.testing.store_case import StoreCase
