@@ -6,15 +6,18 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowstone import telemetry
 from flowstone.app.driving import Driving
 from flowstone.app.order import NORMAL_PRIORITY, Order
 from flowstone.app.placed import Placed
+from flowstone.app.requests import backfill_targets, describe
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
+from flowstone.core.automation.record import PreparedRun
+from flowstone.core.automation.request import RunRequest
 from flowstone.core.capability import Capability
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.step import NewRun, NewStep
@@ -30,6 +33,16 @@ _WINDOWED = ("backfill", "retry")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
 instead of standing one behind the other, and the queue stays short."""
+
+
+class Prepared(NamedTuple):
+    """A planned and checked order that is not recorded yet."""
+
+    run: NewRun
+    steps: list[NewStep]
+    plan: Plan
+    executor: Executor
+    options: dict[str, Any]
 
 
 class Placement:
@@ -67,6 +80,19 @@ class Placement:
             CapabilityError: the executor does not offer what is asked for.
             FlowStoneError: anything else that could not work; nothing was placed.
         """
+        ready = self.prepare(order)
+        placed = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        if telemetry.listening():
+            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
+        priorities = [step.priority for step in ready.steps]
+        return Placed(ready.run.id, ready.executor, ready.options, placed, ready.plan, order, priorities)
+
+    def prepare(self, order: Order) -> Prepared:
+        """Plan an order and check it; nothing is recorded.
+
+        Raises:
+            FlowStoneError: see `place`.
+        """
         executor = self.executor(order.executor)
         options = dict(order.executor_opts or {})
         durable = Capability.DURABLE in executor.capabilities
@@ -80,14 +106,24 @@ class Placement:
             self._check_portable_values(plan)
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order.max_concurrency = DEFAULT_WINDOW
-        run_id = order.run_id or new_run_id()
         extra = getattr(executor, "limits", None) if durable else None
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
-        run = self._run(order, run_id, executor, durable)
-        placed = self._parts.store.ledger.open_run(run, steps)
-        if telemetry.listening():
-            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run_id, "kind": order.kind})
-        return Placed(run_id, executor, options, placed, plan, order, [step.priority for step in steps])
+        run = self._run(order, order.run_id or new_run_id(), executor, durable)
+        return Prepared(run, steps, plan, executor, options)
+
+    def prepare_request(self, request: RunRequest, *, run_id: str, kind: str) -> PreparedRun:
+        """See `flowstone.protocols.PrepareRun`."""
+        partitions = None if request.partition is None else [request.partition]
+        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, datetime.now(UTC))
+        order = Order.of(
+            kind,
+            describe(request.selection),
+            targets,
+            {"force": request.force, "run_id": run_id, "priority": request.priority, "executor": "oban"},
+        )
+        order.expand, order.max_concurrency, order.watched = names, request.max_concurrency, False
+        ready = self.prepare(order)
+        return PreparedRun(ready.run, ready.steps, request.run_key)
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""

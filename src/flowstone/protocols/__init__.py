@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun
 from flowstone.protocols.execution import (
     CancelsJobs,
     ChecksOptions,
@@ -15,16 +16,19 @@ from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, S
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
 
 __all__ = [
+    "AutomationStore",
     "CancelsJobs",
     "Catalog",
     "ChecksOptions",
     "Control",
     "DurableQueue",
+    "Evaluator",
     "Executor",
     "Hook",
     "IOManager",
     "KeepVersions",
     "Ledger",
+    "PrepareRun",
     "ResourceFactory",
     "RunJob",
     "Serializer",

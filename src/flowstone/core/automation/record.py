@@ -1,0 +1,167 @@
+"""Automations as the stores know them: whether they run, when next, and what each tick came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from flowstone.core.step import NewRun, NewStep
+
+
+class AutomationKind(StrEnum):
+    """What kind of thing evaluates."""
+
+    SCHEDULE = "schedule"
+    SENSOR = "sensor"
+    CONDITION = "condition"
+
+
+class AutomationId(NamedTuple):
+    """Kind and name: unique in an app."""
+
+    kind: AutomationKind
+    name: str
+
+
+class TickState(StrEnum):
+    """What a tick came to."""
+
+    REQUESTED = "requested"
+    """Runs were placed."""
+    SKIPPED = "skipped"
+    """There was nothing to do; the reason says why."""
+    FAILED = "failed"
+    """The evaluation raised or took too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutomationRecord:
+    """One automation in the store.
+
+    Args:
+        id: kind and name.
+        paused: whether nothing of it is evaluated.
+        cursor: text that the evaluation before left for the next one; None at first.
+        since: when it was first declared, by the store's clock: nothing before that was missed.
+        due_at: when it is evaluated next; None when it waits for nothing but a person.
+        last_tick_at: instant of its newest tick that was not made by hand.
+        failures: evaluations that failed in a row.
+    """
+
+    id: AutomationId
+    paused: bool
+    cursor: str | None
+    since: datetime
+    due_at: datetime | None
+    last_tick_at: datetime | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenAutomation:
+    """The right to evaluate an automation once.
+
+    Args:
+        record: the automation as it was when taken.
+        token: fencing token; only the newest one can conclude.
+        now: the store's clock at that moment: the only clock that evaluations go by.
+        by_hand: whether a person asked for it; the tick is then recorded beside the regular ones.
+    """
+
+    record: AutomationRecord
+    token: int
+    now: datetime
+    by_hand: bool = False
+
+
+class PreparedRun(NamedTuple):
+    """A run that is planned and checked, but not recorded."""
+
+    run: NewRun
+    steps: Sequence[NewStep]
+    run_key: str | None = None
+
+
+class PartitionChange(NamedTuple):
+    """A key to add to, or remove from, a dynamic partitions definition."""
+
+    definition: str
+    key: str
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTick:
+    """A tick to be recorded, with everything it asks for.
+
+    Args:
+        at: instant of the tick: the scheduled one for a schedule, else when it was evaluated.
+        state: what it came to.
+        reason: why nothing was asked for, or a note for people.
+        error: cleaned text of what the evaluation raised.
+        runs: what it asks for. Of those whose run key this automation used before, none is placed.
+        partitions: changes of dynamic partitions, made before the runs are placed.
+        took_seconds: how long the evaluation took.
+    """
+
+    at: datetime
+    state: TickState
+    reason: str | None = None
+    error: str | None = None
+    runs: Sequence[PreparedRun] = ()
+    partitions: Sequence[PartitionChange] = ()
+    took_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """The end of an evaluation, or of a part of it: committed in one transaction, or not at all.
+
+    Args:
+        ticks: what happened; none when nothing is worth recording.
+        cursor: the new cursor.
+        due_at: when to evaluate next; None for not before a person asks.
+        failures: evaluations that failed in a row by now.
+        goes_on: whether the evaluation keeps its right because more is to come.
+    """
+
+    ticks: Sequence[NewTick] = ()
+    cursor: str | None
+    due_at: datetime | None
+    failures: int = 0
+    goes_on: bool = False
+
+
+class Concluded(NamedTuple):
+    """What the store made of a conclusion.
+
+    Args:
+        accepted: False when somebody else had taken over; nothing of it was recorded then.
+        run_ids: the runs that were placed.
+        known_keys: run keys that were left out because they had run before.
+    """
+
+    accepted: bool
+    run_ids: tuple[str, ...] = ()
+    known_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickRecord:
+    """A tick that happened; see `NewTick` for what the fields mean."""
+
+    id: int
+    automation: AutomationId
+    at: datetime
+    state: TickState
+    reason: str | None = None
+    error: str | None = None
+    run_ids: tuple[str, ...] = ()
+    evaluated_at: datetime
+    took_seconds: float = 0.0
+    by_hand: bool = False
+    worker: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)

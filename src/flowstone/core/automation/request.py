@@ -1,0 +1,49 @@
+"""What an automation asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowstone.core.partition import Partition
+from flowstone.core.selection import Selection
+from flowstone.errors import OptionsError
+
+_MOST_KEY = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A run that a schedule, a sensor or a condition wants.
+
+    Only the selected assets run: `+name` adds what is upstream.
+
+    Args:
+        selection: asset, name or selection expression.
+        partition: partition of the first selected partitioned asset; the others follow through their mappings.
+            None for assets without partitions.
+        run_key: what the run is for, such as the name of a new file. A sensor never starts a second run for
+            the same key. None for a run that needs no such guard.
+        force: compute the selected assets although they are committed.
+        priority: 0 (first) to 9; that of the assets when None.
+        max_concurrency: most steps of the run at once in the fleet.
+
+    Raises:
+        OptionsError: the run key is empty or longer than 1,000 characters, or the priority is not 0 to 9.
+
+    Example:
+        >>> RunRequest(selection="orders", run_key="inbox/2024-01-01.csv").force
+        True
+    """
+
+    selection: Selection
+    partition: Partition = None
+    run_key: str | None = None
+    force: bool = True
+    priority: int | None = None
+    max_concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.run_key is not None and not 0 < len(self.run_key) <= _MOST_KEY:
+            raise OptionsError(f"run_key={self.run_key[:80]!r}: give 1 to {_MOST_KEY:,} characters.")
+        if self.priority is not None and (isinstance(self.priority, bool) or self.priority not in range(10)):
+            raise OptionsError(f"priority={self.priority!r}: give a whole number from 0 (first) to 9.")

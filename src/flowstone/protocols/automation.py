@@ -1,0 +1,96 @@
+"""What automations ask of a store, and of the engine that evaluates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from flowstone.core.automation.record import (
+    AutomationId,
+    AutomationRecord,
+    Concluded,
+    Conclusion,
+    PreparedRun,
+    TakenAutomation,
+    TickRecord,
+)
+from flowstone.core.automation.request import RunRequest
+
+
+class AutomationStore(Protocol):
+    """Records automations and their ticks; every method is one transaction.
+
+    The store's clock decides what is due. Any number of nodes may ask at once: each due automation is taken
+    by one of them, under a lease, and only that one can conclude.
+    """
+
+    def declare(self, automations: Sequence[AutomationId]) -> None:
+        """Make a row for each automation that has none, due at once."""
+
+    def take(
+        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+    ) -> list[TakenAutomation]:
+        """Take automations of these that are due, not paused and evaluated by nobody else, the longest due first.
+
+        An evaluation whose lease ran out may be taken by others. One that was asked for by hand is due even
+        while paused.
+        """
+
+    def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
+        """Record ticks, runs, run keys, partitions and cursor in one transaction, if the right still holds.
+
+        A tick at an instant that is recorded already is left out with all it asks for.
+        """
+
+    def request(self, automation: AutomationId) -> None:
+        """Have an automation evaluated now, once, even while paused."""
+
+    def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
+        """Pause or resume; return whether that changed anything."""
+
+    def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
+        """Set the cursor by hand; an evaluation at work concludes nothing then."""
+
+    def record(self, automation: AutomationId) -> AutomationRecord | None:
+        """Return an automation."""
+
+    def records(self) -> list[AutomationRecord]:
+        """Return all automations that were ever declared, by kind and name."""
+
+    def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
+        """Return the newest ticks, of one automation or of all."""
+
+
+class Evaluator(Protocol):
+    """An automation of the app that a node can evaluate."""
+
+    @property
+    def id(self) -> AutomationId:
+        """Kind and name."""
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long one evaluation may take; its lease lasts a little longer."""
+
+    def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
+        """Yield conclusions, each committed before the next one is asked for; the last one has `goes_on=False`.
+
+        Whatever it raises is recorded as a failed tick; cursor and due instants stay, and it is tried again
+        with backoff.
+        """
+
+
+class PrepareRun(Protocol):
+    """What the app hands evaluators: it plans and checks a request without recording anything."""
+
+    def __call__(self, request: RunRequest, *, run_id: str, kind: str) -> PreparedRun:
+        """Return the run, planned for the worker queue.
+
+        Args:
+            request: what is wanted.
+            run_id: id for the run; the same id again is the same run.
+            kind: who asks, such as `schedule`.
+
+        Raises:
+            FlowStoneError: it cannot work; says why.
+        """
