@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Self, Unpack
+from typing import Unpack
 
-from flowstone.app.async_face import AsyncFace
+from flowstone.app.assembled import AssembledApp
 from flowstone.app.committed import CommittedValues
-from flowstone.app.lineage import LineageView
 from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, How, Order
-from flowstone.app.placement import Placement
-from flowstone.app.queues import QueuesView
 from flowstone.app.requests import (
     AssetLike,
     all_targets,
@@ -22,23 +19,16 @@ from flowstone.app.requests import (
     target_of,
 )
 from flowstone.app.results import Progress, RunResult
-from flowstone.app.retention import RetentionView
-from flowstone.app.runs import RunsView
-from flowstone.app.wiring import ExecutorLike, assemble
-from flowstone.config import Settings
-from flowstone.core.asset import Asset
-from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
-from flowstone.errors import ConfigurationError, OptionsError
-from flowstone.protocols import Hook, IOManager
+from flowstone.errors import OptionsError
 
 
-class FlowStone(CommittedValues):
+class FlowStone(AssembledApp, CommittedValues):
     """An app: assets with the places where they run, are stored and are recorded.
 
     Args:
@@ -69,59 +59,6 @@ class FlowStone(CommittedValues):
         >>> flow.materialize_all("doubled").value
         [2, 4, 6]
     """
-
-    def __init__(
-        self,
-        assets: Iterable[Asset],
-        *,
-        database_url: str | None = None,
-        io: Mapping[str, IOManager] | None = None,
-        default_io: str | None = None,
-        resources: Mapping[str, Any] | None = None,
-        hooks: Sequence[Hook] = (),
-        executors: Mapping[str, ExecutorLike] | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        if settings is not None and database_url is not None:
-            raise ConfigurationError("Pass database_url or settings, not both: settings carry their own.")
-        self.settings = settings or Settings.load(database_url=database_url)
-        self.parts = assemble(
-            assets,
-            settings=self.settings,
-            io=io,
-            default_io=default_io,
-            resources=resources,
-            hooks=hooks,
-            executors=executors,
-        )
-        self._placement = Placement(self.parts)
-        self.runs = RunsView(self.parts, self._placement)
-        self.queues = QueuesView(self.parts)
-        self.retention = RetentionView(self.parts)
-        self.lineage = LineageView(self.parts)
-        self.aio = AsyncFace(self)
-
-    @classmethod
-    def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
-        """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
-        options.setdefault("settings", Settings(executor="sync"))
-        return cls(assets, **options)
-
-    @classmethod
-    def for_production(cls, assets: Iterable[Asset], **options: Any) -> Self:
-        """Return an app that uses Oban; fails now when there is no database to use it on.
-
-        Raises:
-            ExecutorUnavailableError: no database is configured, or it does not answer.
-        """
-        app = cls(assets, **options)
-        app.parts.executors.get("oban")
-        return app
-
-    @property
-    def graph(self) -> AssetGraph:
-        """The assets and their dependencies."""
-        return self.parts.graph
 
     def materialize(self, asset: AssetLike, *, partition: Partition = None, **how: Unpack[How]) -> Materialization:
         """Run one asset, whose inputs must be ready, and wait for it.
@@ -280,13 +217,3 @@ class FlowStone(CommittedValues):
         order = Order.of("plan", describe(selection), targets, {"force": force})
         order.expand, order.force_deps = expand, force_deps
         return self._placement.plan(order)
-
-    def close(self) -> None:
-        """Release what the app holds: resources, connections, threads, an embedded server it started."""
-        self.parts.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.config import Settings
-from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.step import StepRecord
@@ -39,13 +38,11 @@ from flowstone.executors.sync import SyncExecutor
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
-from flowstone.protocols import Control, Executor, Hook, IOManager, Store
+from flowstone.protocols import Control, Executor, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
 _WAIT_SECONDS = 5.0
-
-type ExecutorLike = Executor | Callable[[], Executor]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,68 +101,51 @@ def control_of(parts: Parts) -> Control:
     return parts.store.control
 
 
-def assemble(
-    assets: Iterable[Asset],
-    *,
-    settings: Settings,
-    io: Mapping[str, IOManager] | None,
-    default_io: str | None,
-    resources: Mapping[str, Any] | None,
-    hooks: Sequence[Hook],
-    executors: Mapping[str, ExecutorLike] | None,
-) -> Parts:
+def assemble(declared: Declared, settings: Settings) -> Parts:
     """Build an app's parts and check that they fit together.
 
     Raises:
         DefinitionError: assets do not fit together or name unknown parts.
         ConfigurationError: a setting cannot work.
     """
-    graph = AssetGraph(assets)
+    graph = AssetGraph(declared.assets)
     check_limits({asset.name: asset.concurrency for asset in graph})
-    pool = ResourcePool(resources or {})
+    pool = ResourcePool(declared.resources)
     pool.check(graph)
     store = _store(settings)
     try:
-        managers = _managers(settings, store, io)
-        default = default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
+        managers = _managers(settings, store, declared.io)
+        default = declared.default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
         _check_io(graph, managers, default)
     except BaseException:
         store.close()  # it may have started a server
         raise
-    return _connect(
-        graph,
-        settings=settings,
-        store=store,
-        managers=managers,
-        values=ValueStore(managers, default),
-        resources=pool,
-        hooks=hooks,
-        executors=executors,
-    )
+    values = ValueStore(managers, default)
+    return _connect(declared, settings, graph=graph, store=store, managers=managers, values=values, resources=pool)
 
 
 def _connect(
-    graph: AssetGraph,
-    *,
+    declared: Declared,
     settings: Settings,
+    *,
+    graph: AssetGraph,
     store: Store,
     managers: Mapping[str, IOManager],
     values: ValueStore,
     resources: ResourcePool,
-    hooks: Sequence[Hook],
-    executors: Mapping[str, ExecutorLike] | None,
 ) -> Parts:
     reader = InputReader(graph, store.catalog)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
     invoker = Invoker(coroutines, processes)
-    runner = StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks)
+    runner = StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks)
     inline = InlineRunner(
         graph, store, reader=reader, runner=runner, values=values, hold_limits=LocalLimits().hold
     )
     driver = Driver(store.catalog)
     inline.on_commit = driver.committed
-    selector = ExecutorSelector(_executors(store, inline, executors), lambda executor: executor.bind(inline.run))
+    factories = _executors(store, inline, declared.executors)
+    selector = ExecutorSelector(factories, lambda executor: executor.bind(inline.run))
     return Parts(
         settings=settings,
         graph=graph,
@@ -195,14 +175,14 @@ def _store(settings: Settings) -> Store:
     )
 
 
-def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager] | None) -> dict[str, IOManager]:
+def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> dict[str, IOManager]:
     managers: dict[str, IOManager] = {
         "memory": MemoryIO(),
         "filesystem": FilesystemIO(Path(settings.storage) / "values"),
     }
     if isinstance(store, PostgresStore):
         managers["postgres"] = PostgresIO(store.connection)
-    for name, manager in (io or {}).items():
+    for name, manager in io.items():
         if manager.name != name:
             raise ConfigurationError(
                 f"io={{{name!r}: ...}}: this IO manager calls itself {manager.name!r}, and that name is recorded "
@@ -225,7 +205,7 @@ def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str
 
 
 def _executors(
-    store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike] | None
+    store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike]
 ) -> dict[str, Callable[[], Executor]]:
     factories: dict[str, Callable[[], Executor]] = {
         "sync": SyncExecutor,
@@ -233,7 +213,7 @@ def _executors(
         "serial": SerialExecutor,
         "oban": lambda: ObanExecutor(store, answer=inline.materialization),
     }
-    for name, executor in (own or {}).items():
+    for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)
     return factories
 

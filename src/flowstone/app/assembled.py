@@ -1,0 +1,87 @@
+"""An app put together from its declarations: its parts, and the objects that group the less common verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from flowstone.app.async_face import AsyncFace
+from flowstone.app.declared import Declared, ExecutorLike
+from flowstone.app.lineage import LineageView
+from flowstone.app.placement import Placement
+from flowstone.app.queues import QueuesView
+from flowstone.app.retention import RetentionView
+from flowstone.app.runs import RunsView
+from flowstone.app.wiring import assemble
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+from flowstone.core.graph import AssetGraph
+from flowstone.errors import ConfigurationError
+from flowstone.protocols import Hook, IOManager
+
+
+class AssembledApp:
+    """What every app consists of; see `flowstone.FlowStone` for the arguments."""
+
+    def __init__(
+        self,
+        assets: Iterable[Asset],
+        *,
+        database_url: str | None = None,
+        io: Mapping[str, IOManager] | None = None,
+        default_io: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook] = (),
+        executors: Mapping[str, ExecutorLike] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        if settings is not None and database_url is not None:
+            raise ConfigurationError("Pass database_url or settings, not both: settings carry their own.")
+        self.settings = settings or Settings.load(database_url=database_url)
+        declared = Declared(
+            assets=assets,
+            io=io or {},
+            default_io=default_io,
+            resources=resources or {},
+            hooks=hooks,
+            executors=executors or {},
+        )
+        self.parts = assemble(declared, self.settings)
+        self._placement = Placement(self.parts)
+        self.runs = RunsView(self.parts, self._placement)
+        self.queues = QueuesView(self.parts)
+        self.retention = RetentionView(self.parts)
+        self.lineage = LineageView(self.parts)
+        self.aio = AsyncFace(self)
+
+    @classmethod
+    def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
+        """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
+        options.setdefault("settings", Settings(executor="sync"))
+        return cls(assets, **options)
+
+    @classmethod
+    def for_production(cls, assets: Iterable[Asset], **options: Any) -> Self:
+        """Return an app that uses Oban; fails now when there is no database to use it on.
+
+        Raises:
+            ExecutorUnavailableError: no database is configured, or it does not answer.
+        """
+        app = cls(assets, **options)
+        app.parts.executors.get("oban")
+        return app
+
+    @property
+    def graph(self) -> AssetGraph:
+        """The assets and their dependencies."""
+        return self.parts.graph
+
+    def close(self) -> None:
+        """Release what the app holds: resources, connections, threads, an embedded server it started."""
+        self.parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
