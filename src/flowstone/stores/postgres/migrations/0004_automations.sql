@@ -1,0 +1,2 @@
+-- 0004_automations: placeholder.
+DO $$ BEGIN END $$;

@@ -1,0 +1,2 @@
+-- 0005_dynamic_partitions: placeholder.
+DO $$ BEGIN END $$;

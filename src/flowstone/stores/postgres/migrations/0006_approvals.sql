@@ -1,0 +1,2 @@
+-- 0006_approvals: placeholder.
+DO $$ BEGIN END $$;

@@ -1,0 +1,2 @@
+-- 0007_checks: placeholder.
+DO $$ BEGIN END $$;

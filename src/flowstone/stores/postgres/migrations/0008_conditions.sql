@@ -1,0 +1,2 @@
+-- 0008_conditions: placeholder.
+DO $$ BEGIN END $$;

@@ -1,0 +1,2 @@
+-- 0009_scatter: placeholder.
+DO $$ BEGIN END $$;

@@ -1,0 +1,2 @@
+-- 0010_routes: placeholder.
+DO $$ BEGIN END $$;

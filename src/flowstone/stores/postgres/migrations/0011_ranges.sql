@@ -1,0 +1,2 @@
+-- 0011_ranges: placeholder.
+DO $$ BEGIN END $$;
