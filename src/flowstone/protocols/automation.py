@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from flowstone.core.automation.record import (
@@ -24,8 +24,8 @@ class AutomationStore(Protocol):
     by one of them, under a lease, and only that one can conclude.
     """
 
-    def declare(self, automations: Sequence[AutomationId]) -> None:
-        """Make a row for each automation that has none, due at once."""
+    def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
+        """Make a row for each automation that has none, due at once; those in `paused` begin paused."""
 
     def take(
         self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
@@ -41,6 +41,9 @@ class AutomationStore(Protocol):
 
         A tick at an instant that is recorded already is left out with all it asks for.
         """
+
+    def give_back(self, taken: TakenAutomation) -> None:
+        """End the right to evaluate without a conclusion: the automation is due as it was."""
 
     def request(self, automation: AutomationId) -> None:
         """Have an automation evaluated now, once, even while paused."""
@@ -60,6 +63,9 @@ class AutomationStore(Protocol):
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
         """Return the newest ticks, of one automation or of all."""
 
+    def prune_ticks(self, *, older_than_seconds: float) -> int:
+        """Forget ticks that were evaluated long ago; return how many. Run keys are never forgotten."""
+
 
 class Evaluator(Protocol):
     """An automation of the app that a node can evaluate."""
@@ -67,6 +73,10 @@ class Evaluator(Protocol):
     @property
     def id(self) -> AutomationId:
         """Kind and name."""
+
+    @property
+    def starts_paused(self) -> bool:
+        """Whether it begins paused when it is declared for the first time."""
 
     @property
     def timeout_seconds(self) -> float:

@@ -24,6 +24,7 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
+from flowstone.protocols.automation import AutomationStore
 
 
 class Ledger(Protocol):
@@ -168,6 +169,10 @@ class Store(Protocol):
     @property
     def catalog(self) -> Catalog:
         """The reading side."""
+
+    @property
+    def automations(self) -> AutomationStore:
+        """What runs by itself."""
 
     def close(self) -> None:
         """Release connections; closing twice is fine."""

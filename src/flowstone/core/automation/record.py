@@ -165,3 +165,17 @@ class TickRecord:
     by_hand: bool = False
     worker: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+def settled(tick: NewTick, placed: Sequence[str]) -> tuple[TickState, str | None]:
+    """Return state and reason of a tick once it is known which of its runs were placed.
+
+    Example:
+        >>> from datetime import UTC
+        >>> tick = NewTick(at=datetime(2024, 1, 1, tzinfo=UTC), state=TickState.REQUESTED)
+        >>> settled(tick, [])
+        (<TickState.SKIPPED: 'skipped'>, 'everything it asked for had run before')
+    """
+    if tick.state is TickState.REQUESTED and not placed:
+        return TickState.SKIPPED, tick.reason or "everything it asked for had run before"
+    return tick.state, tick.reason

@@ -13,20 +13,19 @@ from flowstone.core.outcome import Failed
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
-from flowstone.errors import DatabaseError, RunNotFoundError
+from flowstone.errors import RunNotFoundError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up
-from flowstone.stores.postgres.placing import Placing, PlanOutdatedError
+from flowstone.stores.postgres.placing import Placing
 from flowstone.stores.postgres.rows import EndedRows, claim_from
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
 log = logging.getLogger(__name__)
-
-_TRIES = 8
 
 
 class PostgresLedger:
@@ -178,21 +177,7 @@ class PostgresLedger:
         return self._transaction(lambda connection: self._commit(connection, [failed]))[0]
 
     def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:
-        """Run one transaction, again when the database asks for that (deadlock) or the plan went stale."""
-        from psycopg import errors
-
-        again = (errors.DeadlockDetected, errors.SerializationFailure, PlanOutdatedError)
-        for _ in range(_TRIES - 1):
-            try:
-                with self._database.transaction() as connection:
-                    return work(connection)
-            except again as error:
-                log.debug("Transaction is repeated: %s", error)
-        try:
-            with self._database.transaction() as connection:
-                return work(connection)
-        except again as error:
-            raise DatabaseError(f"A transaction was refused {_TRIES} times: {error}") from error
+        return in_transaction(self._database, work)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flowstone.stores.postgres import migrations, oban_tables
+from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.catalog import PostgresCatalog
 from flowstone.stores.postgres.control import PostgresControl
 from flowstone.stores.postgres.database import Database
@@ -71,6 +73,7 @@ class PostgresStore:
         server: embedded server to leave on close, when this store joined one.
         beat_seconds: how often the lease of this process is renewed.
         lease_seconds: after how long without renewal others may take over.
+        now: clock of the automations in place of the database's; for tests.
     """
 
     name = "postgres"
@@ -83,6 +86,7 @@ class PostgresStore:
         server: EmbeddedPostgres | None = None,
         beat_seconds: float = 5.0,
         lease_seconds: float = 30.0,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self.database = database
         self._server = server
@@ -92,6 +96,7 @@ class PostgresStore:
         self.catalog = PostgresCatalog(database, self._signals)
         self.queue = PostgresQueue(database)
         self.control = PostgresControl(database)
+        self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
 
     @classmethod
     def connect(cls, url: str, *, directory: Path, beat_seconds: float = 5.0, lease_seconds: float = 30.0) -> Self:

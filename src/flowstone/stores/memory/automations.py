@@ -1,0 +1,220 @@
+"""Schedules, sensors and conditions in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from flowstone.core.automation.record import (
+    AutomationId,
+    AutomationRecord,
+    Concluded,
+    Conclusion,
+    NewTick,
+    PreparedRun,
+    TakenAutomation,
+    TickRecord,
+    settled,
+)
+from flowstone.stores.memory.ledger import MemoryLedger
+from flowstone.stores.memory.tables import Tables
+
+
+class _Row:
+    """One automation; mutable, only touched under the store's lock."""
+
+    __slots__ = ("by_hand", "lease_seconds", "record", "requested", "taken_until", "token")
+
+    def __init__(self, record: AutomationRecord) -> None:
+        self.record = record
+        self.requested = False
+        self.by_hand = False
+        self.token = 0
+        self.taken_until: datetime | None = None
+        self.lease_seconds = 0.0
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it may be taken now."""
+        if self.taken_until is not None and self.taken_until > now:
+            return False
+        due = self.record.due_at is not None and self.record.due_at <= now
+        return self.requested or (due and not self.record.paused)
+
+    def release(self) -> None:
+        """End the right to evaluate it."""
+        self.token = 0
+        self.taken_until = None
+
+
+class MemoryAutomations:
+    """Implements `flowstone.protocols.AutomationStore` over dictionaries.
+
+    Args:
+        tables: the rows of the store, and its lock.
+        ledger: opens runs.
+        now: the clock of the store.
+    """
+
+    def __init__(self, tables: Tables, ledger: MemoryLedger, *, now: Callable[[], datetime] | None = None) -> None:
+        self._lock = tables.changed
+        self._ledger = ledger
+        self._now = now or (lambda: datetime.now(UTC))
+        self._tokens = tables.tokens
+        self._rows: dict[AutomationId, _Row] = {}
+        self._ticks: list[TickRecord] = []
+        self._instants: set[tuple[AutomationId, datetime]] = set()
+        self._keys: set[tuple[AutomationId, str]] = set()
+        self._tick_ids = count(1)
+
+    def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            for one in automations:
+                self._row(one, paused=one in paused)
+
+    def take(
+        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+    ) -> list[TakenAutomation]:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            now = self._now()
+            due = [row for one in set(automations) if (row := self._rows.get(one)) and row.is_due(now)]
+            due.sort(key=lambda row: (row.record.due_at or now, row.record.id))
+            return [self._take(row, now, lease_seconds) for row in due[:limit]]
+
+    def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            row = self._held(taken)
+            if row is None:
+                return Concluded(accepted=False)
+            known: list[str] = []
+            runs = [run for tick in conclusion.ticks for run in self._record(taken, tick, known)]
+            moved = [] if taken.by_hand else [tick.at for tick in conclusion.ticks]
+            last = [row.record.last_tick_at] if row.record.last_tick_at is not None else []
+            row.record = replace(
+                row.record,
+                cursor=conclusion.cursor,
+                due_at=conclusion.due_at,
+                failures=conclusion.failures,
+                last_tick_at=max([*last, *moved], default=None),
+            )
+            if conclusion.goes_on:
+                row.taken_until = self._now() + timedelta(seconds=row.lease_seconds)
+            else:
+                row.requested = row.requested and not row.by_hand
+                row.release()
+            return Concluded(True, tuple(runs), tuple(known))
+
+    def give_back(self, taken: TakenAutomation) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            row = self._held(taken)
+            if row is not None:
+                row.release()
+
+    def request(self, automation: AutomationId) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            self._row(automation).requested = True
+
+    def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            row = self._rows.get(automation)
+            if row is None or row.record.paused == paused:
+                return False
+            row.record = replace(row.record, paused=paused)
+            return True
+
+    def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            row = self._rows.get(automation)
+            if row is not None:
+                row.record = replace(row.record, cursor=cursor)
+                row.release()
+
+    def record(self, automation: AutomationId) -> AutomationRecord | None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            row = self._rows.get(automation)
+            return row.record if row is not None else None
+
+    def records(self) -> list[AutomationRecord]:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            return [self._rows[one].record for one in sorted(self._rows)]
+
+    def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            chosen = (one for one in reversed(self._ticks) if automation in (None, one.automation))
+            return [one for one, _ in zip(chosen, range(limit), strict=False)]
+
+    def prune_ticks(self, *, older_than_seconds: float) -> int:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            kept_from = self._now() - timedelta(seconds=older_than_seconds)
+            before = len(self._ticks)
+            self._ticks = [one for one in self._ticks if one.evaluated_at >= kept_from]
+            self._instants = {(one.automation, one.at) for one in self._ticks if not one.by_hand}
+            return before - len(self._ticks)
+
+    def _row(self, automation: AutomationId, *, paused: bool = False) -> _Row:
+        if automation not in self._rows:
+            now = self._now()
+            record = AutomationRecord(id=automation, paused=paused, cursor=None, since=now, due_at=now)
+            self._rows[automation] = _Row(record)
+        return self._rows[automation]
+
+    def _held(self, taken: TakenAutomation) -> _Row | None:
+        row = self._rows.get(taken.record.id)
+        return row if row is not None and row.token == taken.token != 0 else None
+
+    def _take(self, row: _Row, now: datetime, lease_seconds: float) -> TakenAutomation:
+        row.token = next(self._tokens)
+        row.taken_until = now + timedelta(seconds=lease_seconds)
+        row.lease_seconds = lease_seconds
+        row.by_hand = row.requested
+        return TakenAutomation(record=row.record, token=row.token, now=now, by_hand=row.by_hand)
+
+    def _record(self, taken: TakenAutomation, tick: NewTick, known: list[str]) -> list[str]:
+        automation = taken.record.id
+        if not taken.by_hand:
+            if (automation, tick.at) in self._instants:
+                return []
+            self._instants.add((automation, tick.at))
+        self._change_partitions(tick)
+        placed = [run.run.id for run in tick.runs if self._place(automation, run, known)]
+        state, reason = settled(tick, placed) if tick.runs else (tick.state, tick.reason)
+        self._ticks.append(
+            TickRecord(
+                id=next(self._tick_ids),
+                automation=automation,
+                at=tick.at,
+                state=state,
+                reason=reason,
+                error=tick.error,
+                run_ids=tuple(placed),
+                evaluated_at=self._now(),
+                took_seconds=tick.took_seconds,
+                by_hand=taken.by_hand,
+            )
+        )
+        return placed
+
+    def _change_partitions(self, tick: NewTick) -> None:
+        if tick.partitions:
+            raise NotImplementedError("dynamic partitions")
+
+    def _place(self, automation: AutomationId, prepared: PreparedRun, known: list[str]) -> bool:
+        if prepared.run_key is not None:
+            if (automation, prepared.run_key) in self._keys:
+                known.append(prepared.run_key)
+                return False
+            self._keys.add((automation, prepared.run_key))
+        self._ledger.open_run(prepared.run, prepared.steps)
+        return True

@@ -1,0 +1,238 @@
+"""Schedules, sensors and conditions in PostgreSQL: who evaluates next, and what each tick came to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.automation.record import (
+    AutomationId,
+    AutomationKind,
+    AutomationRecord,
+    Concluded,
+    Conclusion,
+    NewTick,
+    PreparedRun,
+    TakenAutomation,
+    TickRecord,
+    TickState,
+    settled,
+)
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.placing import Placing
+from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.transactions import in_transaction
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+
+class PostgresAutomations:
+    """Implements `flowstone.protocols.AutomationStore` on PostgreSQL.
+
+    Args:
+        database: where.
+        worker_id: returns the lease of this process, for runs that it would drive itself.
+        now: clock for tests in place of the database's.
+    """
+
+    def __init__(
+        self, database: Database, worker_id: Callable[[], str], *, now: Callable[[], datetime] | None = None
+    ) -> None:
+        self._database = database
+        self._worker_id = worker_id
+        self._clock = now
+
+    def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        if automations:
+            # in one order everywhere, so that nodes that start together cannot lock each other out
+            ordered = sorted(set(automations))
+            self._execute("declare", _several(ordered) | {"paused": [one in paused for one in ordered]})
+
+    def take(
+        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+    ) -> list[TakenAutomation]:
+        """See `flowstone.protocols.AutomationStore`."""
+        parameters = _several(automations) | {"lease_seconds": lease_seconds, "limit": limit}
+        rows = self._execute("take", parameters)
+        taken = [TakenAutomation(record=_record(row), token=row[8], now=row[9], by_hand=row[10]) for row in rows]
+        return sorted(taken, key=lambda one: (one.record.due_at or one.now, one.record.id))
+
+    def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
+        """See `flowstone.protocols.AutomationStore`."""
+        tries = count()
+
+        def conclude(connection: Connection[TupleRow]) -> Concluded:
+            again = next(tries) > 0
+            return _Concluding(connection, taken, self._instant(), self._worker_id, again=again).conclude(
+                conclusion
+            )
+
+        return in_transaction(self._database, conclude)
+
+    def give_back(self, taken: TakenAutomation) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        self._execute("give_back", _named(taken.record.id) | {"token": taken.token})
+
+    def request(self, automation: AutomationId) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        self._execute("request", _named(automation))
+
+    def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
+        """See `flowstone.protocols.AutomationStore`."""
+        return bool(self._execute("set_paused", _named(automation) | {"paused": paused}))
+
+    def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        self._execute("set_cursor", _named(automation) | {"cursor": cursor})
+
+    def record(self, automation: AutomationId) -> AutomationRecord | None:
+        """See `flowstone.protocols.AutomationStore`."""
+        rows = self._execute("records", _named(automation))
+        return _record(rows[0]) if rows else None
+
+    def records(self) -> list[AutomationRecord]:
+        """See `flowstone.protocols.AutomationStore`."""
+        return [_record(row) for row in self._execute("records", {"kind": None, "name": None})]
+
+    def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
+        """See `flowstone.protocols.AutomationStore`."""
+        if automation is None:
+            rows = self._execute("all_ticks", {"limit": limit})
+        else:
+            rows = self._execute("ticks", _named(automation) | {"limit": limit})
+        return [_tick(row) for row in rows]
+
+    def prune_ticks(self, *, older_than_seconds: float) -> int:
+        """See `flowstone.protocols.AutomationStore`."""
+        return len(self._execute("prune_ticks", {"older_than_seconds": older_than_seconds}))
+
+    def _instant(self) -> datetime | None:
+        return None if self._clock is None else self._clock()
+
+    def _execute(self, name: str, parameters: dict[str, Any]) -> list[TupleRow]:
+        with self._database.transaction() as connection:
+            cursor = connection.execute(load_sql(f"automations/{name}"), {"now": self._instant()} | parameters)
+            return cursor.fetchall() if cursor.description else []
+
+
+class _Concluding:
+    """One attempt to commit a conclusion, on a connection with a transaction open."""
+
+    def __init__(
+        self,
+        connection: Connection[TupleRow],
+        taken: TakenAutomation,
+        now: datetime | None,
+        worker_id: Callable[[], str],
+        *,
+        again: bool,
+    ) -> None:
+        self._connection = connection
+        self._taken = taken
+        self._id: dict[str, Any] = _named(taken.record.id) | {"now": now}
+        self._worker_id = worker_id
+        self._again = again
+        self._known: list[str] = []
+
+    def conclude(self, conclusion: Conclusion) -> Concluded:
+        """Check the right and write everything."""
+        if self._execute("hold", {"token": self._taken.token}).fetchone() is None:
+            return Concluded(accepted=False)
+        runs = [run_id for tick in conclusion.ticks for run_id in self._record(tick)]
+        moved = None if self._taken.by_hand else max((tick.at for tick in conclusion.ticks), default=None)
+        self._execute(
+            "conclude",
+            {
+                "cursor": conclusion.cursor,
+                "due_at": conclusion.due_at,
+                "failures": conclusion.failures,
+                "goes_on": conclusion.goes_on,
+                "last_tick_at": moved,
+            },
+        )
+        return Concluded(True, tuple(runs), tuple(self._known))
+
+    def _record(self, tick: NewTick) -> list[str]:
+        """Insert a tick and do what it asks for, unless its instant is recorded already."""
+        row = self._execute(
+            "insert_tick",
+            {
+                "tick_at": tick.at,
+                "state": tick.state,
+                "reason": tick.reason,
+                "error": tick.error,
+                "took_seconds": tick.took_seconds,
+                "by_hand": self._taken.by_hand,
+                "worker": f"{socket.gethostname()}:{os.getpid()}",
+            },
+        ).fetchone()
+        if row is None:
+            return []
+        self._change_partitions(tick)
+        placed = [run.run.id for run in tick.runs if self._place(run)]
+        if tick.runs:
+            state, reason = settled(tick, placed)
+            self._execute("finish_tick", {"id": row[0], "run_ids": placed, "state": state, "reason": reason})
+        return placed
+
+    def _change_partitions(self, tick: NewTick) -> None:
+        if tick.partitions:
+            raise NotImplementedError("dynamic partitions")
+
+    def _place(self, prepared: PreparedRun) -> bool:
+        """Open a run unless its key was used before; return whether it was opened."""
+        run = prepared.run
+        if prepared.run_key is not None:
+            parameters = {"run_key": prepared.run_key, "run_id": run.id}
+            if self._execute("use_key", parameters).fetchone() is None:
+                self._known.append(prepared.run_key)
+                return False
+        driver = None if run.durable else self._worker_id()
+        Placing(self._connection, run, prepared.steps, driver, again=self._again).place()
+        return True
+
+    def _execute(self, name: str, parameters: dict[str, Any]) -> Any:
+        return self._connection.execute(load_sql(f"automations/{name}"), self._id | parameters)
+
+
+def _named(automation: AutomationId) -> dict[str, Any]:
+    return {"kind": str(automation.kind), "name": automation.name}
+
+
+def _several(automations: Sequence[AutomationId]) -> dict[str, Any]:
+    return {"kinds": [str(one.kind) for one in automations], "names": [one.name for one in automations]}
+
+
+def _record(row: Sequence[Any]) -> AutomationRecord:
+    return AutomationRecord(
+        id=AutomationId(AutomationKind(row[0]), row[1]),
+        paused=row[2],
+        cursor=row[3],
+        since=row[4],
+        due_at=row[5],
+        last_tick_at=row[6],
+        failures=row[7],
+    )
+
+
+def _tick(row: Sequence[Any]) -> TickRecord:
+    return TickRecord(
+        id=row[0],
+        automation=AutomationId(AutomationKind(row[1]), row[2]),
+        at=row[3],
+        state=TickState(row[4]),
+        reason=row[5],
+        error=row[6],
+        run_ids=tuple(row[7]),
+        evaluated_at=row[8],
+        took_seconds=row[9],
+        by_hand=row[10],
+        worker=row[11],
+    )

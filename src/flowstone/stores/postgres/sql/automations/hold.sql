@@ -1,0 +1,5 @@
+-- Lock an automation for its conclusion; returns nothing when the right is somebody else's. Uses automations_pkey.
+SELECT by_hand
+FROM flowstone.automations
+WHERE kind = %(kind)s AND name = %(name)s AND token = %(token)s AND token <> 0
+FOR UPDATE;
