@@ -8,17 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
+from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import RunNotFoundError
+from flowstone.stores.memory.following import FOLLOWS, Following
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
-_FOLLOWS = {
-    State.FAILED: State.UPSTREAM_FAILED,
-    State.UPSTREAM_FAILED: State.UPSTREAM_FAILED,
-    State.CANCELLED: State.UPSTREAM_FAILED,
-    State.SKIPPED: State.SKIPPED,
-}
 
 
 class MemoryLedger:
@@ -26,6 +21,7 @@ class MemoryLedger:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
+        self._following = Following(tables)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         """See `flowstone.protocols.Ledger`."""
@@ -89,7 +85,7 @@ class MemoryLedger:
                 ours.append(row.id)
                 if row.state is State.CANCELLING:
                     row.reason = "cancelled while it was running"
-                    self._finish(row, State.CANCELLED, now)
+                    self._following.finish(row, State.CANCELLED, now)
                 else:
                     self._give_back(row, now, delay_seconds, reason)
             self._tables.announce()
@@ -156,8 +152,8 @@ class MemoryLedger:
     def _wait_for(self, row: StepRow, parents: list[int], run: NewRun) -> None:
         for parent_id in parents:
             parent = self._tables.steps[parent_id]
-            if parent.state in _FOLLOWS:
-                self._follow(row, parent, run.created_at)
+            if parent.state in FOLLOWS:
+                self._following.follow(row, parent, run.created_at)
                 return
             if not parent.state.is_terminal:
                 row.waiting_on += 1
@@ -191,29 +187,29 @@ class MemoryLedger:
             self._tables.current[row.asset, row.partition] = row.id
             for read in completion.inputs:
                 self._tables.readers[read.step_id].append(row.id)
-            released = self._finish(row, State.COMPLETED, completion.finished_at)
+            released = self._following.finish(row, State.COMPLETED, completion.finished_at)
         elif isinstance(outcome, Failed):
             self._failed(row, outcome, completion)
         elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
             self._give_back(row, completion.finished_at, outcome.after_seconds, outcome.reason)
         elif isinstance(outcome, Skipped):
             row.reason = outcome.reason
-            self._finish(row, State.SKIPPED, completion.finished_at)
+            self._following.finish(row, State.SKIPPED, completion.finished_at)
         else:
             row.reason = outcome.reason if isinstance(outcome, Snoozed | Stopped) else None
-            self._finish(row, State.CANCELLED, completion.finished_at)
+            self._following.finish(row, State.CANCELLED, completion.finished_at)
         return Committed(row.id, row.state, accepted=True, released=released)
 
     def _failed(self, row: StepRow, outcome: Failed, completion: Completion) -> None:
         row.error, row.error_type = outcome.error, outcome.error_type
         delay = completion.retry_in_seconds
         if row.state is State.CANCELLING:
-            self._finish(row, State.CANCELLED, completion.finished_at)
+            self._following.finish(row, State.CANCELLED, completion.finished_at)
         elif delay is None:
-            self._finish(row, State.FAILED, completion.finished_at)
+            self._following.finish(row, State.FAILED, completion.finished_at)
         else:
             row.scheduled_at = completion.finished_at + timedelta(seconds=delay)
-            self._end_attempt(row, State.FAILED, completion.finished_at, retry_at=row.scheduled_at)
+            self._following.end_attempt(row, State.FAILED, completion.finished_at, retry_at=row.scheduled_at)
             row.state = State.RETRYING
 
     def _give_back(self, row: StepRow, now: datetime, delay_seconds: float, reason: str) -> None:
@@ -223,69 +219,9 @@ class MemoryLedger:
         row.scheduled_at = now + timedelta(seconds=delay_seconds) if delay_seconds else None
         row.state = State.SCHEDULED if delay_seconds else State.PENDING
 
-    def _end_attempt(self, row: StepRow, state: State, now: datetime, *, retry_at: datetime | None = None) -> None:
-        if row.attempts is None:
-            row.attempts = []
-        row.attempts.append(
-            AttemptRecord(
-                attempt=row.attempt,
-                state=state,
-                started_at=row.started_at or now,
-                finished_at=now,
-                error=row.error if state is not State.COMPLETED else None,
-                error_type=row.error_type if state is not State.COMPLETED else None,
-                retry_at=retry_at,
-            )
-        )
-
-    def _finish(self, row: StepRow, state: State, now: datetime) -> tuple[int, ...]:
-        """Move a step to a terminal state; return the steps that this released."""
-        if row.state in (State.RUNNING, State.CANCELLING) and (row.attempts or state is not State.COMPLETED):
-            self._end_attempt(row, state, now)
-        if state is State.COMPLETED:
-            row.error = row.error_type = None
-        row.state = state
-        row.finished_at = now
-        tables = self._tables
-        tables.active.pop((row.asset, row.partition), None)
-        tables.runs[row.run_id].open -= 1
-        if row.children is None:
-            return ()
-        children, row.children = row.children, None
-        if state is State.COMPLETED:
-            return self._release(children, now)
-        self._fail_downstream(row, children, now)
-        return ()
-
-    def _release(self, children: list[int], now: datetime) -> tuple[int, ...]:
-        released = []
-        for child_id in children:
-            child = self._tables.steps[child_id]
-            child.waiting_on -= 1
-            if not child.waiting_on and child.state is State.WAITING:
-                later = child.scheduled_at is not None and child.scheduled_at > now
-                child.state = State.SCHEDULED if later else State.PENDING
-                released.append(child_id)
-        return tuple(released)
-
-    def _fail_downstream(self, row: StepRow, children: list[int], now: datetime) -> None:
-        """Tell everything downstream at once, without recursion: a chain may be long."""
-        todo = [(row, child_id) for child_id in children]
-        while todo:
-            parent, child_id = todo.pop()
-            child = self._tables.steps[child_id]
-            if child.state is State.WAITING:
-                below, child.children = child.children or [], None
-                self._follow(child, parent, now)
-                todo.extend((child, other) for other in below)
-
-    def _follow(self, child: StepRow, parent: StepRow, now: datetime) -> None:
-        child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
-        self._finish(child, _FOLLOWS[parent.state], now)
-
     def _cancel(self, row: StepRow, now: datetime) -> None:
         if row.state is State.RUNNING:
             row.state = State.CANCELLING
         elif not row.state.is_terminal and row.state is not State.CANCELLING:
             row.reason = "cancelled before it started"
-            self._finish(row, State.CANCELLED, now)
+            self._following.finish(row, State.CANCELLED, now)
