@@ -59,21 +59,22 @@ class CancellationToken:
 
 
 class Resources(Mapping[str, Any]):
-    """The opened resources that an asset requires, by attribute or by key."""
+    """The opened resources that an asset, or a sensor, requires, by attribute or by key."""
 
-    __slots__ = ("_asset", "_opened")
+    __slots__ = ("_kind", "_opened", "_owner")
 
-    def __init__(self, opened: Mapping[str, Any], asset: str) -> None:
+    def __init__(self, opened: Mapping[str, Any], owner: str, *, kind: str = "asset") -> None:
         self._opened = opened
-        self._asset = asset
+        self._owner = owner
+        self._kind = kind
 
     def __getitem__(self, name: str) -> Any:
         try:
             return self._opened[name]
         except KeyError:
             raise ResourceError(
-                f"Asset {self._asset!r} did not ask for a resource {name!r}."
-                f"{did_you_mean(name, self._opened)} Add it: @asset(requires=[{name!r}])."
+                f"{self._kind.capitalize()} {self._owner!r} did not ask for a resource {name!r}."
+                f"{did_you_mean(name, self._opened)} Add it: @{self._kind}(requires=[{name!r}])."
             ) from None
 
     def __getattr__(self, name: str) -> Any:
@@ -85,7 +86,7 @@ class Resources(Mapping[str, Any]):
         return name in self._opened
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a resource, or `default` when the asset did not ask for it."""
+        """Return a resource, or `default` when it was not asked for."""
         return self._opened.get(name, default)
 
     def __iter__(self) -> Iterator[str]:

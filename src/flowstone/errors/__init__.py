@@ -6,6 +6,14 @@ caught without knowing FlowStone, and builds its own message: what happened, whe
 
 from __future__ import annotations
 
+from flowstone.errors.checks import (
+    CheckFailedError,
+    CheckTimeoutError,
+    DuplicateCheckError,
+    FailedCheck,
+    UnknownCheckedAssetError,
+)
+from flowstone.errors.approvals import ApprovalDecidedError, ApprovalNotFoundError, GateRepeatedError
 from flowstone.errors.database import (
     DatabaseError,
     DatabaseUnavailableError,
@@ -42,11 +50,16 @@ from flowstone.errors.running import (
     WaitTimeoutError,
     WorkerCrashedError,
 )
+from flowstone.errors.sensing import SensorError
 from flowstone.errors.values import SerializationError, StorageError, StorageFailure, UnsafePickleError
 
 __all__ = [
     "AppLoadError",
+    "ApprovalDecidedError",
+    "ApprovalNotFoundError",
     "CapabilityError",
+    "CheckFailedError",
+    "CheckTimeoutError",
     "ConfigurationError",
     "CycleError",
     "DatabaseError",
@@ -54,9 +67,12 @@ __all__ = [
     "DefinitionError",
     "DependencyNotReadyError",
     "DuplicateAssetError",
+    "DuplicateCheckError",
     "EmbeddedDatabaseError",
     "ExecutorUnavailableError",
+    "FailedCheck",
     "FlowStoneError",
+    "GateRepeatedError",
     "IsolatedFailureError",
     "MaterializationTimeoutError",
     "MigrationChangedError",
@@ -67,6 +83,7 @@ __all__ = [
     "RunNotFoundError",
     "SchemaVersionError",
     "SelectionError",
+    "SensorError",
     "SerializationError",
     "StaleAttemptError",
     "StepCancelledError",
@@ -74,6 +91,7 @@ __all__ = [
     "StorageError",
     "StorageFailure",
     "UnknownAssetError",
+    "UnknownCheckedAssetError",
     "UnknownDependencyError",
     "UnknownExecutorError",
     "UnknownPartitionError",

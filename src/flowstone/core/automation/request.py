@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import OptionsError
 
 _MOST_KEY = 1000
+
+
+class RequestOptions(TypedDict, total=False):
+    """Those fields of `RunRequest` that say how it runs."""
+
+    force: bool
+    priority: int | None
+    max_concurrency: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +37,8 @@ class RunRequest:
         max_concurrency: most steps of the run at once in the fleet.
 
     Raises:
-        OptionsError: the run key is empty or longer than 1,000 characters, or the priority is not 0 to 9.
+        OptionsError: the run key is empty, longer than 1,000 bytes of UTF-8, or has characters that the
+            database cannot keep; or the priority is not 0 to 9.
 
     Example:
         >>> RunRequest(selection="orders", run_key="inbox/2024-01-01.csv").force
@@ -43,7 +53,22 @@ class RunRequest:
     max_concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        if self.run_key is not None and not 0 < len(self.run_key) <= _MOST_KEY:
-            raise OptionsError(f"run_key={self.run_key[:80]!r}: give 1 to {_MOST_KEY:,} characters.")
+        if self.run_key is not None:
+            _check_key(self.run_key)
         if self.priority is not None and (isinstance(self.priority, bool) or self.priority not in range(10)):
             raise OptionsError(f"priority={self.priority!r}: give a whole number from 0 (first) to 9.")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise OptionsError(f"run_key={key!r}: give text, such as str({key!r}).")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        size = 0
+    # an index holds run keys, and an entry of it has room for so much
+    if not 0 < size <= _MOST_KEY or "\x00" in key:
+        raise OptionsError(
+            f"run_key={key[:80]!r}: give 1 to {_MOST_KEY:,} bytes of UTF-8 text without NUL; for longer ones take "
+            "hashlib.sha256(key.encode()).hexdigest()."
+        )

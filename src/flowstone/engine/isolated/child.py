@@ -224,7 +224,7 @@ class CarriedResources(Resources):
         carried = super().__getitem__(name)
         if not isinstance(carried, bytes):
             raise ResourceError(
-                f"The resource {name!r} cannot be brought to the process of asset {self._asset!r}: {carried}. "
+                f"The resource {name!r} cannot be brought to the process of asset {self._owner!r}: {carried}. "
                 'Open it inside the function, or declare the asset with isolation="thread".'
             )
         return pickle.loads(carried)  # noqa: S301 - written by our own process

@@ -1,0 +1,204 @@
+"""Declaring a function as a sensor: it looks now and then whether something should run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import update_wrapper
+from typing import Any, overload
+
+from flowstone.core.asset import Asset
+from flowstone.core.automation.record import AutomationId, AutomationKind
+from flowstone.core.selection import Selection
+from flowstone.errors import DefinitionError
+
+DEFAULT_EVERY_SECONDS = 30.0
+DEFAULT_TIMEOUT_SECONDS = 60.0
+_LEAST_EVERY_SECONDS = 1.0
+_LONGEST_SECONDS = 31 * 86_400.0
+_MOST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorOptions:
+    """The options of `@sensor`, checked once.
+
+    Raises:
+        DefinitionError: an option cannot work.
+    """
+
+    name: str
+    where: str
+    every_seconds: float = DEFAULT_EVERY_SECONDS
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    selection: Selection | None = None
+    requires: tuple[str, ...] = ()
+    paused: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        name, problem = self.name, None
+        if not _is_name(name):
+            problem = f"name={name!r}: give 1 to {_MOST_NAME} printable characters without space around"
+        elif not _is_within(self.every_seconds, _LEAST_EVERY_SECONDS, _LONGEST_SECONDS):
+            problem = f"every={self.every_seconds!r}: give 1 second to 31 days"
+        elif not _is_within(self.timeout_seconds, 0.001, _LONGEST_SECONDS):
+            problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds, up to 31 days"
+        if problem:
+            raise DefinitionError(f"Sensor {name!r} was declared with {problem}.", where=self.where)
+
+
+class Sensor:
+    """The declaration that `@sensor` makes of a function; calling it calls the plain function.
+
+    Attributes mirror the options of `sensor`; `where` is the file and line of the function.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: SensorOptions) -> None:
+        self.function = function
+        self.name = options.name
+        self.where = options.where
+        self.every_seconds = options.every_seconds
+        self.timeout_seconds = options.timeout_seconds
+        self.selection = options.selection
+        self.requires = options.requires
+        self.paused = options.paused
+        self.description = options.description
+        self.takes_context = _takes_context(function, options)
+        update_wrapper(self, function)
+
+    @property
+    def id(self) -> AutomationId:
+        """What the store knows it by."""
+        return AutomationId(AutomationKind.SENSOR, self.name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function: tests of a sensor need no framework."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<sensor {self.name!r} at {self.where}>"
+
+
+@overload
+def sensor(function: Callable[..., Any], /) -> Sensor: ...
+@overload
+def sensor(
+    *,
+    every: timedelta | float = DEFAULT_EVERY_SECONDS,
+    name: str | None = None,
+    selection: Selection | None = None,
+    timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+    requires: Iterable[str] = (),
+    paused: bool = False,
+    description: str | None = None,
+) -> Callable[[Callable[..., Any]], Sensor]: ...
+def sensor(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Declare a function as a sensor: any one worker calls it now and then, and runs what it asks for.
+
+    The function, `def` or `async def`, takes a `SensorContext` or nothing. It returns or yields requests
+    (`context.request(...)`, `RunRequest`), a `SkipReason`, a `SensorResult`, or nothing.
+
+    Args:
+        function: the function, when used without parentheses.
+        **options: `every` (timedelta or seconds between evaluations, at least 1; 30 s by default), `name`
+            (default: the function's), `selection` (what its requests run unless they say otherwise),
+            `timeout` (timedelta or seconds for one evaluation; 60 s by default), `requires` (names of
+            resources), `paused` (begin paused when it is deployed for the first time), `description`
+            (default: the docstring).
+
+    Returns:
+        A `Sensor`, still callable as the plain function.
+
+    Raises:
+        DefinitionError: an option or a parameter cannot work; names file and line.
+
+    Example:
+        >>> @sensor(every=10, selection="orders")
+        ... def inbox(context):
+        ...     return context.request(run_key="a.csv")
+        >>> inbox.name, inbox.every_seconds
+        ('inbox', 10.0)
+    """
+    if function is not None:
+        return _declare(function)
+    return lambda decorated: _declare(decorated, **options)
+
+
+def _declare(
+    function: Callable[..., Any],
+    *,
+    every: timedelta | float = DEFAULT_EVERY_SECONDS,
+    name: str | None = None,
+    selection: Selection | None = None,
+    timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+    requires: Iterable[str] = (),
+    paused: bool = False,
+    description: str | None = None,
+) -> Sensor:
+    where = _where(function)
+    chosen = name if name is not None else getattr(function, "__name__", "")
+    if isinstance(requires, str):
+        raise DefinitionError(f"Sensor {chosen!r}: requires={requires!r} must be a list of names.", where=where)
+    options = SensorOptions(
+        name=chosen,
+        where=where,
+        every_seconds=seconds_of(every),
+        timeout_seconds=seconds_of(timeout),
+        selection=selection if selection is None or isinstance(selection, str | Asset) else tuple(selection),
+        requires=tuple(requires),
+        paused=paused,
+        description=description if description is not None else inspect.getdoc(function) or "",
+    )
+    return Sensor(function, options)
+
+
+def seconds_of(duration: timedelta | float) -> float:
+    """Return a duration in seconds.
+
+    Example:
+        >>> seconds_of(timedelta(minutes=2)), seconds_of(3)
+        (120.0, 3.0)
+    """
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, bool) or not isinstance(duration, int | float):
+        raise DefinitionError(f"{duration!r} is no duration: give a timedelta or a number of seconds.")
+    return float(duration)
+
+
+def _takes_context(function: Callable[..., Any], options: SensorOptions) -> bool:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"Sensor {options.name!r}: {function!r} does not tell its parameters; wrap it in a function.",
+            where=options.where,
+        ) from error
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one for one in parameters if one.default is inspect.Parameter.empty]
+    needed = [one for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    if len(needed) > 1 or any(one.kind not in positional for one in needed):
+        raise DefinitionError(
+            f"Sensor {options.name!r} takes {', '.join(one.name for one in needed)}; a sensor takes the context "
+            "and nothing else. What it needs beside, it gets from context.resources.",
+            where=options.where,
+        )
+    return bool(needed)
+
+
+def _is_name(name: object) -> bool:
+    if not isinstance(name, str) or name == "<lambda>":
+        return False
+    return 0 < len(name) <= _MOST_NAME and name == name.strip() and name.isprintable()
+
+
+def _is_within(value: float, least: float, most: float) -> bool:
+    return least <= value <= most  # false for NaN
+
+
+def _where(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
