@@ -1,0 +1,293 @@
+"""Conditions: when an asset should be computed, as values that combine and explain themselves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, NoReturn
+
+from flowstone.core.automation.facts import TargetFacts
+from flowstone.errors import DefinitionError
+
+MOST_REQUESTS = 20
+"""How many partitions of one asset a condition asks for at once when it does not say otherwise."""
+MOST_ACTIVE = 40
+"""How many steps of one asset may be active for a condition to ask for more when it does not say otherwise."""
+
+
+class Verdict(NamedTuple):
+    """Whether a condition holds, why, and the verdicts it follows from.
+
+    Args:
+        holds: whether it holds.
+        text: the condition or the fact, for people.
+        parts: the verdicts it follows from.
+        retries: whether it asks again although nothing changed since the last try committed nothing.
+    """
+
+    holds: bool
+    text: str
+    parts: tuple[Verdict, ...] = ()
+    retries: bool = False
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """Yield one line for each fact, indented below what follows from it.
+
+        Example:
+            >>> list(Verdict(True, "any of", (Verdict(True, "it is missing"),)).lines())
+            ['yes: any of', '  yes: it is missing']
+        """
+        yield f"{'  ' * depth}{'yes' if self.holds else 'no'}: {self.text}"
+        for part in self.parts:
+            yield from part.lines(depth + 1)
+
+    def decisive(self) -> Iterator[str]:
+        """Yield the facts that made it hold, or not."""
+        if not self.parts:
+            yield self.text
+        # a negation follows from the opposite: then all its parts count
+        for part in [part for part in self.parts if part.holds is self.holds] or self.parts:
+            yield from part.decisive()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the tree with JSON types."""
+        return {"holds": self.holds, "text": self.text, "parts": [part.to_json() for part in self.parts]}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a condition says about one target now.
+
+    Args:
+        asset: asset name.
+        partition: encoded partition.
+        name: the target as people read it.
+        because: the verdicts of the condition and of what always holds.
+    """
+
+    asset: str
+    partition: str
+    name: str
+    because: Verdict
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should be computed now."""
+        return self.because.holds
+
+    @property
+    def reason(self) -> str:
+        """The facts that decided, on one line."""
+        deciding = self.because.parts[0] if self.wanted else self.because
+        return "; ".join(dict.fromkeys(deciding.decisive()))
+
+    def explain(self) -> list[str]:
+        """Return lines for people: the answer, then each condition and fact with yes or no."""
+        answer = "is wanted" if self.wanted else "is not wanted"
+        return [f"{self.name} {answer}: {self.reason}", *self.because.lines(1)]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the decision with JSON types."""
+        return {
+            "asset": self.asset,
+            "partition": self.partition or None,
+            "wanted": self.wanted,
+            "reason": self.reason,
+            "because": self.because.to_json(),
+        }
+
+
+class Condition(ABC):
+    """When an asset should be computed; combine with `&` (and), `|` (or) and `~` (not).
+
+    Conditions are values without side effects: they judge facts and the time they are given.
+    """
+
+    @abstractmethod
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """Say whether it holds for one target, and why.
+
+        Args:
+            facts: how the target and its inputs stand.
+            now: the present, as an aware datetime.
+        """
+
+    def evaluate(self, facts: TargetFacts, now: datetime) -> Decision:
+        """Decide about one target: the condition, and what always has to hold beside it.
+
+        Whatever the condition says, a target is never wanted that is in progress, whose inputs are not all
+        committed, or whose last try committed nothing and would meet the same inputs and code again.
+
+        Args:
+            facts: how the target and its inputs stand.
+            now: the present, as an aware datetime.
+        """
+        verdict = self.judge(facts, now)
+        parts = (verdict, *_guards(facts, verdict))
+        whole = Verdict(all(part.holds for part in parts), "all of", parts)
+        return Decision(facts.asset, facts.partition, facts.name, whole)
+
+    def at_most(self, requests: int, *, active: int = MOST_ACTIVE) -> Paced:
+        """Limit how much is asked for; the last thing that is said about a condition.
+
+        Args:
+            requests: how many partitions at once, the newest first.
+            active: nothing is asked for while that many steps of the asset are active.
+        """
+        return Paced(self, requests, active)
+
+    def __and__(self, other: Condition) -> Condition:
+        return _joined(AllOf, self, other)
+
+    def __or__(self, other: Condition) -> Condition:
+        return _joined(AnyOf, self, other)
+
+    def __invert__(self) -> Condition:
+        return Not(self)
+
+    def __bool__(self) -> NoReturn:
+        raise DefinitionError(
+            f"The condition {self} is neither true nor false by itself. Combine conditions with &, | and ~ "
+            "instead of 'and', 'or' and 'not'."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf(Condition):
+    """A condition of its own.
+
+    Args:
+        text: how it is written.
+        test: judges.
+    """
+
+    text: str
+    test: Callable[[TargetFacts, datetime], Verdict]
+
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """See `Condition`."""
+        return self.test(facts, now)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Condition):
+    """A combination that goes by a name of its own."""
+
+    text: str
+    inner: Condition
+
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """See `Condition`."""
+        verdict = self.inner.judge(facts, now)
+        return Verdict(verdict.holds, self.text, verdict.parts or (verdict,), verdict.retries)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf(Condition):
+    """Holds when all its parts do; `a & b`."""
+
+    parts: tuple[Condition, ...]
+
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """See `Condition`."""
+        parts = tuple(part.judge(facts, now) for part in self.parts)
+        holds = all(part.holds for part in parts)
+        return Verdict(holds, "all of", parts, holds and any(part.retries for part in parts))
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(Condition):
+    """Holds when one of its parts does; `a | b`."""
+
+    parts: tuple[Condition, ...]
+
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """See `Condition`."""
+        parts = tuple(part.judge(facts, now) for part in self.parts)
+        retries = any(part.holds and part.retries for part in parts)
+        return Verdict(any(part.holds for part in parts), "any of", parts, retries)
+
+    def __repr__(self) -> str:
+        return " | ".join(map(str, self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Condition):
+    """Holds when its part does not; `~a`."""
+
+    part: Condition
+
+    def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
+        """See `Condition`."""
+        verdict = self.part.judge(facts, now)
+        return Verdict(not verdict.holds, "not", (verdict,))
+
+    def __repr__(self) -> str:
+        return f"~({self.part})" if isinstance(self.part, AllOf | AnyOf) else f"~{self.part}"
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A condition with its limits; see `Condition.at_most`.
+
+    Raises:
+        DefinitionError: a limit is less than 1.
+    """
+
+    condition: Condition
+    requests: int = MOST_REQUESTS
+    active: int = MOST_ACTIVE
+
+    def __post_init__(self) -> None:
+        given: tuple[tuple[str, object], ...] = (("requests", self.requests), ("active", self.active))
+        for name, value in given:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise DefinitionError(f"at_most(): {name}={value!r}: give a whole number of at least 1.")
+
+    def __repr__(self) -> str:
+        return f"({self.condition}).at_most({self.requests}, active={self.active})"
+
+
+def _joined[Kind: (AllOf, AnyOf)](kind: type[Kind], left: Condition, right: object) -> Condition:
+    if not isinstance(right, Condition):
+        limits = " Say at_most() last, around the whole condition." if isinstance(right, Paced) else ""
+        raise DefinitionError(f"{right!r} cannot be combined with the condition {left}.{limits}")
+    parts: list[Condition] = []
+    for one in (left, right):
+        parts += one.parts if isinstance(one, kind) else (one,)
+    return kind(tuple(parts))
+
+
+def _guards(facts: TargetFacts, verdict: Verdict) -> Iterator[Verdict]:
+    """Yield what has to hold whatever the condition says."""
+    active = facts.standing.active
+    yield Verdict(active is None, f"it is {active.state.value}" if active else "nothing of it is in progress")
+    unready = facts.unready
+    yield Verdict(not unready, listed(unready) or "all its inputs are committed")
+    ended = None if verdict.retries else facts.unchanged_try
+    if ended is None:
+        yield Verdict(True, "inputs or code changed since a try without a result, or there was none")
+    else:
+        yield Verdict(False, f"it ended as {ended.state.value} and neither inputs nor code changed since")
+
+
+def listed(texts: list[str], most: int = 3) -> str:
+    """Return some texts as one.
+
+    Example:
+        >>> listed(["a", "b", "c", "d"])
+        'a, b, c and 1 more'
+    """
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
