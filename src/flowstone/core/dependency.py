@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flowstone.core.mapping import PartitionMapping
@@ -28,6 +28,7 @@ class Dependency:
         asset: name of the upstream asset.
         mapping: which of its partitions are read; None chooses by the two definitions.
         parameter: parameter that receives the value; None for an input that only has to be there.
+        optional: whether the asset also runs when this input was skipped.
 
     Example:
         >>> Dependency("orders", parameter="orders").asset
@@ -37,24 +38,27 @@ class Dependency:
     asset: str
     mapping: PartitionMapping | None = None
     parameter: str | None = None
+    optional: bool = False
 
 
 type DependencyLike = str | Named | Dependency
 type Declared = Mapping[str, DependencyLike] | Iterable[DependencyLike]
 
 
-def dep(upstream: str | Named, *, mapping: PartitionMapping | None = None) -> Dependency:
+def dep(upstream: str | Named, *, mapping: PartitionMapping | None = None, optional: bool = False) -> Dependency:
     """Describe a dependency for `@asset(deps=...)`.
 
     Args:
         upstream: the asset, or its name.
         mapping: which of its partitions are read.
+        optional: run also when this input was skipped: its parameter is None then. An asset is skipped itself
+            when a required input was skipped, or all of its inputs were.
 
     Example:
-        >>> dep("orders").asset
-        'orders'
+        >>> dep("orders", optional=True).optional
+        True
     """
-    return Dependency(upstream if isinstance(upstream, str) else upstream.name, mapping)
+    return Dependency(upstream if isinstance(upstream, str) else upstream.name, mapping, optional=optional)
 
 
 def read_dependencies(
@@ -89,7 +93,7 @@ def read_dependencies(
             )
         given = by_parameter.pop(parameter.name, None)
         if given is not None:
-            found.append(Dependency(given.asset, given.mapping, parameter.name))
+            found.append(replace(given, parameter=parameter.name))
         elif parameter.default is inspect.Parameter.empty:
             found.append(Dependency(parameter.name, None, parameter.name))
     found.extend(alone)
