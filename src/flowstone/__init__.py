@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowstone.core.definition import PartitionsDefinition, StaticPartitions
     from flowstone.core.dependency import Dependency, dep
     from flowstone.core.dimensions import MultiPartitions
+    from flowstone.core.dynamic import DynamicPartitions
     from flowstone.core.hourly import HourlyPartitions
     from flowstone.core.job import Job
     from flowstone.core.mapping import (
@@ -56,6 +57,7 @@ __all__ = [
     "CircuitBreaker",
     "DailyPartitions",
     "Dependency",
+    "DynamicPartitions",
     "Fatal",
     "FlowStone",
     "FlowStoneError",
@@ -93,6 +95,7 @@ _MODULES = {
     "CircuitBreaker": "flowstone.executors.limits",
     "DailyPartitions": "flowstone.core.calendar",
     "Dependency": "flowstone.core.dependency",
+    "DynamicPartitions": "flowstone.core.dynamic",
     "Fatal": "flowstone.core.outcome",
     "FlowStone": "flowstone.app",
     "FlowStoneError": "flowstone.errors",

@@ -8,6 +8,7 @@ from typing import Any, Self
 from flowstone.app.async_face import AsyncFace
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.app.lineage import LineageView
+from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
 from flowstone.app.queues import QueuesView
 from flowstone.app.retention import RetentionView
@@ -50,6 +51,7 @@ class AssembledApp:
         self._placement = Placement(self.parts)
         self.runs = RunsView(self.parts, self._placement)
         self.queues = QueuesView(self.parts)
+        self.partitions = PartitionKeysView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
         self.aio = AsyncFace(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from flowstone.app.requests import AssetLike, all_targets, find_asset, target_of
+from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_target, was_removed
 from flowstone.app.wiring import Parts
 from flowstone.core.control import describe_target
 from flowstone.core.materialization import Materialization
@@ -28,7 +28,7 @@ class CommittedValues:
             DependencyNotReadyError: nothing is committed.
             StorageError: the value cannot be read.
         """
-        target = target_of(find_asset(self.parts.graph, asset), partition)
+        target = recorded_target(find_asset(self.parts.graph, asset), partition)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
             raise DependencyNotReadyError(*target, [target])
@@ -36,7 +36,7 @@ class CommittedValues:
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:
         """Return whether an asset's partition has a committed success."""
-        target = target_of(find_asset(self.parts.graph, asset), partition)
+        target = recorded_target(find_asset(self.parts.graph, asset), partition)
         return target in self.parts.store.catalog.current([target])
 
     def invalidate(self, asset: AssetLike, *, partitions: Iterable[Partition] | None = None) -> int:
@@ -55,7 +55,7 @@ class CommittedValues:
         if partitions is None:
             targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
         else:
-            targets = [target_of(found, partition) for partition in partitions]
+            targets = [recorded_target(found, partition) for partition in partitions]
         return self.parts.store.ledger.invalidate(targets)
 
     def why(self, asset: AssetLike, partition: Partition = None) -> list[str]:
@@ -77,7 +77,7 @@ class CommittedValues:
             ['nobody has asked for it: nothing is planned and nothing is committed']
         """
         found = find_asset(self.parts.graph, asset)
-        target = target_of(found, partition)
+        target = recorded_target(found, partition)
         catalog = self.parts.store.catalog
         control = self.parts.store.control
         if control is not None and self.parts.store.durable:
@@ -87,6 +87,8 @@ class CommittedValues:
         newest = catalog.history(*target, limit=1)
         if newest:
             return [_describe(newest[0])]
+        if was_removed(found, target[1]):
+            return ["nobody has asked for it, and its key was removed: nothing more is computed for it"]
         reads = self.parts.reader.targets(*target, datetime.now(UTC))
         there = catalog.current(reads)
         missing = [describe_target(*read) for read in reads if read not in there]
@@ -103,7 +105,7 @@ class CommittedValues:
             limit: how many at most.
         """
         found = find_asset(self.parts.graph, asset)
-        key = None if partition is None else target_of(found, partition)[1]
+        key = None if partition is None else recorded_target(found, partition)[1]
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.inline.materialization(record) for record in records]
 

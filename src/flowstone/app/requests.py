@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
+from typing import overload
 
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
@@ -46,6 +48,25 @@ def target_of(asset: Asset, partition: Partition) -> Target:
     return asset.name, encode_partition(asset.partitions.validate(partition))
 
 
+def recorded_target(asset: Asset, partition: Partition) -> Target:
+    """Return the target for reading what is recorded: as `target_of`, but removed dynamic keys will do.
+
+    Raises:
+        UnknownPartitionError: the asset never had such a partition.
+        PartitionError: see `target_of`.
+    """
+    if asset.partitions is None or partition is None:
+        return target_of(asset, partition)
+    return asset.name, encode_partition(asset.partitions.with_removed().validate(partition))
+
+
+def was_removed(asset: Asset, key: str) -> bool:
+    """Whether this encoded partition of an asset is a key that was removed at run time."""
+    if asset.partitions is None or asset.partitions.with_removed() is asset.partitions:
+        return False
+    return decode_partition(key) not in asset.partitions
+
+
 def all_targets(graph: AssetGraph, names: Iterable[str], partition: Partition, now: datetime) -> list[Target]:
     """Return the targets of a selection: one partition, or all complete ones of each asset."""
     targets: list[Target] = []
@@ -66,9 +87,43 @@ def leaves(graph: AssetGraph, names: Iterable[str]) -> list[str]:
     return [name for name in graph.order if name in chosen and not graph.downstream(name) & chosen]
 
 
+class PartitionTargets(Sequence[Target]):
+    """Many partitions of one asset as targets, made when they are read: a large backfill is never a list.
+
+    Args:
+        asset: asset name.
+        partitions: yields the partitions anew each time.
+    """
+
+    def __init__(self, asset: str, partitions: Callable[[], Iterable[str]]) -> None:
+        self.asset = asset
+        self.partitions = partitions
+        self._total: int | None = None
+
+    def __iter__(self) -> Iterator[Target]:
+        return ((self.asset, key) for key in self.partitions())
+
+    def __len__(self) -> int:
+        if self._total is None:
+            self._total = sum(1 for _ in self.partitions())
+        return self._total
+
+    @overload
+    def __getitem__(self, index: int) -> Target: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        found = next(islice(self, index, None), None) if index >= 0 else list(self)[index]
+        if found is None:
+            raise IndexError(index)
+        return found
+
+
 def backfill_targets(
     graph: AssetGraph, selection: Selection, partitions: Iterable[Partition] | None, now: datetime
-) -> tuple[list[Target], tuple[str, ...]]:
+) -> tuple[Sequence[Target], tuple[str, ...]]:
     """Return what a backfill of a selection over partitions consists of, and the selected names.
 
     The partitions belong to the first selected asset that is partitioned. Selected assets with an equal
@@ -85,15 +140,19 @@ def backfill_targets(
         if partitions is not None:
             raise PartitionError(f"None of {', '.join(names)} is partitioned; leave the partitions out.")
         return [(name, "") for name in names], names
-    assert lead.partitions is not None
-    if partitions is None:
-        keys = [encode_partition(key) for key in lead.partitions.keys(now)]
-    else:
-        keys = list(dict.fromkeys(target_of(lead, partition)[1] for partition in _several(partitions)))
+    definition = lead.partitions
+    assert definition is not None
+    given: list[str] = []
+    if partitions is not None:
+        given = list(dict.fromkeys(target_of(lead, partition)[1] for partition in _several(partitions)))
+    if len(names) == 1:
+        read = (lambda: map(encode_partition, definition.keys(now))) if partitions is None else lambda: given
+        return PartitionTargets(lead.name, read), names
+    keys = [encode_partition(key) for key in definition.keys(now)] if partitions is None else given
     chosen: dict[str, list[str]] = {lead.name: keys}
     for name in names:
         if name not in chosen:
-            chosen[name] = _keys(graph, graph[name], lead.partitions, keys, chosen, now)
+            chosen[name] = _keys(graph, graph[name], definition, keys, chosen, now)
     return [(name, key) for name in names for key in chosen[name]], names
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowstone.app.declared import Declared, ExecutorLike
@@ -19,6 +19,7 @@ from flowstone.engine.inline import InlineRunner
 from flowstone.engine.inputs import InputReader
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.isolation import IsolatedCalls
+from flowstone.engine.key_snapshots import KeySnapshots
 from flowstone.engine.planner import Planner
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
@@ -38,7 +39,7 @@ from flowstone.executors.sync import SyncExecutor
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
-from flowstone.protocols import Control, Executor, IOManager, Store
+from flowstone.protocols import Control, Evaluator, Executor, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -52,6 +53,7 @@ class Parts:
     settings: Settings
     graph: AssetGraph
     store: Store
+    keys: KeySnapshots
     values: ValueStore
     managers: Mapping[str, IOManager]
     reader: InputReader
@@ -63,6 +65,8 @@ class Parts:
     resources: ResourcePool
     coroutines: CoroutineRunner
     processes: IsolatedCalls
+    evaluators: list[Evaluator] = field(default_factory=list)
+    """What runs by itself: nodes evaluate it."""
 
     def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
         """Wait until a step is over.
@@ -134,6 +138,8 @@ def _connect(
     values: ValueStore,
     resources: ResourcePool,
 ) -> Parts:
+    keys = KeySnapshots(store.partition_keys)
+    graph = graph.bound(keys)
     reader = InputReader(graph, store.catalog)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
@@ -150,6 +156,7 @@ def _connect(
         settings=settings,
         graph=graph,
         store=store,
+        keys=keys,
         values=values,
         managers=managers,
         reader=reader,

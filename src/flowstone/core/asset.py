@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import update_wrapper
@@ -11,6 +12,7 @@ from typing import Any, Literal, overload
 
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyLike, read_dependencies
+from flowstone.core.known_keys import KeySource
 from flowstone.core.limits import parse_limit
 from flowstone.core.retry import RetryPolicy
 from flowstone.errors import DefinitionError
@@ -54,8 +56,24 @@ class Asset:
         self.group = options.group
         self.description = options.description
         self.code_version = options.code_version
+        self.routes = options.routes
         self.is_async = inspect.iscoroutinefunction(function)
+        self._declared: Asset | None = None
         update_wrapper(self, function)
+
+    @property
+    def declared(self) -> Asset:
+        """The asset that the module holds, also when this is an app's copy of it."""
+        return self._declared or self
+
+    def bound(self, source: KeySource) -> Asset:
+        """Return the asset for one app: itself, or a copy when its partitions get their keys from a store."""
+        partitions = None if self.partitions is None else self.partitions.bound(source)
+        if partitions is self.partitions:
+            return self
+        bound = copy(self)
+        bound.partitions, bound._declared = partitions, self.declared
+        return bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: tests of an asset need no framework."""
@@ -81,6 +99,7 @@ class AssetOptions:
     group: str | None = None
     description: str = ""
     code_version: str | None = None
+    routes: tuple[str, ...] = ()
 
     def check(self, name: str, where: str) -> None:
         """Refuse values that cannot work.
@@ -148,6 +167,7 @@ def asset(
     group: str | None = None,
     description: str | None = None,
     code_version: str | None = None,
+    routes: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -161,7 +181,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             that only have to be there), `partitions`, `io` (name of an IO manager), `requires` (names of
             resources), `retry`, `timeout` (timedelta or seconds), `queue`, `priority` (0 first to 9),
             `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"),
-            `tags`, `group`, `description` (default: the docstring), `code_version`.
+            `tags`, `group`, `description` (default: the docstring), `code_version`, `routes` (names of
+            direct downstream assets of which the function chooses some by returning a `Route`).
 
     Returns:
         An `Asset`, still callable as the plain function.
@@ -194,6 +215,7 @@ def _declare(
     description: str | None = None,
     requires: Iterable[str] = (),
     tags: Iterable[str] = (),
+    routes: Iterable[str] = (),
     concurrency: Mapping[str, int | str] | None = None,
     **plain: Any,
 ) -> Asset:
@@ -206,6 +228,7 @@ def _declare(
         description=description if description is not None else inspect.getdoc(function) or "",
         requires=_names(requires, "requires", chosen, where),
         tags=frozenset(_names(tags, "tags", chosen, where)),
+        routes=_names(routes, "routes", chosen, where),
         concurrency=concurrency or {},
         **plain,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 
+from flowstone.core.known_keys import KeySource
 from flowstone.core.partition import Partition, encode_partition, partition_label
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError, did_you_mean
 
@@ -65,6 +66,14 @@ class PartitionsDefinition(ABC):
     def to_json(self) -> dict[str, object]:
         """Describe the definition with JSON types."""
 
+    def bound(self, source: KeySource) -> PartitionsDefinition:
+        """Return this definition with keys from a store, where it has such keys; else itself."""
+        return self
+
+    def with_removed(self) -> PartitionsDefinition:
+        """Return this definition accepting keys that were removed at run time, for reading what is committed."""
+        return self
+
     def __contains__(self, value: object) -> bool:
         try:
             self.validate(value)
@@ -97,7 +106,23 @@ def reversed_range(start: str, end: str) -> PartitionError:
     )
 
 
-class StaticPartitions(PartitionsDefinition):
+class ListedPartitions(PartitionsDefinition):
+    """Partitions that are a list of keys, in which every one is complete and has its place."""
+
+    @abstractmethod
+    def until(self, value: Partition, number: int) -> list[Partition]:
+        """Return up to `number` keys that end with this one, in order; None stands for the last one.
+
+        Raises:
+            UnknownPartitionError: it is none of the keys.
+        """
+
+    @abstractmethod
+    def within(self, other: PartitionsDefinition) -> bool:
+        """Whether the other definition has all these keys."""
+
+
+class StaticPartitions(ListedPartitions):
     """A fixed list of partitions, in the order in which they are given.
 
     Args:
@@ -175,9 +200,14 @@ class StaticPartitions(PartitionsDefinition):
         """
         return self._positions[encode_partition(self.validate(value))]
 
-    def __le__(self, other: StaticPartitions) -> bool:
+    def until(self, value: Partition, number: int) -> list[Partition]:
+        """Return up to `number` keys that end with this one; None stands for the last one."""
+        stop = len(self._keys) if value is None else self.position(value) + 1
+        return list(islice(self._keys.values(), max(0, stop - number), stop))
+
+    def within(self, other: PartitionsDefinition) -> bool:
         """Whether the other definition has all these keys."""
-        return self._keys.keys() <= other._keys.keys()
+        return isinstance(other, StaticPartitions) and all(key in other for key in self._keys.values())
 
     def to_json(self) -> dict[str, object]:
         """Describe the definition with JSON types; keys are encoded."""

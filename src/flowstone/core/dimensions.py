@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.known_keys import KeySource
 from flowstone.core.partition import Partition
 from flowstone.errors import DefinitionError, UnknownPartitionError
 
@@ -37,6 +38,14 @@ class MultiPartitions(PartitionsDefinition):
                     "give it a definition such as StaticPartitions([...])."
                 )
         self.dimensions: Mapping[str, PartitionsDefinition] = dict(dimensions)
+
+    def bound(self, source: KeySource) -> PartitionsDefinition:
+        """Return this definition with the dimensions bound; itself if none has keys in a store."""
+        return self._with({name: one.bound(source) for name, one in self.dimensions.items()})
+
+    def with_removed(self) -> PartitionsDefinition:
+        """Return this definition accepting keys with removed parts."""
+        return self._with({name: one.with_removed() for name, one in self.dimensions.items()})
 
     def keys(self, now: datetime) -> Iterator[Partition]:
         """Yield every combination of complete keys; the last dimension varies fastest."""
@@ -83,6 +92,10 @@ class MultiPartitions(PartitionsDefinition):
         """Describe the definition with JSON types; dimensions are a list because their order counts."""
         dimensions = [{"name": name, **definition.to_json()} for name, definition in self.dimensions.items()]
         return {"type": "multi", "dimensions": dimensions}
+
+    def _with(self, dimensions: Mapping[str, PartitionsDefinition]) -> MultiPartitions:
+        unchanged = all(one is self.dimensions[name] for name, one in dimensions.items())
+        return self if unchanged else MultiPartitions(**dimensions)
 
     def _each[T](
         self, parts: Sequence[T], convert: Callable[[PartitionsDefinition, T], Partition]

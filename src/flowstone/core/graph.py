@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from flowstone.core.asset import Asset
 from flowstone.core.dependency import Dependency
+from flowstone.core.known_keys import KeySource
 from flowstone.core.mapping import PartitionMapping, default_mapping
 from flowstone.errors import (
     CycleError,
@@ -14,6 +15,7 @@ from flowstone.errors import (
     DuplicateAssetError,
     UnknownAssetError,
     UnknownDependencyError,
+    did_you_mean,
 )
 
 
@@ -27,7 +29,8 @@ class AssetGraph:
         DuplicateAssetError: two assets carry one name.
         UnknownDependencyError: a dependency is not among the assets.
         CycleError: assets depend on each other in a circle; names the path.
-        DefinitionError: a partition mapping cannot work between two assets.
+        DefinitionError: a partition mapping cannot work between two assets, or an asset declares routes to
+            others than its direct downstream assets.
 
     Example:
         >>> from flowstone.core.asset import asset
@@ -52,6 +55,15 @@ class AssetGraph:
             for name in self.order
             for dependency in self._assets[name].dependencies
         }
+        self._routers: dict[str, list[str]] = {}
+        for name in self.order:
+            self._add_routes(self._assets[name])
+
+    def bound(self, source: KeySource) -> AssetGraph:
+        """Return the graph with dynamic partitions that get their keys from `source`; itself if there are none."""
+        assets = [one.bound(source) for one in self._assets.values()]
+        unchanged = all(one is self._assets[one.name] for one in assets)
+        return self if unchanged else AssetGraph(assets)
 
     @property
     def assets(self) -> Mapping[str, Asset]:
@@ -78,6 +90,10 @@ class AssetGraph:
         """Return how partitions of `downstream` map to those of its dependency `upstream`."""
         return self._mappings[downstream, upstream]
 
+    def routers(self, name: str) -> Sequence[str]:
+        """Return the assets that decide whether this one runs: those with a route to it."""
+        return self._routers.get(name, ())
+
     def upstream(self, name: str, *, depth: int | None = None) -> set[str]:
         """Return what an asset depends on, without itself; `depth` limits the number of steps."""
         return self._walk(name, lambda one: [d.asset for d in self[one].dependencies], depth)
@@ -102,6 +118,20 @@ class AssetGraph:
             for dependency in one.dependencies:
                 if dependency.asset not in self._assets:
                     raise UnknownDependencyError(one.name, dependency.asset, self._assets, where=one.where)
+
+    def _add_routes(self, router: Asset) -> None:
+        below = self._downstream[router.name]
+        for position, name in enumerate(router.routes):
+            if name not in below:
+                listed = ", ".join(map(repr, below)) or "none"
+                raise DefinitionError(
+                    f"Asset {router.name!r} declares a route to {name!r}, which is not directly downstream of it."
+                    f"{did_you_mean(name, below)} Its direct downstream assets: {listed}.",
+                    where=router.where,
+                )
+            if name in router.routes[:position]:
+                raise DefinitionError(f"Asset {router.name!r} declares a route to {name!r} twice.", where=router.where)
+            self._routers.setdefault(name, []).append(router.name)
 
     def _sorted(self) -> Iterator[str]:
         """Yield names so that each comes after its dependencies (depth first, without recursion)."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+from flowstone.core.definition import ListedPartitions, PartitionsDefinition
 from flowstone.core.dimensions import MultiPartitions
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.core.timeline import TimePartitions
@@ -121,7 +121,7 @@ def is_complete(definition: PartitionsDefinition, key: Partition, now: datetime)
         >>> is_complete(StaticPartitions(["eu"]), "eu", datetime(2024, 1, 1, tzinfo=UTC))
         True
     """
-    if isinstance(definition, StaticPartitions):
+    if isinstance(definition, ListedPartitions):
         return True
     if isinstance(definition, TimePartitions):
         last = definition.last(now)

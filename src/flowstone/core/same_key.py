@@ -177,7 +177,7 @@ def _fits(offered: PartitionsDefinition, wanted: PartitionsDefinition) -> bool:
     if isinstance(offered, TimePartitions) and isinstance(wanted, TimePartitions):
         return offered.cadence() == wanted.cadence()
     if isinstance(offered, StaticPartitions) and isinstance(wanted, StaticPartitions):
-        return offered <= wanted
+        return offered.within(wanted)
     return offered == wanted
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from itertools import islice
 
-from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+from flowstone.core.definition import ListedPartitions, PartitionsDefinition
 from flowstone.core.mapping_contract import PartitionMapping, check_key, contains
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.core.timeline import TimePartitions
@@ -95,8 +94,8 @@ class TimeWindowOverlap(PartitionMapping):
 class LastN(PartitionMapping):
     """The last n upstream partitions that end at or before the end of the downstream window.
 
-    For an asset without partitions these are the last n complete ones. For static keys they are the n keys up to
-    and including the same key, in the declared order. At the start of the definition there are fewer.
+    For an asset without partitions these are the last n complete ones. For listed keys they are the n keys up to
+    and including the same key, in their order. At the start of the definition there are fewer.
 
     Args:
         n: how many partitions, at least 1.
@@ -126,11 +125,13 @@ class LastN(PartitionMapping):
 
     def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
         """Check that the upstream partitions have an order in which downstream has a place."""
-        if not isinstance(upstream, StaticPartitions):
+        if not isinstance(upstream, ListedPartitions):
             _by_time(self, upstream)
             if downstream is not None:
                 _by_time(self, downstream)
-        elif downstream is not None and not (isinstance(downstream, StaticPartitions) and downstream <= upstream):
+        elif downstream is not None and not (
+            isinstance(downstream, ListedPartitions) and downstream.within(upstream)
+        ):
             raise DefinitionError(
                 f"{self} of {upstream!r} needs the same keys downstream, not {downstream!r}. "
                 "Use AllPartitions() or FunctionMapping(...)."
@@ -146,9 +147,8 @@ class LastN(PartitionMapping):
     ) -> list[Partition]:
         """Return the last n partitions up to the end of `key`."""
         key = check_key(key, downstream)
-        if isinstance(upstream, StaticPartitions):
-            stop = upstream.position(upstream.last(now) if downstream is None else key) + 1
-            return list(islice(upstream.keys(now), max(0, stop - self.n), stop))
+        if isinstance(upstream, ListedPartitions):
+            return upstream.until(key, self.n)
         read = _by_time(self, upstream)
         last = read.last(now if downstream is None else _by_time(self, downstream).window(key).end)
         return [] if last is None else list(read.span(read.shift(last, 1 - self.n), last))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.route import decision_of
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
 from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Catalog
@@ -31,6 +32,8 @@ class InputPlan:
         mapping: which partitions are read.
         same_key: whether that is just the partition of the same key.
         many: whether the parameter receives a dict of partitions.
+        optional: whether the step runs also when this input was skipped.
+        decides: whether the upstream asset decides if the one that reads runs at all.
     """
 
     name: str
@@ -41,6 +44,8 @@ class InputPlan:
     mapping: PartitionMapping
     same_key: bool
     many: bool
+    optional: bool = False
+    decides: bool = False
 
     def keys(self, key: str, now: datetime) -> list[str]:
         """Return the encoded upstream partitions that a downstream partition reads."""
@@ -50,6 +55,12 @@ class InputPlan:
             decode_partition(key), downstream=self.downstream, upstream=self.upstream, now=now
         )
         return [encode_partition(partition) for partition in partitions]
+
+    def placed(self) -> InputPlan:
+        """Return the plan for steps that were placed: they go on although a key of theirs is removed meanwhile."""
+        upstream = None if self.upstream is None else self.upstream.with_removed()
+        downstream = None if self.downstream is None else self.downstream.with_removed()
+        return replace(self, upstream=upstream, downstream=downstream)
 
 
 type Read = tuple[InputPlan, str, CommittedOutput]
@@ -65,6 +76,8 @@ class ResolvedInputs:
     missing: list[Target]
     error: Exception | None = None
     """What a partition mapping raised: that is a failure of the step, as any other of user code."""
+    skip: str | None = None
+    """Why there is nothing to do: the step was not chosen, or all its inputs were skipped."""
 
     def problem(self, claim: Claim) -> Exception | None:
         """Return why the step cannot run, if so."""
@@ -80,8 +93,12 @@ class ResolvedInputs:
 
     def arguments(self, load: Callable[[StoredOutput], object]) -> dict[str, Any]:
         """Load the values and return them by parameter; several partitions come as a dict."""
-        # a dependency on no partition at all is an empty dict, not a missing argument
-        arguments: dict[str, Any] = {plan.parameter: {} for plan in self.plans if plan.many and plan.parameter}
+        # a dependency on no partition at all is an empty dict, and on a skipped input None: not missing arguments
+        arguments: dict[str, Any] = {
+            plan.parameter: {} if plan.many else None
+            for plan in self.plans
+            if plan.parameter and (plan.many or plan.optional)
+        }
         for plan, key, version in self.reads:
             if plan.many:
                 if plan.parameter is not None:
@@ -92,6 +109,7 @@ class ResolvedInputs:
 
 
 NO_INPUTS = ResolvedInputs((), [], [])
+ALL_SKIPPED = "all its inputs were skipped"
 
 
 class InputReader:
@@ -100,6 +118,14 @@ class InputReader:
     def __init__(self, graph: AssetGraph, catalog: Catalog) -> None:
         self._catalog = catalog
         self._plans = {asset.name: tuple(_plans(graph, asset)) for asset in graph}
+        self._placed = {name: tuple([plan.placed() for plan in plans]) for name, plans in self._plans.items()}
+        self._optional = {
+            name: frozenset([plan.name for plan in plans if plan.optional]) for name, plans in self._plans.items()
+        }
+        # what may be skipped when it is about to start; most graphs have no such assets
+        self._conditional = frozenset(
+            [name for name, plans in self._plans.items() if any(one.optional or one.decides for one in plans)]
+        )
 
     def plans(self, asset: str) -> tuple[InputPlan, ...]:
         """Return how each dependency of an asset is read."""
@@ -109,13 +135,22 @@ class InputReader:
         """Return every (asset, partition) that one partition of an asset reads."""
         return [(plan.name, upstream) for plan in self._plans[asset] for upstream in plan.keys(key, now)]
 
+    def optional(self, asset: str) -> frozenset[str]:
+        """Return the upstream assets that an asset can do without when they were skipped."""
+        return self._optional[asset]
+
+    def skipped(self, targets: Sequence[Target]) -> set[Target]:
+        """Return which targets an optional reader outside of their runs finds skipped."""
+        found = self._catalog.skipped([("", *target) for target in targets])
+        return {targets[position] for position in found}
+
     def resolve(self, claims: Sequence[Claim]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
         wanted: list[tuple[str, str, str]] = []
         readers: list[tuple[ResolvedInputs, InputPlan]] = []
         for claim in claims:
-            plans = self._plans[claim.asset]
+            plans = self._placed[claim.asset]
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
@@ -132,15 +167,47 @@ class InputReader:
                     readers.append((inputs, plan))
         if wanted:
             self._fill(wanted, readers)
+        if self._conditional:
+            for claim, inputs in zip(claims, resolved, strict=True):
+                if claim.asset in self._conditional:
+                    inputs.skip = _reason_to_skip(claim, inputs)
         return resolved
 
     def _fill(self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]) -> None:
         answers = self._catalog.resolve(wanted)
-        for (_run, asset, key), (inputs, plan), version in zip(wanted, readers, answers, strict=True):
+        skipped = self._skipped(wanted, readers) if self._conditional else ()
+        for position, (read, (inputs, plan), version) in enumerate(zip(wanted, readers, answers, strict=True)):
+            if position in skipped:
+                continue
             if version is None:
-                inputs.missing.append((asset, key))
+                inputs.missing.append(read[1:])
             else:
-                inputs.reads.append((plan, key, version))
+                inputs.reads.append((plan, read[2], version))
+
+    def _skipped(
+        self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]
+    ) -> set[int]:
+        """Return the positions of optional inputs that were skipped: they have no version here."""
+        positions = [position for position, (_, plan) in enumerate(readers) if plan.optional]
+        if not positions:
+            return set()
+        found = self._catalog.skipped([wanted[position] for position in positions])
+        return {positions[index] for index in found}
+
+
+def _reason_to_skip(claim: Claim, inputs: ResolvedInputs) -> str | None:
+    """Return why a step that is about to start is skipped instead.
+
+    Mostly the transaction of its last input has seen to that. What is left are inputs from outside of the run.
+    """
+    for plan, _key, version in inputs.reads:
+        decision = decision_of(version.stored) if plan.decides and not claim.forced else None
+        if decision is not None and claim.asset not in decision.chosen:
+            return decision.explain(plan.name)
+    if inputs.reads or inputs.missing or inputs.error is not None:
+        return None
+    # nothing is missing and nothing was read: either there was nothing to read, or all of it was skipped
+    return ALL_SKIPPED if all(plan.optional and not plan.many for plan in inputs.plans) else None
 
 
 def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
@@ -160,6 +227,8 @@ def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
                 mapping,
                 same,
                 mapping.many,
+                dependency.optional,
+                asset.name in upstream.routes,
             )
         )
     return plans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun
 from flowstone.protocols.execution import (
     CancelsJobs,
@@ -12,10 +13,12 @@ from flowstone.protocols.execution import (
     RunJob,
     StepCall,
 )
-from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, Store
+from flowstone.protocols.partition_keys import PartitionKeys
+from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, RangeStore, Store
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
 
 __all__ = [
+    "ApprovalStore",
     "AutomationStore",
     "CancelsJobs",
     "Catalog",
@@ -28,7 +31,9 @@ __all__ = [
     "IOManager",
     "KeepVersions",
     "Ledger",
+    "PartitionKeys",
     "PrepareRun",
+    "RangeStore",
     "ResourceFactory",
     "RunJob",
     "Serializer",

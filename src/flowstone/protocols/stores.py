@@ -9,6 +9,7 @@ from typing import Protocol
 from flowstone.core.control import QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
+from flowstone.core.ranges import NewRange
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -24,7 +25,9 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
-from flowstone.protocols.automation import AutomationStore
+from flowstone.protocols.approvals import ApprovalStore
+from flowstone.protocols.automation import AutomationStore, Standings
+from flowstone.protocols.partition_keys import PartitionKeys
 
 
 class Ledger(Protocol):
@@ -116,6 +119,16 @@ class DurableQueue(Protocol):
         """Repair what a lost notification, row or process left behind; return how much."""
 
 
+class RangeStore(Protocol):
+    """Keeps what large backfills have not begun as ranges of partitions."""
+
+    def open_run(self, run: NewRun, new: NewRange) -> int:
+        """Record a run over many partitions of one asset; return how many, 0 when the run is known already.
+
+        Steps are made as workers begin them. What `new.partitions` raises leaves nothing behind.
+        """
+
+
 class Control(Protocol):
     """What people do to running work, on a store whose transactions place work on a queue."""
 
@@ -163,6 +176,10 @@ class Store(Protocol):
         """What people may do to running work; None when work here cannot outlive a call."""
 
     @property
+    def ranges(self) -> RangeStore | None:
+        """Keeps large backfills as ranges; None when every step is a row from the start."""
+
+    @property
     def ledger(self) -> Ledger:
         """The writing side."""
 
@@ -171,8 +188,20 @@ class Store(Protocol):
         """The reading side."""
 
     @property
+    def standings(self) -> Standings:
+        """How many targets stand at once."""
+
+    @property
+    def approvals(self) -> ApprovalStore:
+        """What waits, or waited, for a person's decision."""
+
+    @property
     def automations(self) -> AutomationStore:
         """What runs by itself."""
+
+    @property
+    def partition_keys(self) -> PartitionKeys:
+        """The keys of dynamic partitions."""
 
     def close(self) -> None:
         """Release connections; closing twice is fine."""

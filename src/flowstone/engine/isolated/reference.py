@@ -52,6 +52,7 @@ def reference_to(asset: Asset) -> Reference:
     Raises:
         DefinitionError: no module holds it under a name.
     """
+    asset = asset.declared
     name = getattr(asset.function, "__module__", None) or ""
     module = sys.modules.get(name)
     if module is None or (name == _MAIN and not _main_can_be_imported(module)):

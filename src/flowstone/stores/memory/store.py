@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog
 from flowstone.stores.memory.ledger import MemoryLedger
+from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
+from flowstone.stores.memory.standings import MemoryStandings
 from flowstone.stores.memory.tables import Tables
 
 
@@ -15,7 +18,7 @@ class MemoryStore:
     """Keeps everything in this process; gone with it.
 
     Args:
-        now: clock of the automations; for tests.
+        now: clock of automations and approvals; for tests.
 
     Example:
         >>> MemoryStore().shared
@@ -26,11 +29,15 @@ class MemoryStore:
     shared = False
     durable = False
     control = None
+    ranges = None
 
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
         tables = Tables()
-        self.ledger = MemoryLedger(tables)
+        self.approvals = MemoryApprovals(tables, now=now)
+        self.ledger = MemoryLedger(tables, self.approvals)
         self.catalog = MemoryCatalog(tables)
+        self.standings = MemoryStandings(tables)
+        self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, now=now)
 
     def close(self) -> None:

@@ -18,7 +18,10 @@ from flowstone.stores.postgres.done_signals import DoneSignals
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
 from flowstone.stores.postgres.heartbeat import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
+from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.queue import PostgresQueue
+from flowstone.stores.postgres.ranges import PostgresRanges
+from flowstone.stores.postgres.standings import PostgresStandings
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -94,8 +97,11 @@ class PostgresStore:
         self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
         self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
         self.catalog = PostgresCatalog(database, self._signals)
+        self.standings = PostgresStandings(database)
         self.queue = PostgresQueue(database)
         self.control = PostgresControl(database)
+        self.ranges = PostgresRanges(database)
+        self.partition_keys = PostgresPartitionKeys(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
 
     @classmethod
