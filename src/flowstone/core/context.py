@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
@@ -111,12 +113,15 @@ class AssetContext:
         cancellation: tells when to stop.
         resources: what the asset requires, opened.
         metadata: small JSON facts recorded with the output; fill it as you like.
+        approvals: decisions at the gates of this step that let it go on, by name of the gate, in order.
     """
 
     __slots__ = (
+        "approvals",
         "asset",
         "attempt",
         "cancellation",
+        "check_records",
         "innermost",
         "inputs",
         "key",
@@ -142,6 +147,8 @@ class AssetContext:
         started_at: datetime,
         cancellation: CancellationToken,
         resources: Mapping[str, Any],
+        approvals: Iterable[Approval] = (),
+        check_records: list[CheckRecord] | None = None,
     ) -> None:
         self.asset = asset
         self.partition = partition
@@ -155,8 +162,16 @@ class AssetContext:
         self.resources = resources
         self.inputs: dict[str, Any] = {}
         self.metadata: dict[str, JsonValue] = {}
+        self.approvals: dict[str, Approval] = {one.gate: one for one in approvals} if approvals else {}
+        # where the skins of checks leave their results
+        self.check_records = [] if check_records is None else check_records
         # what the hooks are wrapped around, so that they can be composed once per app and not once per step
         self.innermost: Callable[[], AttemptOutcome]
+
+    @property
+    def approval(self) -> Approval | None:
+        """The latest decision that let this step go on; None as long as nobody has been asked."""
+        return next(reversed(self.approvals.values()), None)
 
     @property
     def logger(self) -> logging.Logger:

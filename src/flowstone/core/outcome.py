@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flowstone.core.output import StoredOutput
+from flowstone.core.approval import (
+    DEFAULT_GATE,
+    DEFAULT_TIMEOUT_SECONDS,
+    LONGEST_TIMEOUT_SECONDS,
+    ON_TIMEOUT,
+    OnTimeout,
+    portable_json,
+)
+from flowstone.core.output import JsonValue, StoredOutput
 
 
 class Outcome(Exception):  # noqa: N818 - an outcome may be raised, but it is an answer, not an error
@@ -65,6 +73,64 @@ class Fatal(Outcome):
         super().__init__(reason)
 
 
+class AwaitApproval(Outcome):
+    """Stop here until a person decides; when they approve, the function is called again.
+
+    Meanwhile the step is `awaiting_approval`: it holds no thread of a worker, no slot of a limit, no place in a
+    queue, and its attempt is given back. In the call after the decision `context.approval` is there, with what
+    was left in `resume`, so that the function goes on without doing again what it had done before.
+
+    Args:
+        message: what the person is asked.
+        data: plain JSON that the person is shown.
+        timeout: how long to wait, as a timedelta or in seconds; an hour by default, at most a year.
+        on_timeout: what silence means: `"reject"` fails the step, `"approve"` lets it go on, `"skip"` skips it.
+        resume: plain JSON that the function leaves for its continuation.
+        gate: name of this question, when an asset asks several, one after the other.
+
+    Raises:
+        ValueError: an argument cannot work.
+        SerializationError: `data` or `resume` is not plain JSON.
+
+    Example:
+        >>> asked = AwaitApproval("Pay 3 invoices?", data={"sum": 100}, timeout=7200)
+        >>> str(asked), asked.timeout_seconds, asked.on_timeout
+        ('Pay 3 invoices?', 7200.0, 'reject')
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        data: JsonValue = None,
+        timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+        on_timeout: OnTimeout = "reject",
+        resume: JsonValue = None,
+        gate: str = DEFAULT_GATE,
+    ) -> None:
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+        if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+            raise ValueError(
+                f"AwaitApproval(timeout={timeout!r}): give above 0, at most a year (31,536,000 seconds)"
+            )
+        if on_timeout not in ON_TIMEOUT:
+            raise ValueError(f"AwaitApproval(on_timeout={on_timeout!r}): give one of {', '.join(ON_TIMEOUT)}")
+        texts: tuple[tuple[str, object], ...] = (("message", message), ("gate", gate))
+        for name, text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"AwaitApproval({name}={text!r}): give some text")
+        if len(gate) > 200:
+            raise ValueError("AwaitApproval(gate=...): a name has at most 200 characters")
+        self.message = message
+        self.timeout_seconds = seconds
+        self.on_timeout = on_timeout
+        self.gate = gate
+        # as text, so that what the function does to its objects later on changes nothing
+        self.data_json = portable_json(data, "data")
+        self.resume_json = portable_json(resume, "resume")
+        super().__init__(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """The function returned and its value is stored, not yet published."""
@@ -106,6 +172,32 @@ class Snoozed:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """A person must decide first: nothing runs until then, the attempt is given back.
+
+    Args:
+        message: what the person is asked.
+        gate: which question of the asset this is.
+        timeout_seconds: how long they have.
+        on_timeout: what silence means.
+        data: JSON text to show.
+        resume: JSON text for the continuation.
+    """
+
+    message: str
+    gate: str = DEFAULT_GATE
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    on_timeout: OnTimeout = "reject"
+    data: str = "null"
+    resume: str = "null"
+
+    @property
+    def reason(self) -> str:
+        """What is shown with the step."""
+        return f"waits for approval: {self.message[:200]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """There was nothing to do."""
 
@@ -119,4 +211,4 @@ class Stopped:
     reason: str
 
 
-type AttemptOutcome = Succeeded | Failed | Snoozed | Skipped | Stopped
+type AttemptOutcome = Succeeded | Failed | Snoozed | Suspended | Skipped | Stopped

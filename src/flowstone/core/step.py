@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from flowstone.core.approval import Approval
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.state import State
@@ -108,6 +110,7 @@ class Claim:
         token: fencing token; only the newest one of a step can commit.
         started_at: start of the attempt.
         forced: whether the target is recomputed although a success exists.
+        approvals: what people decided at the gates of this step, in order.
     """
 
     step_id: int
@@ -119,6 +122,7 @@ class Claim:
     token: int
     started_at: datetime
     forced: bool = False
+    approvals: tuple[Approval, ...] = ()
 
 
 class InputVersion(NamedTuple):
@@ -147,6 +151,7 @@ class Completion:
         inputs: what it read.
         finished_at: when it ended.
         retry_in_seconds: delay until the next attempt; None for no further attempt.
+        checks: results of the checks that looked at its value.
     """
 
     claim: Claim
@@ -154,6 +159,7 @@ class Completion:
     inputs: tuple[InputVersion, ...]
     finished_at: datetime
     retry_in_seconds: float | None = None
+    checks: tuple[CheckRecord, ...] = ()
 
 
 class Committed(NamedTuple):

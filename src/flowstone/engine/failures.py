@@ -8,6 +8,7 @@ from types import TracebackType
 
 from flowstone.core.outcome import (
     AttemptOutcome,
+    AwaitApproval,
     Failed,
     Fatal,
     Outcome,
@@ -16,13 +17,15 @@ from flowstone.core.outcome import (
     Skipped,
     Snoozed,
     Stopped,
+    Suspended,
 )
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.text import ERROR_LIMIT, clean_text
-from flowstone.errors import SerializationError, StepCancelledError
+from flowstone.errors import GateRepeatedError, RouteError, SerializationError, StepCancelledError
 
 _OWN_CODE = str(Path(__file__).parents[1])
 _MAX_FRAMES = 60
+_FOR_GOOD = (Fatal, SerializationError, GateRepeatedError, RouteError)
 
 
 def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutcome:
@@ -39,6 +42,8 @@ def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutco
     match error:
         case RetryLater():
             return Snoozed(error.after_seconds, clean_text(error.reason, limit=1000))
+        case AwaitApproval():
+            return _suspended(error)
         case Skip():
             return Skipped(clean_text(error.reason, limit=1000))
         case StepCancelledError():
@@ -47,9 +52,20 @@ def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutco
             return failure(error, policy)
 
 
+def _suspended(asked: AwaitApproval) -> Suspended:
+    return Suspended(
+        message=clean_text(asked.message, limit=10_000),
+        gate=clean_text(asked.gate, limit=1000),
+        timeout_seconds=asked.timeout_seconds,
+        on_timeout=asked.on_timeout,
+        data=asked.data_json,
+        resume=asked.resume_json,
+    )
+
+
 def failure(error: BaseException, policy: RetryPolicy | None) -> Failed:
     """Return the recorded form of a failure, with its traceback from the first frame of user code on."""
-    retryable = not isinstance(error, Fatal | SerializationError)
+    retryable = not isinstance(error, _FOR_GOOD)
     if retryable and policy is not None:
         retryable = policy.retries(error)
     elif retryable:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from flowstone.core.asset import Asset
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
@@ -22,18 +23,23 @@ from flowstone.core.outcome import (
     Snoozed,
     Stopped,
     Succeeded,
+    Suspended,
 )
+from flowstone.core.output import type_name
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
+from flowstone.core.route import ROUTE_KEY, Route, decide
 from flowstone.core.step import Claim, Completion
+from flowstone.engine.checks import CheckHooks
 from flowstone.engine.failures import failure, outcome_of
 from flowstone.engine.hooks import ValueStore, default_hooks, onion, returned
 from flowstone.engine.inputs import ResolvedInputs
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
-from flowstone.protocols import Hook
+from flowstone.errors import GateRepeatedError, RouteError
+from flowstone.protocols import Hook, StepCall
 
-_OUTCOMES = (Succeeded, Failed, Snoozed, Skipped, Stopped)
+_OUTCOMES = (Succeeded, Failed, Snoozed, Suspended, Skipped, Stopped)
 
 
 class StepRunner:
@@ -45,6 +51,7 @@ class StepRunner:
         resources: what assets may require.
         invoker: how functions are called.
         hooks: the app's own hooks around every step.
+        checks: the skins that checks add.
     """
 
     def __init__(
@@ -55,12 +62,17 @@ class StepRunner:
         resources: ResourcePool,
         invoker: Invoker,
         hooks: Sequence[Hook] = (),
+        checks: CheckHooks | None = None,
     ) -> None:
         self._graph = graph
         self._values = values
         self._resources = resources
         self._invoker = invoker
         self._onion = onion(default_hooks(values, hooks), _innermost)
+        # one onion more for each asset with checks: those without pay nothing for them
+        self._checked: dict[str, StepCall] = {}
+        if checks is not None:
+            self._checked = {name: _checked_onion(name, values, hooks, checks) for name in checks.assets}
 
     def perform(
         self,
@@ -89,21 +101,27 @@ class StepRunner:
         asset = self._graph[claim.asset]
         limit = asset.timeout_seconds or timeout_seconds
         outcome: AttemptOutcome
+        records: list[CheckRecord] = []
         problem = inputs.problem(claim)
-        if problem is not None:
+        if inputs.skip is not None:
+            outcome = Skipped(inputs.skip)
+        elif problem is not None:
             outcome = failure(problem, policy)
         else:
             try:
-                context = self._context(asset, claim, cancellation)
+                context = self._context(asset, claim, cancellation, records)
                 context.innermost = lambda: self._call(context, inputs, limit, stoppable, policy)
-                outcome = _checked(self._onion(context))
+                outcome = _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
                 outcome = outcome_of(error, policy)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
-        return Completion(claim, outcome, inputs.versions(), finished_at, _retry_delay(claim, outcome, policy))
+        delay = _retry_delay(claim, outcome, policy)
+        return Completion(claim, outcome, inputs.versions(), finished_at, delay, tuple(records))
 
-    def _context(self, asset: Asset, claim: Claim, cancellation: CancellationToken) -> AssetContext:
+    def _context(
+        self, asset: Asset, claim: Claim, cancellation: CancellationToken, records: list[CheckRecord]
+    ) -> AssetContext:
         return AssetContext(
             asset=asset,
             partition=decode_partition(claim.partition),
@@ -115,6 +133,8 @@ class StepRunner:
             started_at=claim.started_at,
             cancellation=cancellation,
             resources=self._resources.for_asset(asset),
+            check_records=records,
+            approvals=claim.approvals,
         )
 
     def _call(
@@ -134,7 +154,29 @@ class StepRunner:
             return outcome_of(error, policy)
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
+        if context.asset.routes or context.metadata or type(value) is Route:
+            return self._routed(context, value, policy)
         return returned(value)
+
+    def _routed(self, context: AssetContext, value: object, policy: RetryPolicy | None) -> AttemptOutcome:
+        """Record a decision beside the value; nobody else may write under its key."""
+        asset = context.asset
+        context.metadata.pop(ROUTE_KEY, None)
+        try:
+            if isinstance(value, Route):
+                decision = decide(value, asset.name, asset.routes, asset.where)
+                context.metadata[ROUTE_KEY] = decision.to_json()
+                return returned(value.value)
+            if asset.routes:
+                raise RouteError(asset.name, (), asset.routes, where=asset.where, returned=type_name(value))
+        except RouteError as error:
+            return outcome_of(error, policy)
+        return returned(value)
+
+
+def _checked_onion(asset: str, values: ValueStore, hooks: Sequence[Hook], checks: CheckHooks) -> StepCall:
+    before, after = checks.before_storing(asset), checks.after_storing(asset)
+    return onion(default_hooks(values, hooks, before_storing=before, after_storing=after), _innermost)
 
 
 def _innermost(context: AssetContext) -> AttemptOutcome:
@@ -147,6 +189,15 @@ def _checked(outcome: AttemptOutcome) -> AttemptOutcome:
             f"A hook answered with {outcome!r} instead of the outcome of its step. "
             "End the hook's call() with: return step(context)"
         )
+    return outcome
+
+
+def _asked_once(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
+    """Refuse to ask again at a gate that is open: the function would stop there for ever."""
+    if isinstance(outcome, Suspended):
+        for earlier in claim.approvals:
+            if earlier.gate == outcome.gate:
+                return failure(GateRepeatedError(claim.asset, outcome.gate, earlier.verdict()), None)
     return outcome
 
 

@@ -6,6 +6,7 @@ caught without knowing FlowStone, and builds its own message: what happened, whe
 
 from __future__ import annotations
 
+from flowstone.errors.approvals import ApprovalDecidedError, ApprovalNotFoundError, GateRepeatedError
 from flowstone.errors.checks import (
     CheckFailedError,
     CheckTimeoutError,
@@ -13,7 +14,6 @@ from flowstone.errors.checks import (
     FailedCheck,
     UnknownCheckedAssetError,
 )
-from flowstone.errors.approvals import ApprovalDecidedError, ApprovalNotFoundError, GateRepeatedError
 from flowstone.errors.database import (
     DatabaseError,
     DatabaseUnavailableError,
@@ -40,6 +40,7 @@ from flowstone.errors.placing import (
     ResourceError,
 )
 from flowstone.errors.root import FlowStoneError, did_you_mean
+from flowstone.errors.routing import RouteError
 from flowstone.errors.running import (
     DependencyNotReadyError,
     IsolatedFailureError,
@@ -80,6 +81,7 @@ __all__ = [
     "OptionsError",
     "PartitionError",
     "ResourceError",
+    "RouteError",
     "RunNotFoundError",
     "SchemaVersionError",
     "SelectionError",

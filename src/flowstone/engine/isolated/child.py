@@ -182,6 +182,7 @@ class CallServer:
             started_at=call.started_at,
             cancellation=self._cancels.token(call.number),
             resources=CarriedResources(call.resources, asset.name),
+            approvals=call.approvals,
         )
         context.metadata = call.metadata
         context.logger.setLevel(call.asset_level)

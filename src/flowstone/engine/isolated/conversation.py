@@ -91,6 +91,7 @@ class Conversation:
             token=context.token,
             started_at=context.started_at,
             metadata=context.metadata,
+            approvals=tuple(context.approvals.values()),
             resources={name: _dump_resource(context.resources, name) for name in context.resources},
             root_level=logging.getLogger().level,
             asset_level=context.logger.getEffectiveLevel(),

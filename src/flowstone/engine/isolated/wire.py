@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from flowstone.core.approval import Approval
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
 from flowstone.engine.isolated.exceptions import CarriedException
@@ -54,6 +55,7 @@ class Call(NamedTuple):
     token: int
     started_at: datetime
     metadata: dict[str, JsonValue]
+    approvals: tuple[Approval, ...]
     resources: Mapping[str, bytes | str]
     """Pickle of each resource, or the reason why there is none."""
     root_level: int

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
+from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import RunNotFoundError
+from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.following import FOLLOWS, Following
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
@@ -19,8 +20,9 @@ _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
 class MemoryLedger:
     """Implements `flowstone.protocols.Ledger` over dictionaries; the lock makes a method a transaction."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, approvals: MemoryApprovals) -> None:
         self._tables = tables
+        self._approvals = approvals
         self._following = Following(tables)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
@@ -62,6 +64,7 @@ class MemoryLedger:
                         row.token,
                         now,
                         row.new.forced,
+                        self._approvals.open_gates(row),
                     )
                 )
         return claims
@@ -144,7 +147,7 @@ class MemoryLedger:
             row.finished_at = run.created_at
             row.stored = tables.steps[reuse].stored
         else:
-            tables.active[target] = row.id
+            tables.active[target] = tables.newest[target] = row.id
             run_row.open += 1
             self._wait_for(row, [earlier[position].id for position in new.inputs], run)
         return PlacedStep(row.id, row.run_id, row.state)
@@ -192,11 +195,13 @@ class MemoryLedger:
             self._failed(row, outcome, completion)
         elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
             self._give_back(row, completion.finished_at, outcome.after_seconds, outcome.reason)
+        elif isinstance(outcome, Suspended) and row.state is not State.CANCELLING:
+            self._approvals.ask(row, outcome)
         elif isinstance(outcome, Skipped):
             row.reason = outcome.reason
             self._following.finish(row, State.SKIPPED, completion.finished_at)
         else:
-            row.reason = outcome.reason if isinstance(outcome, Snoozed | Stopped) else None
+            row.reason = outcome.reason if isinstance(outcome, Snoozed | Suspended | Stopped) else None
             self._following.finish(row, State.CANCELLED, completion.finished_at)
         return Committed(row.id, row.state, accepted=True, released=released)
 
@@ -223,5 +228,8 @@ class MemoryLedger:
         if row.state is State.RUNNING:
             row.state = State.CANCELLING
         elif not row.state.is_terminal and row.state is not State.CANCELLING:
-            row.reason = "cancelled before it started"
+            asked = row.state is State.AWAITING_APPROVAL
+            row.reason = "cancelled while it waited for approval" if asked else "cancelled before it started"
+            if asked:
+                self._approvals.withdraw(row)
             self._following.finish(row, State.CANCELLED, now)

@@ -1,0 +1,217 @@
+"""Approvals: a step that asked a person, and what the person said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal, get_args
+
+from flowstone.core.output import JsonValue, type_name
+from flowstone.errors import ApprovalDecidedError, SerializationError
+
+type OnTimeout = Literal["reject", "approve", "skip"]
+"""What it means that nobody decided in time."""
+
+ON_TIMEOUT: tuple[str, ...] = get_args(OnTimeout.__value__)
+DEFAULT_GATE = "approval"
+DEFAULT_TIMEOUT_SECONDS = 3600.0
+LONGEST_TIMEOUT_SECONDS = 31_536_000.0
+LONGEST_JSON = 1_000_000
+"""Characters of JSON that a request may carry as `data`, and as `resume`."""
+
+
+class ApprovalState(StrEnum):
+    """Where a request for approval stands.
+
+    Example:
+        >>> ApprovalState("pending").is_decided
+        False
+    """
+
+    PENDING = "pending"
+    """Nobody has decided yet."""
+    APPROVED = "approved"
+    """Somebody said yes."""
+    REJECTED = "rejected"
+    """Somebody said no."""
+    EXPIRED = "expired"
+    """Nobody decided in time; `on_timeout` says what that means."""
+    CANCELLED = "cancelled"
+    """The step was cancelled while it waited."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing more can be said about it."""
+        return self is not ApprovalState.PENDING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A request for approval and, once there is one, the decision.
+
+    Args:
+        id: names it, for `flowstone approve ID`.
+        step_id: the step that waits, or waited.
+        run_id: its run.
+        asset: asset name.
+        partition: encoded partition; empty without partitions.
+        gate: which of the asset's gates this is.
+        attempt: the attempt that asked; it was given back.
+        message: what the person is asked.
+        data: what the person is shown.
+        resume: what the function left for its continuation.
+        state: where it stands.
+        on_timeout: what it means when nobody decides in time.
+        created_at: when it was asked.
+        expires_at: until when a decision counts.
+        decided_at: when it was decided, expired or cancelled.
+        decided_by: who decided; None when nobody did.
+        comment: what they said about it.
+    """
+
+    id: int
+    step_id: int
+    run_id: str
+    asset: str
+    partition: str
+    gate: str = DEFAULT_GATE
+    attempt: int = 1
+    message: str
+    data: JsonValue = None
+    resume: JsonValue = None
+    state: ApprovalState = ApprovalState.PENDING
+    on_timeout: OnTimeout = "reject"
+    created_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None = None
+    decided_by: str | None = None
+    comment: str | None = None
+
+    @property
+    def approved(self) -> bool:
+        """Whether the step may go on: somebody said so, or silence means so."""
+        return self.state is ApprovalState.APPROVED or self._expired_as("approve")
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the step failed of it: somebody said so, or silence means so."""
+        return self.state is ApprovalState.REJECTED or self._expired_as("reject")
+
+    def _expired_as(self, meaning: OnTimeout) -> bool:
+        return self.state is ApprovalState.EXPIRED and self.on_timeout == meaning
+
+    def waits(self) -> str:
+        """Return why the step waits, for people.
+
+        Example:
+            >>> at = datetime(2024, 1, 1, tzinfo=UTC)
+            >>> asked = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> Approval(id=7, created_at=at, expires_at=at, **asked).waits()  # doctest: +ELLIPSIS
+            'it waits for approval 7 (Pay?) since 2024-01-01 00:00:00 UTC, ...: `flowstone approve 7`'
+        """
+        shown = " ".join(self.message.split())
+        shown = shown if len(shown) <= 200 else shown[:199] + "…"
+        since, until = _moment(self.created_at), _moment(self.expires_at)
+        what = f"it waits for approval {self.id} ({shown}) since {since}, until {until}"
+        return f"{what}: `flowstone approve {self.id}`"
+
+    def verdict(self) -> str:
+        """Return what came of it, for people: who said what, and when.
+
+        Example:
+            >>> at = datetime(2024, 1, 1, tzinfo=UTC)
+            >>> asked = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> said = {"state": ApprovalState.REJECTED, "decided_by": "ann", "decided_at": at, "comment": "no"}
+            >>> Approval(id=7, created_at=at, expires_at=at, **asked, **said).verdict()
+            'rejected by ann at 2024-01-01 00:00:00 UTC: no'
+        """
+        if self.state is ApprovalState.PENDING:
+            return "not decided yet"
+        by = f" by {self.decided_by}" if self.decided_by else ""
+        at = f" at {_moment(self.decided_at)}" if self.decided_at else ""
+        means = f", which means: {self.on_timeout}" if self.state is ApprovalState.EXPIRED else ""
+        return f"{self.state.value}{by}{at}{means}" + (f": {self.comment}" if self.comment else "")
+
+    def failure(self) -> tuple[str, str]:
+        """Return error and kind of error of the step that was not let go on."""
+        asked = f"Approval {self.id} at the gate {self.gate!r} ({self.message})"
+        kind = "ApprovalExpired" if self.state is ApprovalState.EXPIRED else "ApprovalRejected"
+        return f"{asked} was {self.verdict()}", kind
+
+    def too_late(self) -> ApprovalDecidedError:
+        """Return what another decision is told."""
+        return ApprovalDecidedError(
+            self.id,
+            state=self.state.value,
+            verdict=self.verdict(),
+            decided_by=self.decided_by,
+            decided_at=self.decided_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One line of the audit log, which only grows.
+
+    Args:
+        id: position in the log.
+        at: when.
+        actor: who: a person, `asset NAME`, or `flowstone` for what happens by itself.
+        action: what, such as `approval.approved`.
+        subject: to what, such as `approval:7`.
+        details: more about it.
+    """
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def portable_json(value: JsonValue, what: str) -> str:
+    """Return a value as JSON text from which an equal value comes back.
+
+    Args:
+        value: plain data.
+        what: the argument that holds it, for the error.
+
+    Raises:
+        SerializationError: it is something else than plain JSON, or too much of it.
+
+    Example:
+        >>> portable_json({"rows": 3}, "data")
+        '{"rows": 3}'
+    """
+    remedy = "Give None, bool, numbers, text, lists, and dicts with text keys."
+    try:
+        text = json.dumps(value, allow_nan=False)
+        same = bool(json.loads(text) == value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SerializationError(
+            f"AwaitApproval({what}=...) is not plain JSON ({error})",
+            path=what,
+            type_name=type_name(value),
+            remedy=remedy,
+        ) from None
+    if not same:
+        problem = (
+            f"AwaitApproval({what}=...) would come back as something else from JSON, such as a list for a tuple"
+        )
+        raise SerializationError(problem, path=what, type_name=type_name(value), remedy=remedy)
+    if len(text) > LONGEST_JSON:
+        raise SerializationError(
+            f"AwaitApproval({what}=...) is {len(text):,} characters of JSON; at most {LONGEST_JSON:,} are kept",
+            path=what,
+            type_name=type_name(value),
+            remedy="Store it as an asset of its own, and give a reference to it.",
+        )
+    return text
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

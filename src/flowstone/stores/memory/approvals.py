@@ -1,0 +1,199 @@
+"""Approvals in the in-memory store."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.outcome import Suspended
+from flowstone.core.output import JsonValue
+from flowstone.core.state import State
+from flowstone.core.text import clean_text
+from flowstone.errors import ApprovalNotFoundError
+from flowstone.stores.memory.following import Following
+from flowstone.stores.memory.tables import StepRow, Tables
+
+_TOLD_FOR = timedelta(days=1)
+
+
+class MemoryApprovals:
+    """Implements `flowstone.protocols.ApprovalStore` over dictionaries.
+
+    Args:
+        tables: the data of the store, whose lock makes a method a transaction.
+        now: the clock that decides what is late; for tests.
+    """
+
+    def __init__(self, tables: Tables, *, now: Callable[[], datetime] | None = None) -> None:
+        self._tables = tables
+        self._now = now or (lambda: datetime.now(UTC))
+        self._following = Following(tables)
+        self._requests: dict[int, Approval] = {}
+        self._of_step: dict[int, list[int]] = defaultdict(list)
+        # when a change may be told again, by request
+        self._untold: dict[int, datetime] = {}
+        self._log: list[AuditRecord] = []
+        self._ids = count(1)
+
+    def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            found = [one for one in self._requests.values() if state is None or one.state is state]
+        if state is ApprovalState.PENDING:
+            return sorted(found, key=lambda one: (one.expires_at, one.id))[:limit]
+        return found[::-1][:limit]
+
+    def get(self, approval_id: int) -> Approval | None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        return self._requests.get(approval_id)
+
+    def of_step(self, step_id: int) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            return [self._requests[one] for one in self._of_step.get(step_id, ())]
+
+    def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            asked = self._requests.get(approval_id)
+            if asked is None:
+                raise ApprovalNotFoundError(approval_id)
+            if not asked.state.is_decided and asked.expires_at <= self._now():
+                asked = self._settle(asked, ApprovalState.EXPIRED)
+            if asked.state.is_decided:
+                raise asked.too_late()
+            state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
+            return self._settle(asked, state, by=by, comment=comment)
+
+    def expire_due(self, *, limit: int = 1000) -> int:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            now = self._now()
+            due = [one for one in self.list(state=ApprovalState.PENDING, limit=limit) if one.expires_at <= now]
+            for one in due:
+                self._settle(one, ApprovalState.EXPIRED)
+            return len(due)
+
+    def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            now = self._now()
+            taken: tuple[Approval, ...] = ()
+            for approval_id, due in tuple(self._untold.items()):
+                one = self._requests[approval_id]
+                if one.decided_at is not None and one.decided_at < now - _TOLD_FOR:
+                    del self._untold[approval_id]
+                elif due <= now and len(taken) < limit:
+                    self._untold[approval_id] = now + timedelta(seconds=lease_seconds)
+                    taken = (*taken, one)
+            return taken
+
+    def told(self, approval: Approval) -> None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            if self._requests[approval.id].state is approval.state:
+                self._untold.pop(approval.id, None)
+
+    def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            if self._requests[approval.id].state is approval.state and approval.id in self._untold:
+                self._untold[approval.id] = self._now() + timedelta(seconds=retry_in_seconds)
+
+    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        with self._tables.changed:
+            return [one for one in reversed(self._log) if subject is None or one.subject == subject][:limit]
+
+    # --- called by the ledger, with the lock held -----------------------------------------------------------
+
+    def ask(self, row: StepRow, outcome: Suspended) -> None:
+        """Record the request of a step whose attempt ends with it; the attempt is given back."""
+        now = self._now()
+        one = Approval(
+            id=next(self._ids),
+            step_id=row.id,
+            run_id=row.run_id,
+            asset=row.asset,
+            partition=row.partition,
+            gate=outcome.gate,
+            attempt=row.attempt,
+            message=outcome.message,
+            data=json.loads(outcome.data),
+            resume=json.loads(outcome.resume),
+            on_timeout=outcome.on_timeout,
+            created_at=now,
+            expires_at=now + timedelta(seconds=outcome.timeout_seconds),
+        )
+        self._of_step[row.id].append(one.id)
+        row.attempt -= 1
+        row.token = 0
+        row.reason = outcome.reason
+        row.scheduled_at = None
+        row.state = State.AWAITING_APPROVAL
+        details: dict[str, JsonValue] = {"gate": one.gate, "message": one.message}
+        self._note(one, f"asset {one.asset}", "requested", details)
+
+    def withdraw(self, row: StepRow) -> None:
+        """Cancel the request of a step that is cancelled."""
+        for one in self.of_step(row.id):
+            if not one.state.is_decided:
+                self._note(replace(one, state=ApprovalState.CANCELLED, decided_at=self._now()), "flowstone")
+
+    def open_gates(self, row: StepRow) -> tuple[Approval, ...]:
+        """Return the decisions that let a step go on."""
+        if row.id not in self._of_step:
+            return ()
+        return tuple(one for one in self.of_step(row.id) if one.approved)
+
+    # --- pieces ---------------------------------------------------------------------------------------------
+
+    def _settle(
+        self, asked: Approval, state: ApprovalState, *, by: str | None = None, comment: str | None = None
+    ) -> Approval:
+        decided = replace(
+            asked,
+            state=state,
+            decided_at=self._now(),
+            decided_by=None if by is None else clean_text(by, limit=200),
+            comment=clean_text(comment, limit=10_000) if comment else None,
+        )
+        details: dict[str, JsonValue] = {"comment": decided.comment} if decided.comment else {}
+        self._note(decided, decided.decided_by or "flowstone", details=details)
+        row = self._tables.steps[asked.step_id]
+        if decided.approved:
+            row.state, row.reason = State.PENDING, None
+        elif decided.rejected:
+            row.error, row.error_type = decided.failure()
+            self._following.finish(row, State.FAILED, self._now())
+        else:
+            row.reason = f"approval {decided.id} {decided.verdict()}"
+            self._following.finish(row, State.SKIPPED, self._now())
+        self._tables.announce()
+        return decided
+
+    def _note(
+        self,
+        one: Approval,
+        actor: str,
+        action: str | None = None,
+        details: dict[str, JsonValue] | None = None,
+    ) -> None:
+        """Keep a new state of a request: to be told, and in the log."""
+        self._requests[one.id] = one
+        self._untold[one.id] = self._now()
+        self._log.append(
+            AuditRecord(
+                id=len(self._log) + 1,
+                at=self._now(),
+                actor=actor,
+                action=f"approval.{action or one.state.value}",
+                subject=f"approval:{one.id}",
+                details=details or {},
+            )
+        )
