@@ -19,11 +19,13 @@ EVENTS: Mapping[str, str] = {
     "step.start": "an attempt of a step starts",
     "step.stop": "an attempt ended without an error; measures duration_seconds",
     "step.exception": "an attempt failed; measures duration_seconds",
+    "check.stop": "a check has looked at a value; measures duration_seconds",
     "run.start": "a run was planned and placed; measures steps",
     "run.stop": "a run that this process drove is over; measures duration_seconds",
     "commit.stop": "a group of attempts was committed; measures duration_seconds and attempts",
     "worker.start": "a worker node takes up work",
     "worker.stop": "a worker node has stopped; measures duration_seconds",
+    "automation.stop": "a schedule, sensor or condition was evaluated; measures duration_seconds",
 }
 """Every event that FlowStone emits."""
 

@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from flowstone import telemetry
 from flowstone.app.flow import FlowStone
+from flowstone.config import DEFAULT_QUEUES
+from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.committer import GroupCommitter
 from flowstone.engine.work import NodeWork
 from flowstone.errors import ExecutorUnavailableError
@@ -24,6 +26,7 @@ from flowstone.stores.postgres.store import PostgresStore
 log = logging.getLogger("flowstone.worker")
 
 _FLUSH_SECONDS = 20.0
+_SENSORS = "sensors"
 
 
 def serve(
@@ -57,9 +60,12 @@ def serve(
     heartbeat = _heartbeat(flow, store, name, limits)
     committer = GroupCommitter(store.ledger.commit)
     node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
+    automations = _automations(flow, store, limits)
     with _events(heartbeat, limits):
         committer.start()
-        all_ended = _run(node, on_ready)
+        automations.start()
+        all_ended = _run(node, on_ready, automations)
+        all_ended = automations.stop() and all_ended
         committer.stop(timeout_seconds=_FLUSH_SECONDS)
     heartbeat.stop()
     flow.close()
@@ -110,6 +116,11 @@ def _node(
     )
 
 
+def _automations(flow: FlowStone, store: PostgresStore, limits: Mapping[str, int]) -> AutomationLoop:
+    width = limits.get(_SENSORS) or flow.settings.queues.get(_SENSORS, DEFAULT_QUEUES[_SENSORS])
+    return AutomationLoop(flow.parts.evaluators, store.automations, width=width)
+
+
 @contextmanager
 def _events(heartbeat: Heartbeat, limits: Mapping[str, int]) -> Iterator[None]:
     started = time.monotonic()
@@ -126,19 +137,20 @@ def _leave_threads_behind() -> NoReturn:
     os._exit(0)
 
 
-def _run(node: Node, on_ready: Callable[[], None] | None) -> bool:
+def _run(node: Node, on_ready: Callable[[], None] | None, automations: AutomationLoop) -> bool:
     async def main() -> bool:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _ask_to_stop, stop)
+            loop.add_signal_handler(number, _ask_to_stop, stop, automations)
         return await node.run(stop, on_ready=on_ready)
 
     return asyncio.run(main())
 
 
-def _ask_to_stop(stop: asyncio.Event) -> None:
+def _ask_to_stop(stop: asyncio.Event, automations: AutomationLoop) -> None:
     if stop.is_set():
         log.warning("Second signal: leaving at once; running steps are taken over when the lease runs out.")
         os._exit(1)
+    automations.close()
     stop.set()

@@ -1,0 +1,181 @@
+"""The loop of a node that evaluates automations; any number of nodes may run one, and none leads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from flowstone.core.automation.record import AutomationId, TakenAutomation
+from flowstone.engine.automation.evaluation import Evaluation
+from flowstone.protocols import AutomationStore, Evaluator
+
+log = logging.getLogger("flowstone.automation")
+
+_POLL_SECONDS = 1.0
+_LEAST_WAIT = 0.01
+_SLACK = timedelta(seconds=0.05)
+_LEASE_MARGIN = 15.0
+
+
+class AutomationLoop:
+    """Takes what is due, evaluates it in threads of its own, and records what came of it.
+
+    The store's clock says what is due; the clock of this node is not consulted at all.
+
+    Args:
+        evaluators: the automations of the app.
+        store: whose clock and leases decide.
+        width: most evaluations at once here.
+        grace_seconds: how long evaluations at work may still conclude when this stops.
+        poll_seconds: longest time between two looks.
+
+    Example:
+        >>> from flowstone.stores.memory import MemoryStore
+        >>> loop = AutomationLoop([], MemoryStore().automations)
+        >>> loop.start()  # nothing is declared, so nothing is started
+        >>> loop.stop()
+        True
+    """
+
+    def __init__(
+        self,
+        evaluators: Sequence[Evaluator],
+        store: AutomationStore,
+        *,
+        width: int = 3,
+        grace_seconds: float = 5.0,
+        poll_seconds: float = _POLL_SECONDS,
+    ) -> None:
+        self._evaluators: Mapping[AutomationId, Evaluator] = {one.id: one for one in evaluators}
+        self._store = store
+        self._width = width
+        self._grace = grace_seconds
+        self._poll = poll_seconds
+        self._at_work: dict[AutomationId, Evaluation] = {}
+        self._abandoned: dict[AutomationId, Evaluation] = {}
+        self._due: dict[AutomationId, datetime] = {}
+        self._clock: tuple[datetime, float] | None = None
+        self._declared = self._failing = False
+        self._turn = 0
+        self._stopped = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flowstone-automation", daemon=True)
+
+    def start(self) -> None:
+        """Start evaluating, in a thread; without automations nothing is started and nothing asked."""
+        if self._evaluators:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Begin nothing more; what is at work goes on until `stop`."""
+        self._stopped.set()
+        self._wake.set()
+
+    def stop(self) -> bool:
+        """Begin nothing more, let what is at work conclude, give the rest back.
+
+        Returns:
+            Whether every thread has ended.
+        """
+        self.close()
+        if not self._thread.ident:
+            return True
+        self._thread.join(self._grace)
+        deadline = time.monotonic() + self._grace
+        at_work = list(self._at_work.values())
+        for one in at_work:
+            one.stop()
+        left = [one for one in at_work if not one.join(deadline - time.monotonic())]
+        for one in left:
+            self._give_back(one)
+        return not left and not any(one.alive for one in self._abandoned.values())
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.clear()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
+                if not self._failing:
+                    log.warning("Automations cannot be evaluated for now: %s", error)
+                self._failing = True
+                self._wake.wait(self._poll)
+                continue
+            if self._failing:
+                log.info("Automations are evaluated again.")
+            self._failing = False
+            self._wake.wait(self._pause())
+
+    def look(self) -> int:
+        """Declare what is new, give up what hangs, start what is due; return how many were started."""
+        if not self._declared:
+            paused = {one.id for one in self._evaluators.values() if one.starts_paused}
+            self._store.declare(list(self._evaluators), paused=paused)
+            self._declared = True
+        self._collect()
+        started = 0
+        for timeout, automations in self._idle().items():
+            room = self._width - len(self._at_work)
+            if room <= 0:
+                break
+            for taken in self._store.take(automations, lease_seconds=timeout + _LEASE_MARGIN, limit=room):
+                self._begin(taken)
+                started += 1
+        return started
+
+    def _collect(self) -> None:
+        """Take note of what has ended, and give up what hangs."""
+        self._abandoned = {one: left for one, left in self._abandoned.items() if left.alive}
+        for automation, one in list(self._at_work.items()):
+            if not one.alive:
+                del self._at_work[automation]
+                if one.due_at is not None:
+                    self._due[automation] = one.due_at
+            elif one.seconds_left <= 0:
+                # not started again here while its thread lives; other nodes may
+                del self._at_work[automation]
+                self._abandoned[automation] = one
+                log.warning("%s takes too long and is given up; its thread is left to itself.", one)
+                one.give_up()
+
+    def _idle(self) -> dict[float, list[AutomationId]]:
+        """Return what may be started here, by timeout; another group goes first each time."""
+        idle: dict[float, list[AutomationId]] = defaultdict(list)
+        for automation, evaluator in self._evaluators.items():
+            if automation not in self._at_work and automation not in self._abandoned:
+                idle[evaluator.timeout_seconds].append(automation)
+        self._turn += 1
+        timeouts = list(idle)
+        first = self._turn % max(1, len(timeouts))
+        return {timeout: idle[timeout] for timeout in timeouts[first:] + timeouts[:first]}
+
+    def _begin(self, taken: TakenAutomation) -> None:
+        automation = taken.record.id
+        self._clock = (taken.now, time.monotonic())
+        self._due.pop(automation, None)
+        one = Evaluation(self._evaluators[automation], taken, self._store, self._wake.set)
+        self._at_work[automation] = one
+        one.start()
+
+    def _pause(self) -> float:
+        """Return how long to wait: until the next instant that is known here, but never long."""
+        waits = [self._poll, *(one.seconds_left for one in self._at_work.values())]
+        if self._clock is not None:
+            at, then = self._clock
+            now = at + timedelta(seconds=time.monotonic() - then)
+            # what was due a moment ago and could not be taken, others have
+            self._due = {automation: due for automation, due in self._due.items() if due > now - _SLACK}
+            if len(self._at_work) < self._width:
+                waits += [(due - now).total_seconds() for due in self._due.values()]
+        return max(_LEAST_WAIT, min(waits))
+
+    def _give_back(self, one: Evaluation) -> None:
+        log.warning("%s did not conclude in time and is left to other nodes.", one)
+        try:
+            one.give_back()
+        except Exception as error:  # noqa: BLE001 - its lease runs out instead
+            log.warning("It could not be given back: %s", error)
