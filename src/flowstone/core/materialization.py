@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.core.state import State
@@ -28,6 +29,7 @@ class Materialization:
         stored: where the value lies.
         started_at, finished_at: of the successful attempt.
         deduplicated: True when the request joined the same work under way.
+        checks: the newest result of each check of this version; see `flow.checks`.
 
     Example:
         >>> done = Materialization(asset="a", partition=None, run_id="r", step_id=1, value=5)
@@ -36,6 +38,7 @@ class Materialization:
     """
 
     __slots__ = (
+        "_checks",
         "_load",
         "_value",
         "asset",
@@ -69,6 +72,7 @@ class Materialization:
         deduplicated: bool = False,
         value: object = _NOT_LOADED,
         load: Callable[[StoredOutput], object] | None = None,
+        checks: tuple[CheckRecord, ...] | Callable[[], tuple[CheckRecord, ...]] = (),
     ) -> None:
         self.asset = asset
         self.partition = partition
@@ -84,6 +88,7 @@ class Materialization:
         self.deduplicated = deduplicated
         self._value = value
         self._load = load
+        self._checks = checks
 
     @property
     def value(self) -> Any:
@@ -97,6 +102,13 @@ class Materialization:
                 raise LookupError(f"{self!r} has no stored value")
             self._value = self._load(self.stored)
         return self._value
+
+    @property
+    def checks(self) -> tuple[CheckRecord, ...]:
+        """The newest result of each check of this version, read from the store on first use."""
+        if not isinstance(self._checks, tuple):
+            self._checks = self._checks()
+        return self._checks
 
     @property
     def data_version(self) -> str | None:
@@ -132,6 +144,7 @@ class Materialization:
             "started_at": self.started_at.isoformat() if self.started_at else None,
             "finished_at": self.finished_at.isoformat() if self.finished_at else None,
             "deduplicated": self.deduplicated,
+            "checks": [one.to_json() for one in self.checks],
         }
 
     def __repr__(self) -> str:

@@ -20,7 +20,8 @@ from flowstone.errors import SerializationError
 from flowstone.protocols import Hook, IOManager, StepCall
 
 _STORE_PAUSES_SECONDS = (0.05, 0.5)
-_ONE_TIME_VALUES = (GeneratorType, AsyncGeneratorType, CoroutineType)
+ONE_TIME_VALUES = (GeneratorType, AsyncGeneratorType, CoroutineType)
+"""Values that are used up by whoever looks at them first; storing refuses them."""
 
 
 def onion(hooks: Sequence[Hook], core: StepCall) -> StepCall:
@@ -124,7 +125,7 @@ class ValueStore:
             OSError: storing failed repeatedly.
         """
         manager = self.manager(context.asset)
-        if isinstance(value, _ONE_TIME_VALUES):
+        if isinstance(value, ONE_TIME_VALUES):
             raise SerializationError(
                 f"Asset {context.asset.name!r} returned something that can be read only once",
                 path="$",
@@ -171,11 +172,19 @@ def returned(value: object) -> AttemptOutcome:
     return _Returned(_NOT_STORED, value)
 
 
-def default_hooks(values: ValueStore, between: Sequence[Hook] = ()) -> list[Hook]:
+def default_hooks(
+    values: ValueStore,
+    between: Sequence[Hook] = (),
+    *,
+    before_storing: Sequence[Hook] = (),
+    after_storing: Sequence[Hook] = (),
+) -> list[Hook]:
     """Return the hooks of an app, outermost first.
 
     Args:
         values: where values are stored.
         between: the app's own hooks; they see the stored output.
+        before_storing: see the value before it is stored.
+        after_storing: see the stored output before the app's own hooks do.
     """
-    return [TelemetryHook(), LogFieldsHook(), *between, StorageHook(values)]
+    return [TelemetryHook(), LogFieldsHook(), *between, *after_storing, StorageHook(values), *before_storing]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from flowstone.core.asset import Asset
@@ -56,7 +57,15 @@ class Invoker:
             if asset.takes_context:
                 return asset.function(context, **context.inputs)
             return asset.function(**context.inputs)
-        return _in_thread(lambda: asset.function(*_leading(context), **context.inputs), context, timeout_seconds)
+        return self._limited(asset, context, timeout_seconds)
+
+    def _limited(self, asset: Asset, context: AssetContext, timeout_seconds: float) -> object:
+        def late() -> BaseException:
+            context.cancellation.cancel("timeout")
+            return MaterializationTimeoutError(asset.name, timeout_seconds)
+
+        function = partial(asset.function, *_leading(context), **context.inputs)
+        return run_in_thread(function, name=f"flowstone-{asset.name}", timeout_seconds=timeout_seconds, late=late)
 
     def _await(self, asset: Asset, context: AssetContext, timeout_seconds: float | None) -> object:
         coroutine = asset.function(*_leading(context), **context.inputs)
@@ -74,8 +83,17 @@ def _leading(context: AssetContext) -> tuple[AssetContext, ...]:
     return (context,) if context.asset.takes_context else ()
 
 
-def _in_thread(function: Callable[[], object], context: AssetContext, timeout_seconds: float) -> object:
-    """Run a function in a thread of its own and stop waiting for it after a time."""
+def run_in_thread(
+    function: Callable[[], object], *, name: str, timeout_seconds: float, late: Callable[[], BaseException]
+) -> object:
+    """Run a function in a thread of its own and stop waiting for it after a time; it is left behind then.
+
+    Args:
+        function: what to run.
+        name: name of the thread.
+        timeout_seconds: limit.
+        late: called when the limit is reached; returns the error to raise.
+    """
     answer: list[object] = []
     failure: list[BaseException] = []
     over = threading.Event()
@@ -89,10 +107,9 @@ def _in_thread(function: Callable[[], object], context: AssetContext, timeout_se
         finally:
             over.set()
 
-    threading.Thread(target=run, name=f"flowstone-{context.asset.name}", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     if not over.wait(timeout_seconds):
-        context.cancellation.cancel("timeout")
-        raise MaterializationTimeoutError(context.asset.name, timeout_seconds)
+        raise late()
     if failure:
         raise failure[0]
     return answer[0]

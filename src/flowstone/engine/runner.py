@@ -84,7 +84,7 @@ class StepRunner:
         timeout_seconds: float | None = None,
         stoppable: bool = False,
     ) -> Completion:
-        """Run one attempt; whatever happens becomes its outcome.
+        """Run one attempt, whatever happens becomes its outcome, and return what to commit.
 
         Args:
             claim: the attempt.
@@ -93,13 +93,9 @@ class StepRunner:
             policy: which exceptions are worth another attempt, and when; None retries nothing.
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.
-
-        Returns:
-            What to commit.
         """
         started = time.monotonic()
         asset = self._graph[claim.asset]
-        limit = asset.timeout_seconds or timeout_seconds
         outcome: AttemptOutcome
         records: list[CheckRecord] = []
         problem = inputs.problem(claim)
@@ -110,7 +106,7 @@ class StepRunner:
         else:
             try:
                 context = self._context(asset, claim, cancellation, records)
-                context.innermost = lambda: self._call(context, inputs, limit, stoppable, policy)
+                context.innermost = lambda: self._call(context, inputs, timeout_seconds, stoppable, policy)
                 outcome = _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
             except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
                 outcome = outcome_of(error, policy)
@@ -141,7 +137,7 @@ class StepRunner:
         self,
         context: AssetContext,
         inputs: ResolvedInputs,
-        limit: float | None,
+        timeout_seconds: float | None,
         stoppable: bool,
         policy: RetryPolicy | None,
     ) -> AttemptOutcome:
@@ -149,12 +145,13 @@ class StepRunner:
         try:
             if inputs.plans:
                 context.inputs = inputs.arguments(self._values.load)
+            limit = context.asset.timeout_seconds or timeout_seconds
             value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
         except BaseException as error:  # noqa: BLE001 - see perform
             return outcome_of(error, policy)
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
-        if context.asset.routes or context.metadata or type(value) is Route:
+        if context.asset.routes or context.metadata or isinstance(value, Route):
             return self._routed(context, value, policy)
         return returned(value)
 

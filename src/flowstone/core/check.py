@@ -1,0 +1,285 @@
+"""A check: a function that looks at the value of an asset and says whether it is as it should be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from functools import update_wrapper
+from typing import Any, TypedDict, Unpack
+
+from flowstone.core.asset import Asset
+from flowstone.core.check_record import Severity
+from flowstone.core.dependency import CONTEXT_PARAMETER
+from flowstone.errors import DefinitionError
+
+type SeverityLike = Severity | str
+_PLAIN_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_NUMPY_BOOLS = ("bool", "bool_")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check may return in place of a bool; counts as true when it passed.
+
+    Args:
+        passed: whether the value is as it should be.
+        severity: "error" or "warning"; None takes the severity that the check was declared with.
+        description: what was found, for people.
+        metadata: small JSON facts, such as numbers of rows.
+
+    Raises:
+        TypeError: `passed` is not a bool.
+        ValueError: there is no such severity.
+
+    Example:
+        >>> result = CheckResult(False, severity="warning", description="3 rows are late", metadata={"late": 3})
+        >>> bool(result), result.severity
+        (False, <Severity.WARNING: 'warning'>)
+    """
+
+    passed: bool
+    _: KW_ONLY
+    severity: SeverityLike | None = None
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        passed = as_bool(self.passed)
+        if passed is None:
+            raise TypeError(f"CheckResult(passed={self.passed!r:.200}): give True or False")
+        object.__setattr__(self, "passed", passed)
+        if self.severity is not None:
+            object.__setattr__(self, "severity", Severity(self.severity))
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+class Check:
+    """The declaration that `@check` makes of a function; calling it calls the plain function.
+
+    Attributes mirror the options of `check`; `asset` is the asset's name, `parameter` the one that receives
+    the value (None when the function takes only the context), `where` the file and line of the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        asset: str,
+        where: str,
+        parameter: str | None,
+        takes_context: bool,
+        options: CheckOptions,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.asset = asset
+        self.where = where
+        self.parameter = parameter
+        self.takes_context = takes_context
+        self.blocking = options.blocking
+        self.severity = options.severity
+        self.description = options.description
+        self.retry = options.retry
+        self.requires = options.requires
+        self.timeout_seconds = options.timeout_seconds
+        self.is_async = inspect.iscoroutinefunction(function)
+        update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function: tests of a check need no framework."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<check {self.name!r} of {self.asset!r} at {self.where}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """The options of `@check`, verified once."""
+
+    blocking: bool = False
+    severity: Severity = Severity.ERROR
+    description: str = ""
+    retry: bool = False
+    requires: tuple[str, ...] = ()
+    timeout_seconds: float | None = None
+
+
+class CheckKeywords(TypedDict, total=False):
+    """The keyword arguments of `check`."""
+
+    name: str | None
+    blocking: bool
+    severity: SeverityLike
+    description: str | None
+    retry: bool
+    requires: Iterable[str]
+    timeout: timedelta | float | None
+
+
+def check(asset: Asset | str, **options: Unpack[CheckKeywords]) -> Callable[[Callable[..., Any]], Check]:
+    """Declare a function as a check of an asset; pass it to `FlowStone(assets, checks=[...])`.
+
+    The function receives the value in the parameter that carries the asset's name, or in its only one; a
+    first parameter called `context` receives a `CheckContext`. It returns a bool or a `CheckResult`.
+
+    Args:
+        asset: the asset, or its name.
+        **options: `name` (default: the function's), `blocking` (whether a failure of severity "error" fails
+            the step before anything is published), `severity` ("error" or "warning"), `description` (default:
+            the docstring), `retry` (whether a failure that blocks is worth another attempt of the asset),
+            `requires` (names of resources, then in `context.resources`), `timeout` (timedelta or seconds; the
+            one of the asset does not cover its checks).
+
+    Returns:
+        A decorator that makes a `Check`, still callable as the plain function.
+
+    Raises:
+        DefinitionError: an option or a parameter cannot work; names file and line.
+
+    Example:
+        >>> @check("orders", blocking=True)
+        ... def not_empty(orders):
+        ...     return len(orders) > 0
+        >>> not_empty([1]), not_empty.asset, not_empty.blocking
+        (True, 'orders', True)
+    """
+    if not isinstance(asset, Asset | str):
+        raise DefinitionError(
+            f"@check needs the asset that it is about, not {asset!r:.200}: write @check(orders) or "
+            '@check("orders") above the function.',
+            where=_where(asset) if callable(asset) else None,
+        )
+    about = asset if isinstance(asset, str) else asset.name
+    return lambda function: _declare(function, about, **options)
+
+
+def _declare(
+    function: Callable[..., Any],
+    asset: str,
+    *,
+    name: str | None = None,
+    blocking: bool = False,
+    severity: SeverityLike = Severity.ERROR,
+    description: str | None = None,
+    retry: bool = False,
+    requires: Iterable[str] = (),
+    timeout: timedelta | float | None = None,
+) -> Check:
+    where = _where(function)
+    chosen = name if name is not None else getattr(function, "__name__", "")
+    _check_name(chosen, where)
+    options = CheckOptions(
+        blocking=_flag(blocking, "blocking", chosen, where),
+        severity=_severity(severity, chosen, where),
+        description=description if description is not None else inspect.getdoc(function) or "",
+        retry=_flag(retry, "retry", chosen, where),
+        requires=_requires(requires, chosen, where),
+        timeout_seconds=_seconds(timeout, chosen, where),
+    )
+    parameter, takes_context = _read_parameters(function, asset, name=chosen, where=where)
+    return Check(
+        function,
+        name=chosen,
+        asset=asset,
+        where=where,
+        parameter=parameter,
+        takes_context=takes_context,
+        options=options,
+    )
+
+
+def as_bool(value: object) -> bool | None:
+    """Return a bool, NumPy's included, as a plain one; None for anything else.
+
+    Example:
+        >>> as_bool(True), as_bool(1)
+        (True, None)
+    """
+    if isinstance(value, bool):
+        return value
+    kind = type(value)
+    if kind.__module__ == "numpy" and kind.__name__ in _NUMPY_BOOLS:
+        return bool(value)
+    return None
+
+
+def _read_parameters(
+    function: Callable[..., Any], asset: str, *, name: str, where: str
+) -> tuple[str | None, bool]:
+    """Find the parameter that receives the value, and whether the first one is the context."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"Check {name!r}: {function!r} does not tell its parameters.", where=where
+        ) from error
+    takes_context = bool(parameters) and parameters[0].name == CONTEXT_PARAMETER
+    rest = parameters[takes_context:]
+    required = [one for one in rest if one.default is inspect.Parameter.empty or one.name == asset]
+    unusable = [str(one) for one in rest if one.kind not in _PLAIN_KINDS]
+    if unusable or len(required) > 1:
+        listed = ", ".join(unusable or [one.name for one in required])
+        raise DefinitionError(
+            f"Check {name!r} of {asset!r}: the parameters {listed} cannot all be filled. A check takes the value "
+            f"(one parameter, such as {asset!r}) and, if it likes, first the context; resources are in "
+            "context.resources.",
+            where=where,
+        )
+    if not required and not takes_context:
+        raise DefinitionError(
+            f"Check {name!r} of {asset!r} takes neither the value nor the context, so it cannot check anything. "
+            f"Write: def {name}({asset}): ...",
+            where=where,
+        )
+    return (required[0].name if required else None), takes_context
+
+
+def _where(function: object) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
+
+
+def _check_name(name: str, where: str) -> None:
+    if not name or name != name.strip() or not name.isprintable() or len(name) > 200 or name == "<lambda>":
+        raise DefinitionError(
+            f"{name!r} cannot be a check's name: give 1 to 200 printable characters without space around.",
+            where=where,
+        )
+
+
+def _severity(value: SeverityLike, name: str, where: str) -> Severity:
+    try:
+        return Severity(value)
+    except ValueError:
+        raise DefinitionError(
+            f'Check {name!r} was declared with severity={value!r}: give "error" or "warning".', where=where
+        ) from None
+
+
+def _flag(value: object, option: str, name: str, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise DefinitionError(
+            f"Check {name!r} was declared with {option}={value!r}: give True or False.", where=where
+        )
+    return value
+
+
+def _requires(values: Iterable[str], name: str, where: str) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise DefinitionError(f"Check {name!r}: requires={values!r} must be a list of names.", where=where)
+    return tuple(values)
+
+
+def _seconds(timeout: timedelta | float | None, name: str, where: str) -> float | None:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if seconds is None or (isinstance(seconds, int | float) and seconds > 0):  # false for NaN
+        return seconds
+    raise DefinitionError(
+        f"Check {name!r} was declared with timeout={timeout!r}: give more than 0 seconds.", where=where
+    )
