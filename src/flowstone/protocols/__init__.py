@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstone.protocols.approvals import ApprovalStore
-from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun
+from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, Standings
 from flowstone.protocols.execution import (
     CancelsJobs,
     ChecksOptions,
@@ -33,10 +33,12 @@ __all__ = [
     "Ledger",
     "PartitionKeys",
     "PrepareRun",
+    "PrepareTargets",
     "RangeStore",
     "ResourceFactory",
     "RunJob",
     "Serializer",
+    "Standings",
     "StepCall",
     "Store",
     "SweepableIO",

@@ -15,6 +15,8 @@ from flowstone.core.automation.record import (
     TickRecord,
 )
 from flowstone.core.automation.request import RunRequest
+from flowstone.core.automation.standing import Reads, Standing
+from flowstone.core.step import Target
 
 
 class AutomationStore(Protocol):
@@ -67,6 +69,22 @@ class AutomationStore(Protocol):
         """Forget ticks that were evaluated long ago; return how many. Run keys are never forgotten."""
 
 
+class Standings(Protocol):
+    """What conditions are judged by; every question is about many targets at once."""
+
+    def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
+        """Return how each target stands that was ever asked for."""
+
+    def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
+        """Return what each step had read that committed, or ended for good without a result.
+
+        A step that read nothing is left out; so is what is no longer recorded.
+        """
+
+    def active(self, assets: Sequence[str]) -> dict[str, int]:
+        """Return how many steps of each of these assets are not over; assets without are left out."""
+
+
 class Evaluator(Protocol):
     """An automation of the app that a node can evaluate."""
 
@@ -100,6 +118,23 @@ class PrepareRun(Protocol):
             request: what is wanted.
             run_id: id for the run; the same id again is the same run.
             kind: who asks, such as `schedule`.
+
+        Raises:
+            FlowStoneError: it cannot work; says why.
+        """
+
+
+class PrepareTargets(Protocol):
+    """What the app hands conditions: it plans some partitions of one asset without recording anything."""
+
+    def __call__(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
+        """Return the run, planned for the worker queue; the partitions are computed although committed.
+
+        Args:
+            asset: asset name.
+            partitions: encoded partitions.
+            run_id: id for the run; the same id again is the same run.
+            kind: who asks, such as `condition`.
 
         Raises:
             FlowStoneError: it cannot work; says why.

@@ -6,16 +6,42 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from flowstone.core.automation.standing import NOTHING, DataVersion, NewestStep, Reads, Standing
+from flowstone.core.automation.standing import (
+    NOTHING,
+    CommittedVersion,
+    DataVersion,
+    NewestStep,
+    Reads,
+    Standing,
+)
 from flowstone.core.control import describe_target
+from flowstone.core.state import State
 from flowstone.core.step import Target
 
 
 class InputFacts(NamedTuple):
-    """One (asset, partition) that a target reads, and how it stands."""
+    """One (asset, partition) that a target reads, and how it stands.
+
+    Args:
+        target: asset and encoded partition.
+        standing: how it stands.
+        optional: whether the target is computed without it when it was skipped.
+    """
 
     target: Target
     standing: Standing
+    optional: bool = False
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the target would be computed without it, because it was skipped."""
+        fruitless = self.standing.fruitless
+        return self.optional and fruitless is not None and fruitless.state is State.SKIPPED
+
+    @property
+    def committed(self) -> CommittedVersion | None:
+        """The version that the target would read."""
+        return None if self.is_skipped else self.standing.committed
 
     @property
     def name(self) -> str:
@@ -81,9 +107,9 @@ class TargetFacts:
     def gone(self) -> list[str]:
         """Inputs of the committed version that were taken out of use since, for people."""
         return [
-            f"input {one.name} was invalidated"
+            f"input {one.name} was {'skipped' if one.is_skipped else 'invalidated'}"
             for one in self.inputs
-            if one.standing.committed is None and one.target in self.read
+            if one.committed is None and one.target in self.read
         ]
 
     @property
@@ -99,7 +125,9 @@ class TargetFacts:
         """Why it could not be computed now, for people; empty when all inputs are committed."""
         if self.problem is not None:
             return [self.problem]
-        return [f"input {one.name} is missing" for one in self.inputs if one.standing.committed is None]
+        return [
+            f"input {one.name} is missing" for one in self.inputs if one.committed is None and not one.is_skipped
+        ]
 
     @property
     def unchanged_try(self) -> NewestStep | None:
@@ -111,7 +139,7 @@ class TargetFacts:
             return None if self._changes_since(self.tried) else ended
         # it never came to read anything: what was committed since is a change
         reference = ended.started_at or ended.finished_at
-        later = (one.standing.committed for one in self.inputs)
+        later = (one.committed for one in self.inputs)
         return None if any(c is not None and reference and c.committed_at > reference for c in later) else ended
 
     def last_asked_at(self) -> datetime | None:
@@ -123,7 +151,7 @@ class TargetFacts:
     def _changes_since(self, read: Reads) -> list[str]:
         found = []
         for one in self.inputs:
-            now = one.standing.committed
+            now = one.committed
             if now is not None:
                 change = _change(read.get(one.target), now.data)
                 if change:

@@ -86,7 +86,7 @@ class PreparedRun(NamedTuple):
 
 
 class PartitionChange(NamedTuple):
-    """A key to add to, or remove from, a dynamic partitions definition."""
+    """A key, encoded, to add to or remove from a dynamic partitions definition."""
 
     definition: str
     key: str
@@ -126,6 +126,7 @@ class Conclusion:
         due_at: when to evaluate next; None for not before a person asks.
         failures: evaluations that failed in a row by now.
         goes_on: whether the evaluation keeps its right because more is to come.
+        wakes: other automations that are due now because of this, unless they wait for a person.
     """
 
     ticks: Sequence[NewTick] = ()
@@ -133,6 +134,7 @@ class Conclusion:
     due_at: datetime | None
     failures: int = 0
     goes_on: bool = False
+    wakes: Sequence[AutomationId] = ()
 
 
 class Concluded(NamedTuple):

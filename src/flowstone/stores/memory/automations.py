@@ -101,6 +101,7 @@ class MemoryAutomations:
                 failures=conclusion.failures,
                 last_tick_at=max([*last, *moved], default=None),
             )
+            self._wake(conclusion.wakes)
             if conclusion.goes_on:
                 row.taken_until = self._now() + timedelta(seconds=row.lease_seconds)
             else:
@@ -169,6 +170,12 @@ class MemoryAutomations:
             record = AutomationRecord(id=automation, paused=paused, cursor=None, since=now, due_at=now)
             self._rows[automation] = _Row(record)
         return self._rows[automation]
+
+    def _wake(self, automations: Sequence[AutomationId]) -> None:
+        now = self._now()
+        for row in (self._rows[one] for one in automations if one in self._rows):
+            if row.record.due_at is not None:
+                row.record = replace(row.record, due_at=min(row.record.due_at, now))
 
     def _held(self, taken: TakenAutomation) -> _Row | None:
         row = self._rows.get(taken.record.id)

@@ -149,6 +149,7 @@ class Tables:
         self.runs: dict[str, RunRow] = {}
         self.active: dict[Target, int] = {}
         self.current: dict[Target, int] = {}
+        self.newest: dict[Target, int] = {}
         self.by_asset: dict[str, list[int]] = defaultdict(list)
         self.readers: dict[int, list[int]] = defaultdict(list)
         self.step_ids = count(1)

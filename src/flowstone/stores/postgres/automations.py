@@ -157,6 +157,8 @@ class _Concluding:
                 "last_tick_at": moved,
             },
         )
+        if conclusion.wakes:
+            self._execute("wake", _several(conclusion.wakes))
         return Concluded(True, tuple(runs), tuple(self._known))
 
     def _record(self, tick: NewTick) -> list[str]:

@@ -79,17 +79,18 @@ class EndedRows:
 
 
 def _ended(completion: Completion) -> dict[str, object]:
+    inputs = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
     row: dict[str, object] = {
         "id": completion.claim.step_id,
         "token": completion.claim.token,
+        "inputs": inputs or None,
         "gives_back": False,
         "delay_seconds": None,
         "finished_at": completion.finished_at,
     }
     match completion.outcome:
         case Succeeded(stored=stored):
-            inputs = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
-            row |= {"state": State.COMPLETED, "output": stored.to_json(), "inputs": inputs}
+            row |= {"state": State.COMPLETED, "output": stored.to_json()}
         case Failed(error=error, error_type=error_type):
             delay = completion.retry_in_seconds
             state = State.FAILED if delay is None else State.RETRYING

@@ -1,9 +1,11 @@
--- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, lineage_pkey, step_edges_pkey,
--- step_edges_of_child, run_joins_pkey.
+-- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, lineage_pkey, tried_inputs_pkey,
+-- step_edges_pkey, step_edges_of_child, run_joins_pkey.
 WITH attempts AS (
     DELETE FROM flowstone.attempts WHERE step_id = ANY(%(steps)s::bigint[])
 ), lineage AS (
     DELETE FROM flowstone.lineage WHERE step_id = ANY(%(steps)s::bigint[])
+), tried AS (
+    DELETE FROM flowstone.tried_inputs WHERE step_id = ANY(%(steps)s::bigint[])
 ), parents AS (
     DELETE FROM flowstone.step_edges WHERE parent_id = ANY(%(steps)s::bigint[])
 ), children AS (

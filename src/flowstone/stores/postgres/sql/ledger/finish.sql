@@ -53,6 +53,13 @@ WITH ended AS (
     CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(m.inputs) AS i (parameter text, step_id bigint)
     WHERE m.state = 'completed'
     ON CONFLICT DO NOTHING
+), tried_with AS (
+    INSERT INTO flowstone.tried_inputs (step_id, upstream_step_id)
+    SELECT m.id, i.step_id
+    FROM moved AS m
+    CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(m.inputs) AS i (step_id bigint)
+    WHERE m.state IN ('failed', 'skipped', 'cancelled') AND NOT m.gives_back
+    ON CONFLICT DO NOTHING
 ), valued AS (
     INSERT INTO flowstone.output_payloads (version, payload)
     SELECT p.version, p.payload

@@ -1,0 +1,99 @@
+"""Reads what conditions are judged by: many partitions of an asset in two questions to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from flowstone.core.asset import Asset
+from flowstone.core.automation.facts import InputFacts, TargetFacts
+from flowstone.core.automation.standing import NOTHING, NewestStep, Reads, Standing
+from flowstone.core.graph import AssetGraph
+from flowstone.core.partition import encode_partition
+from flowstone.core.step import Target
+from flowstone.core.timeline import TimePartitions
+from flowstone.engine.inputs import InputReader
+from flowstone.protocols import Standings
+
+
+class FactReader:
+    """Collects the facts of targets.
+
+    Args:
+        graph: the assets.
+        reader: knows which partitions are read.
+        standings: the store's answers.
+    """
+
+    def __init__(self, graph: AssetGraph, reader: InputReader, standings: Standings) -> None:
+        self._graph = graph
+        self._reader = reader
+        self._standings = standings
+
+    def facts(
+        self, name: str, partitions: Sequence[str], *, now: datetime, since: datetime | None = None
+    ) -> list[TargetFacts]:
+        """Return the facts of some partitions of an asset, in the same order.
+
+        Args:
+            name: the asset.
+            partitions: encoded partitions.
+            now: the present.
+            since: when its condition was first declared.
+        """
+        asset = self._graph[name]
+        wanted = [self._inputs(name, key, now) for key in partitions]
+        everything: dict[Target, None] = dict.fromkeys((name, key) for key in partitions)
+        for reads, _ in wanted:
+            everything.update(dict.fromkeys(reads))
+        standing = self._standings.standing(list(everything))
+        ids = [id_ for key in partitions for id_ in _steps_of(standing.get((name, key), NOTHING))]
+        read = self._standings.reads(ids) if asset.dependencies else {}
+        newest = _newest(asset, now)
+        optional = self._reader.optional(name)
+        return [
+            TargetFacts(
+                asset=name,
+                partition=key,
+                standing=(own := standing.get((name, key), NOTHING)),
+                inputs=tuple(
+                    InputFacts(one, standing.get(one, NOTHING), one[0] in optional) for one in dict.fromkeys(reads)
+                ),
+                read=_read(read, own.committed.data.step_id if own.committed else None),
+                tried=_read(read, own.fruitless.step_id if own.fruitless else None),
+                declared_code=asset.code_version,
+                is_newest=newest is None or key == newest,
+                since=since,
+                problem=problem,
+            )
+            for key, (reads, problem) in zip(partitions, wanted, strict=True)
+        ]
+
+    def active(self, names: Sequence[str]) -> dict[str, int]:
+        """Return how many steps of each asset are not over."""
+        return self._standings.active(names)
+
+    def _inputs(self, name: str, key: str, now: datetime) -> tuple[list[Target], str | None]:
+        try:
+            return self._reader.targets(name, key, now), None
+        except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
+            return [], f"its inputs cannot be told: {type(error).__name__}: {error}"
+
+
+def _steps_of(standing: Standing) -> list[int]:
+    """Return the steps whose inputs matter: the one that made the version, and the one that made none since."""
+    committed = [standing.committed.data.step_id] if standing.committed else []
+    fruitless: NewestStep | None = standing.fruitless
+    return [*committed, fruitless.step_id] if fruitless else committed
+
+
+def _read(read: dict[int, Reads], step_id: int | None) -> Reads:
+    return {} if step_id is None else read.get(step_id, {})
+
+
+def _newest(asset: Asset, now: datetime) -> str | None:
+    """Return the newest complete partition of an asset that is partitioned by time."""
+    if not isinstance(asset.partitions, TimePartitions):
+        return None
+    last = asset.partitions.last(now)
+    return "" if last is None else encode_partition(last)
