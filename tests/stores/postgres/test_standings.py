@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from flowstone.protocols import Store
+from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
+from flowstone.testing.standing_conformance import StandingConformance
+
+
+@pytest.mark.both_servers
+class TestPostgresStandings(StandingConformance):
+    @pytest.fixture(autouse=True)
+    def _database(self, database_url: str) -> None:
+        self.url = database_url
+
+    def make_store(self) -> Store:
+        return PostgresStore(CheckedDatabase(self.url))

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from flowstone.protocols import Store
+from flowstone.stores.memory import MemoryStore
+from flowstone.testing.standing_conformance import StandingConformance
+
+
+class TestMemoryStandings(StandingConformance):
+    def make_store(self) -> Store:
+        return MemoryStore()
