@@ -7,6 +7,7 @@ from typing import Any
 
 from flowstone.app.order import BACKFILL_QUEUE, How, Order
 from flowstone.app.placement import Placement
+from flowstone.app.requests import was_removed
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
@@ -135,7 +136,8 @@ class RunsView:
     ) -> RunResult:
         """Run again what a run did not get done, and only that, as a new run; and wait.
 
-        What was to be computed by force is forced again; of the rest, what was committed since is reused.
+        What was to be computed by force is forced again; of the rest, what was committed since is reused. Keys
+        of dynamic partitions that were removed since are left out.
 
         Args:
             run_id: the run that failed or was cancelled.
@@ -148,7 +150,11 @@ class RunsView:
             UnknownAssetError: the app no longer has an asset of it.
         """
         old, failed = self.get(run_id), self._not_done(run_id)
-        targets: list[Target] = [(self._parts.graph[step.asset].name, step.partition) for step in failed]
+        targets: list[Target] = [
+            (step.asset, step.partition)
+            for step in failed
+            if not was_removed(self._parts.graph[step.asset], step.partition)
+        ]
         how: How = {"executor": executor, "executor_opts": executor_opts, "priority": old.priority}
         how["force"] = any(step.forced for step in failed)
         order = Order.of("retry", f"retry of {run_id}", targets, how)
