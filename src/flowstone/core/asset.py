@@ -27,6 +27,11 @@ class Asset:
     parameters, `where` the file and line of the function.
     """
 
+    hidden = False
+    """Whether selections leave it out because another asset runs it."""
+    portable = True
+    """Whether its function may run in another process."""
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -60,6 +65,11 @@ class Asset:
         self.is_async = inspect.iscoroutinefunction(function)
         self._declared: Asset | None = None
         update_wrapper(self, function)
+
+    @property
+    def companions(self) -> tuple[Asset, ...]:
+        """The assets that come with this one into an app."""
+        return ()
 
     @property
     def declared(self) -> Asset:

@@ -173,9 +173,16 @@ class AssetGraph:
         return mapping
 
 
+def _with_companions(assets: Iterable[Asset]) -> Iterator[Asset]:
+    for one in assets:
+        yield one
+        if isinstance(one, Asset):
+            yield from one.companions
+
+
 def _by_name(assets: Iterable[Asset]) -> dict[str, Asset]:
     found: dict[str, Asset] = {}
-    for one in assets:
+    for one in _with_companions(assets):
         if not isinstance(one, Asset):
             raise DefinitionError(
                 f"{one!r} is not an asset. Decorate the function with @asset before passing it to FlowStone."

@@ -172,6 +172,24 @@ class Snoozed:
 
 
 @dataclass(frozen=True, slots=True)
+class Scattered:
+    """Items were discovered: the step rests until they are over, the attempt is given back.
+
+    Args:
+        total: number of items.
+        allowed: how many of them may fail.
+    """
+
+    total: int
+    allowed: int
+
+    @property
+    def reason(self) -> str:
+        """What is shown with the step."""
+        return f"waits for its {self.total:,} items"
+
+
+@dataclass(frozen=True, slots=True)
 class Suspended:
     """A person must decide first: nothing runs until then, the attempt is given back.
 
@@ -211,4 +229,4 @@ class Stopped:
     reason: str
 
 
-type AttemptOutcome = Succeeded | Failed | Snoozed | Suspended | Skipped | Stopped
+type AttemptOutcome = Succeeded | Failed | Snoozed | Scattered | Suspended | Skipped | Stopped
