@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, Standings
+from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.execution import (
     CancelsJobs,
     ChecksOptions,
@@ -22,6 +23,7 @@ __all__ = [
     "AutomationStore",
     "CancelsJobs",
     "Catalog",
+    "CheckStore",
     "ChecksOptions",
     "Control",
     "DurableQueue",

@@ -10,6 +10,7 @@ from flowstone.core.control import QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.ranges import NewRange
+from flowstone.core.route import RouteDecision
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -27,6 +28,7 @@ from flowstone.core.step import (
 )
 from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, Standings
+from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.partition_keys import PartitionKeys
 
 
@@ -66,6 +68,12 @@ class Catalog(Protocol):
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
+
+    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
+        """Return the positions of those (run, asset, partition) that were skipped: by the run itself, else latest."""
+
+    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
+        """Return the decisions of those committed steps that chose their branches."""
 
     def step(self, step_id: int) -> StepRecord | None:
         """Return a step."""
@@ -194,6 +202,10 @@ class Store(Protocol):
     @property
     def approvals(self) -> ApprovalStore:
         """What waits, or waited, for a person's decision."""
+
+    @property
+    def checks(self) -> CheckStore:
+        """What checks found."""
 
     @property
     def automations(self) -> AutomationStore:

@@ -6,11 +6,20 @@ from flowstone.testing.store_attempts import AttemptTests
 from flowstone.testing.store_cancelling import CancelTests
 from flowstone.testing.store_cascades import CascadeTests
 from flowstone.testing.store_catalog import CatalogTests
+from flowstone.testing.store_checks import CheckTests
 from flowstone.testing.store_partition_keys import PartitionKeysTests
 from flowstone.testing.store_placing import PlacingTests
 
 
-class StoreConformance(PlacingTests, AttemptTests, CascadeTests, CancelTests, CatalogTests, PartitionKeysTests):
+class StoreConformance(
+    PlacingTests,
+    AttemptTests,
+    CascadeTests,
+    CancelTests,
+    CatalogTests,
+    PartitionKeysTests,
+    CheckTests,
+):
     """Tests of the meaning of a store; make a subclass whose name starts with `Test`.
 
     Override `make_store`. Every test asks for one new, empty store and closes it in the end.

@@ -7,11 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.route import ALL_SKIPPED
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.memory.approvals import MemoryApprovals
-from flowstone.stores.memory.following import FOLLOWS, Following
+from flowstone.stores.memory.checks import insert_checks
+from flowstone.stores.memory.following import FOLLOWS, Following, ended_as
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
@@ -130,9 +132,10 @@ class MemoryLedger:
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
         reuse = new.reuse
-        if reuse is None and not new.forced:
+        if reuse is None and not new.forced and new.skip is None:
             reuse = tables.current.get(target)  # committed since the plan was made
-        if reuse is None and target in tables.active:
+        ended = self._ended(new, earlier) if reuse is None else None
+        if reuse is None and ended is None and target in tables.active:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
             run_row.joined[target] = joined
@@ -146,23 +149,43 @@ class MemoryLedger:
             row.output_step = reuse
             row.finished_at = run.created_at
             row.stored = tables.steps[reuse].stored
+        elif ended is not None:
+            tables.newest[target] = row.id
+            row.state, row.reason = ended
+            row.finished_at = run.created_at
         else:
             tables.active[target] = tables.newest[target] = row.id
             run_row.open += 1
             self._wait_for(row, [earlier[position].id for position in new.inputs], run)
         return PlacedStep(row.id, row.run_id, row.state)
 
+    def _ended(self, new: NewStep, earlier: list[PlacedStep]) -> tuple[State, str] | None:
+        """Return the state of a step that can never start, and why: it is over before it begins."""
+        if new.skip is not None:
+            return State.SKIPPED, new.skip
+        without = 0
+        for position in new.inputs:
+            parent = self._tables.steps[earlier[position].id]
+            if parent.state is State.SKIPPED and position in new.optional:
+                without += 1
+            elif parent.state in FOLLOWS:
+                return FOLLOWS[parent.state], ended_as(parent)
+        return (State.SKIPPED, ALL_SKIPPED) if new.all_optional and without == len(new.inputs) else None
+
     def _wait_for(self, row: StepRow, parents: list[int], run: NewRun) -> None:
+        new = row.new
+        if new.optional:
+            row.optional = {parents[at] for at, position in enumerate(new.inputs) if position in new.optional}
+            row.skips_left = len(parents) if new.all_optional else None
         for parent_id in parents:
             parent = self._tables.steps[parent_id]
-            if parent.state in FOLLOWS:
-                self._following.follow(row, parent, run.created_at)
-                return
             if not parent.state.is_terminal:
                 row.waiting_on += 1
                 if parent.children is None:
                     parent.children = []
                 parent.children.append(row.id)
+            elif parent.state is State.SKIPPED and row.skips_left is not None:
+                row.skips_left -= 1
         if row.waiting_on:
             row.state = State.WAITING
         elif row.scheduled_at is not None and row.scheduled_at > run.created_at:
@@ -199,10 +222,12 @@ class MemoryLedger:
             self._approvals.ask(row, outcome)
         elif isinstance(outcome, Skipped):
             row.reason = outcome.reason
-            self._following.finish(row, State.SKIPPED, completion.finished_at)
+            released = self._following.finish(row, State.SKIPPED, completion.finished_at)
         else:
             row.reason = outcome.reason if isinstance(outcome, Snoozed | Suspended | Stopped) else None
             self._following.finish(row, State.CANCELLED, completion.finished_at)
+        if completion.checks:
+            insert_checks(self._tables, completion.checks)
         return Committed(row.id, row.state, accepted=True, released=released)
 
     def _failed(self, row: StepRow, outcome: Failed, completion: Completion) -> None:

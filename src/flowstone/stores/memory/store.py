@@ -8,6 +8,7 @@ from datetime import datetime
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog
+from flowstone.stores.memory.checks import MemoryChecks
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.standings import MemoryStandings
@@ -36,6 +37,7 @@ class MemoryStore:
         self.approvals = MemoryApprovals(tables, now=now)
         self.ledger = MemoryLedger(tables, self.approvals)
         self.catalog = MemoryCatalog(tables)
+        self.checks = MemoryChecks(tables)
         self.standings = MemoryStandings(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, now=now)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, InputVersion, NewRun, NewStep, RunRecord, StepRecord, Target
@@ -29,12 +30,14 @@ class StepRow:
         "id",
         "inputs",
         "new",
+        "optional",
         "output_step",
         "partition",
         "priority",
         "reason",
         "run_id",
         "scheduled_at",
+        "skips_left",
         "started_at",
         "state",
         "stored",
@@ -66,6 +69,9 @@ class StepRow:
         self.reason: str | None = None
         # made when needed: most steps of a large plan have neither
         self.children: list[int] | None = None
+        # parents that it can do without; how many more skips of inputs it takes until it is skipped itself
+        self.optional: set[int] | None = None
+        self.skips_left: int | None = None
         self.attempts: list[AttemptRecord] | None = None
 
     def record(self) -> StepRecord:
@@ -152,6 +158,8 @@ class Tables:
         self.newest: dict[Target, int] = {}
         self.by_asset: dict[str, list[int]] = defaultdict(list)
         self.readers: dict[int, list[int]] = defaultdict(list)
+        self.checks: dict[str, list[CheckRecord]] = defaultdict(list)
+        self.checks_of_step: dict[int, list[CheckRecord]] = defaultdict(list)
         self.step_ids = count(1)
         self.tokens = count(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
@@ -14,6 +14,8 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
 from flowstone.errors import RunNotFoundError
+from flowstone.stores.postgres import deciding, ranges
+from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up
 from flowstone.stores.postgres.placing import Placing
@@ -55,7 +57,14 @@ class PostgresLedger:
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
-            return [claim_from(row) for row in connection.execute(load_sql("ledger/claim"), parameters)]
+            rows = connection.execute(load_sql("ledger/claim"), parameters).fetchall()
+            claims = [claim_from(row) for row in rows]
+            asked = [row[0] for row in rows if row[9]]
+            if asked:
+                gates = deciding.open_gates(connection, asked)
+                for one in claims:
+                    one.approvals = gates.get(one.step_id, ())
+            return claims
 
         return self._transaction(claim)
 
@@ -117,6 +126,8 @@ class PostgresLedger:
 
         def cancel(connection: Connection[TupleRow]) -> list[int]:
             rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()
+            if self._database.durable:
+                ranges.cancel(connection, run_id)
             if connection.execute(load_sql("ledger/mark_cancelled"), {"run_id": run_id}).fetchone() is None:
                 raise RunNotFoundError("run", run_id)
             return self._cancel(connection, [row[0] for row in rows])
@@ -130,15 +141,20 @@ class PostgresLedger:
             connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
         rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": steps}).fetchall()
         over = [row for row in rows if row[2] == State.CANCELLED]
+        deciding.cancel(connection, [row[0] for row in over if row[5]], durable=self._database.durable)
         self._after(connection, over, {})
         return [row[0] for row in rows if row[2] == State.CANCELLING]
 
     def _commit(self, connection: Connection[TupleRow], completions: Sequence[Completion]) -> list[Committed]:
         ended = EndedRows.of(completions)
         rows = connection.execute(load_sql("ledger/finish"), ended.parameters()).fetchall()
+        if ended.asking:
+            suspended = {row[0] for row in rows if row[4] == State.AWAITING_APPROVAL}
+            deciding.request(connection, ended.asking, suspended, durable=self._database.durable)
         moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
         released = self._after(connection, moved, ended.delays)
         states = {row[0]: State(row[4]) for row in rows}
+        self._record_checks(connection, completions, states)
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
         now = self._states(connection, refused)
         # which of them was the last input of a released step is not asked for: the caller takes all
@@ -152,6 +168,13 @@ class PostgresLedger:
             )
             for completion in completions
         ]
+
+    def _record_checks(
+        self, connection: Connection[TupleRow], completions: Sequence[Completion], accepted: Container[int]
+    ) -> None:
+        found = [one for ended in completions if ended.claim.step_id in accepted for one in ended.checks]
+        if found:
+            insert_checks(connection, found)
 
     def _after(
         self,
@@ -173,7 +196,8 @@ class PostgresLedger:
         log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)
         text = clean_text(f"The database refused to record this result: {error}")
         refused = Failed(text, f"{type(error).__module__}.{type(error).__qualname__}", retryable=False)
-        failed = replace(completion, outcome=refused, retry_in_seconds=None)
+        # without its checks: whatever was refused must not be refused again
+        failed = replace(completion, outcome=refused, retry_in_seconds=None, checks=())
         return self._transaction(lambda connection: self._commit(connection, [failed]))[0]
 
     def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:

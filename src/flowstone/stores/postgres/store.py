@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flowstone.stores.postgres import migrations, oban_tables
+from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.catalog import PostgresCatalog
+from flowstone.stores.postgres.checks import PostgresChecks
 from flowstone.stores.postgres.control import PostgresControl
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
@@ -97,9 +99,11 @@ class PostgresStore:
         self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
         self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
         self.catalog = PostgresCatalog(database, self._signals)
+        self.checks = PostgresChecks(database)
         self.standings = PostgresStandings(database)
         self.queue = PostgresQueue(database)
         self.control = PostgresControl(database)
+        self.approvals = PostgresApprovals(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)

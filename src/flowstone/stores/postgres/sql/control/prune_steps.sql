@@ -1,7 +1,11 @@
--- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, lineage_pkey, tried_inputs_pkey,
--- step_edges_pkey, step_edges_of_child, run_joins_pkey.
-WITH attempts AS (
+-- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, check_results_of_step,
+-- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey.
+WITH checks AS (
+    DELETE FROM flowstone.check_results WHERE step_id = ANY(%(steps)s::bigint[])
+), attempts AS (
     DELETE FROM flowstone.attempts WHERE step_id = ANY(%(steps)s::bigint[])
+), checkpoints AS (
+    DELETE FROM flowstone.checkpoints WHERE step_id = ANY(%(steps)s::bigint[])
 ), lineage AS (
     DELETE FROM flowstone.lineage WHERE step_id = ANY(%(steps)s::bigint[])
 ), tried AS (

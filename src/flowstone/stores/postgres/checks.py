@@ -1,0 +1,110 @@
+"""Results of asset checks in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.check_record import CheckRecord, Severity
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+
+class PostgresChecks:
+    """Implements `flowstone.protocols.CheckStore` on PostgreSQL.
+
+    Args:
+        database: where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, records: Sequence[CheckRecord]) -> int:
+        """See `flowstone.protocols.CheckStore`."""
+        if not records:
+            return 0
+        with self._database.transaction() as connection:
+            return insert_checks(connection, records)
+
+    def results(
+        self,
+        asset: str,
+        *,
+        partition: str | None = None,
+        check: str | None = None,
+        failed: bool = False,
+        limit: int = 100,
+    ) -> list[CheckRecord]:
+        """See `flowstone.protocols.CheckStore`."""
+        parameters = {"asset": asset, "partition": partition, "check": check, "failed": failed, "limit": limit}
+        return self._records("checks/results", parameters)
+
+    def latest(
+        self,
+        asset: str | None = None,
+        *,
+        partition: str | None = None,
+        failed: bool = False,
+        limit: int = 1000,
+    ) -> list[CheckRecord]:
+        """See `flowstone.protocols.CheckStore`."""
+        parameters = {"asset": asset, "partition": partition, "failed": failed, "limit": limit}
+        return self._records("checks/latest", parameters)
+
+    def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
+        """See `flowstone.protocols.CheckStore`."""
+        found: dict[int, tuple[CheckRecord, ...]] = dict.fromkeys(step_ids, ())
+        for record in self._records("checks/of_steps", {"steps": list(step_ids)}):
+            found[record.step_id] += (record,)
+        return found
+
+    def _records(self, name: str, parameters: Mapping[str, object]) -> list[CheckRecord]:
+        with self._database.connection() as connection:
+            return [_record(row) for row in connection.execute(load_sql(name), parameters)]
+
+
+def insert_checks(connection: Connection[TupleRow], records: Iterable[CheckRecord]) -> int:
+    """Record what checks found, in the transaction of the caller; return how many rows that made."""
+    rows = [
+        {
+            "step_id": one.step_id,
+            "attempt": one.attempt,
+            "token": one.token,
+            "check": one.check,
+            "passed": one.passed,
+            "severity": one.severity,
+            "blocking": one.blocking,
+            "description": one.description,
+            "error": one.error,
+            "metadata": one.metadata,
+            "started_at": one.started_at,
+            "took_seconds": one.took_seconds,
+        }
+        for one in records
+    ]
+    return connection.execute(load_sql("checks/record"), {"rows": to_json(rows)}).rowcount
+
+
+def _record(row: Sequence[Any]) -> CheckRecord:
+    return CheckRecord(
+        check=row[0],
+        asset=row[1],
+        partition=row[2],
+        step_id=row[3],
+        attempt=row[4],
+        token=row[5],
+        passed=row[6],
+        severity=Severity(row[7]),
+        blocking=row[8],
+        description=row[9],
+        error=row[10],
+        metadata=row[11],
+        started_at=row[12],
+        took_seconds=row[13],
+    )
