@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -86,4 +87,56 @@ def test_short_steps_are_taken_ahead_and_a_resize_holds() -> None:
         pool.resize(5)
         return before, after, pool.beyond()
 
-    assert asyncio.run(main()) == (0, 2, 5)
+    assert asyncio.run(main()) == (0, 16, 40)
+
+
+def test_a_step_that_blocks_after_many_short_ones_holds_nobody_up() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        together = threading.Barrier(3, timeout=30)  # three at once, though one thread was enough before
+
+        def perform(one: Running) -> None:
+            if one.claim.step_id > 500:
+                together.wait()
+
+        pool = StepThreads("q", 3, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        for numbers in (range(1, 501), range(501, 504)):
+            futures = [loop.create_future() for _ in numbers]
+            for number, future in zip(numbers, futures, strict=True):
+                pool.submit(running(number), future)
+            await asyncio.wait_for(asyncio.gather(*futures), 60)
+
+    asyncio.run(main())
+
+
+def test_a_smaller_limit_holds_once_running_steps_are_over() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        lock = threading.Lock()
+        at_once = most = 0
+        gates = [threading.Barrier(4, timeout=30), None]
+
+        def perform(_: Running) -> None:
+            nonlocal at_once, most
+            gate = gates[0]
+            if gate is not None:
+                gate.wait()
+                return
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.002)
+            with lock:
+                at_once -= 1
+
+        pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        for round_of in range(2):
+            futures = [loop.create_future() for _ in range(40)]
+            for number, future in enumerate(futures, 1 + 40 * round_of):
+                pool.submit(running(number), future)
+            await asyncio.wait_for(asyncio.gather(*futures), 60)
+            gates[0] = None
+            pool.resize(2)
+        return most
+
+    assert asyncio.run(main()) == 2

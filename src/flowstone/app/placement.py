@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flowstone import telemetry
 from flowstone.app.driving import Driving
+from flowstone.app.large import as_range, priority_of, queue_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
 from flowstone.app.placed import Placed
 from flowstone.app.requests import backfill_targets, describe
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts
-from flowstone.core.asset import Asset
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.request import RunRequest
 from flowstone.core.capability import Capability
+from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.step import NewRun, NewStep
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
 from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
 from flowstone.executors.options import check_portable
-from flowstone.protocols import ChecksOptions, Executor
+from flowstone.protocols import ChecksOptions, Executor, RangeStore
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
@@ -65,7 +66,7 @@ class Placement:
         return self._parts.planner.plan(
             Request(
                 targets=order.targets,
-                now=datetime.now(UTC),
+                now=order.now or datetime.now(UTC),
                 expand=order.expand,
                 force=order.force,
                 force_deps=order.force_deps,
@@ -80,6 +81,11 @@ class Placement:
             CapabilityError: the executor does not offer what is asked for.
             FlowStoneError: anything else that could not work; nothing was placed.
         """
+        executor = self.executor(order.executor)
+        if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
+            whole = as_range(order, self._parts.graph, executor)
+            if whole is not None:
+                return self._place_whole(order, whole, executor, self._parts.store.ranges)
         ready = self.prepare(order)
         placed = self._parts.store.ledger.open_run(ready.run, ready.steps)
         if telemetry.listening():
@@ -103,7 +109,7 @@ class Placement:
             target = next(iter(plan.missing))
             raise DependencyNotReadyError(*target, plan.missing[target])
         if durable:
-            self._check_portable_values(plan)
+            self._check_portable_values({planned.asset for planned in plan.steps if planned.runs})
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order.max_concurrency = DEFAULT_WINDOW
         extra = getattr(executor, "limits", None) if durable else None
@@ -111,19 +117,29 @@ class Placement:
         run = self._run(order, order.run_id or new_run_id(), executor, durable)
         return Prepared(run, steps, plan, executor, options)
 
-    def prepare_request(self, request: RunRequest, *, run_id: str, kind: str) -> PreparedRun:
+    def prepare_request(
+        self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
+    ) -> PreparedRun:
         """See `flowstone.protocols.PrepareRun`."""
+        order = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
+        ready = self.prepare(order)
+        return PreparedRun(ready.run, ready.steps, request.run_key)
+
+    def requested(
+        self, request: RunRequest, *, run_id: str, kind: str, executor: str = "auto", now: datetime | None = None
+    ) -> Order:
+        """Return a request as an order; `now` decides which partitions are complete."""
         partitions = None if request.partition is None else [request.partition]
-        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, datetime.now(UTC))
+        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, now or datetime.now(UTC))
         order = Order.of(
             kind,
             describe(request.selection),
             targets,
-            {"force": request.force, "run_id": run_id, "priority": request.priority, "executor": "oban"},
+            {"force": request.force, "run_id": run_id, "priority": request.priority, "executor": executor},
         )
         order.expand, order.max_concurrency, order.watched = names, request.max_concurrency, False
-        ready = self.prepare(order)
-        return PreparedRun(ready.run, ready.steps, request.run_key)
+        order.now = now
+        return order
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""
@@ -134,10 +150,21 @@ class Placement:
         assert record is not None
         return RunResult(
             record=record,
-            targets=tuple(order.targets),
+            targets=order.targets,
             find=self._parts.inline.materialization,
             steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
         )
+
+    def _place_whole(self, order: Order, whole: NewRange, executor: Executor, store: RangeStore) -> Placed:
+        """Record a large backfill as a range; its steps are made as workers begin them."""
+        options = dict(order.executor_opts or {})
+        _check(order, executor, options)
+        self._check_portable_values([whole.asset])
+        run = self._run(order, order.run_id or new_run_id(), executor, durable=True)
+        total = store.open_run(run, whole)
+        if telemetry.listening():
+            telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
+        return Placed(run.id, executor, options, [], Plan([]), order, [])
 
     # --- pieces -------------------------------------------------------------------------------------------
 
@@ -166,17 +193,20 @@ class Placement:
             planned.partition,
             planned.inputs,
             planned.reuse,
-            order.queue if order.queue and asset.queue == "assets" else asset.queue,
-            _priority(order, asset),
+            queue_of(order, asset),
+            priority_of(order, asset),
             policy.max_attempts,
             order.scheduled_at,
             planned.forced,
             asset.code_version,
             {**asset.concurrency, **extra} if extra else asset.concurrency or None,
+            planned.optional,
+            planned.all_optional,
+            planned.skip,
         )
 
-    def _check_portable_values(self, plan: Plan) -> None:
-        for name in {planned.asset for planned in plan.steps if planned.reuse is None}:
+    def _check_portable_values(self, names: Iterable[str]) -> None:
+        for name in names:
             asset = self._parts.graph[name]
             manager = self._parts.values.manager(asset)
             if not manager.shared:
@@ -197,12 +227,6 @@ def _check(order: Order, executor: Executor, options: dict[str, Any]) -> None:
         raise OptionsError(f"max_concurrency={order.max_concurrency!r}: give at least 1, or None.")
     if order.scheduled_at is not None and Capability.SCHEDULED_AT not in executor.capabilities:
         raise CapabilityError(executor.name, "scheduled_at", executor.capabilities)
-
-
-def _priority(order: Order, asset: Asset) -> int:
-    if order.priority is not None:
-        return order.priority
-    return NORMAL_PRIORITY if asset.priority is None else asset.priority
 
 
 def new_run_id() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ class RunResult:
     """
 
     record: RunRecord
-    targets: tuple[Target, ...]
+    targets: Sequence[Target]
     find: Callable[[StepRecord], Materialization] = field(repr=False)
     steps: Callable[[State | None], list[StepRecord]] = field(repr=False)
 

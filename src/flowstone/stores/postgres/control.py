@@ -50,7 +50,8 @@ class PostgresControl:
                 return 0
             room = UNLIMITED if limit is None else max(0, limit - active)
             placed = refill(connection, run_id, room)
-            transport.announce(connection, transport.enqueue(connection, placed))
+            queues = transport.enqueue(connection, placed) | transport.range_queues(connection, [run_id])
+            transport.announce(connection, queues)
             return len(placed)
 
     def set_queue(self, name: str, *, paused: bool | None = None, node_limit: int | None = None) -> None:

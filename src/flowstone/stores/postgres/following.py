@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import limits, transport
@@ -22,6 +22,7 @@ UNLIMITED = 2_000_000_000
 """Room in the window of a run that has none."""
 
 _MAX_PAYLOAD = 7000
+_LATER = (State.PENDING, State.SCHEDULED, State.RETRYING, State.WAITING)
 _NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
 
 
@@ -74,13 +75,32 @@ def follow_up(
     below = _fail(connection, finished, parents)
     if below:
         links.joined |= _links(connection, below).joined
-    to_enqueue += _count(connection, [*finished, *below], touched, links.joined)
+    leaving = [step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None]
+    to_place, roomy = _count(connection, [*finished, *below], touched, links.joined, leaving=leaving)
     if durable:
-        queues = transport.enqueue(connection, to_enqueue)
+        queues = transport.enqueue(connection, to_enqueue + to_place)
+        queues |= transport.range_queues(connection, roomy)
+        queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
         queues |= limits.release(connection, [step.id for step in moved if step.limited])
         queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
         transport.announce(connection, queues)
     return ready
+
+
+def _was_in_range(step: Follow) -> bool:
+    """Whether a step goes on later that had been begun from a range, without a job."""
+    return step.job_id is not None and step.job_id < 0 and step.state in _LATER
+
+
+def resume(connection: Connection[TupleRow], steps: Sequence[Sequence[Any]], *, durable: bool) -> None:
+    """Place steps that go on: (id, run, state, job id, whether the run is durable)."""
+    if not steps:
+        return
+    enqueue = [step_id for step_id, _, _, job_id, _ in steps if job_id is not None]
+    touched = {run_id for _, run_id, _, job_id, on_queue in steps if on_queue and job_id is None}
+    to_place, _ = _count(connection, [], touched, {})
+    if durable:
+        transport.announce(connection, transport.enqueue(connection, enqueue + to_place))
 
 
 @dataclass(slots=True)
@@ -141,13 +161,23 @@ def _count(
     finished: Sequence[Follow],
     touched: set[str],
     joined: Mapping[int, Sequence[str]],
-) -> list[int]:
-    """Bring the counters of runs up to date, refill their windows, tell who waits for their end."""
+    *,
+    leaving: Sequence[Follow] = (),
+) -> tuple[list[int], list[str]]:
+    """Bring the counters of runs up to date, refill their windows, tell who waits for their end.
+
+    Steps that are `leaving` the queue without being over make room in the windows as well.
+
+    Returns:
+        Steps to be enqueued, and limited runs whose windows have room left.
+    """
     counts: dict[str, dict[str, int]] = defaultdict(
         lambda: {"finished": 0, "placed": 0, "failures": 0, "cancellations": 0}
     )
     for run_id in touched:
         counts[run_id]["finished"] += 0
+    for step in leaving:
+        counts[step.run_id]["placed"] += 1
     for step in finished:
         for run_id in (step.run_id, *joined.get(step.id, ())):
             count = counts[run_id]
@@ -156,13 +186,14 @@ def _count(
             count["cancellations"] += step.state is State.CANCELLED
         counts[step.run_id]["placed"] += step.job_id is not None
     if not counts:
-        return []
+        return [], []
     runs = to_json([{"run_id": run_id, **count} for run_id, count in counts.items()])
     rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
     over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
     over += [f"s:{step.id}" for step in finished if step.id in joined]
     notify_done(connection, over)
     placed: list[int] = []
+    roomy: list[str] = []
     for run_id, left, _watched, durable, limit, active in rows:
         if not durable or not left:
             continue
@@ -170,8 +201,11 @@ def _count(
             # released while the run was paused, which somebody may have ended meanwhile
             placed += refill(connection, run_id, UNLIMITED) if run_id in touched else []
         elif active < limit:
-            placed += refill(connection, run_id, limit - active)
-    return placed
+            more = refill(connection, run_id, limit - active)
+            placed += more
+            if len(more) < limit - active:
+                roomy.append(run_id)
+    return placed, roomy
 
 
 def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int]:

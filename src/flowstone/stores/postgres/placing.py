@@ -50,7 +50,7 @@ class Placing:
         Raises:
             PlanOutdatedError: see there; the transaction must be rolled back.
         """
-        is_new, durable, limit = self._open()
+        is_new, durable, limit = insert_run(self.connection, self.run, driver=self.driver)
         self.placed = [None] * len(self.steps)
         if not is_new:
             self._find_own()
@@ -78,28 +78,6 @@ class Placing:
         )
         transport.announce(self.connection, transport.enqueue(self.connection, enqueued))
         return [one for one in self.placed if one is not None]
-
-    def _open(self) -> tuple[bool, bool, int | None]:
-        run = self.run
-        row = self.connection.execute(
-            load_sql("ledger/open_run"),
-            {
-                "id": run.id,
-                "kind": run.kind,
-                "selection": run.selection,
-                "executor": run.executor,
-                "durable": run.durable,
-                "driver": self.driver,
-                "priority": run.priority,
-                "max_concurrency": run.max_concurrency,
-                "watched": run.watched,
-                "deps_timeout_seconds": run.deps_timeout_seconds,
-                "created_at": run.created_at,
-                "retry_of": run.retry_of,
-            },
-        ).fetchone()
-        assert row is not None
-        return bool(row[3]), bool(row[1]), row[2]
 
     def _find_own(self) -> None:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
@@ -243,6 +221,31 @@ class Placing:
             "assets": [self.steps[position].asset for position in positions],
             "partitions": [self.steps[position].partition for position in positions],
         }
+
+
+def insert_run(
+    connection: Connection[TupleRow], run: NewRun, *, driver: str | None
+) -> tuple[bool, bool, int | None]:
+    """Record a run; return whether it is new, whether it is durable, and its window."""
+    row = connection.execute(
+        load_sql("ledger/open_run"),
+        {
+            "id": run.id,
+            "kind": run.kind,
+            "selection": run.selection,
+            "executor": run.executor,
+            "durable": run.durable,
+            "driver": driver,
+            "priority": run.priority,
+            "max_concurrency": run.max_concurrency,
+            "watched": run.watched,
+            "deps_timeout_seconds": run.deps_timeout_seconds,
+            "created_at": run.created_at,
+            "retry_of": run.retry_of,
+        },
+    ).fetchone()
+    assert row is not None
+    return bool(row[3]), bool(row[1]), row[2]
 
 
 def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enqueue: bool) -> dict[str, object]:

@@ -12,11 +12,14 @@ from flowstone.core.outcome import Failed
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
-from flowstone.stores.postgres import limits, transport
+from flowstone.stores.postgres import deciding, limits, transport
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up, refill
+from flowstone.stores.postgres.look import Look
+from flowstone.stores.postgres.ranges import Beginning, open_runs
 from flowstone.stores.postgres.rows import claim_from, to_json
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -36,31 +39,27 @@ class PostgresQueue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._looks = 0
 
     def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
         """See `flowstone.protocols.DurableQueue`."""
-        parameters = {
-            "queue": queue,
-            "demand": demand,
-            "worker_id": worker_id,
-            "worker": transport.WORKER,
-            "attempted_by": list(attempted_by),
-        }
-        with self._database.transaction() as connection:
-            rows = connection.execute(load_sql("queue/fetch"), parameters).fetchall()
-            stale = [row[0] for row in rows if row[1] and row[2] is None]
-            foreign = [row[0] for row in rows if not row[1]]
-            if stale:
-                _withhold(connection, stale)
-                connection.execute(load_sql("queue/drop_jobs"), {"jobs": stale})
-            if foreign:
-                connection.execute(load_sql("queue/return_jobs"), {"jobs": foreign})
-            started = [row for row in rows if row[1] and row[2] is not None]
-            parked = limits.admit(connection, [(row[0], row[2], row[14]) for row in started if row[14]])
-            if parked or stale:
-                # this node has room left, and there may be more behind them; its next look is up to a second away
-                transport.announce(connection, [queue])
-        return [_fetched(row) for row in started if row[2] not in parked]
+        # of backfills as urgent as each other, those kept as ranges come first every other time, else those whose
+        # steps are on the queue
+        self._looks += 1
+        ranges_first = self._looks % 2 == 0
+
+        def take(connection: Connection[TupleRow]) -> list[FetchedJob]:
+            look = Look(connection, queue, worker_id, attempted_by)
+            runs = open_runs(connection, queue, worker_id)
+            if not runs:
+                return look.take(demand)
+            taken = look.take(demand, below=runs[0].priority) if ranges_first else look.take(demand)
+            taken += Beginning(connection, queue, worker_id).begin(runs, demand - len(taken))
+            if ranges_first and len(taken) < demand:
+                taken += look.take(demand - len(taken))
+            return taken
+
+        return in_transaction(self._database, take)
 
     def cancelling(self, worker_id: str) -> list[int]:
         """See `flowstone.protocols.DurableQueue`."""
@@ -101,7 +100,11 @@ class PostgresQueue:
                 transport.announce(connection, transport.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
             found += _end_driverless(connection, durable=self._database.durable)
-        return found
+        return found + in_transaction(self._database, self._expire)
+
+    def _expire(self, connection: Connection[TupleRow]) -> int:
+        """End the time of requests for approval whose job was lost."""
+        return deciding.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
 
 @dataclass(slots=True)
@@ -142,19 +145,6 @@ def alive_workers(database: Database) -> list[dict[str, Any]]:
     with database.connection() as connection:
         rows = connection.execute(load_sql("workers/alive")).fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _fetched(row: Sequence[Any]) -> FetchedJob:
-    claim: Claim = claim_from(row[2:11])
-    return FetchedJob(
-        job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
-    )
-
-
-def _withhold(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
-    """Let steps of paused runs wait without a job, and off the windows of their runs."""
-    for run_id, number in connection.execute(load_sql("queue/withhold"), {"jobs": list(jobs)}).fetchall():
-        connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})
 
 
 def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:
@@ -206,6 +196,7 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
     if not ids:
         return 0
     rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": ids}).fetchall()
+    deciding.cancel(connection, [row[0] for row in rows if row[5]], durable=durable)
     steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in rows]
     follow_up(connection, steps, {}, durable=durable)
     return len(steps)

@@ -43,7 +43,7 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, S
         # a retry that is due now does not wait for Oban's stager, which looks once a second
         {"id": job_id, "state": "available" if delay == 0 else JOB_STATES[state], "delay_seconds": delay}
         for job_id, state, delay in moved
-        if job_id is not None and state in JOB_STATES
+        if job_id is not None and job_id > 0 and state in JOB_STATES
     ]
     if jobs:
         connection.execute(load_sql("queue/settle"), {"jobs": to_json(jobs)})
@@ -51,6 +51,21 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, S
     if not again:
         return set()
     return {row[0] for row in connection.execute(load_sql("queue/queues_of"), {"jobs": again})}
+
+
+def place_again(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
+    """Put steps that were begun from a range, and go on later, on the queue; return the queues with work now."""
+    if not steps:
+        return set()
+    rows = connection.execute(load_sql("ranges/place_again"), {"steps": list(steps)})
+    return enqueue(connection, [row[0] for row in rows])
+
+
+def range_queues(connection: Connection[TupleRow], runs: Sequence[str]) -> set[str]:
+    """Return the queues on which runs have partitions that nobody has begun."""
+    if not runs:
+        return set()
+    return {row[0] for row in connection.execute(load_sql("ranges/queues"), {"runs": list(runs)})}
 
 
 def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int]]) -> None:

@@ -6,7 +6,7 @@
 WITH chosen AS (
     SELECT id
     FROM public.oban_jobs
-    WHERE state = 'available' AND queue = %(queue)s
+    WHERE state = 'available' AND queue = %(queue)s AND priority < %(below)s
         AND EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)
         AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
     ORDER BY priority, scheduled_at, id
@@ -34,11 +34,12 @@ WITH chosen AS (
         AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
         AND NOT EXISTS (SELECT FROM flowstone.runs AS p WHERE p.id = s.run_id AND p.paused)
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
-        s.job_id, s.snoozes, s.placed_at, s.limits
+        s.job_id, s.snoozes, s.placed_at, s.limits, s.asked
 )
 SELECT f.id AS job, f.worker = %(worker)s AS ours, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
     s.token, s.started_at, s.forced, s.snoozes,
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits,
+    s.asked, f.worker
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id

@@ -1,0 +1,57 @@
+"""Large backfills, which are placed as a range of partitions instead of a step for each."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from flowstone.app.order import NORMAL_PRIORITY, Order
+from flowstone.app.requests import PartitionTargets
+from flowstone.core.asset import Asset
+from flowstone.core.graph import AssetGraph
+from flowstone.core.ranges import NewRange
+from flowstone.engine.inline import DEFAULT_RETRY
+from flowstone.protocols import Executor
+
+LARGE = 1000
+"""From so many partitions on a durable backfill of one asset is kept as a range."""
+
+
+def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | None:
+    """Return an order as a range, when it is a large backfill of one asset whose steps need nothing special.
+
+    Fleet-wide limits are kept on the queue, step by step, so assets that have some are placed that way.
+
+    Args:
+        order: the request.
+        graph: the assets.
+        executor: the durable executor that will hold it.
+    """
+    targets = order.targets
+    if order.kind != "backfill" or not isinstance(targets, PartitionTargets) or order.scheduled_at is not None:
+        return None
+    asset = graph[targets.asset]
+    if asset.concurrency or getattr(executor, "limits", None):
+        return None
+    if next(islice(targets, LARGE - 1, None), None) is None:
+        return None
+    return NewRange(
+        asset=asset.name,
+        partitions=targets.partitions(),
+        queue=queue_of(order, asset),
+        priority=priority_of(order, asset),
+        max_attempts=(asset.retry or DEFAULT_RETRY).max_attempts,
+        forced=order.force,
+        code_version=asset.code_version,
+    )
+
+
+def priority_of(order: Order, asset: Asset) -> int:
+    """Return the priority of a step: what was asked for, else the asset's own."""
+    if order.priority is not None:
+        return order.priority
+    return NORMAL_PRIORITY if asset.priority is None else asset.priority
+
+
+def queue_of(order: Order, asset: Asset) -> str:
+    """Return the queue of a step: an asset that names one of its own stays there."""
+    return order.queue if order.queue and asset.queue == "assets" else asset.queue

@@ -1,0 +1,85 @@
+"""One look at Oban's queue: jobs are taken and the attempts of their steps started, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.approval import Approval
+from flowstone.core.queueing import FetchedJob
+from flowstone.core.step import Claim
+from flowstone.stores.postgres import deciding, limits, transport
+from flowstone.stores.postgres.rows import claim_from
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+_ANY_PRIORITY = 32767
+
+
+@dataclass(slots=True)
+class Look:
+    """A worker's look at one queue.
+
+    Args:
+        connection: with a transaction open.
+        queue: the queue.
+        worker_id: the lease under which the attempts run.
+        attempted_by: what Oban records of the node.
+    """
+
+    connection: Connection[TupleRow]
+    queue: str
+    worker_id: str
+    attempted_by: Sequence[str]
+
+    def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[FetchedJob]:
+        """Take jobs, the most urgent first.
+
+        Args:
+            demand: at most so many.
+            below: only those that are more urgent than this priority.
+        """
+        parameters = {
+            "queue": self.queue,
+            "demand": demand,
+            "below": below,
+            "worker_id": self.worker_id,
+            "worker": transport.WORKER,
+            "attempted_by": list(self.attempted_by),
+        }
+        rows = self.connection.execute(load_sql("queue/fetch"), parameters).fetchall()
+        stale = [row[0] for row in rows if row[1] and row[2] is None]
+        expiries = [row[0] for row in rows if row[16] == deciding.EXPIRY_WORKER]
+        foreign = [row[0] for row in rows if not row[1] and row[16] != deciding.EXPIRY_WORKER]
+        if stale:
+            _withhold(self.connection, stale)
+            self.connection.execute(load_sql("queue/drop_jobs"), {"jobs": stale})
+        if foreign:
+            self.connection.execute(load_sql("queue/return_jobs"), {"jobs": foreign})
+        if expiries:
+            deciding.expire_jobs(self.connection, expiries)
+        started = [row for row in rows if row[1] and row[2] is not None]
+        parked = limits.admit(self.connection, [(row[0], row[2], row[14]) for row in started if row[14]])
+        if parked or stale or expiries:
+            # this node has room left, and there may be more behind them; its next look is up to a second away
+            transport.announce(self.connection, [self.queue])
+        gates = deciding.open_gates(self.connection, [row[2] for row in started if row[15]])
+        return [_fetched(row, gates.get(row[2], ())) for row in started if row[2] not in parked]
+
+
+def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
+    claim: Claim = claim_from(row[2:11])
+    claim.approvals = approvals
+    return FetchedJob(
+        job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
+    )
+
+
+def _withhold(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
+    """Let steps of paused runs wait without a job, and off the windows of their runs."""
+    for run_id, number in connection.execute(load_sql("queue/withhold"), {"jobs": list(jobs)}).fetchall():
+        connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})

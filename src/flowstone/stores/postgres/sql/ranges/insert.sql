@@ -1,0 +1,8 @@
+-- Record a chunk of partitions of a run.
+INSERT INTO flowstone.ranges (
+    run_id, asset, partitions, total, queue, priority, max_attempts, forced, code_version
+)
+VALUES (
+    %(run_id)s, %(asset)s, %(partitions)s, %(total)s, %(queue)s, %(priority)s, %(max_attempts)s, %(forced)s,
+    %(code_version)s
+);
