@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import update_wrapper
-from typing import Any, overload
+from typing import Any, TypedDict, overload
 
 from flowstone.core.asset import Asset
 from flowstone.core.automation.record import AutomationId, AutomationKind
@@ -19,6 +19,14 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 _LEAST_EVERY_SECONDS = 1.0
 _LONGEST_SECONDS = 31 * 86_400.0
 _MOST_NAME = 200
+
+
+class SensorTiming(TypedDict, total=False):
+    """Those options of `sensor` that ready-made sensors pass on."""
+
+    every: timedelta | float
+    timeout: timedelta | float
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What ready-made sensors look at: files and rows that others write."""

@@ -1,0 +1,137 @@
+"""A ready-made sensor for files that appear or change."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Unpack
+
+from flowstone.core.automation.sensing import SensorContext, SensorResult
+from flowstone.core.automation.sensor import Sensor, sensor
+from flowstone.core.partition import Partition
+from flowstone.core.selection import Selection
+from flowstone.errors import DefinitionError
+from flowstone.io.sources.listing import FindsFiles, FoundFile, Listing, LocalListing, ObjectListing
+from flowstone.io.sources.taking import HowToWatch, Taken, Watching, identity_of, refusal, result_of
+from flowstone.io.sources.watermark import Place, Watermark
+
+DEFAULT_SETTLE_SECONDS = 5.0
+
+
+class HowToWatchFiles(HowToWatch, total=False):
+    """Options of `new_files`, beside those of `HowToWatch` (there, `settle` is 5 seconds by default).
+
+    Attributes:
+        filesystem: an fsspec-like object with `find(path, maxdepth=..., detail=True)`; `source` is a prefix then.
+    """
+
+    filesystem: FindsFiles
+
+
+def new_files(
+    source: str | os.PathLike[str] | Listing,
+    *,
+    name: str,
+    selection: Selection,
+    pattern: str = "*",
+    recursive: bool = False,
+    partition: Callable[[FoundFile], Partition] | None = None,
+    **how: Unpack[HowToWatchFiles],
+) -> Sensor:
+    """Return a sensor that runs a selection when files appear or change.
+
+    With `partition`, each partition that has new files gets a run; without it, all of them together get one.
+
+    Args:
+        source: a directory; a prefix, with `filesystem`; or a `Listing` of your own.
+        name: name of the sensor.
+        selection: what to run.
+        pattern: which names count, such as `*.csv`; hidden files only if it begins with a dot.
+        recursive: whether files in subdirectories count.
+        partition: which partition a file belongs to; one for which it returns None asks for nothing.
+        **how: see `HowToWatchFiles`.
+
+    Raises:
+        DefinitionError: an option cannot work.
+
+    Example:
+        >>> new_files("inbox", name="inbox", selection="orders", pattern="*.csv").every_seconds
+        30.0
+    """
+    options = Watching.of(name, how, HowToWatchFiles, settle_seconds=DEFAULT_SETTLE_SECONDS)
+    _check(name, pattern, options, partition)
+    files = _Files(_listing(source, how.get("filesystem")), pattern, recursive, options)
+
+    def look(context: SensorContext) -> SensorResult:
+        mark = Watermark.from_cursor(context.cursor, sensor=name)
+        return result_of(context, mark, files.new(mark, context.now), partition, options.add_to)
+
+    return sensor(name=name, selection=selection, description="New files.", **options.timing)(look)
+
+
+class _Files:
+    """The files that one sensor watches."""
+
+    def __init__(self, listing: Listing, pattern: str, recursive: bool, options: Watching) -> None:
+        self._listing = listing
+        self._pattern = pattern
+        self._recursive = recursive
+        self._settle_ns = options.settle // timedelta(microseconds=1) * 1000
+        self._limit = options.limit
+
+    def new(self, mark: Watermark | None, now: datetime) -> list[Taken[FoundFile]]:
+        """Return the first files after the mark that have settled."""
+        # Read before listing: a file that appears while the directory is read, behind where the reading is,
+        # is younger than this. Were a still younger one taken, the watermark would pass the first.
+        latest = min(_nanoseconds(now), time.time_ns()) - self._settle_ns
+        found = [
+            Taken(file, Place(file.changed_ns, file.path), _identity(file))
+            for file in self._counting()
+            if file.changed_ns <= latest and (mark is None or _is_new(file, mark))
+        ]
+        found.sort(key=lambda taken: (taken.thing.changed_ns, taken.thing.path))
+        return found[: self._limit]
+
+    def _counting(self) -> Iterator[FoundFile]:
+        hidden = self._pattern.startswith(".")
+        for file in self._listing.files(recursive=self._recursive):
+            if fnmatchcase(file.name, self._pattern) and (hidden or not file.name.startswith(".")):
+                yield file
+
+
+def _is_new(file: FoundFile, mark: Watermark) -> bool:
+    assert isinstance(mark.at, int)
+    return file.changed_ns >= mark.at and mark.is_before(Place(file.changed_ns, file.path))
+
+
+def _identity(file: FoundFile) -> str:
+    return identity_of(
+        [file.path, str(file.modified_ns), str(file.size), *([file.version] if file.version else [])]
+    )
+
+
+def _nanoseconds(moment: datetime) -> int:
+    whole = moment.replace(microsecond=0)
+    return round(whole.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def _listing(source: str | os.PathLike[str] | Listing, filesystem: FindsFiles | None) -> Listing:
+    if isinstance(source, str | os.PathLike):
+        return LocalListing(source) if filesystem is None else ObjectListing(filesystem, os.fspath(source))
+    if filesystem is not None:
+        raise DefinitionError("Give new_files(...) a prefix with filesystem=..., or a Listing, not both.")
+    if not isinstance(source, Listing):
+        raise DefinitionError(
+            f"new_files({source!r}): give a directory, a prefix with filesystem=..., or a Listing."
+        )
+    return source
+
+
+def _check(name: str, pattern: str, options: Watching, partition: Callable[[FoundFile], Partition] | None) -> None:
+    if not pattern or "/" in pattern:
+        raise refusal(name, f"pattern={pattern!r} is for the last part of a name; recursive=True looks below")
+    if options.add_to is not None and partition is None:
+        raise refusal(name, "add_to=... needs partition=..., which says what key a file stands for")

@@ -1,0 +1,140 @@
+"""From new things to the runs they ask for: one run for each partition that something new belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple, Self, cast
+
+from flowstone.core.automation.sensing import NamedDefinition, SensorContext, SensorResult
+from flowstone.core.automation.sensor import SensorTiming, seconds_of
+from flowstone.core.partition import Partition, encode_partition
+from flowstone.errors import DefinitionError, PartitionError, SensorError, did_you_mean
+from flowstone.io.sources.watermark import Place, Watermark, moved
+
+_MOST_KEY = 1000
+_DEFAULT_LIMIT = 1000
+_MOST_LIMIT = 10_000
+_LONGEST_SETTLE_SECONDS = 31 * 86_400.0
+
+type Definition = str | NamedDefinition
+
+
+class HowToWatch(SensorTiming, total=False):
+    """Options that ready-made sensors share, beside `every`, `timeout` and `paused` of `sensor`.
+
+    Attributes:
+        add_to: dynamic partitions, by name or definition, to which `partition(...)` is added first.
+        settle: what is younger than this (timedelta or seconds) is left for later, because it may be half written,
+            or something older may still come to light.
+        limit: most things to take at once, 1 to 10,000; the rest is taken the next time. 1,000 by default.
+    """
+
+    add_to: Definition
+    settle: timedelta | float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Those options, checked."""
+
+    settle: timedelta
+    limit: int
+    add_to: Definition | None
+    timing: SensorTiming
+
+    @classmethod
+    def of(cls, name: str, how: Any, known: type, *, settle_seconds: float) -> Self:
+        """Check the options of a sensor.
+
+        Args:
+            name: of the sensor.
+            how: the options.
+            known: the class that names them.
+            settle_seconds: `settle` when it is not given.
+
+        Raises:
+            DefinitionError: one is unknown or cannot work.
+        """
+        names: frozenset[str] = known.__optional_keys__  # type: ignore[attr-defined]  # of every TypedDict
+        for given in how:
+            if given not in names:
+                raise refusal(name, f"there is no option {given!r}.{did_you_mean(given, names)}")
+        seconds, limit = seconds_of(how.get("settle", settle_seconds)), how.get("limit", _DEFAULT_LIMIT)
+        if not 0 <= seconds <= _LONGEST_SETTLE_SECONDS:
+            raise refusal(name, f"settle={how['settle']!r}: give 0 seconds to 31 days")
+        if isinstance(limit, bool) or limit not in range(1, _MOST_LIMIT + 1):
+            raise refusal(name, f"limit={limit!r}: give 1 to {_MOST_LIMIT:,}")
+        timing = {key: how[key] for key in SensorTiming.__optional_keys__ if key in how}
+        return cls(timedelta(seconds=seconds), limit, how.get("add_to"), cast(SensorTiming, timing))
+
+
+def refusal(name: str, problem: str) -> DefinitionError:
+    """Return the error for a sensor that cannot be declared.
+
+    Example:
+        >>> str(refusal("inbox", "give a directory"))
+        "Sensor 'inbox' cannot be declared: give a directory."
+    """
+    return DefinitionError(f"Sensor {name!r} cannot be declared: {problem.rstrip('.')}.")
+
+
+class Taken[T](NamedTuple):
+    """A new thing, where it stands, and what names exactly this version of it."""
+
+    thing: T
+    place: Place
+    identity: str
+
+
+def result_of[T](
+    context: SensorContext,
+    mark: Watermark | None,
+    taken: list[Taken[T]],
+    partition: Callable[[T], Partition] | None,
+    add_to: Definition | None,
+) -> SensorResult:
+    """Return what a sensor answers after it took these new things, which come in their order.
+
+    Args:
+        context: of the evaluation.
+        mark: where it stood.
+        taken: what is new.
+        partition: which partition a thing belongs to; one for which it is None asks for nothing.
+        add_to: dynamic partitions to which those partitions are added.
+    """
+    newest: dict[str, tuple[Partition, Taken[T]]] = {}
+    for one in taken:
+        key = partition(one.thing) if partition is not None else None
+        if partition is None or key is not None:
+            # by its text, for 1 and True are equal, and so are two spellings of an instant
+            newest[_encode(context.name, key, one)] = key, one
+    after = moved(mark, [one.place for one in taken])
+    return SensorResult(
+        requests=[context.request(partition=key, run_key=one.identity) for key, one in newest.values()],
+        cursor=None if after is None else after.to_cursor(),
+        add_partitions={} if add_to is None else {add_to: [key for key, _ in newest.values()]},
+        skip_reason=None if newest else "nothing new",
+    )
+
+
+def identity_of(parts: Iterable[str]) -> str:
+    """Return a run key for exactly these parts: readable, and not longer than run keys may be.
+
+    Example:
+        >>> identity_of(["inbox/a.csv", "17"])
+        'inbox/a.csv 17'
+    """
+    # as partitions are written: whatever a file name is made of, the text can be kept, and names only it
+    key = " ".join(encode_partition(part)[2:] for part in parts)
+    return key if len(key.encode()) <= _MOST_KEY else f"sha256 {sha256(key.encode()).hexdigest()}"
+
+
+def _encode[T](sensor: str, key: Partition, taken: Taken[T]) -> str:
+    try:
+        return encode_partition(key)
+    except PartitionError as error:
+        raise SensorError(sensor, f"partition(...) of {taken.identity!r} is no partition: {error}") from error

@@ -1,0 +1,109 @@
+"""How far a sensor has come in things that have an order, in a cursor that does not grow with them."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import InvalidOperation
+from hashlib import blake2b
+from typing import NamedTuple, Self
+
+from flowstone.errors import SensorError
+from flowstone.io.sources.exact import Exact, decode_exact, encode_exact
+
+MOST_SEEN = 2000
+"""How many things at exactly the watermark are remembered one by one."""
+_DIGEST_BYTES = 9
+
+
+class Place(NamedTuple):
+    """Where a thing stands: by time, or whatever the watermark is, and among those of the same time."""
+
+    at: Exact
+    tie: Exact
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Everything before it was taken; of what lies exactly on it, what was seen.
+
+    Two things may carry the same time, and the second may come to light after the first was taken. So those on
+    the watermark are remembered by a digest each. When they are too many for that, their order decides:
+    what follows the last one taken is new. What is then asked for twice is held off by its run key.
+
+    Args:
+        at: the watermark.
+        after: of those on it, the last one taken.
+        seen: digests of those on it that were taken; None when there are too many.
+    """
+
+    at: Exact
+    after: Exact
+    seen: frozenset[str] | None
+
+    def is_before(self, place: Place) -> bool:
+        """Whether a thing is new, given that its time is not before the watermark's."""
+        if place.at != self.at:
+            return True
+        if self.seen is None:
+            return bool(place.tie > self.after)  # type: ignore[operator]  # one column has one type
+        return digest(place) not in self.seen
+
+    def to_cursor(self) -> str:
+        """Return it as the text of a cursor."""
+        seen = None if self.seen is None else sorted(self.seen)
+        return json.dumps({"at": encode_exact(self.at), "after": encode_exact(self.after), "seen": seen})
+
+    @classmethod
+    def from_cursor(cls, cursor: str | None, *, sensor: str) -> Self | None:
+        """Read a cursor; None when there is none yet.
+
+        Raises:
+            SensorError: it is not one that `to_cursor` wrote.
+        """
+        if cursor is None:
+            return None
+        try:
+            kept = json.loads(cursor)
+            seen = None if kept["seen"] is None else frozenset(map(str, kept["seen"]))
+            return cls(decode_exact(kept["at"]), decode_exact(kept["after"]), seen)
+        except (ValueError, TypeError, LookupError, InvalidOperation) as error:
+            raise SensorError(
+                sensor,
+                f"its cursor {cursor[:80]!r} cannot be read ({error}). flow.sensors.set_cursor({sensor!r}, None) "
+                "lets it start from the beginning; run keys keep what ran from running again.",
+            ) from error
+
+
+def moved(mark: Watermark | None, taken: Sequence[Place]) -> Watermark | None:
+    """Return the watermark after these things were taken, in their order.
+
+    Example:
+        >>> moved(None, [Place(1, "a"), Place(2, "b")]) == Watermark(2, "b", frozenset([digest(Place(2, "b"))]))
+        True
+    """
+    if not taken:
+        return mark
+    last = taken[-1]
+    on_it = {digest(place) for place in taken if place.at == last.at}
+    if mark is None or mark.at != last.at:
+        seen: frozenset[str] | None = frozenset(on_it)
+    else:
+        seen = None if mark.seen is None else mark.seen | on_it
+    if seen is not None and len(seen) > MOST_SEEN:
+        seen = None
+    return Watermark(last.at, last.tie, seen)
+
+
+def digest(place: Place) -> str:
+    """Return a short name for a thing among those of the same time.
+
+    Example:
+        >>> len(digest(Place(7, "a")))
+        12
+    """
+    return urlsafe_b64encode(
+        blake2b(encode_exact(place.tie).encode(), digest_size=_DIGEST_BYTES).digest()
+    ).decode()
