@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import update_wrapper
 from typing import Any, Literal, overload
 
+from flowstone.core.automation.condition import Condition, Paced, paced
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyLike, read_dependencies
 from flowstone.core.known_keys import KeySource
@@ -61,6 +62,7 @@ class Asset:
         self.group = options.group
         self.description = options.description
         self.code_version = options.code_version
+        self.automation = None if options.automation is None else paced(options.automation)
         self.routes = options.routes
         self.is_async = inspect.iscoroutinefunction(function)
         self._declared: Asset | None = None
@@ -109,6 +111,7 @@ class AssetOptions:
     group: str | None = None
     description: str = ""
     code_version: str | None = None
+    automation: Condition | Paced | None = None
     routes: tuple[str, ...] = ()
 
     def check(self, name: str, where: str) -> None:
@@ -130,6 +133,8 @@ class AssetOptions:
             problem = f"io={self.io!r}: give the name of an IO manager"
         elif self.retry is not None and not _is_policy(self.retry):
             problem = f"retry={self.retry!r}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
+        elif self.automation is not None and not _is_condition(self.automation):
+            problem = f"automation={self.automation!r}: give a condition, such as eager()"
         elif (unusable := _unusable_limits(self.concurrency)) is not None:
             problem = f"concurrency={dict(self.concurrency)!r}: {unusable}"
         if problem:
@@ -151,6 +156,10 @@ def _is_duration(value: object) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def _is_condition(value: object) -> bool:
+    return isinstance(value, Condition | Paced)
 
 
 def _is_policy(value: object) -> bool:
@@ -177,6 +186,7 @@ def asset(
     group: str | None = None,
     description: str | None = None,
     code_version: str | None = None,
+    automation: Condition | Paced | None = None,
     routes: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -191,7 +201,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             that only have to be there), `partitions`, `io` (name of an IO manager), `requires` (names of
             resources), `retry`, `timeout` (timedelta or seconds), `queue`, `priority` (0 first to 9),
             `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"),
-            `tags`, `group`, `description` (default: the docstring), `code_version`, `routes` (names of
+            `tags`, `group`, `description` (default: the docstring), `code_version`, `automation` (a condition
+            such as `eager()`: compute it whenever that holds), `routes` (names of
             direct downstream assets of which the function chooses some by returning a `Route`).
 
     Returns:

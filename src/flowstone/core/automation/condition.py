@@ -259,6 +259,11 @@ class Paced:
         return f"({self.condition}).at_most({self.requests}, active={self.active})"
 
 
+def paced(automation: Condition | Paced) -> Paced:
+    """Return a condition with its limits, the default ones if none were said."""
+    return automation if isinstance(automation, Paced) else Paced(automation)
+
+
 def _joined[Kind: (AllOf, AnyOf)](kind: type[Kind], left: Condition, right: object) -> Condition:
     if not isinstance(right, Condition):
         limits = " Say at_most() last, around the whole condition." if isinstance(right, Paced) else ""

@@ -142,8 +142,9 @@ class TargetFacts:
         later = (one.committed for one in self.inputs)
         return None if any(c is not None and reference and c.committed_at > reference for c in later) else ended
 
+    @property
     def last_asked_at(self) -> datetime | None:
-        """Return when this was last asked for or committed; None for never."""
+        """When this was last asked for or committed; None for never."""
         committed, newest = self.standing.committed, self.standing.newest
         moments = [committed.committed_at] if committed else []
         return max([*moments, newest.asked_at] if newest else moments, default=None)

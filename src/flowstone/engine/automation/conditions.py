@@ -1,0 +1,157 @@
+"""Evaluates the condition of one asset: which partitions are wanted, and one run that computes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flowstone.core.asset import Asset
+from flowstone.core.automation.condition import Decision, Paced, listed
+from flowstone.core.automation.record import (
+    AutomationId,
+    AutomationKind,
+    Conclusion,
+    NewTick,
+    TakenAutomation,
+    TickState,
+)
+from flowstone.core.graph import AssetGraph
+from flowstone.core.text import clean_text
+from flowstone.engine.automation.fact_reader import FactReader
+from flowstone.engine.automation.scope import scope
+from flowstone.protocols import PrepareTargets
+
+KIND = "condition"
+"""What runs are called that a condition asked for."""
+_SOON_SECONDS = 0.5
+_SLOWER = 1.6
+_TIMEOUT_SECONDS = 60.0
+_MOST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one evaluation leaves for the next one.
+
+    Args:
+        older: where to go on among the older partitions.
+        quiet: whether the newest tick, if there is one, says that nothing was wanted.
+        busy: for how many evaluations something has been in progress without anything being asked for.
+    """
+
+    older: str | None = None
+    quiet: bool = True
+    busy: int = 0
+
+    @classmethod
+    def read(cls, cursor: str | None) -> Memory:
+        """Read a cursor; one that cannot be read is as good as none.
+
+        Example:
+            >>> Memory.read(Memory("d:2024-01-01", False, 2).written())
+            Memory(older='d:2024-01-01', quiet=False, busy=2)
+            >>> Memory.read("what is this")
+            Memory(older=None, quiet=True, busy=0)
+        """
+        try:
+            found = json.loads(cursor or "{}")
+            return cls(found.get("older"), bool(found.get("quiet", True)), int(found.get("busy", 0)))
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+    def written(self) -> str:
+        """Return the cursor."""
+        return json.dumps({"older": self.older, "quiet": self.quiet, "busy": self.busy})
+
+
+class ConditionEvaluator:
+    """Implements `flowstone.protocols.Evaluator` for the condition of one asset.
+
+    Args:
+        asset: the asset.
+        limits: its condition.
+        graph: the assets.
+        facts: reads what is judged.
+        prepare: plans a run.
+        every_seconds: how often nothing is found to do; what is in progress is looked at more often.
+    """
+
+    starts_paused = False
+    timeout_seconds = _TIMEOUT_SECONDS
+
+    def __init__(
+        self,
+        asset: Asset,
+        limits: Paced,
+        *,
+        graph: AssetGraph,
+        facts: FactReader,
+        prepare: PrepareTargets,
+        every_seconds: float,
+    ) -> None:
+        self._asset = asset
+        self._limits = limits
+        self._facts = facts
+        self._prepare = prepare
+        self._every = every_seconds
+        self._around = [asset.name, *sorted(graph.upstream(asset.name))]
+        below = (graph[name] for name in sorted(graph.downstream(asset.name)))
+        self._below = [
+            AutomationId(AutomationKind.CONDITION, one.name) for one in below if one.automation is not None
+        ]
+
+    @property
+    def id(self) -> AutomationId:
+        """Kind and name."""
+        return AutomationId(AutomationKind.CONDITION, self._asset.name)
+
+    def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
+        """See `flowstone.protocols.Evaluator`: one conclusion, with at most one run."""
+        before = Memory.read(taken.record.cursor)
+        # before the facts: what ends in between is seen, rather than missed for a while
+        active = self._facts.active(self._around)
+        looked_at = scope(self._asset.partitions, taken.now, before.older)
+        facts = self._facts.facts(self._asset.name, looked_at.partitions, now=taken.now, since=taken.record.since)
+        decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
+        chosen = affordable(decisions, self._limits, active.get(self._asset.name, 0))
+        busy = before.busy + 1 if active and not chosen else 0
+        memory = Memory(looked_at.resume, not chosen, busy)
+        yield Conclusion(
+            ticks=self._ticks(taken, chosen, before),
+            cursor=memory.written(),
+            due_at=taken.now + timedelta(seconds=self._pause(busy, asked=bool(chosen))),
+            wakes=self._below if chosen else (),
+        )
+
+    def _ticks(self, taken: TakenAutomation, chosen: Sequence[Decision], before: Memory) -> list[NewTick]:
+        """Return the tick that is worth recording: not one of many on which there was nothing to do."""
+        if chosen:
+            run = self._prepare(
+                self._asset.name, [one.partition for one in chosen], run_id=f"{KIND}-{taken.token}", kind=KIND
+            )
+            reason = listed([f"{one.name}: {one.reason}" for one in chosen])
+            reason = clean_text(reason, limit=_MOST_REASON)
+            return [NewTick(at=taken.now, state=TickState.REQUESTED, reason=reason, runs=[run])]
+        if taken.by_hand or not before.quiet:
+            return [NewTick(at=taken.now, state=TickState.SKIPPED, reason="nothing is wanted")]
+        return []
+
+    def _pause(self, busy: int, *, asked: bool) -> float:
+        """Return the seconds until the next look: soon while something moves, ever less so while it goes on."""
+        if asked or busy:
+            return min(self._every, _SOON_SECONDS * _SLOWER ** min(busy, 20))
+        return self._every
+
+
+def affordable(decisions: Sequence[Decision], limits: Paced, active: int) -> list[Decision]:
+    """Return those that are wanted, in their order, as many as the limits allow.
+
+    Args:
+        decisions: in the order of their importance.
+        limits: how many at once.
+        active: how many steps of the asset are not over.
+    """
+    room = min(limits.requests, limits.active - active)
+    return [one for one in decisions if one.wanted][: max(0, room)]
