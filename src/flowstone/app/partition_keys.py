@@ -37,7 +37,7 @@ class PartitionKeysView:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._definitions = {one.name: one for asset in parts.graph for one in _dynamic(asset.partitions)}
+        self._definitions = {one.name: one for asset in parts.graph for one in dynamic_in(asset.partitions)}
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the dynamic partitions that assets of this app have, sorted."""
@@ -130,12 +130,18 @@ class PartitionKeysView:
         return self._parts.store.partition_keys.history(definition, encoded, limit=limit)
 
 
-def _dynamic(definition: PartitionsDefinition | None) -> Iterator[DynamicPartitions]:
+def dynamic_in(definition: PartitionsDefinition | None) -> Iterator[DynamicPartitions]:
+    """Yield the dynamic partitions that a definition is, or has as dimensions.
+
+    Example:
+        >>> [one.name for one in dynamic_in(MultiPartitions(customer=DynamicPartitions("customers")))]
+        ['customers']
+    """
     if isinstance(definition, DynamicPartitions):
         yield definition
     elif isinstance(definition, MultiPartitions):
         for dimension in definition.dimensions.values():
-            yield from _dynamic(dimension)
+            yield from dynamic_in(dimension)
 
 
 def _encoded(definition: str, keys: Iterable[Partition]) -> list[str]:

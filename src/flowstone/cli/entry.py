@@ -18,6 +18,7 @@ from flowstone.cli.dev import dev
 from flowstone.cli.doctor import doctor
 from flowstone.cli.fleet import queues, scale, workers
 from flowstone.cli.history import cancel, runs, status
+from flowstone.cli.partition_keys import partitions
 from flowstone.cli.session import Given
 from flowstone.cli.steering import pause, prune, resume, retry, why
 from flowstone.cli.worker import worker
@@ -44,6 +45,7 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("status", status),
     ("cancel", cancel),
     ("runs", runs),
+    ("partitions", partitions),
     ("why", why),
     ("retry", retry),
     ("pause", pause),

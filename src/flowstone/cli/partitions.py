@@ -34,8 +34,9 @@ def label(key: str, asset: Asset | None = None) -> str:
         return ""
     try:
         value = decode_partition(key)
-        if asset is not None and asset.partitions is not None and value in asset.partitions:
-            return asset.partitions.label(value)
+        definition = None if asset is None or asset.partitions is None else asset.partitions.with_removed()
+        if definition is not None and value in definition:
+            return definition.label(value)
         return partition_label(value)
     except PartitionError:
         return key
@@ -51,6 +52,18 @@ def parse_one(graph: AssetGraph, names: Iterable[str], text: str | None) -> Part
         return None
     asset, definition = lead(graph, names)
     return _parse(asset, definition, text)
+
+
+def parse_recorded(graph: AssetGraph, name: str, text: str | None) -> Partition:
+    """Read the partition of an asset that may be one whose key was removed.
+
+    Raises:
+        PartitionError: the asset is not partitioned, or never had such a partition.
+    """
+    if text is None:
+        return None
+    asset, definition = lead(graph, [name])
+    return _parse(asset, definition.with_removed(), text)
 
 
 def parse_several(

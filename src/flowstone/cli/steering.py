@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from flowstone.app.requests import find_asset, target_of
+from flowstone.app.requests import find_asset, recorded_target
 from flowstone.app.results import Progress
 from flowstone.cli.building import ExecutorName, note_without_worker, show_result
 from flowstone.cli.output import duration, one_line
-from flowstone.cli.partitions import One, label, parse_one
+from flowstone.cli.partitions import One, label, parse_recorded
 from flowstone.cli.progress import reporting
 from flowstone.cli.session import Session
 from flowstone.errors import OptionsError
@@ -33,9 +33,9 @@ def why(
     flow = session.flow
     session.warn_if_forgetful()
     found = find_asset(flow.graph, asset)
-    wanted = parse_one(flow.graph, [asset], partition)
+    wanted = parse_recorded(flow.graph, asset, partition)
     reasons = flow.why(found, wanted)
-    shown = label(target_of(found, wanted)[1], found)
+    shown = label(recorded_target(found, wanted)[1], found)
     if session.out.as_json:
         session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
         return
