@@ -55,6 +55,7 @@ class Order:
         scheduled_at: earliest start.
         watched: whether somebody waits for the end.
         retry_of: run whose failures this order repeats.
+        now: time that decides which partitions are complete; the present when None.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Order:
     scheduled_at: datetime | None = None
     watched: bool = True
     retry_of: str | None = None
+    now: datetime | None = None
 
     @classmethod
     def of(cls, kind: str, selection: str, targets: Sequence[Target], how: How) -> Self:

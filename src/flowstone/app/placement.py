@@ -130,7 +130,8 @@ class Placement:
     ) -> Order:
         """Return a request as an order; `now` decides which partitions are complete."""
         partitions = None if request.partition is None else [request.partition]
-        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, now or datetime.now(UTC))
+        complete_at = now or datetime.now(UTC)
+        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, complete_at)
         order = Order.of(
             kind,
             describe(request.selection),

@@ -14,6 +14,7 @@ from flowstone.errors import DefinitionError, PartitionError, did_you_mean
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
+_WEEK = timedelta(days=7)
 
 
 def load_zone(name: str) -> tzinfo:
@@ -104,12 +105,42 @@ def start_of_day(day: date, zone: tzinfo) -> datetime:
         >>> start_of_day(date(2018, 11, 4), ZoneInfo("America/Sao_Paulo")).isoformat()
         '2018-11-04T01:00:00-02:00'
     """
-    midnight = datetime(day.year, day.month, day.day)
-    before, after = wall_offsets(midnight, zone)
-    instant = midnight.replace(tzinfo=timezone(before))
+    return first_showing(datetime(day.year, day.month, day.day), zone)
+
+
+def first_showing(wall: datetime, zone: tzinfo) -> datetime:
+    """Return the first instant at which the zone's clock shows a naive wall time.
+
+    That is the earlier one if the time occurs twice, and the change of the clock if it is skipped.
+
+    Example:
+        >>> first_showing(datetime(2024, 3, 31, 2, 30), ZoneInfo("Europe/Berlin")).isoformat()
+        '2024-03-31T03:00:00+02:00'
+    """
+    before, after = wall_offsets(wall, zone)
+    instant = wall.replace(tzinfo=timezone(before))
     if before >= after:
         return instant
-    return _clock_change(midnight.replace(tzinfo=timezone(after)), instant, zone)
+    return _clock_change(wall.replace(tzinfo=timezone(after)), instant, zone)
+
+
+def next_change(instant: datetime, until: datetime, zone: tzinfo) -> datetime | None:
+    """Return when the clock is changed first in (instant, until], or None.
+
+    Two changes that undo each other within a week are not noticed; no zone has such.
+
+    Example:
+        >>> next_change(datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC),
+        ...             ZoneInfo("Europe/Berlin")).isoformat()
+        '2024-03-31T03:00:00+02:00'
+    """
+    before = in_zone(instant, zone)
+    while before < until:
+        after = in_zone(min(before + _WEEK, until), zone)
+        if after.utcoffset() != before.utcoffset():
+            return _clock_change(before, after, zone)
+        before = after
+    return None
 
 
 def start_of_hour(instant: datetime, zone: tzinfo) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from flowstone.core.automation.record import (
@@ -111,13 +112,16 @@ class Evaluator(Protocol):
 class PrepareRun(Protocol):
     """What the app hands evaluators: it plans and checks a request without recording anything."""
 
-    def __call__(self, request: RunRequest, *, run_id: str, kind: str) -> PreparedRun:
+    def __call__(
+        self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
+    ) -> PreparedRun:
         """Return the run, planned for the worker queue.
 
         Args:
             request: what is wanted.
             run_id: id for the run; the same id again is the same run.
             kind: who asks, such as `schedule`.
+            now: time that decides which partitions are complete; the present when None.
 
         Raises:
             FlowStoneError: it cannot work; says why.
