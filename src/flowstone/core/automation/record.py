@@ -104,7 +104,10 @@ class NewTick:
         error: cleaned text of what the evaluation raised.
         runs: what it asks for. Of those whose run key this automation used before, none is placed.
         partitions: changes of dynamic partitions, made before the runs are placed.
+        run_ids: runs that were made for it already.
         took_seconds: how long the evaluation took.
+        repeatable: whether, when the newest tick was skipped for the same reason, that one is counted on instead
+            of recording another: a sensor that finds nothing every second must not fill the tables.
     """
 
     at: datetime
@@ -113,7 +116,9 @@ class NewTick:
     error: str | None = None
     runs: Sequence[PreparedRun] = ()
     partitions: Sequence[PartitionChange] = ()
+    run_ids: Sequence[str] = ()
     took_seconds: float = 0.0
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,10 @@ class Concluded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickRecord:
-    """A tick that happened; see `NewTick` for what the fields mean."""
+    """A tick that happened; see `NewTick` for what the fields mean.
+
+    `repeats` counts the further evaluations that came to the same; `evaluated_at` is the last of them.
+    """
 
     id: int
     automation: AutomationId
@@ -166,7 +174,25 @@ class TickRecord:
     took_seconds: float = 0.0
     by_hand: bool = False
     worker: str | None = None
+    repeats: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+def is_repeatable(taken: TakenAutomation, tick: NewTick) -> bool:
+    """Return whether a tick may be counted onto the one before it.
+
+    Example:
+        >>> from datetime import UTC
+        >>> now = datetime(2024, 1, 1, tzinfo=UTC)
+        >>> inbox = AutomationRecord(
+        ...     id=AutomationId(AutomationKind.SENSOR, "inbox"), paused=False, cursor=None, since=now, due_at=now
+        ... )
+        >>> taken = TakenAutomation(record=inbox, token=1, now=now)
+        >>> is_repeatable(taken, NewTick(at=now, state=TickState.SKIPPED, repeatable=True))
+        True
+    """
+    asks = tick.runs or tick.partitions
+    return tick.repeatable and tick.state is TickState.SKIPPED and not asks and not taken.by_hand
 
 
 def settled(tick: NewTick, placed: Sequence[str]) -> tuple[TickState, str | None]:

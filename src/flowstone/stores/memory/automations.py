@@ -16,9 +16,12 @@ from flowstone.core.automation.record import (
     PreparedRun,
     TakenAutomation,
     TickRecord,
+    TickState,
+    is_repeatable,
     settled,
 )
 from flowstone.stores.memory.ledger import MemoryLedger
+from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.tables import Tables
 
 
@@ -54,12 +57,21 @@ class MemoryAutomations:
     Args:
         tables: the rows of the store, and its lock.
         ledger: opens runs.
+        partition_keys: keys of dynamic partitions.
         now: the clock of the store.
     """
 
-    def __init__(self, tables: Tables, ledger: MemoryLedger, *, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        ledger: MemoryLedger,
+        partition_keys: MemoryPartitionKeys,
+        *,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
         self._lock = tables.changed
         self._ledger = ledger
+        self._partition_keys = partition_keys
         self._now = now or (lambda: datetime.now(UTC))
         self._tokens = tables.tokens
         self._rows: dict[AutomationId, _Row] = {}
@@ -190,12 +202,14 @@ class MemoryAutomations:
 
     def _record(self, taken: TakenAutomation, tick: NewTick, known: list[str]) -> list[str]:
         automation = taken.record.id
+        if is_repeatable(taken, tick) and self._repeat(automation, tick):
+            return []
         if not taken.by_hand:
             if (automation, tick.at) in self._instants:
                 return []
             self._instants.add((automation, tick.at))
-        self._change_partitions(tick)
-        placed = [run.run.id for run in tick.runs if self._place(automation, run, known)]
+        self._partition_keys.apply_changes(tick.partitions, by=f"{automation.kind} {automation.name}")
+        placed = [*tick.run_ids, *(run.run.id for run in tick.runs if self._place(automation, run, known))]
         state, reason = settled(tick, placed) if tick.runs else (tick.state, tick.reason)
         self._ticks.append(
             TickRecord(
@@ -213,9 +227,19 @@ class MemoryAutomations:
         )
         return placed
 
-    def _change_partitions(self, tick: NewTick) -> None:
-        if tick.partitions:
-            raise NotImplementedError("dynamic partitions")
+    def _repeat(self, automation: AutomationId, tick: NewTick) -> bool:
+        """Count the newest tick on if it was skipped for the same reason."""
+        positions = (i for i in reversed(range(len(self._ticks))) if self._ticks[i].automation == automation)
+        position = next(positions, None)
+        if position is None:
+            return False
+        last = self._ticks[position]
+        if last.state is not TickState.SKIPPED or last.by_hand or last.reason != tick.reason or last.run_ids:
+            return False
+        self._ticks[position] = replace(
+            last, repeats=last.repeats + 1, evaluated_at=self._now(), took_seconds=tick.took_seconds
+        )
+        return True
 
     def _place(self, automation: AutomationId, prepared: PreparedRun, known: list[str]) -> bool:
         if prepared.run_key is not None:

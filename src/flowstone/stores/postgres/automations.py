@@ -20,9 +20,11 @@ from flowstone.core.automation.record import (
     TakenAutomation,
     TickRecord,
     TickState,
+    is_repeatable,
     settled,
 )
 from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
 from flowstone.stores.postgres.sql import load_sql
 from flowstone.stores.postgres.transactions import in_transaction
@@ -163,30 +165,27 @@ class _Concluding:
 
     def _record(self, tick: NewTick) -> list[str]:
         """Insert a tick and do what it asks for, unless its instant is recorded already."""
-        row = self._execute(
-            "insert_tick",
-            {
-                "tick_at": tick.at,
-                "state": tick.state,
-                "reason": tick.reason,
-                "error": tick.error,
-                "took_seconds": tick.took_seconds,
-                "by_hand": self._taken.by_hand,
-                "worker": f"{socket.gethostname()}:{os.getpid()}",
-            },
-        ).fetchone()
+        parameters = {
+            "tick_at": tick.at,
+            "state": tick.state,
+            "reason": tick.reason,
+            "error": tick.error,
+            "took_seconds": tick.took_seconds,
+            "by_hand": self._taken.by_hand,
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
+        if is_repeatable(self._taken, tick) and self._execute("repeat_tick", parameters).fetchone() is not None:
+            return []
+        row = self._execute("insert_tick", parameters).fetchone()
         if row is None:
             return []
-        self._change_partitions(tick)
-        placed = [run.run.id for run in tick.runs if self._place(run)]
-        if tick.runs:
+        automation = self._taken.record.id
+        apply_changes(self._connection, tick.partitions, by=f"{automation.kind} {automation.name}")
+        placed = [*tick.run_ids, *(run.run.id for run in tick.runs if self._place(run))]
+        if tick.runs or tick.run_ids:
             state, reason = settled(tick, placed)
             self._execute("finish_tick", {"id": row[0], "run_ids": placed, "state": state, "reason": reason})
         return placed
-
-    def _change_partitions(self, tick: NewTick) -> None:
-        if tick.partitions:
-            raise NotImplementedError("dynamic partitions")
 
     def _place(self, prepared: PreparedRun) -> bool:
         """Open a run unless its key was used before; return whether it was opened."""
@@ -237,4 +236,5 @@ def _tick(row: Sequence[Any]) -> TickRecord:
         took_seconds=row[9],
         by_hand=row[10],
         worker=row[11],
+        repeats=row[12],
     )

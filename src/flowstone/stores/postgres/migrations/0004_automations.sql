@@ -31,7 +31,9 @@ CREATE TABLE flowstone.ticks (
     evaluated_at timestamptz NOT NULL,
     took_seconds double precision NOT NULL DEFAULT 0,
     by_hand      boolean     NOT NULL DEFAULT false,
-    worker       text
+    worker       text,
+    -- further evaluations that came to the same
+    repeats      integer     NOT NULL DEFAULT 0
 );
 -- however many nodes evaluate: an instant happens once
 CREATE UNIQUE INDEX ticks_once ON flowstone.ticks (kind, name, tick_at) WHERE NOT by_hand;
