@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import limits, transport
+from flowstone.stores.postgres.children import follow_children
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 
@@ -23,7 +24,6 @@ UNLIMITED = 2_000_000_000
 
 _MAX_PAYLOAD = 7000
 _LATER = (State.PENDING, State.SCHEDULED, State.RETRYING, State.WAITING)
-_NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class Follow:
         state: its state now.
         job_id: its row on Oban's queue, when it has one.
         limited: whether it may hold slots of fleet-wide limits.
+        decides: whether it chose which of its branches run.
     """
 
     id: int
@@ -43,6 +44,7 @@ class Follow:
     state: State
     job_id: int | None
     limited: bool = False
+    decides: bool = False
 
 
 def follow_up(
@@ -67,24 +69,21 @@ def follow_up(
         return []
     finished = [step for step in moved if step.state.is_terminal]
     links = _links(connection, finished)
-    completed = {step.id for step in finished if step.state is State.COMPLETED}
-    ready, to_enqueue, touched = _release(
-        connection, [child for parent, child in links.edges if parent in completed]
-    )
-    parents = {parent for parent, _ in links.edges}
-    below = _fail(connection, finished, parents)
+    deciding = [step.id for step in finished if step.decides]
+    children = follow_children(connection, links.edges, {step.id: step.state for step in finished}, deciding)
+    below = [Follow(row[0], row[1], State(row[2]), row[3]) for row in children.ended]
     if below:
         links.joined |= _links(connection, below).joined
     leaving = [step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None]
-    to_place, roomy = _count(connection, [*finished, *below], touched, links.joined, leaving=leaving)
+    to_place, roomy = _count(connection, [*finished, *below], children.touched, links.joined, leaving=leaving)
     if durable:
-        queues = transport.enqueue(connection, to_enqueue + to_place)
+        queues = transport.enqueue(connection, children.to_enqueue + to_place)
         queues |= transport.range_queues(connection, roomy)
         queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
         queues |= limits.release(connection, [step.id for step in moved if step.limited])
         queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
         transport.announce(connection, queues)
-    return ready
+    return children.ready
 
 
 def _was_in_range(step: Follow) -> bool:
@@ -121,39 +120,6 @@ def _links(connection: Connection[TupleRow], steps: Sequence[Follow]) -> _Links:
             else:
                 links.joined.setdefault(step_id, []).append(run_id)
     return links
-
-
-def _release(connection: Connection[TupleRow], children: list[int]) -> tuple[list[int], list[int], set[str]]:
-    """Count inputs down; return (to be driven, to be enqueued, runs that must be looked at)."""
-    if not children:
-        return [], [], set()
-    ready: list[int] = []
-    enqueue: list[int] = []
-    limited: set[str] = set()
-    counts = Counter(children)
-    parameters = {"children": list(counts), "inputs": list(counts.values())}
-    rows = connection.execute(load_sql("ledger/release"), parameters)
-    for step_id, run_id, state, job_id, durable in rows:
-        if state == State.WAITING:
-            continue
-        if job_id is not None:
-            enqueue.append(step_id)
-        elif durable:
-            limited.add(run_id)
-        else:
-            ready.append(step_id)
-    return ready, enqueue, limited
-
-
-def _fail(connection: Connection[TupleRow], finished: Sequence[Follow], parents: set[int]) -> list[Follow]:
-    """End everything below steps that will never have a result; return what that ended."""
-    ended: list[Follow] = []
-    for state, causes in ((State.UPSTREAM_FAILED, _NO_RESULT), (State.SKIPPED, (State.SKIPPED,))):
-        ids = [step.id for step in finished if step.state in causes and step.id in parents]
-        if ids:
-            rows = connection.execute(load_sql("ledger/fail_downstream"), {"parents": ids, "state": state})
-            ended += [Follow(row[0], row[1], State(row[2]), row[3]) for row in rows]
-    return ended
 
 
 def _count(

@@ -152,7 +152,7 @@ class PostgresLedger:
             suspended = {row[0] for row in rows if row[4] == State.AWAITING_APPROVAL}
             deciding.request(connection, ended.asking, suspended, durable=self._database.durable)
         moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
-        released = self._after(connection, moved, ended.delays)
+        released = self._after(connection, moved, ended.delays, ended.deciding)
         states = {row[0]: State(row[4]) for row in rows}
         self._record_checks(connection, completions, states)
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
@@ -181,9 +181,13 @@ class PostgresLedger:
         connection: Connection[TupleRow],
         moved: Sequence[Sequence[Any]],
         delays: Mapping[int, object],
+        deciding: Container[int] = (),
     ) -> list[int]:
         """Do what follows from steps that moved: (id, run, state, job id, whether it is limited)."""
-        steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in moved]
+        steps = [
+            Follow(row[0], row[1], State(row[2]), row[3], limited=row[4], decides=row[0] in deciding)
+            for row in moved
+        ]
         return follow_up(connection, steps, delays, durable=self._database.durable)
 
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded
+from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
+from flowstone.core.route import ROUTE_KEY
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Completion, RunRecord, StepRecord
 
@@ -26,6 +27,8 @@ JOB_STATES = {
     State.SCHEDULED: "scheduled",
     State.WAITING: "scheduled",
     State.PENDING: "available",
+    # whoever decides places it anew
+    State.AWAITING_APPROVAL: "completed",
 }
 """Which state of Oban's row follows from the state of its step."""
 
@@ -49,6 +52,8 @@ class EndedRows:
     payload_steps: list[int] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    deciding: set[int] = field(default_factory=set)
+    asking: list[tuple[Claim, Suspended]] = field(default_factory=list)
 
     @classmethod
     def of(cls, completions: Sequence[Completion]) -> EndedRows:
@@ -57,10 +62,14 @@ class EndedRows:
         for completion in completions:
             ended.rows.append(_ended(completion))
             outcome = completion.outcome
+            if isinstance(outcome, Succeeded) and ROUTE_KEY in outcome.stored.metadata:
+                ended.deciding.add(completion.claim.step_id)
             if isinstance(outcome, Succeeded) and outcome.stored.payload is not None:
                 ended.payload_steps.append(completion.claim.step_id)
                 ended.versions.append(outcome.stored.location.removeprefix(_INLINE))
                 ended.payloads.append(outcome.stored.payload)
+            elif isinstance(outcome, Suspended):
+                ended.asking.append((completion.claim, outcome))
         return ended
 
     def parameters(self) -> dict[str, object]:
@@ -98,6 +107,8 @@ def _ended(completion: Completion) -> dict[str, object]:
         case Snoozed(after_seconds=seconds, reason=reason, for_inputs=for_inputs):
             state = State.WAITING if for_inputs else State.SCHEDULED
             row |= {"state": state, "reason": reason, "delay_seconds": seconds, "gives_back": True}
+        case Suspended(reason=reason):
+            row |= {"state": State.AWAITING_APPROVAL, "reason": reason, "gives_back": True}
         case Skipped(reason=reason):
             row |= {"state": State.SKIPPED, "reason": reason}
         case Stopped(reason=reason):

@@ -2,7 +2,9 @@
 -- Uses steps_pkey.
 UPDATE flowstone.steps AS s
 SET state = CASE WHEN s.state IN ('running', 'cancelling') THEN 'cancelling' ELSE 'cancelled' END,
-    reason = CASE WHEN s.state IN ('running', 'cancelling') THEN s.reason ELSE 'cancelled before it started' END,
+    reason = CASE WHEN s.state IN ('running', 'cancelling') THEN s.reason
+        WHEN s.state = 'awaiting_approval' THEN 'cancelled while it waited for approval'
+        ELSE 'cancelled before it started' END,
     finished_at = CASE WHEN s.state IN ('running', 'cancelling') THEN NULL ELSE pg_catalog.clock_timestamp() END
 FROM (
     SELECT id, state FROM flowstone.steps
@@ -12,4 +14,4 @@ FROM (
     FOR NO KEY UPDATE
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id, s.run_id, s.state, s.job_id, s.limits IS NOT NULL AS is_limited;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits IS NOT NULL AS is_limited, c.state = 'awaiting_approval' AS had_asked;

@@ -9,7 +9,7 @@ WITH ended AS (
 ), moved AS (
     UPDATE flowstone.steps AS s
     SET state = CASE
-            WHEN s.state = 'cancelling' AND e.state IN ('retrying', 'scheduled', 'waiting', 'failed', 'pending')
+            WHEN s.state = 'cancelling' AND e.state IN ('retrying', 'scheduled', 'waiting', 'failed', 'pending', 'awaiting_approval')
             THEN 'cancelled' ELSE e.state END,
         attempt = s.attempt - (e.gives_back AND s.state = 'running')::integer,
         snoozes = s.snoozes + e.gives_back::integer,

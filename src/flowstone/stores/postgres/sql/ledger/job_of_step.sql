@@ -1,8 +1,11 @@
--- The row of oban_jobs that stands for steps now; locked before the step, in the order in which workers lock.
--- Uses steps_pkey.
+-- The rows of oban_jobs that stand for steps now, or for the end of their time to be approved; locked before the step,
+-- in the order in which workers lock. Uses steps_pkey, checkpoints_one_pending and oban_jobs_pkey.
 SELECT j.id
-FROM flowstone.steps AS s
-JOIN public.oban_jobs AS j ON j.id = s.job_id
-WHERE s.id = ANY(%(ids)s::bigint[])
+FROM public.oban_jobs AS j
+WHERE j.id IN (
+    SELECT s.job_id FROM flowstone.steps AS s WHERE s.id = ANY(%(ids)s::bigint[])
+    UNION
+    SELECT c.job_id FROM flowstone.checkpoints AS c WHERE c.step_id = ANY(%(ids)s::bigint[]) AND c.state = 'pending'
+)
 ORDER BY j.id
 FOR UPDATE OF j;

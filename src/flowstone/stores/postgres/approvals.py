@@ -1,0 +1,104 @@
+"""Approvals in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.errors import ApprovalNotFoundError
+from flowstone.stores.postgres import deciding
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.deciding import approval_from
+from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.transactions import in_transaction
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+
+class PostgresApprovals:
+    """Implements `flowstone.protocols.ApprovalStore` on PostgreSQL.
+
+    Args:
+        database: where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        if state is ApprovalState.PENDING:
+            return self._rows("pending", {"limit": limit})
+        return self._rows("newest", {"state": state, "limit": limit})
+
+    def get(self, approval_id: int) -> Approval | None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        return next(iter(self._rows("get", {"ids": [approval_id]})), None)
+
+    def of_step(self, step_id: int) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        return self._rows("of_steps", {"steps": [step_id]})
+
+    def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
+        """See `flowstone.protocols.ApprovalStore`."""
+        state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
+        decided = self._decide(approval_id, state, by=by, comment=comment)
+        if decided:
+            return decided[0]
+        # too late by the clock of the database, though nobody has noted that yet
+        self._decide(approval_id, ApprovalState.EXPIRED)
+        found = self.get(approval_id)
+        if found is None:
+            raise ApprovalNotFoundError(approval_id)
+        raise found.too_late()
+
+    def expire_due(self, *, limit: int = 1000) -> int:
+        """See `flowstone.protocols.ApprovalStore`."""
+        durable = self._database.durable
+        return in_transaction(
+            self._database, lambda connection: deciding.expire_due(connection, durable=durable, limit=limit)
+        )
+
+    def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        return self._rows("take_untold", {"lease_seconds": lease_seconds, "limit": limit})
+
+    def told(self, approval: Approval) -> None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        self._execute("told", {"id": approval.id, "state": approval.state})
+
+    def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
+        """See `flowstone.protocols.ApprovalStore`."""
+        parameters = {"id": approval.id, "state": approval.state, "retry_in_seconds": retry_in_seconds}
+        self._execute("not_told", parameters)
+
+    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
+        """See `flowstone.protocols.ApprovalStore`."""
+        parameters = {"subject": subject, "limit": limit}
+        with self._database.connection() as connection:
+            return [
+                AuditRecord(id=row[0], at=row[1], actor=row[2], action=row[3], subject=row[4], details=row[5])
+                for row in connection.execute(load_sql("approvals/audit"), parameters)
+            ]
+
+    def _decide(
+        self, approval_id: int, state: ApprovalState, *, by: str | None = None, comment: str | None = None
+    ) -> Sequence[Approval]:
+        durable = self._database.durable
+
+        def decide(connection: Connection[TupleRow]) -> Sequence[Approval]:
+            return deciding.decide(connection, [approval_id], state, durable=durable, by=by, comment=comment)
+
+        return in_transaction(self._database, decide)
+
+    def _rows(self, statement: str, parameters: dict[str, object]) -> Sequence[Approval]:
+        with self._database.connection() as connection:
+            rows = connection.execute(load_sql(f"approvals/{statement}"), parameters)
+            return [approval_from(row) for row in rows]
+
+    def _execute(self, statement: str, parameters: dict[str, object]) -> None:
+        with self._database.connection() as connection:
+            connection.execute(load_sql(f"approvals/{statement}"), parameters)

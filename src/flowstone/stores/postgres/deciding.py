@@ -1,0 +1,178 @@
+"""Approvals inside of transactions: recorded with the attempt that asks, decided with all that follows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.outcome import Suspended
+from flowstone.core.state import State
+from flowstone.core.step import Claim
+from flowstone.core.text import clean_text
+from flowstone.stores.postgres.following import Follow, follow_up, resume
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+EXPIRY_QUEUE = "checkpoints"
+EXPIRY_WORKER = "flowstone.Expiry"
+"""Name in the `worker` column of the jobs that end the time of a request."""
+
+
+def request(
+    connection: Connection[TupleRow],
+    asking: Sequence[tuple[Claim, Suspended]],
+    suspended: Collection[int],
+    *,
+    durable: bool,
+) -> None:
+    """Record the requests of steps that the same transaction has suspended.
+
+    Args:
+        connection: with that transaction.
+        asking: the attempts that ended with a request, superseded ones perhaps among them.
+        suspended: the steps that were really suspended.
+        durable: whether there is a queue.
+    """
+    newest = {claim.step_id: (claim, outcome) for claim, outcome in sorted(asking, key=_token)}
+    requests = [
+        {
+            "step_id": claim.step_id,
+            "attempt": claim.attempt,
+            "gate": outcome.gate,
+            "message": outcome.message,
+            "data": outcome.data,
+            "resume": outcome.resume,
+            "timeout_seconds": outcome.timeout_seconds,
+            "on_timeout": outcome.on_timeout,
+        }
+        for claim, outcome in newest.values()
+        if claim.step_id in suspended
+    ]
+    recorded = connection.execute(load_sql("approvals/request"), {"requests": to_json(requests)}).fetchall()
+    if durable:
+        parameters = {"ids": [row[0] for row in recorded], "queue": EXPIRY_QUEUE, "worker": EXPIRY_WORKER}
+        connection.execute(load_sql("approvals/place_expiry"), parameters)
+
+
+def _token(asking: tuple[Claim, Suspended]) -> int:
+    return asking[0].token
+
+
+def open_gates(connection: Connection[TupleRow], steps: Sequence[int]) -> Mapping[int, tuple[Approval, ...]]:
+    """Return the decisions that let each of these steps go on."""
+    found: dict[int, tuple[Approval, ...]] = defaultdict(tuple)
+    if steps:
+        for row in connection.execute(load_sql("approvals/of_steps"), {"steps": list(steps)}):
+            one = approval_from(row)
+            if one.approved:
+                found[one.step_id] += (one,)
+    return found
+
+
+def decide(
+    connection: Connection[TupleRow],
+    ids: Sequence[int],
+    state: ApprovalState,
+    *,
+    durable: bool,
+    by: str | None = None,
+    comment: str | None = None,
+) -> list[Approval]:
+    """Decide those of some requests that can be decided so, with all that follows.
+
+    Args:
+        connection: with a transaction open.
+        ids: the requests.
+        state: what they become; `expired` only those whose time is over, anything else only the others.
+        durable: whether there is a queue.
+        by: who decides.
+        comment: what they say about it.
+
+    Returns:
+        Those that were decided now.
+    """
+    if not ids:
+        return []
+    wanted = {"ids": list(ids)}
+    if durable:
+        connection.execute(load_sql("approvals/lock_jobs"), wanted)
+    said = {
+        "state": state,
+        "by": None if by is None else clean_text(by, limit=200),
+        "comment": clean_text(comment, limit=10_000) if comment else None,
+    }
+    decided = [approval_from(row) for row in connection.execute(load_sql("approvals/decide"), wanted | said)]
+    if decided:
+        _follow(connection, decided, durable=durable)
+    return decided
+
+
+def expire_due(connection: Connection[TupleRow], *, durable: bool, limit: int) -> int:
+    """End the requests whose time is over; return how many."""
+    due = [row[0] for row in connection.execute(load_sql("approvals/due"), {"limit": limit})]
+    return len(decide(connection, due, ApprovalState.EXPIRED, durable=durable))
+
+
+def expire_jobs(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
+    """Do what jobs that a worker took are for: end the time of their requests."""
+    ids = [row[0] for row in connection.execute(load_sql("approvals/of_jobs"), {"jobs": list(jobs)})]
+    decide(connection, ids, ApprovalState.EXPIRED, durable=True)
+    connection.execute(load_sql("approvals/settle_jobs"), {"jobs": list(jobs)})
+
+
+def cancel(connection: Connection[TupleRow], steps: Sequence[int], *, durable: bool) -> None:
+    """Cancel the open requests of steps that the same transaction cancelled while they waited."""
+    if not steps:
+        return
+    rows = connection.execute(load_sql("approvals/cancel"), {"steps": list(steps)}).fetchall()
+    if durable:
+        connection.execute(load_sql("approvals/drop_expiries"), {"ids": [row[0] for row in rows]})
+
+
+def approval_from(row: Sequence[Any]) -> Approval:
+    """Return the request in a row of the statements under `approvals/`."""
+    return Approval(
+        id=row[0],
+        step_id=row[1],
+        run_id=row[2],
+        asset=row[3],
+        partition=row[4],
+        gate=row[5],
+        attempt=row[6],
+        message=row[7],
+        data=row[8],
+        resume=row[9],
+        state=ApprovalState(row[10]),
+        on_timeout=row[11],
+        created_at=row[12],
+        expires_at=row[13],
+        decided_at=row[14],
+        decided_by=row[15],
+        comment=row[16],
+    )
+
+
+def _follow(connection: Connection[TupleRow], decided: Sequence[Approval], *, durable: bool) -> None:
+    """Move the steps of decided requests, and everything that depends on them."""
+    verdicts = to_json([_verdict(one) for one in decided])
+    moved = connection.execute(load_sql("approvals/move_steps"), {"verdicts": verdicts}).fetchall()
+    if durable:
+        connection.execute(load_sql("approvals/drop_expiries"), {"ids": [one.id for one in decided]})
+    over = [Follow(row[0], row[1], State(row[2]), None) for row in moved if row[2] != State.PENDING]
+    follow_up(connection, over, {}, durable=durable)
+    resume(connection, [row for row in moved if row[2] == State.PENDING], durable=durable)
+
+
+def _verdict(one: Approval) -> dict[str, object]:
+    if one.approved:
+        return {"step_id": one.step_id, "state": State.PENDING}
+    if one.rejected:
+        error, kind = one.failure()
+        return {"step_id": one.step_id, "state": State.FAILED, "error": error, "error_type": kind}
+    return {"step_id": one.step_id, "state": State.SKIPPED, "reason": f"approval {one.id} {one.verdict()}"}

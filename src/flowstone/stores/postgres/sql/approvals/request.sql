@@ -1,0 +1,31 @@
+-- Record the requests of steps that have just been suspended, and take their jobs from them: nothing on the queue
+-- stands for them until somebody decides. Uses steps_pkey.
+WITH asked AS (
+    SELECT *
+    FROM pg_catalog.jsonb_to_recordset(%(requests)s) AS q (
+        step_id bigint, gate text, attempt integer, message text, data text, resume text,
+        timeout_seconds double precision, on_timeout text
+    )
+), freed AS (
+    UPDATE flowstone.steps AS s
+    SET job_id = NULL, scheduled_at = NULL, asked = true
+    FROM asked AS q
+    WHERE s.id = q.step_id
+    RETURNING s.id, s.run_id, s.asset, s.partition
+), recorded AS (
+    INSERT INTO flowstone.checkpoints (
+        step_id, run_id, asset, partition, gate, attempt, message, data, resume, on_timeout, expires_at
+    )
+    SELECT f.id, f.run_id, f.asset, f.partition, q.gate, q.attempt, q.message, q.data::json, q.resume::json, q.on_timeout,
+        pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => q.timeout_seconds)
+    FROM freed AS f
+    JOIN asked AS q ON q.step_id = f.id
+    ORDER BY f.id
+    RETURNING id, asset, gate, message
+), logged AS (
+    INSERT INTO flowstone.audit (actor, action, subject, details)
+    SELECT 'asset ' || r.asset, 'approval.requested', 'approval:' || r.id,
+        pg_catalog.jsonb_build_object('gate', r.gate, 'message', r.message)
+    FROM recorded AS r
+)
+SELECT id FROM recorded;
