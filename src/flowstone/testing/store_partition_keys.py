@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 
+from flowstone.core.automation.record import (
+    AutomationId,
+    AutomationKind,
+    Conclusion,
+    NewTick,
+    PartitionChange,
+    TickState,
+)
 from flowstone.core.known_keys import KeyState, KnownKeys
 from flowstone.core.partition import encode_partition
 from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
@@ -113,6 +122,26 @@ class PartitionKeysTests(StoreCase):
         history = keys.history("customers", limit=1000)
         assert [one.revision for one in history] == list(range(40, 0, -1))
         assert keys.keys("customers") == [one.key for one in reversed(history)]
+
+    def test_an_automation_changes_keys_in_the_transaction_of_its_tick(self, scene: Scene) -> None:
+        """A conclusion that comes too late changes none; the history names the automation."""
+        inbox = AutomationId(AutomationKind.SENSOR, "inbox")
+        automations, keys = scene.store.automations, scene.store.partition_keys
+        keys.add("customers", [B])
+        automations.declare([inbox])
+        (taken,) = automations.take([inbox], lease_seconds=60.0)
+        changes = [
+            PartitionChange("customers", A),
+            PartitionChange("customers", B, remove=True),
+            PartitionChange("products", C),
+        ]
+        tick = NewTick(at=taken.now, state=TickState.SKIPPED, partitions=changes)
+        conclusion = Conclusion(ticks=[tick], cursor="1", due_at=None)
+        assert not automations.conclude(replace(taken, token=taken.token - 1), conclusion).accepted
+        assert (keys.keys("customers"), keys.keys("products")) == ([B], [])
+        assert automations.conclude(taken, conclusion).accepted
+        assert (keys.keys("customers"), keys.keys("products")) == ([A], [C])
+        assert {one.by for one in keys.history("customers", limit=2)} == {"sensor inbox"}
 
     def test_any_sequence_of_changes_agrees_with_a_model(self, scene: Scene) -> None:
         """Keys, what readers caught up with, and the replayed history are one and the same."""

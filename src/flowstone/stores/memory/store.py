@@ -40,7 +40,7 @@ class MemoryStore:
         self.checks = MemoryChecks(tables)
         self.standings = MemoryStandings(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
-        self.automations = MemoryAutomations(tables, self.ledger, now=now)
+        self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
 
     def close(self) -> None:
         """Nothing to release."""
