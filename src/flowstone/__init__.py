@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from flowstone.app import FlowStone
     from flowstone.config import Settings
     from flowstone.core.asset import Asset, asset
+    from flowstone.core.automation.schedule import Schedule
     from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
     from flowstone.core.capability import Capability
+    from flowstone.core.check import CheckResult, check
+    from flowstone.core.check_context import CheckContext
+    from flowstone.core.check_record import Severity
     from flowstone.core.context import AssetContext
     from flowstone.core.definition import PartitionsDefinition, StaticPartitions
     from flowstone.core.dependency import Dependency, dep
@@ -54,6 +58,8 @@ __all__ = [
     "Asset",
     "AssetContext",
     "Capability",
+    "CheckContext",
+    "CheckResult",
     "CircuitBreaker",
     "DailyPartitions",
     "Dependency",
@@ -75,13 +81,16 @@ __all__ = [
     "RetryPolicy",
     "SameDimension",
     "SameKey",
+    "Schedule",
     "Settings",
+    "Severity",
     "Skip",
     "State",
     "StaticPartitions",
     "TimeWindowOverlap",
     "WeeklyPartitions",
     "asset",
+    "check",
     "dep",
 ]
 
@@ -92,6 +101,8 @@ _MODULES = {
     "Asset": "flowstone.core.asset",
     "AssetContext": "flowstone.core.context",
     "Capability": "flowstone.core.capability",
+    "CheckContext": "flowstone.core.check_context",
+    "CheckResult": "flowstone.core.check",
     "CircuitBreaker": "flowstone.executors.limits",
     "DailyPartitions": "flowstone.core.calendar",
     "Dependency": "flowstone.core.dependency",
@@ -113,13 +124,16 @@ _MODULES = {
     "RetryPolicy": "flowstone.core.retry",
     "SameDimension": "flowstone.core.mapping",
     "SameKey": "flowstone.core.mapping",
+    "Schedule": "flowstone.core.automation.schedule",
     "Settings": "flowstone.config",
+    "Severity": "flowstone.core.check_record",
     "Skip": "flowstone.core.outcome",
     "State": "flowstone.core.state",
     "StaticPartitions": "flowstone.core.definition",
     "TimeWindowOverlap": "flowstone.core.mapping",
     "WeeklyPartitions": "flowstone.core.calendar",
     "asset": "flowstone.core.asset",
+    "check": "flowstone.core.check",
     "dep": "flowstone.core.dependency",
 }
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from flowstone.app.async_face import AsyncFace
+from flowstone.app.checks import ChecksView
+from flowstone.app.conditions import ConditionsView
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.app.lineage import LineageView
 from flowstone.app.partition_keys import PartitionKeysView
@@ -13,9 +15,12 @@ from flowstone.app.placement import Placement
 from flowstone.app.queues import QueuesView
 from flowstone.app.retention import RetentionView
 from flowstone.app.runs import RunsView
+from flowstone.app.schedules import SchedulesView
 from flowstone.app.wiring import assemble
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
+from flowstone.core.automation.schedule import Schedule
+from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Hook, IOManager
@@ -28,12 +33,14 @@ class AssembledApp:
         self,
         assets: Iterable[Asset],
         *,
+        checks: Iterable[Check] = (),
         database_url: str | None = None,
         io: Mapping[str, IOManager] | None = None,
         default_io: str | None = None,
         resources: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
+        schedules: Iterable[Schedule] = (),
         settings: Settings | None = None,
     ) -> None:
         if settings is not None and database_url is not None:
@@ -41,6 +48,7 @@ class AssembledApp:
         self.settings = settings or Settings.load(database_url=database_url)
         declared = Declared(
             assets=assets,
+            checks=checks,
             io=io or {},
             default_io=default_io,
             resources=resources or {},
@@ -51,9 +59,16 @@ class AssembledApp:
         self._placement = Placement(self.parts)
         self.runs = RunsView(self.parts, self._placement)
         self.queues = QueuesView(self.parts)
+        self.conditions = ConditionsView(self.parts, self._placement)
         self.partitions = PartitionKeysView(self.parts)
+        self.checks = ChecksView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
+        try:
+            self.schedules = SchedulesView(self.parts, self._placement, schedules)
+        except BaseException:
+            self.parts.close()  # it may have started a server
+            raise
         self.aio = AsyncFace(self)
 
     @classmethod

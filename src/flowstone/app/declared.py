@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.check import Check
 from flowstone.protocols import Executor, Hook, IOManager
 
 type ExecutorLike = Executor | Callable[[], Executor]
@@ -17,6 +18,7 @@ class Declared:
     """Everything that was passed to `FlowStone(...)`, under the same names."""
 
     assets: Iterable[Asset]
+    checks: Iterable[Check] = ()
     io: Mapping[str, IOManager] = field(default_factory=dict)
     default_io: str | None = None
     resources: Mapping[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class FlowStone(AssembledApp, CommittedValues):
 
     Args:
         assets: the assets; everything they depend on must be among them.
+        checks: what looks at their values; see `flowstone.check`.
         database_url: PostgreSQL to record in and to queue on (`postgresql://...`), or `embedded` for the one
             that comes in a wheel. Default: `FLOWSTONE_DATABASE_URL` or the settings file; without any of
             these everything stays in memory.
@@ -41,6 +42,7 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: name to object, function, or function returning a context manager.
         hooks: wrapped around every step, first one outermost.
         executors: more executors by name.
+        schedules: what runs at certain times.
         settings: settings to use instead of reading file and environment.
 
     Raises:

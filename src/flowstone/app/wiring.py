@@ -9,9 +9,12 @@ from pathlib import Path
 
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.config import Settings
+from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.step import StepRecord
+from flowstone.engine.check_runner import CheckRunner
+from flowstone.engine.checks import CheckHooks
 from flowstone.engine.coroutines import CoroutineRunner
 from flowstone.engine.driver import Driver
 from flowstone.engine.hooks import ValueStore
@@ -62,6 +65,7 @@ class Parts:
     planner: Planner
     driver: Driver
     executors: ExecutorSelector
+    checks: CheckHooks
     resources: ResourcePool
     coroutines: CoroutineRunner
     processes: IsolatedCalls
@@ -114,8 +118,9 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     """
     graph = AssetGraph(declared.assets)
     check_limits({asset.name: asset.concurrency for asset in graph})
+    checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(declared.resources)
-    pool.check(graph)
+    pool.check(graph, checks)
     store = _store(settings)
     try:
         managers = _managers(settings, store, declared.io)
@@ -125,7 +130,16 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         store.close()  # it may have started a server
         raise
     values = ValueStore(managers, default)
-    return _connect(declared, settings, graph=graph, store=store, managers=managers, values=values, resources=pool)
+    return _connect(
+        declared,
+        settings,
+        graph=graph,
+        checks=checks,
+        store=store,
+        managers=managers,
+        values=values,
+        resources=pool,
+    )
 
 
 def _connect(
@@ -133,25 +147,23 @@ def _connect(
     settings: Settings,
     *,
     graph: AssetGraph,
+    checks: CheckSet,
     store: Store,
     managers: Mapping[str, IOManager],
     values: ValueStore,
     resources: ResourcePool,
 ) -> Parts:
-    keys = KeySnapshots(store.partition_keys)
-    graph = graph.bound(keys)
+    graph = graph.bound(keys := KeySnapshots(store.partition_keys))
     reader = InputReader(graph, store.catalog)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
+    skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
     invoker = Invoker(coroutines, processes)
-    runner = StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks)
-    inline = InlineRunner(
-        graph, store, reader=reader, runner=runner, values=values, hold_limits=LocalLimits().hold
+    runner = StepRunner(
+        graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks, checks=skins
     )
     driver = Driver(store.catalog)
-    inline.on_commit = driver.committed
-    factories = _executors(store, inline, declared.executors)
-    selector = ExecutorSelector(factories, lambda executor: executor.bind(inline.run))
+    inline = _inline(graph, store, reader, runner, values, driver)
     return Parts(
         settings=settings,
         graph=graph,
@@ -164,11 +176,21 @@ def _connect(
         inline=inline,
         planner=Planner(graph, reader, store.catalog),
         driver=driver,
-        executors=selector,
+        executors=_executors(store, inline, declared.executors),
+        checks=skins,
         resources=resources,
         coroutines=coroutines,
         processes=processes,
     )
+
+
+def _inline(
+    graph: AssetGraph, store: Store, reader: InputReader, runner: StepRunner, values: ValueStore, driver: Driver
+) -> InlineRunner:
+    limits = LocalLimits()
+    inline = InlineRunner(graph, store, reader=reader, runner=runner, values=values, hold_limits=limits.hold)
+    inline.on_commit = driver.committed
+    return inline
 
 
 def _store(settings: Settings) -> Store:
@@ -211,9 +233,7 @@ def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str
             )
 
 
-def _executors(
-    store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike]
-) -> dict[str, Callable[[], Executor]]:
+def _executors(store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike]) -> ExecutorSelector:
     factories: dict[str, Callable[[], Executor]] = {
         "sync": SyncExecutor,
         "async": AsyncExecutor,
@@ -222,7 +242,7 @@ def _executors(
     }
     for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)
-    return factories
+    return ExecutorSelector(factories, lambda executor: executor.bind(inline.run))
 
 
 def _constant(executor: Executor) -> Callable[[], Executor]:

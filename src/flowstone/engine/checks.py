@@ -78,31 +78,31 @@ class CheckHooks:
     """The skins that the checks of each asset add to the onion around its steps.
 
     Args:
-        checks: the checks of the app.
+        declared: the checks of the app.
         runner: runs them.
         values: where values are stored.
     """
 
-    def __init__(self, checks: CheckSet, runner: CheckRunner, values: ValueStore) -> None:
-        self._checks = checks
-        self._runner = runner
+    def __init__(self, declared: CheckSet, runner: CheckRunner, values: ValueStore) -> None:
+        self.declared = declared
+        self.runner = runner
         self._values = values
 
     @property
     def assets(self) -> tuple[str, ...]:
         """Names of the assets that have checks."""
-        return self._checks.assets
+        return self.declared.assets
 
     def before_storing(self, asset: str) -> list[Hook]:
         """Return what looks at a value while it can still be refused."""
-        return self._hooks([check for check in self._checks.of(asset) if check.blocking])
+        return self._hooks([check for check in self.declared.of(asset) if check.blocking])
 
     def after_storing(self, asset: str) -> list[Hook]:
         """Return what looks at a value that will be published whatever it finds."""
-        return self._hooks([check for check in self._checks.of(asset) if not check.blocking])
+        return self._hooks([check for check in self.declared.of(asset) if not check.blocking])
 
     def _hooks(self, checks: Sequence[Check]) -> list[Hook]:
-        return [ChecksHook(self._runner, checks, self._values)] if checks else []
+        return [ChecksHook(self.runner, checks, self._values)] if checks else []
 
 
 def refusal(subject: Subject, blocked: Sequence[Verdict]) -> Failed:

@@ -130,6 +130,7 @@ class InlineRunner:
             code_version=record.code_version,
             deduplicated=deduplicated,
             load=self._values.load,
+            checks=lambda: self._store.checks.of_steps([source])[source],
         )
 
     def _attempt(
@@ -169,6 +170,7 @@ class InlineRunner:
                 finished_at=completion.finished_at,
                 code_version=self._graph[claim.asset].code_version,
                 value=outcome.value,
+                checks=completion.checks,
             )
         if isinstance(outcome, Failed) and committed.state is State.FAILED and outcome.exception is not None:
             raise outcome.exception.with_traceback(user_traceback(outcome.exception.__traceback__))

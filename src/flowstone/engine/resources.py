@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.check import Check
 from flowstone.core.context import Resources
 from flowstone.errors import DefinitionError, ResourceError, did_you_mean
 
@@ -37,19 +38,21 @@ class ResourcePool:
         # one lock per resource would let two open at once; opening is rare, and order of closing matters
         self._lock = threading.RLock()
 
-    def check(self, assets: Iterable[Asset]) -> None:
-        """Refuse assets that require what is not declared.
+    def check(self, assets: Iterable[Asset], checks: Iterable[Check] = ()) -> None:
+        """Refuse assets and checks that require what is not declared.
 
         Raises:
-            DefinitionError: naming the asset, file and line.
+            DefinitionError: naming the asset or check, file and line.
         """
-        for asset in assets:
-            for name in asset.requires:
+        owners: list[Asset | Check] = [*assets, *checks]
+        for owner in owners:
+            kind = "Asset" if isinstance(owner, Asset) else "Check"
+            for name in owner.requires:
                 if name not in self._declared:
                     raise DefinitionError(
-                        f"Asset {asset.name!r} requires the resource {name!r}, which is not declared."
+                        f"{kind} {owner.name!r} requires the resource {name!r}, which is not declared."
                         f"{did_you_mean(name, self._declared)} Pass FlowStone(..., resources={{{name!r}: ...}}).",
-                        where=asset.where,
+                        where=owner.where,
                     )
 
     def get(self, name: str) -> Any:

@@ -58,9 +58,9 @@ class CheckFailedError(FlowStoneError, ValueError):
         self.partition = partition
         self.failed = tuple(failed)
         target = f"{asset!r}" + (f" [{partition}]" if partition else "")
-        checks = "check" if len(failed) == 1 else f"{len(failed)} checks"
+        several = "the blocking check" if len(failed) == 1 else f"{len(failed)} blocking checks:"
         super().__init__(
-            f"The value of {target} did not pass the blocking {checks} {', '.join(map(str, failed))}. It was not "
+            f"The value of {target} did not pass {several} {', '.join(map(str, failed))}. It was not "
             "published; what was committed before stays readable. Correct the data or the asset and materialize "
             "it again."
         )
