@@ -22,7 +22,23 @@ if TYPE_CHECKING:
     from flowstone.app import FlowStone
     from flowstone.config import Settings
     from flowstone.core.asset import Asset, asset
+    from flowstone.core.automation.condition import Condition
+    from flowstone.core.automation.leaves import (
+        all_inputs_ready,
+        any_input_in_progress,
+        any_input_updated,
+        code_changed,
+        eager,
+        in_progress,
+        last_try_failed,
+        newest_partition,
+        on_missing,
+        retry_failed,
+        when,
+        when_stale,
+    )
     from flowstone.core.automation.schedule import Schedule
+    from flowstone.core.automation.ticking import on_cron
     from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
     from flowstone.core.capability import Capability
     from flowstone.core.check import CheckResult, check
@@ -61,6 +77,7 @@ __all__ = [
     "CheckContext",
     "CheckResult",
     "CircuitBreaker",
+    "Condition",
     "DailyPartitions",
     "Dependency",
     "DynamicPartitions",
@@ -89,9 +106,22 @@ __all__ = [
     "StaticPartitions",
     "TimeWindowOverlap",
     "WeeklyPartitions",
+    "all_inputs_ready",
+    "any_input_in_progress",
+    "any_input_updated",
     "asset",
     "check",
+    "code_changed",
     "dep",
+    "eager",
+    "in_progress",
+    "last_try_failed",
+    "newest_partition",
+    "on_cron",
+    "on_missing",
+    "retry_failed",
+    "when",
+    "when_stale",
 ]
 
 # Names are loaded when they are first used (PEP 562): importing the package costs next to nothing, which the
@@ -104,6 +134,7 @@ _MODULES = {
     "CheckContext": "flowstone.core.check_context",
     "CheckResult": "flowstone.core.check",
     "CircuitBreaker": "flowstone.executors.limits",
+    "Condition": "flowstone.core.automation.condition",
     "DailyPartitions": "flowstone.core.calendar",
     "Dependency": "flowstone.core.dependency",
     "DynamicPartitions": "flowstone.core.dynamic",
@@ -132,9 +163,22 @@ _MODULES = {
     "StaticPartitions": "flowstone.core.definition",
     "TimeWindowOverlap": "flowstone.core.mapping",
     "WeeklyPartitions": "flowstone.core.calendar",
+    "all_inputs_ready": "flowstone.core.automation.leaves",
+    "any_input_in_progress": "flowstone.core.automation.leaves",
+    "any_input_updated": "flowstone.core.automation.leaves",
     "asset": "flowstone.core.asset",
     "check": "flowstone.core.check",
+    "code_changed": "flowstone.core.automation.leaves",
     "dep": "flowstone.core.dependency",
+    "eager": "flowstone.core.automation.leaves",
+    "in_progress": "flowstone.core.automation.leaves",
+    "last_try_failed": "flowstone.core.automation.leaves",
+    "newest_partition": "flowstone.core.automation.leaves",
+    "on_cron": "flowstone.core.automation.ticking",
+    "on_missing": "flowstone.core.automation.leaves",
+    "retry_failed": "flowstone.core.automation.leaves",
+    "when": "flowstone.core.automation.leaves",
+    "when_stale": "flowstone.core.automation.leaves",
 }
 
 

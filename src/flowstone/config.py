@@ -39,6 +39,7 @@ class Settings:
         lease_seconds: after how long without a beat a worker counts as lost.
         grace_seconds: how long a stopping worker lets running steps finish.
         sweep_seconds: how often workers look for what a lost notification or worker left behind.
+        conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
 
     Example:
@@ -57,6 +58,7 @@ class Settings:
     lease_seconds: float = 30.0
     grace_seconds: float = 30.0
     sweep_seconds: float = 15.0
+    conditions_seconds: float = 5.0
     retention_days: float = 90.0
 
     def __repr__(self) -> str:

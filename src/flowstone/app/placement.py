@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -140,6 +140,26 @@ class Placement:
         )
         order.expand, order.max_concurrency, order.watched = names, request.max_concurrency, False
         order.now = now
+        return order
+
+    def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
+        """See `flowstone.protocols.PrepareTargets`."""
+        ready = self.prepare(self.wanted(asset, partitions, run_id=run_id, kind=kind, executor="oban"))
+        return PreparedRun(ready.run, ready.steps)
+
+    def wanted(
+        self,
+        asset: str,
+        partitions: Sequence[str],
+        *,
+        kind: str,
+        run_id: str | None = None,
+        executor: str = "auto",
+    ) -> Order:
+        """Return an order for some encoded partitions of one asset, computed although committed."""
+        targets = [(asset, key) for key in partitions]
+        order = Order.of(kind, asset, targets, {"force": True, "run_id": run_id, "executor": executor})
+        order.watched = run_id is None
         return order
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:

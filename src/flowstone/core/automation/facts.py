@@ -121,6 +121,12 @@ class TargetFacts:
         return f"code version {committed.code_version or 'undeclared'} → {self.declared_code}"
 
     @property
+    def staleness(self) -> list[str]:
+        """Why the committed version would come out differently now, for people; empty when it is missing too."""
+        code = self.code_change
+        return [*self.changes, *self.gone, *([code] if code else [])]
+
+    @property
     def unready(self) -> list[str]:
         """Why it could not be computed now, for people; empty when all inputs are committed."""
         if self.problem is not None:

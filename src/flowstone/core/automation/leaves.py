@@ -91,9 +91,9 @@ def when_stale(max_lag: timedelta | None = None) -> Condition:
     return Named(f"when_stale(max_lag={lag})", stale | Leaf(f"older than {lag}", older))
 
 
-def failed() -> Condition:
+def last_try_failed() -> Condition:
     """Hold when the newest step of the target committed nothing: it failed, was skipped or cancelled."""
-    return Leaf("failed()", _fruitless)
+    return Leaf("last_try_failed()", _fruitless)
 
 
 def retry_failed(after: timedelta) -> Condition:

@@ -1,0 +1,203 @@
+"""`flow.conditions`: what assets with a condition want, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import batched
+
+from flowstone.app.placement import Placement
+from flowstone.app.requests import AssetLike, find_asset, target_of
+from flowstone.app.wiring import Parts
+from flowstone.core.asset import Asset
+from flowstone.core.automation.condition import Decision
+from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
+from flowstone.core.partition import Partition, decode_partition
+from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
+from flowstone.engine.automation.fact_reader import FactReader
+from flowstone.engine.automation.scope import every, scope
+from flowstone.errors import DefinitionError
+
+type Assets = list[Asset]
+type Records = list[AutomationRecord]
+type Texts = list[str]
+type Decisions = list[Decision]
+"""Decisions about targets, in the order of their importance."""
+
+
+class ConditionsView:
+    """What assets with a condition want, and why; see `flowstone.core.automation.leaves` for the conditions.
+
+    Worker nodes evaluate conditions by themselves. This is for looking, for pausing, and for apps and tests
+    without workers.
+    """
+
+    def __init__(self, parts: Parts, placement: Placement) -> None:
+        self._parts = parts
+        self._placement = placement
+        self._facts = FactReader(parts.graph, parts.reader, parts.store.standings)
+        parts.evaluators += [
+            ConditionEvaluator(
+                asset,
+                asset.automation,
+                graph=parts.graph,
+                facts=self._facts,
+                prepare=placement.prepare_targets,
+                every_seconds=parts.settings.conditions_seconds,
+            )
+            for asset in parts.graph
+            if asset.automation is not None
+        ]
+        if not parts.store.shared:
+            self._declare()  # ticks count from now on; elsewhere from when the first worker starts
+
+    def evaluate(
+        self,
+        asset: AssetLike | None = None,
+        *,
+        partitions: Iterable[Partition] | None = None,
+        now: datetime | None = None,
+    ) -> Decisions:
+        """Say what is wanted, and why, without doing anything.
+
+        Args:
+            asset: an asset with a condition; None for all of them.
+            partitions: which partitions; None for the newest 200 complete ones of each asset.
+            now: the time to go by, timezone-aware; the present by default.
+
+        Returns:
+            One decision for each partition, the newest first; `wanted` and `explain()` say it all.
+
+        Raises:
+            DefinitionError: the asset has no condition.
+
+        Example:
+            >>> from flowstone import FlowStone, asset, eager
+            >>> @asset(automation=eager())
+            ... def numbers():
+            ...     return [1, 2, 3]
+            >>> for line in FlowStone.for_testing([numbers]).conditions.evaluate("numbers")[0].explain()[:2]:
+            ...     print(line)
+            numbers is wanted: nothing is committed; no input is in progress
+              yes: all of
+        """
+        at = now or datetime.now(UTC)
+        keys = None if partitions is None else list(partitions)
+        found: Decisions = []
+        for one in self._chosen(asset):
+            if keys is None:
+                chosen = scope(one.partitions, at, older=0).partitions
+            else:
+                chosen = [target_of(one, partition)[1] for partition in keys]
+            found += self._decide(one, chosen, at)
+        return found
+
+    def stale(self, asset: AssetLike, *, partitions: Iterable[Partition] | None = None) -> dict[Partition, Texts]:
+        """Say which committed versions would come out differently now, and why; the asset needs no condition.
+
+        Args:
+            asset: the asset or its name.
+            partitions: which partitions; None for the newest 200 complete ones.
+
+        Returns:
+            Reasons by partition: inputs that changed or were invalidated, a changed `code_version`. Partitions
+            that are up to date, or missing, are left out.
+        """
+        found, at = find_asset(self._parts.graph, asset), datetime.now(UTC)
+        if partitions is None:
+            keys = scope(found.partitions, at, older=0).partitions
+        else:
+            keys = [target_of(found, partition)[1] for partition in partitions]
+        facts = self._facts.facts(found.name, keys, now=at)
+        return {decode_partition(one.partition): reasons for one in facts if (reasons := one.staleness)}
+
+    def run(self, asset: AssetLike | None = None, *, now: datetime | None = None) -> Decisions:
+        """Compute what is wanted, here and now, upstream assets first; paused conditions are left out.
+
+        All complete partitions are looked at, each is computed at most once, and as many at a time as
+        `at_most()` says. For apps and tests without workers.
+
+        Args:
+            asset: an asset with a condition; None for all of them.
+            now: the time that decides, timezone-aware; the present by default.
+
+        Returns:
+            What was computed, in this order. Failures are not raised; the history has them.
+
+        Example:
+            >>> from flowstone import FlowStone, asset, eager
+            >>> @asset(automation=eager())
+            ... def numbers():
+            ...     return [1, 2, 3]
+            >>> @asset(automation=eager())
+            ... def doubled(numbers):
+            ...     return [2 * n for n in numbers]
+            >>> flow = FlowStone.for_testing([numbers, doubled])
+            >>> [decision.name for decision in flow.conditions.run()], flow.conditions.run()
+            (['numbers', 'doubled'], [])
+        """
+        paused = {record.id for record in self.list() if record.paused}
+        done: Decisions = []
+        for one in self._chosen(asset):
+            if _id(one) not in paused:
+                at = now or datetime.now(UTC)
+                done += self._run(one, self._decide(one, every(one.partitions, at), at))
+        return done
+
+    def list(self) -> Records:
+        """Return the conditions as the store knows them; those that no worker has seen yet are declared."""
+        self._declare()
+        records = {record.id: record for record in self._parts.store.automations.records()}
+        return [records[_id(one)] for one in self._chosen(None)]
+
+    def pause(self, asset: AssetLike) -> bool:
+        """Ask for nothing on behalf of an asset's condition; return whether that changed anything."""
+        return self._set_paused(asset, paused=True)
+
+    def resume(self, asset: AssetLike) -> bool:
+        """Go on with an asset's condition; return whether that changed anything."""
+        return self._set_paused(asset, paused=False)
+
+    def ticks(self, asset: AssetLike, *, limit: int = 50) -> Sequence[TickRecord]:
+        """Return the newest ticks of an asset's condition: those that asked for something, or failed."""
+        (one,) = self._chosen(asset)
+        return self._parts.store.automations.ticks(_id(one), limit=limit)
+
+    # --- pieces -------------------------------------------------------------------------------------------
+
+    def _chosen(self, asset: AssetLike | None) -> Assets:
+        if asset is None:
+            return [one for one in self._parts.graph if one.automation is not None]
+        found = find_asset(self._parts.graph, asset)
+        if found.automation is None:
+            raise DefinitionError(
+                f"Asset {found.name!r} has no condition. Give it one: @asset(automation=eager()).",
+                where=found.where,
+            )
+        return [found]
+
+    def _decide(self, asset: Asset, partitions: Sequence[str], now: datetime) -> Decisions:
+        assert asset.automation is not None
+        record = self._parts.store.automations.record(_id(asset))
+        # one that nobody declared yet missed nothing
+        facts = self._facts.facts(asset.name, partitions, now=now, since=record.since if record else now)
+        return [asset.automation.condition.evaluate(one, now) for one in facts]
+
+    def _run(self, asset: Asset, decisions: Decisions) -> Decisions:
+        assert asset.automation is not None
+        wanted = [one for one in decisions if one.wanted]
+        for some in batched(wanted, asset.automation.requests):
+            self._placement.run(self._placement.wanted(asset.name, [one.partition for one in some], kind=KIND))
+        return wanted
+
+    def _set_paused(self, asset: AssetLike, *, paused: bool) -> bool:
+        (one,) = self._chosen(asset)
+        self._declare()
+        return self._parts.store.automations.set_paused(_id(one), paused=paused)
+
+    def _declare(self) -> None:
+        self._parts.store.automations.declare([_id(one) for one in self._chosen(None)])
+
+
+def _id(asset: Asset) -> AutomationId:
+    return AutomationId(AutomationKind.CONDITION, asset.name)
