@@ -82,6 +82,11 @@ class CommittedValues:
         control = self.parts.store.control
         if control is not None and self.parts.store.durable:
             situation = control.situation(target)
+            ranges = self.parts.store.ranges
+            if ranges is not None and (situation is None or situation.state.is_terminal):
+                not_begun = ranges.waiting(target)
+                if not_begun is not None:
+                    return [not_begun.explain()]
             if situation is not None:
                 return situation.explain()
         newest = catalog.history(*target, limit=1)

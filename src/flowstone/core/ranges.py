@@ -29,3 +29,33 @@ class NewRange:
     max_attempts: int
     forced: bool
     code_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """A target that waits in a range for a worker to begin it.
+
+    Args:
+        run_id: the backfill.
+        paused: whether that run is paused.
+        queue: queue on which it is served.
+        before: partitions of the run that come before it.
+    """
+
+    run_id: str
+    paused: bool
+    queue: str
+    before: int
+
+    def explain(self) -> str:
+        """Return what holds it up.
+
+        Example:
+            >>> NotBegun("r1", False, "backfill", 2).explain()
+            "2 partitions of the backfill r1 come before it in the queue 'backfill'"
+        """
+        if self.paused:
+            return f"its run {self.run_id} is paused: `flowstone resume {self.run_id}`"
+        come = "1 partition" if self.before == 1 else f"{self.before} partitions"
+        verb = "comes" if self.before == 1 else "come"
+        return f"{come} of the backfill {self.run_id} {verb} before it in the queue {self.queue!r}"

@@ -9,7 +9,7 @@ from typing import Protocol
 from flowstone.core.control import QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
-from flowstone.core.ranges import NewRange
+from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.route import RouteDecision
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -120,6 +120,9 @@ class DurableQueue(Protocol):
     def node_limits(self) -> dict[str, int]:
         """Return the queues whose number of steps at once per node was changed at run time."""
 
+    def nudge(self, queues: Sequence[str]) -> None:
+        """Tell the nodes to look at those of these queues on which large backfills have something to begin."""
+
     def rescue(self) -> int:
         """End the attempts of workers whose lease ran out, and place them again; return how many."""
 
@@ -135,6 +138,9 @@ class RangeStore(Protocol):
 
         Steps are made as workers begin them. What `new.partitions` raises leaves nothing behind.
         """
+
+    def waiting(self, target: Target) -> NotBegun | None:
+        """Return where a target waits for a worker to begin it."""
 
 
 class Control(Protocol):

@@ -105,6 +105,11 @@ class StepThreads:
         ahead = int(_AHEAD_SECONDS / max(self._typical_seconds, _TINY_SECONDS / 100))
         return max(self._limit, min(ahead, _MOST_AHEAD * self._limit))
 
+    @property
+    def busy(self) -> bool:
+        """Whether every place is taken."""
+        return self._awake >= self._limit or bool(self._waiting)
+
     def submit(self, running: Running, future: asyncio.Future[None]) -> None:
         """Run an attempt when there is a thread for it, and resolve the future after it; called on the loop."""
         self._since[running.claim.token] = (time.monotonic(), running)

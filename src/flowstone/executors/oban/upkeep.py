@@ -69,6 +69,7 @@ class Upkeep:
                 (_POLL_SECONDS, self._pass_on_cancels),
                 (_POLL_SECONDS, partial(self._follow_limits, oban)),
                 (_POLL_SECONDS, self._return_what_waits),
+                (_POLL_SECONDS, self._look_at_ranges),
                 (self._sweep, self._rescue_and_sweep),
                 (self._sweep, self._look_for_lost_starts),
             )
@@ -86,6 +87,12 @@ class Upkeep:
             await self._call(
                 partial(self._ledger.hand_back, [one.claim for one in waiting], reason="its worker was busy")
             )
+
+    async def _look_at_ranges(self) -> None:
+        """Look for what large backfills have not begun: Oban itself looks only for rows of its own table."""
+        with_room = [queue for queue, threads in self._threads.items() if not threads.busy]
+        if with_room:
+            await self._call(partial(self._queue.nudge, with_room))
 
     async def _pass_on_cancels(self) -> None:
         if not self._attempts:
@@ -124,7 +131,6 @@ class Upkeep:
         failing = False
         what = getattr(act, "__name__", "following the limits of queues").strip("_").replace("_", " ")
         while True:
-            await asyncio.sleep(seconds)
             try:
                 await act()
             except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
@@ -135,3 +141,4 @@ class Upkeep:
                 if failing:
                     log.info("%s works again.", what)
                 failing = False
+            await asyncio.sleep(seconds)

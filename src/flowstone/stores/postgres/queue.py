@@ -76,6 +76,12 @@ class PostgresQueue:
         with self._database.connection() as connection:
             return [claim_from(row) for row in connection.execute(load_sql("queue/held"), {"worker": worker_id})]
 
+    def nudge(self, queues: Sequence[str]) -> None:
+        """See `flowstone.protocols.DurableQueue`."""
+        with self._database.connection() as connection:
+            rows = connection.execute(load_sql("ranges/nudge"), {"queues": list(queues)}).fetchall()
+            transport.announce(connection, [row[0] for row in rows])
+
     def rescue(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
         with self._database.transaction() as connection:

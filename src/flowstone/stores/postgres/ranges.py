@@ -8,9 +8,9 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.queueing import FetchedJob
-from flowstone.core.ranges import NewRange
+from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.state import State
-from flowstone.core.step import Claim, NewRun
+from flowstone.core.step import Claim, NewRun, Target
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up, notify_done
@@ -42,6 +42,13 @@ class PostgresRanges:
         # the partitions can be read only once, so this transaction is not tried again; it only inserts
         with self._database.transaction() as connection:
             return _open(connection, run, new)
+
+    def waiting(self, target: Target) -> NotBegun | None:
+        """See `flowstone.protocols.RangeStore`."""
+        parameters = {"asset": target[0], "partition": target[1]}
+        with self._database.connection() as connection:
+            row = connection.execute(load_sql("ranges/find"), parameters).fetchone()
+        return NotBegun(row[0], row[1], row[2], int(row[3])) if row else None
 
 
 def _open(connection: Connection[TupleRow], run: NewRun, new: NewRange) -> int:
