@@ -10,7 +10,7 @@ from flowstone.app.placement import Placement
 from flowstone.app.requests import AssetLike, find_asset, target_of
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
-from flowstone.core.automation.condition import Decision
+from flowstone.core.automation.decision import Decision
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
 from flowstone.core.partition import Partition, decode_partition
 from flowstone.engine.automation.conditions import KIND, ConditionEvaluator

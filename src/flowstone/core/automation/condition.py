@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from flowstone.core.automation.decision import Decision, Verdict, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.errors import DefinitionError
 
@@ -15,88 +16,6 @@ MOST_REQUESTS = 20
 """How many partitions of one asset a condition asks for at once when it does not say otherwise."""
 MOST_ACTIVE = 40
 """How many steps of one asset may be active for a condition to ask for more when it does not say otherwise."""
-
-
-class Verdict(NamedTuple):
-    """Whether a condition holds, why, and the verdicts it follows from.
-
-    Args:
-        holds: whether it holds.
-        text: the condition or the fact, for people.
-        parts: the verdicts it follows from.
-        retries: whether it asks again although nothing changed since the last try committed nothing.
-    """
-
-    holds: bool
-    text: str
-    parts: tuple[Verdict, ...] = ()
-    retries: bool = False
-
-    def lines(self, depth: int = 0) -> Iterator[str]:
-        """Yield one line for each fact, indented below what follows from it.
-
-        Example:
-            >>> list(Verdict(True, "any of", (Verdict(True, "it is missing"),)).lines())
-            ['yes: any of', '  yes: it is missing']
-        """
-        yield f"{'  ' * depth}{'yes' if self.holds else 'no'}: {self.text}"
-        for part in self.parts:
-            yield from part.lines(depth + 1)
-
-    def decisive(self) -> Iterator[str]:
-        """Yield the facts that made it hold, or not."""
-        if not self.parts:
-            yield self.text
-        # a negation follows from the opposite: then all its parts count
-        for part in [part for part in self.parts if part.holds is self.holds] or self.parts:
-            yield from part.decisive()
-
-    def to_json(self) -> dict[str, object]:
-        """Return the tree with JSON types."""
-        return {"holds": self.holds, "text": self.text, "parts": [part.to_json() for part in self.parts]}
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a condition says about one target now.
-
-    Args:
-        asset: asset name.
-        partition: encoded partition.
-        name: the target as people read it.
-        because: the verdicts of the condition and of what always holds.
-    """
-
-    asset: str
-    partition: str
-    name: str
-    because: Verdict
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it should be computed now."""
-        return self.because.holds
-
-    @property
-    def reason(self) -> str:
-        """The facts that decided, on one line."""
-        deciding = self.because.parts[0] if self.wanted else self.because
-        return "; ".join(dict.fromkeys(deciding.decisive()))
-
-    def explain(self) -> list[str]:
-        """Return lines for people: the answer, then each condition and fact with yes or no."""
-        answer = "is wanted" if self.wanted else "is not wanted"
-        return [f"{self.name} {answer}: {self.reason}", *self.because.lines(1)]
-
-    def to_json(self) -> dict[str, object]:
-        """Return the decision with JSON types."""
-        return {
-            "asset": self.asset,
-            "partition": self.partition or None,
-            "wanted": self.wanted,
-            "reason": self.reason,
-            "because": self.because.to_json(),
-        }
 
 
 class Condition(ABC):
@@ -168,7 +87,7 @@ class Leaf(Condition):
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
         """See `Condition`."""
-        return self.test(facts, now)
+        return self.test(facts, now)._replace(name=self.text)
 
     def __repr__(self) -> str:
         return self.text
@@ -285,14 +204,3 @@ def _guards(facts: TargetFacts, verdict: Verdict) -> Iterator[Verdict]:
         yield Verdict(True, "inputs or code changed since a try without a result, or there was none")
     else:
         yield Verdict(False, f"it ended as {ended.state.value} and neither inputs nor code changed since")
-
-
-def listed(texts: list[str], most: int = 3) -> str:
-    """Return some texts as one.
-
-    Example:
-        >>> listed(["a", "b", "c", "d"])
-        'a, b, c and 1 more'
-    """
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from flowstone.core.automation.condition import Condition, Leaf, Named, Verdict, listed
+from flowstone.core.automation.condition import Condition, Leaf, Named
+from flowstone.core.automation.decision import Verdict, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.errors import DefinitionError
 

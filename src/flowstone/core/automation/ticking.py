@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flowstone.core.automation.condition import Condition, Leaf, Named, Verdict, listed
+from flowstone.core.automation.condition import Condition, Leaf, Named
 from flowstone.core.automation.cron import Cron
+from flowstone.core.automation.decision import Verdict, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.leaves import moment, newest_partition
 

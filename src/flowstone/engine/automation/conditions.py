@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flowstone.core.asset import Asset
-from flowstone.core.automation.condition import Decision, Paced, listed
+from flowstone.core.automation.condition import Paced
+from flowstone.core.automation.decision import Decision, listed
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationKind,

@@ -1,0 +1,104 @@
+"""What a condition came to: a verdict with the facts it follows from, and the decision about a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Verdict(NamedTuple):
+    """Whether a condition holds, why, and the verdicts it follows from.
+
+    Args:
+        holds: whether it holds.
+        text: the fact, or how the parts are combined, for people.
+        parts: the verdicts it follows from.
+        retries: whether it asks again although nothing changed since the last try committed nothing.
+        name: the condition as it is written, for one that judges by itself.
+    """
+
+    holds: bool
+    text: str
+    parts: tuple[Verdict, ...] = ()
+    retries: bool = False
+    name: str = ""
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """Yield one line for each fact, indented below what follows from it.
+
+        Example:
+            >>> list(Verdict(True, "any of", (Verdict(True, "it is missing"),)).lines())
+            ['yes: any of', '  yes: it is missing']
+        """
+        name = f"{self.name}: " if self.name and self.name != self.text else ""
+        yield f"{'  ' * depth}{'yes' if self.holds else 'no'}: {name}{self.text}"
+        for part in self.parts:
+            yield from part.lines(depth + 1)
+
+    def decisive(self) -> Iterator[str]:
+        """Yield the facts that made it hold, or not."""
+        if not self.parts:
+            yield self.text
+        # a negation follows from the opposite: then all its parts count
+        for part in [part for part in self.parts if part.holds is self.holds] or self.parts:
+            yield from part.decisive()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the tree with JSON types."""
+        parts = [part.to_json() for part in self.parts]
+        return {"holds": self.holds, "name": self.name or None, "text": self.text, "parts": parts}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a condition says about one target now.
+
+    Args:
+        asset: asset name.
+        partition: encoded partition.
+        name: the target as people read it.
+        because: the verdicts of the condition and of what always holds.
+    """
+
+    asset: str
+    partition: str
+    name: str
+    because: Verdict
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should be computed now."""
+        return self.because.holds
+
+    @property
+    def reason(self) -> str:
+        """The facts that decided, on one line."""
+        deciding = self.because.parts[0] if self.wanted else self.because
+        return "; ".join(dict.fromkeys(deciding.decisive()))
+
+    def explain(self) -> list[str]:
+        """Return lines for people: the answer, then each condition and fact with yes or no."""
+        answer = "is wanted" if self.wanted else "is not wanted"
+        return [f"{self.name} {answer}: {self.reason}", *self.because.lines(1)]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the decision with JSON types."""
+        return {
+            "asset": self.asset,
+            "partition": self.partition or None,
+            "wanted": self.wanted,
+            "reason": self.reason,
+            "because": self.because.to_json(),
+        }
+
+
+def listed(texts: list[str], most: int = 3) -> str:
+    """Return some texts as one.
+
+    Example:
+        >>> listed(["a", "b", "c", "d"])
+        'a, b, c and 1 more'
+    """
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
