@@ -27,6 +27,7 @@ from flowstone.errors.lookups import (
     RunNotFoundError,
     SelectionError,
     UnknownAssetError,
+    UnknownAutomationError,
     UnknownExecutorError,
     UnknownPartitionError,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "StorageError",
     "StorageFailure",
     "UnknownAssetError",
+    "UnknownAutomationError",
     "UnknownCheckedAssetError",
     "UnknownDependencyError",
     "UnknownExecutorError",

@@ -59,3 +59,16 @@ class RunNotFoundError(FlowStoneError, LookupError):
     def __init__(self, kind: str, identifier: str) -> None:
         self.identifier = identifier
         super().__init__(f"There is no {kind} with id {identifier!r}. `flowstone runs` lists the latest ones.")
+
+
+class UnknownAutomationError(FlowStoneError, LookupError):
+    """No schedule or sensor of the app carries this name."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        known = sorted(known)
+        super().__init__(
+            f"There is no {kind} named {name!r}.{did_you_mean(name, known)} "
+            f"Declared: {join_names(known) or f'none; pass FlowStone(..., {kind}s=[...])'}."
+        )
