@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowstone.app import FlowStone
     from flowstone.config import Settings
+    from flowstone.core.approval import Approval
     from flowstone.core.asset import Asset, asset
     from flowstone.core.automation.condition import Condition
     from flowstone.core.automation.leaves import (
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         TimeWindowOverlap,
     )
     from flowstone.core.materialization import Materialization
-    from flowstone.core.outcome import Fatal, RetryLater, Skip
+    from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
     from flowstone.core.retry import RetryPolicy
     from flowstone.core.state import State
     from flowstone.errors import FlowStoneError
@@ -71,8 +72,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllPartitions",
+    "Approval",
     "Asset",
     "AssetContext",
+    "AwaitApproval",
     "Capability",
     "CheckContext",
     "CheckResult",
@@ -128,8 +131,10 @@ __all__ = [
 # command line and every child process of an isolated asset would otherwise pay at each start.
 _MODULES = {
     "AllPartitions": "flowstone.core.mapping",
+    "Approval": "flowstone.core.approval",
     "Asset": "flowstone.core.asset",
     "AssetContext": "flowstone.core.context",
+    "AwaitApproval": "flowstone.core.outcome",
     "Capability": "flowstone.core.capability",
     "CheckContext": "flowstone.core.check_context",
     "CheckResult": "flowstone.core.check",

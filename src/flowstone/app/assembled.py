@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from flowstone.app.approvals import ApprovalsView, AuditView
 from flowstone.app.async_face import AsyncFace
 from flowstone.app.checks import ChecksView
 from flowstone.app.conditions import ConditionsView
@@ -22,6 +23,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.schedule import Schedule
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
+from flowstone.engine.approvals import Notifier
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Hook, IOManager
 
@@ -40,6 +42,7 @@ class AssembledApp:
         resources: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
+        notifiers: Sequence[Notifier] = (),
         schedules: Iterable[Schedule] = (),
         settings: Settings | None = None,
     ) -> None:
@@ -54,6 +57,7 @@ class AssembledApp:
             resources=resources or {},
             hooks=hooks,
             executors=executors or {},
+            notifiers=notifiers,
         )
         self.parts = assemble(declared, self.settings)
         self._placement = Placement(self.parts)
@@ -62,6 +66,8 @@ class AssembledApp:
         self.conditions = ConditionsView(self.parts, self._placement)
         self.partitions = PartitionKeysView(self.parts)
         self.checks = ChecksView(self.parts)
+        self.approvals = ApprovalsView(self.parts)
+        self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
         try:

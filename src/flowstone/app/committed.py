@@ -88,10 +88,10 @@ class CommittedValues:
                 if not_begun is not None:
                     return [not_begun.explain()]
             if situation is not None:
-                return situation.explain()
+                return self._asked(situation.step_id, situation.state) or situation.explain()
         newest = catalog.history(*target, limit=1)
         if newest:
-            return [_describe(newest[0])]
+            return self._asked(newest[0].id, newest[0].state) or [_describe(newest[0])]
         if was_removed(found, target[1]):
             return ["nobody has asked for it, and its key was removed: nothing more is computed for it"]
         reads = self.parts.reader.targets(*target, datetime.now(UTC))
@@ -100,6 +100,12 @@ class CommittedValues:
         return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [
             "nobody has asked for it: nothing is planned and nothing is committed"
         ]
+
+    def _asked(self, step_id: int, state: State) -> list[str]:
+        if state is not State.AWAITING_APPROVAL:
+            return []
+        asked = self.parts.store.approvals.of_step(step_id)
+        return [one.waits() for one in asked if not one.state.is_decided]
 
     def history(self, asset: AssetLike, *, partition: Partition = None, limit: int = 100) -> list[Materialization]:
         """Return the committed materializations of an asset, or of one partition, newest first.

@@ -8,6 +8,7 @@ from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.check import Check
+from flowstone.engine.approvals import Notifier
 from flowstone.protocols import Executor, Hook, IOManager
 
 type ExecutorLike = Executor | Callable[[], Executor]
@@ -24,3 +25,4 @@ class Declared:
     resources: Mapping[str, Any] = field(default_factory=dict)
     hooks: Sequence[Hook] = ()
     executors: Mapping[str, ExecutorLike] = field(default_factory=dict)
+    notifiers: Sequence[Notifier] = ()

@@ -42,6 +42,7 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: name to object, function, or function returning a context manager.
         hooks: wrapped around every step, first one outermost.
         executors: more executors by name.
+        notifiers: functions that are told of every request for approval, and of what came of it.
         schedules: what runs at certain times.
         settings: settings to use instead of reading file and environment.
 

@@ -13,6 +13,7 @@ from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.step import StepRecord
+from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval
 from flowstone.engine.check_runner import CheckRunner
 from flowstone.engine.checks import CheckHooks
 from flowstone.engine.coroutines import CoroutineRunner
@@ -65,6 +66,7 @@ class Parts:
     planner: Planner
     driver: Driver
     executors: ExecutorSelector
+    notices: ApprovalNotices
     checks: CheckHooks
     resources: ResourcePool
     coroutines: CoroutineRunner
@@ -163,7 +165,8 @@ def _connect(
         graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks, checks=skins
     )
     driver = Driver(store.catalog)
-    inline = _inline(graph, store, reader, runner, values, driver)
+    notices = ApprovalNotices(store.approvals, declared.notifiers)
+    inline = _inline(graph, store, reader, runner, values, driver, notices)
     return Parts(
         settings=settings,
         graph=graph,
@@ -177,6 +180,7 @@ def _connect(
         planner=Planner(graph, reader, store.catalog),
         driver=driver,
         executors=_executors(store, inline, declared.executors),
+        notices=notices,
         checks=skins,
         resources=resources,
         coroutines=coroutines,
@@ -185,10 +189,23 @@ def _connect(
 
 
 def _inline(
-    graph: AssetGraph, store: Store, reader: InputReader, runner: StepRunner, values: ValueStore, driver: Driver
+    graph: AssetGraph,
+    store: Store,
+    reader: InputReader,
+    runner: StepRunner,
+    values: ValueStore,
+    driver: Driver,
+    notices: ApprovalNotices,
 ) -> InlineRunner:
-    limits = LocalLimits()
-    inline = InlineRunner(graph, store, reader=reader, runner=runner, values=values, hold_limits=limits.hold)
+    inline = InlineRunner(
+        graph,
+        store,
+        reader=reader,
+        runner=runner,
+        values=values,
+        hold_limits=LocalLimits().hold,
+        await_approval=InPlaceApproval(store, notices).wait,
+    )
     inline.on_commit = driver.committed
     return inline
 

@@ -63,10 +63,12 @@ def serve(
     automations = _automations(flow, store, limits)
     with _events(heartbeat, limits):
         committer.start()
+        flow.parts.notices.start()
         automations.start()
         all_ended = _run(node, on_ready, automations)
         all_ended = automations.stop() and all_ended
         committer.stop(timeout_seconds=_FLUSH_SECONDS)
+        flow.parts.notices.stop()
     heartbeat.stop()
     flow.close()
     return 0 if all_ended else _leave_threads_behind()

@@ -36,6 +36,7 @@ class InlineRunner:
         runner: performs attempts.
         values: loads results that were already there.
         hold_limits: waits for the named limits of an asset and holds them.
+        await_approval: waits until a step no longer waits for approval.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class InlineRunner:
         runner: StepRunner,
         values: ValueStore,
         hold_limits: Callable[[Mapping[str, int | str]], AbstractContextManager[None]],
+        await_approval: Callable[[int], None],
     ) -> None:
         self._hold_limits = hold_limits
+        self._await_approval = await_approval
         self._graph = graph
         self._store = store
         self._reader = reader
@@ -85,6 +88,9 @@ class InlineRunner:
                     return settled
             elif ended[2].state.is_terminal or not ended[2].accepted:
                 return self._answer(*ended)
+            elif ended[2].state is State.AWAITING_APPROVAL:
+                # without the limits, which others may use meanwhile
+                self._await_approval(step_id)
 
     def _try(
         self, step_id: int, timeout_seconds: float | None, stoppable: bool
@@ -185,6 +191,9 @@ class InlineRunner:
             raise RunNotFoundError("step", str(step_id))
         if record.state.is_terminal:
             return self.materialization(record)
+        if record.state is State.AWAITING_APPROVAL:
+            self._await_approval(step_id)
+            return None
         pause = _LONGEST_PAUSE_SECONDS
         if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
             pause = max(0.0, (record.scheduled_at - datetime.now(UTC)).total_seconds())
