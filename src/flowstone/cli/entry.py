@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from flowstone import __version__
+from flowstone.cli.approvals import approvals, approve, audit, reject
+from flowstone.cli.asset_checks import checks
 from flowstone.cli.assets import graph, ls, plan
+from flowstone.cli.automation import schedules
 from flowstone.cli.building import backfill, materialize
 from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
 from flowstone.cli.database import status as db_status
@@ -46,10 +49,16 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("cancel", cancel),
     ("runs", runs),
     ("partitions", partitions),
+    ("checks", checks),
+    ("schedules", schedules),
     ("why", why),
     ("retry", retry),
     ("pause", pause),
     ("resume", resume),
+    ("approvals", approvals),
+    ("approve", approve),
+    ("reject", reject),
+    ("audit", audit),
     ("queues", queues),
     ("scale", scale),
     ("workers", workers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowstone.errors import (
+    ApprovalNotFoundError,
     CapabilityError,
     ConfigurationError,
     DatabaseError,
@@ -26,6 +27,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 _REQUEST_CANNOT_WORK = (
+    ApprovalNotFoundError,
     CapabilityError,
     ConfigurationError,
     DefinitionError,

@@ -29,6 +29,7 @@ _STYLES: Mapping[str, str] = {
     State.CANCELLING: "yellow",
     State.SKIPPED: "yellow",
     State.RETRYING: "yellow",
+    State.AWAITING_APPROVAL: "yellow",
     State.RUNNING: "cyan",
     "ok": "green",
     "warn": "yellow",
