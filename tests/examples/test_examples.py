@@ -15,6 +15,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 EXPECTED = {
     "quickstart.py": r"\[2, 4, 6\]\nnumbers: completed\ndoubled: completed\nagain: reused\n",
     "custom_executor.py": r"5 of 5 days\nnot faster than the limit: True\n1\.08\n",
+    "dynamic_partitions.py": (
+        r"\['globex', 'acme'\]\nnew: initech\n\['globex', 'acme', 'initech'\]\n\['globex', 'initech'\]\n"
+        r"acme had 200\n"
+        r"'acme' is not a partition\. It was removed from DynamicPartitions\(name='customers'\)\n"
+        r"removed by bob\nadded by ann\n"
+    ),
     "serial_debugging.py": (
         r"1\. readings \.\.\.\n   completed: \[20\.5, 21\.0, -273\.9, 20\.8\]\n"
         r"2\. valid \.\.\.\n   completed: \[20\.5, 21\.0, 20\.8\]\n"

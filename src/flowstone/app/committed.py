@@ -8,11 +8,12 @@ from typing import Any
 
 from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_target, was_removed
 from flowstone.app.wiring import Parts
+from flowstone.core.asset import Asset
 from flowstone.core.control import describe_target
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.state import State
-from flowstone.core.step import StepRecord
+from flowstone.core.step import StepRecord, Target
 from flowstone.errors import DependencyNotReadyError
 
 
@@ -92,10 +93,13 @@ class CommittedValues:
         newest = catalog.history(*target, limit=1)
         if newest:
             return self._asked(newest[0].id, newest[0].state) or [_describe(newest[0])]
+        return self._unasked(found, target)
+
+    def _unasked(self, found: Asset, target: Target) -> list[str]:
         if was_removed(found, target[1]):
             return ["nobody has asked for it, and its key was removed: nothing more is computed for it"]
         reads = self.parts.reader.targets(*target, datetime.now(UTC))
-        there = catalog.current(reads)
+        there = self.parts.store.catalog.current(reads)
         missing = [describe_target(*read) for read in reads if read not in there]
         return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [
             "nobody has asked for it: nothing is planned and nothing is committed"

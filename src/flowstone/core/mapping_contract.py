@@ -92,6 +92,7 @@ def check_key(key: Partition, definition: PartitionsDefinition | None) -> Partit
         UnknownPartitionError: it is no key of the definition.
 
     Example:
+        >>> from flowstone.core.definition import StaticPartitions
         >>> check_key("eu", StaticPartitions(["eu", "us"]))
         'eu'
     """
@@ -118,6 +119,7 @@ def is_complete(definition: PartitionsDefinition, key: Partition, now: datetime)
 
     Example:
         >>> from datetime import UTC
+        >>> from flowstone.core.definition import StaticPartitions
         >>> is_complete(StaticPartitions(["eu"]), "eu", datetime(2024, 1, 1, tzinfo=UTC))
         True
     """
