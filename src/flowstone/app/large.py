@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from flowstone.app.order import NORMAL_PRIORITY, Order
-from flowstone.app.requests import PartitionTargets
+from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
 from flowstone.core.ranges import NewRange

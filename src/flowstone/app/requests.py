@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
-from typing import overload
 
+from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
@@ -87,40 +86,6 @@ def leaves(graph: AssetGraph, names: Iterable[str]) -> list[str]:
     return [name for name in graph.order if name in chosen and not graph.downstream(name) & chosen]
 
 
-class PartitionTargets(Sequence[Target]):
-    """Many partitions of one asset as targets, made when they are read: a large backfill is never a list.
-
-    Args:
-        asset: asset name.
-        partitions: yields the partitions anew each time.
-    """
-
-    def __init__(self, asset: str, partitions: Callable[[], Iterable[str]]) -> None:
-        self.asset = asset
-        self.partitions = partitions
-        self._total: int | None = None
-
-    def __iter__(self) -> Iterator[Target]:
-        return ((self.asset, key) for key in self.partitions())
-
-    def __len__(self) -> int:
-        if self._total is None:
-            self._total = sum(1 for _ in self.partitions())
-        return self._total
-
-    @overload
-    def __getitem__(self, index: int) -> Target: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Target]: ...
-    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        found = next(islice(self, index, None), None) if index >= 0 else list(self)[index]
-        if found is None:
-            raise IndexError(index)
-        return found
-
-
 def backfill_targets(
     graph: AssetGraph, selection: Selection, partitions: Iterable[Partition] | None, now: datetime
 ) -> tuple[Sequence[Target], tuple[str, ...]]:
@@ -142,13 +107,12 @@ def backfill_targets(
         return [(name, "") for name in names], names
     definition = lead.partitions
     assert definition is not None
-    given: list[str] = []
+    read: Callable[[], Iterable[str]] = lambda: map(encode_partition, definition.keys(now))  # noqa: E731
     if partitions is not None:
-        given = list(dict.fromkeys(target_of(lead, partition)[1] for partition in _several(partitions)))
+        read = PackedKeys(_checked(lead, definition, partitions)).read
     if len(names) == 1:
-        read = (lambda: map(encode_partition, definition.keys(now))) if partitions is None else lambda: given
         return PartitionTargets(lead.name, read), names
-    keys = [encode_partition(key) for key in definition.keys(now)] if partitions is None else given
+    keys = list(read())
     chosen: dict[str, list[str]] = {lead.name: keys}
     for name in names:
         if name not in chosen:
@@ -156,10 +120,15 @@ def backfill_targets(
     return [(name, key) for name in names for key in chosen[name]], names
 
 
-def _several(partitions: Iterable[Partition]) -> Iterable[Partition]:
+def _checked(asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]) -> Iterator[str]:
     if isinstance(partitions, str):
         raise PartitionError(f"partitions={partitions!r} is one partition; pass a list of partitions.")
-    return partitions
+    for partition in partitions:
+        yield (
+            encode_partition(definition.validate(partition))
+            if partition is not None
+            else target_of(asset, None)[1]
+        )
 
 
 def _keys(
