@@ -18,6 +18,7 @@ from flowstone.core.dependency import dep
 from flowstone.core.mapping import AllPartitions
 from flowstone.core.outcome import Fatal, RetryLater, Skip
 from flowstone.core.retry import RetryPolicy
+from flowstone.testing.conformance_checks import CHECKED_ASSETS, CHECKS
 from flowstone.testing.marks import Marks
 
 HOSTILE_MESSAGE = "nul \x00 surrogate \ud800 ansi \x1b[31mred\x1b[0m html <b> quote ' \" % "
@@ -274,6 +275,7 @@ ASSETS = [
     gated,
     below_gated,
     unserializable,
+    *CHECKED_ASSETS,
 ]
 """All of them."""
 
@@ -285,4 +287,4 @@ def flow() -> FlowStone:
         >>> flow().graph["total"].name
         'total'
     """
-    return FlowStone(ASSETS)
+    return FlowStone(ASSETS, checks=CHECKS)

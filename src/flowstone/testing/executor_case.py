@@ -18,6 +18,7 @@ from flowstone.core.step import StepRecord
 from flowstone.errors import StepFailedError
 from flowstone.protocols import Executor
 from flowstone.testing.conformance_assets import ASSETS
+from flowstone.testing.conformance_checks import CHECKS
 from flowstone.testing.marks import DIRECTORY, Marks, wait_until
 
 PATIENCE_SECONDS = 60.0
@@ -47,7 +48,7 @@ class ExecutorCase(ABC):
     @pytest.fixture
     def flow(self, _marks: None) -> Iterator[FlowStone]:
         """An app of the conformance assets."""
-        app = self.make_flow(ASSETS)
+        app = self.make_flow(ASSETS, checks=CHECKS)
         try:
             yield app
         finally:

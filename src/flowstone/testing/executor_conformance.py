@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from flowstone.testing.executor_checks import CheckingTests
 from flowstone.testing.executor_failures import FailureTests
 from flowstone.testing.executor_placing import PlacingByExecutorTests
 from flowstone.testing.executor_values import ValueTests
 
 
-class ExecutorConformance(ValueTests, FailureTests, PlacingByExecutorTests):
+class ExecutorConformance(ValueTests, FailureTests, PlacingByExecutorTests, CheckingTests):
     """Tests of the meaning of an executor; make a subclass whose name starts with `Test`.
 
     Override `make_flow`, and `executor` with the executor's name or object. What an executor does not declare
