@@ -14,6 +14,7 @@ from flowstone.cli.assets import graph, ls, plan
 from flowstone.cli.automation import schedules
 from flowstone.cli.building import backfill, materialize
 from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
+from flowstone.cli.conditions import automation
 from flowstone.cli.database import status as db_status
 from flowstone.cli.database import upgrade as db_upgrade
 from flowstone.cli.demo import demo
@@ -51,6 +52,7 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("partitions", partitions),
     ("checks", checks),
     ("schedules", schedules),
+    ("automation", automation),
     ("why", why),
     ("retry", retry),
     ("pause", pause),
