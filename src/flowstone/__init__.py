@@ -38,7 +38,10 @@ if TYPE_CHECKING:
         when,
         when_stale,
     )
+    from flowstone.core.automation.request import RunRequest
     from flowstone.core.automation.schedule import Schedule
+    from flowstone.core.automation.sensing import SensorContext, SensorResult, SkipReason
+    from flowstone.core.automation.sensor import Sensor, sensor
     from flowstone.core.automation.ticking import on_cron
     from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
     from flowstone.core.capability import Capability
@@ -67,6 +70,8 @@ if TYPE_CHECKING:
     from flowstone.core.state import State
     from flowstone.errors import FlowStoneError
     from flowstone.executors.limits import CircuitBreaker, RateLimited
+    from flowstone.io.sources.new_files import new_files
+    from flowstone.io.sources.new_rows import new_rows
 
 __version__ = "0.1.0"
 
@@ -99,12 +104,17 @@ __all__ = [
     "RateLimited",
     "RetryLater",
     "RetryPolicy",
+    "RunRequest",
     "SameDimension",
     "SameKey",
     "Schedule",
+    "Sensor",
+    "SensorContext",
+    "SensorResult",
     "Settings",
     "Severity",
     "Skip",
+    "SkipReason",
     "State",
     "StaticPartitions",
     "TimeWindowOverlap",
@@ -119,10 +129,13 @@ __all__ = [
     "eager",
     "in_progress",
     "last_try_failed",
+    "new_files",
+    "new_rows",
     "newest_partition",
     "on_cron",
     "on_missing",
     "retry_failed",
+    "sensor",
     "when",
     "when_stale",
 ]
@@ -158,12 +171,17 @@ _MODULES = {
     "RateLimited": "flowstone.executors.limits",
     "RetryLater": "flowstone.core.outcome",
     "RetryPolicy": "flowstone.core.retry",
+    "RunRequest": "flowstone.core.automation.request",
     "SameDimension": "flowstone.core.mapping",
     "SameKey": "flowstone.core.mapping",
     "Schedule": "flowstone.core.automation.schedule",
+    "Sensor": "flowstone.core.automation.sensor",
+    "SensorContext": "flowstone.core.automation.sensing",
+    "SensorResult": "flowstone.core.automation.sensing",
     "Settings": "flowstone.config",
     "Severity": "flowstone.core.check_record",
     "Skip": "flowstone.core.outcome",
+    "SkipReason": "flowstone.core.automation.sensing",
     "State": "flowstone.core.state",
     "StaticPartitions": "flowstone.core.definition",
     "TimeWindowOverlap": "flowstone.core.mapping",
@@ -178,10 +196,13 @@ _MODULES = {
     "eager": "flowstone.core.automation.leaves",
     "in_progress": "flowstone.core.automation.leaves",
     "last_try_failed": "flowstone.core.automation.leaves",
+    "new_files": "flowstone.io.sources.new_files",
+    "new_rows": "flowstone.io.sources.new_rows",
     "newest_partition": "flowstone.core.automation.leaves",
     "on_cron": "flowstone.core.automation.ticking",
     "on_missing": "flowstone.core.automation.leaves",
     "retry_failed": "flowstone.core.automation.leaves",
+    "sensor": "flowstone.core.automation.sensor",
     "when": "flowstone.core.automation.leaves",
     "when_stale": "flowstone.core.automation.leaves",
 }

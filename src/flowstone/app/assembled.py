@@ -17,10 +17,12 @@ from flowstone.app.queues import QueuesView
 from flowstone.app.retention import RetentionView
 from flowstone.app.runs import RunsView
 from flowstone.app.schedules import SchedulesView
+from flowstone.app.sensors import SensorsView
 from flowstone.app.wiring import assemble
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.automation.schedule import Schedule
+from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
 from flowstone.engine.approvals import Notifier
@@ -44,6 +46,7 @@ class AssembledApp:
         executors: Mapping[str, ExecutorLike] | None = None,
         notifiers: Sequence[Notifier] = (),
         schedules: Iterable[Schedule] = (),
+        sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
     ) -> None:
         if settings is not None and database_url is not None:
@@ -72,6 +75,7 @@ class AssembledApp:
         self.lineage = LineageView(self.parts)
         try:
             self.schedules = SchedulesView(self.parts, self._placement, schedules)
+            self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
         except BaseException:
             self.parts.close()  # it may have started a server
             raise

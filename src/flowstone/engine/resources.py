@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.context import Resources
 from flowstone.errors import DefinitionError, ResourceError, did_you_mean
@@ -38,15 +39,15 @@ class ResourcePool:
         # one lock per resource would let two open at once; opening is rare, and order of closing matters
         self._lock = threading.RLock()
 
-    def check(self, assets: Iterable[Asset], checks: Iterable[Check] = ()) -> None:
-        """Refuse assets and checks that require what is not declared.
+    def check(self, assets: Iterable[Asset], others: Iterable[Check | Sensor] = ()) -> None:
+        """Refuse assets, checks and sensors that require what is not declared.
 
         Raises:
-            DefinitionError: naming the asset or check, file and line.
+            DefinitionError: naming the asset, check or sensor, file and line.
         """
-        owners: list[Asset | Check] = [*assets, *checks]
+        owners: list[Asset | Check | Sensor] = [*assets, *others]
         for owner in owners:
-            kind = "Asset" if isinstance(owner, Asset) else "Check"
+            kind = next(one.__name__ for one in (Asset, Check, Sensor) if isinstance(owner, one))
             for name in owner.requires:
                 if name not in self._declared:
                     raise DefinitionError(

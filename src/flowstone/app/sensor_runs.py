@@ -1,0 +1,87 @@
+"""The runs that sensors ask for: planned for the queue, or driven here where there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+
+from flowstone.app.order import Order
+from flowstone.app.placed import Placed
+from flowstone.app.placement import Placement, Prepared
+from flowstone.app.wiring import Parts
+from flowstone.core.automation.record import PreparedRun
+from flowstone.core.automation.request import RunRequest
+from flowstone.core.selection import select
+from flowstone.errors import PartitionError
+
+
+class SensorRuns:
+    """Prepares requests; without a queue it also takes to their end those that the store has opened.
+
+    Args:
+        parts: of the app.
+        placement: plans and drives.
+    """
+
+    def __init__(self, parts: Parts, placement: Placement) -> None:
+        self._parts = parts
+        self._placement = placement
+        # per thread: what one evaluation prepared is not another's to drive
+        self._prepared = threading.local()
+
+    def prepare(self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None) -> PreparedRun:
+        """See `flowstone.protocols.PrepareRun`."""
+        self._refuse_all_partitions(request)
+        if self._parts.store.durable:
+            return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
+        order = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
+        ready = self._placement.prepare(order)
+        self._mine()[run_id] = ready, order
+        return PreparedRun(ready.run, ready.steps, request.run_key)
+
+    def drive(self, run_ids: Sequence[str]) -> None:
+        """Take runs that were opened to their end; with a queue, workers do that."""
+        mine = self._mine()
+        left = [run_id for run_id in run_ids if run_id in mine]
+        try:
+            while left:
+                ready, order = mine[left[0]]
+                self._placement.driving.drive(self._placed(ready, order))
+                del left[0]
+        except BaseException:
+            for run_id in left:  # nobody else will run them, and later requests would wait for them
+                self._parts.store.ledger.cancel_run(run_id)
+            raise
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop what this thread prepared."""
+        self._mine().clear()
+
+    def _placed(self, ready: Prepared, order: Order) -> Placed:
+        # it is open: opening it again only tells its steps, all of which look joined
+        run_id = ready.run.id
+        told = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        steps = [one._replace(deduplicated=one.run_id != run_id) for one in told]
+        priorities = [step.priority for step in ready.steps]
+        return Placed(run_id, ready.executor, ready.options, steps, ready.plan, order, priorities)
+
+    def _mine(self) -> dict[str, tuple[Prepared, Order]]:
+        mine: dict[str, tuple[Prepared, Order]] | None = getattr(self._prepared, "runs", None)
+        if mine is None:
+            mine = self._prepared.runs = {}
+        return mine
+
+    def _refuse_all_partitions(self, request: RunRequest) -> None:
+        """Refuse a request that forgot its partition, and would compute every one there is."""
+        if request.partition is not None:
+            return
+        graph = self._parts.graph
+        for name in select(graph, request.selection):
+            if graph[name].partitions is not None:
+                raise PartitionError(
+                    f"Asset {name!r} is partitioned by {graph[name].partitions!r}; say which partition the run is "
+                    "for: context.request(partition=...)."
+                )

@@ -1,0 +1,259 @@
+"""`flow.sensors`: what looks for something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flowstone.app.partition_keys import PartitionKeysView
+from flowstone.app.placement import Placement
+from flowstone.app.sensor_runs import SensorRuns
+from flowstone.app.wiring import Parts
+from flowstone.core.automation.record import (
+    AutomationKind,
+    AutomationRecord,
+    Conclusion,
+    NewTick,
+    PartitionChange,
+    TakenAutomation,
+    TickRecord,
+    TickState,
+)
+from flowstone.core.automation.request import RunRequest
+from flowstone.core.automation.sensing import check_cursor
+from flowstone.core.automation.sensor import Sensor
+from flowstone.core.selection import select
+from flowstone.engine.automation.sensors import SensorEvaluator, SensorParts
+from flowstone.engine.failures import failure
+from flowstone.errors import DefinitionError, SensorError, UnknownAutomationError
+
+_LEASE_MARGIN_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SensorStatus:
+    """A sensor as it stands.
+
+    Args:
+        sensor: the declaration.
+        record: what the store knows of it; None before a node or a person touched it first.
+        last: its newest tick.
+    """
+
+    sensor: Sensor
+    record: AutomationRecord | None
+    last: TickRecord | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it is evaluated."""
+        return self.sensor.paused if self.record is None else self.record.paused
+
+
+@dataclass(frozen=True, slots=True)
+class SensorPreview:
+    """What an evaluation would do; nothing of it was done.
+
+    Args:
+        requests: the runs it asks for, planned and checked. Those whose run key was used before would be left out.
+        steps: how many steps each of them would have.
+        cursor: the cursor it would leave.
+        partitions: keys of dynamic partitions that it would add or remove.
+        skip_reason: why there is nothing to do.
+    """
+
+    requests: Sequence[RunRequest]
+    steps: Sequence[int]
+    cursor: str | None
+    partitions: Sequence[PartitionChange] = ()
+    skip_reason: str | None = None
+
+
+class SensorsView:
+    """Lists, pauses, tries and evaluates the sensors of the app; worker nodes evaluate them by themselves.
+
+    Example:
+        >>> from flowstone import FlowStone, asset, sensor
+        >>> @asset
+        ... def orders():
+        ...     return 42
+        >>> @sensor(selection="orders")
+        ... def inbox(context):
+        ...     return context.request(run_key="a.csv")
+        >>> flow = FlowStone.for_testing([orders], sensors=[inbox])
+        >>> flow.sensors.evaluate("inbox").state.value, flow.load("orders")
+        ('requested', 42)
+        >>> flow.sensors.evaluate("inbox").reason
+        'everything it asked for had run before'
+    """
+
+    def __init__(
+        self, parts: Parts, placement: Placement, keys: PartitionKeysView, sensors: Iterable[Sensor]
+    ) -> None:
+        self._parts = parts
+        self._store = parts.store.automations
+        self._runs = SensorRuns(parts, placement)
+        self._evaluators: dict[str, SensorEvaluator] = {}
+        given = SensorParts(
+            prepare=self._runs.prepare,
+            resources=parts.resources,
+            coroutines=parts.coroutines,
+            assume=parts.keys.assuming,
+            definitions=keys.names(),
+        )
+        for sensor in sensors:
+            self._check(sensor)
+            self._evaluators[sensor.name] = SensorEvaluator(sensor, given)
+        parts.evaluators.extend(self._evaluators.values())
+
+    def list(self) -> list[SensorStatus]:
+        """Return all sensors as they stand."""
+        records = {record.id: record for record in self._store.records()}
+        return [self._status(one, records.get(one.id)) for one in self._evaluators.values()]
+
+    def get(self, name: str) -> SensorStatus:
+        """Return a sensor as it stands.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+        """
+        found = self._find(name)
+        return self._status(found, self._store.record(found.id))
+
+    def ticks(self, name: str | None = None, *, limit: int = 50) -> Sequence[TickRecord]:
+        """Return the newest ticks of a sensor, or of all sensors.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+        """
+        if name is not None:
+            return self._store.ticks(self._find(name).id, limit=limit)
+        ticks = [tick for one in self._evaluators.values() for tick in self._store.ticks(one.id, limit=limit)]
+        return sorted(ticks, key=lambda tick: tick.id, reverse=True)[:limit]
+
+    def pause(self, name: str) -> bool:
+        """Evaluate a sensor no more, on any node, until it is resumed; return whether it was not paused.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+        """
+        return self._store.set_paused(self._declared(name).id, paused=True)
+
+    def resume(self, name: str) -> bool:
+        """Go on with a paused sensor from its cursor; return whether it was paused.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+        """
+        return self._store.set_paused(self._declared(name).id, paused=False)
+
+    def set_cursor(self, name: str, cursor: str | None) -> None:
+        """Let a sensor go on from another cursor; None is the beginning. An evaluation at work concludes nothing.
+
+        What ran stays as it is, and run keys that were used do not trigger again.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            SensorError: that cannot be a cursor.
+        """
+        check_cursor(name, cursor)
+        self._store.set_cursor(self._declared(name).id, cursor)
+
+    def run_now(self, name: str) -> TickRecord | None:
+        """Have a sensor evaluated now, even while it is paused.
+
+        With a queue, a worker node does that within about a second; without, it is done here and now.
+
+        Returns:
+            The tick when it was done here, None when a node does it.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            BaseException: it was done here, and failed; see `evaluate`.
+        """
+        if not self._parts.store.durable:
+            return self.evaluate(name)
+        self._store.request(self._declared(name).id)
+        return None
+
+    def evaluate(self, name: str) -> TickRecord:
+        """Evaluate a sensor in this thread and return the tick, even while it is paused.
+
+        The runs it asks for are placed on the queue or, without one, are over when this returns. This is what
+        tests of a sensor want.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            SensorError: a node evaluates it just now, or it answers with what cannot work.
+            BaseException: whatever its function raises; that is recorded too.
+        """
+        found = self._declared(name)
+        self._store.request(found.id)
+        lease_seconds = found.timeout_seconds + _LEASE_MARGIN_SECONDS
+        taken = self._store.take([found.id], lease_seconds=lease_seconds)
+        if not taken:
+            raise SensorError(name, "a worker evaluates it just now, and does so once more for you after that.")
+        try:
+            conclusion = next(found.evaluate(taken[0]))
+        except BaseException as error:
+            self._record_failure(taken[0], error)
+            raise
+        concluded = self._store.conclude(taken[0], conclusion)
+        self._runs.drive(concluded.run_ids)
+        return self._store.ticks(found.id, limit=1)[0]
+
+    def preview(self, name: str) -> SensorPreview:
+        """Evaluate a sensor in this thread, from its cursor, without recording or placing anything.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            SensorError: it answers with what cannot work.
+            BaseException: whatever its function raises.
+        """
+        found, now = self._find(name), datetime.now(UTC)
+        record = self._store.record(found.id)
+        if record is None:
+            record = AutomationRecord(id=found.id, paused=found.starts_paused, cursor=None, since=now, due_at=now)
+        taken = TakenAutomation(record=record, token=0, now=now, by_hand=True)
+        sensed = found.sense(taken)
+        planned = found.prepare(taken, sensed)
+        self._runs.forget()
+        steps = [len(one.steps) for one in planned]
+        return SensorPreview(sensed.requests, steps, sensed.cursor, sensed.partitions, sensed.skip_reason)
+
+    # --- pieces -------------------------------------------------------------------------------------------
+
+    def _check(self, sensor: Sensor) -> None:
+        if sensor.name in self._evaluators:
+            raise DefinitionError(f"There are two sensors named {sensor.name!r}. Give one another name=.")
+        self._parts.resources.check((), [sensor])
+        if sensor.selection is not None:
+            select(self._parts.graph, sensor.selection)
+
+    def _record_failure(self, taken: TakenAutomation, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # somebody at a terminal wants it to end
+            self._store.give_back(taken)
+            return
+        record = taken.record
+        tick = NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error)
+        self._store.conclude(
+            taken,
+            Conclusion(ticks=[tick], cursor=record.cursor, due_at=record.due_at, failures=record.failures),
+        )
+
+    def _status(self, one: SensorEvaluator, record: AutomationRecord | None) -> SensorStatus:
+        last = self._store.ticks(one.id, limit=1) if record is not None else []
+        return SensorStatus(one.sensor, record, last[0] if last else None)
+
+    def _declared(self, name: str) -> SensorEvaluator:
+        """Return a sensor that the store knows, whether or not a node has run yet."""
+        found = self._find(name)
+        self._store.declare([found.id], paused=[found.id] if found.starts_paused else [])
+        return found
+
+    def _find(self, name: str) -> SensorEvaluator:
+        try:
+            return self._evaluators[name]
+        except KeyError:
+            raise UnknownAutomationError(AutomationKind.SENSOR, name, self._evaluators) from None
