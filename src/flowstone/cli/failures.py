@@ -17,6 +17,7 @@ from flowstone.errors import (
     RunNotFoundError,
     SelectionError,
     UnknownAssetError,
+    UnknownAutomationError,
     UnknownExecutorError,
 )
 
@@ -39,6 +40,7 @@ _REQUEST_CANNOT_WORK = (
     RunNotFoundError,
     SelectionError,
     UnknownAssetError,
+    UnknownAutomationError,
     UnknownExecutorError,
 )
 
