@@ -18,6 +18,7 @@ from flowstone.core.dependency import dep
 from flowstone.core.mapping import AllPartitions
 from flowstone.core.outcome import Fatal, RetryLater, Skip
 from flowstone.core.retry import RetryPolicy
+from flowstone.testing.approval_assets import APPROVAL_ASSETS
 from flowstone.testing.conformance_checks import CHECKED_ASSETS, CHECKS
 from flowstone.testing.marks import Marks
 
@@ -276,6 +277,7 @@ ASSETS = [
     below_gated,
     unserializable,
     *CHECKED_ASSETS,
+    *APPROVAL_ASSETS,
 ]
 """All of them."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from flowstone.testing.executor_approvals import ApprovalByExecutorTests
 from flowstone.testing.executor_checks import CheckingTests
 from flowstone.testing.executor_failures import FailureTests
 from flowstone.testing.executor_placing import PlacingByExecutorTests
 from flowstone.testing.executor_values import ValueTests
 
 
-class ExecutorConformance(ValueTests, FailureTests, PlacingByExecutorTests, CheckingTests):
+class ExecutorConformance(
+    ValueTests, FailureTests, PlacingByExecutorTests, CheckingTests, ApprovalByExecutorTests
+):
     """Tests of the meaning of an executor; make a subclass whose name starts with `Test`.
 
     Override `make_flow`, and `executor` with the executor's name or object. What an executor does not declare
