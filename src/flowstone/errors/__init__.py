@@ -52,6 +52,7 @@ from flowstone.errors.running import (
     WaitTimeoutError,
     WorkerCrashedError,
 )
+from flowstone.errors.scattering import ItemError, ScatterFailedError
 from flowstone.errors.sensing import SensorError
 from flowstone.errors.values import SerializationError, StorageError, StorageFailure, UnsafePickleError
 
@@ -76,6 +77,7 @@ __all__ = [
     "FlowStoneError",
     "GateRepeatedError",
     "IsolatedFailureError",
+    "ItemError",
     "MaterializationTimeoutError",
     "MigrationChangedError",
     "MissingExtraError",
@@ -84,6 +86,7 @@ __all__ = [
     "ResourceError",
     "RouteError",
     "RunNotFoundError",
+    "ScatterFailedError",
     "SchemaVersionError",
     "SelectionError",
     "SensorError",

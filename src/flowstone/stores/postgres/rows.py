@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.state import State
@@ -104,6 +104,8 @@ def _ended(completion: Completion) -> dict[str, object]:
             delay = completion.retry_in_seconds
             state = State.FAILED if delay is None else State.RETRYING
             row |= {"state": state, "error": error, "error_type": error_type, "delay_seconds": delay}
+        case Scattered():
+            row |= {"state": State.WAITING, "reason": completion.outcome.reason, "gives_back": True}
         case Snoozed(after_seconds=seconds, reason=reason, for_inputs=for_inputs):
             state = State.WAITING if for_inputs else State.SCHEDULED
             row |= {"state": state, "reason": reason, "delay_seconds": seconds, "gives_back": True}
@@ -164,5 +166,6 @@ def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
         finished_at=row[8],
         paused=row[9],
         retry_of=row[10],
+        parent=row[11],
         counts=counts,
     )

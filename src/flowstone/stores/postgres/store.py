@@ -23,6 +23,7 @@ from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.queue import PostgresQueue
 from flowstone.stores.postgres.ranges import PostgresRanges
+from flowstone.stores.postgres.scatters import PostgresScatters
 from flowstone.stores.postgres.standings import PostgresStandings
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class PostgresStore:
         self.queue = PostgresQueue(database)
         self.control = PostgresControl(database)
         self.approvals = PostgresApprovals(database)
+        self.scatters = PostgresScatters(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)

@@ -1,7 +1,7 @@
--- The newest runs, or one. Uses runs_newest or runs_pkey.
+-- The newest runs, one, or those of the items of a run. Uses runs_newest, runs_pkey or runs_of_parent.
 SELECT id, kind, selection, executor, state, priority, max_concurrency, created_at, finished_at, paused,
-    retry_of
+    retry_of, parent
 FROM flowstone.runs
-WHERE %(run_id)s::text IS NULL OR id = %(run_id)s
+WHERE (%(run_id)s::text IS NULL OR id = %(run_id)s) AND (%(parent)s::text IS NULL OR parent = %(parent)s)
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s;

@@ -15,10 +15,11 @@ SET open_steps = r.open_steps - f.finished,
     cancellations = r.cancellations + f.cancellations,
     state = CASE
         WHEN r.open_steps > f.finished THEN r.state
-        WHEN r.failures + f.failures > 0 THEN 'failed'
+        WHEN r.failures + f.failures > coalesce(r.allowed_failures, 0) THEN 'failed'
         WHEN r.cancellations + f.cancellations > 0 THEN 'cancelled'
         ELSE 'completed' END,
     finished_at = CASE WHEN r.open_steps <= f.finished THEN pg_catalog.clock_timestamp() END
 FROM finished AS f
 WHERE r.id = f.id
-RETURNING r.id, r.open_steps, r.watched, r.durable, r.max_concurrency, r.active_steps;
+RETURNING r.id, r.open_steps, r.watched, r.durable, r.max_concurrency, r.active_steps, r.releases_step, r.failures,
+    r.allowed_failures;

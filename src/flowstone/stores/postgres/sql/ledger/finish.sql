@@ -27,7 +27,7 @@ WITH ended AS (
     FROM ended AS e
     WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
-        s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits,
+        s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits, s.is_item,
         e.gives_back AND s.state <> 'cancelled' AS gives_back
 ), tried AS (
     INSERT INTO flowstone.attempts (
@@ -42,7 +42,7 @@ WITH ended AS (
     WHERE NOT m.gives_back
 ), pointed AS (
     INSERT INTO flowstone.current_outputs (asset, partition, step_id)
-    SELECT m.asset, m.partition, m.id FROM moved AS m WHERE m.state = 'completed'
+    SELECT m.asset, m.partition, m.id FROM moved AS m WHERE m.state = 'completed' AND NOT m.is_item
     ORDER BY m.asset, m.partition
     ON CONFLICT (asset, partition) DO UPDATE
     SET step_id = excluded.step_id, committed_at = excluded.committed_at
