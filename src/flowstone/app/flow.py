@@ -44,6 +44,7 @@ class FlowStone(AssembledApp, CommittedValues):
         executors: more executors by name.
         notifiers: functions that are told of every request for approval, and of what came of it.
         schedules: what runs at certain times.
+        sensors: what looks now and then whether something should run.
         settings: settings to use instead of reading file and environment.
 
     Raises:
