@@ -99,10 +99,15 @@ def test_retry(cli: CommandLine, recorded: str) -> None:
 def test_prune(cli: CommandLine, recorded: str) -> None:
     for _ in range(2):
         assert cli("materialize", "numbers", "--force", "--executor", "sync").code == 0
-    assert cli("prune", "--json").json == {"steps": 0, "runs": 0, "older_than_seconds": 90 * 86400.0}
+    nothing = {"steps": 0, "runs": 0, "values": 0, "size_bytes": 0, "ticks": 0, "dry_run": False}
+    assert cli("prune", "--json").json == nothing | {"older_than_seconds": 90 * 86400.0}
     assert "90 days" in cli("prune").out
     assert cli("prune", "--older-than", "999999999w", "--json").json["steps"] == 0
-    assert cli("prune", "--older-than", "0s").out.startswith("Deleted 1 steps and 1 runs")
+    foretold = cli("prune", "--older-than", "0s", "--dry-run").out
+    assert foretold.startswith("Would delete 1 steps and 1 runs")
+    assert cli("prune", "--older-than", "0s", "--dry-run", "--json").json["dry_run"] is True
+    assert cli("prune", "--older-than", "0s").out == foretold.replace("Would delete", "Deleted")
+    assert cli("prune", "--older-than", "0s").out.startswith("Deleted 0 steps and 0 runs")
     assert cli("materialize", "numbers", "--executor", "sync", "--json").json["state"] == "reused"
 
 

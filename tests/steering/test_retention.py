@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.faults.fault_app import ITEMS
 from tests.steering.crew import Crew
 
 from flowstone import FlowStone, StaticPartitions, asset
+from flowstone.app.retention import Pruned
 from flowstone.config import Settings
+from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion, NewTick, TickState
 from flowstone.stores.postgres.database import Database
 
 NOW = timedelta(0)
@@ -41,8 +46,8 @@ def broken(context):
 
 @pytest.fixture
 def flow(database_url: str, tmp_path: Path) -> FlowStone:
-    settings = Settings(database_url=database_url, storage=str(tmp_path / "storage"), executor="sync")
-    return FlowStone([raw, clean, large, broken], settings=settings)
+    given_settings = Settings(database_url=database_url, storage=str(tmp_path / "storage"), executor="sync")
+    return FlowStone([raw, clean, large, broken], settings=given_settings)
 
 
 def stored_files(flow: FlowStone) -> list[Path]:
@@ -51,6 +56,14 @@ def stored_files(flow: FlowStone) -> list[Path]:
 
 def files(flow: FlowStone) -> set[str]:
     return {path.name for path in stored_files(flow)}
+
+
+def prune(flow: FlowStone, older_than: timedelta | None = None) -> Pruned:
+    """Prune, and check that this is what was foretold."""
+    foretold = flow.retention.prune(older_than=older_than, dry_run=True)
+    pruned = flow.retention.prune(older_than=older_than)
+    assert foretold == replace(pruned, dry_run=True)
+    return pruned
 
 
 def count(flow: FlowStone, table: str) -> int:
@@ -65,17 +78,17 @@ def test_current_versions_and_what_they_were_made_from_are_kept(flow: FlowStone)
         first = flow.materialize_all("clean")
         kept = files(flow)
         flow.materialize("raw", force=True)  # clean still stands on the first one
-        assert flow.retention.prune(older_than=NOW).steps == 0
+        assert prune(flow, older_than=NOW).steps == 0
         assert kept < files(flow)
         flow.materialize("clean", force=True)
-        pruned = flow.retention.prune(older_than=NOW)
+        pruned = prune(flow, older_than=NOW)
         assert (pruned.steps, pruned.runs) == (2, 1)
         assert not kept & files(flow)
         assert len(files(flow)) == 1
         assert count(flow, "output_payloads") == 1
         assert (flow.load("raw"), flow.load("clean")) == ("raw", "RAW")
         assert first.run_id not in {run.id for run in flow.runs.latest()}
-        again = flow.retention.prune(older_than=NOW)
+        again = prune(flow, older_than=NOW)
         assert (again.steps, again.runs) == (0, 0)
 
 
@@ -86,7 +99,7 @@ def test_values_in_the_database_go_with_their_steps(flow: FlowStone) -> None:
         assert chunks > 0
         flow.materialize("large", force=True)
         assert count(flow, "output_chunks") == 2 * chunks
-        assert flow.retention.prune(older_than=NOW).steps == 1
+        assert prune(flow, older_than=NOW).steps == 1
         assert count(flow, "output_chunks") == chunks
         assert flow.load("large") == "x" * LARGE
 
@@ -101,11 +114,11 @@ def test_failures_go_and_a_reused_step_keeps_what_it_stands_on(flow: FlowStone) 
                 "UPDATE flowstone.runs SET finished_at = now() - interval '1 day' WHERE id <> %s", [reused.run_id]
             )
         day = timedelta(hours=12)
-        pruned = flow.retention.prune(older_than=day)
+        pruned = prune(flow, older_than=day)
         assert (pruned.steps, pruned.runs) == (1, 0)  # the failure; the reused step is young
         assert reused.value == "a"
         assert count(flow, "attempts") == 2
-        assert flow.retention.prune(older_than=NOW).steps == 2
+        assert prune(flow, older_than=NOW).steps == 2
         assert len(files(flow)) == 1
         assert flow.load("broken", partition="a") == "a"
 
@@ -114,10 +127,10 @@ def test_young_runs_are_kept_and_odd_ages_are_fine(flow: FlowStone) -> None:
     with flow:
         flow.materialize("large")
         flow.materialize("large", force=True)
-        assert flow.retention.prune().steps == 0
-        assert flow.retention.prune(older_than=timedelta.max).steps == 0
-        assert flow.retention.prune(older_than=timedelta(days=1)).steps == 0
-        assert flow.retention.prune(older_than=NOW).steps == 1
+        assert prune(flow).steps == 0
+        assert prune(flow, older_than=timedelta.max).steps == 0
+        assert prune(flow, older_than=timedelta(days=1)).steps == 0
+        assert prune(flow, older_than=NOW).steps == 1
 
 
 def test_a_file_that_is_gone_already_does_not_stop_it(flow: FlowStone) -> None:
@@ -126,7 +139,7 @@ def test_a_file_that_is_gone_already_does_not_stop_it(flow: FlowStone) -> None:
         only = stored_files(flow)[0]
         flow.materialize("raw", force=True)
         only.unlink()
-        assert flow.retention.prune(older_than=NOW).steps == 1
+        assert prune(flow, older_than=NOW).steps == 1
 
 
 def test_running_runs_are_not_touched(crew: Crew) -> None:
@@ -136,7 +149,7 @@ def test_running_runs_are_not_touched(crew: Crew) -> None:
     with crew.store.database.dedicated() as connection:
         connection.execute("UPDATE flowstone.runs SET created_at = now() - interval '900 days'")
     crew.flow.cancel_job(str(crew.flow.runs.steps(run)[2].id))
-    pruned = crew.flow.retention.prune(older_than=NOW)
+    pruned = prune(crew.flow, older_than=NOW)
     assert (pruned.steps, pruned.runs) == (0, 0)
     assert crew.flow.runs.get(run).total == 3
 
@@ -146,6 +159,56 @@ def test_edges_of_what_is_gone_do_not_stay(crew: Crew) -> None:
     crew.flow.backfill("fragile or after", partitions=keys, executor="sync")
     crew.flow.backfill("after", partitions=keys, executor="sync", force=True)
     assert crew.rows("SELECT count(*) FROM flowstone.step_edges") == [(3,)]
-    assert crew.flow.retention.prune(older_than=NOW).steps == 3
+    assert prune(crew.flow, older_than=NOW).steps == 3
     assert crew.rows("SELECT count(*) FROM flowstone.step_edges") == [(0,)]
     assert len(crew.flow.history("fragile")) == 3
+
+
+def test_what_would_go_is_foretold_and_stays(flow: FlowStone) -> None:
+    with flow:
+        for _ in range(3):
+            flow.materialize("raw", force=True)
+            flow.materialize("clean", force=True)
+        flow.materialize("large", force=True)
+        flow.materialize("large", force=True)
+        flow.materialize("raw", force=True)
+        before = count(flow, "steps")
+        foretold = flow.retention.prune(older_than=NOW, dry_run=True)
+        assert foretold == flow.retention.prune(older_than=NOW, dry_run=True)
+        assert count(flow, "steps") == before
+        # the last clean stands on the third raw; two of each went, and one large
+        assert (foretold.steps, foretold.runs, foretold.values) == (5, 5, 5)
+        assert foretold.size_bytes > LARGE
+        assert prune(flow, NOW) == replace(foretold, dry_run=False)
+
+
+@given(st.data())
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_dry_run_says_what_the_real_one_does(flow: FlowStone, data: st.DataObject) -> None:
+    verbs = st.sampled_from(["raw", "clean", "raw, forced", "clean, forced", "both", "reused", "prune"])
+    for verb in data.draw(st.lists(verbs, min_size=3, max_size=12)):
+        name, _, forced = verb.partition(", ")
+        if verb == "prune":
+            age = data.draw(st.sampled_from([NOW, timedelta(hours=1)]))
+            prune(flow, age)
+            with Database(flow.settings.database_url or "").dedicated() as connection:
+                connection.execute("UPDATE flowstone.runs SET finished_at = finished_at - interval '40 minutes'")
+        elif verb in ("both", "reused"):
+            flow.materialize_all("clean", force=verb == "both", force_deps=verb == "both")
+        elif name == "raw" or flow.exists("raw"):
+            flow.materialize(name, force=bool(forced))
+    prune(flow, NOW)
+    assert flow.retention.prune(older_than=NOW, dry_run=True).steps == 0
+
+
+def test_ticks_go_by_their_age(flow: FlowStone) -> None:
+    with flow:
+        inbox = AutomationId(AutomationKind.SENSOR, "inbox")
+        automations = flow.parts.store.automations
+        automations.declare([inbox])
+        (taken,) = automations.take([inbox], lease_seconds=9.0)
+        tick = NewTick(at=taken.now, state=TickState.SKIPPED)
+        assert automations.conclude(taken, Conclusion(ticks=[tick], cursor=None, due_at=None)).accepted
+        assert prune(flow, timedelta(hours=1)).ticks == 0
+        assert prune(flow, NOW).ticks == 1
+        assert prune(flow, NOW).ticks == 0

@@ -17,15 +17,23 @@ _OLDEST = timedelta(days=365 * 1000)
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was deleted.
+    """What was deleted, or would be.
 
     Args:
-        steps: number of steps, with their attempts, lineage and values.
+        steps: number of steps, with their attempts, lineage, checks, approvals and values.
         runs: number of runs of which nothing was left.
+        values: number of stored values.
+        size_bytes: size of these values, as far as it is known.
+        ticks: number of ticks of schedules, sensors and conditions.
+        dry_run: whether nothing was deleted.
     """
 
     steps: int
     runs: int
+    values: int = 0
+    size_bytes: int = 0
+    ticks: int = 0
+    dry_run: bool = False
 
 
 class RetentionView:
@@ -34,13 +42,14 @@ class RetentionView:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def prune(self, *, older_than: timedelta | None = None) -> Pruned:
-        """Delete steps of runs that ended long ago, with their stored values.
+    def prune(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> Pruned:
+        """Delete steps of runs that ended long ago, with their stored values, and old ticks.
 
         Kept are current versions, everything they were made from, and what reused steps stand on.
 
         Args:
             older_than: age of the end of a run; the setting `retention_days` by default.
+            dry_run: only say what would be deleted.
 
         Raises:
             OptionsError: `older_than` is negative.
@@ -51,7 +60,12 @@ class RetentionView:
             raise OptionsError(f"older_than={older_than!r}: give a positive time.")
         control = control_of(self._parts)
         seconds = min(age, _OLDEST).total_seconds()
-        return Pruned(*control.prune(older_than_seconds=seconds, discard=self._discard))
+        if dry_run:
+            counts = control.prunable(older_than_seconds=seconds)
+        else:
+            counts = control.prune(older_than_seconds=seconds, discard=self._discard)
+        ticks = self._parts.store.automations.prune_ticks(older_than_seconds=seconds, dry_run=dry_run)
+        return Pruned(*counts, ticks=ticks, dry_run=dry_run)
 
     def _discard(self, outputs: Sequence[StoredOutput]) -> None:
         for stored in outputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
@@ -90,16 +91,19 @@ def prune(
             "--older-than", metavar="AGE", help="Such as 30d or 12h; default: the setting retention_days."
         ),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
     flow = session.flow
     age = timedelta(days=flow.settings.retention_days) if older_than is None else read_age(older_than)
-    pruned = flow.retention.prune(older_than=age)
+    pruned = flow.retention.prune(older_than=age, dry_run=dry_run)
     if session.out.as_json:
-        session.out.json({"steps": pruned.steps, "runs": pruned.runs, "older_than_seconds": age.total_seconds()})
-    else:
-        counts = f"{pruned.steps:,} steps and {pruned.runs:,} runs"
-        session.out.line(f"Deleted {counts} that ended more than {duration(age.total_seconds())} ago.")
+        session.out.json({**asdict(pruned), "older_than_seconds": age.total_seconds()})
+        return
+    done = "Would delete" if dry_run else "Deleted"
+    counts = f"{pruned.steps:,} steps and {pruned.runs:,} runs"
+    session.out.line(f"{done} {counts} that ended more than {duration(age.total_seconds())} ago,")
+    session.out.line(f"with {pruned.values:,} values of {pruned.size_bytes:,} bytes, and {pruned.ticks:,} ticks.")
 
 
 def read_age(text: str) -> timedelta:

@@ -5,9 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
+
+
+class PruneCounts(NamedTuple):
+    """What pruning deletes, or would delete.
+
+    Args:
+        steps: number of steps.
+        runs: number of runs of which nothing is left.
+        values: number of stored values.
+        size_bytes: their size, as far as it is known.
+    """
+
+    steps: int = 0
+    runs: int = 0
+    values: int = 0
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,11 @@ class AutomationStore(Protocol):
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
         """Return the newest ticks, of one automation or of all."""
 
-    def prune_ticks(self, *, older_than_seconds: float) -> int:
-        """Forget ticks that were evaluated long ago; return how many. Run keys are never forgotten."""
+    def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
+        """Forget ticks that were evaluated long ago; return how many. Run keys are never forgotten.
+
+        With `dry_run` nothing is forgotten.
+        """
 
 
 class Standings(Protocol):
@@ -112,9 +115,7 @@ class Evaluator(Protocol):
 class PrepareRun(Protocol):
     """What the app hands evaluators: it plans and checks a request without recording anything."""
 
-    def __call__(
-        self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
-    ) -> PreparedRun:
+    def __call__(self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None) -> PreparedRun:
         """Return the run, planned for the worker queue.
 
         Args:

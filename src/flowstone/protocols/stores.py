@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from flowstone.core.control import QueueStatus, StepSituation
+from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.ranges import NewRange, NotBegun
@@ -30,6 +30,7 @@ from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, Standings
 from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.partition_keys import PartitionKeys
+from flowstone.protocols.scattering import ScatterStore
 
 
 class Ledger(Protocol):
@@ -98,8 +99,8 @@ class Catalog(Protocol):
     def run(self, run_id: str) -> RunRecord | None:
         """Return a run with its counts."""
 
-    def runs(self, *, limit: int = 50) -> list[RunRecord]:
-        """Return the newest runs."""
+    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
+        """Return the newest runs; with `parent`, those of the items that its steps scattered."""
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """Wait until all these steps (or the run) are over; return whether they are."""
@@ -166,8 +167,11 @@ class Control(Protocol):
 
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
-    ) -> tuple[int, int]:
-        """Delete what ended long ago and nothing needs; return the numbers of steps and runs deleted."""
+    ) -> PruneCounts:
+        """Delete what ended long ago and nothing needs; return what that was."""
+
+    def prunable(self, *, older_than_seconds: float) -> PruneCounts:
+        """Return what `prune` would delete, without deleting it."""
 
 
 class Store(Protocol):
@@ -212,6 +216,10 @@ class Store(Protocol):
     @property
     def checks(self) -> CheckStore:
         """What checks found."""
+
+    @property
+    def scatters(self) -> ScatterStore:
+        """The items that steps discover when they run."""
 
     @property
     def automations(self) -> AutomationStore:

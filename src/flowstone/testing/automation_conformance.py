@@ -297,5 +297,6 @@ class AutomationConformance(ABC):
         assert [tick.reason for tick in store.automations.ticks()] == ["3", "2", "1", "0"]
         assert [tick.reason for tick in store.automations.ticks(INBOX)] == ["3", "1"]
         assert [tick.reason for tick in store.automations.ticks(INBOX, limit=1)] == ["3"]
+        assert store.automations.prune_ticks(older_than_seconds=25, dry_run=True) == 2
         assert store.automations.prune_ticks(older_than_seconds=25) == 2
         assert [tick.reason for tick in store.automations.ticks()] == ["3", "2"]

@@ -167,14 +167,16 @@ class MemoryAutomations:
             chosen = (one for one in reversed(self._ticks) if automation in (None, one.automation))
             return [one for one, _ in zip(chosen, range(limit), strict=False)]
 
-    def prune_ticks(self, *, older_than_seconds: float) -> int:
+    def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
         """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             kept_from = self._now() - timedelta(seconds=older_than_seconds)
-            before = len(self._ticks)
-            self._ticks = [one for one in self._ticks if one.evaluated_at >= kept_from]
-            self._instants = {(one.automation, one.at) for one in self._ticks if not one.by_hand}
-            return before - len(self._ticks)
+            kept = [one for one in self._ticks if one.evaluated_at >= kept_from]
+            forgotten = len(self._ticks) - len(kept)
+            if not dry_run:
+                self._ticks = kept
+                self._instants = {(one.automation, one.at) for one in kept if not one.by_hand}
+            return forgotten
 
     def _row(self, automation: AutomationId, *, paused: bool = False) -> _Row:
         if automation not in self._rows:

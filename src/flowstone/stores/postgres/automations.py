@@ -111,9 +111,10 @@ class PostgresAutomations:
             rows = self._execute("ticks", _named(automation) | {"limit": limit})
         return [_tick(row) for row in rows]
 
-    def prune_ticks(self, *, older_than_seconds: float) -> int:
+    def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
         """See `flowstone.protocols.AutomationStore`."""
-        return len(self._execute("prune_ticks", {"older_than_seconds": older_than_seconds}))
+        age = {"older_than_seconds": older_than_seconds}
+        return int(self._execute("old_ticks", age)[0][0]) if dry_run else len(self._execute("prune_ticks", age))
 
     def _instant(self) -> datetime | None:
         return None if self._clock is None else self._clock()

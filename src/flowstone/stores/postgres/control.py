@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flowstone.core.control import QueueStatus, StepSituation
+from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
@@ -84,23 +84,33 @@ class PostgresControl:
 
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
-    ) -> tuple[int, int]:
+    ) -> PruneCounts:
         """See `flowstone.protocols.Control`."""
-        steps = 0
+        age = {"older_than_seconds": older_than_seconds}
+        steps = values = size_bytes = 0
         while True:
             with self._database.transaction() as connection:
-                parameters: dict[str, Any] = {"older_than_seconds": older_than_seconds, "limit": _BATCH}
-                rows = connection.execute(load_sql("control/prunable"), parameters).fetchall()
+                rows = connection.execute(load_sql("control/prunable"), age | {"limit": _BATCH}).fetchall()
+                outputs = [StoredOutput.from_json(output) for _, output in rows if output]
                 # values go first: a crash in between leaves a record without its old value, not a value
                 # that nothing knows of
-                discard([StoredOutput.from_json(output) for _, output in rows if output])
+                discard(outputs)
                 connection.execute(load_sql("control/prune_steps"), {"steps": [row[0] for row in rows]})
             steps += len(rows)
+            values += len(outputs)
+            size_bytes += sum(output.size_bytes or 0 for output in outputs)
             if not rows:
                 break
         with self._database.transaction() as connection:
-            runs = connection.execute(load_sql("control/prune_runs"), {"older_than_seconds": older_than_seconds})
-            return steps, runs.rowcount
+            runs = connection.execute(load_sql("control/prune_runs"), age)
+            return PruneCounts(steps, runs.rowcount, values, size_bytes)
+
+    def prunable(self, *, older_than_seconds: float) -> PruneCounts:
+        """See `flowstone.protocols.Control`."""
+        parameters = {"older_than_seconds": older_than_seconds}
+        with self._database.connection() as connection:
+            row = connection.execute(load_sql("control/count_prunable"), parameters).fetchone()
+        return PruneCounts(*row) if row else PruneCounts()
 
     def _set_paused(
         self, connection: Connection[TupleRow], run_id: str, *, paused: bool

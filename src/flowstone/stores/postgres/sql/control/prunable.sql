@@ -1,5 +1,6 @@
 -- Steps of runs that ended long ago which nothing needs any more: not what load returns, not what a kept step was made
--- from, not what a reused step stands on. Pruned from the leaves of the lineage, a batch at a time.
+-- from, not what a reused step stands on. Pruned from the leaves of the lineage, a batch at a time. What counts here
+-- counts in control/count_prunable too.
 -- Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused.
 SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END
 FROM flowstone.runs AS r
