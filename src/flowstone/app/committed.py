@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from flowstone.app.conditions import ConditionsView
 from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_target, was_removed
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
@@ -21,6 +22,7 @@ class CommittedValues:
     """The verbs that only read: values, their existence, their history."""
 
     parts: Parts
+    conditions: ConditionsView
 
     def load(self, asset: AssetLike, *, partition: Partition = None) -> Any:
         """Return the committed value of an asset's partition.
@@ -67,7 +69,8 @@ class CommittedValues:
             partition: which partition.
 
         Returns:
-            Sentences, such as `input orders [2024-01-01] is running`; there is always at least one.
+            Sentences, such as `input orders [2024-01-01] is running`; there is always at least one. For an asset
+            with a condition that is not in progress, what the condition says follows, fact by fact.
 
         Example:
             >>> from flowstone import FlowStone, asset
@@ -79,6 +82,9 @@ class CommittedValues:
         """
         found = find_asset(self.parts.graph, asset)
         target = recorded_target(found, partition)
+        return [*self._situation(found, target), *self.conditions.explain(target)]
+
+    def _situation(self, found: Asset, target: Target) -> list[str]:
         catalog = self.parts.store.catalog
         control = self.parts.store.control
         if control is not None and self.parts.store.durable:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from itertools import batched
 
 from flowstone.app.placement import Placement
-from flowstone.app.requests import AssetLike, find_asset, target_of
+from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.automation.decision import Decision
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
 from flowstone.core.partition import Partition, decode_partition
+from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
 from flowstone.engine.automation.fact_reader import FactReader
 from flowstone.engine.automation.scope import every, scope
@@ -162,6 +163,24 @@ class ConditionsView:
         """Return the newest ticks of an asset's condition: those that asked for something, or failed."""
         (one,) = self._chosen(asset)
         return self._parts.store.automations.ticks(_id(one), limit=limit)
+
+    def explain(self, target: Target) -> Texts:
+        """Return lines on why a target is wanted or not; none without a condition, or while it is in progress.
+
+        Args:
+            target: asset name and encoded partition.
+        """
+        one = self._parts.graph[target[0]]
+        if one.automation is None or was_removed(one, target[1]):
+            return []
+        (decision,) = self._decide(one, [target[1]], datetime.now(UTC))
+        if decision.in_progress:
+            return []
+        record = self._parts.store.automations.record(_id(one))
+        paused = (
+            ["its condition is paused: `flowstone automation ASSET --resume`"] if record and record.paused else []
+        )
+        return [*paused, *decision.explain()]
 
     # --- pieces -------------------------------------------------------------------------------------------
 

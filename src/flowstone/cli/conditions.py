@@ -80,9 +80,7 @@ def _explain(session: Session, flow: FlowStone, asset: str, partition: str | Non
         session.out.line(f"  {one_line(line)}")
     if len(decisions) > 1:
         wanted = sum(one.wanted for one in decisions)
-        session.out.line(
-            f"{wanted} of its {len(decisions)} newest partitions are wanted; --partition explains one."
-        )
+        session.out.line(f"{wanted} of the {len(decisions)} newest are wanted; --partition explains another one.")
 
 
 def _json(

@@ -46,7 +46,8 @@ class Condition(ABC):
         verdict = self.judge(facts, now)
         parts = (verdict, *_guards(facts, verdict))
         whole = Verdict(all(part.holds for part in parts), "all of", parts)
-        return Decision(facts.asset, facts.partition, facts.name, whole)
+        active = facts.standing.active is not None
+        return Decision(facts.asset, facts.partition, facts.name, whole, active)
 
     def at_most(self, requests: int, *, active: int = MOST_ACTIVE) -> Paced:
         """Limit how much is asked for; the last thing that is said about a condition.
@@ -175,6 +176,8 @@ class Paced:
                 raise DefinitionError(f"at_most(): {name}={value!r}: give a whole number of at least 1.")
 
     def __repr__(self) -> str:
+        if (self.requests, self.active) == (MOST_REQUESTS, MOST_ACTIVE):
+            return repr(self.condition)
         return f"({self.condition}).at_most({self.requests}, active={self.active})"
 
 

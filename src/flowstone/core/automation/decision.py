@@ -59,12 +59,14 @@ class Decision:
         partition: encoded partition.
         name: the target as people read it.
         because: the verdicts of the condition and of what always holds.
+        in_progress: whether it is being computed, or placed for it.
     """
 
     asset: str
     partition: str
     name: str
     because: Verdict
+    in_progress: bool = False
 
     @property
     def wanted(self) -> bool:

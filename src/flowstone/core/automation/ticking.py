@@ -36,10 +36,10 @@ def on_cron(
         on_cron('0 6 * * *', timezone='Europe/Berlin', inputs_updated=True)
     """
     schedule = Cron(cron, timezone)
-    parts: Condition = Leaf("tick", lambda facts, now: _ticked(schedule, facts, now))
+    parts: Condition = Leaf("a tick passed", lambda facts, now: _ticked(schedule, facts, now))
     options = ""
     if inputs_updated:
-        parts &= Leaf("inputs_updated", lambda facts, now: _fed(schedule, facts, now))
+        parts &= Leaf("inputs updated since", lambda facts, now: _fed(schedule, facts, now))
         options += ", inputs_updated=True"
     if all_partitions:
         options += ", all_partitions=True"
