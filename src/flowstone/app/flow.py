@@ -83,7 +83,7 @@ class FlowStone(AssembledApp, CommittedValues):
         """
         target = target_of(find_asset(self.graph, asset), partition)
         placed = self._placement.place(Order.of("materialize", target[0], (target,), how))
-        step, job = placed.steps[0], placed.job(0)
+        step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
         if step.state.is_terminal or step.deduplicated:
             return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
         return self._placement.driving.execute(placed, job)
@@ -117,8 +117,8 @@ class FlowStone(AssembledApp, CommittedValues):
         order = Order.of("schedule", target[0], (target,), how)
         order.scheduled_at, order.watched = scheduled_at, False
         placed = self._placement.place(order)
-        job = placed.job(0)
-        if placed.steps[0].state.is_terminal or placed.steps[0].deduplicated:
+        step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
+        if step.state.is_terminal or step.deduplicated:
             return job
         return self._placement.driving.schedule(placed, job)
 

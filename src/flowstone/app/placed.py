@@ -27,6 +27,12 @@ class Placed:
     refusal: BaseException | None = None
     """Why the executor did not start a step; this ended the run."""
 
+    @property
+    def asked_for(self) -> int:
+        """Position of the first target in the plan, which may hold skipped inputs before it."""
+        target = self.order.targets[0]
+        return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition) == target)
+
     def job(self, position: int) -> Job:
         """Return the handle of a step by its position in the plan."""
         planned, placed = self.plan.steps[position], self.steps[position]

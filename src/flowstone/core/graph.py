@@ -130,7 +130,9 @@ class AssetGraph:
                     where=router.where,
                 )
             if name in router.routes[:position]:
-                raise DefinitionError(f"Asset {router.name!r} declares a route to {name!r} twice.", where=router.where)
+                raise DefinitionError(
+                    f"Asset {router.name!r} declares a route to {name!r} twice.", where=router.where
+                )
             self._routers.setdefault(name, []).append(router.name)
 
     def _sorted(self) -> Iterator[str]:

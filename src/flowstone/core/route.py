@@ -13,6 +13,9 @@ from flowstone.errors import RouteError
 ROUTE_KEY = "flowstone.route"
 """Where the decision lies in the metadata of a stored output."""
 
+ALL_SKIPPED = "all its inputs were skipped"
+"""Why an asset is skipped that can do without each of its inputs, but not without all of them."""
+
 _REASON_CHARACTERS = 500
 
 

@@ -34,6 +34,9 @@ class NewStep:
             the plan was made serves, so that simultaneous requests compute once.
         code_version: version of the asset's code, when declared.
         limits: named limits that hold for the whole fleet.
+        optional: those of its inputs that it can do without when they were skipped.
+        all_optional: whether it is skipped when all of `inputs` are.
+        skip: why there is nothing to do, when that is known before it is placed; nothing will run.
     """
 
     asset: str
@@ -47,6 +50,9 @@ class NewStep:
     forced: bool = False
     code_version: str | None = None
     limits: Mapping[str, int | str] | None = None
+    optional: tuple[int, ...] = ()
+    all_optional: bool = False
+    skip: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +71,7 @@ class NewRun:
         created_at: time of the request.
         deps_timeout_seconds: how long a step may wait for inputs from outside the run.
         retry_of: run whose failures this one repeats.
+        parent: run of the step whose items are the steps of this one.
     """
 
     id: str
@@ -78,6 +85,7 @@ class NewRun:
     watched: bool = False
     deps_timeout_seconds: float = 3600.0
     retry_of: str | None = None
+    parent: str | None = None
 
 
 class PlacedStep(NamedTuple):
@@ -246,6 +254,7 @@ class RunRecord:
     finished_at: datetime | None = None
     paused: bool = False
     retry_of: str | None = None
+    parent: str | None = None
     counts: dict[State, int] = field(default_factory=dict)
     options: dict[str, JsonValue] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import decode_partition, encode_partition
-from flowstone.core.route import decision_of
+from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
 from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Catalog
@@ -76,6 +76,8 @@ class ResolvedInputs:
     missing: list[Target]
     error: Exception | None = None
     """What a partition mapping raised: that is a failure of the step, as any other of user code."""
+    skipped: int = 0
+    """How many of its inputs were skipped."""
     skip: str | None = None
     """Why there is nothing to do: the step was not chosen, or all its inputs were skipped."""
 
@@ -109,7 +111,6 @@ class ResolvedInputs:
 
 
 NO_INPUTS = ResolvedInputs((), [], [])
-ALL_SKIPPED = "all its inputs were skipped"
 
 
 class InputReader:
@@ -178,6 +179,7 @@ class InputReader:
         skipped = self._skipped(wanted, readers) if self._conditional else ()
         for position, (read, (inputs, plan), version) in enumerate(zip(wanted, readers, answers, strict=True)):
             if position in skipped:
+                inputs.skipped += 1
                 continue
             if version is None:
                 inputs.missing.append(read[1:])
@@ -204,10 +206,8 @@ def _reason_to_skip(claim: Claim, inputs: ResolvedInputs) -> str | None:
         decision = decision_of(version.stored) if plan.decides and not claim.forced else None
         if decision is not None and claim.asset not in decision.chosen:
             return decision.explain(plan.name)
-    if inputs.reads or inputs.missing or inputs.error is not None:
-        return None
-    # nothing is missing and nothing was read: either there was nothing to read, or all of it was skipped
-    return ALL_SKIPPED if all(plan.optional and not plan.many for plan in inputs.plans) else None
+    nothing_else = not (inputs.reads or inputs.missing or inputs.error)
+    return ALL_SKIPPED if inputs.skipped and nothing_else else None
 
 
 def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from flowstone.core.graph import AssetGraph
 from flowstone.core.step import Target
 from flowstone.engine.inputs import InputReader
+from flowstone.engine.routing import Routing
 from flowstone.protocols import Catalog
 
 
@@ -22,6 +23,9 @@ class PlannedStep:
         inputs: positions of the planned steps that it reads.
         reuse: the committed step that serves, when nothing has to run.
         forced: whether it is to be recomputed although a committed version exists, or will by then.
+        optional: those of `inputs` that it can do without when they were skipped.
+        all_optional: whether `inputs` is all that it reads, and all of it optional.
+        skip: why it is skipped: what decides about it did not choose it.
     """
 
     asset: str
@@ -29,6 +33,14 @@ class PlannedStep:
     inputs: tuple[int, ...] = ()
     reuse: int | None = None
     forced: bool = False
+    optional: tuple[int, ...] = ()
+    all_optional: bool = False
+    skip: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is to be computed."""
+        return self.reuse is None and self.skip is None
 
 
 @dataclass(slots=True)
@@ -46,12 +58,12 @@ class Plan:
     @property
     def runs(self) -> int:
         """Number of steps that will run."""
-        return sum(step.reuse is None for step in self.steps)
+        return sum(step.runs for step in self.steps)
 
     @property
     def reuses(self) -> int:
         """Number of targets that are served by what is committed."""
-        return len(self.steps) - self.runs
+        return sum(step.reuse is not None for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,7 @@ class Planner:
     def __init__(self, graph: AssetGraph, reader: InputReader, catalog: Catalog) -> None:
         self._reader = reader
         self._catalog = catalog
+        self._routing = Routing(graph, reader, catalog)
         self._rank = {name: position for position, name in enumerate(graph.order)}
 
     def plan(self, request: Request) -> Plan:
@@ -90,62 +103,120 @@ class Planner:
         Returns:
             The plan; its size is the number of (asset, partition) pairs, values are not touched.
         """
-        wanted = dict.fromkeys(request.targets)
-        committed = self._catalog.current(list(wanted))
-        running: dict[Target, list[Target]] = {}
-        outside: list[tuple[Target, Target]] = []
-        level = list(wanted)
+        found = _Found(request, dict.fromkeys(request.targets))
+        self._learn(found, list(found.wanted))
+        if not request.force:
+            self._leave_out(found, found.wanted)
+        level = list(found.wanted)
         while level:
-            following: dict[Target, None] = {}
-            for target in level:
-                if not self._must_run(target, target in wanted, target in committed, request):
-                    continue
-                running[target] = reads = self._reader.targets(*target, request.now)
-                for read in reads:
-                    if request.expand is None or read[0] in request.expand:
-                        following[read] = None
-                    else:
-                        outside.append((target, read))
-            level = [target for target in following if target not in running and target not in committed]
-            if request.force_deps:
-                level = [target for target in following if target not in running]
-            known = self._catalog.current(level) if level else {}
-            committed.update(known)
-        return Plan(self._steps(wanted, running, committed, request), self._missing(outside, running))
+            level = self._level(found, level)
+            self._learn(found, level)
+        return Plan(self._steps(found), self._missing(found))
 
-    def _must_run(self, target: Target, asked_for: bool, committed: bool, request: Request) -> bool:
-        if not committed:
-            return True
-        return request.force if asked_for else request.force_deps
+    def not_chosen(self, target: Target, now: datetime) -> str | None:
+        """Return why a target is not to run, when what decides about it has not chosen it."""
+        return self._routing.not_chosen([target], now, lambda router: False).get(target)
 
-    def _steps(
-        self,
-        wanted: dict[Target, None],
-        running: dict[Target, list[Target]],
-        committed: dict[Target, int],
-        request: Request,
-    ) -> list[PlannedStep]:
+    def _learn(self, found: _Found, targets: Sequence[Target]) -> None:
+        if targets:
+            found.committed.update(self._catalog.current(targets))
+
+    def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
+        found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
+
+    def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
+        """Look at what may have to run; return what that reads and nobody has looked at yet."""
+        request = found.request
+        following: dict[Target, None] = {}
+        for target in level:
+            if not found.must_run(target):
+                continue
+            found.running[target] = reads = self._reader.targets(*target, request.now)
+            for read in reads:
+                following[read] = None
+                if not found.may_expand(read):
+                    found.outside.append((target, read))
+        self._leave_out(found, [read for read in following if read not in found.wanted])
+        return [
+            read
+            for read in following
+            if read not in found.running
+            and read not in found.skipped
+            and (request.force_deps or read not in found.committed)
+            and found.may_expand(read)
+        ]
+
+    def _steps(self, found: _Found) -> list[PlannedStep]:
+        running, request = found.running, found.request
         # assets are ranked upstream first and never read themselves, so this order can run
-        ordered = sorted({**running, **wanted}, key=lambda target: self._rank[target[0]])
+        ordered = sorted({**running, **found.wanted, **found.skipped}, key=lambda target: self._rank[target[0]])
         position = {target: index for index, target in enumerate(ordered)}
         steps = []
         for target in ordered:
             if target not in running:
-                steps.append(PlannedStep(*target, reuse=committed[target]))
+                skip = found.skipped.get(target)
+                reuse = found.committed[target] if skip is None else None
+                steps.append(PlannedStep(*target, reuse=reuse, skip=skip))
                 continue
             inputs = tuple([position[read] for read in running[target] if read in position])
             # force holds also for what another run commits between planning and placing
-            forced = target in committed or (request.force if target in wanted else request.force_deps)
-            steps.append(PlannedStep(*target, inputs=inputs, forced=forced))
+            forced = target in found.committed or (request.force if target in found.wanted else request.force_deps)
+            step = PlannedStep(*target, inputs=inputs, forced=forced)
+            if self._reader.optional(target[0]):
+                self._mark_optional(step, running[target], ordered)
+            steps.append(step)
         return steps
 
-    def _missing(
-        self, outside: list[tuple[Target, Target]], running: dict[Target, list[Target]]
-    ) -> dict[Target, list[Target]]:
-        open_reads = [(target, read) for target, read in outside if read not in running]
-        known = self._catalog.current([read for _, read in open_reads]) if open_reads else {}
+    def _mark_optional(self, step: PlannedStep, reads: Sequence[Target], ordered: Sequence[Target]) -> None:
+        """Note which inputs a step can do without; its only one it cannot: without it, it is skipped as well."""
+        if len(reads) > 1:
+            names = self._reader.optional(step.asset)
+            step.optional = tuple([one for one in step.inputs if ordered[one][0] in names])
+            step.all_optional = len(step.optional) == len(reads)
+
+    def _missing(self, found: _Found) -> dict[Target, list[Target]]:
+        reads = [
+            (target, read)
+            for target, read in found.outside
+            if read not in found.running and read not in found.skipped
+        ]
+        known = self._catalog.current([read for _, read in reads]) if reads else {}
+        reads = [(target, read) for target, read in reads if read not in known]
+        optional = {(target, read) for target, read in reads if read[0] in self._reader.optional(target[0])}
+        without = self._reader.skipped([read for _, read in optional]) if optional else set()
         missing: dict[Target, list[Target]] = {}
-        for target, read in open_reads:
-            if read not in known:
+        for target, read in reads:
+            if read not in without or (target, read) not in optional:
                 missing.setdefault(target, []).append(read)
         return missing
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of a request while it is planned."""
+
+    request: Request
+    wanted: dict[Target, None]
+    committed: dict[Target, int] = field(default_factory=dict)
+    running: dict[Target, list[Target]] = field(default_factory=dict)
+    """What has to run, with what it reads."""
+    skipped: dict[Target, str] = field(default_factory=dict)
+    """What committed decisions exclude, and why."""
+    outside: list[tuple[Target, Target]] = field(default_factory=list)
+    """Targets with what they read that this plan may not add."""
+
+    def must_run(self, target: Target) -> bool:
+        if target in self.skipped:
+            return False
+        if target not in self.committed:
+            return True
+        return self.request.force if target in self.wanted else self.request.force_deps
+
+    def may_expand(self, read: Target) -> bool:
+        return self.request.expand is None or read[0] in self.request.expand
+
+    def decides_again(self, router: Target) -> bool:
+        """Whether a committed router is computed again, so that its old decision is void."""
+        if router in self.wanted:
+            return self.request.force
+        return self.request.force_deps and self.may_expand(router)

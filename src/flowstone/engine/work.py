@@ -64,7 +64,7 @@ class NodeWork:
         claim = job.fetched.claim
         if job.inputs is None:
             return self._not_now(job.fetched, self._unknown(job.fetched))
-        if job.inputs.missing:
+        if job.inputs.missing and job.inputs.skip is None:
             return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
         policy = self._graph[claim.asset].retry or DEFAULT_RETRY
         return self._runner.perform(claim, job.inputs, token, policy=policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -47,6 +48,28 @@ class MemoryCatalog:
             stored = steps[step_id].stored if step_id is not None else None
             found.append(CommittedOutput(step_id, stored) if step_id is not None and stored else None)
         return found
+
+    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
+        """See `flowstone.protocols.Catalog`."""
+        with self._tables.changed:
+            return {position for position, one in enumerate(wanted) if self._was_skipped(*one)}
+
+    def _was_skipped(self, run_id: str, asset: str, partition: str) -> bool:
+        run = self._tables.runs.get(run_id)
+        own = run.steps.get((asset, partition)) if run else None
+        if own is not None and (own.state.is_success or own.state is State.SKIPPED):
+            return own.state is State.SKIPPED
+        for step_id in reversed(self._tables.by_asset.get(asset, ())):
+            row = self._tables.steps[step_id]
+            if row.partition == partition and row.state in (State.COMPLETED, State.SKIPPED):
+                return row.state is State.SKIPPED
+        return False
+
+    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
+        """See `flowstone.protocols.Catalog`."""
+        steps = self._tables.steps
+        found = {step_id: decision_of(steps[step_id].stored) for step_id in step_ids if step_id in steps}
+        return {step_id: decision for step_id, decision in found.items() if decision is not None}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""
@@ -111,11 +134,11 @@ class MemoryCatalog:
             run = self._tables.runs.get(run_id)
             return run.record() if run else None
 
-    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
         """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
-            newest = list(self._tables.runs.values())[-limit:]
-            return [run.record() for run in reversed(newest)]
+            wanted = [run for run in self._tables.runs.values() if parent is None or run.new.parent == parent]
+            return [run.record() for run in reversed(wanted[-limit:])]
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """See `flowstone.protocols.Catalog`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord
 from flowstone.stores.memory.tables import StepRow, Tables
@@ -34,13 +35,14 @@ class Following:
         tables = self._tables
         tables.active.pop((row.asset, row.partition), None)
         tables.runs[row.run_id].open -= 1
+        if tables.after_end is not None:
+            tables.after_end(row, now)
         if row.children is None:
             return ()
         children, row.children = row.children, None
         if state is State.COMPLETED:
-            return self._release(children, now)
-        self._fail_downstream(row, children, now)
-        return ()
+            return (*self._leave_out(row, children, now), *self._release(children, now))
+        return self._fail_downstream(row, children, now)
 
     def end_attempt(self, row: StepRow, state: State, now: datetime, *, retry_at: datetime | None = None) -> None:
         """Record an attempt that is over."""
@@ -63,24 +65,63 @@ class Following:
         child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
         self.finish(child, FOLLOWS[parent.state], now)
 
+    def _leave_out(self, row: StepRow, children: list[int], now: datetime) -> tuple[int, ...]:
+        """Skip the children that a step has not chosen; return what that released further down."""
+        decision = decision_of(row.stored)
+        released: tuple[int, ...] = ()
+        for child_id in children if decision is not None and decision.not_chosen else ():
+            child = self._tables.steps[child_id]
+            if decision is not None and child.state is State.WAITING and child.asset in decision.not_chosen:
+                child.reason = decision.explain(row.asset)
+                released += self.finish(child, State.SKIPPED, now)
+        return released
+
     def _release(self, children: list[int], now: datetime) -> tuple[int, ...]:
         released = []
         for child_id in children:
             child = self._tables.steps[child_id]
             child.waiting_on -= 1
             if not child.waiting_on and child.state is State.WAITING:
-                later = child.scheduled_at is not None and child.scheduled_at > now
-                child.state = State.SCHEDULED if later else State.PENDING
+                _make_ready(child, now)
                 released.append(child_id)
         return tuple(released)
 
-    def _fail_downstream(self, row: StepRow, children: list[int], now: datetime) -> None:
-        """Tell everything downstream at once, without recursion: a chain may be long."""
+    def _fail_downstream(self, row: StepRow, children: list[int], now: datetime) -> tuple[int, ...]:
+        """Tell everything downstream at once, without recursion: a chain may be long.
+
+        Returns:
+            What can start because it does without the inputs that were skipped.
+        """
         todo = [(row, child_id) for child_id in children]
+        released = []
         while todo:
             parent, child_id = todo.pop()
             child = self._tables.steps[child_id]
-            if child.state is State.WAITING:
-                below, child.children = child.children or [], None
-                self.follow(child, parent, now)
-                todo.extend((child, other) for other in below)
+            if child.state is not State.WAITING:
+                continue
+            if parent.state is State.SKIPPED and _does_without(child, parent):
+                if not child.waiting_on:
+                    _make_ready(child, now)
+                    released.append(child_id)
+                continue
+            below, child.children = child.children or [], None
+            self.follow(child, parent, now)
+            if child.skips_left == 0:
+                child.reason = ALL_SKIPPED
+            todo.extend((child, other) for other in below)
+        return tuple(released)
+
+
+def _does_without(child: StepRow, skipped: StepRow) -> bool:
+    """Count a skipped input down; return whether the step goes on without it."""
+    if child.optional is None or skipped.id not in child.optional:
+        return False
+    child.waiting_on -= 1
+    if child.skips_left is not None:
+        child.skips_left -= 1
+    return child.skips_left != 0
+
+
+def _make_ready(child: StepRow, now: datetime) -> None:
+    later = child.scheduled_at is not None and child.scheduled_at > now
+    child.state = State.SCHEDULED if later else State.PENDING

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowstone.core.outcome import Failed, Skipped, Snoozed, Stopped, Succeeded, Suspended
-from flowstone.core.route import ALL_SKIPPED
+from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
+from flowstone.core.unstarted import over_before_it_begins
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.checks import insert_checks
-from flowstone.stores.memory.following import FOLLOWS, Following, ended_as
+from flowstone.stores.memory.following import Following
+from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
@@ -22,9 +23,11 @@ _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
 class MemoryLedger:
     """Implements `flowstone.protocols.Ledger` over dictionaries; the lock makes a method a transaction."""
 
-    def __init__(self, tables: Tables, approvals: MemoryApprovals) -> None:
+    def __init__(self, tables: Tables, approvals: MemoryApprovals, scatters: MemoryScatters) -> None:
         self._tables = tables
         self._approvals = approvals
+        self._scatters = scatters
+        scatters.cancel = self._cancel
         self._following = Following(tables)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
@@ -134,7 +137,12 @@ class MemoryLedger:
         reuse = new.reuse
         if reuse is None and not new.forced and new.skip is None:
             reuse = tables.current.get(target)  # committed since the plan was made
-        ended = self._ended(new, earlier) if reuse is None else None
+        inputs = [tables.steps[earlier[position].id] for position in new.inputs]
+        ended = None
+        if reuse is None:
+            ended = over_before_it_begins(
+                new, [one.state for one in inputs], lambda read: _target(tables.steps[earlier[read].id])
+            )
         if reuse is None and ended is None and target in tables.active:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
@@ -156,29 +164,15 @@ class MemoryLedger:
         else:
             tables.active[target] = tables.newest[target] = row.id
             run_row.open += 1
-            self._wait_for(row, [earlier[position].id for position in new.inputs], run)
+            self._wait_for(row, inputs, run)
         return PlacedStep(row.id, row.run_id, row.state)
 
-    def _ended(self, new: NewStep, earlier: list[PlacedStep]) -> tuple[State, str] | None:
-        """Return the state of a step that can never start, and why: it is over before it begins."""
-        if new.skip is not None:
-            return State.SKIPPED, new.skip
-        without = 0
-        for position in new.inputs:
-            parent = self._tables.steps[earlier[position].id]
-            if parent.state is State.SKIPPED and position in new.optional:
-                without += 1
-            elif parent.state in FOLLOWS:
-                return FOLLOWS[parent.state], ended_as(parent)
-        return (State.SKIPPED, ALL_SKIPPED) if new.all_optional and without == len(new.inputs) else None
-
-    def _wait_for(self, row: StepRow, parents: list[int], run: NewRun) -> None:
+    def _wait_for(self, row: StepRow, parents: list[StepRow], run: NewRun) -> None:
         new = row.new
         if new.optional:
-            row.optional = {parents[at] for at, position in enumerate(new.inputs) if position in new.optional}
+            row.optional = {parents[at].id for at, position in enumerate(new.inputs) if position in new.optional}
             row.skips_left = len(parents) if new.all_optional else None
-        for parent_id in parents:
-            parent = self._tables.steps[parent_id]
+        for parent in parents:
             if not parent.state.is_terminal:
                 row.waiting_on += 1
                 if parent.children is None:
@@ -210,7 +204,8 @@ class MemoryLedger:
         if type(outcome) is Succeeded:
             row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
             row.output_step = row.id
-            self._tables.current[row.asset, row.partition] = row.id
+            if self._tables.runs[row.run_id].scatter is None:
+                self._tables.current[row.asset, row.partition] = row.id
             for read in completion.inputs:
                 self._tables.readers[read.step_id].append(row.id)
             released = self._following.finish(row, State.COMPLETED, completion.finished_at)
@@ -218,6 +213,8 @@ class MemoryLedger:
             self._failed(row, outcome, completion)
         elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
             self._give_back(row, completion.finished_at, outcome.after_seconds, outcome.reason)
+        elif isinstance(outcome, Scattered) and row.state is not State.CANCELLING:
+            self._scatters.close(row, outcome, completion.inputs, completion.finished_at)
         elif isinstance(outcome, Suspended) and row.state is not State.CANCELLING:
             self._approvals.ask(row, outcome)
         elif isinstance(outcome, Skipped):
@@ -258,3 +255,7 @@ class MemoryLedger:
             if asked:
                 self._approvals.withdraw(row)
             self._following.finish(row, State.CANCELLED, now)
+
+
+def _target(row: StepRow) -> Target:
+    return row.asset, row.partition

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
@@ -102,16 +103,34 @@ class StepRow:
         )
 
 
+@dataclass(slots=True)
+class ScatterRow:
+    """What a run of items needs to know of its scatter."""
+
+    run_id: str
+    step_id: int
+    is_open: bool = True
+    is_stopped: bool = False
+    allowed: int | None = None
+    failures: int = 0
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more items failed than may."""
+        return self.allowed is not None and self.failures > self.allowed
+
+
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("joined", "new", "open", "steps")
+    __slots__ = ("joined", "new", "open", "scatter", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
+        self.scatter: ScatterRow | None = None
 
     def record(self) -> RunRecord:
         """Return an immutable picture of the run with its counts."""
@@ -131,13 +150,17 @@ class RunRow:
             max_concurrency=self.new.max_concurrency,
             created_at=self.new.created_at,
             finished_at=max(ends, default=self.new.created_at) if state is not State.RUNNING else None,
+            retry_of=self.new.retry_of,
+            parent=self.new.parent,
             counts=dict(counts),
         )
 
     def state(self, counts: Mapping[State, int]) -> State:
         """Return the state of the run from those of its steps."""
-        if any(not state.is_terminal for state in counts):
+        if any(not state.is_terminal for state in counts) or (self.scatter and self.scatter.is_open):
             return State.RUNNING
+        if self.scatter and counts.get(State.FAILED, 0) <= (self.scatter.allowed or 0):
+            return State.CANCELLED if counts.get(State.CANCELLED) else State.COMPLETED
         if counts.get(State.FAILED) or counts.get(State.UPSTREAM_FAILED):
             return State.FAILED
         if counts.get(State.CANCELLED):
@@ -162,6 +185,7 @@ class Tables:
         self.checks_of_step: dict[int, list[CheckRecord]] = defaultdict(list)
         self.step_ids = count(1)
         self.tokens = count(1)
+        self.after_end: Callable[[StepRow, datetime], None] | None = None
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowstone.core.output import StoredOutput
+from flowstone.core.route import ROUTE_KEY, RouteDecision
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -50,6 +51,17 @@ class PostgresCatalog:
         for position, step_id, output, payload in self._rows("resolve", parameters):
             found[position - 1] = CommittedOutput(step_id, StoredOutput.from_json(output, payload))
         return found
+
+    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
+        """See `flowstone.protocols.Catalog`."""
+        if not wanted:
+            return set()
+        return {position - 1 for (position,) in self._rows("skipped", {"wanted": to_json(wanted)})}
+
+    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
+        """See `flowstone.protocols.Catalog`."""
+        rows = self._rows("routes", {"steps": list(step_ids), "key": ROUTE_KEY})
+        return {step_id: RouteDecision.from_json(document) for step_id, document in rows}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""
@@ -99,12 +111,12 @@ class PostgresCatalog:
 
     def run(self, run_id: str) -> RunRecord | None:
         """See `flowstone.protocols.Catalog`."""
-        found = self._runs({"run_id": run_id, "limit": 1})
+        found = self._runs({"run_id": run_id, "parent": None, "limit": 1})
         return found[0] if found else None
 
-    def runs(self, *, limit: int = 50) -> list[RunRecord]:
+    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return self._runs({"run_id": None, "limit": limit})
+        return self._runs({"run_id": None, "parent": parent, "limit": limit})
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """See `flowstone.protocols.Catalog`: notification first, a look once a second as backstop."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.state import State
-from flowstone.stores.postgres import limits, transport
+from flowstone.stores.postgres import limits, sub_runs, transport
 from flowstone.stores.postgres.children import follow_children
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
@@ -53,6 +53,7 @@ def follow_up(
     delays: Mapping[int, object],
     *,
     durable: bool,
+    scattered: Mapping[int, Mapping[str, object]] | None = None,
 ) -> list[int]:
     """Do everything that follows from steps that moved.
 
@@ -61,6 +62,7 @@ def follow_up(
         moved: the steps.
         delays: seconds until those that go on later.
         durable: whether there is a queue to keep in step.
+        scattered: what the steps among them say that discovered items, see `sub_runs.scattered_rows`.
 
     Returns:
         Steps of runs without a queue that may start now.
@@ -68,6 +70,7 @@ def follow_up(
     if not moved:
         return []
     finished = [step for step in moved if step.state.is_terminal]
+    completed = {step.id for step in finished if step.state is State.COMPLETED}
     links = _links(connection, finished)
     deciding = [step.id for step in finished if step.decides]
     children = follow_children(connection, links.edges, {step.id: step.state for step in finished}, deciding)
@@ -75,14 +78,27 @@ def follow_up(
     if below:
         links.joined |= _links(connection, below).joined
     leaving = [step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None]
-    to_place, roomy = _count(connection, [*finished, *below], children.touched, links.joined, leaving=leaving)
+    resting = [step.id for step in moved if step.state is State.WAITING and step.id in (scattered or ())]
+    closing = sub_runs.close(connection, resting, scattered or {})
+    left, held = sub_runs.left_behind(connection, [step.id for step in finished if step.id not in completed])
+    closed = closing.runs | dict.fromkeys(held, 1)
+    counted = _count(
+        connection, [*finished, *below], children.touched, links.joined, leaving=leaving, closed=closed
+    )
     if durable:
-        queues = transport.enqueue(connection, children.to_enqueue + to_place)
-        queues |= transport.range_queues(connection, roomy)
+        queues = transport.enqueue(connection, children.to_enqueue + counted.to_place)
+        queues |= transport.range_queues(connection, counted.roomy)
         queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
         queues |= limits.release(connection, [step.id for step in moved if step.limited])
         queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
+        sub_runs.rest(connection, resting)
         transport.announce(connection, queues)
+    items = closing.gone + sub_runs.open_items(connection, [*left, *counted.exceeded])
+    over = sub_runs.cancel_items(connection, items, durable=durable)
+    transport.announce(connection, sub_runs.release(connection, counted.rows, durable=durable))
+    if over:
+        ended = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in over]
+        follow_up(connection, ended, {}, durable=durable)
     return children.ready
 
 
@@ -97,9 +113,9 @@ def resume(connection: Connection[TupleRow], steps: Sequence[Sequence[Any]], *, 
         return
     enqueue = [step_id for step_id, _, _, job_id, _ in steps if job_id is not None]
     touched = {run_id for _, run_id, _, job_id, on_queue in steps if on_queue and job_id is None}
-    to_place, _ = _count(connection, [], touched, {})
+    counted = _count(connection, [], touched, {})
     if durable:
-        transport.announce(connection, transport.enqueue(connection, enqueue + to_place))
+        transport.announce(connection, transport.enqueue(connection, enqueue + counted.to_place))
 
 
 @dataclass(slots=True)
@@ -122,6 +138,15 @@ def _links(connection: Connection[TupleRow], steps: Sequence[Follow]) -> _Links:
     return links
 
 
+class _Counted(NamedTuple):
+    """Steps to be enqueued, limited runs with room, counters of all runs, runs of items beyond their threshold."""
+
+    to_place: list[int] = []  # noqa: RUF012 - nobody changes it
+    roomy: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    exceeded: Sequence[str] = ()
+
+
 def _count(
     connection: Connection[TupleRow],
     finished: Sequence[Follow],
@@ -129,19 +154,20 @@ def _count(
     joined: Mapping[int, Sequence[str]],
     *,
     leaving: Sequence[Follow] = (),
-) -> tuple[list[int], list[str]]:
+    closed: Mapping[str, int] | None = None,
+) -> _Counted:
     """Bring the counters of runs up to date, refill their windows, tell who waits for their end.
 
-    Steps that are `leaving` the queue without being over make room in the windows as well.
-
-    Returns:
-        Steps to be enqueued, and limited runs whose windows have room left.
+    Steps that are `leaving` the queue without being over make room in the windows as well; runs of items that are
+    `closed` get no more of them.
     """
     counts: dict[str, dict[str, int]] = defaultdict(
         lambda: {"finished": 0, "placed": 0, "failures": 0, "cancellations": 0}
     )
     for run_id in touched:
         counts[run_id]["finished"] += 0
+    for run_id, number in (closed or {}).items():
+        counts[run_id]["finished"] += number
     for step in leaving:
         counts[step.run_id]["placed"] += 1
     for step in finished:
@@ -152,16 +178,17 @@ def _count(
             count["cancellations"] += step.state is State.CANCELLED
         counts[step.run_id]["placed"] += step.job_id is not None
     if not counts:
-        return [], []
+        return _Counted()
     runs = to_json([{"run_id": run_id, **count} for run_id, count in counts.items()])
     rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
     over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
     over += [f"s:{step.id}" for step in finished if step.id in joined]
     notify_done(connection, over)
+    exceeded = sub_runs.exceeded(rows, counts, closed or {})
     placed: list[int] = []
     roomy: list[str] = []
-    for run_id, left, _watched, durable, limit, active in rows:
-        if not durable or not left:
+    for run_id, left, _watched, durable, limit, active, *_ in rows:
+        if not durable or not left or run_id in exceeded:
             continue
         if limit is None:
             # released while the run was paused, which somebody may have ended meanwhile
@@ -171,7 +198,7 @@ def _count(
             placed += more
             if len(more) < limit - active:
                 roomy.append(run_id)
-    return placed, roomy
+    return _Counted(placed, roomy, rows, exceeded)
 
 
 def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int]:

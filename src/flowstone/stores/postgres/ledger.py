@@ -21,6 +21,7 @@ from flowstone.stores.postgres.following import Follow, follow_up
 from flowstone.stores.postgres.placing import Placing
 from flowstone.stores.postgres.rows import EndedRows, claim_from
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sub_runs import scattered_rows
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class PostgresLedger:
             suspended = {row[0] for row in rows if row[4] == State.AWAITING_APPROVAL}
             deciding.request(connection, ended.asking, suspended, durable=self._database.durable)
         moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
-        released = self._after(connection, moved, ended.delays, ended.deciding)
+        released = self._after(connection, moved, ended.delays, ended.deciding, scattered_rows(completions))
         states = {row[0]: State(row[4]) for row in rows}
         self._record_checks(connection, completions, states)
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
@@ -182,13 +183,14 @@ class PostgresLedger:
         moved: Sequence[Sequence[Any]],
         delays: Mapping[int, object],
         deciding: Container[int] = (),
+        scattered: Mapping[int, Mapping[str, object]] | None = None,
     ) -> list[int]:
         """Do what follows from steps that moved: (id, run, state, job id, whether it is limited)."""
         steps = [
             Follow(row[0], row[1], State(row[2]), row[3], limited=row[4], decides=row[0] in deciding)
             for row in moved
         ]
-        return follow_up(connection, steps, delays, durable=self._database.durable)
+        return follow_up(connection, steps, delays, durable=self._database.durable, scattered=scattered)
 
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:
         if not steps:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
-from flowstone.core.step import NewRun, NewStep, PlacedStep
+from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
+from flowstone.core.unstarted import over_before_it_begins
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
@@ -102,7 +103,7 @@ class Placing:
         positions = [
             position
             for position, new in enumerate(self.steps)
-            if new.reuse is None and not new.forced and self._is_new(position)
+            if new.reuse is None and new.skip is None and not new.forced and self._is_new(position)
         ]
         if not positions:
             return {}
@@ -140,28 +141,31 @@ class Placing:
         rows: list[dict[str, object]] = []
         for position in range(start, min(start + _CHUNK, len(self.steps))):
             new = self.steps[position]
-            waiting_on = sum(not self._is_over(read, states) for read in new.inputs)
+            inputs = [self._input_state(read, states) for read in new.inputs]
+            waiting_on = sum(not state.is_terminal for state in inputs)
             state = self._state(new, waiting_on)
-            if state is not State.REUSED and any(self._is_lost(read, states) for read in new.inputs):
-                state = State.UPSTREAM_FAILED
+            ended = None if state is State.REUSED else over_before_it_begins(new, inputs, self._target)
+            state = state if ended is None else ended[0]
             states.append(state)
             if self.placed[position] is not None:
                 continue
             with_job = durable and room > 0 and state in (State.PENDING, State.SCHEDULED)
             room -= with_job
-            rows.append(_new_row(self.ids[position], new, state, waiting_on, enqueue=with_job))
+            row = _new_row(self.ids[position], new, state, waiting_on, enqueue=with_job)
+            if ended is not None:
+                row["reason"] = ended[1]
+            if new.all_optional:
+                row["skips_left"] = len(inputs) - inputs.count(State.SKIPPED)
+            rows.append(row)
         return rows
 
-    def _is_over(self, position: int, states: list[State]) -> bool:
-        """Whether an input needs no waiting: reused, or ended earlier in this run."""
+    def _input_state(self, position: int, states: list[State]) -> State:
+        """Return the state of an input as far as it is known; what will be joined counts as not over."""
         own = self.placed[position]
-        return own.state.is_terminal if own is not None else states[position].is_terminal
+        return own.state if own is not None else states[position]
 
-    def _is_lost(self, position: int, states: list[State]) -> bool:
-        """Whether an input ended earlier in this run without a result."""
-        own = self.placed[position]
-        state = own.state if own is not None else states[position]
-        return state.is_terminal and not state.is_success
+    def _target(self, position: int) -> Target:
+        return self.steps[position].asset, self.steps[position].partition
 
     def _state(self, new: NewStep, waiting_on: int) -> State:
         if new.reuse is not None:
@@ -192,8 +196,7 @@ class Placing:
 
     def _connect(self, joined: Sequence[int]) -> None:
         """Record which steps wait for which; only new steps wait."""
-        parents: list[int] = []
-        children: list[int] = []
+        edges: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
         for position, new in enumerate(self.steps):
             child = self.placed[position]
             assert child is not None
@@ -203,10 +206,13 @@ class Placing:
                 parent = self.placed[read]
                 assert parent is not None
                 if not parent.state.is_terminal:
+                    parents, children = edges[read in new.optional]
                     parents.append(parent.id)
                     children.append(child.id)
-        if parents:
-            self.connection.execute(load_sql("ledger/insert_edges"), {"parents": parents, "children": children})
+        for optional, (parents, children) in edges.items():
+            if parents:
+                parameters = {"parents": parents, "children": children, "optional": optional}
+                self.connection.execute(load_sql("ledger/insert_edges"), parameters)
 
     def _await_joined(self, joined: Sequence[int]) -> int:
         """Let the run wait for the steps it joined; return how many it now waits for."""
@@ -264,5 +270,5 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "code_version": new.code_version,
         "scheduled_at": new.scheduled_at,
         "limits": dict(new.limits) if new.limits else None,
-        "reason": "an input ended without a result" if state is State.UPSTREAM_FAILED else None,
+        "reason": None,
     }

@@ -1,0 +1,114 @@
+"""What becomes of those who wait for steps that ended: released, failed, or skipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.state import State
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+_NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
+
+
+@dataclass(slots=True)
+class Children:
+    """What became of the steps below some that ended.
+
+    Args:
+        ready: steps that may start, of runs that their callers drive.
+        to_enqueue: steps that got a job.
+        touched: runs with a window, or paused, of which steps may start.
+        ended: steps that are over: (id, run, state, job id).
+    """
+
+    ready: list[int] = field(default_factory=list)
+    to_enqueue: list[int] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+    ended: list[Sequence[Any]] = field(default_factory=list)
+
+    def released(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Take note of steps that lost inputs to wait for: (id, run, state, job id, whether it is durable)."""
+        for step_id, run_id, state, job_id, durable in rows:
+            if state == State.WAITING:
+                continue
+            if job_id is not None:
+                self.to_enqueue.append(step_id)
+            elif durable:
+                self.touched.add(run_id)
+            else:
+                self.ready.append(step_id)
+
+
+def follow_children(
+    connection: Connection[TupleRow],
+    edges: Sequence[tuple[int, int]],
+    ended: Mapping[int, State],
+    deciding: Collection[int] = (),
+) -> Children:
+    """Tell everything below steps that ended, however far.
+
+    Args:
+        connection: with the transaction in which they ended.
+        edges: (parent, child) of those that have children.
+        ended: steps that ended, with their states.
+        deciding: those of them that chose their branches.
+
+    Returns:
+        What became of what is below.
+    """
+    found = Children()
+    if not edges:
+        return found
+    parents = {parent for parent, _ in edges}
+    skipped = [parent for parent in parents if ended[parent] is State.SKIPPED]
+    if deciding:
+        # first, so that what was not chosen never starts
+        skipped += _leave_out(connection, [step for step in deciding if step in parents], found)
+    _release(connection, [child for parent, child in edges if ended[parent] is State.COMPLETED], found)
+    lost = [parent for parent in parents if ended[parent] in _NO_RESULT]
+    if lost:
+        _end_below(connection, lost, State.UPSTREAM_FAILED, found)
+    if skipped:
+        _skip_below(connection, skipped, found)
+    return found
+
+
+def _leave_out(connection: Connection[TupleRow], deciding: list[int], found: Children) -> list[int]:
+    """Skip what was not chosen; return those steps."""
+    rows = connection.execute(load_sql("ledger/leave_out"), {"routers": deciding}).fetchall()
+    found.ended += rows
+    return [row[0] for row in rows]
+
+
+def _release(connection: Connection[TupleRow], children: list[int], found: Children) -> None:
+    """Count inputs down."""
+    if children:
+        counts = Counter(children)
+        parameters = {"children": list(counts), "inputs": list(counts.values())}
+        found.released(connection.execute(load_sql("ledger/release"), parameters))
+
+
+def _end_below(connection: Connection[TupleRow], parents: list[int], state: State, found: Children) -> list[int]:
+    """End everything that cannot do without steps that will never have a result; return what that ended."""
+    parameters = {"parents": parents, "state": state}
+    rows = connection.execute(load_sql("ledger/fail_downstream"), parameters).fetchall()
+    found.ended += rows
+    return [row[0] for row in rows]
+
+
+def _skip_below(connection: Connection[TupleRow], skipped: list[int], found: Children) -> None:
+    """Skip what cannot do without skipped steps, and let start what can, as long as one of its inputs is there."""
+    while skipped:
+        skipped = skipped + _end_below(connection, skipped, State.SKIPPED, found)
+        rows = connection.execute(load_sql("ledger/do_without"), {"parents": skipped}).fetchall()
+        over = [row for row in rows if row[2] == State.SKIPPED]
+        found.ended += [row[:4] for row in over]
+        found.released(row for row in rows if row[2] != State.SKIPPED)
+        skipped = [row[0] for row in over]
