@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstone.core.facts import MOST_CHARACTERS, clean_facts
+
+_numbers = st.integers(-(2**1000), 2**1000) | st.floats()
+_leaves = st.none() | st.booleans() | _numbers | st.text(st.characters(), max_size=20)
+_values = st.recursive(
+    _leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+)
+_facts = st.dictionaries(st.text(st.characters(), max_size=8), _values, max_size=6)
+
+
+def expected(value: Any) -> Any:
+    """What is left of a value: texts apart, which are cleaned, it is the value itself."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[repr(value)]
+    if isinstance(value, list):
+        return [expected(one) for one in value]
+    if isinstance(value, dict):
+        return {name: expected(one) for name, one in value.items()}
+    return value
+
+
+@given(_facts)
+def test_what_is_cleaned_survives_json_exactly(facts: dict[str, Any]) -> None:
+    cleaned = clean_facts(facts)
+    document = json.dumps(cleaned, allow_nan=False)
+    assert "\\u0000" not in document
+    document.encode()
+    json.dumps(cleaned, ensure_ascii=False).encode()  # no lone surrogates
+    assert json.loads(document) == cleaned
+    assert clean_facts(cleaned) == cleaned
+
+
+@given(st.dictionaries(st.text("abc", max_size=3), st.recursive(_numbers, st.lists), max_size=4))
+def test_what_is_harmless_stays_as_it_is(facts: dict[str, Any]) -> None:
+    assert clean_facts(facts) == expected(facts)
+
+
+def test_texts_are_cleaned() -> None:
+    facts = {"a\x00": "nul \x00", "url": "postgresql://me:hunter2@host/db", "\ud800": "<b>\x1b[31mred"}
+    assert clean_facts(facts) == {"a\\x00": "nul \\x00", "url": "postgresql://me:***@host/db", "\\ud800": "<b>red"}
+
+
+def test_numbers_of_libraries_are_numbers() -> None:
+    facts = {"i": np.int64(3), "f": np.float32(0.5), "n": np.float64("nan"), "h": Fraction(1, 2)}
+    assert clean_facts(facts) == {"i": 3, "f": 0.5, "n": "NaN", "h": 0.5}
+    assert [type(one) for one in clean_facts(facts).values()] == [int, float, str, float]
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _holding_itself() -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    facts["self"] = facts
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"when": object()}, "metadata['when'] is of type object, which is not JSON"),
+        ({"rows": [1, {2}]}, "metadata['rows'][1] is of type set"),
+        ({1: 2}, "metadata has the key int: keys must be text, not int"),
+        ({"a": {b"x": 1}}, "metadata['a'] has the key bytes"),
+        ([1], "metadata must be a dict"),
+        ({"big": 2**5000}, "more than 1024 bits"),
+        ({"rows": list(range(20_000))}, "holds more than 10,000 values"),
+        ({"text": "x" * 100_000_000}, "holds more than 65,536 characters of text"),
+        ({str(number): 1.5 for number in range(9_000)}, f"{MOST_CHARACTERS:,} is the most"),
+        ({"deep": _nested(30)}, "nested more than 20 deep"),
+        (_holding_itself(), "or holds itself"),
+        ({"array": np.zeros(3)}, "metadata['array'] is of type numpy.ndarray"),
+    ],
+    ids=lambda one: one[:30] if isinstance(one, str) else "",
+)
+def test_what_is_no_small_fact_is_refused(facts: Any, why: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(why)):
+        clean_facts(facts)
