@@ -75,7 +75,7 @@ def show_ticks(session: Session, ticks: Sequence[TickRecord]) -> None:
     ]
     rows = [
         [
-            moment(tick.at) + (" by hand" if tick.by_hand else ""),
+            moment(tick.at) + (" by hand" if tick.by_hand else f" +{tick.repeats:,}" if tick.repeats else ""),
             tick.automation.name,
             tick.state.value,
             ", ".join(tick.run_ids),
@@ -101,6 +101,7 @@ def tick_json(tick: TickRecord) -> dict[str, object]:
         "evaluated_at": tick.evaluated_at,
         "took_seconds": tick.took_seconds,
         "by_hand": tick.by_hand,
+        "repeats": tick.repeats,
         "worker": tick.worker,
     }
 

@@ -23,6 +23,7 @@ from flowstone.cli.doctor import doctor
 from flowstone.cli.fleet import queues, scale, workers
 from flowstone.cli.history import cancel, runs, status
 from flowstone.cli.partition_keys import partitions
+from flowstone.cli.sensors import sensors
 from flowstone.cli.session import Given
 from flowstone.cli.steering import pause, prune, resume, retry, why
 from flowstone.cli.worker import worker
@@ -52,6 +53,7 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("partitions", partitions),
     ("checks", checks),
     ("schedules", schedules),
+    ("sensors", sensors),
     ("automation", automation),
     ("why", why),
     ("retry", retry),

@@ -174,27 +174,23 @@ def sense(context: SensorContext, answer: object) -> Sensed:
     requests: dict[object, RunRequest] = {}
     changes: dict[PartitionChange, None] = {}
     reasons: list[str] = []
-    cursor: str | None = None
-    for part in _parts(context.name, answer):
+    name, cursor = context.name, None
+    for part in _parts(name, answer):
         if isinstance(part, RunRequest):
-            _add(context.name, requests, part)
+            _add(name, requests, part)
         elif isinstance(part, SkipReason):
             reasons.append(part.text)
         else:
-            for request in _requests(context.name, part.requests):
-                _add(context.name, requests, request)
-            changes.update(dict.fromkeys(_changes(context.name, part.add_partitions, remove=False)))
-            changes.update(dict.fromkeys(_changes(context.name, part.remove_partitions, remove=True)))
+            for request in _requests(name, part.requests):
+                _add(name, requests, request)
+            changes |= dict.fromkeys(_changes(name, part.add_partitions, remove=False))
+            changes |= dict.fromkeys(_changes(name, part.remove_partitions, remove=True))
             reasons += [part.skip_reason] if part.skip_reason is not None else []
             cursor = part.cursor if part.cursor is not None else cursor
     cursor = context.cursor if cursor is None else cursor
-    check_cursor(context.name, cursor)
-    return Sensed(
-        requests=tuple(requests.values()),
-        cursor=cursor,
-        partitions=tuple(changes),
-        skip_reason="; ".join(reasons) if reasons else None,
-    )
+    check_cursor(name, cursor)
+    reason = "; ".join(reasons) if reasons else None
+    return Sensed(requests=tuple(requests.values()), cursor=cursor, partitions=tuple(changes), skip_reason=reason)
 
 
 def check_cursor(sensor: str, cursor: object) -> None:

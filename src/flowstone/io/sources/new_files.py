@@ -62,7 +62,9 @@ def new_files(
         30.0
     """
     options = Watching.of(name, how, HowToWatchFiles, settle_seconds=DEFAULT_SETTLE_SECONDS)
-    _check(name, pattern, options, partition)
+    options.check(name, has_partition=partition is not None)
+    if not pattern or "/" in pattern:
+        raise refusal(name, f"pattern={pattern!r} is for the last part of a name; recursive=True looks below")
     files = _Files(_listing(source, how.get("filesystem")), pattern, recursive, options)
 
     def look(context: SensorContext) -> SensorResult:
@@ -128,10 +130,3 @@ def _listing(source: str | os.PathLike[str] | Listing, filesystem: FindsFiles | 
             f"new_files({source!r}): give a directory, a prefix with filesystem=..., or a Listing."
         )
     return source
-
-
-def _check(name: str, pattern: str, options: Watching, partition: Callable[[FoundFile], Partition] | None) -> None:
-    if not pattern or "/" in pattern:
-        raise refusal(name, f"pattern={pattern!r} is for the last part of a name; recursive=True looks below")
-    if options.add_to is not None and partition is None:
-        raise refusal(name, "add_to=... needs partition=..., which says what key a file stands for")

@@ -42,6 +42,7 @@ class HowToWatchRows(HowToWatch, total=False):
         columns: more columns that `partition` needs.
         database: DSN of a PostgreSQL, or a function that returns a DB-API connection.
         resource: in its place, name of a resource of the app: such a function, a pool, or a connection.
+        query: a query that gives the rows, in place of the table.
         dialect: for databases that are unlike PostgreSQL and SQLite.
     """
 
@@ -49,6 +50,7 @@ class HowToWatchRows(HowToWatch, total=False):
     columns: Sequence[str]
     database: str | Connector
     resource: str
+    query: str
     dialect: Dialect
 
 
@@ -58,7 +60,6 @@ def new_rows(
     name: str,
     selection: Selection,
     watermark: str,
-    query: str | None = None,
     partition: Callable[[Row], Partition] | None = None,
     **how: Unpack[HowToWatchRows],
 ) -> Sensor:
@@ -71,7 +72,6 @@ def new_rows(
         name: name of the sensor.
         selection: what to run.
         watermark: column that grows: a time of change or a number. Rows where it is NULL are left out.
-        query: a query that gives the rows, in place of the table.
         partition: which partition a row (a mapping) belongs to; one for which it returns None asks for nothing.
         **how: see `HowToWatchRows`.
 
@@ -83,10 +83,9 @@ def new_rows(
         ('db',)
     """
     options = Watching.of(name, how, HowToWatchRows, settle_seconds=0.0)
-    rows = _Rows(name, _source(name, table, query, watermark, how), options, how.get("dialect", Dialect()))
+    rows = _Rows(name, _source(name, table, watermark, how), options, how.get("dialect", Dialect()))
     connect, requires = _connect(name, how)
-    if options.add_to is not None and partition is None:
-        raise refusal(name, "add_to=... needs partition=..., which says what key a row stands for")
+    options.check(name, has_partition=partition is not None)
 
     def look(context: SensorContext) -> SensorResult:
         mark = Watermark.from_cursor(context.cursor, sensor=name)
@@ -154,7 +153,7 @@ class _Rows:
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _source(name: str, table: object, query: str | None, watermark: str, how: HowToWatchRows) -> Source:
+def _source(name: str, table: object, watermark: str, how: HowToWatchRows) -> Source:
     dialect = how.get("dialect", Dialect())
     if dialect.parameter_style not in (None, *PARAMETER_STYLES):
         raise refusal(name, f"parameter_style={dialect.parameter_style!r}: one of {', '.join(PARAMETER_STYLES)}")
@@ -165,7 +164,7 @@ def _source(name: str, table: object, query: str | None, watermark: str, how: Ho
     for one in (*columns, *parts):
         if not isinstance(one, str) or not one or "\x00" in one:
             raise refusal(name, f"{one!r} where the name of a table or column is needed")
-    return Source(columns, table=tuple(parts), query=query, quote=dialect.quote)
+    return Source(columns, table=tuple(parts), query=how.get("query"), quote=dialect.quote)
 
 
 def _connect(name: str, how: HowToWatchRows) -> tuple[Connector | None, list[str]]:

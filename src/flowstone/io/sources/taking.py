@@ -71,6 +71,15 @@ class Watching:
         timing = {key: how[key] for key in SensorTiming.__optional_keys__ if key in how}
         return cls(timedelta(seconds=seconds), limit, how.get("add_to"), cast(SensorTiming, timing))
 
+    def check(self, name: str, *, has_partition: bool) -> None:
+        """Refuse keys to add when nothing says which.
+
+        Raises:
+            DefinitionError: `add_to` without `partition`.
+        """
+        if self.add_to is not None and not has_partition:
+            raise refusal(name, "add_to=... needs partition=..., which says which key a new thing stands for")
+
 
 def refusal(name: str, problem: str) -> DefinitionError:
     """Return the error for a sensor that cannot be declared.
