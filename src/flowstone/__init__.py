@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from flowstone.core.materialization import Materialization
     from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
     from flowstone.core.retry import RetryPolicy
+    from flowstone.core.route import Route
     from flowstone.core.state import State
     from flowstone.errors import FlowStoneError
     from flowstone.executors.limits import CircuitBreaker, RateLimited
@@ -104,6 +105,7 @@ __all__ = [
     "RateLimited",
     "RetryLater",
     "RetryPolicy",
+    "Route",
     "RunRequest",
     "SameDimension",
     "SameKey",
@@ -171,6 +173,7 @@ _MODULES = {
     "RateLimited": "flowstone.executors.limits",
     "RetryLater": "flowstone.core.outcome",
     "RetryPolicy": "flowstone.core.retry",
+    "Route": "flowstone.core.route",
     "RunRequest": "flowstone.core.automation.request",
     "SameDimension": "flowstone.core.mapping",
     "SameKey": "flowstone.core.mapping",

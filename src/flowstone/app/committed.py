@@ -104,7 +104,11 @@ class CommittedValues:
     def _unasked(self, found: Asset, target: Target) -> list[str]:
         if was_removed(found, target[1]):
             return ["nobody has asked for it, and its key was removed: nothing more is computed for it"]
-        reads = self.parts.reader.targets(*target, datetime.now(UTC))
+        now = datetime.now(UTC)
+        left_out = self.parts.planner.not_chosen(target, now)
+        if left_out is not None:
+            return [f"nobody has asked for it, and it is {left_out}"]
+        reads = self.parts.reader.targets(*target, now)
         there = self.parts.store.catalog.current(reads)
         missing = [describe_target(*read) for read in reads if read not in there]
         return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [

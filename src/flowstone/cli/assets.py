@@ -161,10 +161,11 @@ def _plan_json(flow: FlowStone, made: Plan) -> dict[str, object]:
             {
                 "asset": step.asset,
                 "partition": label(step.partition, graph[step.asset]) or None,
-                "action": "run" if step.reuse is None else "reuse",
+                "action": "skip" if step.skip else "run" if step.reuse is None else "reuse",
                 "forced": step.forced,
                 "inputs": list(step.inputs),
                 "reuses_step": None if step.reuse is None else str(step.reuse),
+                "skip": step.skip,
             }
             for step in made.steps
         ],
@@ -183,8 +184,10 @@ def _show_plan(session: Session, flow: FlowStone, made: Plan) -> None:
     rows = []
     for step in made.steps[:_SHOWN]:
         action = "reuse" if step.reuse is not None else ("run again" if step.forced else "run")
-        after = Counter(made.steps[index].asset for index in step.inputs if made.steps[index].reuse is None)
+        after = Counter(made.steps[index].asset for index in step.inputs if made.steps[index].runs)
         text = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in after.items())
+        if step.skip is not None:
+            action, text = "skip", step.skip
         rows.append([step.asset, label(step.partition, flow.graph[step.asset]), action, text])
     columns = [Column("ASSET"), Column("PARTITION"), Column("ACTION"), Column("AFTER", rank=1)]
     session.out.table(columns, rows)

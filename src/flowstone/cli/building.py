@@ -161,7 +161,8 @@ def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Pa
 
 def _show_one(out: Output, flow: FlowStone, done: Materialization) -> None:
     target = f"{done.asset} {label(done.key, flow.graph[done.asset])}".strip()
-    verb = {State.REUSED: "reused, it was committed already", State.SKIPPED: "skipped, there was nothing to do"}
+    skipped = f"skipped, {one_line(done.reason or 'there was nothing to do')}"
+    verb = {State.REUSED: "reused, it was committed already", State.SKIPPED: skipped}
     time = took(done.started_at, done.finished_at) if done.state is State.COMPLETED else ""
     joined = " (the same work was under way)" if done.deduplicated else ""
     out.line(

@@ -11,6 +11,7 @@ from flowstone.cli.building import last_line
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import label
 from flowstone.cli.session import Session
+from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
 from flowstone.errors import RunNotFoundError
@@ -156,6 +157,7 @@ def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
             "finished": moment(step.finished_at),
             "worker": step.worker or "",
             "stored": f"{step.stored.io}: {step.stored.location}" if step.stored else "",
+            "route": route_text(decision_of(step.stored)),
             "reason": step.reason or "",
         },
     )
@@ -174,6 +176,20 @@ def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
     if step.error:
         out.line()
         out.line(step.error.rstrip())
+
+
+def route_text(decision: RouteDecision | None) -> str:
+    """Return a decision on one line; empty for none.
+
+    Example:
+        >>> route_text(RouteDecision(("full",), ("delta",), "empty table"))
+        'to full, not to delta (empty table)'
+    """
+    if decision is None:
+        return ""
+    chosen = f"to {', '.join(decision.chosen)}" if decision.chosen else "to nobody"
+    others = f", not to {', '.join(decision.not_chosen)}" if decision.not_chosen else ""
+    return chosen + others + (f" ({decision.reason})" if decision.reason else "")
 
 
 def _attempt_row(one: AttemptRecord) -> list[str]:
@@ -257,6 +273,7 @@ def _step_json(flow: FlowStone, step: StepRecord) -> dict[str, object]:
         "reason": step.reason,
         "error": step.error,
         "error_type": step.error_type,
+        "route": decision.to_json() if (decision := decision_of(step.stored)) else None,
         "stored": dict(step.stored.to_json()) if step.stored else None,
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion
 
@@ -24,6 +25,7 @@ class Materialization:
         run_id: run that asked for it.
         step_id: step that stands for it in that run.
         state: `completed`, or `reused` when an earlier committed version served.
+        reason: why it was skipped, when it was.
         attempt: attempt that succeeded.
         inputs: the exact upstream versions that were read.
         stored: where the value lies.
@@ -48,6 +50,7 @@ class Materialization:
         "finished_at",
         "inputs",
         "partition",
+        "reason",
         "run_id",
         "started_at",
         "state",
@@ -70,6 +73,7 @@ class Materialization:
         finished_at: datetime | None = None,
         code_version: str | None = None,
         deduplicated: bool = False,
+        reason: str | None = None,
         value: object = _NOT_LOADED,
         load: Callable[[StoredOutput], object] | None = None,
         checks: tuple[CheckRecord, ...] | Callable[[], tuple[CheckRecord, ...]] = (),
@@ -86,6 +90,7 @@ class Materialization:
         self.finished_at = finished_at
         self.code_version = code_version
         self.deduplicated = deduplicated
+        self.reason = reason
         self._value = value
         self._load = load
         self._checks = checks
@@ -109,6 +114,11 @@ class Materialization:
         if not isinstance(self._checks, tuple):
             self._checks = self._checks()
         return self._checks
+
+    @property
+    def route(self) -> RouteDecision | None:
+        """Which branches were chosen, and why; None for an asset that does not decide."""
+        return decision_of(self.stored)
 
     @property
     def data_version(self) -> str | None:
@@ -144,6 +154,8 @@ class Materialization:
             "started_at": self.started_at.isoformat() if self.started_at else None,
             "finished_at": self.finished_at.isoformat() if self.finished_at else None,
             "deduplicated": self.deduplicated,
+            "reason": self.reason,
+            "route": self.route.to_json() if self.route else None,
             "checks": [one.to_json() for one in self.checks],
         }
 

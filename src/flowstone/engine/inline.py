@@ -135,6 +135,7 @@ class InlineRunner:
             finished_at=record.finished_at,
             code_version=record.code_version,
             deduplicated=deduplicated,
+            reason=record.reason,
             load=self._values.load,
             checks=lambda: self._store.checks.of_steps([source])[source],
         )
