@@ -1,0 +1,65 @@
+"""An app whose assets have conditions, for real workers; see `tests.steering.steered_app`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+
+from tests.faults.fault_app import folder, told
+from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
+
+from flowstone import FlowStone, RetryPolicy, asset, eager
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+@asset(retry=ONCE)
+def source(context):
+    with told(context):
+        return (folder() / "value").read_text()
+
+
+@asset(retry=ONCE, automation=eager())
+def first(context, source):
+    with told(context):
+        return source.upper()
+
+
+@asset(retry=ONCE, automation=eager())
+def second(context, first):
+    with told(context):
+        return len(first)
+
+
+@asset(retry=ONCE, automation=eager())
+def third(context, second):
+    with told(context):
+        if second > 5:
+            raise ValueError("too long")
+        return second + 1
+
+
+def make_flow(database_url: str, storage: str) -> FlowStone:
+    """Return the app, with times short enough for tests."""
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        beat_seconds=0.3,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+        conditions_seconds=0.5,
+    )
+    return FlowStone([source, first, second, third], settings=settings)
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
