@@ -177,10 +177,9 @@ class ConditionsView:
         if decision.in_progress:
             return []
         record = self._parts.store.automations.record(_id(one))
-        paused = (
-            ["its condition is paused: `flowstone automation ASSET --resume`"] if record and record.paused else []
-        )
-        return [*paused, *decision.explain()]
+        paused = record is not None and record.paused
+        notice = [f"its condition is paused: `flowstone automation {one.name} --resume`"] if paused else []
+        return [*notice, *decision.explain()]
 
     # --- pieces -------------------------------------------------------------------------------------------
 
