@@ -41,9 +41,7 @@ def new_files(
     partition: Callable[[FoundFile], Partition] | None = None,
     **how: Unpack[HowToWatchFiles],
 ) -> Sensor:
-    """Return a sensor that runs a selection when files appear or change.
-
-    With `partition`, each partition that has new files gets a run; without it, all of them together get one.
+    """Return a sensor that runs a selection for new and changed files: one run for each of their partitions.
 
     Args:
         source: a directory; a prefix, with `filesystem`; or a `Listing` of your own.
