@@ -120,7 +120,8 @@ def _node(
 
 def _automations(flow: FlowStone, store: PostgresStore, limits: Mapping[str, int]) -> AutomationLoop:
     width = limits.get(_SENSORS) or flow.settings.queues.get(_SENSORS, DEFAULT_QUEUES[_SENSORS])
-    return AutomationLoop(flow.parts.evaluators, store.automations, width=width)
+    lease = flow.settings.lease_seconds
+    return AutomationLoop(flow.parts.evaluators, store.automations, width=width, lease_seconds=lease)
 
 
 @contextmanager

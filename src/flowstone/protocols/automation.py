@@ -39,6 +39,9 @@ class AutomationStore(Protocol):
         while paused.
         """
 
+    def renew(self, taken: Sequence[TakenAutomation]) -> None:
+        """Prolong the leases of evaluations that go on; those that others took over stay lost."""
+
     def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
         """Record ticks, runs, run keys, partitions and cursor in one transaction, if the right still holds.
 
@@ -102,7 +105,7 @@ class Evaluator(Protocol):
 
     @property
     def timeout_seconds(self) -> float:
-        """How long one evaluation may take; its lease lasts a little longer."""
+        """How long one evaluation may take before it is given up."""
 
     def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
         """Yield conclusions, each committed before the next one is asked for; the last one has `goes_on=False`.

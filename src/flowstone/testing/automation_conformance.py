@@ -141,6 +141,19 @@ class AutomationConformance(ABC):
         taken = store.automations.take([INBOX, NIGHTLY], lease_seconds=9, limit=2)
         assert [one.record.id for one in taken] == [NIGHTLY, INBOX]
 
+    def test_a_renewed_lease_lasts_and_a_lost_one_stays_lost(self, store: Store, clock: SetClock) -> None:
+        taken = self.taken(store, lease=60)
+        clock.forward(50)
+        store.automations.renew([taken])
+        clock.forward(50)
+        assert store.automations.take([NIGHTLY], lease_seconds=9) == []
+        clock.forward(11)
+        (other,) = store.automations.take([NIGHTLY], lease_seconds=9)
+        store.automations.renew([taken])
+        clock.forward(10)
+        assert len(store.automations.take([NIGHTLY], lease_seconds=9)) == 1
+        assert not store.automations.conclude(other, Conclusion(cursor=None, due_at=None)).accepted
+
     def test_what_is_given_back_is_due_as_before(self, store: Store) -> None:
         taken = self.taken(store)
         store.automations.give_back(taken)

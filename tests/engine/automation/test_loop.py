@@ -210,6 +210,24 @@ def test_what_hangs_is_given_up_and_its_late_conclusion_refused() -> None:
     assert not left.is_set()
 
 
+def test_a_long_evaluation_keeps_its_lease() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def waits(taken: TakenAutomation) -> Iterator[Conclusion]:
+        begun.set()
+        let_go.wait()
+        yield done(taken)
+
+    store, one = MemoryStore(), Answering("one", waits)
+    with running(AutomationLoop([one], store.automations, lease_seconds=0.5)):
+        assert begun.wait(_PATIENCE_SECONDS)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert store.automations.take([one.id], lease_seconds=9) == []
+        let_go.set()
+        eventually(lambda: len(store.automations.ticks()) == 1)
+
+
 def test_stopping_lets_a_short_evaluation_conclude() -> None:
     begun, hold = threading.Event(), threading.Event()
 

@@ -51,6 +51,11 @@ class Evaluation:
         self._thread = threading.Thread(target=self._run, name=f"flowstone-{self.id.name[:40]}", daemon=True)
 
     @property
+    def taken(self) -> TakenAutomation:
+        """The right."""
+        return self._taken
+
+    @property
     def id(self) -> AutomationId:
         """What is evaluated."""
         return self._taken.record.id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -18,7 +17,6 @@ log = logging.getLogger("flowstone.automation")
 _POLL_SECONDS = 1.0
 _LEAST_WAIT = 0.01
 _SLACK = timedelta(seconds=0.05)
-_LEASE_MARGIN = 15.0
 
 
 class AutomationLoop:
@@ -30,6 +28,7 @@ class AutomationLoop:
         evaluators: the automations of the app.
         store: whose clock and leases decide.
         width: most evaluations at once here.
+        lease_seconds: after how long without a sign of this node others may take over what it evaluates.
         grace_seconds: how long evaluations at work may still conclude when this stops.
         poll_seconds: longest time between two looks.
 
@@ -47,12 +46,14 @@ class AutomationLoop:
         store: AutomationStore,
         *,
         width: int = 3,
+        lease_seconds: float = 30.0,
         grace_seconds: float = 5.0,
         poll_seconds: float = _POLL_SECONDS,
     ) -> None:
         self._evaluators: Mapping[AutomationId, Evaluator] = {one.id: one for one in evaluators}
         self._store = store
         self._width = width
+        self._lease = lease_seconds
         self._grace = grace_seconds
         self._poll = poll_seconds
         self._at_work: dict[AutomationId, Evaluation] = {}
@@ -60,7 +61,7 @@ class AutomationLoop:
         self._due: dict[AutomationId, datetime] = {}
         self._clock: tuple[datetime, float] | None = None
         self._declared = self._failing = False
-        self._turn = 0
+        self._renewed = time.monotonic()
         self._stopped = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flowstone-automation", daemon=True)
@@ -117,15 +118,15 @@ class AutomationLoop:
             self._store.declare(list(self._evaluators), paused=paused)
             self._declared = True
         self._collect()
-        started = 0
-        for timeout, automations in self._idle().items():
-            room = self._width - len(self._at_work)
-            if room <= 0:
-                break
-            for taken in self._store.take(automations, lease_seconds=timeout + _LEASE_MARGIN, limit=room):
-                self._begin(taken)
-                started += 1
-        return started
+        self._renew()
+        room = self._width - len(self._at_work)
+        idle = [one for one in self._evaluators if one not in self._at_work and one not in self._abandoned]
+        if room <= 0 or not idle:
+            return 0
+        begun = self._store.take(idle, lease_seconds=self._lease, limit=room)
+        for taken in begun:
+            self._begin(taken)
+        return len(begun)
 
     def _collect(self) -> None:
         """Take note of what has ended, and give up what hangs."""
@@ -142,16 +143,12 @@ class AutomationLoop:
                 log.warning("%s takes too long and is given up; its thread is left to itself.", one)
                 one.give_up()
 
-    def _idle(self) -> dict[float, list[AutomationId]]:
-        """Return what may be started here, by timeout; another group goes first each time."""
-        idle: dict[float, list[AutomationId]] = defaultdict(list)
-        for automation, evaluator in self._evaluators.items():
-            if automation not in self._at_work and automation not in self._abandoned:
-                idle[evaluator.timeout_seconds].append(automation)
-        self._turn += 1
-        timeouts = list(idle)
-        first = self._turn % max(1, len(timeouts))
-        return {timeout: idle[timeout] for timeout in timeouts[first:] + timeouts[:first]}
+    def _renew(self) -> None:
+        """Keep what is at work on a lease that is short, so that a lost node is soon replaced."""
+        now = time.monotonic()
+        if self._at_work and now - self._renewed > self._lease / 3:
+            self._store.renew([one.taken for one in self._at_work.values()])
+            self._renewed = now
 
     def _begin(self, taken: TakenAutomation) -> None:
         automation = taken.record.id
@@ -163,7 +160,7 @@ class AutomationLoop:
 
     def _pause(self) -> float:
         """Return how long to wait: until the next instant that is known here, but never long."""
-        waits = [self._poll, *(one.seconds_left for one in self._at_work.values())]
+        waits = [self._poll, self._lease / 3, *(one.seconds_left for one in self._at_work.values())]
         if self._clock is not None:
             at, then = self._clock
             now = at + timedelta(seconds=time.monotonic() - then)

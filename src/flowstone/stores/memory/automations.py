@@ -96,6 +96,14 @@ class MemoryAutomations:
             due.sort(key=lambda row: (row.record.due_at or now, row.record.id))
             return [self._take(row, now, lease_seconds) for row in due[:limit]]
 
+    def renew(self, taken: Sequence[TakenAutomation]) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            for one in taken:
+                row = self._held(one)
+                if row is not None:
+                    row.taken_until = self._now() + timedelta(seconds=row.lease_seconds)
+
     def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
         """See `flowstone.protocols.AutomationStore`."""
         with self._lock:

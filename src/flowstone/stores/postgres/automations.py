@@ -66,6 +66,12 @@ class PostgresAutomations:
         taken = [TakenAutomation(record=_record(row), token=row[8], now=row[9], by_hand=row[10]) for row in rows]
         return sorted(taken, key=lambda one: (one.record.due_at or one.now, one.record.id))
 
+    def renew(self, taken: Sequence[TakenAutomation]) -> None:
+        """See `flowstone.protocols.AutomationStore`."""
+        ordered = sorted(taken, key=lambda one: one.record.id)
+        tokens = {"tokens": [one.token for one in ordered]}
+        self._execute("renew", _several([one.record.id for one in ordered]) | tokens)
+
     def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
         """See `flowstone.protocols.AutomationStore`."""
         tries = count()
