@@ -58,10 +58,18 @@ VIOLATIONS = {
     "a step read something else than its input": """
         SELECT e.child_id, e.parent_id FROM flowstone.step_edges AS e
         JOIN flowstone.steps AS child ON child.id = e.child_id AND child.state = 'completed'
-        WHERE NOT EXISTS (
+        JOIN flowstone.steps AS parent ON parent.id = e.parent_id
+        WHERE NOT (e.optional AND parent.state = 'skipped') AND NOT EXISTS (
             SELECT FROM flowstone.lineage AS l
             WHERE l.step_id = e.child_id AND l.upstream_step_id = e.parent_id
         )""",
+    "a request for approval is open though its step does not wait": """
+        SELECT c.id, c.step_id, c.state FROM flowstone.checkpoints AS c
+        JOIN flowstone.steps AS s ON s.id = c.step_id
+        WHERE (c.state = 'pending') AND s.state <> 'awaiting_approval'""",
+    "a request was decided twice": """
+        SELECT subject, count(*) FROM flowstone.audit
+        WHERE action LIKE 'approval.%%' AND action <> 'approval.requested' GROUP BY 1 HAVING count(*) > 1""",
     "a job is left on the queue": """
         SELECT id, state, args FROM public.oban_jobs
         WHERE state IN ('available', 'scheduled', 'executing', 'retryable', 'suspended')""",
