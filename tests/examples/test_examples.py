@@ -21,6 +21,20 @@ EXPECTED = {
         r"'acme' is not a partition\. It was removed from DynamicPartitions\(name='customers'\)\n"
         r"removed by bob\nadded by ann\n"
     ),
+    "schedules.py": (
+        r"2024-03-31T03:00:00\+02:00 means 2024-03-30\n2024-04-01T02:30:00\+02:00 means 2024-03-31\n"
+        r"requested by hand: True\nvisits completed\nreport completed\n"
+    ),
+    "conditions.py": (
+        r"first: \['cheap', 'poster'\]\ntea: \['cheap'\]\nposter: False \{\}\n"
+        r"input prices changed\nsale: \['cheap', 'poster'\]\nMILK, TEA\n"
+        r"code version 1 → 2\n"
+    ),
+    "checks.py": (
+        r"mean price: 7\.75\nrefused: 'no_negative_price' \(1 negative prices; ids=\[3\]\)\n"
+        r"still there: 2 prices\nstep 3: no_negative_price failed\nstep 1: unique_ids passed\n"
+        r"step 1: no_negative_price passed\nagain: \[True, True\]\n"
+    ),
     "serial_debugging.py": (
         r"1\. readings \.\.\.\n   completed: \[20\.5, 21\.0, -273\.9, 20\.8\]\n"
         r"2\. valid \.\.\.\n   completed: \[20\.5, 21\.0, 20\.8\]\n"

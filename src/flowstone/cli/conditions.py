@@ -33,6 +33,8 @@ def automation(
         if partition is not None or ticks or pause or resume:
             raise OptionsError("Which asset? `flowstone automation ASSET ...`; `flowstone automation` lists them.")
         _list(session, flow)
+    elif pause and resume:
+        raise OptionsError("--pause and --resume: give one of them.")
     elif pause or resume:
         _pause(session, flow, asset, paused=pause)
     elif ticks:

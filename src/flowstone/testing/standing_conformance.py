@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
+from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion
 from flowstone.core.automation.standing import DataVersion, Standing
 from flowstone.core.outcome import AttemptOutcome, Stopped, Succeeded
 from flowstone.core.output import StoredOutput
@@ -124,6 +126,20 @@ class StandingConformance(StoreCase):
         scene.claim(steps[1].id)
         assert scene.store.standings.active(["a", "b", "c"]) == {"a": 2, "b": 1}
         assert scene.store.standings.active(["b"]) == {"b": 1}
+
+    def test_a_conclusion_wakes_others(self, scene: Scene) -> None:
+        """What is due later is due now; what waits for a person goes on waiting; unknown ones do not matter."""
+        automations = scene.store.automations
+        first, later, never, nobody = (AutomationId(AutomationKind.CONDITION, name) for name in "abcd")
+        automations.declare([first, later, never])
+        far = datetime.now(UTC) + timedelta(days=1)
+        for one in automations.take([later, never], lease_seconds=60, limit=2):
+            automations.conclude(one, Conclusion(cursor=None, due_at=far if one.record.id == later else None))
+        assert automations.take([later, never], lease_seconds=60, limit=2) == []
+        (taken,) = automations.take([first], lease_seconds=60)
+        automations.conclude(taken, Conclusion(cursor=None, due_at=far, wakes=[later, never, nobody]))
+        woken = automations.take([first, later, never], lease_seconds=60, limit=3)
+        assert [one.record.id for one in woken] == [later]
 
 
 def _of(scene: Scene, asset: str, partition: str = "") -> Standing:
