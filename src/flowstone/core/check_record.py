@@ -31,7 +31,8 @@ class CheckRecord:
         partition: its encoded partition.
         step_id: step that computed the value.
         attempt: attempt of that step.
-        token: fencing token of that attempt; None for a check that was run again later.
+        token: fencing token of that attempt; None for a check that was run again later. Equal results may
+            differ in it.
         passed: whether the value is as it should be.
         severity: how much it matters.
         blocking: whether a failure kept (or would have kept) the value from being published.
@@ -49,7 +50,7 @@ class CheckRecord:
     attempt: int
     passed: bool
     started_at: datetime
-    token: int | None = None
+    token: int | None = field(default=None, compare=False, repr=False)
     severity: Severity = Severity.ERROR
     blocking: bool = False
     description: str = ""

@@ -16,6 +16,7 @@ from flowstone.core.check import Check, CheckResult, as_bool
 from flowstone.core.check_context import CheckContext
 from flowstone.core.check_record import CheckRecord, Severity
 from flowstone.core.context import CancellationToken, Resources
+from flowstone.core.control import describe_target
 from flowstone.core.facts import clean_facts
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import decode_partition
@@ -195,11 +196,10 @@ class CheckRunner:
 
 def _read(check: Check, answer: object) -> _Found:
     if isinstance(answer, CheckResult):
-        said = answer.description
         return _Found(
             passed=answer.passed,
             severity=Severity(answer.severity) if answer.severity is not None else None,
-            description=clean_text(said if isinstance(said, str) else str(said), limit=_LONGEST_DESCRIPTION),
+            description=clean_text(str(answer.description), limit=_LONGEST_DESCRIPTION),
             facts=clean_facts(answer.metadata),
         )
     passed = as_bool(answer)
@@ -225,5 +225,5 @@ def _tell(record: CheckRecord) -> None:
         telemetry.emit("check.stop", {"duration_seconds": record.took_seconds}, about)
     if not record.passed and not record.blocks:  # what blocks is told by its step
         why = record.description or (record.error or "").strip().rpartition("\n")[2]
-        target = f"{record.asset} {record.partition}".rstrip()
+        target = describe_target(record.asset, record.partition)
         log.warning("Check %s of %s failed (%s): %s", record.check, target, record.severity.value, why[:_SHOWN])
