@@ -68,7 +68,9 @@ if TYPE_CHECKING:
     from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
     from flowstone.core.retry import RetryPolicy
     from flowstone.core.route import Route
+    from flowstone.core.scatter import Scatter, scatter
     from flowstone.core.state import State
+    from flowstone.engine.gathered import Gathered, ItemFailure, ItemResult
     from flowstone.errors import FlowStoneError
     from flowstone.executors.limits import CircuitBreaker, RateLimited
     from flowstone.io.sources.new_files import new_files
@@ -94,7 +96,10 @@ __all__ = [
     "FlowStone",
     "FlowStoneError",
     "FunctionMapping",
+    "Gathered",
     "HourlyPartitions",
+    "ItemFailure",
+    "ItemResult",
     "Job",
     "LastN",
     "Materialization",
@@ -109,6 +114,7 @@ __all__ = [
     "RunRequest",
     "SameDimension",
     "SameKey",
+    "Scatter",
     "Schedule",
     "Sensor",
     "SensorContext",
@@ -137,6 +143,7 @@ __all__ = [
     "on_cron",
     "on_missing",
     "retry_failed",
+    "scatter",
     "sensor",
     "when",
     "when_stale",
@@ -162,7 +169,10 @@ _MODULES = {
     "FlowStone": "flowstone.app",
     "FlowStoneError": "flowstone.errors",
     "FunctionMapping": "flowstone.core.mapping",
+    "Gathered": "flowstone.engine.gathered",
     "HourlyPartitions": "flowstone.core.hourly",
+    "ItemFailure": "flowstone.engine.gathered",
+    "ItemResult": "flowstone.engine.gathered",
     "Job": "flowstone.core.job",
     "LastN": "flowstone.core.mapping",
     "Materialization": "flowstone.core.materialization",
@@ -181,6 +191,7 @@ _MODULES = {
     "Sensor": "flowstone.core.automation.sensor",
     "SensorContext": "flowstone.core.automation.sensing",
     "SensorResult": "flowstone.core.automation.sensing",
+    "Scatter": "flowstone.core.scatter",
     "Settings": "flowstone.config",
     "Severity": "flowstone.core.check_record",
     "Skip": "flowstone.core.outcome",
@@ -205,6 +216,7 @@ _MODULES = {
     "on_cron": "flowstone.core.automation.ticking",
     "on_missing": "flowstone.core.automation.leaves",
     "retry_failed": "flowstone.core.automation.leaves",
+    "scatter": "flowstone.core.scatter",
     "sensor": "flowstone.core.automation.sensor",
     "when": "flowstone.core.automation.leaves",
     "when_stale": "flowstone.core.automation.leaves",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Semaphore
 
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.config import Settings
+from flowstone.core.capability import Capability
 from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
@@ -18,6 +21,7 @@ from flowstone.engine.check_runner import CheckRunner
 from flowstone.engine.checks import CheckHooks
 from flowstone.engine.coroutines import CoroutineRunner
 from flowstone.engine.driver import Driver
+from flowstone.engine.gathered import IO_NAME, GatheredIO
 from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inline import InlineRunner
 from flowstone.engine.inputs import InputReader
@@ -27,6 +31,7 @@ from flowstone.engine.key_snapshots import KeySnapshots
 from flowstone.engine.planner import Planner
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
+from flowstone.engine.scattering import Scattering
 from flowstone.errors import (
     ConfigurationError,
     DefinitionError,
@@ -132,6 +137,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         store.close()  # it may have started a server
         raise
     values = ValueStore(managers, default)
+    managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
     return _connect(
         declared,
         settings,
@@ -156,7 +162,8 @@ def _connect(
     resources: ResourcePool,
 ) -> Parts:
     graph = graph.bound(keys := KeySnapshots(store.partition_keys))
-    reader = InputReader(graph, store.catalog)
+    scattering = Scattering(graph, store.scatters, values.load)
+    reader = InputReader(graph, store.catalog, complete=scattering.complete)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
     skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
@@ -259,7 +266,14 @@ def _executors(store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLik
     }
     for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)
-    return ExecutorSelector(factories, lambda executor: executor.bind(inline.run))
+    return ExecutorSelector(factories, lambda executor: executor.bind(partial(inline.run, items=_room(executor))))
+
+
+def _room(executor: Executor) -> Semaphore | None:
+    """Return room for items side by side, shared by all that this executor runs."""
+    if Capability.CONCURRENT not in executor.capabilities or Capability.SEQUENTIAL in executor.capabilities:
+        return None
+    return Semaphore(int(getattr(executor, "max_concurrency", 32)))
 
 
 def _constant(executor: Executor) -> Callable[[], Executor]:

@@ -49,8 +49,8 @@ def encode_item(item: object, *, asset: str, position: int) -> str:
         raise ItemError(
             asset,
             position,
-            f"it has {len(text):,} characters as JSON, more than {MAX_ITEM_CHARACTERS:,}. Let the item name the data "
-            "(an id, a path) and load it in the function of the item.",
+            f"it has {len(text):,} characters as JSON, more than {MAX_ITEM_CHARACTERS:,}. Let the item name the "
+            "data (an id, a path) and load it in the function of the item.",
         )
     return text
 

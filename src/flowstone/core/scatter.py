@@ -176,8 +176,8 @@ def _item(scatter: Scatter, each: Callable[..., Any] | Asset) -> ItemAsset:
     declared = each if isinstance(each, Asset) else asset(name=name)(each)
     if declared.partitions is not None or isinstance(declared, Scatter):
         raise DefinitionError(
-            f"Asset {scatter.name!r}: each={declared.name!r} cannot have partitions, or scatter again: its partitions "
-            "are the items.",
+            f"Asset {scatter.name!r}: each={declared.name!r} cannot have partitions, or scatter again: its "
+            "partitions are the items.",
             where=declared.where,
         )
     made = ItemAsset.__new__(ItemAsset)
@@ -192,8 +192,8 @@ def _only_input(found: Asset, what: str, meaning: str) -> str:
     if len(names) != 1 or len(found.dependencies) != 1:
         listed = ", ".join(one.asset for one in found.dependencies) or "nothing"
         raise DefinitionError(
-            f"{what[0].upper()}{what[1:]} must take {meaning} alone (after {CONTEXT_PARAMETER!r}, if it wants that), "
-            f"but takes {listed}. Put what it needs into the items, or declare a resource.",
+            f"{what[0].upper()}{what[1:]} must take {meaning} alone (after {CONTEXT_PARAMETER!r}, if it wants "
+            f"that), but takes {listed}. Put what it needs into the items, or declare a resource.",
             where=found.where,
         )
     return names[0]

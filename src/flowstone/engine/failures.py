@@ -21,11 +21,18 @@ from flowstone.core.outcome import (
 )
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.text import ERROR_LIMIT, clean_text
-from flowstone.errors import GateRepeatedError, RouteError, SerializationError, StepCancelledError
+from flowstone.errors import (
+    GateRepeatedError,
+    ItemError,
+    RouteError,
+    ScatterFailedError,
+    SerializationError,
+    StepCancelledError,
+)
 
 _OWN_CODE = str(Path(__file__).parents[1])
 _MAX_FRAMES = 60
-_FOR_GOOD = (Fatal, SerializationError, GateRepeatedError, RouteError)
+_FOR_GOOD = (Fatal, SerializationError, GateRepeatedError, RouteError, ItemError, ScatterFailedError)
 
 
 def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutcome:

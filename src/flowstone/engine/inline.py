@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
+from threading import Semaphore
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
@@ -13,11 +15,13 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
+from flowstone.core.scatter import Scatter
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, StepRecord
 from flowstone.engine.failures import user_traceback
 from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inputs import InputReader
+from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
 from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledError, StepFailedError
 from flowstone.protocols import Store
@@ -58,16 +62,26 @@ class InlineRunner:
         self._runner = runner
         self._values = values
         self._tokens: dict[int, CancellationToken] = {}
+        self._items = ItemDriver(store, self.cancel)
+        self._scatters = frozenset([asset.name for asset in graph if isinstance(asset, Scatter)])
         self.on_commit: Callable[[Committed], None] | None = None
         """Called after each commit, in the thread that committed: the driver of a run listens here."""
 
-    def run(self, job: Job, *, timeout_seconds: float | None = None, stoppable: bool = False) -> Materialization:
-        """Run a job until it is over, through retries and snoozes.
+    def run(
+        self,
+        job: Job,
+        *,
+        timeout_seconds: float | None = None,
+        stoppable: bool = False,
+        items: Semaphore | None = None,
+    ) -> Materialization:
+        """Run a job until it is over, through retries, snoozes and the items that it scatters.
 
         Args:
             job: the placed step.
             timeout_seconds: limit for assets that declare none.
             stoppable: whether a function that runs out of time must really be stopped.
+            items: room for items that run side by side; None runs them one after the other.
 
         Returns:
             The materialization; its state is `skipped` when the asset said so.
@@ -82,15 +96,17 @@ class InlineRunner:
             limits = self._graph[job.asset].concurrency
             with self._hold_limits(limits) if limits else nullcontext():
                 ended = self._try(step_id, timeout_seconds, stoppable)
-            if ended is None:
-                settled = self._settled(step_id)
-                if settled is not None:
-                    return settled
-            elif ended[2].state.is_terminal or not ended[2].accepted:
+            if ended is not None and (ended[2].state.is_terminal or not ended[2].accepted):
                 return self._answer(*ended)
-            elif ended[2].state is State.AWAITING_APPROVAL:
-                # without the limits, which others may use meanwhile
+            # from here on without the limits, which others may use meanwhile
+            if ended is not None and ended[2].state is State.AWAITING_APPROVAL:
                 self._await_approval(step_id)
+            elif job.asset in self._scatters and self._items.drive(
+                step_id, room=items, run=partial(self.run, timeout_seconds=timeout_seconds, stoppable=stoppable)
+            ):
+                continue
+            elif ended is None and (settled := self._settled(step_id)) is not None:
+                return settled
 
     def _try(
         self, step_id: int, timeout_seconds: float | None, stoppable: bool

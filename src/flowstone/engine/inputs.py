@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -80,6 +80,12 @@ class ResolvedInputs:
     """How many of its inputs were skipped."""
     skip: str | None = None
     """Why there is nothing to do: the step was not chosen, or all its inputs were skipped."""
+    leg: Asset | None = None
+    """What the runner calls instead of the asset, for one that runs in several parts."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that are not the values of other assets."""
+    recorded: tuple[InputVersion, ...] | None = None
+    """The lineage, when an earlier part of the step read its inputs."""
 
     def problem(self, claim: Claim) -> Exception | None:
         """Return why the step cannot run, if so."""
@@ -89,12 +95,16 @@ class ResolvedInputs:
 
     def versions(self) -> tuple[InputVersion, ...]:
         """Return the lineage of the step."""
+        if self.recorded is not None:
+            return self.recorded
         return tuple(
             [InputVersion(plan.label, plan.name, key, version.step_id) for plan, key, version in self.reads]
         )
 
     def arguments(self, load: Callable[[StoredOutput], object]) -> dict[str, Any]:
         """Load the values and return them by parameter; several partitions come as a dict."""
+        if not self.plans:
+            return dict(self.given)
         # a dependency on no partition at all is an empty dict, and on a skipped input None: not missing arguments
         arguments: dict[str, Any] = {
             plan.parameter: {} if plan.many else None
@@ -112,12 +122,21 @@ class ResolvedInputs:
 
 NO_INPUTS = ResolvedInputs((), [], [])
 
+type Complete = Callable[[Sequence[Claim], list[ResolvedInputs]], None]
+
 
 class InputReader:
-    """Resolves the inputs of steps against the catalog, many steps in one question."""
+    """Resolves the inputs of steps against the catalog, many steps in one question.
 
-    def __init__(self, graph: AssetGraph, catalog: Catalog) -> None:
+    Args:
+        graph: the assets.
+        catalog: knows the versions.
+        complete: changes what was resolved for steps that read more than other assets.
+    """
+
+    def __init__(self, graph: AssetGraph, catalog: Catalog, *, complete: Complete | None = None) -> None:
         self._catalog = catalog
+        self._complete = complete
         self._plans = {asset.name: tuple(_plans(graph, asset)) for asset in graph}
         self._placed = {name: tuple([plan.placed() for plan in plans]) for name, plans in self._plans.items()}
         self._optional = {
@@ -172,6 +191,8 @@ class InputReader:
             for claim, inputs in zip(claims, resolved, strict=True):
                 if claim.asset in self._conditional:
                     inputs.skip = _reason_to_skip(claim, inputs)
+        if self._complete is not None:
+            self._complete(claims, resolved)
         return resolved
 
     def _fill(self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]) -> None:

@@ -49,7 +49,8 @@ class Invoker:
             MaterializationTimeoutError: the limit was reached.
         """
         asset = context.asset
-        if asset.isolation == "process" or (stoppable and timeout_seconds is not None and not asset.is_async):
+        must_stop = stoppable and timeout_seconds is not None and not asset.is_async
+        if asset.isolation == "process" or (must_stop and asset.portable):
             return self._processes.call(context, context.inputs, timeout_seconds=timeout_seconds)
         if asset.is_async:
             return self._await(asset, context, timeout_seconds)

@@ -19,6 +19,7 @@ from flowstone.core.outcome import (
     AttemptOutcome,
     Failed,
     Outcome,
+    Scattered,
     Skipped,
     Snoozed,
     Stopped,
@@ -39,7 +40,7 @@ from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
 from flowstone.protocols import Hook, StepCall
 
-_OUTCOMES = (Succeeded, Failed, Snoozed, Suspended, Skipped, Stopped)
+_OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
 class StepRunner:
@@ -95,7 +96,7 @@ class StepRunner:
             stoppable: see `Invoker.call`.
         """
         started = time.monotonic()
-        asset = self._graph[claim.asset]
+        asset = inputs.leg or self._graph[claim.asset]
         outcome: AttemptOutcome
         records: list[CheckRecord] = []
         problem = inputs.problem(claim)
@@ -143,7 +144,7 @@ class StepRunner:
     ) -> AttemptOutcome:
         """Load and call; errors become outcomes here, so that hooks see them as outcomes too."""
         try:
-            if inputs.plans:
+            if inputs.plans or inputs.given:
                 context.inputs = inputs.arguments(self._values.load)
             limit = context.asset.timeout_seconds or timeout_seconds
             value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
@@ -151,6 +152,8 @@ class StepRunner:
             return outcome_of(error, policy)
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
+        if isinstance(value, Scattered | Snoozed):
+            return value  # what a leg of a scatter says of itself
         if context.asset.routes or context.metadata or isinstance(value, Route):
             return self._routed(context, value, policy)
         return returned(value)

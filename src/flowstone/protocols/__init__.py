@@ -15,6 +15,7 @@ from flowstone.protocols.execution import (
     StepCall,
 )
 from flowstone.protocols.partition_keys import PartitionKeys
+from flowstone.protocols.scattering import ScatterStore
 from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, RangeStore, Store
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
 
@@ -39,6 +40,7 @@ __all__ = [
     "RangeStore",
     "ResourceFactory",
     "RunJob",
+    "ScatterStore",
     "Serializer",
     "Standings",
     "StepCall",

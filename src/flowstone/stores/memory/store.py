@@ -11,6 +11,7 @@ from flowstone.stores.memory.catalog import MemoryCatalog
 from flowstone.stores.memory.checks import MemoryChecks
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
+from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.standings import MemoryStandings
 from flowstone.stores.memory.tables import Tables
 
@@ -35,7 +36,8 @@ class MemoryStore:
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
         tables = Tables()
         self.approvals = MemoryApprovals(tables, now=now)
-        self.ledger = MemoryLedger(tables, self.approvals)
+        self.scatters = MemoryScatters(tables)
+        self.ledger = MemoryLedger(tables, self.approvals, self.scatters)
         self.catalog = MemoryCatalog(tables)
         self.checks = MemoryChecks(tables)
         self.standings = MemoryStandings(tables)

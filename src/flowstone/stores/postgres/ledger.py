@@ -129,9 +129,11 @@ class PostgresLedger:
             rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()
             if self._database.durable:
                 ranges.cancel(connection, run_id)
+            running = self._cancel(connection, [row[0] for row in rows])
+            # the run after its steps, as everybody locks them
             if connection.execute(load_sql("ledger/mark_cancelled"), {"run_id": run_id}).fetchone() is None:
                 raise RunNotFoundError("run", run_id)
-            return self._cancel(connection, [row[0] for row in rows])
+            return running
 
         return self._transaction(cancel)
 

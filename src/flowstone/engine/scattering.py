@@ -1,0 +1,115 @@
+"""Which part of a scatter a claimed step is about to run: discovering, an item, or gathering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+from flowstone.core.graph import AssetGraph
+from flowstone.core.items import decode_item
+from flowstone.core.outcome import Scattered
+from flowstone.core.output import StoredOutput
+from flowstone.core.partition import partition_label
+from flowstone.core.scatter import ItemAsset, Leg, Scatter
+from flowstone.core.scattering import ScatterRecord
+from flowstone.core.state import State
+from flowstone.core.step import Claim
+from flowstone.engine.discovery import Discovery
+from flowstone.engine.gathered import IO_NAME, Gathered, key_in
+from flowstone.engine.inputs import ResolvedInputs
+from flowstone.errors import ScatterFailedError
+from flowstone.protocols import ScatterStore
+
+_SHOWN = 3
+_LONGEST_ERROR = 200
+
+
+class Scattering:
+    """Completes the inputs of steps that belong to scatters.
+
+    Args:
+        graph: the assets.
+        store: where items are.
+        load: loads the stored value of an item.
+    """
+
+    def __init__(self, graph: AssetGraph, store: ScatterStore, load: Callable[[StoredOutput], object]) -> None:
+        self._store = store
+        self._load = load
+        self._scatters = {one.name: one for one in graph if isinstance(one, Scatter)}
+        self._items = {one.name: one for one in graph if isinstance(one, ItemAsset)}
+
+    def complete(self, claims: Sequence[Claim], resolved: list[ResolvedInputs]) -> None:
+        """Say of each step of a scatter what runs and with what; in place, with two questions for all of them."""
+        items = [position for position, claim in enumerate(claims) if claim.asset in self._items]
+        scatters = [position for position, claim in enumerate(claims) if claim.asset in self._scatters]
+        if items:
+            texts = self._store.items([claims[position].step_id for position in items])
+            for position in items:
+                resolved[position] = self._of_item(claims[position], texts)
+        if scatters:
+            records = self._store.of_steps([claims[position].step_id for position in scatters])
+            for position in scatters:
+                claim = claims[position]
+                resolved[position] = self._of_scatter(claim, records.get(claim.step_id), resolved[position])
+
+    def _of_item(self, claim: Claim, texts: dict[int, str]) -> ResolvedInputs:
+        text = texts.get(claim.step_id)
+        if text is None:
+            gone = LookupError("This item was discovered by an attempt that was repeated, and not found again.")
+            return ResolvedInputs((), [], [], error=gone)
+        return ResolvedInputs((), [], [], given={self._items[claim.asset].parameter: decode_item(text)})
+
+    def _of_scatter(self, claim: Claim, record: ScatterRecord | None, inputs: ResolvedInputs) -> ResolvedInputs:
+        scatter = self._scatters[claim.asset]
+        if record is None or record.is_open:
+            discovery = Discovery(scatter, claim, self._store)
+            leg = scatter.leg(discovery.function(), takes_context=True, is_async=discovery.is_async)
+            leg.routes = ()
+            return replace(inputs, leg=leg)
+        leg = self._gathering(scatter, record) if record.is_over else _resting(scatter, record)
+        return ResolvedInputs((), [], [], leg=leg, recorded=record.inputs)
+
+    def _gathering(self, scatter: Scatter, record: ScatterRecord) -> Leg:
+        counts = self._store.counts(record.run_id)
+        allowed = record.allowed or 0
+        if counts.failed + counts.cancelled > allowed:
+            error = ScatterFailedError(
+                scatter.name,
+                record.run_id,
+                total=counts.total,
+                failed=counts.failed,
+                cancelled=counts.cancelled,
+                allowed=allowed,
+                first=self._first_failures(record.run_id),
+            )
+            return scatter.leg(partial(_fail, error), takes_context=False, is_async=False)
+        reader = Gathered(record.run_id, self._store, self._load)
+        if scatter.gathering is None:
+            leg = scatter.leg(lambda: reader, takes_context=False, is_async=False)
+            leg.io = IO_NAME
+            return leg
+        gathering = scatter.gathering
+        function = partial(gathering.function, **{scatter.results: reader})
+        return scatter.leg(function, takes_context=gathering.takes_context, is_async=gathering.is_async)
+
+    def _first_failures(self, run_id: str) -> list[tuple[str, str]]:
+        page = self._store.page(run_id, after=-1, limit=_SHOWN, states=(State.FAILED,))
+        return [(partition_label(key_in(row.partition)), _last_line(row.error)) for row in page]
+
+
+def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
+    """A step that was started although its items are not over, by repair, goes back to rest."""
+    again = Scattered(record.total or 0, record.allowed or 0)
+    return scatter.leg(lambda: again, takes_context=False, is_async=False)
+
+
+def _fail(error: ScatterFailedError) -> NoReturn:
+    raise error
+
+
+def _last_line(text: str | None) -> str:
+    lines = [line for line in (text or "").strip().splitlines() if line.strip()]
+    return lines[-1].strip()[:_LONGEST_ERROR] if lines else "no error was recorded"
