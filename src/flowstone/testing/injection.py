@@ -1,4 +1,4 @@
-"""Killing a worker at a chosen point of a step, to prove that nothing is lost there."""
+"""Killing a process at a chosen point of a step or of a conclusion, to prove that nothing is lost there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ BEFORE_RUN = "before_run"
 """The attempt has started, the function was not called yet."""
 AFTER_STORE = "after_store"
 """The value is stored, the attempt is not committed yet."""
+
+BEFORE_CONCLUDE = "before_conclude"
+"""A sensor, or another automation, was evaluated; its conclusion has not begun."""
+RUNS_OPENED = "runs_opened"
+"""The conclusion has recorded tick, run keys, runs and jobs in its transaction, not the cursor."""
+BEFORE_COMMIT = "before_commit"
+"""The conclusion has recorded everything; its transaction is not committed."""
+CONCLUDED = "concluded"
+"""The conclusion is committed; nobody was told yet."""
 
 DIRECTORY = "FLOWSTONE_TEST_KILL_DIR"
 """Environment variable with the directory in which kills are armed."""
@@ -53,12 +62,18 @@ class KillPoints:
 
     def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
         """See `flowstone.protocols.Hook`."""
-        self._reach(BEFORE_RUN, context.asset.name)
+        self.reach(BEFORE_RUN, context.asset.name)
         outcome = step(context)
-        self._reach(AFTER_STORE, context.asset.name)
+        self.reach(AFTER_STORE, context.asset.name)
         return outcome
 
-    def _reach(self, point: str, asset: str) -> None:
+    def reach(self, point: str, asset: str) -> None:
+        """Say that this process is at a point: it ends here if that was armed.
+
+        Args:
+            point: name of the point; parts of a test may have points of their own.
+            asset: asset, or automation, for which it was armed.
+        """
         if self._directory is None:
             return
         try:
