@@ -32,22 +32,24 @@ def test_frames_arrive_as_they_were_sent(
 def test_a_frame_larger_than_the_socket_waits_for_its_reader(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[0].setblocking(False)
     ours, theirs = map(Channel, ends)
+    part = bytes(range(256)) * 40_000
     waited: list[int] = []
+    received: list[object] = []
+    reader = threading.Thread(target=lambda: received.append(theirs.receive()))
 
     def wait(events: int) -> None:
+        if not waited:
+            # not before: a reader that keeps pace leaves nothing to wait for
+            reader.start()
         waited.append(events)
         poll = select.poll()
         poll.register(ends[0], events)
         poll.poll(10_000)
 
-    part = bytes(range(256)) * 40_000
-    received: list[object] = []
-    reader = threading.Thread(target=lambda: received.append(theirs.receive()))
-    reader.start()
     ours.send(Kind.CALL, [part, b"", part], wait=wait)
-    reader.join(10)
+    assert set(waited) == {select.POLLOUT}
+    reader.join(60)
     assert received == [(Kind.CALL, [part, b"", part])]
-    assert waited
 
 
 def test_closed_end(ends: tuple[socket.socket, socket.socket]) -> None:
