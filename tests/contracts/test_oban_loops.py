@@ -148,13 +148,17 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
 ) -> None:
     """What we fetch is no Oban job, and what we dispatch is no task; the end of the future frees the place."""
     futures: list[asyncio.Future[None]] = []
+    producers: list[Any] = []
+    demands: list[int] = []
 
     class Futures(Dispatcher):
         def dispatch(self, producer: Any, job: Any) -> asyncio.Future[None]:
+            producers.append(producer)
             futures.append(asyncio.get_running_loop().create_future())
             return futures[-1]
 
     async def take(queue: str, demand: int, uuid: str) -> list[SimpleNamespace]:
+        demands.append(demand)
         return [SimpleNamespace(id=len(futures) + number) for number in range(demand)]
 
     async def scene() -> None:
@@ -166,6 +170,11 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
                 assert list(oban._producers[QUEUE]._running_jobs) == [0, 1]
                 futures[0].set_result(None)
                 await until(lambda: len(futures) == 3)
+                asked = len(demands)
+                producers[0]._limit += 1  # room without the end of a job: `notify` has it used
+                producers[0].notify()
+                await until(lambda: len(demands) > asked)
+                producers[0]._limit -= 1
                 for future in futures[1:]:
                     future.set_result(None)
                 extension.remove("contract")

@@ -14,6 +14,7 @@ from flowstone.core.step import Claim
 from flowstone.executors.oban import threads as module
 from flowstone.executors.oban.attempts import Attempts, Running
 from flowstone.executors.oban.threads import Finished, StepThreads
+from flowstone.testing.marks import wait_until
 
 
 def running(number: int) -> Running:
@@ -40,7 +41,7 @@ def test_all_places_are_used_and_no_more() -> None:
         pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)
         futures = [loop.create_future() for _ in range(400)]
         for number, future in enumerate(futures, 1):
-            pool.submit(running(number), future)
+            pool.submit([running(number)], future)
         await asyncio.wait_for(asyncio.gather(*futures), 60)
         return most, len(futures)
 
@@ -61,10 +62,10 @@ def test_what_waits_too_long_is_given_back_and_never_runs(monkeypatch: pytest.Mo
         loop = asyncio.get_running_loop()
         pool = StepThreads("q", 1, attempts=Attempts(), finished=Finished(loop), perform=perform)
         futures = [loop.create_future() for _ in range(3)]
-        pool.submit(running(1), futures[0])
+        pool.submit([running(1)], futures[0])
         await loop.run_in_executor(None, begun.wait, 30)
-        pool.submit(running(2), futures[1])
-        pool.submit(running(3), futures[2])
+        pool.submit([running(2)], futures[1])
+        pool.submit([running(3)], futures[2])
         returned = [one.claim.step_id for one in pool.overdue()]
         gate.set()
         await asyncio.wait_for(asyncio.gather(*futures), 30)
@@ -78,16 +79,16 @@ def test_short_steps_are_taken_ahead_and_a_resize_holds() -> None:
     async def main() -> tuple[int, int, int]:
         loop = asyncio.get_running_loop()
         pool = StepThreads("q", 2, attempts=Attempts(), finished=Finished(loop), perform=lambda _: None)
-        before = pool.beyond()
+        before = pool.capacity()
         futures = [loop.create_future() for _ in range(300)]
         for number, future in enumerate(futures, 1):
-            pool.submit(running(number), future)
+            pool.submit([running(number)], future)
         await asyncio.wait_for(asyncio.gather(*futures), 30)
-        after = pool.beyond()
+        after = pool.capacity()
         pool.resize(5)
-        return before, after, pool.beyond()
+        return before, after, pool.capacity()
 
-    assert asyncio.run(main()) == (0, 16, 40)
+    assert asyncio.run(main()) == (2, 18, 45)
 
 
 def test_a_step_that_blocks_after_many_short_ones_holds_nobody_up() -> None:
@@ -103,7 +104,7 @@ def test_a_step_that_blocks_after_many_short_ones_holds_nobody_up() -> None:
         for numbers in (range(1, 501), range(501, 504)):
             futures = [loop.create_future() for _ in numbers]
             for number, future in zip(numbers, futures, strict=True):
-                pool.submit(running(number), future)
+                pool.submit([running(number)], future)
             await asyncio.wait_for(asyncio.gather(*futures), 60)
 
     asyncio.run(main())
@@ -133,10 +134,62 @@ def test_a_smaller_limit_holds_once_running_steps_are_over() -> None:
         for round_of in range(2):
             futures = [loop.create_future() for _ in range(40)]
             for number, future in enumerate(futures, 1 + 40 * round_of):
-                pool.submit(running(number), future)
+                pool.submit([running(number)], future)
             await asyncio.wait_for(asyncio.gather(*futures), 60)
             gates[0] = None
             pool.resize(2)
         return most
 
     assert asyncio.run(main()) == 2
+
+
+def test_the_future_of_a_share_waits_for_all_of_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate, reached = threading.Event(), threading.Event()
+
+        def perform(one: Running) -> None:
+            if one.claim.step_id == 3:
+                reached.set()
+                gate.wait(30)
+
+        pool = StepThreads("q", 2, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        future = loop.create_future()
+        pool.submit([running(number) for number in range(1, 6)], future)
+        await loop.run_in_executor(None, reached.wait, 30)
+        assert not future.done()
+        gate.set()
+        await asyncio.wait_for(future, 30)
+
+    asyncio.run(main())
+
+
+def test_steps_that_were_taken_ahead_share_places_and_leave_room_for_no_more_than_fits() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        gate = threading.Event()
+        asked: list[int] = []
+
+        def perform(one: Running) -> None:
+            if one.claim.step_id > 1000:
+                gate.wait(30)
+
+        pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)
+        pool.on_room = lambda: asked.append(1)
+        assert [len(share) for share in pool.shares(range(3), 4)] == [1, 1, 1]  # steps may be long
+        futures = [loop.create_future() for _ in range(300)]
+        for number, future in enumerate(futures, 1):
+            pool.submit([running(number)], future)
+        await asyncio.wait_for(asyncio.gather(*futures), 30)
+        # the last step counts until its thread looks for another one
+        await loop.run_in_executor(None, lambda: wait_until(lambda: pool.room(4) == 36))
+        assert (pool.capacity(), pool.room(4), pool.room(1)) == (36, 36, 9)
+        assert pool.shares([], 4) == []
+        assert [len(share) for share in pool.shares(range(20), 4)] == [7, 7, 6]
+        future = loop.create_future()
+        pool.submit([running(number) for number in (1001, 1002, *range(1, 11))], future)
+        assert 36 - 12 <= pool.room(4) <= 36 - 2  # two block, the others may have ended
+        gate.set()
+        await asyncio.wait_for(future, 30)
+
+    asyncio.run(main())

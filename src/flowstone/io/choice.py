@@ -17,6 +17,8 @@ _AUTOMATIC: tuple[Serializer, ...] = (
     ParquetSerializer(),
     _JSON,
 )
+_ONLY_JSON = frozenset({type(None), bool, int, float, list, dict, tuple})
+"""Types that no other serializer wants, so that none is asked."""
 _BY_NAME = {serializer.name: serializer for serializer in _AUTOMATIC}
 
 
@@ -32,6 +34,8 @@ def choose_serializer(value: object) -> Serializer:
         >>> choose_serializer(b"raw").name, choose_serializer("text").name, choose_serializer([1]).name
         ('bytes', 'text', 'json')
     """
+    if type(value) in _ONLY_JSON:
+        return _JSON
     for serializer in _AUTOMATIC:
         if serializer.accepts(value):
             return serializer

@@ -67,9 +67,20 @@ class JsonSerializer:
         Raises:
             SerializationError: a part has no exact JSON form; names its path, type and a remedy.
         """
+        file.write(self.dumps(value))
+
+    def dumps(self, value: object) -> bytes:
+        """Return what `write` writes.
+
+        Raises:
+            SerializationError: see `write`.
+
+        Example:
+            >>> JsonSerializer().dumps((1, None))
+            b'{"$tuple": [1, null]}'
+        """
         try:
-            document = _Walker().encode(value, 0)
-            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+            text = _ENCODER.encode(_Walker().encode(value, 0))
         except UnencodableError as error:
             raise SerializationError(
                 error.problem, path=_path(error.steps), type_name=type_name(error.value), remedy=error.remedy
@@ -81,7 +92,7 @@ class JsonSerializer:
                 type_name=type_name(value),
                 remedy="Return flatter data, or store it from a shallower call.",
             ) from None
-        file.write(text.encode())
+        return text.encode()
 
     def read(self, file: BinaryIO) -> object:
         """Read back what `write` wrote.
@@ -92,6 +103,10 @@ class JsonSerializer:
         text = str(file.read(), "utf-8")
         value: object = json.loads(text, object_hook=_untag, parse_constant=_refuse_constant)
         return value
+
+
+# made once: json.dumps with options makes one for each call
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _path(steps: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tempfile
 from contextlib import ExitStack
@@ -12,7 +13,8 @@ from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.errors import ConfigurationError, StorageError
 from flowstone.io.choice import choose_serializer
 from flowstone.io.chunks import ChunkWriter, Connect, Limits, copy_value, database_errors, tuple_cursor
-from flowstone.io.encoding import decode, encode
+from flowstone.io.encoding import decode, describe, encode, naming_asset
+from flowstone.io.json_serializer import JsonSerializer
 from flowstone.io.statements import statement
 from flowstone.protocols import KeepVersions, Serializer
 
@@ -94,6 +96,12 @@ class PostgresIO:
             StorageError: too large, or the database refused it; nothing is left behind.
         """
         serializer = self._serializer or choose_serializer(value)
+        if type(serializer) is JsonSerializer:
+            # JSON is made in memory anyway: a small value needs none of the streaming below
+            with naming_asset(address):
+                data = serializer.dumps(value)
+            if len(data) <= self._limits.inline_limit_bytes:
+                return self._inline(value, serializer, data, address)
         with database_errors("store", address.asset, address.partition), ExitStack() as transaction:
             writer = ChunkWriter(self._connect, address, transaction, self._limits)
             location = f"{_CHUNKS}:{address.version}"
@@ -103,6 +111,15 @@ class PostgresIO:
         if payload is None:
             return stored
         return replace(stored, location=f"{_INLINE}:{address.version}", payload=payload)
+
+    def _inline(self, value: object, serializer: Serializer, data: bytes, address: OutputAddress) -> StoredOutput:
+        """Describe a small value that travels with the commit."""
+        location = f"{_INLINE}:{address.version}"
+        content_hash = hashlib.sha256(data).hexdigest()
+        stored = describe(
+            value, serializer, io=self._name, location=location, size_bytes=len(data), content_hash=content_hash
+        )
+        return replace(stored, payload=data)
 
     def load(self, stored: StoredOutput) -> object:
         """Read a value back, from the payload when it was read along, else from the tables.

@@ -44,11 +44,22 @@ class Work[Prepared](Protocol):
 
 @dataclass(slots=True)
 class TakenJob:
-    """What stands for a job of ours in Oban's producer, which only asks for its id."""
+    """What stands for a free place of a queue in Oban's producer, which only asks for its id.
+
+    Usually that is one step. When steps are taken ahead, each place has its share of them: what Oban does for a
+    job costs more than a very short step.
+    """
 
     id: int
     queue: str
-    running: Running
+    share: Sequence[Running]
+
+
+class Producer(Protocol):
+    """What we use of Oban's producer of a queue."""
+
+    def notify(self) -> None:
+        """Look for jobs soon."""
 
 
 class Node:
@@ -176,10 +187,13 @@ class Node:
         if self._cut_off:
             log.info("Jobs are taken again.")
             self._cut_off = False
-        return [TakenJob(job_id, queue, running) for running, job_id in taken]
+        shares = self._threads[queue].shares(taken, demand)
+        return [TakenJob(share[0][1], queue, [running for running, _ in share]) for share in shares]
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[Running, int]]:
-        demand += self._threads[queue].beyond()
+        demand = self._threads[queue].room(demand)
+        if not demand:
+            return []
         fetched = self._queue.fetch(
             queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
         )
@@ -198,10 +212,17 @@ class Node:
             taken.append((running, job.job_id))
         return taken
 
-    def perform(self, job: TakenJob) -> asyncio.Future[None]:
-        """Have a step run in a thread of its queue; the thread hands its completion to the committer."""
+    def perform(self, job: TakenJob, *, on_room: Callable[[], None]) -> asyncio.Future[None]:
+        """Have steps run in threads of their queue, which hand their completions to the committer.
+
+        Args:
+            job: the steps.
+            on_room: has the producer look for more.
+        """
         future = asyncio.get_running_loop().create_future()
-        self._threads[job.queue].submit(job.running, future)
+        threads = self._threads[job.queue]
+        threads.on_room = on_room
+        threads.submit(job.share, future)
         return future
 
     def _perform_now(self, running: Running) -> None:
@@ -252,10 +273,11 @@ class _Dispatcher:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    def dispatch(self, producer: object, job: TakenJob) -> asyncio.Future[None]:
+    def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
         """Run a job."""
-        return self._node.perform(job)
+        return self._node.perform(job, on_room=producer.notify)
 
     def cancel(self, producer: object, job: TakenJob) -> None:
         """Pass on a cancel that came through Oban."""
-        self._node.cancel(job.running)
+        for running in job.share:
+            self._node.cancel(running)

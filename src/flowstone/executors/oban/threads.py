@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from flowstone.executors.oban.attempts import Attempts, Running
@@ -37,11 +37,20 @@ class Finished:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._done: deque[asyncio.Future[None]] = deque()
+        self._asking: deque[Callable[[], None]] = deque()
         self._woken = False
 
     def add(self, future: asyncio.Future[None]) -> None:
         """Have a future resolved soon; called from any thread."""
         self._done.append(future)
+        self._wake()
+
+    def ask(self, ask: Callable[[], None]) -> None:
+        """Have something called soon on the loop; called from any thread."""
+        self._asking.append(ask)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             try:
@@ -56,6 +65,12 @@ class Finished:
             future = self._done.popleft()
             if not future.done():
                 future.set_result(None)
+        while self._asking:
+            self._asking.popleft()()
+
+
+type _Waiting = tuple[Running, deque[Running], asyncio.Future[None]]
+"""A step, what is left of its share, and the future of the share."""
 
 
 class StepThreads:
@@ -88,35 +103,56 @@ class StepThreads:
         self._finished = finished
         self._perform = perform
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Running, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._since: dict[int, tuple[float, Running]] = {}
         self._wake_ups: SimpleQueue[None] = SimpleQueue()
+        self._unfinished = 0
         self._asleep = 0
         self._awake = 0
         self._watched = False
         self._closed = False
         # as if steps had been long, until they were seen to be short
         self._typical_seconds = 1.0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called on the loop when a step ended whose share goes on: there is room for another one."""
 
-    def beyond(self) -> int:
-        """Return how many jobs may be taken beyond the free places: a small part of a second's work."""
+    def capacity(self) -> int:
+        """Return how many steps may be here, at work and ahead: the limit, and a small part of a second's work."""
         if self._typical_seconds >= _SHORT_SECONDS:
-            return 0
+            return self._limit
         ahead = int(_AHEAD_SECONDS / max(self._typical_seconds, _TINY_SECONDS / 100))
-        return max(self._limit, min(ahead, _MOST_AHEAD * self._limit))
+        return self._limit + max(self._limit, min(ahead, _MOST_AHEAD * self._limit))
+
+    def room(self, places: int) -> int:
+        """Return how many steps may be taken for so many free places of the producer."""
+        capacity = self.capacity()
+        return max(0, min(places * capacity // self._limit, capacity - self._unfinished))
+
+    def shares[T](self, steps: Sequence[T], places: int) -> list[Sequence[T]]:
+        """Divide steps among places, as evenly over the capacity as possible."""
+        if not steps:
+            return []
+        number = max(1, min(places, -(-len(steps) * self._limit // self.capacity())))
+        size = -(-len(steps) // number)
+        return [steps[start : start + size] for start in range(0, len(steps), size)]
 
     @property
     def busy(self) -> bool:
         """Whether every place is taken."""
         return self._awake >= self._limit or bool(self._waiting)
 
-    def submit(self, running: Running, future: asyncio.Future[None]) -> None:
-        """Run an attempt when there is a thread for it, and resolve the future after it; called on the loop."""
-        self._since[running.claim.token] = (time.monotonic(), running)
+    def submit(self, share: Sequence[Running], future: asyncio.Future[None]) -> None:
+        """Run attempts when there are threads for them, and resolve the future after them; called on the loop."""
+        now = time.monotonic()
+        left = deque(share)  # taking from it is atomic: whoever finds it empty was the last one
         with self._lock:
-            self._waiting.append((running, future))
+            self._unfinished += len(share)
+            for running in share:
+                self._since[running.claim.token] = (now, running)
+                self._waiting.append((running, left, future))
             if self._awake == 0 or self._typical_seconds >= _TINY_SECONDS:
-                self._wake()
+                for _ in share:
+                    self._wake()
                 return
         if not self._watched:
             self._watched = True
@@ -165,23 +201,35 @@ class StepThreads:
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
 
     def _serve(self) -> None:
+        ended = 0
         while True:
-            item = self._next()
+            item = self._next(ended)
+            ended = 0
             if item is None:
                 self._wake_ups.get()
                 continue
-            running, future = item
+            running, left, future = item
             # whoever takes the entry decides: this thread runs the attempt, or `overdue` has given it back
             if not self._closed and self._since.pop(running.claim.token, None) is not None:
                 started = time.monotonic()
                 self._perform(running)
                 took = min(time.monotonic() - started, 1.0)
                 self._typical_seconds += _WEIGHT * (took - self._typical_seconds)
-            self._finished.add(future)
+            ended = 1
+            left.pop()
+            if not left:
+                self._finished.add(future)
+            elif self._typical_seconds >= _TINY_SECONDS:
+                self._finished.ask(self.on_room)
 
-    def _next(self) -> tuple[Running, asyncio.Future[None]] | None:
-        """Return the next step; None when this thread is to sleep."""
+    def _next(self, ended: int) -> _Waiting | None:
+        """Return the next step; None when this thread is to sleep.
+
+        Args:
+            ended: how many steps this thread has just brought to their end.
+        """
         with self._lock:
+            self._unfinished -= ended
             if self._waiting and self._awake <= self._limit:
                 return self._waiting.popleft()
             self._awake -= 1
