@@ -64,6 +64,14 @@ class AssembledApp:
         )
         self.parts = assemble(declared, self.settings)
         self._placement = Placement(self.parts)
+        try:
+            self._group_verbs(schedules, sensors)
+        except BaseException:
+            self.parts.close()  # it may have started a server
+            raise
+
+    def _group_verbs(self, schedules: Iterable[Schedule], sensors: Iterable[Sensor]) -> None:
+        """Make the objects that group the less common verbs."""
         self.runs = RunsView(self.parts, self._placement)
         self.queues = QueuesView(self.parts)
         self.conditions = ConditionsView(self.parts, self._placement)
@@ -73,12 +81,8 @@ class AssembledApp:
         self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
-        try:
-            self.schedules = SchedulesView(self.parts, self._placement, schedules)
-            self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
-        except BaseException:
-            self.parts.close()  # it may have started a server
-            raise
+        self.schedules = SchedulesView(self.parts, self._placement, schedules)
+        self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
         self.aio = AsyncFace(self)
 
     @classmethod

@@ -61,14 +61,10 @@ def serve(
     committer = GroupCommitter(store.ledger.commit)
     node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
     automations = _automations(flow, store, limits)
-    with _events(heartbeat, limits):
-        committer.start()
-        flow.parts.notices.start()
+    with _events(heartbeat, limits), _background(flow, committer):
         automations.start()
         all_ended = _run(node, on_ready, automations)
         all_ended = automations.stop() and all_ended
-        committer.stop(timeout_seconds=_FLUSH_SECONDS)
-        flow.parts.notices.stop()
     heartbeat.stop()
     flow.close()
     return 0 if all_ended else _leave_threads_behind()
@@ -130,6 +126,15 @@ def _events(heartbeat: Heartbeat, limits: Mapping[str, int]) -> Iterator[None]:
     telemetry.emit("worker.start", {}, {"worker": heartbeat.worker_id, "queues": limits})
     yield
     telemetry.emit("worker.stop", {"duration_seconds": time.monotonic() - started}, {})
+
+
+@contextmanager
+def _background(flow: FlowStone, committer: GroupCommitter) -> Iterator[None]:
+    committer.start()
+    flow.parts.notices.start()
+    yield
+    committer.stop(timeout_seconds=_FLUSH_SECONDS)
+    flow.parts.notices.stop()
 
 
 def _leave_threads_behind() -> NoReturn:
