@@ -276,7 +276,7 @@ def _requires(values: Iterable[str], name: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _seconds(timeout: timedelta | float | None, name: str, where: str) -> float | None:
+def _seconds(timeout: object, name: str, where: str) -> float | None:
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if seconds is None or (isinstance(seconds, int | float) and seconds > 0):  # false for NaN
         return seconds
