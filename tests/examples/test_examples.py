@@ -14,6 +14,11 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 EXPECTED = {
     "quickstart.py": r"\[2, 4, 6\]\nnumbers: completed\ndoubled: completed\nagain: reused\n",
+    "approvals.py": (
+        r"adding up\nasked: Pay 2 invoices\? \{'total': 100\}\n100 paid, approved by ann\n"
+        r"bob is told: approved by ann\napproval:1 approval\.requested - asset payment\n"
+        r"approval:1 approval\.approved - ann\n"
+    ),
     "custom_executor.py": r"5 of 5 days\nnot faster than the limit: True\n1\.08\n",
     "dynamic_partitions.py": (
         r"\['globex', 'acme'\]\nnew: initech\n\['globex', 'acme', 'initech'\]\n\['globex', 'initech'\]\n"
@@ -24,6 +29,10 @@ EXPECTED = {
     "schedules.py": (
         r"2024-03-31T03:00:00\+02:00 means 2024-03-30\n2024-04-01T02:30:00\+02:00 means 2024-03-31\n"
         r"requested by hand: True\nvisits completed\nreport completed\n"
+    ),
+    "sensors.py": (
+        r"runs: 1\nlines: 2\nagain: nothing new\nnext: \['ada', 'bo'\]\ngreeted: 3\n"
+        r"replayed: everything it asked for had run before\n"
     ),
     "conditions.py": (
         r"first: \['cheap', 'poster'\]\ntea: \['cheap'\]\nposter: False \{\}\n"
