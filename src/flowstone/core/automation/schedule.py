@@ -87,7 +87,7 @@ class Schedule:
         if not self.name.isprintable() or not 0 < len(self.name) <= _MOST_NAME:
             raise self._error(f"give it a name of 1 to {_MOST_NAME} printable characters.")
         if self.catch_up not in tuple(CatchUp):
-            hint = did_you_mean(str(self.catch_up), tuple(CatchUp))
+            hint = did_you_mean(str(self.catch_up), [one.value for one in CatchUp])
             raise self._error(f"catch_up={self.catch_up!r}: give 'skip', 'latest' or 'all'.{hint}")
         if self.partition is not None and not callable(self.partition):
             raise self._error(f"partition={self.partition!r}: give a function of the instant.")
