@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.automation.request import RequestOptions, RunRequest
 from flowstone.core.context import CancellationToken, Resources
-from flowstone.core.dynamic import encode_key
+from flowstone.core.dynamic import DynamicPartitions, encode_key
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import SensorError
@@ -22,15 +22,14 @@ MOST_REQUESTS = 10_000
 """Most runs that one evaluation may ask for."""
 
 
-class NamedDefinition(Protocol):
-    """A dynamic partitions definition, of which only the name matters here."""
+type Definition = str | DynamicPartitions
+"""Dynamic partitions, or the name of them."""
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-
-type Keys = Mapping[str | NamedDefinition, Iterable[Partition]] | Iterable[tuple[str | NamedDefinition, Partition]]
+type Keys = (
+    Mapping[str, Iterable[Partition]]
+    | Mapping[DynamicPartitions, Iterable[Partition]]
+    | Iterable[tuple[Definition, Partition]]
+)
 """Keys of dynamic partitions: `{"customers": ["acme"]}` or `[("customers", "acme")]`."""
 
 

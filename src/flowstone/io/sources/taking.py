@@ -8,7 +8,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple, Self, cast
 
-from flowstone.core.automation.sensing import NamedDefinition, SensorContext, SensorResult
+from flowstone.core.automation.sensing import Definition, SensorContext, SensorResult
 from flowstone.core.automation.sensor import SensorTiming, seconds_of
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.errors import DefinitionError, PartitionError, SensorError, did_you_mean
@@ -18,8 +18,6 @@ _MOST_KEY = 1000
 _DEFAULT_LIMIT = 1000
 _MOST_LIMIT = 10_000
 _LONGEST_SETTLE_SECONDS = 31 * 86_400.0
-
-type Definition = str | NamedDefinition
 
 
 class HowToWatch(SensorTiming, total=False):
@@ -125,7 +123,7 @@ def result_of[T](
     return SensorResult(
         requests=[context.request(partition=key, run_key=one.identity) for key, one in newest.values()],
         cursor=None if after is None else after.to_cursor(),
-        add_partitions={} if add_to is None else {add_to: [key for key, _ in newest.values()]},
+        add_partitions=[] if add_to is None else [(add_to, key) for key, _ in newest.values()],
         skip_reason=None if newest else "nothing new",
     )
 
