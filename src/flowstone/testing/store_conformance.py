@@ -9,6 +9,7 @@ from flowstone.testing.store_catalog import CatalogTests
 from flowstone.testing.store_checks import CheckTests
 from flowstone.testing.store_partition_keys import PartitionKeysTests
 from flowstone.testing.store_placing import PlacingTests
+from flowstone.testing.store_routes import RouteStoreTests
 
 
 class StoreConformance(
@@ -19,6 +20,7 @@ class StoreConformance(
     CatalogTests,
     PartitionKeysTests,
     CheckTests,
+    RouteStoreTests,
 ):
     """Tests of the meaning of a store; make a subclass whose name starts with `Test`.
 
