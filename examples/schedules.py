@@ -26,8 +26,8 @@ nightly = Schedule("+report", "30 2 * * *", name="nightly", timezone="Europe/Ber
 def main() -> None:
     """Look ahead over a change of the clock, then run the schedule by hand."""
     saturday = datetime(2024, 3, 30, 12, tzinfo=UTC)
-    for tick in nightly.next_ticks(saturday, 2):
-        print(tick.isoformat(), "means", days.last(tick))  # the clock skips 2:30 on Sunday
+    for instant in nightly.next_ticks(saturday, 2):
+        print(instant.isoformat(), "means", days.last(instant))  # the clock skips 2:30 on Sunday
 
     with FlowStone([visits, report], schedules=[nightly]) as flow:
         flow.schedules.pause("nightly")
