@@ -12,10 +12,12 @@ from flowstone.app import FlowStone
 from flowstone.app.requests import describe
 from flowstone.app.sensors import SensorPreview, SensorStatus
 from flowstone.cli.automation import show_ticks, tick_json
+from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.partition import encode_partition, partition_label
-from flowstone.errors import OptionsError
+from flowstone.core.text import clean_text
+from flowstone.errors import FlowStoneError, OptionsError
 
 
 class SensorAction(StrEnum):
@@ -44,7 +46,7 @@ def sensors(
     cursor: Annotated[
         str | None, typer.Option(help="The cursor to set; without it, set-cursor goes back to the beginning.")
     ] = None,
-) -> None:
+) -> int:
     """List sensors, show, pause, resume, run or preview one, set its cursor, or tell what its ticks came to."""
     session.warn_if_forgetful()
     flow = session.flow
@@ -58,16 +60,34 @@ def sensors(
         _list(session, flow.sensors.list())
     elif action in (SensorAction.SHOW, SensorAction.LIST):
         _show(session, flow.sensors.get(name))
-    elif action is SensorAction.PREVIEW:
-        _preview(session, name, flow.sensors.preview(name))
+    elif action in (SensorAction.PREVIEW, SensorAction.RUN):
+        return _evaluate(session, action, name)
     else:
         _change(session, flow, action, name, cursor)
+    return DONE
+
+
+def _evaluate(session: Session, action: SensorAction, name: str) -> int:
+    """Evaluate a sensor; what its function raises is told like any other failure of the app's own code."""
+    try:
+        if action is SensorAction.RUN:
+            _run_now(session, session.flow, name)
+        else:
+            _preview(session, name, session.flow.sensors.preview(name))
+    except FlowStoneError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever user code raises
+        session.trace(error)
+        what = f"Sensor {name!r} raised {type(error).__name__}: {error}"
+        if session.out.as_json:
+            session.out.json({"error": {"type": type(error).__name__, "message": clean_text(what)}})
+        session.out.error(f"{what}. --verbose shows where.")
+        return FAILED
+    return DONE
 
 
 def _change(session: Session, flow: FlowStone, action: SensorAction, name: str, cursor: str | None) -> None:
-    if action is SensorAction.RUN:
-        _run_now(session, flow, name)
-    elif action is SensorAction.SET_CURSOR:
+    if action is SensorAction.SET_CURSOR:
         _set_cursor(session, flow, name, cursor)
     else:
         _pause(session, flow, name, paused=action is SensorAction.PAUSE)

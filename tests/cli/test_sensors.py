@@ -1,0 +1,132 @@
+"""`flowstone sensors` from the command line: each call below is a new app on the same database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import CommandLine
+
+APP = """\
+from flowstone import DynamicPartitions, FlowStone, SensorResult, SkipReason, asset, sensor
+
+
+@asset
+def report():
+    return 42
+
+
+@asset(partitions=DynamicPartitions("files"))
+def taken(context):
+    return context.partition
+
+
+@sensor(every=10, selection="report", description="[bold]Looks[/bold] around")
+def inbox(context):
+    at = int(context.cursor or 0)
+    if at > 2:
+        return SkipReason("nothing\\nnew")
+    return SensorResult(requests=[context.request(run_key=f"key {at}")], cursor=str(at + 1))
+
+
+@sensor(selection="taken", paused=True)
+def adds(context):
+    return SensorResult(
+        requests=[context.request(partition="a|b")],
+        add_partitions={"files": ["a|b"]},
+        remove_partitions={"files": ["c"]},
+    )
+
+
+@sensor
+def breaks():
+    raise RuntimeError("no network")
+
+
+flow = FlowStone([report, taken], sensors=[inbox, adds, breaks])
+"""
+
+
+@pytest.fixture
+def remembered(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app with sensors, in memory."""
+    shop.with_name("sensing.py").write_text(APP)
+    monkeypatch.setenv("FLOWSTONE_APP", "sensing:flow")
+
+
+@pytest.fixture
+def recorded(remembered: None, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, recording in PostgreSQL."""
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_sensors_are_listed_and_shown(cli: CommandLine) -> None:
+    listed = cli("sensors", "--json").json["sensors"]
+    assert [(one["name"], one["paused"], one["every_seconds"]) for one in listed] == [
+        ("inbox", False, 10.0),
+        ("adds", True, 30.0),
+        ("breaks", False, 30.0),
+    ]
+    assert "inbox" in cli("sensors").out
+    shown = cli("sensors", "show", "inbox").out
+    assert "[bold]Looks[/bold] around" in shown
+    assert "selection: report" in shown
+    assert "paused" in cli("sensors", "show", "adds").out
+    assert cli("sensors", "show", "inbox", "--json").json["sensor"]["cursor"] is None
+
+
+@pytest.mark.usefixtures("recorded")
+def test_cursor_and_pause_are_kept(cli: CommandLine) -> None:
+    assert "goes on from 2" in cli("sensors", "set-cursor", "inbox", "--cursor", "2").out
+    assert "cursor: 2" in cli("sensors", "show", "inbox").out
+    assert cli("sensors", "preview", "inbox", "--json").json["preview"]["requests"] == [
+        {"selection": "report", "partition": "", "run_key": "key 2", "steps": 1}
+    ]
+    assert cli("sensors", "set-cursor", "inbox", "--cursor", "7", "--json").json["cursor"] == "7"
+    assert "nothing\\nnew" in cli("sensors", "preview", "inbox").out
+    assert "from the beginning" in cli("sensors", "set-cursor", "inbox").out
+    assert cli("sensors", "pause", "inbox", "--json").json["changed"] is True
+    assert "already paused" in cli("sensors", "pause", "inbox").out
+    assert cli("sensors", "resume", "inbox", "--json").json["changed"] is True
+
+
+@pytest.mark.usefixtures("recorded")
+def test_running_asks_a_worker(cli: CommandLine) -> None:
+    assert "a worker evaluates it" in cli("sensors", "run", "inbox").out
+    assert cli("sensors", "run", "inbox", "--json").json == {"name": "inbox", "tick": None}
+    assert cli("sensors", "ticks", "--json").json == {"ticks": []}
+
+
+@pytest.mark.usefixtures("remembered")
+def test_without_a_database_it_runs_at_once(cli: CommandLine) -> None:
+    tick = cli("sensors", "run", "inbox", "--json").json["tick"]
+    assert (tick["state"], len(tick["runs"]), tick["repeats"]) == ("requested", 1, 0)
+    assert "requested, sensor-inbox-" in cli("sensors", "run", "inbox").out
+
+
+@pytest.mark.usefixtures("remembered")
+def test_a_preview_tells_of_partitions_too(cli: CommandLine) -> None:
+    said = cli("sensors", "preview", "adds").out
+    assert "would run taken [a|b]: 1 steps" in said
+    assert "would add s:a\\|b of the partitions files" in said
+    assert "would remove s:c of the partitions files" in said
+    assert "cursor then: none" in said
+
+
+@pytest.mark.usefixtures("remembered")
+def test_what_cannot_work_is_answered(cli: CommandLine) -> None:
+    for arguments, says in (
+        (("show", "inbx"), "Did you mean 'inbox'?"),
+        (("preview",), "sensors preview NAME"),
+        (("stop", "inbox"), "stop"),
+        (("show", "inbox", "--cursor", "1"), "set-cursor"),
+    ):
+        answer = cli("sensors", *arguments)
+        assert answer.code == 2
+        assert says in answer.err
+    assert cli("sensors", "preview", "breaks", "--json").json["error"]["type"] == "RuntimeError"
+    assert cli("sensors", "run", "breaks").code == 1
+    broken = cli("sensors", "preview", "breaks")
+    assert broken.code == 1
+    assert "no network" in broken.err
