@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from flowstone.core.approval import Approval, ApprovalState
-from flowstone.core.outcome import AttemptOutcome, Suspended
-from flowstone.core.output import JsonValue
+from flowstone.core.approval import ApprovalState
+from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State
-from flowstone.core.step import Completion, NewStep, PlacedStep
-from flowstone.errors import ApprovalDecidedError, ApprovalNotFoundError
+from flowstone.core.step import Completion, NewStep
+from flowstone.errors import ApprovalNotFoundError
+from flowstone.testing.approval_case import suspended
+from flowstone.testing.approval_records import ApprovalRecordTests
 from flowstone.testing.marks import wait_until
-from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
 from flowstone.testing.store_scene import Scene, failed, snoozed, succeeded
 
 _SOON = 0.001
-_ODD_JSON: Sequence[JsonValue] = ({"a": [1, 2.5, None, True]}, [], "", 0, "nul \x00", "\ud800", {"": "x" * 5000})
 
 
-def suspended(message: str = "Go on?", **fields: object) -> Suspended:
-    """Return the end of an attempt that asks."""
-    return Suspended(message, **fields)  # type: ignore[arg-type]
-
-
-class ApprovalConformance(StoreCase):
+class ApprovalConformance(ApprovalRecordTests):
     """Tests of `flowstone.protocols.ApprovalStore`; make a subclass whose name starts with `Test`.
 
     Override `make_store`. Example:
@@ -37,22 +29,6 @@ class ApprovalConformance(StoreCase):
         ...     def make_store(self):
         ...         return MemoryStore()
     """
-
-    def ask(self, scene: Scene, placed: PlacedStep, **fields: object) -> Approval:
-        """Start an attempt that asks; return the request."""
-        committed = scene.end(scene.claim(placed.id), suspended(**fields))  # type: ignore[arg-type]
-        assert (committed.accepted, committed.state) == (True, State.AWAITING_APPROVAL)
-        return scene.store.approvals.of_step(placed.id)[-1]
-
-    def expire(self, scene: Scene) -> None:
-        """Wait until one request has expired."""
-        assert wait_until(lambda: scene.store.approvals.expire_due() == 1, timeout_seconds=10)
-
-    def late(self, scene: Scene, approval_id: int, *, approve: bool = True) -> ApprovalDecidedError:
-        """Decide what is over already."""
-        with pytest.raises(ApprovalDecidedError) as caught:
-            scene.store.approvals.decide(approval_id, approve=approve, by="late")
-        return caught.value
 
     def test_a_request_is_recorded_with_the_attempt_that_asks(self, scene: Scene) -> None:
         """What was asked is there; the attempt is given back, and nothing can start the step."""
@@ -73,21 +49,6 @@ class ApprovalConformance(StoreCase):
         assert scene.run_state("run") is State.RUNNING
         assert scene.store.approvals.get(one.id) == one
         assert not scene.end(claim).accepted
-
-    @pytest.mark.parametrize("value", _ODD_JSON, ids=repr)
-    def test_json_comes_back(self, scene: Scene, value: JsonValue) -> None:
-        """Exactly as it was given."""
-        text = json.dumps(value)
-        one = self.ask(scene, scene.one(), data=text, resume=text)
-        assert (one.data, one.resume) == (value, value)
-
-    @pytest.mark.parametrize("text", HOSTILE_TEXTS)
-    def test_texts_come_back(self, scene: Scene, text: str) -> None:
-        """Whatever people and assets write."""
-        one = self.ask(scene, scene.one(), message=text, gate=text[:200])
-        decided = scene.store.approvals.decide(one.id, approve=True, by="ann", comment=text)
-        assert (decided.message, decided.gate, decided.comment) == (text, text[:200], text)
-        assert scene.store.approvals.get(one.id) == decided
 
     def test_approve_lets_the_step_go_on(self, scene: Scene) -> None:
         """It is pending at once; its next attempt has the same number, and is told the decision."""
@@ -253,57 +214,6 @@ class ApprovalConformance(StoreCase):
         scene.store.approvals.decide(one.id, approve=True, by="ann")
         scene.end(scene.claim(placed.id))
         assert scene.state(below.id) is State.PENDING
-
-    def test_lists(self, scene: Scene) -> None:
-        """Pending ones by the end of their time; all of them newest first."""
-        late = self.ask(scene, scene.one("a", run_id="1"), timeout_seconds=900.0)
-        soon = self.ask(scene, scene.one("b", run_id="2"), timeout_seconds=90.0)
-        done = self.ask(scene, scene.one("c", run_id="3"))
-        scene.store.approvals.decide(done.id, approve=True, by="ann")
-        store = scene.store.approvals
-        assert [one.id for one in store.list(state=ApprovalState.PENDING)] == [soon.id, late.id]
-        assert [one.id for one in store.list(state=ApprovalState.APPROVED)] == [done.id]
-        assert [one.id for one in store.list()] == [done.id, soon.id, late.id]
-        assert [one.id for one in store.list(limit=1)] == [done.id]
-
-    def test_the_audit_log(self, scene: Scene) -> None:
-        """Says who did what; newest first."""
-        one = self.ask(scene, scene.one("a", run_id="1"), message="Pay?")
-        scene.store.approvals.decide(one.id, approve=False, by="ann", comment="no")
-        other = self.ask(scene, scene.one("b", run_id="2"))
-        scene.store.ledger.request_cancel(other.step_id)
-        log = scene.store.approvals.audit()
-        assert [(line.action, line.subject) for line in log] == [
-            ("approval.cancelled", f"approval:{other.id}"),
-            ("approval.requested", f"approval:{other.id}"),
-            ("approval.rejected", f"approval:{one.id}"),
-            ("approval.requested", f"approval:{one.id}"),
-        ]
-        (said, asked) = scene.store.approvals.audit(subject=f"approval:{one.id}")
-        assert (said.actor, said.details) == ("ann", {"comment": "no"})
-        assert (asked.actor, asked.details["message"]) == ("asset a", "Pay?")
-        assert asked.at <= said.at
-        assert len(scene.store.approvals.audit(limit=2)) == 2
-
-    def test_each_state_is_told_once(self, scene: Scene) -> None:
-        """Under a lease; again when that did not work, and anew when it was decided."""
-        one = self.ask(scene, scene.one())
-        store = scene.store.approvals
-        (taken,) = store.take_untold(lease_seconds=60)
-        assert (taken.id, taken.state) == (one.id, ApprovalState.PENDING)
-        assert list(store.take_untold(lease_seconds=60)) == []
-        store.not_told(taken, retry_in_seconds=0.0)
-        (again,) = store.take_untold(lease_seconds=60)
-        store.told(again)
-        store.not_told(again, retry_in_seconds=0.0)
-        assert list(store.take_untold(lease_seconds=60)) == []
-        store.decide(one.id, approve=True, by="ann")
-        (decided,) = store.take_untold(lease_seconds=0.0)
-        assert decided.state is ApprovalState.APPROVED
-        store.told(taken)  # the news of the request comes late and changes nothing
-        assert [one.state for one in store.take_untold(lease_seconds=60)] == [ApprovalState.APPROVED]
-        store.told(decided)
-        assert list(store.take_untold(lease_seconds=0.0)) == []
 
     def test_a_group_with_requests(self, scene: Scene) -> None:
         """Ends of attempts are committed together, whatever they are."""
