@@ -15,7 +15,27 @@ from flowstone.protocols import PartitionKeys
 _NOTHING = KnownKeys()
 _SHORT_SECONDS = 1.0
 
-type _Assumed = tuple[PartitionChange, ...]
+
+class _Assumed:
+    """Changes that are taken for made, and what the keys are then."""
+
+    __slots__ = ("_then", "changes")
+
+    def __init__(self, changes: Sequence[PartitionChange] = ()) -> None:
+        self.changes = tuple(changes)
+        # for each definition, so that 1,000 requests do not work out 1,000 times what 1,000 changes come to
+        self._then: dict[str, tuple[KnownKeys, KnownKeys]] = {}
+
+    def after(self, name: str, known: KnownKeys) -> KnownKeys:
+        """Return the keys of a definition once the changes are made."""
+        before, then = self._then.get(name, (None, known))
+        if before is not known:
+            then = _assuming(known, [change for change in self.changes if change.definition == name])
+            self._then[name] = known, then
+        return then
+
+
+_NONE = _Assumed()
 
 
 class KeySnapshots:
@@ -43,7 +63,7 @@ class KeySnapshots:
         self._short_seconds = short_seconds
         self._guard = threading.Lock()
         self._read: dict[str, tuple[float, KnownKeys]] = {}
-        self._assumed: ContextVar[_Assumed] = ContextVar("assumed", default=())
+        self._assumed: ContextVar[_Assumed] = ContextVar("assumed", default=_NONE)
 
     def known(self, name: str, *, fresh: bool = False) -> KnownKeys:
         """See `flowstone.core.known_keys.KeySource`."""
@@ -53,7 +73,7 @@ class KeySnapshots:
             changes = self._store.changed(name, after=known.revision)
             known = self._keep(name, started, known.after(changes) if changes else known)
         assumed = self._assumed.get()
-        return _assuming(known, [change for change in assumed if change.definition == name]) if assumed else known
+        return assumed.after(name, known) if assumed.changes else known
 
     @contextmanager
     def assuming(self, changes: Sequence[PartitionChange]) -> Iterator[None]:
@@ -61,7 +81,7 @@ class KeySnapshots:
 
         For planning what is committed together with them; nobody else sees them before.
         """
-        token = self._assumed.set((*self._assumed.get(), *changes))
+        token = self._assumed.set(_Assumed((*self._assumed.get().changes, *changes)))
         try:
             yield
         finally:
