@@ -167,10 +167,7 @@ def _connect(
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
     skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
-    invoker = Invoker(coroutines, processes)
-    runner = StepRunner(
-        graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks, checks=skins
-    )
+    runner = _runner(declared, graph, values, resources, skins, Invoker(coroutines, processes))
     driver = Driver(store.catalog)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     inline = _inline(graph, store, reader, runner, values, driver, notices)
@@ -192,6 +189,19 @@ def _connect(
         resources=resources,
         coroutines=coroutines,
         processes=processes,
+    )
+
+
+def _runner(
+    declared: Declared,
+    graph: AssetGraph,
+    values: ValueStore,
+    resources: ResourcePool,
+    checks: CheckHooks,
+    invoker: Invoker,
+) -> StepRunner:
+    return StepRunner(
+        graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks, checks=checks
     )
 
 
