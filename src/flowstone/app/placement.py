@@ -12,8 +12,9 @@ from flowstone import telemetry
 from flowstone.app.driving import Driving
 from flowstone.app.large import as_range, priority_of, queue_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
+from flowstone.app.partition_targets import PartitionTargets
 from flowstone.app.placed import Placed
-from flowstone.app.requests import backfill_targets, describe
+from flowstone.app.requests import backfill_targets, describe, refuse_items
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts
 from flowstone.core.automation.record import PreparedRun
@@ -104,6 +105,7 @@ class Placement:
         durable = Capability.DURABLE in executor.capabilities
         retry = bool(options.pop("retry", False)) or durable
         _check(order, executor, options)
+        refuse_items(self._parts.graph, order.targets)
         plan = self.plan(order)
         if plan.missing and not durable:
             target = next(iter(plan.missing))
@@ -171,7 +173,7 @@ class Placement:
         assert record is not None
         return RunResult(
             record=record,
-            targets=order.targets,
+            targets=order.targets if isinstance(order.targets, PartitionTargets) else tuple(order.targets),
             find=self._parts.inline.materialization,
             steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
         )
@@ -227,13 +229,13 @@ class Placement:
         )
 
     def _check_portable_values(self, names: Iterable[str]) -> None:
-        for name in names:
-            asset = self._parts.graph[name]
+        declared = [self._parts.graph[name] for name in names]
+        for asset in (*declared, *(one for each in declared for one in each.companions)):
             manager = self._parts.values.manager(asset)
             if not manager.shared:
                 raise DefinitionError(
-                    f"Asset {name!r} keeps its values with the IO manager {manager.name!r}, which other processes "
-                    'cannot read, so workers cannot run it. Give it io="postgres" or io="filesystem".',
+                    f"Asset {asset.name!r} keeps its values with the IO manager {manager.name!r}, which other "
+                    'processes cannot read, so workers cannot run it. Give it io="postgres" or io="filesystem".',
                     where=asset.where,
                 )
 

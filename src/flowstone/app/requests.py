@@ -10,9 +10,10 @@ from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.scatter import ItemAsset
 from flowstone.core.selection import Selection, select
 from flowstone.core.step import Target
-from flowstone.errors import PartitionError, UnknownPartitionError
+from flowstone.errors import OptionsError, PartitionError, UnknownPartitionError
 
 type AssetLike = str | Asset
 
@@ -64,6 +65,21 @@ def was_removed(asset: Asset, key: str) -> bool:
     if asset.partitions is None or asset.partitions.with_removed() is asset.partitions:
         return False
     return decode_partition(key) not in asset.partitions
+
+
+def refuse_items(graph: AssetGraph, targets: Sequence[Target]) -> None:
+    """Refuse a request for an item alone: only the step that discovered it can have it run.
+
+    Raises:
+        OptionsError: says what to ask for instead.
+    """
+    # an item can only be asked for by its name, which is then the only one
+    asset = graph[targets[0][0]] if targets else None
+    if isinstance(asset, ItemAsset):
+        raise OptionsError(
+            f"{asset.name!r} is what {asset.scatter!r} does with each of its items, and runs with it alone. "
+            f"Materialize {asset.scatter!r}, or retry the run in which items failed."
+        )
 
 
 def all_targets(graph: AssetGraph, names: Iterable[str], partition: Partition, now: datetime) -> list[Target]:

@@ -16,8 +16,10 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
-from flowstone.errors import CapabilityError, RunNotFoundError
+from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError
 from flowstone.protocols import CancelsJobs, Executor
+
+_EVERY = 1_000_000
 
 
 class RunsView:
@@ -38,9 +40,14 @@ class RunsView:
         self._parts = parts
         self._placement = placement
 
-    def latest(self, *, limit: int = 50) -> list[RunRecord]:
-        """Return the newest runs."""
-        return self._parts.store.catalog.runs(limit=limit)
+    def latest(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
+        """Return the newest runs.
+
+        Args:
+            limit: how many at most.
+            parent: only those of the items that the steps of this run scattered.
+        """
+        return self._parts.store.catalog.runs(limit=limit, parent=parent)
 
     def get(self, run_id: str) -> RunRecord:
         """Return a run with the counts of its steps.
@@ -86,6 +93,9 @@ class RunsView:
         state = self._parts.store.ledger.request_cancel(record.id)
         if state is State.CANCELLING:
             self._reach(record)
+        scattered = self._parts.store.scatters.of_steps([record.id]).get(record.id)
+        if scattered is not None and not scattered.is_over:
+            self._reach_items(scattered.run_id)
         return state
 
     def cancel(self, run_id: str) -> RunRecord:
@@ -98,6 +108,8 @@ class RunsView:
             record = self._parts.store.catalog.step(step_id)
             if record is not None:
                 self._reach(record)
+        for run in self._scattered(run_id):
+            self._reach_items(run.id)
         return self.get(run_id)
 
     def pause(self, run_id: str) -> RunRecord:
@@ -111,6 +123,8 @@ class RunsView:
         control = control_of(self._parts)
         self._refuse_inline(self.get(run_id))
         control.pause_run(run_id)
+        for run in self._scattered(run_id):
+            control.pause_run(run.id)
         return self.get(run_id)
 
     def resume(self, run_id: str) -> RunRecord:
@@ -124,6 +138,8 @@ class RunsView:
         control = control_of(self._parts)
         self._refuse_inline(self.get(run_id))
         control.resume_run(run_id)
+        for run in self._scattered(run_id):
+            control.resume_run(run.id)
         return self.get(run_id)
 
     def retry(
@@ -148,8 +164,14 @@ class RunsView:
         Raises:
             RunNotFoundError: there is no such run.
             UnknownAssetError: the app no longer has an asset of it.
+            OptionsError: it is a run of items, which belongs to another one.
         """
         old, failed = self.get(run_id), self._not_done(run_id)
+        if old.parent is not None:
+            raise OptionsError(
+                f"Run {run_id!r} consists of items of run {old.parent!r}. Retry that one: it runs only items "
+                f"without a result: flow.runs.retry({old.parent!r}) or `flowstone retry {old.parent}`."
+            )
         targets: list[Target] = [
             (step.asset, step.partition)
             for step in failed
@@ -191,6 +213,16 @@ class RunsView:
         capabilities = self._parts.executors.get(run.executor).capabilities
         if Capability.DURABLE not in capabilities:
             raise CapabilityError(run.executor, "pausing a run", capabilities)
+
+    def _scattered(self, run_id: str) -> list[RunRecord]:
+        """Return the runs of items that belong to a run and are not over."""
+        found = self.latest(limit=_EVERY, parent=run_id)
+        return [run for run in found if not run.state.is_terminal]
+
+    def _reach_items(self, run_id: str) -> None:
+        """Tell the items of a run that are being cancelled."""
+        for step in self.steps(run_id, state=State.CANCELLING, limit=_EVERY):
+            self._reach(step)
 
     def _reach(self, record: StepRecord) -> None:
         """Tell the running step: directly when it runs here, through its executor otherwise."""

@@ -10,6 +10,7 @@ from flowstone.app import FlowStone
 from flowstone.cli.building import last_line
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import label
+from flowstone.cli.scattered import show_scattered
 from flowstone.cli.session import Session
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
@@ -110,6 +111,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
             "what": f"{run.kind} {run.selection}",
             "executor": run.executor,
             "retry of": run.retry_of or "",
+            "belongs to": run.parent or "",
             "priority": str(run.priority),
             "max concurrency": str(run.max_concurrency or ""),
             "created": moment(run.created_at),
@@ -118,6 +120,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
             "steps": ", ".join(f"{number:,} {state.value}" for state, number in sorted(run.counts.items())),
         },
     )
+    show_scattered(out, flow.runs.latest(limit=_SHOWN, parent=run.id))
     if failed:
         out.line()
         columns = [
@@ -235,6 +238,7 @@ def _run_json(run: RunRecord) -> dict[str, object]:
         "state": run.state.value,
         "paused": run.paused,
         "retry_of": run.retry_of,
+        "parent": run.parent,
         "priority": run.priority,
         "max_concurrency": run.max_concurrency,
         "created_at": run.created_at.isoformat(),

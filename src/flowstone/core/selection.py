@@ -47,6 +47,10 @@ def select(graph: AssetGraph, selection: Selection) -> tuple[str, ...]:
         selection = (selection,)
     for item in selection:
         chosen |= {graph[item.name].name} if isinstance(item, Asset) else _Parser(graph, item).parse()
+    hidden = {name for name in chosen if graph[name].hidden}
+    chosen -= hidden
+    if hidden and not chosen:
+        raise SelectionError(str(selection), f"{', '.join(sorted(hidden))} is run by the asset that scatters it.")
     if not chosen:
         raise SelectionError(str(selection), "it selects no asset.")
     return tuple(name for name in graph.order if name in chosen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn
 
 from flowstone.core.graph import AssetGraph
 from flowstone.core.items import decode_item
@@ -69,23 +68,27 @@ class Scattering:
             leg = scatter.leg(discovery.function(), takes_context=True, is_async=discovery.is_async)
             leg.routes = ()
             return replace(inputs, leg=leg)
-        leg = self._gathering(scatter, record) if record.is_over else _resting(scatter, record)
-        return ResolvedInputs((), [], [], leg=leg, recorded=record.inputs)
+        if not record.is_over:
+            return ResolvedInputs((), [], [], leg=_resting(scatter, record), recorded=record.inputs)
+        error = self._too_many_failures(scatter, record)
+        return ResolvedInputs((), [], [], error, leg=self._gathering(scatter, record), recorded=record.inputs)
 
-    def _gathering(self, scatter: Scatter, record: ScatterRecord) -> Leg:
+    def _too_many_failures(self, scatter: Scatter, record: ScatterRecord) -> ScatterFailedError | None:
         counts = self._store.counts(record.run_id)
         allowed = record.allowed or 0
-        if counts.failed + counts.cancelled > allowed:
-            error = ScatterFailedError(
-                scatter.name,
-                record.run_id,
-                total=counts.total,
-                failed=counts.failed,
-                cancelled=counts.cancelled,
-                allowed=allowed,
-                first=self._first_failures(record.run_id),
-            )
-            return scatter.leg(partial(_fail, error), takes_context=False, is_async=False)
+        if counts.failed + counts.cancelled <= allowed:
+            return None
+        return ScatterFailedError(
+            scatter.name,
+            record.run_id,
+            total=counts.total,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            allowed=allowed,
+            first=self._first_failures(record.run_id),
+        )
+
+    def _gathering(self, scatter: Scatter, record: ScatterRecord) -> Leg:
         reader = Gathered(record.run_id, self._store, self._load)
         if scatter.gathering is None:
             leg = scatter.leg(lambda: reader, takes_context=False, is_async=False)
@@ -104,10 +107,6 @@ def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
     """A step that was started although its items are not over, by repair, goes back to rest."""
     again = Scattered(record.total or 0, record.allowed or 0)
     return scatter.leg(lambda: again, takes_context=False, is_async=False)
-
-
-def _fail(error: ScatterFailedError) -> NoReturn:
-    raise error
 
 
 def _last_line(text: str | None) -> str:

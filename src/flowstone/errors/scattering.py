@@ -51,9 +51,9 @@ class ScatterFailedError(FlowStoneError, RuntimeError):
         self.total, self.failed, self.cancelled, self.allowed = total, failed, cancelled, allowed
         self.first = tuple(first)
         ended = f"{failed:,} of {total:,} items failed" + (f", {cancelled:,} were cancelled" if cancelled else "")
-        shown = "".join(f"\n  {key}: {text}" for key, text in first)
+        shown = "; ".join(f"{key}: {text}" for key, text in first)
         super().__init__(
-            f"Asset {asset!r} was not gathered: {ended}, and {allowed:,} may fail (max_failures). What succeeded "
-            "is kept: repair the cause and retry the run, which runs only the others again; "
-            f"`flowstone status {run_id}` lists them.{' The first failures:' + shown if shown else ''}"
+            f"Asset {asset!r} was not gathered: {ended}, and {allowed:,} may fail (max_failures). "
+            f"{'First failures: ' + shown + '. ' if shown else ''}What succeeded is kept: repair the cause and "
+            f"retry the run, which runs only the others again. `flowstone status {run_id}` lists them."
         )

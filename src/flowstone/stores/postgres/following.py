@@ -12,6 +12,7 @@ from flowstone.stores.postgres import limits, sub_runs, transport
 from flowstone.stores.postgres.children import follow_children
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sub_runs import Stopping
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -54,6 +55,7 @@ def follow_up(
     *,
     durable: bool,
     scattered: Mapping[int, Mapping[str, object]] | None = None,
+    stopping: Stopping | None = None,
 ) -> list[int]:
     """Do everything that follows from steps that moved.
 
@@ -63,6 +65,7 @@ def follow_up(
         delays: seconds until those that go on later.
         durable: whether there is a queue to keep in step.
         scattered: what the steps among them say that discovered items, see `sub_runs.scattered_rows`.
+        stopping: learns which items are to be cancelled when this transaction is over; else the sweep does that.
 
     Returns:
         Steps of runs without a queue that may start now.
@@ -93,12 +96,8 @@ def follow_up(
         queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
         sub_runs.rest(connection, resting)
         transport.announce(connection, queues)
-    items = closing.gone + sub_runs.open_items(connection, [*left, *counted.exceeded])
-    over = sub_runs.cancel_items(connection, items, durable=durable)
+    sub_runs.mark_stopping(connection, [*left, *counted.exceeded], closing.gone, stopping)
     transport.announce(connection, sub_runs.release(connection, counted.rows, durable=durable))
-    if over:
-        ended = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in over]
-        follow_up(connection, ended, {}, durable=durable)
     return children.ready
 
 
@@ -187,8 +186,8 @@ def _count(
     exceeded = sub_runs.exceeded(rows, counts, closed or {})
     placed: list[int] = []
     roomy: list[str] = []
-    for run_id, left, _watched, durable, limit, active, *_ in rows:
-        if not durable or not left or run_id in exceeded:
+    for run_id, left, _watched, durable, limit, active, _step, failures, allowed in rows:
+        if not durable or not left or sub_runs.is_beyond(failures, allowed):
             continue
         if limit is None:
             # released while the run was paused, which somebody may have ended meanwhile

@@ -19,9 +19,10 @@ from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import Follow, follow_up
 from flowstone.stores.postgres.placing import Placing
-from flowstone.stores.postgres.rows import EndedRows, claim_from
+from flowstone.stores.postgres.rows import EndedRows, claim_from, newest_of_each
 from flowstone.stores.postgres.sql import load_sql
-from flowstone.stores.postgres.sub_runs import scattered_rows
+from flowstone.stores.postgres.stopping import stop_items
+from flowstone.stores.postgres.sub_runs import Stopping, scattered_rows
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class PostgresLedger:
         if not completions:
             return []
         try:
-            return self._transaction(lambda connection: self._commit(connection, completions))
+            return self._stopping(lambda connection, stop: self._commit(connection, completions, stop))
         except Exception as error:
             if not _is_refusal(error):
                 raise
@@ -106,14 +107,14 @@ class PostgresLedger:
     def request_cancel(self, step_id: int) -> State:
         """See `flowstone.protocols.Ledger`."""
 
-        def cancel(connection: Connection[TupleRow]) -> State:
-            self._cancel(connection, [step_id])
+        def cancel(connection: Connection[TupleRow], stopping: Stopping) -> State:
+            self._cancel(connection, [step_id], stopping)
             row = connection.execute(load_sql("catalog/step"), {"step_id": step_id}).fetchone()
             if row is None:
                 raise RunNotFoundError("step", str(step_id))
             return State(row[4])
 
-        return self._transaction(cancel)
+        return self._stopping(cancel)
 
     def invalidate(self, targets: Sequence[Target]) -> int:
         """See `flowstone.protocols.Ledger`."""
@@ -125,19 +126,19 @@ class PostgresLedger:
     def cancel_run(self, run_id: str) -> list[int]:
         """See `flowstone.protocols.Ledger`."""
 
-        def cancel(connection: Connection[TupleRow]) -> list[int]:
+        def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
             rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()
             if self._database.durable:
                 ranges.cancel(connection, run_id)
-            running = self._cancel(connection, [row[0] for row in rows])
+            running = self._cancel(connection, [row[0] for row in rows], stopping)
             # the run after its steps, as everybody locks them
             if connection.execute(load_sql("ledger/mark_cancelled"), {"run_id": run_id}).fetchone() is None:
                 raise RunNotFoundError("run", run_id)
             return running
 
-        return self._transaction(cancel)
+        return self._stopping(cancel)
 
-    def _cancel(self, connection: Connection[TupleRow], steps: list[int]) -> list[int]:
+    def _cancel(self, connection: Connection[TupleRow], steps: list[int], stopping: Stopping) -> list[int]:
         """Cancel steps; return those that are running."""
         # workers lock the job before the step; taking both in that order cannot deadlock with them
         if self._database.durable:
@@ -145,29 +146,33 @@ class PostgresLedger:
         rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": steps}).fetchall()
         over = [row for row in rows if row[2] == State.CANCELLED]
         deciding.cancel(connection, [row[0] for row in over if row[5]], durable=self._database.durable)
-        self._after(connection, over, {})
+        self._after(connection, over, {}, stopping=stopping)
         return [row[0] for row in rows if row[2] == State.CANCELLING]
 
-    def _commit(self, connection: Connection[TupleRow], completions: Sequence[Completion]) -> list[Committed]:
-        ended = EndedRows.of(completions)
+    def _commit(
+        self, connection: Connection[TupleRow], completions: Sequence[Completion], stopping: Stopping
+    ) -> list[Committed]:
+        current = newest_of_each(completions)
+        ended = EndedRows.of(current)
         rows = connection.execute(load_sql("ledger/finish"), ended.parameters()).fetchall()
         if ended.asking:
             suspended = {row[0] for row in rows if row[4] == State.AWAITING_APPROVAL}
             deciding.request(connection, ended.asking, suspended, durable=self._database.durable)
         moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
-        released = self._after(connection, moved, ended.delays, ended.deciding, scattered_rows(completions))
+        released = self._after(connection, moved, ended.delays, ended.deciding, scattered_rows(current), stopping)
         states = {row[0]: State(row[4]) for row in rows}
-        self._record_checks(connection, completions, states)
+        self._record_checks(connection, current, states)
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
         now = self._states(connection, refused)
+        accepted = {one.claim.token for one in current if one.claim.step_id in states}
         # which of them was the last input of a released step is not asked for: the caller takes all
-        first = next(iter(states), None)
+        first = next((one.claim.token for one in current if one.claim.token in accepted), None)
         return [
             Committed(
                 completion.claim.step_id,
                 states.get(completion.claim.step_id) or now.get(completion.claim.step_id, State.NOT_FOUND),
-                accepted=completion.claim.step_id in states,
-                released=tuple(released) if completion.claim.step_id == first else (),
+                accepted=completion.claim.token in accepted,
+                released=tuple(released) if completion.claim.token == first else (),
             )
             for completion in completions
         ]
@@ -186,13 +191,15 @@ class PostgresLedger:
         delays: Mapping[int, object],
         deciding: Container[int] = (),
         scattered: Mapping[int, Mapping[str, object]] | None = None,
+        stopping: Stopping | None = None,
     ) -> list[int]:
         """Do what follows from steps that moved: (id, run, state, job id, whether it is limited)."""
         steps = [
             Follow(row[0], row[1], State(row[2]), row[3], limited=row[4], decides=row[0] in deciding)
             for row in moved
         ]
-        return follow_up(connection, steps, delays, durable=self._database.durable, scattered=scattered)
+        durable = self._database.durable
+        return follow_up(connection, steps, delays, durable=durable, scattered=scattered, stopping=stopping)
 
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:
         if not steps:
@@ -206,7 +213,15 @@ class PostgresLedger:
         refused = Failed(text, f"{type(error).__module__}.{type(error).__qualname__}", retryable=False)
         # without its checks: whatever was refused must not be refused again
         failed = replace(completion, outcome=refused, retry_in_seconds=None, checks=())
-        return self._transaction(lambda connection: self._commit(connection, [failed]))[0]
+        return self._stopping(lambda connection, stop: self._commit(connection, [failed], stop))[0]
+
+    def _stopping[T](self, work: Callable[[Connection[TupleRow], Stopping], T]) -> T:
+        """Run one transaction, and others that cancel the items that it leaves without a purpose."""
+        stopping = Stopping()
+        done = self._transaction(lambda connection: work(connection, stopping))
+        if stopping:
+            stop_items(self._database, stopping)
+        return done
 
     def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:
         return in_transaction(self._database, work)

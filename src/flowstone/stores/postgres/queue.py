@@ -19,6 +19,7 @@ from flowstone.stores.postgres.look import Look
 from flowstone.stores.postgres.ranges import Beginning, open_runs
 from flowstone.stores.postgres.rows import claim_from, to_json
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.stopping import stop_left
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class PostgresQueue:
                 transport.announce(connection, transport.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
             found += _end_driverless(connection, durable=self._database.durable)
-        return found + in_transaction(self._database, self._expire)
+        return found + stop_left(self._database) + in_transaction(self._database, self._expire)
 
     def _expire(self, connection: Connection[TupleRow]) -> int:
         """End the time of requests for approval whose job was lost."""

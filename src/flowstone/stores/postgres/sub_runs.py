@@ -20,13 +20,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class Stopping:
+    """What is to be cancelled when a transaction is over.
+
+    Args:
+        runs: runs of items.
+        items: single items.
+    """
+
+    runs: set[str] = field(default_factory=set)
+    items: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.items)
+
+
+@dataclass(slots=True)
 class Closing:
     """Steps that rest because all their items are discovered now.
 
     Args:
         steps: the steps.
         runs: the runs of their items, and what is to be taken off their open steps.
-        gone: items that the last attempt did not find any more.
+        gone: items that the last attempt did not find any more, and that are not over.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -94,11 +110,16 @@ def exceeded(
     found = []
     for row in rows:
         run_id, left, failures, allowed = row[0], row[1], row[7], row[8]
-        if row[6] is None or not left or allowed is None or failures <= allowed:
+        if row[6] is None or not left or not is_beyond(failures, allowed):
             continue
         if run_id in closed or failures - counts[run_id]["failures"] <= allowed:
             found.append(run_id)
     return found
+
+
+def is_beyond(failures: int, allowed: int | None) -> bool:
+    """Whether more items of a run failed than may."""
+    return allowed is not None and failures > allowed
 
 
 def left_behind(connection: Connection[TupleRow], steps: Sequence[int]) -> tuple[list[str], list[str]]:
@@ -112,11 +133,19 @@ def left_behind(connection: Connection[TupleRow], steps: Sequence[int]) -> tuple
     return runs, held
 
 
-def open_items(connection: Connection[TupleRow], runs: Sequence[str]) -> list[int]:
-    """Return the items of runs that are not over."""
-    if not runs:
-        return []
-    return [row[0] for row in connection.execute(load_sql("scatters/open_items"), {"runs": list(runs)})]
+def mark_stopping(
+    connection: Connection[TupleRow], runs: Sequence[str], gone: Sequence[int], stopping: Stopping | None
+) -> None:
+    """Note that the items of runs are to be cancelled.
+
+    Cancelling takes the locks of their steps, and whoever commits an item takes the lock of its run after that
+    of its step. This transaction holds locks of runs already, so another one has to cancel.
+    """
+    if runs:
+        connection.execute(load_sql("scatters/stop"), {"runs": list(runs)})
+    if stopping is not None:
+        stopping.runs.update(runs)
+        stopping.items.extend(gone)
 
 
 def rest(connection: Connection[TupleRow], steps: Sequence[int]) -> None:
@@ -143,23 +172,3 @@ def release(connection: Connection[TupleRow], rows: Sequence[Sequence[Any]], *, 
     woken = connection.execute(load_sql("scatters/wake"), {"jobs": list(jobs)}).fetchall()
     missing = connection.execute(load_sql("scatters/missing_jobs"), {"jobs": list(jobs)}).fetchall()
     return {row[1] for row in woken} | transport.enqueue(connection, [jobs[row[0]] for row in missing])
-
-
-def cancel_items(
-    connection: Connection[TupleRow], items: Sequence[int], *, durable: bool
-) -> list[tuple[Any, ...]]:
-    """Cancel items; running ones are told. Returns (id, run, state, job id, is limited) of those that are over."""
-    if not items:
-        return []
-    steps = {"ids": list(items)}
-    if durable:
-        # workers lock the job before the step
-        connection.execute(load_sql("ledger/job_of_step"), steps)
-    rows = connection.execute(load_sql("ledger/cancel_steps"), steps).fetchall()
-    over = [row for row in rows if row[2] == State.CANCELLED]
-    asked = [row[0] for row in over if row[5]]
-    if asked:
-        requests = connection.execute(load_sql("approvals/cancel"), {"steps": asked}).fetchall()
-        if durable:
-            connection.execute(load_sql("approvals/drop_expiries"), {"ids": [row[0] for row in requests]})
-    return over

@@ -19,10 +19,13 @@ CREATE TABLE flowstone.scatters (
     is_open   boolean NOT NULL DEFAULT true,
     -- an attempt was repeated, so that items of an earlier one may be there that the last one did not find
     is_reopened boolean NOT NULL DEFAULT false,
+    -- too many items failed, or the step ended without them: the rest is being cancelled
+    is_stopping boolean NOT NULL DEFAULT false,
     total     bigint,
     -- exact versions that the discovery read
     inputs    jsonb
 );
+CREATE INDEX scatters_stopping ON flowstone.scatters (run_id) WHERE is_stopping;
 
 -- What each item step works on: JSON text, because jsonb would change numbers and the order of keys.
 CREATE TABLE flowstone.scatter_items (

@@ -2,12 +2,12 @@
 -- conditions are those of control/prunable and control/prune_runs; a step that is kept keeps what it was made from, all
 -- the way up. Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused, run_joins_of_run.
 WITH RECURSIVE old AS MATERIALIZED (
-    SELECT r.id
+    SELECT r.id, r.releases_step
     FROM flowstone.runs AS r
     WHERE r.state <> 'running'
         AND r.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(older_than_seconds)s)
 ), candidates AS MATERIALIZED (
-    SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output
+    SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output, old.releases_step
     FROM old
     JOIN flowstone.steps AS s ON s.run_id = old.id
     WHERE s.state IN ('completed', 'reused', 'failed', 'upstream_failed', 'skipped', 'cancelled')
@@ -25,6 +25,11 @@ WITH RECURSIVE old AS MATERIALIZED (
     FROM candidates AS c
     JOIN flowstone.steps AS u ON u.output_step = c.id AND u.state = 'reused'
     WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = u.id)
+    UNION
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.steps AS p ON p.id = c.releases_step
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = p.id)
 ), kept AS (
     SELECT n.id FROM needed AS n
     UNION
@@ -34,6 +39,11 @@ WITH RECURSIVE old AS MATERIALIZED (
         SELECT l.upstream_step_id AS id FROM flowstone.lineage AS l WHERE l.step_id = k.id
         UNION ALL
         SELECT s.output_step FROM flowstone.steps AS s WHERE s.id = k.id AND s.state = 'reused'
+        UNION ALL
+        SELECT i.id
+        FROM flowstone.scatters AS f
+        JOIN flowstone.steps AS i ON i.run_id = f.run_id
+        WHERE f.step_id = k.id
     ) AS above
     JOIN candidates AS c ON c.id = above.id
 ), gone AS MATERIALIZED (

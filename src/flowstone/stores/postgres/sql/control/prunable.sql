@@ -7,6 +7,8 @@ FROM flowstone.runs AS r
 JOIN flowstone.steps AS s ON s.run_id = r.id
 WHERE r.state <> 'running'
     AND r.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(older_than_seconds)s)
+    -- items are kept as long as the step that gathers them
+    AND (r.releases_step IS NULL OR NOT EXISTS (SELECT FROM flowstone.steps AS p WHERE p.id = r.releases_step))
     AND s.state IN ('completed', 'reused', 'failed', 'upstream_failed', 'skipped', 'cancelled')
     AND NOT EXISTS (
         SELECT FROM flowstone.current_outputs AS c

@@ -1,5 +1,5 @@
 -- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, check_results_of_step,
--- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey.
+-- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey.
 WITH checks AS (
     DELETE FROM flowstone.check_results WHERE step_id = ANY(%(steps)s::bigint[])
 ), attempts AS (
@@ -15,6 +15,8 @@ WITH checks AS (
 ), children AS (
     DELETE FROM flowstone.step_edges
     WHERE child_id = ANY(%(steps)s::bigint[]) AND parent_id <> ALL(%(steps)s::bigint[])
+), items AS (
+    DELETE FROM flowstone.scatter_items WHERE step_id = ANY(%(steps)s::bigint[])
 ), joins AS (
     DELETE FROM flowstone.run_joins WHERE step_id = ANY(%(steps)s::bigint[])
 )

@@ -1,5 +1,6 @@
--- Items of some runs that are not over. Uses steps_of_run.
+-- Items of some runs that are not over and not told to stop. Uses steps_of_run.
 SELECT id
 FROM flowstone.steps
-WHERE run_id = ANY(%(runs)s::text[]) AND finished_at IS NULL
-ORDER BY id;
+WHERE run_id = ANY(%(runs)s::text[]) AND finished_at IS NULL AND state <> 'cancelling'
+ORDER BY id
+LIMIT %(limit)s;
