@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
 from flowstone.app import FlowStone
 from flowstone.core.route import ALL_SKIPPED, RouteDecision
@@ -11,43 +11,42 @@ from flowstone.testing.executor_case import ExecutorCase
 
 _ALL = ["meeting", "below_right", "beside"]
 _DONE, _SKIPPED = State.COMPLETED, State.SKIPPED
+_MET = {"left": [11, None], "right": [None, 12], "both": [11, 12], "nobody": None}
+_WRONG = [
+    ("fork", "typo", "Did you mean 'left'?"),
+    ("fork", "no route", "declares routes ('left', 'right') but returned builtins.int"),
+    ("undeclared", None, "@asset(routes=['apart_a'])"),
+]
 
 
 class RouteTests(ExecutorCase):
     """A decision is made once, in the commit of the asset that makes it, and holds."""
 
-    @pytest.mark.parametrize(
-        ("choice", "left", "right", "met"),
-        [
-            ("left", _DONE, _SKIPPED, [11, None]),
-            ("right", _SKIPPED, _DONE, [None, 12]),
-            ("both", _DONE, _DONE, [11, 12]),
-            ("nobody", _SKIPPED, _SKIPPED, None),
-        ],
-    )
-    def test_a_route(
-        self, flow: FlowStone, choice: str, left: State, right: State, met: list[int | None] | None
-    ) -> None:
+    def test_routes(self, flow: FlowStone) -> None:
         """Chosen branches get the value; the others and what is below them never start; a meeting takes both."""
-        result = flow.materialize_all(_ALL, partition=choice, executor=self.executor)
-        steps = {step.asset: step for step in flow.runs.steps(result.run_id)}
-        assert {name: step.state for name, step in steps.items()} == {
-            "fork": _DONE,
-            "left": left,
-            "right": right,
-            "below_right": right,
-            "meeting": _SKIPPED if met is None else _DONE,
-            "beside": _DONE,
-        }
-        assert (result.state, result.ok) == (State.COMPLETED, True)
-        for name in ("left", "right", "below_right", "beside", "meeting"):
-            assert self.marks.count(name) == (steps[name].state is _DONE)
-        if met is None:
-            assert steps["meeting"].reason == ALL_SKIPPED
-        else:
+        result = flow.backfill("fork+", partitions=list(_MET), executor=self.executor)
+        assert (result.state, result.failed) == (State.COMPLETED, 0)
+        for choice, met in _MET.items():
+            key = f"s:{choice}"
+            steps = {step.asset: step for step in flow.runs.steps(result.run_id) if step.partition == key}
+            left = _DONE if choice in ("left", "both") else _SKIPPED
+            right = _DONE if choice in ("right", "both") else _SKIPPED
+            assert {name: step.state for name, step in steps.items()} == {
+                "fork": _DONE,
+                "left": left,
+                "right": right,
+                "below_right": right,
+                "meeting": _DONE if met else _SKIPPED,
+                "beside": _DONE,
+            }
+            if not met:
+                assert steps["meeting"].reason == ALL_SKIPPED
+                continue
             assert flow.load("meeting", partition=choice) == met
-            read = {one.asset for one in flow.history("meeting")[0].inputs}
+            read = {one.asset for one in flow.history("meeting", partition=choice)[0].inputs}
             assert read == {name for name in ("below_right", "left") if steps[name].state is _DONE}
+        counts = [self.marks.count(name) for name in ("left", "right", "below_right", "meeting", "beside")]
+        assert counts == [2, 2, 2, 3, 4]
 
     def test_what_was_not_chosen_says_why(self, flow: FlowStone) -> None:
         """The decision is recorded with the version, and with what it left out."""
@@ -93,21 +92,14 @@ class RouteTests(ExecutorCase):
         assert (result.succeeded, result.skipped) == (4, 2)
         assert self.marks.count("fork") == 2
 
-    @pytest.mark.parametrize(
-        ("asset", "choice", "text"),
-        [
-            ("fork", "typo", "Did you mean 'left'?"),
-            ("fork", "no route", "declares routes ('left', 'right') but returned builtins.int"),
-            ("undeclared", None, "@asset(routes=['apart_a'])"),
-        ],
-    )
-    def test_what_cannot_be_chosen(self, flow: FlowStone, asset: str, choice: str | None, text: str) -> None:
+    def test_what_cannot_be_chosen(self, flow: FlowStone) -> None:
         """A choice that was not declared fails for good, and says what was declared."""
-        error = self.failure(lambda: flow.materialize(asset, partition=choice, executor=self.executor))
-        assert text in str(error)
-        step = self.latest(flow)
-        assert (step.state, step.attempt) == (State.FAILED, 1)
-        assert step.error_type == "flowstone.errors.routing.RouteError"
+        for asset, choice, text in _WRONG:
+            call = partial(flow.materialize, asset, partition=choice, executor=self.executor)
+            assert text in str(self.failure(call))
+            step = self.latest(flow)
+            assert (step.state, step.attempt) == (State.FAILED, 1)
+            assert step.error_type == "flowstone.errors.routing.RouteError"
 
     def test_a_route_out_of_a_process_of_its_own(self, flow: FlowStone) -> None:
         """The choice crosses the wire with its value."""
