@@ -1,4 +1,4 @@
-"""Graphs with routers and optional inputs, drawn at random, and the simple rules of what becomes of their assets."""
+"""Graphs with routers and optional inputs, drawn at random, and the rules of what becomes of their assets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowstone import Asset, Route, Skip, State, asset, dep
 
 @dataclass
 class Node:
-    """One asset: what it reads (name to whether it can do without), what it may choose and chooses, what it does."""
+    """One asset: what it reads (and whether it can do without), what it may choose and chooses, what it does."""
 
     name: str
     reads: dict[str, bool]

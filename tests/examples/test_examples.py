@@ -49,6 +49,11 @@ EXPECTED = {
         r"2\. valid \.\.\.\n   completed: \[20\.5, 21\.0, 20\.8\]\n"
         r"3\. mean \.\.\.\n   completed: 20\.76\d+\n3 steps, mean 20\.77\n"
     ),
+    "routing.py": (
+        r"changes: completed\ndelta_load: failed\nfull_load: skipped \(not chosen by changes: 12 rows changed\)\n"
+        r"table: upstream_failed \(input delta_load ended as failed\)\n"
+        r"after the retry: 12 rows added\ncalled: changes, delta_load, delta_load\n"
+    ),
     "retries.py": (
         r"attempt 1: failed \(builtins\.ConnectionError\), next one after 0\.02 s\n"
         r"attempt 2: failed \(builtins\.ConnectionError\), next one after 0\.06 s\n"
