@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowstone import FlowStone, RetryPolicy, asset
+from flowstone import FlowStone, RetryPolicy, Route, asset, dep
 from flowstone.app.worker import serve
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
@@ -121,6 +121,33 @@ def apart(context):
         wait_for_gate(str(context.partition), context)
 
 
+@asset(partitions=items, retry=AT_ONCE, routes=["near", "far"])
+def fork(context):
+    """Every attempt decides otherwise than the one before."""
+    with told(context):
+        return Route("far" if context.attempt == 1 else "near", value=context.attempt)
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def near(context, fork):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+        return fork
+
+
+@asset(partitions=items, retry=AT_ONCE)
+def far(context, fork):
+    with told(context):
+        wait_for_gate(str(context.partition), context)
+        return fork
+
+
+@asset(partitions=items, deps=[dep("near", optional=True), dep("far", optional=True)])
+def meeting(context, near, far):
+    with told(context):
+        return [near, far]
+
+
 @asset(retry=AT_ONCE)
 def holds_lock(context):
     """One call into C that keeps the interpreter lock for much longer than the lease."""
@@ -161,6 +188,10 @@ _ALWAYS: tuple[Asset, ...] = (
     gated,
     stubborn,
     apart,
+    fork,
+    near,
+    far,
+    meeting,
     holds_lock,
     poison,
     poison_apart,
