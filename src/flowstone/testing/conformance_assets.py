@@ -22,6 +22,7 @@ from flowstone.testing.approval_assets import APPROVAL_ASSETS
 from flowstone.testing.conformance_checks import CHECKED_ASSETS, CHECKS
 from flowstone.testing.marks import Marks
 from flowstone.testing.route_assets import ROUTE_ASSETS
+from flowstone.testing.scatter_assets import SCATTER_ASSETS
 
 HOSTILE_MESSAGE = "nul \x00 surrogate \ud800 ansi \x1b[31mred\x1b[0m html <b> quote ' \" % "
 """Text that breaks databases, terminals and pages when it is passed on as it is."""
@@ -280,6 +281,7 @@ ASSETS = [
     *CHECKED_ASSETS,
     *APPROVAL_ASSETS,
     *ROUTE_ASSETS,
+    *SCATTER_ASSETS,
 ]
 """All of them."""
 

@@ -7,11 +7,18 @@ from flowstone.testing.executor_checks import CheckingTests
 from flowstone.testing.executor_failures import FailureTests
 from flowstone.testing.executor_placing import PlacingByExecutorTests
 from flowstone.testing.executor_routes import RouteTests
+from flowstone.testing.executor_scatter import ScatterTests
 from flowstone.testing.executor_values import ValueTests
 
 
 class ExecutorConformance(
-    ValueTests, FailureTests, PlacingByExecutorTests, CheckingTests, ApprovalByExecutorTests, RouteTests
+    ValueTests,
+    FailureTests,
+    PlacingByExecutorTests,
+    CheckingTests,
+    ApprovalByExecutorTests,
+    RouteTests,
+    ScatterTests,
 ):
     """Tests of the meaning of an executor; make a subclass whose name starts with `Test`.
 
