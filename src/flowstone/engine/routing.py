@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from flowstone.core.graph import AssetGraph
+from flowstone.core.route import decision_of
 from flowstone.core.step import Target
 from flowstone.engine.inputs import InputReader
 from flowstone.protocols import Catalog
@@ -46,15 +47,14 @@ class Routing:
         ]
         if not pairs:
             return {}
-        versions = self._catalog.current(list(dict.fromkeys(one for pair in pairs for one in pair)))
-        deciding = {versions[router] for _, router in pairs if router in versions}
-        decisions = self._catalog.routes(sorted(deciding))
+        committed = self._catalog.current([target for target, _ in pairs])
+        deciding = self._catalog.resolve([("", *router) for _, router in pairs])
         found: dict[Target, str] = {}
-        for target, router in pairs:
-            version = versions.get(router, 0)
-            decision = decisions.get(version)
-            chosen = decision is None or target[0] in decision.chosen or versions.get(target, 0) > version
-            if decision is not None and not chosen:
+        for (target, router), version in zip(pairs, deciding, strict=True):
+            decision = decision_of(version.stored) if version is not None else None
+            if version is None or decision is None or target[0] in decision.chosen:
+                continue
+            if committed.get(target, 0) < version.step_id:
                 found.setdefault(target, decision.explain(router[0]))
         return found
 

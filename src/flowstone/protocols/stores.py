@@ -10,7 +10,6 @@ from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.ranges import NewRange, NotBegun
-from flowstone.core.route import RouteDecision
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -72,9 +71,6 @@ class Catalog(Protocol):
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
         """Return the positions of those (run, asset, partition) that were skipped: by the run itself, else latest."""
-
-    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
-        """Return the decisions of those committed steps that chose their branches."""
 
     def step(self, step_id: int) -> StepRecord | None:
         """Return a step."""

@@ -6,7 +6,7 @@ import pytest
 
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
-from flowstone.core.route import ALL_SKIPPED, ROUTE_KEY, RouteDecision
+from flowstone.core.route import ALL_SKIPPED, ROUTE_KEY, RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewStep
 from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
@@ -170,13 +170,13 @@ class RouteStoreTests(StoreCase):
         assert catalog.skipped([]) == set()
 
     def test_decisions_are_read(self, scene: Scene) -> None:
-        """As they were made, whatever the names look like; steps that decided nothing have none."""
+        """As they were made, whatever the names look like, with the version."""
         (placed,) = scene.open("run", [NewStep("fork", "")])
         claim = scene.claim(placed.id)
         scene.end(claim, routed(claim, *HOSTILE_TEXTS, chosen=HOSTILE_TEXTS[:2], reason=HOSTILE_TEXTS[1]))
-        other = scene.make("other", run_id="other")
-        found = scene.store.catalog.routes([placed.id, other, 999_999])
-        assert found == {placed.id: RouteDecision(HOSTILE_TEXTS[:2], HOSTILE_TEXTS, HOSTILE_TEXTS[1])}
+        (version,) = scene.store.catalog.resolve([("", "fork", "")])
+        assert version is not None
+        assert decision_of(version.stored) == RouteDecision(HOSTILE_TEXTS[:2], HOSTILE_TEXTS, HOSTILE_TEXTS[1])
 
     def test_hostile_names_are_left_out(self, scene: Scene) -> None:
         """Names are compared as they are."""

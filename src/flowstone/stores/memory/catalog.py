@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -64,12 +63,6 @@ class MemoryCatalog:
             if row.partition == partition and row.state in (State.COMPLETED, State.SKIPPED):
                 return row.state is State.SKIPPED
         return False
-
-    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
-        """See `flowstone.protocols.Catalog`."""
-        steps = self._tables.steps
-        found = {step_id: decision_of(steps[step_id].stored) for step_id in step_ids if step_id in steps}
-        return {step_id: decision for step_id, decision in found.items() if decision is not None}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowstone.core.output import StoredOutput
-from flowstone.core.route import ROUTE_KEY, RouteDecision
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -57,11 +56,6 @@ class PostgresCatalog:
         if not wanted:
             return set()
         return {position - 1 for (position,) in self._rows("skipped", {"wanted": to_json(wanted)})}
-
-    def routes(self, step_ids: Sequence[int]) -> dict[int, RouteDecision]:
-        """See `flowstone.protocols.Catalog`."""
-        rows = self._rows("routes", {"steps": list(step_ids), "key": ROUTE_KEY})
-        return {step_id: RouteDecision.from_json(document) for step_id, document in rows}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""
