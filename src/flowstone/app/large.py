@@ -32,6 +32,8 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
     asset = graph[targets.asset]
     if asset.concurrency or getattr(executor, "limits", None):
         return None
+    if graph.routers(asset.name) or any(one.optional for one in asset.dependencies):
+        return None  # some of its steps may be over before they begin
     if next(islice(targets, LARGE - 1, None), None) is None:
         return None
     return NewRange(
