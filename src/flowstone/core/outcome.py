@@ -178,10 +178,12 @@ class Scattered:
     Args:
         total: number of items.
         allowed: how many of them may fail.
+        is_complete: False when discovering ended early because too many had failed already.
     """
 
     total: int
     allowed: int
+    is_complete: bool = True
 
     @property
     def reason(self) -> str:

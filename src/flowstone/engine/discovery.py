@@ -140,6 +140,7 @@ class _Sink:
     chunk: list[NewItem] = field(default_factory=list)
     position: int = 0
     flushed_at: float = field(default_factory=time.monotonic)
+    is_complete: bool = True
 
     def take(self, items: Iterable[object]) -> Scattered:
         """Take everything."""
@@ -172,12 +173,15 @@ class _Sink:
             raise StepCancelledError(self.scatter.name)
         self.chunk.clear()
         self.flushed_at = time.monotonic()
+        self.is_complete = goes_on
         return goes_on
 
     def close(self) -> Scattered:
         """Add the rest, and say what there is."""
-        self.flush()
-        return Scattered(self.position, allowed_failures(self.scatter.max_failures, self.position))
+        if self.is_complete:
+            self.flush()
+        allowed = allowed_failures(self.scatter.max_failures, self.position)
+        return Scattered(self.position, allowed, self.is_complete)
 
     def _doubled(self, position: int) -> ItemError:
         item = decode_item(next(one.item for one in self.chunk if one.position == position))
@@ -185,6 +189,6 @@ class _Sink:
         return ItemError(
             self.scatter.name,
             position,
-            f"its key {key!r} is that of an earlier item. Items are known by their keys: leave the second one out, "
+            f"its key {key!r} is that of an earlier item. Items are known by their keys: leave the second out, "
             "or give @scatter(key=...) a function that tells them apart.",
         )

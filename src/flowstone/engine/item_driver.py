@@ -40,7 +40,7 @@ class ItemDriver:
             Whether there were any.
         """
         record = self._store.scatters.of_steps([step_id]).get(step_id)
-        if record is None or record.is_over:
+        if record is None or record.is_open or record.is_over:
             return False
         run_record = self._store.catalog.run(record.run_id)
         width = (run_record.max_concurrency if run_record else None) or 1

@@ -10,6 +10,7 @@ from flowstone.testing.store_checks import CheckTests
 from flowstone.testing.store_partition_keys import PartitionKeysTests
 from flowstone.testing.store_placing import PlacingTests
 from flowstone.testing.store_routes import RouteStoreTests
+from flowstone.testing.store_scatters import ScatterStoreTests
 
 
 class StoreConformance(
@@ -21,6 +22,7 @@ class StoreConformance(
     PartitionKeysTests,
     CheckTests,
     RouteStoreTests,
+    ScatterStoreTests,
 ):
     """Tests of the meaning of a store; make a subclass whose name starts with `Test`.
 

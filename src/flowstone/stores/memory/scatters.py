@@ -160,7 +160,8 @@ class MemoryScatters:
         if ours.is_open:
             ours.is_open = False
             ours.total, ours.allowed, ours.inputs = outcome.total, outcome.allowed, ours.inputs or inputs
-            for key in [key for key, item in ours.items.items() if item.token != ours.token]:
+            gone_keys = [key for key, item in ours.items.items() if item.token != ours.token]
+            for key in gone_keys if outcome.is_complete else ():
                 gone = ours.items.pop(key).step
                 ours.failures -= gone.state is State.FAILED
                 self.cancel(gone, now)

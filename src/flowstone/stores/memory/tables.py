@@ -123,13 +123,14 @@ class ScatterRow:
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("joined", "new", "open", "scatter", "steps")
+    __slots__ = ("is_cancelled", "joined", "new", "open", "scatter", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
+        self.is_cancelled = False
         self.scatter: ScatterRow | None = None
 
     def record(self) -> RunRecord:
@@ -159,11 +160,11 @@ class RunRow:
         """Return the state of the run from those of its steps."""
         if any(not state.is_terminal for state in counts) or (self.scatter and self.scatter.is_open):
             return State.RUNNING
-        if self.scatter and counts.get(State.FAILED, 0) <= (self.scatter.allowed or 0):
+        if self.scatter and self.scatter.failures <= (self.scatter.allowed or 0):
             return State.CANCELLED if counts.get(State.CANCELLED) else State.COMPLETED
         if counts.get(State.FAILED) or counts.get(State.UPSTREAM_FAILED):
             return State.FAILED
-        if counts.get(State.CANCELLED):
+        if counts.get(State.CANCELLED) or self.is_cancelled:
             return State.CANCELLED
         return State.COMPLETED
 

@@ -58,6 +58,7 @@ def scattered_rows(completions: Sequence[Completion]) -> dict[int, dict[str, obj
             "total": one.outcome.total,
             "allowed": one.outcome.allowed,
             "inputs": [list(read) for read in one.inputs],
+            "is_complete": one.outcome.is_complete,
         }
         for one in completions
         if isinstance(one.outcome, Scattered)
@@ -79,9 +80,11 @@ def close(
         return closing
     scattered = to_json([rows[step_id] for step_id in resting])
     reopened = []
-    for run_id, is_closed, is_reopened in connection.execute(load_sql("scatters/close"), {"scattered": scattered}):
+    for run_id, is_closed, may_have_lost in connection.execute(
+        load_sql("scatters/close"), {"scattered": scattered}
+    ):
         closing.runs[run_id] = int(is_closed)
-        if is_closed and is_reopened:
+        if is_closed and may_have_lost:
             reopened.append(run_id)
     if reopened:
         closing.gone = _let_go(connection, reopened)
