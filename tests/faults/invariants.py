@@ -24,7 +24,9 @@ VIOLATIONS = {
             ) AS own WHERE own.state IN ('failed', 'upstream_failed')
         ) AS c
         WHERE r.open_steps <> 0 OR r.active_steps <> 0 OR r.failures <> c.failures
-            OR (r.state = 'completed') <> (r.failures = 0 AND r.cancellations = 0)""",
+            OR (r.state = 'completed') <> (
+                r.failures <= coalesce(r.allowed_failures, 0) AND r.cancellations = 0
+            )""",
     "a target was committed twice in one run": """
         SELECT run_id, asset, partition, count(*) FROM flowstone.steps
         WHERE state = 'completed' GROUP BY 1, 2, 3 HAVING count(*) > 1""",
@@ -43,7 +45,7 @@ VIOLATIONS = {
     "an attempt goes beyond the limit": "SELECT id, attempt FROM flowstone.steps WHERE attempt > max_attempts",
     "a completed step has no pointer": """
         SELECT s.id FROM flowstone.steps AS s
-        WHERE s.state = 'completed' AND NOT EXISTS (
+        WHERE s.state = 'completed' AND NOT s.is_item AND NOT EXISTS (
             SELECT FROM flowstone.current_outputs AS c WHERE c.asset = s.asset AND c.partition = s.partition
         )""",
     "a pointer names a step that is not completed": """
@@ -70,6 +72,15 @@ VIOLATIONS = {
     "a request was decided twice": """
         SELECT subject, count(*) FROM flowstone.audit
         WHERE action LIKE 'approval.%%' AND action <> 'approval.requested' GROUP BY 1 HAVING count(*) > 1""",
+    "an item has a pointer": """
+        SELECT s.id FROM flowstone.steps AS s
+        JOIN flowstone.current_outputs AS c ON c.step_id = s.id WHERE s.is_item""",
+    "a step was gathered without all of its items": """
+        SELECT c.step_id, c.run_id FROM flowstone.scatters AS c
+        JOIN flowstone.steps AS s ON s.id = c.step_id AND s.state = 'completed'
+        WHERE c.is_open OR c.is_stopping
+            OR c.total <> (SELECT count(*) FROM flowstone.scatter_items AS i WHERE i.run_id = c.run_id)
+            OR s.started_at < (SELECT r.finished_at FROM flowstone.runs AS r WHERE r.id = c.run_id)""",
     "a job is left on the queue": """
         SELECT id, state, args FROM public.oban_jobs
         WHERE state IN ('available', 'scheduled', 'executing', 'retryable', 'suspended')""",

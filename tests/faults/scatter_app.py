@@ -1,0 +1,82 @@
+"""The app of the tests that kill workers while items are discovered, worked on and gathered."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+
+from tests.faults.fault_app import (
+    BEAT_SECONDS,
+    LEASE_SECONDS,
+    SWEEP_SECONDS,
+    folder,
+    tell,
+    told,
+    wait_for_gate,
+)
+
+from flowstone import FlowStone, RetryPolicy, asset, scatter
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+from flowstone.testing.injection import KillPoints
+
+NUMBER = int(os.environ.get("SCATTER_ITEMS", "300"))
+AT_ONCE = RetryPolicy(max_attempts=3, backoff_seconds=0.0, jitter=0.0)
+HALF = "half"
+
+
+@asset(retry=AT_ONCE)
+def work(context, item):
+    """Takes a moment; one item in fifty always fails."""
+    tell("start", context)
+    time.sleep(0.002)
+    if item % 50 == 7:
+        raise ValueError(f"item {item}")
+    tell("end", context)
+    return -item
+
+
+@scatter(each=work, max_concurrency=20, max_failures=0.05, retry=AT_ONCE)
+def found(context):
+    """Waits in the middle until the test lets it go on."""
+    tell("discover", context)
+    for number in range(NUMBER):
+        if number == NUMBER // 2:
+            time.sleep(0.6)  # so long that what was found so far is added
+            yield number
+            tell(HALF, context)
+            wait_for_gate(HALF, context)
+            continue
+        yield number
+
+
+@found.gather
+def gathering(context, results):
+    """Tells what it got."""
+    with told(context):
+        return {"values": [result.value for result in results], "total": results.total, "failed": results.failed}
+
+
+def make_flow(database_url: str, storage: str) -> FlowStone:
+    """Return the app, with times short enough for tests."""
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        executor="oban",
+        beat_seconds=BEAT_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+    )
+    return FlowStone([found], settings=settings, hooks=[KillPoints()])
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
