@@ -12,8 +12,8 @@ from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.postgres import transport
+from flowstone.stores.postgres.counting import UNLIMITED, refill
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import UNLIMITED, refill
 from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.core.text import clean_text
-from flowstone.stores.postgres.following import Follow, follow_up, resume
+from flowstone.stores.postgres.counting import Follow
+from flowstone.stores.postgres.following import follow_up, resume
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 

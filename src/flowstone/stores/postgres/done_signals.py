@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flowstone.stores.postgres.counting import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.listener import Listener
 
 _IDLE_SECONDS = 30.0

@@ -16,8 +16,9 @@ from flowstone.core.text import clean_text
 from flowstone.errors import RunNotFoundError
 from flowstone.stores.postgres import deciding, ranges
 from flowstone.stores.postgres.checks import insert_checks
+from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import Follow, follow_up
+from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.placing import Placing
 from flowstone.stores.postgres.rows import EndedRows, claim_from, newest_of_each
 from flowstone.stores.postgres.sql import load_sql

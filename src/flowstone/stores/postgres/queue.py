@@ -13,8 +13,9 @@ from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.stores.postgres import deciding, limits, transport
+from flowstone.stores.postgres.counting import Follow, refill
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import Follow, follow_up, refill
+from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.look import Look
 from flowstone.stores.postgres.ranges import Beginning, open_runs
 from flowstone.stores.postgres.rows import claim_from, to_json
@@ -155,7 +156,7 @@ def alive_workers(database: Database) -> list[dict[str, Any]]:
 
 
 def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:
-    """End the attempts of lost workers; each has used up an attempt.
+    """End the attempts of lost workers; each that had begun, or may have, has used up an attempt.
 
     What runs again does so at once, the first time. One of those that died together may have killed the
     others: before their last attempts they are kept apart, so that it takes nobody with it.
@@ -163,7 +164,10 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     rows = []
     delays: dict[int, object] = {}
     turns: Counter[str] = Counter()
-    for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed in orphans:
+    _give_back(connection, [row for row in orphans if row[10]], durable=durable)
+    for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed, not_begun in orphans:
+        if not_begun:
+            continue
         text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: its lease ran out."
         error = Failed(text, _LOST, retryable=True)
         again = placed and attempt < most
@@ -187,6 +191,21 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     moved = connection.execute(load_sql("ledger/finish"), parameters).fetchall()
     steps = [Follow(row[0], row[1], State(row[4]), row[5], limited=row[6]) for row in moved]
     follow_up(connection, steps, delays, durable=durable)
+
+
+def _give_back(connection: Connection[TupleRow], waited: Sequence[Sequence[Any]], *, durable: bool) -> None:
+    """Give back what had only waited for a thread of a worker that died."""
+    if not waited:
+        return
+    parameters = {
+        "ids": [row[0] for row in waited],
+        "tokens": [row[1] for row in waited],
+        "delay_seconds": 0.0,
+        "reason": "its worker was lost before it began",
+    }
+    moved = connection.execute(load_sql("ledger/give_back"), parameters).fetchall()
+    steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in moved]
+    follow_up(connection, steps, {}, durable=durable)
 
 
 def _refill_idle(connection: Connection[TupleRow]) -> int:

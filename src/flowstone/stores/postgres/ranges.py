@@ -12,8 +12,9 @@ from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewRun, Target
 from flowstone.stores.postgres import transport
+from flowstone.stores.postgres.counting import Follow, notify_done
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import Follow, follow_up, notify_done
+from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.placing import PlanOutdatedError, insert_run
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, LiteralString
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
+from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import Follow, follow_up
+from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.sql import load_sql
 from flowstone.stores.postgres.sub_runs import Stopping
 from flowstone.stores.postgres.transactions import in_transaction

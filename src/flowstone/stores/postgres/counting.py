@@ -1,0 +1,150 @@
+"""The counters of runs: what ended is taken off, windows are refilled, and who waits for an end is told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flowstone.core.state import State
+from flowstone.stores.postgres import sub_runs
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+DONE_CHANNEL = "flowstone_done"
+SEPARATOR = "\x1f"
+UNLIMITED = 2_000_000_000
+"""Room in the window of a run that has none."""
+
+_MAX_PAYLOAD = 7000
+
+
+@dataclass(slots=True)
+class Follow:
+    """A step that moved.
+
+    Args:
+        id: the step.
+        run_id: its run.
+        state: its state now.
+        job_id: its row on Oban's queue, when it has one.
+        limited: whether it may hold slots of fleet-wide limits.
+        decides: whether it chose which of its branches run.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+    limited: bool = False
+    decides: bool = False
+
+
+class Tally:
+    """What one transaction changes about the counters of runs, added up before it is written."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, int]] = defaultdict(
+            lambda: {"finished": 0, "placed": 0, "failures": 0, "cancellations": 0}
+        )
+        self._touched: set[str] = set()
+        self._closed: dict[str, int] = {}
+        self._told: list[str] = []
+
+    def touch(self, runs: set[str]) -> None:
+        """Look at the windows of runs of which steps may start."""
+        self._touched |= runs
+        for run_id in runs:
+            self.runs[run_id]["finished"] += 0
+
+    def close(self, closed: Mapping[str, int]) -> None:
+        """Take what held runs of items open off their steps: they get no more of them."""
+        self._closed.update(closed)
+        for run_id, number in closed.items():
+            self.runs[run_id]["finished"] += number
+
+    def leave(self, steps: Sequence[Follow]) -> None:
+        """Make room in the windows of steps that leave the queue without being over."""
+        for step in steps:
+            self.runs[step.run_id]["placed"] += 1
+
+    def finish(self, steps: Sequence[Follow], joined: Mapping[int, Sequence[str]]) -> None:
+        """Take steps off that are over.
+
+        Args:
+            steps: the steps.
+            joined: other runs that wait for a step.
+        """
+        for step in steps:
+            for run_id in (step.run_id, *joined.get(step.id, ())):
+                count = self.runs[run_id]
+                count["finished"] += 1
+                count["failures"] += step.state in (State.FAILED, State.UPSTREAM_FAILED)
+                count["cancellations"] += step.state is State.CANCELLED
+            self.runs[step.run_id]["placed"] += step.job_id is not None
+            if step.id in joined:
+                self._told.append(f"s:{step.id}")
+
+    def write(self, connection: Connection[TupleRow]) -> Counted:
+        """Bring the counters up to date, refill the windows, tell who waits."""
+        if not self.runs:
+            return Counted()
+        runs = to_json([{"run_id": run_id, **count} for run_id, count in self.runs.items()])
+        rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
+        over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
+        notify_done(connection, over + self._told)
+        exceeded = sub_runs.exceeded(rows, self.runs, self._closed)
+        return Counted(*self._refill(connection, rows), rows, exceeded)
+
+    def _refill(
+        self, connection: Connection[TupleRow], rows: Sequence[Sequence[Any]]
+    ) -> tuple[list[int], list[str]]:
+        """Return the steps that got a place in a window, and the limited runs whose windows have room left."""
+        placed: list[int] = []
+        roomy: list[str] = []
+        for run_id, left, _watched, durable, limit, active, _step, failures, allowed in rows:
+            if not durable or not left or sub_runs.is_beyond(failures, allowed):
+                continue
+            if limit is None:
+                # released while the run was paused, which somebody may have ended meanwhile
+                placed += refill(connection, run_id, UNLIMITED) if run_id in self._touched else []
+            elif active < limit:
+                more = refill(connection, run_id, limit - active)
+                placed += more
+                if len(more) < limit - active:
+                    roomy.append(run_id)
+        return placed, roomy
+
+
+class Counted(NamedTuple):
+    """Steps to be enqueued, limited runs with room, counters of all runs, runs of items beyond their threshold."""
+
+    to_place: Sequence[int] = ()
+    roomy: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    exceeded: Sequence[str] = ()
+
+
+def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int]:
+    """Give jobs to the next steps of a limited run; the caller holds the lock of its row."""
+    rows = connection.execute(load_sql("ledger/refill"), {"run_id": run_id, "room": room}).fetchall()
+    if rows:
+        connection.execute(load_sql("ledger/count_placed"), {"run_id": run_id, "placed": len(rows)})
+    return [row[0] for row in rows]
+
+
+def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:
+    """Tell waiting processes, in as few notifications as fit."""
+    payloads: list[str] = []
+    for one in over:
+        if payloads and len(payloads[-1]) + len(one) < _MAX_PAYLOAD:
+            payloads[-1] += SEPARATOR + one
+        else:
+            payloads.append(one)
+    if payloads:
+        connection.execute(load_sql("ledger/notify"), {"channel": DONE_CHANNEL, "payloads": payloads})
