@@ -167,11 +167,7 @@ class RunsView:
             OptionsError: it is a run of items, which belongs to another one.
         """
         old, failed = self.get(run_id), self._not_done(run_id)
-        if old.parent is not None:
-            raise OptionsError(
-                f"Run {run_id!r} consists of items of run {old.parent!r}. Retry that one: it runs only items "
-                f"without a result: flow.runs.retry({old.parent!r}) or `flowstone retry {old.parent}`."
-            )
+        _refuse_items(old)
         targets: list[Target] = [
             (step.asset, step.partition)
             for step in failed
@@ -241,3 +237,11 @@ class RunsView:
             declared = executor.name == record.executor and Capability.CANCEL in executor.capabilities
             if declared and isinstance(executor, CancelsJobs):
                 executor.cancel(job)
+
+
+def _refuse_items(run: RunRecord) -> None:
+    if run.parent is not None:
+        raise OptionsError(
+            f"Run {run.id!r} consists of items of run {run.parent!r}. Retry that one: it runs only items "
+            f"without a result: flow.runs.retry({run.parent!r}) or `flowstone retry {run.parent}`."
+        )

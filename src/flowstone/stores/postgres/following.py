@@ -47,9 +47,8 @@ def follow_up(
     finished = [step for step in moved if step.state.is_terminal]
     lost = [step.id for step in finished if step.state is not State.COMPLETED]
     resting = [step.id for step in moved if step.state is State.WAITING and step.id in (scattered or ())]
-    tally = Tally()
     # steps are locked before runs, by everybody
-    children = _follow_finished(connection, finished, tally)
+    children, tally = _follow_finished(connection, finished)
     closing = sub_runs.close(connection, resting, scattered or {})
     left, held = sub_runs.left_behind(connection, lost)
     tally.close(closing.runs | dict.fromkeys(held, 1))
@@ -63,17 +62,18 @@ def follow_up(
     return children.ready
 
 
-def _follow_finished(connection: Connection[TupleRow], finished: Sequence[Follow], tally: Tally) -> Children:
-    """Tell everything below steps that are over, and count what ended."""
+def _follow_finished(connection: Connection[TupleRow], finished: Sequence[Follow]) -> tuple[Children, Tally]:
+    """Tell everything below steps that are over, and add up what ended."""
     links = _links(connection, finished)
     deciding = [step.id for step in finished if step.decides]
     children = follow_children(connection, links.edges, {step.id: step.state for step in finished}, deciding)
     below = [Follow(row[0], row[1], State(row[2]), row[3]) for row in children.ended]
     if below:
         links.joined |= _links(connection, below).joined
+    tally = Tally()
     tally.touch(children.touched)
     tally.finish([*finished, *below], links.joined)
-    return children
+    return children, tally
 
 
 def _keep_queue_in_step(
