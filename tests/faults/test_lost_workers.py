@@ -52,6 +52,28 @@ def test_sigkill_at_a_point_of_the_step(fleet: Fleet, point: str) -> None:
     assert fleet.flow.materialize("clean", partition="i0001").value == "I0001"  # reused
 
 
+def test_sigkill_costs_what_waited_for_a_thread_no_attempt(fleet: Fleet) -> None:
+    """Short steps are taken ahead of their turn; those that had not begun are given back with their attempt."""
+    queues = {"assets": 1, "backfill": 1}
+    (worker,) = fleet.start(queues=queues)
+    fleet.wait_over([fleet.place_many("quick", 150)])  # it learns that steps are short
+    fleet.flow.queues.pause("backfill")
+    gated = fleet.place_many("gated", 1, priority=0)
+    behind = fleet.place_many("raw", 6)
+    fleet.flow.queues.resume("backfill")
+    fleet.wait_event("start", "gated")
+    worker.kill()
+    assert "running" in fleet.states("raw")
+    killed_at = time.monotonic()
+    fleet.start(queues=queues)
+    again = fleet.wait_event("start", "gated", count=2)[1]
+    print(f"from SIGKILL to the next attempt: {again.at - killed_at:.2f} s")
+    fleet.open_gate(ITEMS[0])
+    fleet.wait_over([gated, behind])
+    assert fleet.attempts("gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
+    assert fleet.attempts("raw") == [(1, "completed", None)] * 6
+
+
 def test_sigkill_while_the_children_are_released(fleet: Fleet) -> None:
     """The worker dies inside the completing transaction, when it has inserted the child's job."""
     fleet.execute(

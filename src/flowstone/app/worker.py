@@ -21,6 +21,7 @@ from flowstone.engine.work import NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
 from flowstone.stores.postgres.heartbeat import Heartbeat
+from flowstone.stores.postgres.not_begun import NotBegunBoard
 from flowstone.stores.postgres.store import PostgresStore
 
 log = logging.getLogger("flowstone.worker")
@@ -57,9 +58,10 @@ def serve(
     """
     store = _store(flow)
     limits = queues or flow.settings.queues
-    heartbeat = _heartbeat(flow, store, name, limits)
+    board = NotBegunBoard()
+    heartbeat = _heartbeat(flow, store, name, limits, board)
     committer = GroupCommitter(store.ledger.commit)
-    node = _node(flow, store, committer, heartbeat, limits, grace_seconds)
+    node = _node(flow, store, committer, heartbeat, limits, grace_seconds, board)
     automations = _automations(flow, store, limits)
     with _events(heartbeat, limits), _background(flow, committer):
         automations.start()
@@ -78,7 +80,9 @@ def _store(flow: FlowStone) -> PostgresStore:
     return store
 
 
-def _heartbeat(flow: FlowStone, store: PostgresStore, name: str | None, limits: Mapping[str, int]) -> Heartbeat:
+def _heartbeat(
+    flow: FlowStone, store: PostgresStore, name: str | None, limits: Mapping[str, int], board: NotBegunBoard
+) -> Heartbeat:
     return Heartbeat(
         store.database,
         kind="node",
@@ -86,6 +90,7 @@ def _heartbeat(flow: FlowStone, store: PostgresStore, name: str | None, limits: 
         queues=limits,
         beat_seconds=flow.settings.beat_seconds,
         lease_seconds=flow.settings.lease_seconds,
+        board=board,
     )
 
 
@@ -96,6 +101,7 @@ def _node(
     heartbeat: Heartbeat,
     limits: Mapping[str, int],
     grace_seconds: float | None,
+    board: NotBegunBoard,
 ) -> Node:
     settings = flow.settings
     work = NodeWork(
@@ -111,6 +117,7 @@ def _node(
         queues=limits,
         grace_seconds=settings.grace_seconds if grace_seconds is None else grace_seconds,
         sweep_seconds=settings.sweep_seconds,
+        not_begun=board,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.step import Claim
@@ -25,11 +25,24 @@ class Running:
     prepared: Any
 
 
+class NotBegun(Protocol):
+    """Where a worker notes which attempts it has taken and not begun, for when it is killed."""
+
+    def add(self, tokens: Iterable[int]) -> None:
+        """Note attempts that were taken."""
+
+    def remove(self, tokens: Iterable[int]) -> None:
+        """Forget attempts that begin, or were given back."""
+
+
 class Attempts:
     """Knows what runs here and what waits to be committed; each method may be called from any thread.
 
     Keyed by token, because one step may be here twice: an attempt that lost its lease still runs when the
     next one of the same step starts.
+
+    Args:
+        not_begun: outlives this process, if there is such a place.
 
     Example:
         >>> attempts = Attempts()
@@ -37,13 +50,24 @@ class Attempts:
         []
     """
 
-    def __init__(self) -> None:
+    def __init__(self, not_begun: NotBegun | None = None) -> None:
+        self._not_begun = not_begun
         self._running: dict[int, Running] = {}
         self._submitted: set[int] = set()
         self._suspects: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self._running)
+
+    def taken(self, claims: Sequence[Claim]) -> None:
+        """Note that attempts were started in the tables; none of them has begun here."""
+        if self._not_begun is not None:
+            self._not_begun.add([one.token for one in claims])
+
+    def begun(self, claims: Sequence[Claim]) -> None:
+        """Note that the functions of attempts are called, or never will be."""
+        if self._not_begun is not None:
+            self._not_begun.remove([one.token for one in claims])
 
     def started(self, running: Running) -> None:
         """Take an attempt up."""
@@ -56,6 +80,7 @@ class Attempts:
 
     def dropped(self, running: Running) -> None:
         """Note that an attempt is given back without having begun."""
+        self.begun([running.claim])
         self._running.pop(running.claim.token, None)
 
     def running(self) -> list[Running]:

@@ -16,7 +16,7 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
-from flowstone.executors.oban.attempts import Attempts, Running
+from flowstone.executors.oban.attempts import Attempts, NotBegun, Running
 from flowstone.executors.oban.quiet import quieten_oban
 from flowstone.executors.oban.threads import Finished, StepThreads
 from flowstone.executors.oban.upkeep import Upkeep
@@ -77,6 +77,7 @@ class Node:
         queues: queue name to limit.
         grace_seconds: how long running steps may finish on shutdown.
         sweep_seconds: how often lost workers and leftovers are looked for.
+        not_begun: notes what was taken and waits for a thread.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Node:
         queues: Mapping[str, int],
         grace_seconds: float,
         sweep_seconds: float,
+        not_begun: NotBegun | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._queue = queue
@@ -100,7 +102,7 @@ class Node:
         self._worker_id = worker_id
         self._queues = dict(queues)
         self._grace = grace_seconds
-        self._attempts = Attempts()
+        self._attempts = Attempts(not_begun)
         self._threads: dict[str, StepThreads] = {}
         self._upkeep = Upkeep(
             queue=queue,
@@ -199,11 +201,14 @@ class Node:
         )
         if not fetched:
             return []
+        claims = [job.claim for job in fetched]
+        self._attempts.taken(claims)
         try:
             prepared = self._work.prepare(fetched)
         except Exception:
             # e.g. the database went away between the two questions: the attempts have not begun
-            self._ledger.hand_back([job.claim for job in fetched], reason="the worker could not prepare it")
+            self._attempts.begun(claims)
+            self._ledger.hand_back(claims, reason="the worker could not prepare it")
             raise
         taken = []
         for job, ready in zip(fetched, prepared, strict=True):

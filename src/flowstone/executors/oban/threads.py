@@ -211,6 +211,7 @@ class StepThreads:
             running, left, future = item
             # whoever takes the entry decides: this thread runs the attempt, or `overdue` has given it back
             if not self._closed and self._since.pop(running.claim.token, None) is not None:
+                self._attempts.begun((running.claim,))
                 started = time.monotonic()
                 self._perform(running)
                 took = min(time.monotonic() - started, 1.0)

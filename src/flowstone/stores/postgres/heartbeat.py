@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.not_begun import NotBegunBoard
 from flowstone.stores.postgres.queue import Lease
 from flowstone.stores.postgres.sql import load_sql
 
@@ -38,6 +39,7 @@ class Heartbeat:
         beat_seconds: how often the lease is renewed.
         lease_seconds: after how long without renewal others may take over.
         on_lost: told (from a thread) when the lease was taken away, after the new one is in place.
+        board: what this process has taken and not begun; told to the database when this process dies.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Heartbeat:
         beat_seconds: float = 5.0,
         lease_seconds: float = 30.0,
         on_lost: Callable[[str], None] | None = None,
+        board: NotBegunBoard | None = None,
     ) -> None:
         self._database = database
         self._kind = kind
@@ -58,6 +61,7 @@ class Heartbeat:
         self._beat_seconds = beat_seconds
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
+        self._board = board
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lease: Lease | None = None
@@ -113,6 +117,8 @@ class Heartbeat:
         orders = {
             "connect": self._database.connect_parameters,
             "sql": load_sql("workers/beat"),
+            "last_words": load_sql("workers/last_words"),
+            "board": self._board.descriptor if self._board else None,
             "worker_id": worker_id,
             "beat_seconds": self._beat_seconds,
             "patience_seconds": self._lease_seconds / 2,
@@ -125,6 +131,7 @@ class Heartbeat:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=[self._board.descriptor] if self._board else [],
         )
         assert process.stdin is not None
         process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -163,6 +170,10 @@ class Heartbeat:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with suppress(OSError, ValueError):
+            process.stdin.write(b"this is no death\n")
+            process.stdin.flush()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):

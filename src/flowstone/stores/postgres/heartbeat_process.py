@@ -8,15 +8,20 @@ is a pipe that nobody else holds.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LAST_TRIES = 3
+_LAST_PAUSE_SECONDS = 0.5
 
 
 def is_stopped(pid: int) -> bool:
@@ -64,8 +69,34 @@ def beat(connection: Any, orders: dict[str, Any]) -> Any:
     return connection
 
 
+def last_words(connection: Any, orders: dict[str, Any]) -> None:
+    """Tell that the other process has died, and which attempts it had not begun.
+
+    When the database does not answer, the lease runs out instead.
+    """
+    import psycopg
+
+    not_begun: list[int] = []
+    if orders["board"] is not None:
+        with mmap.mmap(orders["board"], 0, prot=mmap.PROT_READ) as board:
+            not_begun = [token for (token,) in struct.iter_unpack("=q", board[:]) if token]
+    for _ in range(_LAST_TRIES):
+        try:
+            with patience(orders["patience_seconds"]):
+                if connection is None or connection.closed:
+                    connection = psycopg.connect(**orders["connect"], autocommit=True)
+                connection.execute(orders["last_words"], {"id": orders["worker_id"], "not_begun": not_begun})
+            return
+        except (psycopg.Error, HungError):
+            connection = None
+            time.sleep(_LAST_PAUSE_SECONDS)
+
+
 def main() -> None:
-    """Read orders from the first line of standard input, then beat until it closes."""
+    """Read orders from the first line of standard input, then beat until it closes.
+
+    An orderly end is announced by a word on standard input before it closes; without it, the other process died.
+    """
     # a Ctrl-C or a stop is meant for the worker, which needs its lease until it is done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -77,6 +108,8 @@ def main() -> None:
     while True:
         readable, _, _ = select.select([sys.stdin.buffer], [], [], max(0.0, due - time.monotonic()))
         if readable or os.getppid() != parent:
+            if not (readable and sys.stdin.buffer.readline()):
+                last_words(connection, orders)
             return
         due = time.monotonic() + orders["beat_seconds"]
         if not is_stopped(parent):
