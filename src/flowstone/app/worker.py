@@ -41,7 +41,7 @@ def serve(
     """Run a worker node in this process until SIGTERM or SIGINT, then return an exit code.
 
     The first signal stops taking work, gives running steps the grace, and hands the rest back with their
-    attempts. A second one leaves at once; others take over when the lease runs out.
+    attempts. A second one leaves at once, and others take over.
 
     Args:
         flow: the app whose assets this node runs.
@@ -165,7 +165,7 @@ def _run(node: Node, on_ready: Callable[[], None] | None, automations: Automatio
 
 def _ask_to_stop(stop: asyncio.Event, automations: AutomationLoop) -> None:
     if stop.is_set():
-        log.warning("Second signal: leaving at once; running steps are taken over when the lease runs out.")
+        log.warning("Second signal: leaving at once; others take running steps over.")
         os._exit(1)
     automations.close()
     stop.set()
