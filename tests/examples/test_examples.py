@@ -54,6 +54,13 @@ EXPECTED = {
         r"table: upstream_failed \(input delta_load ended as failed\)\n"
         r"after the retry: 12 rows added\ncalled: changes, delta_load, delta_load\n"
     ),
+    "scatter.py": (
+        r"discovering\nfailed - flowstone\.errors\.scattering\.ScatterFailedError: "
+        r"Asset 'letters' was not gathered: 1 of 4 items failed, 1 cancelled, and 0 may fail \n"
+        r"\{'cancelled': 1, 'completed': 2, 'failed': 1\}\n"
+        r"completed \['ann: 12 pages', 'bob: 7 pages', 'cem: -1 pages', 'dora: 3 pages'\]\n"
+        r"\{'completed': 2, 'reused': 2\}\n"
+    ),
     "retries.py": (
         r"attempt 1: failed \(builtins\.ConnectionError\), next one after 0\.02 s\n"
         r"attempt 2: failed \(builtins\.ConnectionError\), next one after 0\.06 s\n"

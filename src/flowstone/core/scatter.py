@@ -102,21 +102,18 @@ def scatter(
 ) -> Callable[[Callable[..., Any]], Scatter]:
     """Declare a function that discovers items, each of which is then a durable step of its own.
 
-    The function returns the items or yields them; they start while it still yields. Its parameters are
-    dependencies as in any asset. When all items are over, the gathering function (see `Scatter.gather`) makes the
-    asset's value of their results; without one the value is the reader of the results, a `Gathered`.
+    The function returns the items or yields them; its parameters are dependencies. When all items are over, the
+    gathering function (see `Scatter.gather`) makes the asset's value of their results; without one it is a `Gathered`.
 
     Args:
-        each: what is done with an item: a function of the item, or one declared by `@asset(...)` with options of
-            its own (retry, timeout, isolation, concurrency, queue, requires, io, ...).
+        each: what is done with an item: a function of it, or one declared by `@asset(...)`, with its options.
         max_concurrency: most items at once, in the whole fleet on a durable executor.
-        max_failures: how many items may fail: a number (int) or a share of all (float, 0 to 1). With more of them
-            the remaining items are cancelled and the asset fails.
+        max_failures: how many items may fail: a number (int) or a share of all (float, 0 to 1).
         key: names an item, uniquely; by default the item itself if it can be a partition, else its position.
         **options: those of `asset`, for discovering and gathering.
 
     Returns:
-        A decorator that makes a `Scatter`, still callable as the plain discovering function.
+        A decorator that makes a `Scatter`, callable as the plain discovering function.
 
     Raises:
         DefinitionError: an option or a parameter cannot work; names file and line.

@@ -111,4 +111,5 @@ def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
 
 def _last_line(text: str | None) -> str:
     lines = [line for line in (text or "").strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:_LONGEST_ERROR] if lines else "no error was recorded"
+    last = lines[-1].strip() if lines else "no error was recorded"
+    return last.rstrip(".") if len(last) <= _LONGEST_ERROR else f"{last[: _LONGEST_ERROR - 1]}…"

@@ -50,7 +50,7 @@ class ScatterFailedError(FlowStoneError, RuntimeError):
         self.run_id = run_id
         self.total, self.failed, self.cancelled, self.allowed = total, failed, cancelled, allowed
         self.first = tuple(first)
-        ended = f"{failed:,} of {total:,} items failed" + (f", {cancelled:,} were cancelled" if cancelled else "")
+        ended = f"{failed:,} of {total:,} items failed" + (f", {cancelled:,} cancelled" if cancelled else "")
         shown = "; ".join(f"{key}: {text}" for key, text in first)
         super().__init__(
             f"Asset {asset!r} was not gathered: {ended}, and {allowed:,} may fail (max_failures). "

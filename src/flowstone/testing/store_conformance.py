@@ -10,6 +10,7 @@ from flowstone.testing.store_checks import CheckTests
 from flowstone.testing.store_partition_keys import PartitionKeysTests
 from flowstone.testing.store_placing import PlacingTests
 from flowstone.testing.store_routes import RouteStoreTests
+from flowstone.testing.store_scatter_ends import ScatterEndTests
 from flowstone.testing.store_scatters import ScatterStoreTests
 
 
@@ -23,6 +24,7 @@ class StoreConformance(
     CheckTests,
     RouteStoreTests,
     ScatterStoreTests,
+    ScatterEndTests,
 ):
     """Tests of the meaning of a store; make a subclass whose name starts with `Test`.
 
