@@ -168,7 +168,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed, not_begun in orphans:
         if not_begun:
             continue
-        text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: it died, or its lease ran out."
+        text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: it died or lost its lease."
         error = Failed(text, _LOST, retryable=True)
         again = placed and attempt < most
         if again:
