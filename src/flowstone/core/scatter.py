@@ -103,7 +103,7 @@ def scatter(
     """Declare a function that discovers items, each of which is then a durable step of its own.
 
     The function returns the items or yields them; its parameters are dependencies. When all items are over, the
-    gathering function (see `Scatter.gather`) makes the asset's value of their results; without one it is a `Gathered`.
+    gathering function (see `Scatter.gather`) makes the asset's value of their results; else it is a `Gathered`.
 
     Args:
         each: what is done with an item: a function of it, or one declared by `@asset(...)`, with its options.

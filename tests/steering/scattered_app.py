@@ -1,0 +1,70 @@
+"""The app of the steering tests that scatters."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, folder, tell, wait_for_gate
+
+from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, scatter
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+
+ONCE = RetryPolicy(max_attempts=1)
+KEYS = [f"p{number}" for number in range(30)]
+WIDTH = 3
+
+
+@asset(retry=ONCE, concurrency={"web": 2})
+def work(context: Any, item: int) -> int:
+    """Waits for its gate, if it is the item of one."""
+    tell("start", context)
+    if item < 0:
+        wait_for_gate(f"item{item}", context)
+    time.sleep(0.002)
+    tell("end", context)
+    return item
+
+
+@scatter(each=work, max_concurrency=WIDTH)
+def gated(context: Any) -> list[int]:
+    """Forty items, the first of which wait."""
+    return [-1, -2, -3, *range(40)]
+
+
+@scatter(each=lambda item: item, partitions=StaticPartitions(KEYS))
+def many(context: Any) -> list[str]:
+    """A scatter in each partition."""
+    tell("discover", context)
+    return [f"{context.partition}-{number}" for number in range(4)]
+
+
+@many.gather
+def joined(results: Any) -> str:
+    """Join."""
+    return ",".join(result.value for result in results)
+
+
+def make_flow(database_url: str, storage: str) -> FlowStone:
+    """Return the app."""
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        executor="oban",
+        beat_seconds=BEAT_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+    )
+    return FlowStone([gated, many], settings=settings)
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
