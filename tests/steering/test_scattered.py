@@ -14,6 +14,7 @@ from tests.steering.crew import most_at_once
 from tests.steering.scattered_app import KEYS, WIDTH
 
 from flowstone import FlowStone
+from flowstone.app import large
 from flowstone.core.state import State
 
 
@@ -81,6 +82,17 @@ def test_a_new_run_waits_for_cancelled_items_to_end(crew: ScatterCrew) -> None:
     crew.open_gate("item-1", "item-2", "item-3")
     assert crew.flow.materialize("gated").value.succeeded == 43
     crew.wait_over()
+    assert violations(crew.database_url) == {}
+
+
+def test_scatters_of_a_large_backfill(crew: ScatterCrew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their steps are begun from a range, without jobs of their own; they rest and go on all the same."""
+    monkeypatch.setattr(large, "LARGE", 5)
+    crew.start()
+    run = crew.flow.backfill("many", partitions=KEYS[:12], max_concurrency=4)
+    assert run.ok, run.errors
+    assert crew.rows("SELECT count(*) FROM flowstone.ranges")[0][0] > 0
+    assert run.value["p11"] == "p11-0,p11-1,p11-2,p11-3"
     assert violations(crew.database_url) == {}
 
 

@@ -181,6 +181,7 @@ def _item(scatter: Scatter, each: Callable[..., Any] | Asset) -> ItemAsset:
     vars(made).update(vars(copy(declared)))
     made.parameter = _only_input(declared, f"each={declared.name!r} of asset {scatter.name!r}", "the item")
     made.name, made.scatter, made.dependencies, made.partitions = name, scatter.name, (), ItemPartitions()
+    made.automation, made.routes = None, ()
     return made
 
 
