@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,9 +30,13 @@ OUTCOMES = {
 class StepMachine(RuleBasedStateMachine):
     """Opens runs over one small graph, claims, commits, cancels and hands back, also with stale claims."""
 
+    def make_store(self) -> Any:
+        """Return what the machine drives; its catalog is that of a store in memory."""
+        return MemoryStore()
+
     @initialize()
     def begin(self) -> None:
-        self.store = MemoryStore()
+        self.store = self.make_store()
         self.now = datetime.now(UTC)
         self.claims: list[Claim] = []
         self.states: dict[int, State] = {}

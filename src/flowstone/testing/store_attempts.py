@@ -126,6 +126,25 @@ class AttemptTests(StoreCase):
         assert (attempt.attempt, attempt.state, attempt.error) == (1, State.COMPLETED, None)
         assert scene.store.catalog.attempts(scene.one("b").id) == []
 
+    @pytest.mark.parametrize("stale_first", [True, False])
+    def test_two_attempts_of_a_step_in_one_group(self, scene: Scene, stale_first: bool) -> None:
+        """The newer one is committed, as if the older one had come alone before or after it."""
+        step = scene.one(max_attempts=3)
+        stale = scene.claim(step.id)
+        scene.store.ledger.hand_back([stale])
+        fresh = scene.claim(step.id)
+        group = [
+            Completion(stale, succeeded(stale), (), scene.later(1)),
+            Completion(fresh, failed(), (), scene.later(1), retry_in_seconds=60.0),
+        ]
+        group = group if stale_first else group[::-1]
+        committed = scene.store.ledger.commit(group)
+        assert [one.accepted for one in committed] == [one.claim is fresh for one in group]
+        record = scene.step(step.id)
+        assert (record.state, record.output_step) == (State.RETRYING, None)
+        assert record.scheduled_at is not None
+        assert record.scheduled_at > scene.later(30)
+
     def test_tokens_fence(self, scene: Scene) -> None:
         """Each attempt has a larger token; an older one cannot end anything, whatever its outcome."""
         step, child = scene.open("run", [NewStep("a", "", max_attempts=3), NewStep("b", "", inputs=(0,))])

@@ -167,3 +167,37 @@ class CancelTests(StoreCase):
         scene.make("a", run_id="run")
         assert scene.store.ledger.cancel_run("run") == []
         assert scene.run_state("run") is State.COMPLETED
+
+    def test_handing_back_what_was_to_be_cancelled_ends_it(self, scene: Scene) -> None:
+        """The attempt counts, because nobody will start the step again."""
+        step = scene.one(max_attempts=3)
+        claim = scene.claim(step.id)
+        scene.store.ledger.request_cancel(step.id)
+        assert scene.store.ledger.hand_back([claim], delay_seconds=5.0) == [step.id]
+        record = scene.step(step.id)
+        assert (record.state, record.attempt) == (State.CANCELLED, 1)
+        assert [(one.attempt, one.state) for one in scene.store.catalog.attempts(step.id)] == [
+            (1, State.CANCELLED)
+        ]
+
+    def test_a_cancelled_run_stays_cancelled(self, scene: Scene) -> None:
+        """Neither a step that ends well all the same nor the same request again makes it a success."""
+        step = scene.one()
+        claim = scene.claim(step.id)
+        scene.store.ledger.cancel_run("run")
+        assert scene.end(claim).state is State.COMPLETED
+        assert scene.run_state("run") is State.CANCELLED
+        scene.one()
+        assert scene.run_state("run") is State.CANCELLED
+        scene.one("b", run_id="other")
+        scene.store.ledger.cancel_run("other")
+        assert scene.one("b", run_id="other").deduplicated
+        assert scene.run_state("other") is State.CANCELLED
+
+    def test_what_is_over_is_not_cancelled_afterwards(self, scene: Scene) -> None:
+        """Cancelling a run that completed changes nothing, also when the same request comes again."""
+        scene.end(scene.claim(scene.one().id))
+        scene.store.ledger.cancel_run("run")
+        assert scene.run_state("run") is State.COMPLETED
+        scene.one()
+        assert scene.run_state("run") is State.COMPLETED

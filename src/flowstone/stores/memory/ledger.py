@@ -123,6 +123,8 @@ class MemoryLedger:
             now = datetime.now(UTC)
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
                 self._cancel(row, now)
+            # what was asked counts, even if nothing of it was left to cancel
+            run.is_cancelled = run.is_cancelled or run.record().state is State.RUNNING
             self._tables.announce()
             return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
 

@@ -87,6 +87,14 @@ class EndedRows:
         return {int(str(row["id"])): row["delay_seconds"] for row in self.rows}
 
 
+def newest_of_each(completions: Sequence[Completion]) -> list[Completion]:
+    """Return the completions without those of attempts that a later one in the same group has replaced."""
+    newest: dict[int, int] = {}
+    for one in completions:
+        newest[one.claim.step_id] = max(one.claim.token, newest.get(one.claim.step_id, 0))
+    return [one for one in completions if one.claim.token == newest[one.claim.step_id]]
+
+
 def _ended(completion: Completion) -> dict[str, object]:
     inputs = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
     row: dict[str, object] = {
