@@ -65,7 +65,7 @@ class Asset:
         self.automation = None if options.automation is None else paced(options.automation)
         self.routes = options.routes
         self.is_async = inspect.iscoroutinefunction(function)
-        self._declared: Asset | None = None
+        self.copied_from: Asset | None = None
         update_wrapper(self, function)
 
     @property
@@ -76,7 +76,7 @@ class Asset:
     @property
     def declared(self) -> Asset:
         """The asset that the module holds, also when this is an app's copy of it."""
-        return self._declared or self
+        return self.copied_from or self
 
     def bound(self, source: KeySource) -> Asset:
         """Return the asset for one app: itself, or a copy when its partitions get their keys from a store."""
@@ -84,7 +84,7 @@ class Asset:
         if partitions is self.partitions:
             return self
         bound = copy(self)
-        bound.partitions, bound._declared = partitions, self.declared
+        bound.partitions, bound.copied_from = partitions, self.declared
         return bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

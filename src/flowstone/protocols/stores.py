@@ -70,7 +70,7 @@ class Catalog(Protocol):
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
-        """Return the positions of those (run, asset, partition) that were skipped: by the run itself, else latest."""
+        """Return the positions of those (run, asset, partition) that were skipped: in the run, else latest."""
 
     def step(self, step_id: int) -> StepRecord | None:
         """Return a step."""
