@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone import FlowStone, asset
-from flowstone.core.limits import MAX_RATE, Rate, check_limits, parse_limit
+from flowstone.core.limits import MAX_RATE, Breaker, Rate, check_limits, parse_limit
 from flowstone.errors import DefinitionError
 
 times = st.floats(min_value=0.0, max_value=50.0, allow_nan=False)
@@ -56,11 +56,32 @@ def test_rates(text: str, rate: Rate) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "breaker"),
+    [
+        ("breaker 5 failures/60s", Breaker(5, 60.0)),
+        ("breaker 1 failure / 2 hours", Breaker(1, 7200.0)),
+        ("breaker 3 failures/minute", Breaker(3, 60.0)),
+        ("breaker 3 failures/0.5 s", Breaker(3, 0.5)),
+    ],
+)
+def test_breakers(text: str, breaker: Breaker) -> None:
+    assert parse_limit(text) == breaker
+
+
+@given(st.integers(1, 10**9 - 1), st.integers(1, 10**12).map(lambda millionths: millionths / 10**6))
+def test_a_breaker_is_read_as_it_is_written(failures: int, reset_seconds: float) -> None:
+    breaker = Breaker(failures, reset_seconds)
+    assert parse_limit(breaker.text) == breaker
+
+
+@pytest.mark.parametrize(
     "value",
     [
         *(0, -1, 1.5, True, None, [3]),
         *("", "4", "10", "/minute", "0/minute", "-1/minute", "1.5/minute"),
         *("3/0 minutes", "3/fortnight", "3/minute/hour", "3/ minute x", f"{MAX_RATE + 1}/day"),
+        *("breaker", "breaker 5", "breaker 0 failures/s", "breaker 5 failures/0 s", "breaker 5 failures/-1 s"),
+        *("breaker five failures/s", "breaker 5/60 s", "breaker 5 failures/1e3 s"),
     ],
 )
 def test_malformed_limits_are_refused(value: object) -> None:

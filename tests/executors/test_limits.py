@@ -86,9 +86,33 @@ def test_the_circuit_opens_waits_and_closes() -> None:
     assert not breaker.is_open
 
 
-def test_a_breaker_refuses_what_ends_elsewhere() -> None:
-    class Durable(SyncExecutor):
-        capabilities = frozenset({"durable"})  # type: ignore[assignment]
+class Durable(SyncExecutor):
+    capabilities = frozenset({"durable"})  # type: ignore[assignment]
 
-    with pytest.raises(CapabilityError):
-        CircuitBreaker(Durable())
+
+def test_over_a_durable_executor_a_breaker_is_placed_with_the_steps() -> None:
+    rated = RateLimited(Durable(), "10/minute", name="calls")
+    careful = CircuitBreaker(rated, failures=2, reset_seconds=1.5, name="service")
+    assert careful.limits == {"calls": "10/minute", "service": "breaker 2 failures/1.5 s"}
+    assert RateLimited(careful, "5/s", name="others").limits.keys() == {"calls", "service", "others"}
+    assert CircuitBreaker(Durable()).limits == {"breaker of sync": "breaker 5 failures/60 s"}
+
+
+def test_whether_a_breaker_of_the_fleet_is_open_is_not_known_here() -> None:
+    with pytest.raises(CapabilityError, match="in this process"):
+        _ = CircuitBreaker(Durable()).is_open
+
+
+@pytest.mark.parametrize("wrong", [{"failures": 0}, {"reset_seconds": 0.0}, {"reset_seconds": -1.0}])
+def test_breakers_that_never_open_or_never_wait_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        CircuitBreaker(SyncExecutor(), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_breaker_of_an_asset_holds_nothing_up_in_this_process() -> None:
+    @asset(partitions=PARTS, concurrency={"service": "breaker 1 failure/hour"})
+    def fragile() -> None:
+        raise ConnectionError("down")
+
+    flow = FlowStone.for_testing([fragile])
+    assert len(flow.backfill("fragile").errors) == 30

@@ -69,10 +69,31 @@ def unloaded(context):
         wait_for_gate(str(context.partition), context)
 
 
-@asset(partitions=items, retry=AT_ONCE, concurrency={"service": "3/second"})
+@asset(partitions=items, retry=AT_ONCE, concurrency={"rate": "3/second"})
 def asked(context):
     with told(context):
         return context.partition
+
+
+@asset(partitions=items, retry=RetryPolicy(max_attempts=1), concurrency={"service": "breaker 3 failures/1 s"})
+def called(context):
+    with told(context):
+        if (folder() / f"hold-{context.partition}").exists():
+            wait_for_gate(str(context.partition), context)
+        if (folder() / "down").exists():
+            raise ConnectionError("the service is down")
+
+
+@asset(partitions=items, retry=RetryPolicy(max_attempts=1), concurrency={"line": "breaker 3 failures/hour"})
+def phoned(context):
+    with told(context):
+        raise ConnectionError("nobody answers")
+
+
+@asset(partitions=items, retry=AT_ONCE, concurrency={"far": "breaker 1 failure/hour", "crane": 2})
+def hoisted(context):
+    with told(context):
+        raise ConnectionError("no power")
 
 
 ASSETS: tuple[Asset, ...] = (
@@ -85,6 +106,9 @@ ASSETS: tuple[Asset, ...] = (
     lifted,
     unloaded,
     asked,
+    called,
+    phoned,
+    hoisted,
 )
 
 

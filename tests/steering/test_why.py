@@ -60,7 +60,7 @@ def test_a_rate_and_a_scheduled_time(crew: Crew) -> None:
     crew.place_many("asked", 4)
     crew.take()
     limit, when = crew.flow.why("asked", ITEMS[3])
-    assert limit == "waits for the limit service"
+    assert limit == "waits for the limit rate"
     assert when.startswith("it is scheduled at 20")
     at = datetime.now(UTC) + timedelta(days=1)
     crew.flow.schedule("quick", partition=ITEMS[0], scheduled_at=at)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from flowstone.core.circuit import describe_open
 from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
 
@@ -74,6 +75,8 @@ class StepSituation:
     queue_paused: bool
     workers: int
     ahead: int
+    breaker_failures: int | None = None  # of the breaker that it waits for, while that is not closed
+    breaker_open_until: datetime | None = None
     open_inputs: tuple[tuple[str, str, State], ...] = ()
 
     def explain(self) -> list[str]:
@@ -109,7 +112,9 @@ class StepSituation:
 
     def _not_yet(self) -> Iterator[str]:
         """Yield what it waits for by itself: an input of another run, a slot, a time."""
-        if self.parked_for:
+        if self.parked_for and self.breaker_failures is not None:
+            yield describe_open(self.parked_for, self.breaker_failures, self.breaker_open_until)
+        elif self.parked_for:
             yield f"it waits for a slot of the limit {self.parked_for!r}"
         elif self.reason and not self.run_paused:
             yield self.reason

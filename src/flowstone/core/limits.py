@@ -1,4 +1,4 @@
-"""Named limits: how many steps at once, or how many in a time."""
+"""Named limits: how many steps at once, how many in a time, or none after so many failures in a row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from flowstone.errors import DefinitionError
 
 _RATE = re.compile(
     r"\s*(?P<count>\d+)\s*/\s*(?:(?P<every>\d+)\s*)?(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
+)
+_BREAKER = re.compile(
+    r"\s*breaker\s+(?P<failures>\d{1,9})\s+failures?\s*/\s*(?P<number>\d{1,9}(?:\.\d{1,9})?)?\s*"
+    r"(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
 )
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
@@ -62,7 +66,29 @@ class Rate:
         return max(_SHORTEST_WAIT_SECONDS, starts[-self.count] + self.per_seconds - now)
 
 
-type Limit = int | Rate
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Nothing starts for `reset_seconds` after `failures` in a row, then one step is tried; see `Circuit`.
+
+    Args:
+        failures: failed attempts in a row, of all steps that have the breaker.
+        reset_seconds: how long nothing starts.
+
+    Example:
+        >>> Breaker(5, 60.0).text
+        'breaker 5 failures/60 s'
+    """
+
+    failures: int
+    reset_seconds: float
+
+    @property
+    def text(self) -> str:
+        """As it is written; `parse_limit` reads it."""
+        return f"breaker {self.failures} failures/{f'{self.reset_seconds:.6f}'.rstrip('0').rstrip('.')} s"
+
+
+type Limit = int | Rate | Breaker
 
 MAX_RATE = 10_000
 """Most starts in a window: each is remembered until the window has passed it."""
@@ -72,14 +98,17 @@ def parse_limit(value: int | str) -> Limit:
     """Read a limit as it is written in `@asset(concurrency={...})`.
 
     Args:
-        value: a number of steps at once, or a rate such as `10/minute`, `3/second`, `100/2 hours`.
+        value: a number of steps at once, a rate such as `10/minute`, `3/second`, `100/2 hours`, or a breaker such
+            as `breaker 5 failures/60 s`.
 
     Raises:
-        DefinitionError: it is neither.
+        DefinitionError: it is none of them.
 
     Example:
         >>> parse_limit(4), parse_limit("10/minute")
         (4, Rate(count=10, per_seconds=60.0))
+        >>> parse_limit("breaker 5 failures/minute")
+        Breaker(failures=5, reset_seconds=60.0)
     """
     if type(value) is int and value >= 1:
         return value
@@ -87,8 +116,12 @@ def parse_limit(value: int | str) -> Limit:
         match = _RATE.fullmatch(value)
         if match and 1 <= int(match["count"]) <= MAX_RATE and int(match["every"] or 1) >= 1:
             return Rate(int(match["count"]), float(_SECONDS[match["unit"]] * int(match["every"] or 1)))
+        match = _BREAKER.fullmatch(value)
+        if match and int(match["failures"]) >= 1 and float(match["number"] or 1) > 0:
+            return Breaker(int(match["failures"]), _SECONDS[match["unit"]] * float(match["number"] or 1))
     raise DefinitionError(
-        f"The limit {value!r} cannot be understood: give a number of steps at once (4) or a rate ('10/minute')."
+        f"The limit {value!r} cannot be understood: give a number of steps at once (4), a rate ('10/minute') "
+        "or a breaker ('breaker 5 failures/60 s')."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job
-from flowstone.core.limits import parse_limit
+from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.materialization import Materialization
 from flowstone.errors import CapabilityError
 from flowstone.executors.local_limits import LocalLimits
@@ -41,7 +41,7 @@ class RateLimited:
         self._local = LocalLimits()
         self.name = inner.name
         self.capabilities = inner.capabilities
-        self.limits = {name or f"rate of {inner.name}": rate}
+        self.limits = {**_limits(inner), name or f"rate of {inner.name}": rate}
 
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`."""
@@ -66,15 +66,17 @@ class CircuitBreaker:
     """Pauses after repeated failures, then tries one step before it lets the others go on.
 
     Meant for work that depends on something that may be down: waiting is cheaper than failing through a
-    thousand partitions. It counts in this process, so it takes executors that run their jobs here.
+    thousand partitions. Over a durable executor the breaker is placed with every step: it counts and holds for the
+    whole fleet, and parks what may not start. Over others it counts, and makes its callers wait, in this process.
 
     Args:
         inner: the executor that does the work.
-        failures: consecutive failures that open the circuit.
+        failures: failed attempts in a row that open the circuit.
         reset_seconds: how long it stays open before one step is tried.
+        name: name of the breaker in the fleet; executors that share it share its count.
 
     Raises:
-        CapabilityError: `inner` is durable; its steps end in other processes.
+        ValueError: `failures` or `reset_seconds` are not above 0.
 
     Example:
         >>> from flowstone.executors.sync import SyncExecutor
@@ -82,11 +84,14 @@ class CircuitBreaker:
         False
     """
 
-    def __init__(self, inner: Executor, *, failures: int = 5, reset_seconds: float = 60.0) -> None:
-        if Capability.DURABLE in inner.capabilities:
-            raise CapabilityError(inner.name, "a circuit breaker in this process", inner.capabilities)
+    def __init__(
+        self, inner: Executor, *, failures: int = 5, reset_seconds: float = 60.0, name: str | None = None
+    ) -> None:
         if failures < 1 or reset_seconds <= 0:
             raise ValueError(f"failures={failures}, reset_seconds={reset_seconds}: both must be above 0")
+        text = Breaker(failures, reset_seconds).text
+        parse_limit(text)
+        self.limits = {**_limits(inner), name or f"breaker of {inner.name}": text}
         self._inner = inner
         self._limit = failures
         self._reset = reset_seconds
@@ -99,7 +104,13 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether steps wait because of earlier failures."""
+        """Whether steps wait because of earlier failures in this process.
+
+        Raises:
+            CapabilityError: the executor is durable; `flow.why` and `flowstone why` say what holds in the fleet.
+        """
+        if Capability.DURABLE in self.capabilities:
+            raise CapabilityError(self.name, "a circuit breaker in this process", self.capabilities)
         return self._failed >= self._limit
 
     def bind(self, run: RunJob) -> None:
@@ -108,6 +119,8 @@ class CircuitBreaker:
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job, after the pause when the circuit is open."""
+        if Capability.DURABLE in self.capabilities:
+            return self._inner.execute(job, **options)
         self._wait()
         try:
             done = self._inner.execute(job, **options)
@@ -118,7 +131,9 @@ class CircuitBreaker:
         return done
 
     def schedule(self, job: Job, **options: Any) -> Job:
-        """Place a job, after the pause when the circuit is open; its outcome is not counted."""
+        """Place a job, after the pause when the circuit is open; its outcome is not counted in this process."""
+        if Capability.DURABLE in self.capabilities:
+            return self._inner.schedule(job, **options)
         with self._changed:
             pause = self._opened_at + self._reset - time.monotonic()
             self._changed.wait_for(lambda: not self.is_open, max(0.0, pause))
@@ -142,3 +157,8 @@ class CircuitBreaker:
             else:
                 self._failed = 0
             self._changed.notify_all()
+
+
+def _limits(inner: Executor) -> dict[str, int | str]:
+    """Return what an executor holds back by already."""
+    return dict(getattr(inner, "limits", None) or {})

@@ -30,10 +30,10 @@ class LocalLimits:
         """Wait until every limit allows a start, and count as one until the end of the block.
 
         Args:
-            limits: name to number at once, or rate such as `10/minute`.
+            limits: name to number at once, or rate such as `10/minute`; breakers are for workers only.
         """
         parsed = {name: parse_limit(value) for name, value in limits.items()}
-        slots = {name: limit for name, limit in parsed.items() if not isinstance(limit, Rate)}
+        slots = {name: limit for name, limit in parsed.items() if isinstance(limit, int)}
         rates = {name: limit for name, limit in parsed.items() if isinstance(limit, Rate)}
         with self._changed:
             while True:

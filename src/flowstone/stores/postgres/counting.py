@@ -33,7 +33,7 @@ class Follow:
         run_id: its run.
         state: its state now.
         job_id: its row on Oban's queue, when it has one.
-        limited: whether it may hold slots of fleet-wide limits.
+        limits: its fleet-wide limits, of which it may hold slots.
         decides: whether it chose which of its branches run.
     """
 
@@ -41,7 +41,7 @@ class Follow:
     run_id: str
     state: State
     job_id: int | None
-    limited: bool = False
+    limits: Mapping[str, int | str] | None = None
     decides: bool = False
 
 

@@ -87,7 +87,7 @@ def _keep_queue_in_step(
     queues = transport.enqueue(connection, to_enqueue)
     queues |= transport.range_queues(connection, counted.roomy)
     queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
-    queues |= limits.release(connection, [step.id for step in moved if step.limited])
+    queues |= limits.release(connection, [step for step in moved if step.limits])
     queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
     transport.announce(connection, queues)
 

@@ -194,9 +194,9 @@ class PostgresLedger:
         scattered: Mapping[int, Mapping[str, object]] | None = None,
         stopping: Stopping | None = None,
     ) -> list[int]:
-        """Do what follows from steps that moved: (id, run, state, job id, whether it is limited)."""
+        """Do what follows from steps that moved: (id, run, state, job id, limits)."""
         steps = [
-            Follow(row[0], row[1], State(row[2]), row[3], limited=row[4], decides=row[0] in deciding)
+            Follow(row[0], row[1], State(row[2]), row[3], limits=row[4], decides=row[0] in deciding)
             for row in moved
         ]
         durable = self._database.durable

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.limits import Rate, parse_limit
+from flowstone.core.circuit import Circuit, describe_open
+from flowstone.core.limits import Breaker, Limit, Rate, parse_limit
+from flowstone.stores.postgres import breakers
+from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:
@@ -23,62 +27,115 @@ type Limited = tuple[int, int, Mapping[str, int | str]]
 """Job id, step id, limits."""
 
 
+_MOST_WOKEN = 10_000
+"""Steps that one transaction wakes; the sweep wakes the rest."""
+
+
+class _Refusal(NamedTuple):
+    """The limit that does not let a step start, for how long when that is known, and what people read."""
+
+    name: str
+    delay_seconds: float | None
+    reason: str
+
+
 @dataclass(slots=True)
 class _Desk:
     """The limits that a batch of steps asks for, locked."""
 
     taken: dict[str, int] = field(default_factory=dict)
     starts: dict[str, list[float]] = field(default_factory=dict)
+    circuits: dict[str, Circuit] = field(default_factory=dict)
     now: float = 0.0
     slots: list[tuple[str, int]] = field(default_factory=list)
     filled: set[str] = field(default_factory=set)
+    waited_for: set[str] = field(default_factory=set)
 
-    def admit(self, step_id: int, limits: Mapping[str, int | str]) -> tuple[str, float | None] | None:
-        """Let a step start, or say which limit does not, and for how long when that is a matter of time."""
-        parsed = {name: parse_limit(value) for name, value in limits.items()}
-        slots = [name for name, limit in parsed.items() if not isinstance(limit, Rate)]
-        for name in slots:
-            limit = parsed[name]
-            if not isinstance(limit, Rate) and self.taken[name] >= limit:
-                return name, None
+    def admit(self, step_id: int, limits: Mapping[str, Limit]) -> _Refusal | None:
+        """Let a step start, or say what does not."""
+        slots = []
+        for name, limit in limits.items():
+            if isinstance(limit, int):
+                if self.taken[name] >= limit:
+                    return _Refusal(name, None, f"waits for the limit {name}")
+                slots.append(name)
+        tried = [name for name in limits if name in self.circuits]
+        for name in tried:
+            if (refused := self._ask_breaker(name, step_id)) is not None:
+                return refused
         # limits in time come last, because taking from one cannot be undone
-        for name, limit in parsed.items():
+        for name, limit in limits.items():
             if isinstance(limit, Rate):
                 wait = limit.take(self.starts[name], now=self.now)
                 self.filled.add(name)
                 if wait:
-                    return name, wait
-        for name in slots:
+                    return _Refusal(name, wait, f"waits for the limit {name}")
+        for name in (*slots, *tried):
             self.taken[name] += 1
             self.slots.append((name, step_id))
         return None
+
+    def _ask_breaker(self, name: str, step_id: int) -> _Refusal | None:
+        circuit = self.circuits[name]
+        wait = circuit.pause(step_id, now=self.now, trying=self.taken[name] > 0)
+        if wait == 0.0:
+            return None
+        if wait is None or circuit.open_until is None:
+            return _Refusal(name, None, f"waits for the breaker {name}")
+        self.waited_for.add(name)
+        until = datetime.fromtimestamp(circuit.open_until, UTC)
+        return _Refusal(name, wait, describe_open(name, circuit.failures, until))
 
 
 def admit(connection: Connection[TupleRow], steps: Sequence[Limited]) -> set[int]:
     """Take slots for steps that are about to start; park those that may not. Returns the parked ones."""
     if not steps:
         return set()
-    desk = _open_desk(connection, [name for _, _, limits in steps for name in limits])
+    asked = [
+        (job, step, {name: parse_limit(value) for name, value in limits.items()}) for job, step, limits in steps
+    ]
+    named = {name: limit for _, _, limits in asked for name, limit in limits.items()}
+    guards = {name for name, limit in named.items() if isinstance(limit, Breaker)}
+    # a closed breaker stops nobody, so that nobody waits for its lock
+    shut = breakers.tripped(connection, guards)
+    names = named.keys() - guards | shut
+    if not names:
+        return set()
+    desk = _open_desk(connection, sorted(names))
+    circuits = breakers.read(connection, shut)
+    desk.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
     parked = []
-    for job_id, step_id, limits in steps:
-        refused = desk.admit(step_id, limits)
+    for job_id, step_id, parsed in asked:
+        refused = desk.admit(step_id, parsed)
         if refused is not None:
-            parked.append((job_id, step_id, *refused))
+            parked.append((job_id, step_id, refused))
     _take(connection, desk)
     if parked:
         _park(connection, parked)
-    return {step_id for _, step_id, _, _ in parked}
+    return {step_id for _, step_id, _ in parked}
 
 
-def release(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
-    """Free the slots of steps that ended and wake who waits for them; return the queues with new work."""
+def release(connection: Connection[TupleRow], steps: Sequence[Follow]) -> set[str]:
+    """Free the slots of steps that moved, count for their breakers, and wake who waits.
+
+    Returns:
+        The queues with new work.
+    """
     if not steps:
         return set()
-    held = [row[0] for row in connection.execute(load_sql("limits/held"), {"steps": list(steps)})]
+    ids = [step.id for step in steps]
+    ended = breakers.ended_attempts(steps)
+    asked = {"steps": ids, "breakers": sorted({name for _, name, _, _ in ended})}
+    held = {row[0] for row in connection.execute(load_sql("limits/held"), asked)}
+    held |= {name for _, name, _, failed in ended if failed}
     if not held:
         return set()
-    _open_desk(connection, held)
-    freed = Counter(row[0] for row in connection.execute(load_sql("limits/free"), {"steps": list(steps)}))
+    desk = _open_desk(connection, sorted(held))
+    slots = connection.execute(load_sql("limits/free"), {"steps": ids}).fetchall()
+    freed = Counter(name for name, _ in slots)
+    counted = [one for one in ended if one[1] in held]
+    for name in breakers.count(connection, counted, slots, now=desk.now):
+        freed[name] = _MOST_WOKEN
     return _wake(connection, freed)
 
 
@@ -86,9 +143,10 @@ def repair(connection: Connection[TupleRow]) -> int:
     """Free slots that nobody uses and wake who waits for them; return how much there was to do."""
     stale = Counter(row[0] for row in connection.execute(load_sql("limits/stale")))
     overdue = Counter({row[0]: row[1] for row in connection.execute(load_sql("limits/overdue"))})
-    if stale or overdue:
-        _wake(connection, stale | overdue)
-    return stale.total() + overdue.total()
+    idle = Counter({row[0]: min(row[1], _MOST_WOKEN) for row in connection.execute(load_sql("breakers/idle"))})
+    if stale or overdue or idle:
+        _wake(connection, stale | overdue | idle)
+    return stale.total() + overdue.total() + idle.total()
 
 
 def _open_desk(connection: Connection[TupleRow], names: Sequence[str]) -> _Desk:
@@ -106,13 +164,18 @@ def _take(connection: Connection[TupleRow], desk: _Desk) -> None:
         connection.execute(load_sql("limits/take"), {"names": names, "steps": steps})
     for name in sorted(desk.filled):
         connection.execute(load_sql("limits/fill"), {"name": name, "starts": desk.starts[name]})
+    breakers.write(connection, {name: desk.circuits[name] for name in desk.waited_for})
 
 
-def _park(connection: Connection[TupleRow], parked: Sequence[tuple[int, int, str, float | None]]) -> None:
-    delays = [delay for _, _, _, delay in parked]
-    steps = {"steps": [step for _, step, _, _ in parked], "names": [name for _, _, name, _ in parked]}
+def _park(connection: Connection[TupleRow], parked: Sequence[tuple[int, int, _Refusal]]) -> None:
+    delays = [refused.delay_seconds for _, _, refused in parked]
+    steps = {
+        "steps": [step for _, step, _ in parked],
+        "names": [refused.name for _, _, refused in parked],
+        "reasons": [refused.reason for _, _, refused in parked],
+    }
     connection.execute(load_sql("limits/park"), steps | {"delays": delays})
-    connection.execute(load_sql("limits/park_jobs"), {"jobs": [job for job, _, _, _ in parked], "delays": delays})
+    connection.execute(load_sql("limits/park_jobs"), {"jobs": [job for job, _, _ in parked], "delays": delays})
 
 
 def _wake(connection: Connection[TupleRow], freed: Mapping[str, int]) -> set[str]:

@@ -189,7 +189,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
     moved = connection.execute(load_sql("ledger/finish"), parameters).fetchall()
-    steps = [Follow(row[0], row[1], State(row[4]), row[5], limited=row[6]) for row in moved]
+    steps = [Follow(row[0], row[1], State(row[4]), row[5], limits=row[6]) for row in moved]
     follow_up(connection, steps, delays, durable=durable)
 
 
@@ -204,7 +204,7 @@ def _give_back(connection: Connection[TupleRow], waited: Sequence[Sequence[Any]]
         "reason": "its worker was lost before it began",
     }
     moved = connection.execute(load_sql("ledger/give_back"), parameters).fetchall()
-    steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in moved]
+    steps = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in moved]
     follow_up(connection, steps, {}, durable=durable)
 
 
@@ -223,6 +223,6 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
         return 0
     rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": ids}).fetchall()
     deciding.cancel(connection, [row[0] for row in rows if row[5]], durable=durable)
-    steps = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in rows]
+    steps = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in rows]
     follow_up(connection, steps, {}, durable=durable)
     return len(steps)

@@ -66,6 +66,6 @@ def _cancel(connection: Connection[TupleRow], items: Sequence[int], *, durable: 
     rows = connection.execute(load_sql("ledger/cancel_steps"), steps).fetchall()
     over = [row for row in rows if row[2] == State.CANCELLED]
     deciding.cancel(connection, [row[0] for row in over if row[5]], durable=durable)
-    ended = [Follow(row[0], row[1], State(row[2]), row[3], limited=row[4]) for row in over]
+    ended = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in over]
     follow_up(connection, ended, {}, durable=durable)
     return len(rows)

@@ -5,7 +5,3 @@ ALTER TABLE flowstone.step_edges ADD COLUMN optional boolean NOT NULL DEFAULT fa
 -- How many more of its inputs must be skipped until the step is skipped itself; null when no number of them is enough,
 -- because there is another input.
 ALTER TABLE flowstone.steps ADD COLUMN skips_left integer;
-
--- Fencing tokens of attempts that a worker had taken and not begun when it died, as far as that is known: they are given
--- back.
-ALTER TABLE flowstone.workers ADD COLUMN not_begun bigint[];

@@ -14,11 +14,13 @@ SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_a
         FROM public.oban_jobs AS o
         WHERE o.state = 'available' AND o.queue = s.queue
             AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
-    ) AS ahead
+    ) AS ahead,
+    b.failures, CASE WHEN b.open_until > pg_catalog.clock_timestamp() THEN b.open_until END
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id
 LEFT JOIN flowstone.queues AS q ON q.name = s.queue
+LEFT JOIN flowstone.breakers AS b ON b.name = s.parked_for AND b.open_until IS NOT NULL
 WHERE s.asset = %(asset)s AND s.partition = %(partition)s
 ORDER BY s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling') DESC,
     s.id DESC

@@ -68,4 +68,4 @@ WITH ended AS (
     JOIN moved AS m ON m.id = p.step_id AND m.state = 'completed'
     ON CONFLICT DO NOTHING
 )
-SELECT id, run_id, asset, partition, state, job_id, limits IS NOT NULL AS is_limited FROM moved;
+SELECT id, run_id, asset, partition, state, job_id, limits FROM moved;

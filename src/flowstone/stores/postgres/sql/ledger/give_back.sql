@@ -13,7 +13,7 @@ WITH moved AS (
         finished_at = CASE WHEN s.state = 'cancelling' THEN pg_catalog.clock_timestamp() END
     FROM unnest(%(ids)s::bigint[], %(tokens)s::bigint[]) AS g (id, token)
     WHERE s.id = g.id AND s.token = g.token AND s.state IN ('running', 'cancelling')
-    RETURNING s.id, s.run_id, s.state, s.job_id, s.limits IS NOT NULL AS is_limited, s.attempt, g.token, s.worker,
+    RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, s.attempt, g.token, s.worker,
         s.started_at, s.finished_at
 ), tried AS (
     INSERT INTO flowstone.attempts (step_id, attempt, token, state, worker, started_at, finished_at)
@@ -21,4 +21,4 @@ WITH moved AS (
     FROM moved AS m
     WHERE m.state = 'cancelled'
 )
-SELECT m.id, m.run_id, m.state, m.job_id, m.is_limited FROM moved AS m;
+SELECT m.id, m.run_id, m.state, m.job_id, m.limits FROM moved AS m;

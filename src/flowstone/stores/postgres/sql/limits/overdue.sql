@@ -3,7 +3,9 @@
 SELECT p.name, least(p.waiting, p.most - p.taken)
 FROM (
     SELECT s.parked_for AS name, pg_catalog.count(*) AS waiting,
-        pg_catalog.max((s.limits ->> s.parked_for)::bigint) AS most,
+        -- breakers are texts; see breakers/idle
+        pg_catalog.max(CASE WHEN pg_catalog.jsonb_typeof(s.limits -> s.parked_for) = 'number'
+            THEN (s.limits ->> s.parked_for)::bigint END) AS most,
         (SELECT pg_catalog.count(*) FROM flowstone.slots AS t WHERE t.limit_name = s.parked_for) AS taken
     FROM flowstone.steps AS s
     WHERE s.parked_for IS NOT NULL AND s.state = 'pending'

@@ -4,9 +4,9 @@ SET state = CASE WHEN p.delay_seconds IS NULL THEN 'pending' ELSE 'scheduled' EN
     attempt = s.attempt - 1,
     token = 0,
     parked_for = CASE WHEN p.delay_seconds IS NULL THEN p.name END,
-    reason = 'waits for the limit ' || p.name,
+    reason = p.reason,
     scheduled_at = CASE WHEN p.delay_seconds IS NULL THEN s.scheduled_at
         ELSE pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => p.delay_seconds) END
-FROM unnest(%(steps)s::bigint[], %(names)s::text[], %(delays)s::double precision[])
-    AS p (step_id, name, delay_seconds)
+FROM unnest(%(steps)s::bigint[], %(names)s::text[], %(reasons)s::text[], %(delays)s::double precision[])
+    AS p (step_id, name, reason, delay_seconds)
 WHERE s.id = p.step_id;
