@@ -38,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Most of the long tests wait for other processes, so two cores have work for three workers."""
+    return max(3, os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: object) -> None:
     node.workerinput["flowstone_servers"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
 
