@@ -93,7 +93,7 @@ def test_cursor_and_pause_are_kept(cli: CommandLine) -> None:
 
 @pytest.mark.usefixtures("recorded")
 def test_running_asks_a_worker(cli: CommandLine) -> None:
-    assert "a worker evaluates it" in cli("sensors", "run", "inbox").out
+    assert "a worker runs it" in cli("sensors", "run", "inbox").out
     assert cli("sensors", "run", "inbox", "--json").json == {"name": "inbox", "tick": None}
     assert cli("sensors", "ticks", "--json").json == {"ticks": []}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
 from flowstone.app.sensor_runs import SensorRuns
@@ -13,7 +14,6 @@ from flowstone.app.wiring import Parts
 from flowstone.core.automation.record import (
     AutomationKind,
     AutomationRecord,
-    Conclusion,
     NewTick,
     PartitionChange,
     TakenAutomation,
@@ -26,7 +26,7 @@ from flowstone.core.automation.sensor import Sensor
 from flowstone.core.selection import select
 from flowstone.engine.automation.sensors import SensorEvaluator, SensorParts
 from flowstone.engine.failures import failure
-from flowstone.errors import DefinitionError, SensorError, UnknownAutomationError
+from flowstone.errors import SensorError
 
 _LEASE_MARGIN_SECONDS = 3600.0
 
@@ -70,7 +70,7 @@ class SensorPreview:
     skip_reason: str | None = None
 
 
-class SensorsView:
+class SensorsView(DeclaredAutomations[SensorEvaluator]):
     """Lists, pauses, tries and evaluates the sensors of the app; worker nodes evaluate them by themselves.
 
     Example:
@@ -88,13 +88,14 @@ class SensorsView:
         'everything it asked for had run before'
     """
 
+    kind = AutomationKind.SENSOR
+
     def __init__(
         self, parts: Parts, placement: Placement, keys: PartitionKeysView, sensors: Iterable[Sensor]
     ) -> None:
+        super().__init__(parts.store.automations)
         self._parts = parts
-        self._store = parts.store.automations
         self._runs = SensorRuns(parts, placement)
-        self._evaluators: dict[str, SensorEvaluator] = {}
         given = SensorParts(
             prepare=self._runs.prepare,
             resources=parts.resources,
@@ -104,13 +105,13 @@ class SensorsView:
         )
         for sensor in sensors:
             self._check(sensor)
-            self._evaluators[sensor.name] = SensorEvaluator(sensor, given)
+            self._add(sensor.name, SensorEvaluator(sensor, given))
         parts.evaluators.extend(self._evaluators.values())
 
     def list(self) -> list[SensorStatus]:
         """Return all sensors as they stand."""
-        records = {record.id: record for record in self._store.records()}
-        return [self._status(one, records.get(one.id)) for one in self._evaluators.values()]
+        records = self._records()
+        return [self._status(one, records.get(name)) for name, one in self._evaluators.items()]
 
     def get(self, name: str) -> SensorStatus:
         """Return a sensor as it stands.
@@ -120,33 +121,6 @@ class SensorsView:
         """
         found = self._find(name)
         return self._status(found, self._store.record(found.id))
-
-    def ticks(self, name: str | None = None, *, limit: int = 50) -> Sequence[TickRecord]:
-        """Return the newest ticks of a sensor, or of all sensors.
-
-        Raises:
-            UnknownAutomationError: there is no such sensor.
-        """
-        if name is not None:
-            return self._store.ticks(self._find(name).id, limit=limit)
-        ticks = [tick for one in self._evaluators.values() for tick in self._store.ticks(one.id, limit=limit)]
-        return sorted(ticks, key=lambda tick: tick.id, reverse=True)[:limit]
-
-    def pause(self, name: str) -> bool:
-        """Evaluate a sensor no more, on any node, until it is resumed; return whether it was not paused.
-
-        Raises:
-            UnknownAutomationError: there is no such sensor.
-        """
-        return self._store.set_paused(self._declared(name).id, paused=True)
-
-    def resume(self, name: str) -> bool:
-        """Go on with a paused sensor from its cursor; return whether it was paused.
-
-        Raises:
-            UnknownAutomationError: there is no such sensor.
-        """
-        return self._store.set_paused(self._declared(name).id, paused=False)
 
     def set_cursor(self, name: str, cursor: str | None) -> None:
         """Let a sensor go on from another cursor; None is the beginning. An evaluation at work concludes nothing.
@@ -225,8 +199,6 @@ class SensorsView:
     # --- pieces -------------------------------------------------------------------------------------------
 
     def _check(self, sensor: Sensor) -> None:
-        if sensor.name in self._evaluators:
-            raise DefinitionError(f"There are two sensors named {sensor.name!r}. Give one another name=.")
         self._parts.resources.check((), [sensor])
         if sensor.selection is not None:
             select(self._parts.graph, sensor.selection)
@@ -235,25 +207,7 @@ class SensorsView:
         if not isinstance(error, Exception):  # somebody at a terminal wants it to end
             self._store.give_back(taken)
             return
-        record = taken.record
-        tick = NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error)
-        self._store.conclude(
-            taken,
-            Conclusion(ticks=[tick], cursor=record.cursor, due_at=record.due_at, failures=record.failures),
-        )
+        self._conclude(taken, NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error))
 
     def _status(self, one: SensorEvaluator, record: AutomationRecord | None) -> SensorStatus:
-        last = self._store.ticks(one.id, limit=1) if record is not None else []
-        return SensorStatus(one.sensor, record, last[0] if last else None)
-
-    def _declared(self, name: str) -> SensorEvaluator:
-        """Return a sensor that the store knows, whether or not a node has run yet."""
-        found = self._find(name)
-        self._store.declare([found.id], paused=[found.id] if found.starts_paused else [])
-        return found
-
-    def _find(self, name: str) -> SensorEvaluator:
-        try:
-            return self._evaluators[name]
-        except KeyError:
-            raise UnknownAutomationError(AutomationKind.SENSOR, name, self._evaluators) from None
+        return SensorStatus(one.sensor, record, self._newest(one, record))

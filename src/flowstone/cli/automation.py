@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flowstone.app import FlowStone
+from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.requests import describe
 from flowstone.app.schedules import ScheduleStatus
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
-from flowstone.core.automation.record import TickRecord
+from flowstone.core.automation.record import AutomationKind, TickRecord
 from flowstone.errors import OptionsError
+from flowstone.protocols import Evaluator
 
 
 class ScheduleAction(StrEnum):
@@ -55,9 +56,9 @@ def schedules(
     elif action in (ScheduleAction.SHOW, ScheduleAction.LIST):
         _show(session, flow.schedules.get(name))
     elif action is ScheduleAction.RUN:
-        _run_now(session, flow, name)
+        say_run(session, AutomationKind.SCHEDULE, name, flow.schedules.run_now(name))
     else:
-        _pause(session, flow, name, paused=action is ScheduleAction.PAUSE)
+        pause_or_resume(session, flow.schedules, name, paused=action is ScheduleAction.PAUSE)
 
 
 def show_ticks(session: Session, ticks: Sequence[TickRecord]) -> None:
@@ -152,26 +153,28 @@ def _show(session: Session, one: ScheduleStatus) -> None:
         session.out.line(f"  next: {at.isoformat(sep=' ')}")
 
 
-def _run_now(session: Session, flow: FlowStone, name: str) -> None:
-    tick = flow.schedules.run_now(name)
+def say_run(session: Session, what: AutomationKind, name: str, tick: TickRecord | None) -> None:
+    """Tell what came of running a schedule or sensor now; without a tick a worker does it."""
     if session.out.as_json:
         session.out.json({"name": name, "tick": None if tick is None else tick_json(tick)})
     elif tick is None:
-        session.out.line(f"schedule {one_line(name)}: a worker runs it within about a second.")
+        session.out.line(f"{what} {one_line(name)}: a worker runs it within about a second.")
     else:
-        session.out.line(
-            f"schedule {one_line(name)}: {tick.state}, {', '.join(tick.run_ids) or tick.reason or ''}"
-        )
+        came_to = ", ".join(tick.run_ids) or tick.reason or "nothing to do"
+        session.out.line(f"{what} {one_line(name)}: {tick.state}, {one_line(came_to)}")
 
 
-def _pause(session: Session, flow: FlowStone, name: str, *, paused: bool) -> None:
-    changed = flow.schedules.pause(name) if paused else flow.schedules.resume(name)
+def pause_or_resume[One: Evaluator](
+    session: Session, found: DeclaredAutomations[One], name: str, *, paused: bool
+) -> None:
+    """Pause or resume a schedule or sensor, and tell whether that changed anything."""
+    changed = found.pause(name) if paused else found.resume(name)
     if session.out.as_json:
-        session.out.json({"kind": "schedule", "name": name, "paused": paused, "changed": changed})
+        session.out.json({"kind": found.kind, "name": name, "paused": paused, "changed": changed})
         return
     was = "" if changed else "already "
-    text = f"{was}paused; nothing of it runs on any worker" if paused else f"{was}going on"
-    session.out.line(f"schedule {one_line(name)}: {text}.")
+    text = f"{was}paused; no worker evaluates it" if paused else f"{was}going on"
+    session.out.line(f"{found.kind} {one_line(name)}: {text}.")
 
 
 def _status_json(one: ScheduleStatus) -> dict[str, object]:

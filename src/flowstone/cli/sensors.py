@@ -11,10 +11,11 @@ import typer
 from flowstone.app import FlowStone
 from flowstone.app.requests import describe
 from flowstone.app.sensors import SensorPreview, SensorStatus
-from flowstone.cli.automation import show_ticks, tick_json
+from flowstone.cli.automation import pause_or_resume, say_run, show_ticks, tick_json
 from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
+from flowstone.core.automation.record import AutomationKind
 from flowstone.core.partition import encode_partition, partition_label
 from flowstone.core.text import clean_text
 from flowstone.errors import FlowStoneError, OptionsError
@@ -71,7 +72,7 @@ def _evaluate(session: Session, action: SensorAction, name: str) -> int:
     """Evaluate a sensor; what its function raises is told like any other failure of the app's own code."""
     try:
         if action is SensorAction.RUN:
-            _run_now(session, session.flow, name)
+            say_run(session, AutomationKind.SENSOR, name, session.flow.sensors.run_now(name))
         else:
             _preview(session, name, session.flow.sensors.preview(name))
     except FlowStoneError:
@@ -90,7 +91,7 @@ def _change(session: Session, flow: FlowStone, action: SensorAction, name: str, 
     if action is SensorAction.SET_CURSOR:
         _set_cursor(session, flow, name, cursor)
     else:
-        _pause(session, flow, name, paused=action is SensorAction.PAUSE)
+        pause_or_resume(session, flow.sensors, name, paused=action is SensorAction.PAUSE)
 
 
 def _list(session: Session, found: Sequence[SensorStatus]) -> None:
@@ -161,17 +162,6 @@ def _preview(session: Session, name: str, found: SensorPreview) -> None:
     out.line(f"cursor then: {'none' if found.cursor is None else one_line(found.cursor)}")
 
 
-def _run_now(session: Session, flow: FlowStone, name: str) -> None:
-    tick = flow.sensors.run_now(name)
-    if session.out.as_json:
-        session.out.json({"name": name, "tick": None if tick is None else tick_json(tick)})
-    elif tick is None:
-        session.out.line(f"sensor {one_line(name)}: a worker evaluates it within about a second.")
-    else:
-        came_to = ", ".join(tick.run_ids) or tick.reason or "nothing to do"
-        session.out.line(f"sensor {one_line(name)}: {tick.state}, {one_line(came_to)}")
-
-
 def _set_cursor(session: Session, flow: FlowStone, name: str, cursor: str | None) -> None:
     flow.sensors.set_cursor(name, cursor)
     if session.out.as_json:
@@ -179,16 +169,6 @@ def _set_cursor(session: Session, flow: FlowStone, name: str, cursor: str | None
     else:
         where = "from the beginning" if cursor is None else f"from {one_line(cursor)}"
         session.out.line(f"sensor {one_line(name)}: goes on {where}; run keys that were used do not run again.")
-
-
-def _pause(session: Session, flow: FlowStone, name: str, *, paused: bool) -> None:
-    changed = flow.sensors.pause(name) if paused else flow.sensors.resume(name)
-    if session.out.as_json:
-        session.out.json({"kind": "sensor", "name": name, "paused": paused, "changed": changed})
-        return
-    was = "" if changed else "already "
-    text = f"{was}paused; no worker evaluates it" if paused else f"{was}going on"
-    session.out.line(f"sensor {one_line(name)}: {text}.")
 
 
 def _selection(one: SensorStatus) -> str:
