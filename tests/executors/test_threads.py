@@ -193,3 +193,18 @@ def test_steps_that_were_taken_ahead_share_places_and_leave_room_for_no_more_tha
         await asyncio.wait_for(future, 30)
 
     asyncio.run(main())
+
+
+def test_there_is_room_for_another_step_when_the_producer_learns_of_an_end() -> None:
+    async def main() -> set[int]:
+        loop = asyncio.get_running_loop()
+        pool = StepThreads("q", 1, attempts=Attempts(), finished=Finished(loop), perform=lambda _: None)
+        rooms = set()
+        for number in range(1, 500):
+            future = loop.create_future()
+            pool.submit([running(number)], future)
+            await asyncio.wait_for(future, 30)
+            rooms.add(pool.capacity() - pool.room(1000))
+        return rooms
+
+    assert asyncio.run(main()) == {0}

@@ -201,10 +201,8 @@ class StepThreads:
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
 
     def _serve(self) -> None:
-        ended = 0
         while True:
-            item = self._next(ended)
-            ended = 0
+            item = self._next()
             if item is None:
                 self._wake_ups.get()
                 continue
@@ -216,21 +214,18 @@ class StepThreads:
                 self._perform(running)
                 took = min(time.monotonic() - started, 1.0)
                 self._typical_seconds += _WEIGHT * (took - self._typical_seconds)
-            ended = 1
+            # before the producer learns of the place: it asks for as many steps as there is room for just then
+            with self._lock:
+                self._unfinished -= 1
             left.pop()
             if not left:
                 self._finished.add(future)
             elif self._typical_seconds >= _TINY_SECONDS:
                 self._finished.ask(self.on_room)
 
-    def _next(self, ended: int) -> _Waiting | None:
-        """Return the next step; None when this thread is to sleep.
-
-        Args:
-            ended: how many steps this thread has just brought to their end.
-        """
+    def _next(self) -> _Waiting | None:
+        """Return the next step; None when this thread is to sleep."""
         with self._lock:
-            self._unfinished -= ended
             if self._waiting and self._awake <= self._limit:
                 return self._waiting.popleft()
             self._awake -= 1
