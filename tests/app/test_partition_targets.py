@@ -43,7 +43,8 @@ def test_targets_are_a_sequence(number: int, index: int) -> None:
     keys = [f"i:{n}" for n in range(number)]
     targets = PartitionTargets("a", lambda: keys)
     listed = [("a", key) for key in keys]
-    assert (list(targets), len(targets), targets[:index]) == (listed, number, listed[:index])
+    assert (list(targets), len(targets), bool(targets)) == (listed, number, bool(listed))
+    assert (targets[:index], targets[index:], targets[::-1]) == (listed[:index], listed[index:], listed[::-1])
     try:
         expected = listed[index]
     except IndexError:

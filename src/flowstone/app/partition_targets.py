@@ -64,13 +64,18 @@ class PartitionTargets(Sequence[Target]):
             self._total = sum(1 for _ in self.partitions())
         return self._total
 
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
     @overload
     def __getitem__(self, index: int) -> Target: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Target]: ...
     def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
         if isinstance(index, slice):
-            return list(self)[index]
+            # the first few are asked for without making the others
+            first = index.stop is not None and index.stop >= 0 and index.start is None and index.step is None
+            return list(islice(self, index.stop)) if first else list(self)[index]
         found = next(islice(self, index, None), None) if index >= 0 else list(self)[index]
         if found is None:
             raise IndexError(index)

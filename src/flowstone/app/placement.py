@@ -87,20 +87,19 @@ class Placement:
             whole = as_range(order, self._parts.graph, executor)
             if whole is not None:
                 return self._place_whole(order, whole, executor, self._parts.store.ranges)
-        ready = self.prepare(order)
+        ready = self.prepare(order, executor)
         placed = self._parts.store.ledger.open_run(ready.run, ready.steps)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
         priorities = [step.priority for step in ready.steps]
         return Placed(ready.run.id, ready.executor, ready.options, placed, ready.plan, order, priorities)
 
-    def prepare(self, order: Order) -> Prepared:
-        """Plan an order and check it; nothing is recorded.
+    def prepare(self, order: Order, executor: Executor) -> Prepared:
+        """Plan an order for an executor and check it; nothing is recorded.
 
         Raises:
             FlowStoneError: see `place`.
         """
-        executor = self.executor(order.executor)
         options = dict(order.executor_opts or {})
         durable = Capability.DURABLE in executor.capabilities
         retry = bool(options.pop("retry", False)) or durable
@@ -124,7 +123,7 @@ class Placement:
     ) -> PreparedRun:
         """See `flowstone.protocols.PrepareRun`."""
         order = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
-        ready = self.prepare(order)
+        ready = self.prepare(order, self.executor(order.executor))
         return PreparedRun(ready.run, ready.steps, request.run_key)
 
     def requested(
@@ -146,7 +145,8 @@ class Placement:
 
     def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
         """See `flowstone.protocols.PrepareTargets`."""
-        ready = self.prepare(self.wanted(asset, partitions, run_id=run_id, kind=kind, executor="oban"))
+        order = self.wanted(asset, partitions, run_id=run_id, kind=kind, executor="oban")
+        ready = self.prepare(order, self.executor(order.executor))
         return PreparedRun(ready.run, ready.steps)
 
     def wanted(
@@ -182,6 +182,7 @@ class Placement:
         """Record a large backfill as a range; its steps are made as workers begin them."""
         options = dict(order.executor_opts or {})
         _check(order, executor, options)
+        refuse_items(self._parts.graph, order.targets[:1])
         self._check_portable_values([whole.asset])
         run = self._run(order, order.run_id or new_run_id(), executor, durable=True)
         total = store.open_run(run, whole)

@@ -36,7 +36,7 @@ class SensorRuns:
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
         order = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
-        ready = self._placement.prepare(order)
+        ready = self._placement.prepare(order, self._placement.executor(order.executor))
         self._mine()[run_id] = ready, order
         return PreparedRun(ready.run, ready.steps, request.run_key)
 

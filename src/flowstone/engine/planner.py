@@ -122,7 +122,8 @@ class Planner:
             found.committed.update(self._catalog.current(targets))
 
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
-        found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
+        if self._routing.anybody:
+            found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
 
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
         """Look at what may have to run; return what that reads and nobody has looked at yet."""
@@ -132,10 +133,9 @@ class Planner:
             if not found.must_run(target):
                 continue
             found.running[target] = reads = self._reader.targets(*target, request.now)
-            for read in reads:
-                following[read] = None
-                if not found.may_expand(read):
-                    found.outside.append((target, read))
+            if request.expand is not None:
+                found.outside += [(target, read) for read in reads if not found.may_expand(read)]
+            following.update(dict.fromkeys(reads))
         self._leave_out(found, [read for read in following if read not in found.wanted])
         return [
             read

@@ -25,6 +25,8 @@ class Routing:
         self._graph = graph
         self._reader = reader
         self._catalog = catalog
+        self.anybody = any(asset.routes for asset in graph)
+        """Whether any asset decides about others."""
 
     def not_chosen(
         self, targets: Iterable[Target], now: datetime, decides_again: Callable[[Target], bool]

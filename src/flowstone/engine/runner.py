@@ -40,6 +40,7 @@ from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
 from flowstone.protocols import Hook, StepCall
 
+_ANSWERS = (Outcome, Scattered, Snoozed, Route)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
@@ -150,13 +151,17 @@ class StepRunner:
             value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
         except BaseException as error:  # noqa: BLE001 - see perform
             return outcome_of(error, policy)
+        if context.asset.routes or context.metadata or isinstance(value, _ANSWERS):
+            return self._answered(context, value, policy)
+        return returned(value)
+
+    def _answered(self, context: AssetContext, value: object, policy: RetryPolicy | None) -> AttemptOutcome:
+        """Return what a function means that returned something else than a plain value."""
         if isinstance(value, Outcome):
             return outcome_of(value, policy)
         if isinstance(value, Scattered | Snoozed):
             return value  # what a leg of a scatter says of itself
-        if context.asset.routes or context.metadata or isinstance(value, Route):
-            return self._routed(context, value, policy)
-        return returned(value)
+        return self._routed(context, value, policy)
 
     def _routed(self, context: AssetContext, value: object, policy: RetryPolicy | None) -> AttemptOutcome:
         """Record a decision beside the value; nobody else may write under its key."""

@@ -42,6 +42,8 @@ class Scattering:
 
     def complete(self, claims: Sequence[Claim], resolved: list[ResolvedInputs]) -> None:
         """Say of each step of a scatter what runs and with what; in place, with two questions for all of them."""
+        if not self._scatters:
+            return
         items = [position for position, claim in enumerate(claims) if claim.asset in self._items]
         scatters = [position for position, claim in enumerate(claims) if claim.asset in self._scatters]
         if items:

@@ -41,7 +41,8 @@ class Following:
             return ()
         children, row.children = row.children, None
         if state is State.COMPLETED:
-            return (*self._leave_out(row, children, now), *self._release(children, now))
+            left_out = self._leave_out(row, children, now) if row.stored and row.stored.metadata else ()
+            return left_out + self._release(children, now)
         return self._fail_downstream(row, children, now)
 
     def end_attempt(self, row: StepRow, state: State, now: datetime, *, retry_at: datetime | None = None) -> None:
