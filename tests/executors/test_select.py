@@ -8,6 +8,7 @@ from flowstone.app import FlowStone
 from flowstone.core.asset import asset
 from flowstone.errors import ExecutorUnavailableError, UnknownExecutorError
 from flowstone.executors import select
+from flowstone.executors.limits import RateLimited
 from flowstone.executors.select import ExecutorSelector
 from flowstone.executors.sync import SyncExecutor
 from flowstone.protocols import Executor
@@ -32,6 +33,19 @@ def test_objects_are_bound_once_and_known_by_name() -> None:
     own.name = "own"
     assert chosen.get(own) is chosen.get(own) is chosen.get("own") is own
     assert bound == [own]
+
+
+def test_an_executor_around_another_carries_its_name_and_does_not_take_its_place() -> None:
+    bound: list[Executor] = []
+    chosen = selector(bound)
+    plain = chosen.get("sync")
+    around = RateLimited(plain, "10/minute")
+    assert chosen.get(around) is chosen.get(around) is around
+    assert chosen.get("sync") is plain
+    assert (bound, chosen.made()) == ([plain, around], [plain, around])
+    first = selector([])
+    first.get(around)
+    assert first.get("sync") is not around
 
 
 def test_unknown_names_get_a_suggestion() -> None:

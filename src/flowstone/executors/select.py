@@ -23,6 +23,8 @@ class ExecutorSelector:
         self._factories = dict(factories)
         self._bind = bind
         self._made: dict[str, Executor] = {}
+        # objects that were passed to a call: one that wraps another carries its name, but does not take its place
+        self._given: dict[str, Executor] = {}
 
     def get(self, wanted: str | Executor) -> Executor:
         """Return an executor, bound.
@@ -35,12 +37,15 @@ class ExecutorSelector:
             ExecutorUnavailableError: it exists but cannot be made here.
         """
         if not isinstance(wanted, str):
-            if self._made.get(wanted.name) is not wanted:
+            if self._given.get(wanted.name) is not wanted and self._made.get(wanted.name) is not wanted:
                 self._bind(wanted)
-                self._made[wanted.name] = wanted
+                self._given[wanted.name] = wanted
             return wanted
         made = self._made.get(wanted)
         if made is None:
+            given = self._given.get(wanted)
+            if given is not None and not self._knows(wanted):
+                return given
             made = self._make(wanted)
             self._bind(made)
             self._made[wanted] = made
@@ -48,11 +53,14 @@ class ExecutorSelector:
 
     def names(self) -> list[str]:
         """Return every name that `get` knows."""
-        return sorted({*self._factories, *self._made, *(point.name for point in _points())})
+        return sorted({*self._factories, *self._made, *self._given, *(point.name for point in _points())})
 
     def made(self) -> list[Executor]:
         """Return the executors that were used so far."""
-        return list(self._made.values())
+        return [*self._made.values(), *self._given.values()]
+
+    def _knows(self, name: str) -> bool:
+        return name in self._factories or any(point.name == name for point in _points())
 
     def _make(self, name: str) -> Executor:
         factory = self._factories.get(name)
