@@ -35,6 +35,8 @@ class Look:
     queue: str
     worker_id: str
     attempted_by: Sequence[str]
+    has_ranges: bool | None = None
+    """Whether large backfills have something to begin on the queue; None while no job told."""
 
     def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[FetchedJob]:
         """Take jobs, the most urgent first.
@@ -52,6 +54,8 @@ class Look:
             "attempted_by": list(self.attempted_by),
         }
         rows = self.connection.execute(load_sql("queue/fetch"), parameters).fetchall()
+        if rows:
+            self.has_ranges = rows[0][17]
         stale = [row[0] for row in rows if row[1] and row[2] is None]
         expiries = [row[0] for row in rows if row[16] == deciding.EXPIRY_WORKER]
         foreign = [row[0] for row in rows if not row[1] and row[16] != deciding.EXPIRY_WORKER]

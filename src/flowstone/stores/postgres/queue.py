@@ -42,26 +42,13 @@ class PostgresQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._looks = 0
+        self._with_ranges: set[str] = set()
 
     def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
         """See `flowstone.protocols.DurableQueue`."""
-        # of backfills as urgent as each other, those kept as ranges come first every other time, else those whose
-        # steps are on the queue
-        self._looks += 1
-        ranges_first = self._looks % 2 == 0
-
-        def take(connection: Connection[TupleRow]) -> list[FetchedJob]:
-            look = Look(connection, queue, worker_id, attempted_by)
-            runs = open_runs(connection, queue, worker_id)
-            if not runs:
-                return look.take(demand)
-            taken = look.take(demand, below=runs[0].priority) if ranges_first else look.take(demand)
-            taken += Beginning(connection, queue, worker_id).begin(runs, demand - len(taken))
-            if ranges_first and len(taken) < demand:
-                taken += look.take(demand - len(taken))
-            return taken
-
-        return in_transaction(self._database, take)
+        return in_transaction(
+            self._database, lambda connection: self._take(Look(connection, queue, worker_id, attempted_by), demand)
+        )
 
     def cancelling(self, worker_id: str) -> list[int]:
         """See `flowstone.protocols.DurableQueue`."""
@@ -113,6 +100,30 @@ class PostgresQueue:
     def _expire(self, connection: Connection[TupleRow]) -> int:
         """End the time of requests for approval whose job was lost."""
         return deciding.expire_due(connection, durable=self._database.durable, limit=_BATCH)
+
+    def _take(self, look: Look, demand: int) -> list[FetchedJob]:
+        """Take jobs, and begin what large backfills have not begun; a lone job costs one statement."""
+        if look.queue not in self._with_ranges:
+            taken = look.take(demand)
+            if look.has_ranges is False:
+                return taken
+            runs = open_runs(look.connection, look.queue, look.worker_id)
+            if runs:
+                self._with_ranges.add(look.queue)
+            return taken + Beginning(look.connection, look.queue, look.worker_id).begin(runs, demand - len(taken))
+        runs = open_runs(look.connection, look.queue, look.worker_id)
+        if not runs:
+            self._with_ranges.discard(look.queue)
+            return look.take(demand)
+        # of backfills as urgent as each other, those kept as ranges come first every other time, else those whose
+        # steps are on the queue
+        self._looks += 1
+        ranges_first = self._looks % 2 == 0
+        taken = look.take(demand, below=runs[0].priority) if ranges_first else look.take(demand)
+        taken += Beginning(look.connection, look.queue, look.worker_id).begin(runs, demand - len(taken))
+        if ranges_first and len(taken) < demand:
+            taken += look.take(demand - len(taken))
+        return taken
 
 
 @dataclass(slots=True)
