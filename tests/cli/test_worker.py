@@ -24,9 +24,14 @@ _PATIENCE_SECONDS = 60
 
 @contextmanager
 def running(*arguments: str, stdout: Path, stderr: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `flowstone` beside the test; killed if the test leaves it behind."""
+    """Run `flowstone` beside the test as a script's `&` does, with SIGINT ignored; killed if left behind."""
     with stdout.open("wb") as out, stderr.open("wb") as err:
-        process = subprocess.Popen([sys.executable, "-m", "flowstone", *arguments], stdout=out, stderr=err)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowstone", *arguments],
+            stdout=out,
+            stderr=err,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
         try:
             yield process
         finally:

@@ -100,6 +100,8 @@ class Workers:
 def terminable() -> Iterator[None]:
     """Let SIGTERM end the block like Ctrl-C does, so that everything it started is stopped.
 
+    Shells start background commands of scripts with SIGINT ignored; whoever sends it to us means it all the same.
+
     Raises:
         Terminated: the signal came.
     """
@@ -109,7 +111,11 @@ def terminable() -> Iterator[None]:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, leave)
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
