@@ -26,12 +26,8 @@ _PATIENCE_SECONDS = 60
 def running(*arguments: str, stdout: Path, stderr: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run `flowstone` beside the test as a script's `&` does, with SIGINT ignored; killed if left behind."""
     with stdout.open("wb") as out, stderr.open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flowstone", *arguments],
-            stdout=out,
-            stderr=err,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "flowstone", *arguments]
+        process = subprocess.Popen(command, stdout=out, stderr=err)
         try:
             yield process
         finally:
