@@ -30,6 +30,8 @@ class Placed:
     @property
     def asked_for(self) -> int:
         """Position of the first target in the plan, which may hold skipped inputs before it."""
+        if len(self.plan.steps) == 1:
+            return 0
         target = self.order.targets[0]
         return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition) == target)
 

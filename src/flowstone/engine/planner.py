@@ -136,7 +136,9 @@ class Planner:
             if request.expand is not None:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
             following.update(dict.fromkeys(reads))
-        self._leave_out(found, [read for read in following if read not in found.wanted])
+        if not following:
+            return []
+        self._leave_out(found, (read for read in following if read not in found.wanted))
         return [
             read
             for read in following
@@ -175,6 +177,8 @@ class Planner:
             step.all_optional = len(step.optional) == len(reads)
 
     def _missing(self, found: _Found) -> dict[Target, list[Target]]:
+        if not found.outside:
+            return {}
         reads = [
             (target, read)
             for target, read in found.outside
