@@ -1,39 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from pathlib import Path
-
-import pytest
-from tests.faults.fault_app import DIRECTORY
-from tests.faults.invariants import violations
+from tests.crews import crew_of, pytest_runtest_makereport, whole
 from tests.steering.crew import Crew
 
-_PASSED = pytest.StashKey[bool]()
+__all__ = ["crew", "pytest_runtest_makereport", "whole"]
 
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.when == "call":
-        item.stash[_PASSED] = report.passed
-    return report
-
-
-@pytest.fixture
-def crew(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
-    """Workers and a client on a database of their own."""
-    crew = Crew(tmp_path, database_url)
-    monkeypatch.setenv(DIRECTORY, str(crew.directory))  # for steps that run in this process
-    try:
-        yield crew
-    finally:
-        crew.close()
-
-
-@pytest.fixture
-def whole(crew: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    """The same, for tests at whose end everything is over and the tables keep every promise."""
-    yield crew
-    if request.node.stash.get(_PASSED, False):
-        crew.wait_over()
-        assert violations(crew.database_url) == {}
+crew = crew_of(Crew)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.core.asset import Asset
@@ -123,8 +124,9 @@ def backfill_targets(
         return [(name, "") for name in names], names
     definition = lead.partitions
     assert definition is not None
-    read: Callable[[], Iterable[str]] = lambda: map(encode_partition, definition.keys(now))  # noqa: E731
-    if partitions is not None:
+    if partitions is None:
+        read: Callable[[], Iterable[str]] = partial(_complete, definition, now)
+    else:
         read = PackedKeys(_checked(lead, definition, partitions)).read
     if len(names) == 1:
         return PartitionTargets(lead.name, read), names
@@ -134,6 +136,10 @@ def backfill_targets(
         if name not in chosen:
             chosen[name] = _keys(graph, graph[name], definition, keys, chosen, now)
     return [(name, key) for name in names for key in chosen[name]], names
+
+
+def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[str]:
+    return map(encode_partition, definition.keys(now))
 
 
 def _checked(asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]) -> Iterator[str]:

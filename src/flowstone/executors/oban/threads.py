@@ -150,10 +150,12 @@ class StepThreads:
             for running in share:
                 self._since[running.claim.token] = (now, running)
                 self._waiting.append((running, left, future))
-            if self._awake == 0 or self._typical_seconds >= _TINY_SECONDS:
+            if self._typical_seconds >= _TINY_SECONDS:
                 for _ in share:
                     self._wake()
                 return
+            if not self._awake:
+                self._wake()
         if not self._watched:
             self._watched = True
             asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._watch)
