@@ -186,7 +186,8 @@ class FlowStone(AssembledApp, CommittedValues):
         Args:
             selection: asset, name or selection expression.
             partitions: partitions of the first selected partitioned asset; None takes all complete ones.
-            max_concurrency: most steps at once, in the whole fleet on a durable executor (1,000 by default there).
+            max_concurrency: most steps at once, in the whole fleet on a durable executor, where step by step the
+                default is 1,000.
             on_progress: told how far it is.
             **how: `executor`, `executor_opts`, `force`, `run_id`, `priority` (8 here, so that interactive
                 work overtakes backfills); see `How`.
