@@ -85,7 +85,6 @@ def test_a_notification_wakes_the_producer_of_its_queue(database_url: str, datab
     async def scene() -> None:
         dispatcher = Dispatcher()
         async with running_oban(database_url, dispatcher=dispatcher, stager=SLOW_STAGER):
-            await asyncio.sleep(0)
             job = put(database)
 
             def told() -> bool:
@@ -164,9 +163,14 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
     async def scene() -> None:
         extension.install("contract", take)
         try:
-            async with running_oban(database_url, dispatcher=Futures(), stager={"interval": 0.05}) as oban:
+            async with running_oban(database_url, dispatcher=Futures(), stager=SLOW_STAGER) as oban:
                 put(database)
-                await until(lambda: len(futures) == 2)
+
+                def told() -> bool:
+                    tell(database, INSERT_CHANNEL, json.dumps({"queue": QUEUE}))  # it may not listen yet
+                    return len(futures) == 2
+
+                await until(told)
                 assert list(oban._producers[QUEUE]._running_jobs) == [0, 1]
                 futures[0].set_result(None)
                 await until(lambda: len(futures) == 3)

@@ -60,8 +60,13 @@ class SensorProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        assert self._process.wait(20) == 0
-        self._process.stdout.close()
+        try:
+            code = self._process.wait(20)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
+        assert code == 0
 
 
 @contextmanager

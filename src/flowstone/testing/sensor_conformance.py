@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
-
-import pytest
 
 from flowstone.core.automation.record import Concluded, Conclusion, NewTick, PartitionChange, TickState
 from flowstone.protocols import Store
-from flowstone.testing.automation_conformance import INBOX, SetClock, requested
+from flowstone.testing.automation_case import INBOX, AutomationCase, SetClock, requested
 
 OTHER = INBOX._replace(name="other")
 
 
-class SensorConformance(ABC):
+class SensorConformance(AutomationCase):
     """Tests of run keys, cursors and ticks of sensors; make a subclass whose name starts with `Test`.
 
     Example:
@@ -25,24 +20,6 @@ class SensorConformance(ABC):
         ...     def make_store(self, now):
         ...         return MemoryStore(now=now)
     """
-
-    @abstractmethod
-    def make_store(self, now: Callable[[], datetime]) -> Store:
-        """Return a new, empty store that goes by this clock."""
-
-    @pytest.fixture
-    def clock(self) -> SetClock:
-        """The clock of the store."""
-        return SetClock()
-
-    @pytest.fixture
-    def store(self, clock: SetClock) -> Iterator[Store]:
-        """A new store."""
-        store = self.make_store(clock)
-        try:
-            yield store
-        finally:
-            store.close()
 
     def tick(self, store: Store, clock: SetClock, tick: NewTick, cursor: str | None = None) -> Concluded:
         """Evaluate the sensor once, a second after the evaluation before."""

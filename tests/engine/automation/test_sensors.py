@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -338,11 +339,13 @@ def test_a_failing_sensor_is_tried_again_later_and_the_others_go_on() -> None:
 
 def test_a_hanging_sensor_is_told_given_up_and_recorded() -> None:
     told: list[bool] = []
+    let_go, answered = threading.Event(), threading.Event()
 
     @sensor(every=1, timeout=0.2)
     def hangs(context: SensorContext) -> SensorResult:
         told.append(context.cancellation.wait(_PATIENCE_SECONDS))
-        time.sleep(0.5)
+        let_go.wait(_PATIENCE_SECONDS)
+        answered.set()
         return SensorResult(requests=[RunRequest(selection="plain", run_key="late")], cursor="late")
 
     @sensor(every=1)
@@ -351,7 +354,9 @@ def test_a_hanging_sensor_is_told_given_up_and_recorded() -> None:
     flow = app_of(hangs, good)
     with looping(flow):
         eventually(lambda: bool(flow.sensors.ticks("hangs")) and bool(flow.sensors.ticks("good")) and bool(told))
-        time.sleep(0.6)  # the late answer comes, and nothing of it counts
+        let_go.set()  # the late answer comes, and nothing of it counts
+        assert answered.wait(_PATIENCE_SECONDS)
+        eventually(lambda: not any("hangs" in thread.name for thread in threading.enumerate()))
     assert told == [True]
     (tick,) = flow.sensors.ticks("hangs")
     assert "took longer than 0.2 s" in (tick.error or "")

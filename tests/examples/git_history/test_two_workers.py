@@ -54,4 +54,9 @@ def test_a_stopping_worker_changes_nothing(
         finally:
             for worker in workers:
                 worker.terminate()
-                worker.wait(60)
+            for worker in workers:
+                try:
+                    worker.wait(60)
+                except subprocess.TimeoutExpired:
+                    worker.kill()
+                    worker.wait()

@@ -49,7 +49,7 @@ class Schedule:
         max_concurrency: most steps of a run at once in the fleet.
         paused: begin paused when it is deployed for the first time.
         description: for people.
-        tags: for people and selections of schedules.
+        tags: for people; listed with the schedule.
 
     Raises:
         DefinitionError: the cron expression, the zone, the name or the policy cannot work.
