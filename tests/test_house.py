@@ -30,9 +30,10 @@ OPTIONAL = {
 OPTIONAL_EXCEPT = {"pytest": "testing"}
 """Where an optional package may be imported by every module: the test tools are for people who have pytest."""
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
-MOST_LINES_OF_A_MODULE = 300
-MOST_LINES_OF_A_FUNCTION = 40
-MOST_PUBLIC_METHODS = 12
+MOST_LINES_OF_A_MODULE = 700
+"""An alarm, not an aim: a module is one whole thought, usually 150 to 500 lines."""
+MOST_LINES_OF_A_FUNCTION = 60
+"""An alarm as well: a function is one step of the story."""
 
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -108,27 +109,6 @@ def test_functions_are_short() -> None:
         for path in FILES
         for node in functions(path)
         if length(node) > MOST_LINES_OF_A_FUNCTION
-    )
-
-
-def test_classes_are_small() -> None:
-    def public(node: ast.ClassDef) -> int:
-        """Instance methods that users see; tests of a conformance suite are not its interface."""
-        return sum(
-            isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
-            and not one.name.startswith(("_", "test_"))
-            and not re.search(
-                r"property|classmethod|staticmethod|overload|setter",
-                " ".join(map(ast.unparse, one.decorator_list)),
-            )
-            for one in node.body
-        )
-
-    complaints(
-        f"{name_of(path)}.{node.name}: {public(node)} public methods"
-        for path in FILES
-        for node in classes(path)
-        if public(node) > MOST_PUBLIC_METHODS
     )
 
 
