@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
-from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
@@ -122,11 +121,11 @@ class AssetContext:
         "attempt",
         "cancellation",
         "check_records",
-        "innermost",
         "inputs",
         "key",
         "metadata",
         "partition",
+        "request",
         "resources",
         "run_id",
         "started_at",
@@ -165,8 +164,9 @@ class AssetContext:
         self.approvals: dict[str, Approval] = {one.gate: one for one in approvals} if approvals else {}
         # where the skins of checks leave their results
         self.check_records = [] if check_records is None else check_records
-        # what the hooks are wrapped around, so that they can be composed once per app and not once per step
-        self.innermost: Callable[[], AttemptOutcome]
+        # how the engine calls the function at the end of the hooks, which are composed once per app; plain data,
+        # because a function that holds the context would keep the inputs alive after the step
+        self.request: Any = None
 
     @property
     def approval(self) -> Approval | None:

@@ -147,13 +147,23 @@ class Failed:
         error: cleaned, capped text with the traceback.
         error_type: qualified class name.
         retryable: whether the retry policy may try again.
-        exception: the exception itself, for executors in the same process.
+        exception: the exception itself, for hooks and for executors in the same process; None once it was taken.
     """
 
     error: str
     error_type: str
     retryable: bool
     exception: BaseException | None = None
+
+    def take_exception(self) -> BaseException | None:
+        """Return the exception and forget it.
+
+        Its traceback holds every frame above the function, and frames of hooks hold this outcome: as long as both
+        point at each other, the inputs of the step stay in memory until the cyclic collector runs.
+        """
+        exception = self.exception
+        object.__setattr__(self, "exception", None)
+        return exception
 
 
 @dataclass(frozen=True, slots=True)

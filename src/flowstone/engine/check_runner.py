@@ -150,11 +150,14 @@ class CheckRunner:
                 found = _read(check, answer)
             except Exception as error:  # noqa: BLE001 - a nonsensical answer is a check that errored
                 exception = error.with_traceback(None)  # it tells of the answer, our own lines say nothing
-        record = found.record(
-            check, subject, started_at, took_seconds=time.monotonic() - started, exception=exception
-        )
-        _tell(record)
-        return Verdict(check, record, exception)
+        try:
+            record = found.record(
+                check, subject, started_at, took_seconds=time.monotonic() - started, exception=exception
+            )
+            _tell(record)
+            return Verdict(check, record, exception)
+        finally:
+            del exception  # its traceback holds this frame, and so the value
 
     def _context(self, check: Check, subject: Subject) -> CheckContext:
         opened = {name: self._resources.get(name) for name in (*subject.asset.requires, *check.requires)}

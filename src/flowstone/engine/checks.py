@@ -51,13 +51,16 @@ class ChecksHook:
 
     def _guard(self, context: AssetContext, subject: Subject, outcome: Succeeded) -> AttemptOutcome:
         blocked: list[Verdict] = []
-        for check in self._checks:
-            context.cancellation.raise_if_cancelled(context.asset.name)
-            verdict = self._runner.run(check, subject, outcome.value)
-            context.check_records.append(verdict.record)
-            if verdict.record.blocks:
-                blocked.append(verdict)
-        return refusal(subject, blocked) if blocked else outcome
+        try:
+            for check in self._checks:
+                context.cancellation.raise_if_cancelled(context.asset.name)
+                blocked.append(self._runner.run(check, subject, outcome.value))
+                context.check_records.append(blocked[-1].record)
+                if not blocked[-1].record.blocks:
+                    blocked.pop()
+            return refusal(subject, blocked) if blocked else outcome
+        finally:
+            blocked.clear()  # errors, whose tracebacks hold this frame
 
     def _observe(self, context: AssetContext, subject: Subject, outcome: Succeeded) -> AttemptOutcome:
         try:

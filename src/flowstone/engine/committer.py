@@ -71,6 +71,7 @@ class GroupCommitter:
                 self._commit_group(group)
             if last:
                 return
+            del group  # its values and errors; the wait for the next one may be long
 
     def _next_group(self) -> tuple[list[Completion], bool]:
         group: list[Completion] = []

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 
 class CoroutineRunner:
@@ -44,9 +44,13 @@ class CoroutineRunner:
             TimeoutError: it was not over in time (and is cancelled).
         """
         limited = asyncio.wait_for(coroutine, timeout_seconds) if timeout_seconds else coroutine
-        if threading.current_thread() is threading.main_thread() and not _loop_runs_here():
-            return asyncio.run(limited)
-        return self._submit(limited)
+        if threading.current_thread() is not threading.main_thread() or _loop_runs_here():
+            return self._submit(limited)
+        failure: list[BaseException] = []
+        result = asyncio.run(_apart(limited, failure))
+        if failure:
+            raise failure.pop()
+        return cast("T", result)
 
     def close(self) -> None:
         """Stop the background loop; it starts again when needed."""
@@ -59,12 +63,13 @@ class CoroutineRunner:
     def _submit[T](self, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = self._running_loop()
         context = contextvars.copy_context()
-        result: asyncio.Task[T] | None = None
+        result: asyncio.Task[T | None] | None = None
         over = threading.Event()
+        failure: list[BaseException] = []
 
         def start() -> None:
             nonlocal result
-            result = loop.create_task(coroutine, context=context)
+            result = loop.create_task(_apart(coroutine, failure), context=context)
             result.add_done_callback(lambda _: over.set())
 
         loop.call_soon_threadsafe(start)
@@ -72,7 +77,9 @@ class CoroutineRunner:
         assert result is not None
         if result.cancelled():
             raise asyncio.CancelledError
-        return result.result()
+        if failure:
+            raise failure.pop()
+        return cast("T", result.result())
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -83,6 +90,21 @@ class CoroutineRunner:
                 )
                 self._thread.start()
             return self._loop
+
+
+async def _apart[T](coroutine: Coroutine[Any, Any, T], failure: list[BaseException]) -> T | None:
+    """Leave an error in a list that is emptied when it is raised.
+
+    A task keeps its error, the error's traceback keeps the frames that wait for the task, and these keep the task:
+    the inputs of the coroutine would stay in memory until the cyclic collector runs.
+    """
+    try:
+        return await coroutine
+    except asyncio.CancelledError:
+        raise  # what cancels the task sees to it
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+        failure.append(error)
+        return None
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

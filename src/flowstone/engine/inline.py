@@ -96,10 +96,15 @@ class InlineRunner:
             limits = self._graph[job.asset].concurrency
             with self._hold_limits(limits) if limits else nullcontext():
                 ended = self._try(step_id, timeout_seconds, stoppable)
-            if ended is not None and (ended[2].state.is_terminal or not ended[2].accepted):
-                return self._answer(*ended)
             # from here on without the limits, which others may use meanwhile
-            if ended is not None and ended[2].state is State.AWAITING_APPROVAL:
+            if isinstance(ended, Materialization):
+                return ended
+            if isinstance(ended, BaseException):
+                try:
+                    raise ended
+                finally:
+                    del ended  # its traceback holds this frame
+            if ended is State.AWAITING_APPROVAL:
                 self._await_approval(step_id)
             elif job.asset in self._scatters and self._items.drive(
                 step_id, room=items, run=partial(self.run, timeout_seconds=timeout_seconds, stoppable=stoppable)
@@ -110,12 +115,22 @@ class InlineRunner:
 
     def _try(
         self, step_id: int, timeout_seconds: float | None, stoppable: bool
-    ) -> tuple[Claim, Completion, Committed] | None:
-        """Run one attempt; None when the step cannot be claimed now."""
+    ) -> Materialization | BaseException | State | None:
+        """Run one attempt.
+
+        Returns:
+            What the step came to when it is over, else the state it is in now; None when it cannot be claimed.
+            Nothing else of the attempt outlives it: a next one must not run beside the inputs of this one.
+        """
         claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
         if not claims:
             return None
-        return claims[0], *self._attempt(claims[0], timeout_seconds, stoppable)
+        completion, committed = self._attempt(claims[0], timeout_seconds, stoppable)
+        if committed.state.is_terminal or not committed.accepted:
+            return self._answer(claims[0], completion, committed)
+        if isinstance(completion.outcome, Failed):
+            completion.outcome.take_exception()
+        return committed.state
 
     def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
         """Set the token of a step that runs in this process; return whether there is one."""
@@ -176,10 +191,13 @@ class InlineRunner:
             self.on_commit(committed)
         return completion, committed
 
-    def _answer(self, claim: Claim, completion: Completion, committed: Committed) -> Materialization:
+    def _answer(
+        self, claim: Claim, completion: Completion, committed: Committed
+    ) -> Materialization | BaseException:
+        """Return the materialization, or what to raise: raised here, it would hold itself through this frame."""
         outcome = completion.outcome
         if not committed.accepted:
-            raise StaleAttemptError(claim.asset, claim.attempt)
+            return StaleAttemptError(claim.asset, claim.attempt)
         if type(outcome) is Succeeded:
             return Materialization(
                 asset=claim.asset,
@@ -195,8 +213,10 @@ class InlineRunner:
                 value=outcome.value,
                 checks=completion.checks,
             )
-        if isinstance(outcome, Failed) and committed.state is State.FAILED and outcome.exception is not None:
-            raise outcome.exception.with_traceback(user_traceback(outcome.exception.__traceback__))
+        if isinstance(outcome, Failed) and committed.state is State.FAILED:
+            error = outcome.take_exception()
+            if error is not None:
+                return error.with_traceback(user_traceback(error.__traceback__))
         record = self._store.catalog.step(claim.step_id)
         assert record is not None
         return self.materialization(record)

@@ -97,6 +97,7 @@ def run_in_thread(
     """
     answer: list[object] = []
     failure: list[BaseException] = []
+    abandoned: list[bool] = []
     over = threading.Event()
     variables = contextvars.copy_context()
 
@@ -105,12 +106,16 @@ def run_in_thread(
             answer.append(variables.run(function))
         except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
             failure.append(error)
+            if abandoned:
+                failure.clear()  # nobody waits; its traceback holds this frame, which holds the list
         finally:
             over.set()
 
     threading.Thread(target=run, name=name, daemon=True).start()
     if not over.wait(timeout_seconds):
+        abandoned.append(True)
+        failure.clear()
         raise late()
     if failure:
-        raise failure[0]
+        raise failure.pop()  # out of the list, as the traceback holds this frame and so the list
     return answer[0]

@@ -142,6 +142,9 @@ def _result(answer: Answer, value: list[Buffer], context: AssetContext, pid: int
     if answer.exception is None:
         return result
     restored = restore(answer.exception, name, pid=pid)
-    if answer.raised:
+    if not answer.raised:
+        return restored
+    try:
         raise restored
-    return restored
+    finally:
+        del restored  # its traceback holds this frame

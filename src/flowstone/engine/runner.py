@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
@@ -44,6 +45,15 @@ _ANSWERS = (Outcome, Scattered, Snoozed, Route)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
+class CallRequest(NamedTuple):
+    """How the function of one attempt is called; travels with its context to the end of the hooks."""
+
+    inputs: ResolvedInputs
+    timeout_seconds: float | None
+    stoppable: bool
+    policy: RetryPolicy | None
+
+
 class StepRunner:
     """Performs claimed attempts.
 
@@ -70,11 +80,11 @@ class StepRunner:
         self._values = values
         self._resources = resources
         self._invoker = invoker
-        self._onion = onion(default_hooks(values, hooks), _innermost)
+        self._onion = onion(default_hooks(values, hooks), self._call)
         # one onion more for each asset with checks: those without pay nothing for them
         self._checked: dict[str, StepCall] = {}
         if checks is not None:
-            self._checked = {name: _checked_onion(name, values, hooks, checks) for name in checks.assets}
+            self._checked = {name: self._checked_onion(name, hooks, checks) for name in checks.assets}
 
     def perform(
         self,
@@ -97,25 +107,40 @@ class StepRunner:
             stoppable: see `Invoker.call`.
         """
         started = time.monotonic()
-        asset = inputs.leg or self._graph[claim.asset]
-        outcome: AttemptOutcome
         records: list[CheckRecord] = []
-        problem = inputs.problem(claim)
-        if inputs.skip is not None:
-            outcome = Skipped(inputs.skip)
-        elif problem is not None:
-            outcome = failure(problem, policy)
-        else:
-            try:
-                context = self._context(asset, claim, cancellation, records)
-                context.innermost = lambda: self._call(context, inputs, timeout_seconds, stoppable, policy)
-                outcome = _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
-            except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
-                outcome = outcome_of(error, policy)
+        request = CallRequest(inputs, timeout_seconds, stoppable, policy)
+        outcome = self._outcome(claim, request, cancellation, records)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
         delay = _retry_delay(claim, outcome, policy)
         return Completion(claim, outcome, inputs.versions(), finished_at, delay, tuple(records))
+
+    def _outcome(
+        self, claim: Claim, request: CallRequest, cancellation: CancellationToken, records: list[CheckRecord]
+    ) -> AttemptOutcome:
+        """Call through the hooks; whatever happens is returned.
+
+        An outcome may hold an exception, whose traceback holds this frame: no local variable may hold the
+        outcome, or both would keep the inputs in memory until the cyclic collector runs.
+        """
+        inputs, policy = request.inputs, request.policy
+        if inputs.skip is not None:
+            return Skipped(inputs.skip)
+        problem = inputs.problem(claim)
+        if problem is not None:
+            return failure(problem, policy)
+        asset = inputs.leg or self._graph[claim.asset]
+        try:
+            context = self._context(asset, claim, cancellation, records)
+            context.request = request
+            return _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
+            return outcome_of(error, policy)
+
+    def _checked_onion(self, asset: str, hooks: Sequence[Hook], checks: CheckHooks) -> StepCall:
+        before, after = checks.before_storing(asset), checks.after_storing(asset)
+        skins = default_hooks(self._values, hooks, before_storing=before, after_storing=after)
+        return onion(skins, self._call)
 
     def _context(
         self, asset: Asset, claim: Claim, cancellation: CancellationToken, records: list[CheckRecord]
@@ -135,15 +160,9 @@ class StepRunner:
             approvals=claim.approvals,
         )
 
-    def _call(
-        self,
-        context: AssetContext,
-        inputs: ResolvedInputs,
-        timeout_seconds: float | None,
-        stoppable: bool,
-        policy: RetryPolicy | None,
-    ) -> AttemptOutcome:
-        """Load and call; errors become outcomes here, so that hooks see them as outcomes too."""
+    def _call(self, context: AssetContext) -> AttemptOutcome:
+        """Load and call, innermost; errors become outcomes here, so that hooks see them as outcomes too."""
+        inputs, timeout_seconds, stoppable, policy = context.request
         try:
             if inputs.plans or inputs.given:
                 context.inputs = inputs.arguments(self._values.load)
@@ -177,15 +196,6 @@ class StepRunner:
         except RouteError as error:
             return outcome_of(error, policy)
         return returned(value)
-
-
-def _checked_onion(asset: str, values: ValueStore, hooks: Sequence[Hook], checks: CheckHooks) -> StepCall:
-    before, after = checks.before_storing(asset), checks.after_storing(asset)
-    return onion(default_hooks(values, hooks, before_storing=before, after_storing=after), _innermost)
-
-
-def _innermost(context: AssetContext) -> AttemptOutcome:
-    return context.innermost()
 
 
 def _checked(outcome: AttemptOutcome) -> AttemptOutcome:

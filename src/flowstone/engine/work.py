@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
-from flowstone.core.outcome import AttemptOutcome, Snoozed
+from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Completion
 from flowstone.core.text import clean_text
@@ -67,7 +67,7 @@ class NodeWork:
         if job.inputs.missing and job.inputs.skip is None:
             return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
         policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-        return self._runner.perform(claim, job.inputs, token, policy=policy)
+        return _recorded(self._runner.perform(claim, job.inputs, token, policy=policy))
 
     def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
         return Completion(job.claim, outcome, (), job.claim.started_at)
@@ -91,3 +91,13 @@ class NodeWork:
         """Bounded by time, and by count in case a clock is set back."""
         most = 10 + 2 * job.deps_timeout_seconds / pause
         return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < most
+
+
+def _recorded(completion: Completion) -> Completion:
+    """Return what is committed, without the value and the error: nobody here waits for them."""
+    outcome = completion.outcome
+    if isinstance(outcome, Failed):
+        outcome.take_exception()
+    elif isinstance(outcome, Succeeded):
+        return replace(completion, outcome=Succeeded(outcome.stored, None))
+    return completion

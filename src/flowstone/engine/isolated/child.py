@@ -45,6 +45,7 @@ def main(call_fd: int, control_fd: int) -> None:
         while True:
             _, parts = channel.receive()
             server.serve(load(parts[:1]), parts[1:])
+            del parts  # nothing of a call is kept while the next one is waited for, and received
 
 
 class Cancels:
