@@ -281,3 +281,11 @@ def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
     assert flow.cancel_job(job) is State.CANCELLING
     assert [(one.id, one.asset, one.executor) for one in told] == [(job.id, "far", "elsewhere")]
     assert len(claims) == 1
+
+
+@pytest.mark.parametrize("verb", ["materialize", "schedule", "materialize_all", "backfill"])
+def test_a_misspelt_option_is_refused_with_the_right_one(verb: str) -> None:
+    flow = FlowStone.for_testing([numbers])
+
+    with pytest.raises(OptionsError, match=rf"{verb}\(\) has no option 'forse'. Did you mean 'force'\?"):
+        getattr(flow, verb)("numbers", forse=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Unpack
+from typing import Any, Never
 
 from flowstone.app.assembled import AssembledApp
 from flowstone.app.committed import CommittedValues
-from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, How, Order
+from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, Order, refuse_unknown
 from flowstone.app.requests import (
     AssetLike,
     all_targets,
@@ -25,7 +25,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
-from flowstone.errors import OptionsError
+from flowstone.protocols import Executor
 
 
 class FlowStone(AssembledApp, CommittedValues):
@@ -64,13 +64,31 @@ class FlowStone(AssembledApp, CommittedValues):
         [2, 4, 6]
     """
 
-    def materialize(self, asset: AssetLike, *, partition: Partition = None, **how: Unpack[How]) -> Materialization:
+    def materialize(
+        self,
+        asset: AssetLike,
+        *,
+        partition: Partition = None,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        **unknown: Never,
+    ) -> Materialization:
         """Run one asset, whose inputs must be ready, and wait for it.
 
         Args:
             asset: the asset or its name.
             partition: which partition; None for an asset without partitions.
-            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+            executor: `auto` (Oban with a database, else sync), `sync`, `async`, `serial`, `oban`, a registered
+                name, or an executor object.
+            executor_opts: options of the executor for this call; `retry=True` makes inline executors follow the
+                retry policy.
+            force: compute the asset even though a committed success exists.
+            run_id: id for the run; the same id again answers with the same run.
+            priority: 0 (first) to 9; the asset's own, else 4, when None.
+            **unknown: refused, with the closest option.
 
         Returns:
             The materialization; its state says whether it was computed or reused.
@@ -81,8 +99,20 @@ class FlowStone(AssembledApp, CommittedValues):
             BaseException: what the asset raised, on executors in this process.
             StepFailedError: it failed elsewhere.
         """
+        refuse_unknown("materialize", unknown, FlowStone.materialize.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
-        placed = self._placement.place(Order.of("materialize", target[0], (target,), how))
+        placed = self._placement.place(
+            Order(
+                kind="materialize",
+                selection=target[0],
+                targets=(target,),
+                executor=executor,
+                executor_opts=executor_opts,
+                force=force,
+                run_id=run_id,
+                priority=priority,
+            )
+        )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
         if step.state.is_terminal or step.deduplicated:
             return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
@@ -94,7 +124,12 @@ class FlowStone(AssembledApp, CommittedValues):
         *,
         partition: Partition = None,
         scheduled_at: datetime | None = None,
-        **how: Unpack[How],
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        **unknown: Never,
     ) -> Job:
         """Place the same work as `materialize` and return its handle at once.
 
@@ -102,7 +137,12 @@ class FlowStone(AssembledApp, CommittedValues):
             asset: the asset or its name.
             partition: which partition.
             scheduled_at: earliest start, timezone-aware; None starts it as soon as there is room.
-            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+            executor: see `materialize`.
+            executor_opts: see `materialize`.
+            force: compute what is asked for even though it is committed.
+            run_id: see `materialize`.
+            priority: see `materialize`.
+            **unknown: refused, with the closest option.
 
         Returns:
             The job; `deduplicated` when the same work was under way already.
@@ -111,12 +151,22 @@ class FlowStone(AssembledApp, CommittedValues):
             CapabilityError: the executor cannot place work for later.
             OptionsError: `scheduled_at` has no time zone.
         """
-        if scheduled_at is not None and scheduled_at.tzinfo is None:
-            raise OptionsError(f"scheduled_at={scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC).")
+        refuse_unknown("schedule", unknown, FlowStone.schedule.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
-        order = Order.of("schedule", target[0], (target,), how)
-        order.scheduled_at, order.watched = scheduled_at, False
-        placed = self._placement.place(order)
+        placed = self._placement.place(
+            Order(
+                kind="schedule",
+                selection=target[0],
+                targets=(target,),
+                executor=executor,
+                executor_opts=executor_opts,
+                force=force,
+                run_id=run_id,
+                priority=priority,
+                scheduled_at=scheduled_at,
+                watched=False,
+            )
+        )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
         if step.state.is_terminal or step.deduplicated:
             return job
@@ -149,7 +199,12 @@ class FlowStone(AssembledApp, CommittedValues):
         force_deps: bool = False,
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        **how: Unpack[How],
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        **unknown: Never,
     ) -> RunResult:
         """Materialize assets and whatever is missing upstream of them, and wait.
 
@@ -159,15 +214,31 @@ class FlowStone(AssembledApp, CommittedValues):
             force_deps: compute what is upstream as well, though committed.
             max_concurrency: most steps at once.
             on_progress: told how far it is.
-            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority`; see `How`.
+            executor: see `materialize`.
+            executor_opts: see `materialize`.
+            force: compute what is asked for even though it is committed.
+            run_id: see `materialize`.
+            priority: see `materialize`.
+            **unknown: refused, with the closest option.
 
         Returns:
             The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
         """
+        refuse_unknown("materialize_all", unknown, FlowStone.materialize_all.__annotations__)
         names = select(self.graph, selection)
-        targets = all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC))
-        order = Order.of("materialize_all", describe(selection), targets, how)
-        order.expand, order.force_deps, order.max_concurrency = None, force_deps, max_concurrency
+        order = Order(
+            kind="materialize_all",
+            selection=describe(selection),
+            targets=all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC)),
+            executor=executor,
+            executor_opts=executor_opts,
+            expand=None,
+            force=force,
+            force_deps=force_deps,
+            run_id=run_id,
+            priority=priority,
+            max_concurrency=max_concurrency,
+        )
         return self._placement.run(order, on_progress)
 
     def backfill(
@@ -177,7 +248,12 @@ class FlowStone(AssembledApp, CommittedValues):
         partitions: Iterable[Partition] | None = None,
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        **how: Unpack[How],
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        **unknown: Never,
     ) -> RunResult:
         """Materialize many partitions of the selected assets, and wait.
 
@@ -189,17 +265,31 @@ class FlowStone(AssembledApp, CommittedValues):
             max_concurrency: most steps at once, in the whole fleet on a durable executor, where step by step the
                 default is 1,000.
             on_progress: told how far it is.
-            **how: `executor`, `executor_opts`, `force`, `run_id`, `priority` (8 here, so that interactive
-                work overtakes backfills); see `How`.
+            executor: see `materialize`.
+            executor_opts: see `materialize`.
+            force: compute what is asked for even though it is committed.
+            run_id: see `materialize`.
+            priority: 0 (first) to 9; 8 when None, so that interactive work overtakes backfills.
+            **unknown: refused, with the closest option.
 
         Returns:
             Counts and errors; a backfill with failures is not a success.
         """
+        refuse_unknown("backfill", unknown, FlowStone.backfill.__annotations__)
         targets, names = backfill_targets(self.graph, selection, partitions, datetime.now(UTC))
-        order = Order.of("backfill", describe(selection), targets, how)
-        order.expand, order.queue, order.max_concurrency = names, BACKFILL_QUEUE, max_concurrency
-        if order.priority is None:
-            order.priority = BACKFILL_PRIORITY
+        order = Order(
+            kind="backfill",
+            selection=describe(selection),
+            targets=targets,
+            executor=executor,
+            executor_opts=executor_opts,
+            expand=names,
+            force=force,
+            run_id=run_id,
+            priority=BACKFILL_PRIORITY if priority is None else priority,
+            queue=BACKFILL_QUEUE,
+            max_concurrency=max_concurrency,
+        )
         return self._placement.run(order, on_progress)
 
     def plan(
@@ -219,6 +309,13 @@ class FlowStone(AssembledApp, CommittedValues):
         else:
             chosen = leaves(self.graph, select(self.graph, selection))
             targets = all_targets(self.graph, chosen, partition, now)
-        order = Order.of("plan", describe(selection), targets, {"force": force})
-        order.expand, order.force_deps = expand, force_deps
-        return self._placement.plan(order)
+        return self._placement.plan(
+            Order(
+                kind="plan",
+                selection=describe(selection),
+                targets=targets,
+                expand=expand,
+                force=force,
+                force_deps=force_deps,
+            )
+        )

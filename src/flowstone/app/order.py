@@ -1,11 +1,11 @@
-"""An order: a request to place work, checked."""
+"""An order: a request to place work, checked, built once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import Any
 
 from flowstone.core.step import Target
 from flowstone.errors import OptionsError, did_you_mean
@@ -16,26 +16,7 @@ BACKFILL_PRIORITY = 8
 BACKFILL_QUEUE = "backfill"
 
 
-class How(TypedDict, total=False):
-    """Options that every verb takes.
-
-    Attributes:
-        executor: `auto` (Oban with a database, else sync), `sync`, `async`, `serial`, `oban`, a registered
-            name, or an executor object.
-        executor_opts: options for this call; `retry=True` makes inline executors follow the retry policy.
-        force: compute the targets even though a committed success exists.
-        run_id: id for the run; the same id again answers with the same run.
-        priority: 0 (first) to 9.
-    """
-
-    executor: str | Executor
-    executor_opts: Mapping[str, Any] | None
-    force: bool
-    run_id: str | None
-    priority: int | None
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """A request to place work.
 
@@ -56,6 +37,9 @@ class Order:
         watched: whether somebody waits for the end.
         retry_of: run whose failures this order repeats.
         now: time that decides which partitions are complete; the present when None.
+
+    Raises:
+        OptionsError: an option cannot work.
     """
 
     kind: str
@@ -75,20 +59,32 @@ class Order:
     retry_of: str | None = None
     now: datetime | None = None
 
-    @classmethod
-    def of(cls, kind: str, selection: str, targets: Sequence[Target], how: How) -> Self:
-        """Make an order from the options of a verb.
-
-        Raises:
-            OptionsError: an option is unknown or cannot work.
-        """
-        for name in how:
-            if name not in How.__annotations__:
-                raise OptionsError(f"{kind}() has no option {name!r}.{did_you_mean(name, How.__annotations__)}")
-        order = cls(kind=kind, selection=selection, targets=targets, **how)
-        priority = order.priority
+    def __post_init__(self) -> None:
+        priority = self.priority
         if priority is not None and (isinstance(priority, bool) or priority not in range(10)):
             raise OptionsError(f"priority={priority!r}: give a whole number from 0 (first) to 9.")
-        if order.run_id is not None and (not order.run_id or len(order.run_id) > 200 or "\x00" in order.run_id):
-            raise OptionsError(f"run_id={order.run_id!r}: give 1 to 200 characters.")
-        return order
+        if self.run_id is not None and (not self.run_id or len(self.run_id) > 200 or "\x00" in self.run_id):
+            raise OptionsError(f"run_id={self.run_id!r}: give 1 to 200 characters.")
+        if self.scheduled_at is not None and self.scheduled_at.tzinfo is None:
+            raise OptionsError(
+                f"scheduled_at={self.scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC)."
+            )
+
+
+def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that a verb does not have.
+
+    Args:
+        verb: its name.
+        unknown: names that were passed and that nobody declared.
+        known: the options that it has.
+
+    Raises:
+        OptionsError: there are such names; suggests the closest option.
+
+    Example:
+        >>> refuse_unknown("materialize", [], ["force"])
+    """
+    options = [name for name in known if name not in ("self", "unknown", "return")]
+    for name in unknown:
+        raise OptionsError(f"{verb}() has no option {name!r}.{did_you_mean(name, options)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Prepared(NamedTuple):
     plan: Plan
     executor: Executor
     options: dict[str, Any]
+    order: Order
 
 
 class Placement:
@@ -92,7 +94,7 @@ class Placement:
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
         priorities = [step.priority for step in ready.steps]
-        return Placed(ready.run.id, ready.executor, ready.options, placed, ready.plan, order, priorities)
+        return Placed(ready.run.id, ready.executor, ready.options, placed, ready.plan, ready.order, priorities)
 
     def prepare(self, order: Order, executor: Executor) -> Prepared:
         """Plan an order for an executor and check it; nothing is recorded.
@@ -112,11 +114,11 @@ class Placement:
         if durable:
             self._check_portable_values({planned.asset for planned in plan.steps if planned.runs})
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
-            order.max_concurrency = DEFAULT_WINDOW
+            order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = getattr(executor, "limits", None) if durable else None
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
         run = self._run(order, order.run_id or new_run_id(), executor, durable)
-        return Prepared(run, steps, plan, executor, options)
+        return Prepared(run, steps, plan, executor, options, order)
 
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
@@ -133,15 +135,19 @@ class Placement:
         partitions = None if request.partition is None else [request.partition]
         complete_at = now or datetime.now(UTC)
         targets, names = backfill_targets(self._parts.graph, request.selection, partitions, complete_at)
-        order = Order.of(
-            kind,
-            describe(request.selection),
-            targets,
-            {"force": request.force, "run_id": run_id, "priority": request.priority, "executor": executor},
+        return Order(
+            kind=kind,
+            selection=describe(request.selection),
+            targets=targets,
+            executor=executor,
+            expand=names,
+            force=request.force,
+            run_id=run_id,
+            priority=request.priority,
+            max_concurrency=request.max_concurrency,
+            watched=False,
+            now=now,
         )
-        order.expand, order.max_concurrency, order.watched = names, request.max_concurrency, False
-        order.now = now
-        return order
 
     def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
         """See `flowstone.protocols.PrepareTargets`."""
@@ -159,10 +165,15 @@ class Placement:
         executor: str = "auto",
     ) -> Order:
         """Return an order for some encoded partitions of one asset, computed although committed."""
-        targets = [(asset, key) for key in partitions]
-        order = Order.of(kind, asset, targets, {"force": True, "run_id": run_id, "executor": executor})
-        order.watched = run_id is None
-        return order
+        return Order(
+            kind=kind,
+            selection=asset,
+            targets=[(asset, key) for key in partitions],
+            executor=executor,
+            force=True,
+            run_id=run_id,
+            watched=run_id is None,
+        )
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowstone.app.order import BACKFILL_QUEUE, How, Order
+from flowstone.app.order import BACKFILL_QUEUE, Order
 from flowstone.app.placement import Placement
 from flowstone.app.requests import was_removed
 from flowstone.app.results import Progress, RunResult
@@ -157,8 +157,8 @@ class RunsView:
 
         Args:
             run_id: the run that failed or was cancelled.
-            executor: see `How`.
-            executor_opts: see `How`.
+            executor: see `FlowStone.materialize`.
+            executor_opts: see `FlowStone.materialize`.
             on_progress: told how far it is.
 
         Raises:
@@ -173,12 +173,18 @@ class RunsView:
             for step in failed
             if not was_removed(self._parts.graph[step.asset], step.partition)
         ]
-        how: How = {"executor": executor, "executor_opts": executor_opts, "priority": old.priority}
-        how["force"] = any(step.forced for step in failed)
-        order = Order.of("retry", f"retry of {run_id}", targets, how)
-        order.retry_of, order.max_concurrency = run_id, old.max_concurrency
-        if any(step.queue == BACKFILL_QUEUE for step in failed):
-            order.queue = BACKFILL_QUEUE
+        order = Order(
+            kind="retry",
+            selection=f"retry of {run_id}",
+            targets=targets,
+            executor=executor,
+            executor_opts=executor_opts,
+            force=any(step.forced for step in failed),
+            priority=old.priority,
+            queue=BACKFILL_QUEUE if any(step.queue == BACKFILL_QUEUE for step in failed) else None,
+            max_concurrency=old.max_concurrency,
+            retry_of=run_id,
+        )
         return self._placement.run(order, on_progress)
 
     def wait_for(self, job: Job | str, *, timeout_seconds: float | None = None) -> Materialization:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 
-from flowstone.app.order import Order
 from flowstone.app.placed import Placed
 from flowstone.app.placement import Placement, Prepared
 from flowstone.app.wiring import Parts
@@ -37,7 +36,7 @@ class SensorRuns:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
         order = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
         ready = self._placement.prepare(order, self._placement.executor(order.executor))
-        self._mine()[run_id] = ready, order
+        self._mine()[run_id] = ready
         return PreparedRun(ready.run, ready.steps, request.run_key)
 
     def drive(self, run_ids: Sequence[str]) -> None:
@@ -46,8 +45,7 @@ class SensorRuns:
         left = [run_id for run_id in run_ids if run_id in mine]
         try:
             while left:
-                ready, order = mine[left[0]]
-                self._placement.driving.drive(self._placed(ready, order))
+                self._placement.driving.drive(self._placed(mine[left[0]]))
                 del left[0]
         except BaseException:
             for run_id in left:  # nobody else will run them, and later requests would wait for them
@@ -60,16 +58,16 @@ class SensorRuns:
         """Drop what this thread prepared."""
         self._mine().clear()
 
-    def _placed(self, ready: Prepared, order: Order) -> Placed:
+    def _placed(self, ready: Prepared) -> Placed:
         # it is open: opening it again only tells its steps, all of which look joined
         run_id = ready.run.id
         told = self._parts.store.ledger.open_run(ready.run, ready.steps)
         steps = [one._replace(deduplicated=one.run_id != run_id) for one in told]
         priorities = [step.priority for step in ready.steps]
-        return Placed(run_id, ready.executor, ready.options, steps, ready.plan, order, priorities)
+        return Placed(run_id, ready.executor, ready.options, steps, ready.plan, ready.order, priorities)
 
-    def _mine(self) -> dict[str, tuple[Prepared, Order]]:
-        mine: dict[str, tuple[Prepared, Order]] | None = getattr(self._prepared, "runs", None)
+    def _mine(self) -> dict[str, Prepared]:
+        mine: dict[str, Prepared] | None = getattr(self._prepared, "runs", None)
         if mine is None:
             mine = self._prepared.runs = {}
         return mine

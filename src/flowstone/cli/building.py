@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
 from flowstone.app import FlowStone, database
-from flowstone.app.order import How
 from flowstone.app.placement import new_run_id
 from flowstone.app.requests import leaves
 from flowstone.app.results import RunResult
@@ -34,6 +34,19 @@ Width = Annotated[int | None, typer.Option("--max-concurrency", min=1, help="Mos
 _SHOWN_ERRORS = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Options that `materialize` and `backfill` pass on to the verb as they are."""
+
+    executor: str
+    force: bool
+    run_id: str
+
+    def options(self) -> dict[str, Any]:
+        """Return them as keywords."""
+        return {"executor": self.executor, "force": self.force, "run_id": self.run_id}
+
+
 def materialize(
     session: Session,
     selection: Wanted,
@@ -48,7 +61,7 @@ def materialize(
     flow = session.flow
     names = select(flow.graph, selection)
     wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
-    how: How = {"executor": executor, "force": force, "run_id": new_run_id()}
+    how = Chosen(executor, force=force, run_id=new_run_id())
     if selection in flow.graph and not force_deps:
         return _materialize_one(session, flow, selection, wanted, how)
     with reporting(session.out, f"materialize {selection}") as report:
@@ -61,7 +74,7 @@ def materialize(
                 force_deps=force_deps,
                 max_concurrency=max_concurrency,
                 on_progress=report,
-                **how,
+                **how.options(),
             ),
         )
     return show_result(session.out, flow, result)
@@ -87,13 +100,13 @@ def backfill(
         raise OptionsError("Give either --all or the partitions, not both.")
     if not everything and several is None and any(flow.graph[name].partitions for name in names):
         raise OptionsError("Which partitions? Give --partitions A,B, or --from A --to B, or --all.")
-    how: How = {"executor": executor, "force": force, "run_id": new_run_id()}
+    how = Chosen(executor, force=force, run_id=new_run_id())
     with reporting(session.out, f"backfill {selection}") as report:
         result = _interruptible(
             session,
             how,
             lambda: flow.backfill(
-                selection, partitions=several, max_concurrency=max_concurrency, on_progress=report, **how
+                selection, partitions=several, max_concurrency=max_concurrency, on_progress=report, **how.options()
             ),
         )
     return show_result(session.out, flow, result)
@@ -138,20 +151,20 @@ def note_without_worker(session: Session, executor: str) -> bool:
     return durable
 
 
-def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Partition, how: How) -> int:
+def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Partition, how: Chosen) -> int:
     if flow.graph[name].partitions is not None and partition is None:
         raise PartitionError(
             f"Asset {name!r} is partitioned: say which with --partition, or use "
             f"`flowstone backfill {name} --all` for all of them."
         )
     try:
-        done = _interruptible(session, how, lambda: flow.materialize(name, partition=partition, **how))
+        done = _interruptible(session, how, lambda: flow.materialize(name, partition=partition, **how.options()))
     except (Exception, SystemExit) as error:
         # what the asset raised is recorded; anything else is about the request and told by the caller
-        if not _failed_inside(flow, str(how["run_id"])):
+        if not _failed_inside(flow, how.run_id):
             raise
         session.trace(error)
-        return _show_failure(session.out, flow, str(how["run_id"]))
+        return _show_failure(session.out, flow, how.run_id)
     if session.out.as_json:
         session.out.json({**done.to_json(), "partition": label(done.key, flow.graph[name]) or None})
     else:
@@ -201,14 +214,14 @@ def _failed_inside(flow: FlowStone, run_id: str) -> bool:
         return False
 
 
-def _interruptible[T](session: Session, how: How, call: Callable[[], T]) -> T:
+def _interruptible[T](session: Session, how: Chosen, call: Callable[[], T]) -> T:
     """Run a verb; say beforehand when nobody is there to do the work, and after Ctrl-C what goes on without us."""
-    durable = note_without_worker(session, str(how["executor"]))
+    durable = note_without_worker(session, how.executor)
     try:
         return call()
     except KeyboardInterrupt:
         if durable:
-            session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {how['run_id']}")
+            session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {how.run_id}")
         raise
 
 
