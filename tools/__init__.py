@@ -1,0 +1,1 @@
+"""Programs for whoever works on FlowStone itself; nothing here is shipped."""
