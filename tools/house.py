@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -101,7 +102,8 @@ def old_words() -> list[str]:
     if not GLOSSARY.is_file():
         return []
     section = GLOSSARY.read_text(encoding="utf-8").partition("## No longer in use")[2]
-    return [word for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for word in re.findall(r"`(.+?)`", row)]
+    rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    return [word for row in rows for word in re.findall(r"`(.+?)`", row)]
 
 
 def old_words_left(words: list[str]) -> int:
@@ -143,7 +145,7 @@ def walk_of_a_materialize() -> Figures:
     return {
         "materialize: calls": len(calls),
         "materialize: files": len(set(calls)),
-        "materialize: changes of file": sum(a != b for a, b in zip(calls, calls[1:], strict=False)),
+        "materialize: changes of file": sum(a != b for a, b in pairwise(calls)),
         "materialize: our frames above the function": sum(depth),
     }
 
