@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -28,12 +29,22 @@ def prepare(dsn: str) -> None:
     upgrade(Database(dsn))
 
 
+def in_memory() -> str | None:
+    """Return a directory without a disk behind it, if there is one with room.
+
+    A clone of the template takes a tenth of the time there.
+    """
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 4 << 30
+    return str(shared) if roomy else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "both_servers: runs on the embedded PostgreSQL 18 and on the system's older one"
     )
     worker = getattr(config, "workerinput", None)
-    given = worker["flowstone_servers"] if worker else tempfile.mkdtemp(prefix="flowstone-tests-")
+    given = worker["flowstone_servers"] if worker else tempfile.mkdtemp(prefix="flowstone-tests-", dir=in_memory())
     config.stash[_DIRECTORY] = Path(given)
 
 
