@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from flowstone.core.check_context import CheckContext
     from flowstone.core.check_record import Severity
     from flowstone.core.context import AssetContext
-    from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+    from flowstone.core.definition import AnyPartitions, PartitionsDefinition, StaticPartitions
     from flowstone.core.dependency import Dependency, dep
     from flowstone.core.dimensions import MultiPartitions
     from flowstone.core.dynamic import DynamicPartitions
@@ -80,6 +80,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllPartitions",
+    "AnyPartitions",
     "Approval",
     "Asset",
     "AssetContext",
@@ -153,6 +154,7 @@ __all__ = [
 # command line and every child process of an isolated asset would otherwise pay at each start.
 _MODULES = {
     "AllPartitions": "flowstone.core.mapping",
+    "AnyPartitions": "flowstone.core.definition",
     "Approval": "flowstone.core.approval",
     "Asset": "flowstone.core.asset",
     "AssetContext": "flowstone.core.context",

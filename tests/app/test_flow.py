@@ -127,7 +127,7 @@ def test_bad_requests_are_clear_and_leave_nothing(flow: FlowStone, call, error, 
 
 
 def test_missing_inputs_are_named_with_the_command(flow: FlowStone) -> None:
-    with pytest.raises(DependencyNotReadyError, match=r"no committed materialization of daily \[d:2024-01-02\]"):
+    with pytest.raises(DependencyNotReadyError, match=r"no committed materialization of daily \[2024-01-02\]"):
         flow.materialize("after", partition=date(2024, 1, 2))
 
 

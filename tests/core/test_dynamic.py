@@ -20,7 +20,6 @@ from flowstone import (
 from flowstone.core.dynamic import encode_key
 from flowstone.core.known_keys import KeyState, KnownKeys
 from flowstone.core.mapping import default_mapping
-from flowstone.core.mapping_contract import is_complete
 from flowstone.core.partition import Partition, encode_partition, partition_label
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
@@ -199,7 +198,7 @@ def test_mappings_between_assets_with_the_same_keys() -> None:
     assert FunctionMapping(lambda key: "a").upstream("b", **between) == ["a"]
     assert FunctionMapping(lambda key: "a").downstream("a", **between) == ["a", "b", "c"]
     assert AllPartitions().downstream("a", downstream=None, upstream=other, now=NOW) == [None]
-    assert is_complete(customers, "a", NOW)
+    assert customers.is_complete("a", NOW)
     with pytest.raises(UnknownPartitionError):
         FunctionMapping(lambda key: "z").upstream("b", **between)
     with pytest.raises(DefinitionError, match="same keys downstream"):

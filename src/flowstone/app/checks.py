@@ -129,7 +129,7 @@ class ChecksView:
         current = catalog.current([target]).get(target)
         step = catalog.step(current) if current is not None else None
         if step is None:
-            raise DependencyNotReadyError(*target, [target])
+            raise DependencyNotReadyError(*target, [target], label=self._parts.graph.label)
         return step
 
 

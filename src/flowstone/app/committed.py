@@ -34,7 +34,7 @@ class CommittedValues:
         target = recorded_target(find_asset(self.parts.graph, asset), partition)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
-            raise DependencyNotReadyError(*target, [target])
+            raise DependencyNotReadyError(*target, [target], label=self.parts.graph.label)
         return self.parts.values.load(found.stored)
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:

@@ -17,7 +17,7 @@ from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
 from flowstone.engine.automation.fact_reader import FactReader
 from flowstone.engine.automation.scope import every, scope
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, command
 
 type Assets = list[Asset]
 type Records = list[AutomationRecord]
@@ -36,6 +36,13 @@ class ConditionsView:
     def __init__(self, parts: Parts, placement: Placement) -> None:
         self._parts = parts
         self._placement = placement
+        for one in parts.graph:
+            if one.automation is not None and one.partitions is not None and not one.partitions.listable:
+                raise DefinitionError(
+                    f"Asset {one.name!r} has a condition, but its partitions ({one.partitions!r}) cannot be "
+                    "listed to look at them. Declare them, as with DynamicPartitions, or ask with a sensor.",
+                    where=one.where,
+                )
         self._facts = FactReader(parts.graph, parts.reader, parts.store.standings)
         parts.evaluators += [
             ConditionEvaluator(
@@ -178,7 +185,7 @@ class ConditionsView:
             return []
         record = self._parts.store.automations.record(_id(one))
         paused = record is not None and record.paused
-        notice = [f"its condition is paused: `flowstone automation {one.name} --resume`"] if paused else []
+        notice = [f"its condition is paused: `{command('automation', one.name, resume=True)}`"] if paused else []
         return [*notice, *decision.explain()]
 
     # --- pieces -------------------------------------------------------------------------------------------

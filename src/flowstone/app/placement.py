@@ -110,7 +110,7 @@ class Placement:
         plan = self.plan(order)
         if plan.missing and not durable:
             target = next(iter(plan.missing))
-            raise DependencyNotReadyError(*target, plan.missing[target])
+            raise DependencyNotReadyError(*target, plan.missing[target], label=self._parts.graph.label)
         if durable:
             self._check_portable_values({planned.asset for planned in plan.steps if planned.runs})
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
@@ -187,6 +187,7 @@ class Placement:
             targets=order.targets if isinstance(order.targets, PartitionTargets) else tuple(order.targets),
             find=self._parts.inline.materialization,
             steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
+            label=self._parts.graph.label,
         )
 
     def _place_whole(self, order: Order, whole: NewRange, executor: Executor, store: RangeStore) -> Placed:

@@ -38,7 +38,10 @@ def target_of(asset: Asset, partition: Partition) -> Target:
     if asset.partitions is None:
         if partition is not None:
             raise UnknownPartitionError(
-                partition, asset=asset.name, hint="The asset has no partitions; leave the partition out."
+                partition,
+                asset=asset.name,
+                hint="The asset has no partitions; leave the partition out, or declare some: "
+                "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like.",
             )
         return asset.name, ""
     if partition is None:
@@ -120,7 +123,10 @@ def backfill_targets(
     lead = next((graph[name] for name in names if graph[name].partitions is not None), None)
     if lead is None:
         if partitions is not None:
-            raise PartitionError(f"None of {', '.join(names)} is partitioned; leave the partitions out.")
+            raise PartitionError(
+                f"None of {', '.join(names)} is partitioned; leave the partitions out, or declare some: "
+                "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like."
+            )
         return [(name, "") for name in names], names
     definition = lead.partitions
     assert definition is not None

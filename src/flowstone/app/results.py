@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowstone.core.definition import write_partition
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import decode_partition, partition_label
+from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord, Target
 from flowstone.errors import FlowStoneError, StepFailedError
@@ -55,6 +56,7 @@ class RunResult:
         targets: what was asked for.
         find: loads the materialization of a step.
         steps: reads the steps of the run in some state.
+        label: writes an encoded partition of an asset for people.
 
     A run with failures is not a success: see `ok`, `errors` and `raise_for_failures`.
     """
@@ -63,6 +65,7 @@ class RunResult:
     targets: Sequence[Target]
     find: Callable[[StepRecord], Materialization] = field(repr=False)
     steps: Callable[[State | None], list[StepRecord]] = field(repr=False)
+    label: Callable[[str, str], str] = field(default=lambda asset, key: write_partition(None, key), repr=False)
 
     @property
     def run_id(self) -> str:
@@ -153,7 +156,11 @@ class RunResult:
             step = next(step for state in _FAILURES for step in self.steps(state))
             more = f" ({self.failed - 1} more steps failed)" if self.failed > 1 else ""
             raise StepFailedError(
-                step.asset, step.partition, step.state.value, (step.error or step.reason or "") + more
+                step.asset,
+                step.partition,
+                step.state.value,
+                (step.error or step.reason or "") + more,
+                label=self.label(step.asset, step.partition),
             )
         return self
 
@@ -176,6 +183,6 @@ class RunResult:
     def _only(self, found: dict[Target, Materialization]) -> Materialization:
         target = self.targets[0]
         if target not in found:
-            label = partition_label(decode_partition(target[1]))
-            raise StepFailedError(target[0], label, self.state.value, "it has no value")
+            label = self.label(*target)
+            raise StepFailedError(*target, self.state.value, "it has no value", label=label)
         return found[target]

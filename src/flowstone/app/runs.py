@@ -16,7 +16,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
-from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError
+from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError, command
 from flowstone.protocols import CancelsJobs, Executor
 
 _EVERY = 1_000_000
@@ -249,5 +249,5 @@ def _refuse_items(run: RunRecord) -> None:
     if run.parent is not None:
         raise OptionsError(
             f"Run {run.id!r} consists of items of run {run.parent!r}. Retry that one: it runs only items "
-            f"without a result: flow.runs.retry({run.parent!r}) or `flowstone retry {run.parent}`."
+            f"without a result: flow.runs.retry({run.parent!r}) or `{command('retry', run.parent)}`."
         )

@@ -13,7 +13,7 @@ from flowstone.cli.partitions import label
 from flowstone.cli.session import Session
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.control import describe_target
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a request, as `flowstone approvals` lists them.")]
 Comment = Annotated[
@@ -137,7 +137,7 @@ def _show(session: Session, flow: FlowStone, one: Approval) -> None:
         if fact:
             session.out.line(f"  {name + ':':<9} {one_line(fact)}")
     if not one.state.is_decided:
-        session.out.note(f"Decide with: flowstone approve {one.id}, or: flowstone reject {one.id}")
+        session.out.note(f"Decide with: {command('approve', str(one.id))}, or: {command('reject', str(one.id))}")
 
 
 def _row(flow: FlowStone, one: Approval) -> list[str]:

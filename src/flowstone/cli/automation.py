@@ -15,7 +15,7 @@ from flowstone.app.schedules import ScheduleStatus
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.automation.record import AutomationKind, TickRecord
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, command
 from flowstone.protocols import Evaluator
 
 
@@ -47,7 +47,7 @@ def schedules(
     flow = session.flow
     if name is None and action not in _NAMELESS:
         raise OptionsError(
-            f"Which schedule? `flowstone schedules {action} NAME`; `flowstone schedules` lists them."
+            f"Which schedule? `{command('schedules', action, 'NAME')}`; `flowstone schedules` lists them."
         )
     if action is ScheduleAction.TICKS:
         show_ticks(session, flow.schedules.ticks(name, limit=limit))

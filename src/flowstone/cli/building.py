@@ -23,7 +23,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.selection import select
 from flowstone.core.state import State
-from flowstone.errors import FlowStoneError, OptionsError, PartitionError, RunNotFoundError
+from flowstone.errors import FlowStoneError, OptionsError, PartitionError, RunNotFoundError, command, selected
 
 Force = Annotated[bool, typer.Option("--force", help="Compute what is selected although it is committed.")]
 ForceDeps = Annotated[bool, typer.Option("--force-deps", help="Compute what is upstream as well.")]
@@ -127,7 +127,8 @@ def show_result(out: Output, flow: FlowStone, result: RunResult) -> int:
             out.note(f"{one_line(target)}: {last_line(text)}", style="red")
         if len(errors) > _SHOWN_ERRORS:
             out.note(
-                f"... and {len(errors) - _SHOWN_ERRORS:,} more: see `flowstone runs {result.run_id}`", style="red"
+                f"... and {len(errors) - _SHOWN_ERRORS:,} more: see `{command('status', result.run_id)}`",
+                style="red",
             )
     return DONE if result.ok else FAILED
 
@@ -155,7 +156,7 @@ def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Pa
     if flow.graph[name].partitions is not None and partition is None:
         raise PartitionError(
             f"Asset {name!r} is partitioned: say which with --partition, or use "
-            f"`flowstone backfill {name} --all` for all of them."
+            f"`{command('backfill', selected(name), all=True)}` for all of them."
         )
     try:
         done = _interruptible(session, how, lambda: flow.materialize(name, partition=partition, **how.options()))
@@ -200,7 +201,7 @@ def _show_failure(out: Output, flow: FlowStone, run_id: str) -> int:
         }
         out.json(document)
     out.note(text.rstrip())
-    more = f" Details: flowstone status {step.id}" if flow.parts.store.shared else ""
+    more = f" Details: {command('status', str(step.id))}" if flow.parts.store.shared else ""
     target = f"{step.asset} {label(step.partition, flow.graph[step.asset])}".strip()
     out.error(f"{one_line(target)} ended as {step.state.value}.{more}")
     return FAILED
@@ -221,7 +222,7 @@ def _interruptible[T](session: Session, how: Chosen, call: Callable[[], T]) -> T
         return call()
     except KeyboardInterrupt:
         if durable:
-            session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {how.run_id}")
+            session.out.note(f"What was placed goes on without this. Stop it: {command('cancel', how.run_id)}")
         raise
 
 

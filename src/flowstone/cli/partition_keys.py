@@ -18,7 +18,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.dynamic import DynamicPartitions
 from flowstone.core.known_keys import KeyChange
 from flowstone.core.partition import Partition, decode_partition
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, command
 
 
 class Action(StrEnum):
@@ -90,9 +90,9 @@ def who() -> str:
 def _check(name: str, action: Action, keys: Sequence[str]) -> None:
     changes = action in (Action.ADD, Action.REMOVE)
     if changes and not keys:
-        raise OptionsError(f"Which keys? `flowstone partitions {name} {action} KEY...`")
+        raise OptionsError(f"Which keys? `{command('partitions', name, action, 'KEY')}`")
     if (action is Action.LIST and keys) or (action is Action.HISTORY and len(keys) > 1):
-        raise OptionsError(f"`flowstone partitions {name} {action}` takes no more keys: {' '.join(keys)!r}.")
+        raise OptionsError(f"`{command('partitions', name, action)}` takes no more keys: {' '.join(keys)!r}.")
 
 
 def _names(asset: Asset) -> list[str]:
@@ -121,7 +121,7 @@ def _show_keys(session: Session, flow: FlowStone, definition: DynamicPartitions)
         session.out.line("\n".join(map(one_line, labels)))
     else:
         session.out.note(
-            f"{definition.name} has no keys. Add some: flowstone partitions {definition.name} add KEY..."
+            f"{definition.name} has no keys. Add some: {command('partitions', definition.name, 'add', 'KEY')}"
         )
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from flowstone.core.asset import Asset
-from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition, read_partition, write_partition
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partition import Partition, decode_partition, partition_label
+from flowstone.core.partition import Partition
 from flowstone.errors import OptionsError, PartitionError, UnknownPartitionError
 
 One = Annotated[str | None, typer.Option("--partition", metavar="P", help="One partition, such as 2024-01-31.")]
@@ -30,16 +30,7 @@ def label(key: str, asset: Asset | None = None) -> str:
         >>> label(""), label("d:2024-01-31")
         ('', '2024-01-31')
     """
-    if not key:
-        return ""
-    try:
-        value = decode_partition(key)
-        definition = None if asset is None or asset.partitions is None else asset.partitions.with_removed()
-        if definition is not None and value in definition:
-            return definition.label(value)
-        return partition_label(value)
-    except PartitionError:
-        return key
+    return write_partition(None if asset is None else asset.partitions, key)
 
 
 def parse_one(graph: AssetGraph, names: Iterable[str], text: str | None) -> Partition:
@@ -109,7 +100,8 @@ def lead(graph: AssetGraph, names: Iterable[str]) -> tuple[Asset, PartitionsDefi
 
 def _split(asset: Asset, definition: PartitionsDefinition, text: str) -> list[Partition]:
     try:
-        return [definition.parse(text)]  # a label may hold a comma
+        if not (isinstance(definition, AnyPartitions) and "," in text):
+            return [read_partition(definition, text)]  # a label may hold a comma
     except PartitionError:
         if "," not in text:
             raise
@@ -118,6 +110,6 @@ def _split(asset: Asset, definition: PartitionsDefinition, text: str) -> list[Pa
 
 def _parse(asset: Asset, definition: PartitionsDefinition, text: str) -> Partition:
     try:
-        return definition.parse(text)
+        return read_partition(definition, text)
     except UnknownPartitionError as error:
         raise PartitionError(f"Asset {asset.name!r}: {error}") from error

@@ -18,7 +18,7 @@ from flowstone.cli.session import Session
 from flowstone.core.automation.record import AutomationKind
 from flowstone.core.partition import encode_partition, partition_label
 from flowstone.core.text import clean_text
-from flowstone.errors import FlowStoneError, OptionsError
+from flowstone.errors import FlowStoneError, OptionsError, command
 
 
 class SensorAction(StrEnum):
@@ -52,7 +52,9 @@ def sensors(
     session.warn_if_forgetful()
     flow = session.flow
     if name is None and action not in _NAMELESS:
-        raise OptionsError(f"Which sensor? `flowstone sensors {action} NAME`; `flowstone sensors` lists them.")
+        raise OptionsError(
+            f"Which sensor? `{command('sensors', action, 'NAME')}`; `flowstone sensors` lists them."
+        )
     if cursor is not None and action is not SensorAction.SET_CURSOR:
         raise OptionsError(f"--cursor belongs to `flowstone sensors set-cursor NAME`, not to {str(action)!r}.")
     if action is SensorAction.TICKS:

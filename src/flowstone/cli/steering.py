@@ -16,7 +16,7 @@ from flowstone.cli.output import duration, one_line
 from flowstone.cli.partitions import One, label, parse_recorded
 from flowstone.cli.progress import reporting
 from flowstone.cli.session import Session
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, command
 
 Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.")]
 Queue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.")]
@@ -77,7 +77,7 @@ def retry(
             result = flow.runs.retry(run, executor=executor, on_progress=on_progress)
         except KeyboardInterrupt:
             if durable and placed:
-                session.out.note(f"What was placed goes on without this. Stop it: flowstone cancel {placed[0]}")
+                session.out.note(f"What was placed goes on without this. Stop it: {command('cancel', placed[0])}")
             raise
     return show_result(session.out, flow, result)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 from flowstone.core.output import JsonValue, type_name
-from flowstone.errors import ApprovalDecidedError, SerializationError
+from flowstone.errors import ApprovalDecidedError, SerializationError, command
 
 type OnTimeout = Literal["reject", "approve", "skip"]
 """What it means that nobody decided in time."""
@@ -116,7 +116,7 @@ class Approval:
         shown = shown if len(shown) <= 200 else shown[:199] + "…"
         since, until = _moment(self.created_at), _moment(self.expires_at)
         what = f"it waits for approval {self.id} ({shown}) since {since}, until {until}"
-        return f"{what}: `flowstone approve {self.id}`"
+        return f"{what}: `{command('approve', str(self.id))}`"
 
     def verdict(self) -> str:
         """Return what came of it, for people: who said what, and when.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from flowstone.core.circuit import describe_open
 from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
+from flowstone.errors import command
 
 
 class PruneCounts(NamedTuple):
@@ -106,9 +107,9 @@ class StepSituation:
 
     def _stopped_by_people(self) -> Iterator[str]:
         if self.run_paused:
-            yield f"its run {self.run_id} is paused: `flowstone resume {self.run_id}`"
+            yield f"its run {self.run_id} is paused: `{command('resume', self.run_id)}`"
         if self.queue_paused:
-            yield f"the queue {self.queue!r} is paused: `flowstone resume --queue {self.queue}`"
+            yield f"the queue {self.queue!r} is paused: `{command('resume', queue=self.queue)}`"
 
     def _not_yet(self) -> Iterator[str]:
         """Yield what it waits for by itself: an input of another run, a slot, a time."""

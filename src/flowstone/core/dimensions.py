@@ -88,6 +88,22 @@ class MultiPartitions(PartitionsDefinition):
         parts = tuple(definition.last(now) for definition in self.dimensions.values())
         return None if None in parts else parts
 
+    @property
+    def listable(self) -> bool:
+        """Whether every dimension is."""
+        return all(definition.listable for definition in self.dimensions.values())
+
+    def is_complete(self, key: Partition, now: datetime) -> bool:
+        """Whether the part of every dimension is complete."""
+        parts = zip(self.dimensions.values(), self.validate(key), strict=True)
+        return all(definition.is_complete(part, now) for definition, part in parts)
+
+    def complete_at(self, key: Partition) -> datetime | None:
+        """Return when the part that is over last is over; None if no dimension has such moments."""
+        parts = zip(self.dimensions.values(), self.validate(key), strict=True)
+        moments = [definition.complete_at(part) for definition, part in parts]
+        return max((moment for moment in moments if moment is not None), default=None)
+
     def to_json(self) -> dict[str, object]:
         """Describe the definition with JSON types; dimensions are a list because their order counts."""
         dimensions = [{"name": name, **definition.to_json()} for name, definition in self.dimensions.items()]

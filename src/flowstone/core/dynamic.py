@@ -101,6 +101,11 @@ class DynamicPartitions(ListedPartitions):
         key = encode_partition(self.validate(value))
         return self._known().until(key, number)
 
+    def later(self, key: Partition, number: int) -> list[Partition]:
+        """Return up to `number` keys that were added after this one."""
+        position = self._known().positions[encode_partition(self.validate(key))]
+        return self._known().span(position + 1, self._known().revision)[:number]
+
     def within(self, other: PartitionsDefinition) -> bool:
         """Whether the other definition has all these keys: only the same one surely does."""
         return self == other

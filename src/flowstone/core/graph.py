@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from flowstone.core.asset import Asset
+from flowstone.core.definition import write_partition
 from flowstone.core.dependency import Dependency
 from flowstone.core.known_keys import KeySource
 from flowstone.core.mapping import PartitionMapping, default_mapping
@@ -85,6 +86,15 @@ class AssetGraph:
 
     def __len__(self) -> int:
         return len(self._assets)
+
+    def label(self, name: str, key: str) -> str:
+        """Return an encoded partition of an asset as people write it; the asset may be one that is gone."""
+        found = self._assets.get(name)
+        return write_partition(None if found is None else found.partitions, key)
+
+    def describe(self, name: str, key: str) -> str:
+        """Return an asset and its encoded partition as people read it: `orders [2024-01-31]`."""
+        return f"{name} [{self.label(name, key)}]" if key else name
 
     def mapping(self, downstream: str, upstream: str) -> PartitionMapping:
         """Return how partitions of `downstream` map to those of its dependency `upstream`."""

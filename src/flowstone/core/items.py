@@ -165,6 +165,10 @@ class ItemPartitions(PartitionsDefinition):
         """Return None."""
         return None
 
+    def is_complete(self, key: Partition, now: datetime) -> bool:
+        """Say that it is: an item is there once it was discovered."""
+        return True
+
     def to_json(self) -> dict[str, object]:
         """Describe the definition with JSON types."""
         return {"type": "items"}

@@ -131,7 +131,7 @@ class KnownKeys:
         short = {key: partition_label(value) for key, value in (self.active | self.removed).items()}  # type: ignore[operator]
         number = Counter(short.values())
         return {
-            key: label if number[label] == 1 and (label == key or label not in short) else key
+            key: label if label and number[label] == 1 and (label == key or label not in short) else key
             for key, label in short.items()
         }
 

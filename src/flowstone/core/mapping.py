@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import cast
 
-from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition
 from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys, is_complete
+from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys
 from flowstone.core.partition import Partition, encode_partition, partition_label
 from flowstone.core.same_key import SameDimension, SameKey
 from flowstone.core.timeline import TimePartitions
@@ -45,8 +45,12 @@ class AllPartitions(PartitionMapping):
         return "AllPartitions()"
 
     def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
-        """Check that upstream is partitioned."""
-        _partitioned(self, upstream)
+        """Check that upstream is partitioned, and that its partitions can be listed."""
+        if not _partitioned(self, upstream).listable:
+            raise DefinitionError(
+                f"{self!r} cannot list the partitions of {upstream!r}: any value is one. Say which are read, with "
+                "FunctionMapping(..., many=True), or declare them, as with DynamicPartitions."
+            )
 
     def upstream(
         self,
@@ -70,7 +74,7 @@ class AllPartitions(PartitionMapping):
     ) -> list[Partition]:
         """Return all complete downstream partitions, if this upstream one is complete."""
         read = _partitioned(self, upstream)
-        complete = is_complete(read, read.validate(key), now)
+        complete = read.is_complete(key, now)
         return list(complete_keys(downstream, now)) if complete else []
 
 
@@ -161,9 +165,9 @@ def default_mapping(
         upstream: the partitions of the asset that is read, None without partitions.
 
     Returns:
-        `SameKey` for equal definitions, one cadence, or an upstream without partitions; `AllPartitions` for a
-        downstream without partitions; `TimeWindowOverlap` for different cadences; `SameKey` or `SameDimension`
-        for definitions that share a dimension.
+        `SameKey` for equal definitions, one cadence, `AnyPartitions` on either side, or an upstream without
+        partitions; `AllPartitions` for a downstream without partitions; `TimeWindowOverlap` for different
+        cadences; `SameKey` or `SameDimension` for definitions that share a dimension.
 
     Raises:
         DefinitionError: none of these fits, so a mapping has to be given.
@@ -177,6 +181,8 @@ def default_mapping(
         return SameKey()
     if downstream is None:
         return AllPartitions()
+    if isinstance(downstream, AnyPartitions) or isinstance(upstream, AnyPartitions):
+        return SameKey()
     if isinstance(downstream, TimePartitions) and isinstance(upstream, TimePartitions):
         return SameKey() if downstream.cadence() == upstream.cadence() else TimeWindowOverlap()
     if isinstance(downstream, MultiPartitions) or isinstance(upstream, MultiPartitions):

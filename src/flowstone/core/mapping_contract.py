@@ -6,10 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from flowstone.core.definition import ListedPartitions, PartitionsDefinition
-from flowstone.core.dimensions import MultiPartitions
+from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.partition import Partition, encode_partition
-from flowstone.core.timeline import TimePartitions
 from flowstone.errors import UnknownPartitionError
 
 
@@ -112,26 +110,6 @@ def complete_keys(definition: PartitionsDefinition | None, now: datetime) -> Ite
         [None]
     """
     return iter([None]) if definition is None else definition.keys(now)
-
-
-def is_complete(definition: PartitionsDefinition, key: Partition, now: datetime) -> bool:
-    """Whether a key of the definition is one of its complete keys at `now`.
-
-    Example:
-        >>> from datetime import UTC
-        >>> from flowstone.core.definition import StaticPartitions
-        >>> is_complete(StaticPartitions(["eu"]), "eu", datetime(2024, 1, 1, tzinfo=UTC))
-        True
-    """
-    if isinstance(definition, ListedPartitions):
-        return True
-    if isinstance(definition, TimePartitions):
-        last = definition.last(now)
-        return last is not None and definition.validate(key) <= last
-    if isinstance(definition, MultiPartitions):
-        parts = zip(definition.dimensions.values(), definition.validate(key), strict=True)
-        return all(is_complete(dimension, part, now) for dimension, part in parts)
-    return contains(definition.keys(now), encode_partition(key))
 
 
 def contains(keys: Iterable[Partition], encoded: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from flowstone.errors import command
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRange:
@@ -55,7 +57,7 @@ class NotBegun:
             "2 partitions of the backfill r1 come before it in the queue 'backfill'"
         """
         if self.paused:
-            return f"its run {self.run_id} is paused: `flowstone resume {self.run_id}`"
+            return f"its run {self.run_id} is paused: `{command('resume', self.run_id)}`"
         come = "1 partition" if self.before == 1 else f"{self.before} partitions"
         verb = "comes" if self.before == 1 else "come"
         return f"{come} of the backfill {self.run_id} {verb} before it in the queue {self.queue!r}"

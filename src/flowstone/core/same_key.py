@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from flowstone.core.definition import PartitionsDefinition, StaticPartitions
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition, StaticPartitions
 from flowstone.core.dimensions import MultiPartitions, product
-from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys, is_complete
+from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys
 from flowstone.core.partition import Partition
 from flowstone.core.timeline import TimePartitions
 from flowstone.errors import DefinitionError, UnknownPartitionError
@@ -37,6 +37,8 @@ class _Aligned(PartitionMapping):
         key = check_key(key, downstream)
         if upstream is None:
             return [None]
+        if _whole(downstream, upstream):
+            return [upstream.validate(key)]
         parts = _parts(key, downstream)
         pairs = self._pairs(downstream, upstream)
         sources = _sources(_dimensions(upstream), [None if i is None else (parts[i],) for i in pairs], now)
@@ -54,13 +56,15 @@ class _Aligned(PartitionMapping):
         key = check_key(key, upstream)
         if downstream is None or upstream is None:
             return list(complete_keys(downstream, now))
+        if _whole(downstream, upstream):
+            return [downstream.validate(key)] if key in downstream else []
         parts = _parts(key, upstream)
         fixed: list[tuple[Partition] | None] = [None] * len(_dimensions(downstream))
         pairs = self._pairs(downstream, upstream)
         for part, index, (_, dimension) in zip(parts, pairs, _dimensions(upstream), strict=True):
             if index is not None:
                 fixed[index] = (part,)
-            elif not is_complete(dimension, part, now):
+            elif not dimension.is_complete(part, now):
                 return []
         try:
             return [
@@ -88,7 +92,8 @@ class SameKey(_Aligned):
     """The upstream partition with the same key; of several dimensions, those that upstream has.
 
     Works between definitions of one cadence (start and end may differ), static keys that upstream has too, and
-    from several dimensions down to fewer. An upstream without partitions is read as it is.
+    from several dimensions down to fewer; with `AnyPartitions` on either side, for every key that both have. An
+    upstream without partitions is read as it is.
 
     Args:
         dimension: which dimension is meant, where several have the same definition.
@@ -103,7 +108,7 @@ class SameKey(_Aligned):
 
     def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
         """Check that every upstream dimension finds its key downstream."""
-        if upstream is None:
+        if upstream is None or _whole(downstream, upstream):
             return
         missing = [
             name
@@ -141,6 +146,13 @@ class SameDimension(_Aligned):
         if upstream is None:
             raise DefinitionError("SameDimension needs a partitioned upstream asset. Leave the mapping out.")
         self._pairs(downstream, upstream)
+
+
+def _whole(downstream: PartitionsDefinition | None, upstream: PartitionsDefinition) -> bool:
+    """Whether keys are taken as they are, because one side has any: of dimensions it knows nothing."""
+    return downstream is not None and (
+        isinstance(downstream, AnyPartitions) or isinstance(upstream, AnyPartitions)
+    )
 
 
 def _pair(downstream: PartitionsDefinition, upstream: PartitionsDefinition, only: str | None) -> _Pairs:

@@ -1,6 +1,7 @@
 """The selection language: `a`, `+a`, `a+`, `2+a+1`, `tag:x`, `group:x`, `*`, `and`, `or`, `not`, brackets.
 
-The `+` notation is the one that dbt and Dagster users know.
+A name with other characters stands between double quotes, `+"my orders"`; a quote within it is written twice. The
+`+` notation is the one that dbt and Dagster users know.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from flowstone.errors import SelectionError, did_you_mean
 
 type Selection = str | Asset | Iterable[str | Asset]
 
-_TOKEN = re.compile(r'\s*(?:(?P<bracket>[()])|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))')
+_TOKEN = re.compile(
+    r'\s*(?:(?P<bracket>[()])|(?P<quoted>(?:\d{0,6}\+)?"(?:[^"]|"")*"(?:\+\d{0,6})?)|(?P<word>[^\s()"]+))'
+)
 _TERM = re.compile(r"(?P<up>(?:\d{0,6}\+)?)(?P<body>.+?)(?P<down>(?:\+\d{0,6})?)", re.DOTALL)
 _DEEPEST = 50
 
@@ -133,12 +136,13 @@ class _Parser:
         self._next += 1
         if kind == "bracket" or (kind == "word" and text.lower() in ("and", "or")):
             raise self._error(f"a term was expected before {text!r}.")
-        return self._atom(text) if kind == "word" else self._named(text)
+        return self._atom(text)
 
     def _atom(self, text: str) -> set[str]:
         match = _TERM.fullmatch(text)
         assert match is not None
-        roots = self._named(match["body"])
+        body = match["body"]
+        roots = self._named(body[1:-1].replace('""', '"') if body.startswith('"') else body)
         chosen = set(roots)
         for name in roots:
             if match["up"]:
@@ -148,13 +152,13 @@ class _Parser:
         return chosen
 
     def _named(self, text: str) -> set[str]:
+        if text in self._graph:
+            return {text}
         prefix, _, value = text.partition(":")
         if prefix == "tag":
             return {one.name for one in self._graph if value in one.tags}
         if prefix == "group":
             return {one.name for one in self._graph if one.group == value}
-        if text in self._graph:
-            return {text}
         if any(wild in text for wild in "*?["):
             return {name for name in self._graph.order if fnmatchcase(name, text)}
         raise self._error(f"there is no asset named {text!r}.{did_you_mean(text, self._graph.order)}")

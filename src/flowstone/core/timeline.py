@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import islice
 
 from flowstone.core.definition import PartitionsDefinition, reversed_range
 from flowstone.core.partition import Partition
@@ -110,6 +111,27 @@ class TimePartitions[Key: date](PartitionsDefinition):
         if key is None or key < self.start:
             return None
         return key if self.end is None else min(key, self.end)
+
+    def is_complete(self, key: Partition, now: datetime) -> bool:
+        """Whether the window of this key is over at `now`."""
+        return self.window(self.validate(key)).end <= fixed(now)
+
+    def complete_at(self, key: Partition) -> datetime:
+        """Return the end of the window."""
+        return self.window(self.validate(key)).end
+
+    def earlier(self, key: Partition, number: int) -> list[Partition]:
+        """Return up to `number` keys of the definition right before this one."""
+        following = self.validate(key)
+        found: list[Partition] = []
+        while len(found) < number and (before := self.shift(following, -1)) is not None and before >= self.start:
+            found.append(before)
+            following = before
+        return found[::-1]
+
+    def later(self, key: Partition, number: int) -> list[Partition]:
+        """Return up to `number` keys of the definition right after this one."""
+        return list(islice(self.span(self.validate(key), None), 1, number + 1))
 
     def span(self, first: Key | None, last: Key | None) -> Iterator[Key]:
         """Yield the keys from `first` to `last`, both included, that the definition has, complete or not.

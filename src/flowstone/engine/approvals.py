@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.state import State
-from flowstone.errors import ConfigurationError
+from flowstone.errors import ConfigurationError, command
 from flowstone.protocols import ApprovalStore, Store
 
 log = logging.getLogger("flowstone.approvals")
@@ -173,7 +173,7 @@ class InPlaceApproval:
         """Tell the person at the terminal why nothing happens."""
         for one in self._store.approvals.of_step(step_id):
             if one.state is ApprovalState.PENDING:
-                how = f"`flowstone approve {one.id}` or `flowstone reject {one.id}`"
+                how = f"`{command('approve', str(one.id))}` or `{command('reject', str(one.id))}`"
                 if not self._store.shared:
                     how = f"flow.approvals.approve({one.id}) or .reject({one.id}) in another thread"
                 log.warning("%s waits for approval %d: %s Decide with %s.", asset, one.id, one.message, how)

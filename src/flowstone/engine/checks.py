@@ -11,8 +11,8 @@ from datetime import timedelta
 from flowstone.core.check import Check
 from flowstone.core.check_set import CheckSet
 from flowstone.core.context import AssetContext
+from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.text import clean_text
 from flowstone.engine.check_runner import CheckRunner, Subject, Verdict
 from flowstone.engine.failures import failure, user_traceback
@@ -114,7 +114,7 @@ def refusal(subject: Subject, blocked: Sequence[Verdict]) -> Failed:
     Recomputing the same data changes nothing, so there is another attempt only when every check that
     blocks was declared with `retry=True`.
     """
-    label = partition_label(decode_partition(subject.key)) if subject.key else ""
+    label = write_partition(subject.asset.partitions, subject.key)
     found = [FailedCheck(verdict.check.name, _found(verdict)) for verdict in blocked]
     error = CheckFailedError(subject.asset.name, label, found)
     cause = next((verdict.exception for verdict in blocked if verdict.exception is not None), None)

@@ -151,7 +151,8 @@ class InlineRunner:
             raise StepCancelledError(record.asset)
         if record.state not in (State.COMPLETED, State.REUSED, State.SKIPPED):
             text = record.error or record.reason
-            raise StepFailedError(record.asset, record.partition, record.state.value, text)
+            label = self._graph.label(record.asset, record.partition)
+            raise StepFailedError(record.asset, record.partition, record.state.value, text, label=label)
         source = record.output_step or record.id
         return Materialization(
             asset=record.asset,

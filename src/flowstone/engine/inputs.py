@@ -84,13 +84,15 @@ class ResolvedInputs:
     """What the runner calls instead of the asset, for one that runs in several parts."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that are not the values of other assets."""
+    label: Callable[[str, str], str] = lambda asset, key: key
+    """Writes an encoded partition of an asset for people."""
     recorded: tuple[InputVersion, ...] | None = None
     """The lineage, when an earlier part of the step read its inputs."""
 
     def problem(self, claim: Claim) -> Exception | None:
         """Return why the step cannot run, if so."""
         if self.error is None and self.missing:
-            return DependencyNotReadyError(claim.asset, claim.partition, self.missing)
+            return DependencyNotReadyError(claim.asset, claim.partition, self.missing, label=self.label)
         return self.error
 
     def versions(self) -> tuple[InputVersion, ...]:
@@ -136,6 +138,7 @@ class InputReader:
 
     def __init__(self, graph: AssetGraph, catalog: Catalog, *, complete: Complete | None = None) -> None:
         self._catalog = catalog
+        self._label = graph.label
         self._complete = complete
         self._plans = {asset.name: tuple(_plans(graph, asset)) for asset in graph}
         self._placed = {name: tuple([plan.placed() for plan in plans]) for name, plans in self._plans.items()}
@@ -174,7 +177,7 @@ class InputReader:
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
-            inputs = ResolvedInputs(plans, [], [])
+            inputs = ResolvedInputs(plans, [], [], label=self._label)
             resolved.append(inputs)
             try:
                 keys = [(plan, plan.keys(claim.partition, claim.started_at)) for plan in plans]

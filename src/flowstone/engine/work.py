@@ -85,7 +85,9 @@ class NodeWork:
             reason = f"waits for {shown}" + (f" and {more} more" if more > 0 else "")
             return Snoozed(self._snooze_seconds, clean_text(reason, limit=1000), for_inputs=True)
         claim = job.claim
-        return failure(DependencyNotReadyError(claim.asset, claim.partition, inputs.missing), None)
+        return failure(
+            DependencyNotReadyError(claim.asset, claim.partition, inputs.missing, label=self._graph.label), None
+        )
 
     def _may_wait(self, job: FetchedJob, pause: float) -> bool:
         """Bounded by time, and by count in case a clock is set back."""

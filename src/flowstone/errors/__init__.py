@@ -40,7 +40,7 @@ from flowstone.errors.placing import (
     OptionsError,
     ResourceError,
 )
-from flowstone.errors.root import FlowStoneError, did_you_mean
+from flowstone.errors.root import FlowStoneError, command, did_you_mean, selected
 from flowstone.errors.routing import RouteError
 from flowstone.errors.running import (
     DependencyNotReadyError,
@@ -105,5 +105,7 @@ __all__ = [
     "UnsafePickleError",
     "WaitTimeoutError",
     "WorkerCrashedError",
+    "command",
     "did_you_mean",
+    "selected",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flowstone.errors.root import FlowStoneError
+from flowstone.errors.root import FlowStoneError, command
 
 
 class ApprovalNotFoundError(FlowStoneError, LookupError):
@@ -38,7 +38,7 @@ class ApprovalDecidedError(FlowStoneError, RuntimeError):
         self.decided_at = decided_at
         super().__init__(
             f"Approval {approval_id} is over, so this decision changes nothing: it was {verdict}. "
-            f"See `flowstone approvals show {approval_id}`; to ask again, run the step again."
+            f"See `{command('approvals', 'show', str(approval_id))}`; to ask again, run the step again."
         )
 
 

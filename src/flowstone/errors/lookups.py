@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, datetime
 
 from flowstone.errors.root import FlowStoneError, did_you_mean, join_names
 
@@ -38,7 +39,18 @@ class UnknownPartitionError(PartitionError, LookupError):
         self.partition = partition
         self.asset = asset
         of = f" of asset {asset!r}" if asset else ""
-        super().__init__(f"{partition!r} is not a partition{of}.{' ' + hint if hint else ''}")
+        super().__init__(f"{_shown(partition)} is not a partition{of}.{' ' + hint if hint else ''}")
+
+
+def _shown(partition: object) -> str:
+    """Write dates and times as people type them; text and everything else as it is in code."""
+    if type(partition) is datetime and partition.tzinfo is not None:
+        return partition.isoformat(timespec="auto" if partition.second or partition.microsecond else "minutes")
+    if type(partition) is date:
+        return partition.isoformat()
+    if type(partition) is tuple and len(partition) > 1:
+        return f"({', '.join(map(_shown, partition))})"
+    return repr(partition)
 
 
 class UnknownExecutorError(FlowStoneError, LookupError):

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from flowstone.errors.root import FlowStoneError, join_names
+from flowstone.errors.root import FlowStoneError, command, join_names, selected
 
 
 class DependencyNotReadyError(FlowStoneError, RuntimeError):
-    """Inputs of an asset have no committed materialization yet."""
+    """Inputs of an asset have no committed materialization yet.
 
-    def __init__(self, asset: str, partition: str, missing: Sequence[tuple[str, str]]) -> None:
+    Args:
+        asset: the asset that cannot run.
+        partition: its encoded partition.
+        missing: the inputs, as pairs of asset and encoded partition.
+        label: writes an encoded partition of an asset as people type it: that of the asset graph.
+    """
+
+    def __init__(
+        self,
+        asset: str,
+        partition: str,
+        missing: Sequence[tuple[str, str]],
+        *,
+        label: Callable[[str, str], str] = lambda asset, key: key,
+    ) -> None:
         self.asset = asset
         self.partition = partition
         self.missing = tuple(missing)
-        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
-        listed = join_names(f"{name} [{key}]" if key else name for name, key in missing)
-        option = f" --partition {partition!r}" if partition else ""
+        text = label(asset, partition) if partition else None
+        target = f"{asset!r}" + (f" [{text}]" if text is not None else "")
+        listed = join_names(f"{name} [{label(name, key)}]" if key else name for name, key in missing)
+        remedy = command("materialize", selected(asset, upstream=True), partition=text)
         super().__init__(
             f"{target} cannot run yet: no committed materialization of {listed}. Build what is missing with "
-            f"flow.materialize_all({asset!r}, ...) or `flowstone materialize +{asset}{option}`."
+            f"flow.materialize_all({asset!r}, ...) or `{remedy}`."
         )
 
 
@@ -30,12 +45,14 @@ class StepFailedError(FlowStoneError, RuntimeError):
     Raised by executors whose work runs elsewhere; `error` is the recorded text with its traceback.
     """
 
-    def __init__(self, asset: str, partition: str, state: str, error: str | None) -> None:
+    def __init__(
+        self, asset: str, partition: str, state: str, error: str | None, *, label: str | None = None
+    ) -> None:
         self.asset = asset
         self.partition = partition
         self.state = state
         self.error = error
-        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
+        target = f"{asset!r}" + (f" [{partition if label is None else label}]" if partition else "")
         super().__init__(f"{target} ended as {state}." + (f"\n{error}" if error else ""))
 
 
@@ -58,7 +75,7 @@ class WaitTimeoutError(FlowStoneError, TimeoutError):
         self.handle = handle
         super().__init__(
             f"{what} was not over within {seconds:g} s; it goes on running. Ask again with "
-            f"`flowstone status {handle}`, stop it with `flowstone cancel {handle}`."
+            f"`{command('status', handle)}`, stop it with `{command('cancel', handle)}`."
         )
 
 

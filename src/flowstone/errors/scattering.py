@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowstone.errors.root import FlowStoneError
+from flowstone.errors.root import FlowStoneError, command
 
 
 class ItemError(FlowStoneError, ValueError):
@@ -55,5 +55,5 @@ class ScatterFailedError(FlowStoneError, RuntimeError):
         super().__init__(
             f"Asset {asset!r} was not gathered: {ended}, and {allowed:,} may fail (max_failures). "
             f"{'First failures: ' + shown + '. ' if shown else ''}What succeeded is kept: repair the cause and "
-            f"retry the run, which runs only the others again. `flowstone status {run_id}` lists them."
+            f"retry the run, which runs only the others again. `{command('status', run_id)}` lists them."
         )
