@@ -33,7 +33,13 @@ class Askers(Crew):
     def work(self, queue: str = "assets", *, demand: int = 100) -> int:
         """Do in this process, once, what a worker does with a queue; return how many steps that were."""
         parts = self.flow.parts
-        work = NodeWork(self.flow.graph, reader=parts.reader, runner=parts.runner, snooze_seconds=1.0)
+        work = NodeWork(
+            self.flow.graph,
+            reader=parts.reader,
+            runner=parts.runner,
+            snooze_seconds=1.0,
+            standings=parts.store.standings,
+        )
         taken = self.take(queue, demand=demand)
         ends: list[Completion] = [work.perform(job, CancellationToken()) for job in work.prepare(taken)]
         self.store.ledger.commit(ends)

@@ -21,7 +21,7 @@ def test_what_waits_for_workers_inputs_and_room(crew: Crew) -> None:
     crew.place_many("fragile or after", 3, max_concurrency=2)
     no_worker = "no worker serves the queue 'backfill': start `flowstone worker`"
     assert crew.flow.why("fragile", ITEMS[0]) == [no_worker]
-    assert crew.flow.why("after", ITEMS[0]) == ["input fragile [i0000] is pending"]
+    assert crew.flow.why("after", ITEMS[0]) == [f"input fragile [i0000] is pending: {no_worker}"]
     full = "the window of its run is full: 2 of at most 2 steps are placed"
     assert crew.flow.why("fragile", ITEMS[2]) == [full, no_worker]
     crew.lease()
@@ -77,7 +77,7 @@ def test_with_a_worker_retrying_snoozing_and_over(crew: Crew) -> None:
     assert failed == "attempt 1 of 3 failed: ValueError: not today"
     crew.wait(lambda: crew.rows("SELECT 1 FROM flowstone.steps WHERE snoozes > 0"), "a look at the inputs")
     missing, when = crew.flow.why("after", ITEMS[0])
-    assert missing == "waits for fragile s:i0000"
+    assert missing == "waits for fragile [i0000], which nobody is about to make"
     assert when.startswith("it looks again at 20")
     crew.flow.materialize("quick", partition=ITEMS[0])
     assert crew.flow.why("quick", ITEMS[0]) == ["it is over: completed"]

@@ -95,10 +95,12 @@ class CommittedValues:
                 if not_begun is not None:
                     return [not_begun.explain()]
             if situation is not None:
-                return self._asked(situation.step_id, situation.state) or situation.explain()
+                step = catalog.step(situation.step_id)
+                waits_for = self.parts.waiting.of_step(step) if step is not None else []
+                return waits_for or situation.explain(datetime.now(UTC))
         newest = catalog.history(*target, limit=1)
         if newest:
-            return self._asked(newest[0].id, newest[0].state) or [_describe(newest[0])]
+            return self.parts.waiting.of_step(newest[0]) or [_describe(newest[0])]
         return self._unasked(found, target)
 
     def _unasked(self, found: Asset, target: Target) -> list[str]:
@@ -114,12 +116,6 @@ class CommittedValues:
         return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [
             "nobody has asked for it: nothing is planned and nothing is committed"
         ]
-
-    def _asked(self, step_id: int, state: State) -> list[str]:
-        if state is not State.AWAITING_APPROVAL:
-            return []
-        asked = self.parts.store.approvals.of_step(step_id)
-        return [one.waits() for one in asked if not one.state.is_decided]
 
     def history(self, asset: AssetLike, *, partition: Partition = None, limit: int = 100) -> list[Materialization]:
         """Return the committed materializations of an asset, or of one partition, newest first.

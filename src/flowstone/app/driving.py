@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from collections.abc import Callable
 from flowstone import telemetry
 from flowstone.app.placed import Placed
 from flowstone.app.results import Progress
+from flowstone.app.waiting import WaitNotice
 from flowstone.app.wiring import Parts
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job
@@ -20,11 +19,8 @@ from flowstone.engine.driver import Drive
 
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 0.1
-_WARN_SECONDS = 5.0
 _STARTABLE = (State.PENDING, State.SCHEDULED)
 _NOT_STARTED = (*_STARTABLE, State.RETRYING, State.AWAITING_APPROVAL)
-
-log = logging.getLogger("flowstone")
 
 
 class Driving:
@@ -119,33 +115,34 @@ class Driving:
 
         return report
 
-    def _report(self, run_id: str, on_progress: Callable[[Progress], None]) -> None:
+    def _report(
+        self, run_id: str, on_progress: Callable[[Progress], None], waiting_for: tuple[str, ...] = ()
+    ) -> None:
         record = self._parts.store.catalog.run(run_id)
         if record is not None:
-            on_progress(Progress(run_id, record.total, record.counts))
+            on_progress(Progress(run_id, record.total, record.counts, waiting_for=waiting_for))
 
-    def _warned(self, placed: Placed) -> bool:
-        """Say it when a run waits because no worker serves its queue."""
-        control = self._parts.store.control
-        pending = self._parts.store.catalog.steps(placed.run_id, state=State.PENDING, limit=1)
-        situation = control.situation((pending[0].asset, pending[0].partition)) if control and pending else None
-        if situation is None or situation.workers:
-            return False
-        log.warning("Run %s waits: %s", placed.run_id, "; ".join(situation.explain()))
-        return True
+    def _held_up(self, placed: Placed) -> list[str]:
+        """Return what a durable run waits for; of a large backfill that nobody has begun, its first partition."""
+        found = self._parts.waiting.of_run(placed.run_id)
+        if found or placed.steps:
+            return found
+        record = self._parts.store.catalog.run(placed.run_id)
+        begun = record is None or any(record.counts.get(state) for state in State if state is not State.PENDING)
+        return [] if begun else self._parts.waiting.of_target(placed.order.targets[0])
 
     def _watch(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
         timeout = placed.options.get("wait_timeout")
         deadline = time.monotonic() + timeout if timeout else None
         over = False
-        looked = time.monotonic()
+        notice = WaitNotice(f"Run {placed.run_id}", lambda: self._held_up(placed))
         while not over and (deadline is None or time.monotonic() < deadline):
             if on_progress is not None:
-                self._report(placed.run_id, on_progress)
+                self._report(placed.run_id, on_progress, notice.reasons)
             pause = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
             over = self._parts.store.catalog.wait([], run_id=placed.run_id, timeout_seconds=max(0.01, pause))
-            if not over and time.monotonic() - looked > _WARN_SECONDS:
-                looked = math.inf if self._warned(placed) else time.monotonic()
+            if not over:
+                notice()
         if on_progress is not None:
             self._report(placed.run_id, on_progress)
 

@@ -69,6 +69,7 @@ class FlowStone(AssembledApp, CommittedValues):
         asset: AssetLike,
         *,
         partition: Partition = None,
+        wait_for_inputs: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -81,6 +82,8 @@ class FlowStone(AssembledApp, CommittedValues):
         Args:
             asset: the asset or its name.
             partition: which partition; None for an asset without partitions.
+            wait_for_inputs: wait for inputs that are missing until somebody made them, at most
+                `deps_timeout_seconds`. Without it only those are waited for that a durable step is about to make.
             executor: `auto` (Oban with a database, else sync), `sync`, `async`, `serial`, `oban`, a registered
                 name, or an executor object.
             executor_opts: options of the executor for this call; `retry=True` makes inline executors follow the
@@ -95,7 +98,8 @@ class FlowStone(AssembledApp, CommittedValues):
 
         Raises:
             UnknownAssetError, UnknownPartitionError: there is no such thing.
-            DependencyNotReadyError: inputs are missing; names them and the command that builds them.
+            DependencyNotReadyError: inputs are missing, and nobody is about to make them; names them and the
+                command that builds them. Nothing was placed.
             BaseException: what the asset raised, on executors in this process.
             StepFailedError: it failed elsewhere.
         """
@@ -111,6 +115,7 @@ class FlowStone(AssembledApp, CommittedValues):
                 force=force,
                 run_id=run_id,
                 priority=priority,
+                wait_for_inputs=wait_for_inputs,
             )
         )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
@@ -124,6 +129,7 @@ class FlowStone(AssembledApp, CommittedValues):
         *,
         partition: Partition = None,
         scheduled_at: datetime | None = None,
+        wait_for_inputs: bool | None = None,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -137,6 +143,8 @@ class FlowStone(AssembledApp, CommittedValues):
             asset: the asset or its name.
             partition: which partition.
             scheduled_at: earliest start, timezone-aware; None starts it as soon as there is room.
+            wait_for_inputs: whether it waits for inputs that are missing, at most `deps_timeout_seconds`; None
+                does so on a durable executor.
             executor: see `materialize`.
             executor_opts: see `materialize`.
             force: compute what is asked for even though it is committed.
@@ -165,6 +173,7 @@ class FlowStone(AssembledApp, CommittedValues):
                 priority=priority,
                 scheduled_at=scheduled_at,
                 watched=False,
+                wait_for_inputs=wait_for_inputs,
             )
         )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
@@ -248,6 +257,7 @@ class FlowStone(AssembledApp, CommittedValues):
         partitions: Iterable[Partition] | None = None,
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        wait_for_inputs: bool | None = None,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -265,6 +275,8 @@ class FlowStone(AssembledApp, CommittedValues):
             max_concurrency: most steps at once, in the whole fleet on a durable executor, where step by step the
                 default is 1,000.
             on_progress: told how far it is.
+            wait_for_inputs: whether steps wait for inputs that are missing, at most `deps_timeout_seconds`; None
+                does so on a durable executor.
             executor: see `materialize`.
             executor_opts: see `materialize`.
             force: compute what is asked for even though it is committed.
@@ -289,6 +301,7 @@ class FlowStone(AssembledApp, CommittedValues):
             priority=BACKFILL_PRIORITY if priority is None else priority,
             queue=BACKFILL_QUEUE,
             max_concurrency=max_concurrency,
+            wait_for_inputs=wait_for_inputs,
         )
         return self._placement.run(order, on_progress)
 

@@ -30,6 +30,8 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
     if order.kind != "backfill" or not isinstance(targets, PartitionTargets) or order.scheduled_at is not None:
         return None
     asset = graph[targets.asset]
+    if order.wait_for_inputs is False:
+        return None  # whether inputs are missing is seen step by step
     if asset.concurrency or getattr(executor, "limits", None):
         return None
     if graph.routers(asset.name) or any(one.optional for one in asset.dependencies):

@@ -36,6 +36,8 @@ class Order:
         scheduled_at: earliest start.
         watched: whether somebody waits for the end.
         retry_of: run whose failures this order repeats.
+        wait_for_inputs: whether steps wait for inputs that nobody is about to make; None leaves that to the verb:
+            a request that somebody waits for does not, durable work that was only placed does.
         now: time that decides which partitions are complete; the present when None.
 
     Raises:
@@ -57,9 +59,12 @@ class Order:
     scheduled_at: datetime | None = None
     watched: bool = True
     retry_of: str | None = None
+    wait_for_inputs: bool | None = None
     now: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.wait_for_inputs is not None and not isinstance(self.wait_for_inputs, bool):
+            raise OptionsError(f"wait_for_inputs={self.wait_for_inputs!r}: give True or False.")
         priority = self.priority
         if priority is not None and (isinstance(priority, bool) or priority not in range(10)):
             raise OptionsError(f"priority={priority!r}: give a whole number from 0 (first) to 9.")

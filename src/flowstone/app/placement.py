@@ -23,7 +23,7 @@ from flowstone.core.automation.request import RunRequest
 from flowstone.core.capability import Capability
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
-from flowstone.core.step import NewRun, NewStep
+from flowstone.core.step import NewRun, NewStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
 from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
@@ -33,6 +33,7 @@ from flowstone.protocols import ChecksOptions, Executor, RangeStore
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
 _WINDOWED = ("backfill", "retry")
+_IN_FRONT_OF_SOMEBODY = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
 instead of standing one behind the other, and the queue stays short."""
@@ -91,6 +92,13 @@ class Placement:
                 return self._place_whole(order, whole, executor, self._parts.store.ranges)
         ready = self.prepare(order, executor)
         placed = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        if ready.plan.missing and not ready.run.durable:
+            waiting = [
+                one.id
+                for one, planned in zip(placed, ready.plan.steps, strict=True)
+                if (planned.asset, planned.partition) in ready.plan.missing and not one.deduplicated
+            ]
+            self._parts.inline.let_wait(waiting)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
         priorities = [step.priority for step in ready.steps]
@@ -108,9 +116,8 @@ class Placement:
         _check(order, executor, options)
         refuse_items(self._parts.graph, order.targets)
         plan = self.plan(order)
-        if plan.missing and not durable:
-            target = next(iter(plan.missing))
-            raise DependencyNotReadyError(*target, plan.missing[target], label=self._parts.graph.label)
+        if plan.missing:
+            self._refuse_missing(order, plan, durable)
         if durable:
             self._check_portable_values({planned.asset for planned in plan.steps if planned.runs})
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
@@ -218,6 +225,29 @@ class Placement:
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
             retry_of=order.retry_of,
         )
+
+    def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
+        """Refuse a request whose inputs nobody is about to make, unless it was told to wait for them.
+
+        Raises:
+            DependencyNotReadyError: names what is missing for the first step that cannot start.
+        """
+        waits = order.wait_for_inputs
+        if waits is None:
+            waits = durable and order.kind not in _IN_FRONT_OF_SOMEBODY
+        if waits:
+            return
+        for target, missing in plan.missing.items():
+            nobody = [read for read in missing if not self._is_under_way(read)] if durable else missing
+            if nobody:
+                raise DependencyNotReadyError(*target, nobody, label=self._parts.graph.label)
+
+    def _is_under_way(self, target: Target) -> bool:
+        standing = self._parts.store.standings.standing([target]).get(target)
+        if standing is not None and standing.newest is not None and not standing.newest.state.is_terminal:
+            return True
+        ranges = self._parts.store.ranges
+        return ranges is not None and ranges.waiting(target) is not None
 
     def _step(
         self, order: Order, planned: PlannedStep, retry: bool, extra: Mapping[str, int | str] | None

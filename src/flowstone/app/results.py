@@ -25,11 +25,13 @@ class Progress:
         run_id: the run.
         total: number of steps.
         counts: number of steps in each state that occurs.
+        waiting_for: what it waits for, when nothing of it moves.
     """
 
     run_id: str
     total: int
     counts: dict[State, int]
+    waiting_for: tuple[str, ...] = ()
 
     @property
     def done(self) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Semaphore
 
 from flowstone.app.declared import Declared, ExecutorLike
+from flowstone.app.waiting import Waiting
 from flowstone.config import Settings
 from flowstone.core.capability import Capability
 from flowstone.core.check_set import CheckSet
@@ -52,7 +53,7 @@ from flowstone.protocols import Control, Evaluator, Executor, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Parts:
     planner: Planner
     driver: Driver
     executors: ExecutorSelector
+    waiting: Waiting
     notices: ApprovalNotices
     checks: CheckHooks
     resources: ResourcePool
@@ -86,10 +88,12 @@ class Parts:
             WaitTimeoutError: it was not over in time; it goes on.
         """
         deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
+        notice = self.waiting.notice_of_step(record.id)
         while True:
             left = deadline - time.monotonic() if deadline is not None else _WAIT_SECONDS
             if self.store.catalog.wait([record.id], timeout_seconds=max(0.0, min(left, _WAIT_SECONDS))):
                 return
+            notice()
             if left <= 0:
                 raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
 
@@ -170,7 +174,8 @@ def _connect(
     runner = _runner(declared, graph, values, resources, skins, Invoker(coroutines, processes))
     driver = Driver(store.catalog)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
-    inline = _inline(graph, store, reader, runner, values, driver, notices)
+    inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
+    waiting = Waiting(store)
     return Parts(
         settings=settings,
         graph=graph,
@@ -183,7 +188,8 @@ def _connect(
         inline=inline,
         planner=Planner(graph, reader, store.catalog),
         driver=driver,
-        executors=_executors(store, inline, declared.executors),
+        executors=_executors(store, inline, waiting, declared.executors),
+        waiting=waiting,
         notices=notices,
         checks=skins,
         resources=resources,
@@ -206,6 +212,7 @@ def _runner(
 
 
 def _inline(
+    settings: Settings,
     graph: AssetGraph,
     store: Store,
     reader: InputReader,
@@ -222,6 +229,8 @@ def _inline(
         values=values,
         hold_limits=LocalLimits().hold,
         await_approval=InPlaceApproval(store, notices).wait,
+        snooze_seconds=settings.snooze_seconds,
+        deps_timeout_seconds=settings.deps_timeout_seconds,
     )
     inline.on_commit = driver.committed
     return inline
@@ -267,12 +276,14 @@ def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str
             )
 
 
-def _executors(store: Store, inline: InlineRunner, own: Mapping[str, ExecutorLike]) -> ExecutorSelector:
+def _executors(
+    store: Store, inline: InlineRunner, waiting: Waiting, own: Mapping[str, ExecutorLike]
+) -> ExecutorSelector:
     factories: dict[str, Callable[[], Executor]] = {
         "sync": SyncExecutor,
         "async": AsyncExecutor,
         "serial": SerialExecutor,
-        "oban": lambda: ObanExecutor(store, answer=inline.materialization),
+        "oban": lambda: ObanExecutor(store, answer=inline.materialization, notice=waiting.notice_of_step),
     }
     for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)

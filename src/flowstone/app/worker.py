@@ -105,7 +105,11 @@ def _node(
 ) -> Node:
     settings = flow.settings
     work = NodeWork(
-        flow.graph, reader=flow.parts.reader, runner=flow.parts.runner, snooze_seconds=settings.snooze_seconds
+        flow.graph,
+        reader=flow.parts.reader,
+        runner=flow.parts.runner,
+        snooze_seconds=settings.snooze_seconds,
+        standings=store.standings,
     )
     return Node(
         store.database.connect_parameters,

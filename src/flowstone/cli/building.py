@@ -27,6 +27,15 @@ from flowstone.errors import FlowStoneError, OptionsError, PartitionError, RunNo
 
 Force = Annotated[bool, typer.Option("--force", help="Compute what is selected although it is committed.")]
 ForceDeps = Annotated[bool, typer.Option("--force-deps", help="Compute what is upstream as well.")]
+WaitForInputs = Annotated[
+    bool | None,
+    typer.Option(
+        "--wait-for-inputs/--no-wait-for-inputs",
+        help="Wait for inputs that are missing, instead of ending with an error. "
+        "By default backfill does on a durable executor, materialize does not.",
+        show_default=False,
+    ),
+]
 ExecutorName = Annotated[
     str, typer.Option("--executor", metavar="NAME", help="auto, sync, async, serial, oban, or a registered one.")
 ]
@@ -56,6 +65,7 @@ def materialize(
     force_deps: ForceDeps = False,
     executor: ExecutorName = "auto",
     max_concurrency: Width = None,
+    wait_for_inputs: WaitForInputs = None,
 ) -> int:
     """Compute one asset whose inputs are there (NAME), or what is missing upstream as well (+NAME, tag:x)."""
     flow = session.flow
@@ -63,7 +73,7 @@ def materialize(
     wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
     how = Chosen(executor, force=force, run_id=new_run_id())
     if selection in flow.graph and not force_deps:
-        return _materialize_one(session, flow, selection, wanted, how)
+        return _materialize_one(session, flow, selection, wanted, how, wait_for_inputs=bool(wait_for_inputs))
     with reporting(session.out, f"materialize {selection}") as report:
         result = _interruptible(
             session,
@@ -91,6 +101,7 @@ def backfill(
     force: Force = False,
     executor: ExecutorName = "auto",
     max_concurrency: Width = None,
+    wait_for_inputs: WaitForInputs = None,
 ) -> int:
     """Compute many partitions of the selected assets (+NAME adds what is upstream)."""
     flow = session.flow
@@ -106,7 +117,12 @@ def backfill(
             session,
             how,
             lambda: flow.backfill(
-                selection, partitions=several, max_concurrency=max_concurrency, on_progress=report, **how.options()
+                selection,
+                partitions=several,
+                max_concurrency=max_concurrency,
+                on_progress=report,
+                wait_for_inputs=wait_for_inputs,
+                **how.options(),
             ),
         )
     return show_result(session.out, flow, result)
@@ -152,14 +168,22 @@ def note_without_worker(session: Session, executor: str) -> bool:
     return durable
 
 
-def _materialize_one(session: Session, flow: FlowStone, name: str, partition: Partition, how: Chosen) -> int:
+def _materialize_one(
+    session: Session, flow: FlowStone, name: str, partition: Partition, how: Chosen, *, wait_for_inputs: bool
+) -> int:
     if flow.graph[name].partitions is not None and partition is None:
         raise PartitionError(
             f"Asset {name!r} is partitioned: say which with --partition, or use "
             f"`{command('backfill', selected(name), all=True)}` for all of them."
         )
     try:
-        done = _interruptible(session, how, lambda: flow.materialize(name, partition=partition, **how.options()))
+        done = _interruptible(
+            session,
+            how,
+            lambda: flow.materialize(
+                name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options()
+            ),
+        )
     except (Exception, SystemExit) as error:
         # what the asset raised is recorded; anything else is about the request and told by the caller
         if not _failed_inside(flow, how.run_id):

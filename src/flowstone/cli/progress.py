@@ -52,21 +52,26 @@ def reporting(out: Output, title: str) -> Iterator[Report]:
         def show(progress: Progress) -> None:
             failed = f" {progress.failed} failed" if progress.failed else ""
             speed = f"{progress.done / max(0.001, time.monotonic() - started):.0f}/s"
-            bar.update(task, total=progress.total, completed=progress.done, failed=failed, speed=speed)
+            waits = f" waits: {one_line(progress.waiting_for[0])}" if progress.waiting_for else ""
+            bar.update(task, total=progress.total, completed=progress.done, failed=failed + waits, speed=speed)
 
         yield show
 
 
 def _lines(out: Output, title: str) -> Report:
-    """Return a report that writes a line every ten seconds, and none for what is quicker."""
+    """Return a report that writes a line every ten seconds, and one as soon as it has to wait."""
     last = time.monotonic()
+    waits = ""
 
     def show(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, waits
         now = time.monotonic()
-        if now - last >= _PAUSE_SECONDS:
+        begins = bool(progress.waiting_for) and not waits
+        waits = "; ".join(map(one_line, progress.waiting_for))
+        if begins or now - last >= _PAUSE_SECONDS:
             last = now
             failed = f", {progress.failed} failed" if progress.failed else ""
-            out.note(f"{title}: {progress.done} of {progress.total}{failed}")
+            held_up = f", waits: {waits}" if waits else ""
+            out.note(f"{title}: {progress.done} of {progress.total}{failed}{held_up}")
 
     return show

@@ -13,6 +13,9 @@ from flowstone.core.state import State
 from flowstone.errors import command
 
 
+_SOON_SECONDS = 600.0
+
+
 class PruneCounts(NamedTuple):
     """What pruning deletes, or would delete.
 
@@ -80,8 +83,11 @@ class StepSituation:
     breaker_open_until: datetime | None = None
     open_inputs: tuple[tuple[str, str, State], ...] = ()
 
-    def explain(self) -> list[str]:
+    def explain(self, now: datetime | None = None) -> list[str]:
         """Return what holds the step up, or what it is doing, the most important first; never empty.
+
+        Args:
+            now: the present, to say how long it still is.
 
         Example:
             >>> def nothing(field):
@@ -99,7 +105,7 @@ class StepSituation:
             return [f"it is {self.state.value} on {self.worker}{since}, attempt {self.attempt}"]
         if self.state is State.WAITING and self.open_inputs:
             return [f"input {describe_target(*target)} is {state.value}" for *target, state in self.open_inputs]
-        found = [*self._stopped_by_people(), *self._not_yet(), *self._no_room()]
+        found = [*self._stopped_by_people(), *self._not_yet(now), *self._no_room()]
         if not found and self.job_state == "available":
             jobs = "1 job is" if self.ahead == 1 else f"{self.ahead} jobs are"
             found = [f"{jobs} ahead of it in the queue {self.queue!r}, served by {_workers(self.workers)}"]
@@ -111,7 +117,7 @@ class StepSituation:
         if self.queue_paused:
             yield f"the queue {self.queue!r} is paused: `{command('resume', queue=self.queue)}`"
 
-    def _not_yet(self) -> Iterator[str]:
+    def _not_yet(self, now: datetime | None) -> Iterator[str]:
         """Yield what it waits for by itself: an input of another run, a slot, a time."""
         if self.parked_for and self.breaker_failures is not None:
             yield describe_open(self.parked_for, self.breaker_failures, self.breaker_open_until)
@@ -123,7 +129,8 @@ class StepSituation:
             what = "its next attempt is due" if self.state is State.RETRYING else "it looks again"
             if self.state is State.SCHEDULED:
                 what = "it is scheduled"
-            yield f"{what} at {_moment(self.scheduled_at)}"
+            left = (self.scheduled_at - now).total_seconds() if now is not None else 0.0
+            yield f"{what} at {_moment(self.scheduled_at)}" + (f", in {left:.0f} s" if 0.5 < left < _SOON_SECONDS else "")
         if self.error and self.state is State.RETRYING:
             yield f"attempt {self.attempt} of {self.max_attempts} failed: {_last_line(self.error)}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,7 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
-from flowstone.core.outcome import Failed, Succeeded
+from flowstone.core.outcome import Failed, Snoozed, Succeeded
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
@@ -20,7 +21,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, StepRecord
 from flowstone.engine.failures import user_traceback
 from flowstone.engine.hooks import ValueStore
-from flowstone.engine.inputs import InputReader
+from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
 from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledError, StepFailedError
@@ -41,6 +42,8 @@ class InlineRunner:
         values: loads results that were already there.
         hold_limits: waits for the named limits of an asset and holds them.
         await_approval: waits until a step no longer waits for approval.
+        snooze_seconds: how long a step that may wait for inputs pauses before it looks for them again.
+        deps_timeout_seconds: how long it may do so in all.
     """
 
     def __init__(
@@ -53,7 +56,13 @@ class InlineRunner:
         values: ValueStore,
         hold_limits: Callable[[Mapping[str, int | str]], AbstractContextManager[None]],
         await_approval: Callable[[int], None],
+        snooze_seconds: float = 30.0,
+        deps_timeout_seconds: float = 3600.0,
     ) -> None:
+        # nobody else needs the thread that waits here, so it may look often
+        self._snooze_seconds = min(snooze_seconds, _LONGEST_PAUSE_SECONDS)
+        self._deps_timeout_seconds = deps_timeout_seconds
+        self._may_wait: dict[int, float] = {}
         self._hold_limits = hold_limits
         self._await_approval = await_approval
         self._graph = graph
@@ -132,6 +141,11 @@ class InlineRunner:
             completion.outcome.take_exception()
         return committed.state
 
+    def let_wait(self, step_ids: Iterable[int]) -> None:
+        """Let steps of this process wait for inputs that are missing, instead of failing for that."""
+        until = time.monotonic() + self._deps_timeout_seconds
+        self._may_wait.update(dict.fromkeys(step_ids, until))
+
     def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
         """Set the token of a step that runs in this process; return whether there is one."""
         token = self._tokens.get(step_id)
@@ -182,7 +196,7 @@ class InlineRunner:
             policy = None
             if claim.max_attempts > 1:
                 policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-            completion = self._runner.perform(
+            completion = self._snoozed(claim, inputs) or self._runner.perform(
                 claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
             )
             committed = self._store.ledger.commit([completion])[0]
@@ -191,6 +205,20 @@ class InlineRunner:
         if self.on_commit is not None:
             self.on_commit(committed)
         return completion, committed
+
+    def _snoozed(self, claim: Claim, inputs: ResolvedInputs) -> Completion | None:
+        """Return the end of an attempt whose inputs are missing, when it may wait for them."""
+        if not self._may_wait or claim.step_id not in self._may_wait:
+            return None
+        if not inputs.missing or inputs.skip is not None or inputs.error is not None:
+            del self._may_wait[claim.step_id]
+            return None
+        left = self._may_wait[claim.step_id] - time.monotonic()
+        if left <= 0:
+            del self._may_wait[claim.step_id]
+            return None
+        pause = min(self._snooze_seconds, left)
+        return Completion(claim, Snoozed(pause, waits_for(inputs.missing)), (), claim.started_at)
 
     def _answer(
         self, claim: Claim, completion: Completion, committed: Committed

@@ -8,13 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.control import describe_target
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import decode_partition, encode_partition
 from flowstone.core.route import ALL_SKIPPED, decision_of
+from flowstone.core.state import State
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
+from flowstone.core.text import clean_text
 from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Catalog
 
@@ -62,6 +65,8 @@ class InputPlan:
         downstream = None if self.downstream is None else self.downstream.with_removed()
         return replace(self, upstream=upstream, downstream=downstream)
 
+
+_SHOWN = 5
 
 type Read = tuple[InputPlan, str, CommittedOutput]
 """One version that is read: for which dependency, which partition, which version."""
@@ -219,6 +224,27 @@ class InputReader:
             return set()
         found = self._catalog.skipped([wanted[position] for position in positions])
         return {positions[index] for index in found}
+
+
+def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = None) -> str:
+    """Return why a step waits whose inputs are missing, for people.
+
+    Args:
+        missing: the inputs.
+        doing: what those are doing that somebody is about to make.
+
+    Example:
+        >>> waits_for([("raw", "d:2024-01-01")], {})
+        'waits for raw [2024-01-01], which nobody is about to make'
+    """
+    shown = []
+    for target in missing[:_SHOWN]:
+        known = "" if doing is None else ", which nobody is about to make"
+        if doing is not None and target in doing:
+            known = f", which is {doing[target].value}"
+        shown.append(f"{describe_target(*target)}{known}")
+    more = len(missing) - _SHOWN
+    return clean_text(f"waits for {'; '.join(shown)}" + (f" and {more} more" if more > 0 else ""), limit=1000)
 
 
 def _reason_to_skip(claim: Claim, inputs: ResolvedInputs) -> str | None:

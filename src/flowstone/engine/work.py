@@ -9,16 +9,18 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
 from flowstone.core.queueing import FetchedJob
-from flowstone.core.step import Completion
-from flowstone.core.text import clean_text
+from flowstone.core.state import State
+from flowstone.core.step import Completion, Target
 from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
-from flowstone.engine.inputs import InputReader, ResolvedInputs
+from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
 from flowstone.errors import DependencyNotReadyError, UnknownAssetError
+from flowstone.protocols import Standings
 
 _UNKNOWN_PAUSE_SECONDS = 5.0
-_SHOWN = 5
+_SOON_SECONDS = 1.0
+_SOON_PART = 10
 
 
 @dataclass(slots=True)
@@ -36,16 +38,25 @@ class NodeWork:
         graph: the assets that this worker knows.
         reader: resolves inputs.
         runner: performs attempts.
-        snooze_seconds: how long a step waits before it looks for missing inputs again.
+        snooze_seconds: how long a step waits before it looks for missing inputs again; for inputs that are under
+            way that is shorter at first.
+        standings: tells which of them are under way.
     """
 
     def __init__(
-        self, graph: AssetGraph, *, reader: InputReader, runner: StepRunner, snooze_seconds: float
+        self,
+        graph: AssetGraph,
+        *,
+        reader: InputReader,
+        runner: StepRunner,
+        snooze_seconds: float,
+        standings: Standings,
     ) -> None:
         self._graph = graph
         self._reader = reader
         self._runner = runner
         self._snooze_seconds = snooze_seconds
+        self._standings = standings
 
     def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
         """Resolve the inputs of several jobs in one question to the catalog."""
@@ -80,18 +91,26 @@ class NodeWork:
 
     def _not_ready(self, job: FetchedJob, inputs: ResolvedInputs) -> AttemptOutcome:
         if self._may_wait(job, self._snooze_seconds):
-            shown = ", ".join(f"{asset} {key}".rstrip() for asset, key in inputs.missing[:_SHOWN])
-            more = len(inputs.missing) - _SHOWN
-            reason = f"waits for {shown}" + (f" and {more} more" if more > 0 else "")
-            return Snoozed(self._snooze_seconds, clean_text(reason, limit=1000), for_inputs=True)
+            doing = self._under_way(inputs.missing)
+            pause = self._snooze_seconds
+            if len(doing) == len(inputs.missing):
+                # somebody is at it: look soon, and less often the longer that takes
+                pause = min(pause, max(_SOON_SECONDS, job.age_seconds / _SOON_PART))
+            return Snoozed(pause, waits_for(inputs.missing, doing), for_inputs=True)
         claim = job.claim
         return failure(
             DependencyNotReadyError(claim.asset, claim.partition, inputs.missing, label=self._graph.label), None
         )
 
+    def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:
+        """Return the states of those targets of which a step is not over."""
+        found = self._standings.standing(targets)
+        newest = {target: one.newest for target, one in found.items() if one.newest is not None}
+        return {target: step.state for target, step in newest.items() if not step.state.is_terminal}
+
     def _may_wait(self, job: FetchedJob, pause: float) -> bool:
         """Bounded by time, and by count in case a clock is set back."""
-        most = 10 + 2 * job.deps_timeout_seconds / pause
+        most = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
         return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < most
 
 

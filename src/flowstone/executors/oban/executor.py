@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,10 +14,8 @@ from flowstone.errors import ExecutorUnavailableError, RunNotFoundError, WaitTim
 from flowstone.executors.options import check_options, seconds_option
 from flowstone.protocols import RunJob, Store
 
-log = logging.getLogger("flowstone.executors.oban")
-
 _OPTIONS = frozenset({"wait_timeout"})
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 
 
 class ObanExecutor:
@@ -30,6 +27,7 @@ class ObanExecutor:
     Args:
         store: where steps are recorded; it must carry Oban's tables.
         answer: turns a finished step into its materialization, or raises its error.
+        notice: returns, for a step, what tells the log what it waits for.
 
     Raises:
         ExecutorUnavailableError: there is no such store.
@@ -38,7 +36,13 @@ class ObanExecutor:
     name = "oban"
     capabilities = frozenset({Capability.DURABLE, Capability.CONCURRENT, Capability.SCHEDULED_AT})
 
-    def __init__(self, store: Store, *, answer: Callable[[StepRecord], Materialization]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        answer: Callable[[StepRecord], Materialization],
+        notice: Callable[[int], Callable[[], object]],
+    ) -> None:
         if not store.shared:
             raise ExecutorUnavailableError(
                 self.name,
@@ -53,6 +57,7 @@ class ObanExecutor:
             )
         self._store = store
         self._answer = answer
+        self._notice = notice
 
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`; workers run jobs, so nothing is kept."""
@@ -77,7 +82,7 @@ class ObanExecutor:
         limit = seconds_option("wait_timeout", options.get("wait_timeout"))
         step_id = int(job.id)
         deadline = time.monotonic() + limit if limit is not None else None
-        warned = False
+        notice = self._notice(step_id)
         while True:
             pause = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - time.monotonic())
             if self._store.catalog.wait([step_id], run_id=job.run_id, timeout_seconds=max(0.0, pause)):
@@ -86,20 +91,11 @@ class ObanExecutor:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(job.asset, limit or 0.0, job.id)
-            if not warned:
-                warned = self._warn_when_nobody_works(job)
+            notice()
         record = self._store.catalog.step(step_id)
         if record is None:
             raise RunNotFoundError("step", job.id)
         return self._answer(record)
-
-    def _warn_when_nobody_works(self, job: Job) -> bool:
-        control = self._store.control
-        situation = control.situation((job.asset, job.key)) if control is not None else None
-        if situation is None or situation.workers or situation.state.is_terminal:
-            return False
-        log.warning("%s waits: %s", job.asset, "; ".join(situation.explain()))
-        return True
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Return the job: the transaction that recorded it has placed it already."""

@@ -1,0 +1,162 @@
+"""What holds work up: for `why`, for the status of a job, and for whoever waits for an end."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from flowstone.core.approval import ApprovalState
+from flowstone.core.control import describe_target
+from flowstone.core.state import State
+from flowstone.core.step import StepRecord, Target
+from flowstone.protocols import Store
+
+_LOOK_SECONDS = 2.0
+_REPEAT_SECONDS = 300.0
+_SOON_SECONDS = 600.0
+_DEEPEST = 8
+_MOVES = (State.RUNNING, State.CANCELLING)
+_RESTS = (State.PENDING, State.RETRYING, State.SCHEDULED, State.WAITING)
+_STARTS = "it is about to start"
+_NUMBERS = re.compile(r"\d+")
+
+log = logging.getLogger("flowstone")
+
+
+class Waiting:
+    """Says what steps and runs wait for; nothing for what runs or is over.
+
+    Args:
+        store: where they are recorded.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def of_step(self, record: StepRecord) -> list[str]:
+        """Return what a step waits for, the most important first; empty when it runs or is over."""
+        if record.state.is_terminal or record.state in _MOVES:
+            return []
+        return [reason for reason in self._reasons(record, 0) if reason != _STARTS]
+
+    def of_target(self, target: Target) -> list[str]:
+        """Return what the newest step of a target waits for; empty when there is none."""
+        newest = self._store.catalog.history(*target, limit=1)
+        if newest and not newest[0].state.is_terminal:
+            return self.of_step(newest[0])
+        ranges = self._store.ranges
+        not_begun = ranges.waiting(target) if ranges is not None else None
+        return [not_begun.explain()] if not_begun is not None else []
+
+    def of_run(self, run_id: str) -> list[str]:
+        """Return what a run waits for: approvals, and while nothing of it runs, what holds up its first step."""
+        catalog = self._store.catalog
+        found: list[str] = []
+        for step in catalog.steps(run_id, state=State.AWAITING_APPROVAL, limit=3):
+            found += _about(step, self.of_step(step))
+        record = catalog.run(run_id)
+        if found or record is None or any(record.counts.get(state) for state in _MOVES):
+            return found
+        for state in _RESTS:
+            if not record.counts.get(state):
+                continue
+            for step in catalog.steps(run_id, state=state, limit=1):
+                reasons = self.of_step(step)
+                if reasons:
+                    return _about(step, reasons)
+        return []
+
+    def notice_of_step(self, step_id: int) -> WaitNotice:
+        """Return what tells the log while somebody waits for a step."""
+
+        def look() -> list[str]:
+            record = self._store.catalog.step(step_id)
+            return [] if record is None else self.of_step(record)
+
+        record = self._store.catalog.step(step_id)
+        name = "" if record is None else f" ({describe_target(record.asset, record.partition)})"
+        return WaitNotice(f"Step {step_id}{name}", look)
+
+    def _reasons(self, record: StepRecord, depth: int) -> list[str]:
+        if record.state is State.AWAITING_APPROVAL:
+            return self._approval(record)
+        control = self._store.control
+        situation = control.situation((record.asset, record.partition)) if control is not None else None
+        if situation is None or situation.step_id != record.id or not situation.durable:
+            return _recorded(record)
+        if record.state is State.WAITING and situation.open_inputs:
+            return [self._input((asset, key), state, depth) for asset, key, state in situation.open_inputs]
+        return situation.explain(datetime.now(UTC))
+
+    def _input(self, target: Target, state: State, depth: int) -> str:
+        """Return what an input that is not there yet does, and if it does nothing, why."""
+        text = f"input {describe_target(*target)} is {state.value}"
+        if depth >= _DEEPEST or state in _MOVES or state.is_terminal:
+            return text
+        newest = self._store.catalog.history(*target, limit=1)
+        causes = self._reasons(newest[0], depth + 1) if newest and newest[0].state is state else []
+        causes = [cause for cause in causes if cause != _STARTS]
+        return f"{text}: {causes[0]}" if causes else text
+
+    def _approval(self, record: StepRecord) -> list[str]:
+        asked = self._store.approvals.of_step(record.id)
+        return [one.waits() for one in asked if one.state is ApprovalState.PENDING]
+
+
+class WaitNotice:
+    """Tells the log what somebody waits for: once at first, again when that changes, now and then otherwise.
+
+    Args:
+        what: who waits, for people.
+        look: returns what for.
+    """
+
+    def __init__(self, what: str, look: Callable[[], Sequence[str]]) -> None:
+        self._what = what
+        self._look = look
+        self._due = time.monotonic() + _LOOK_SECONDS
+        self._told = ""
+        self._told_at = 0.0
+        self.reasons: tuple[str, ...] = ()
+        """What is waited for, as of the last look."""
+
+    def __call__(self) -> tuple[str, ...]:
+        """Look, at most every two seconds, and tell the log; return what is waited for."""
+        now = time.monotonic()
+        if now < self._due:
+            return self.reasons
+        self._due = now + _LOOK_SECONDS
+        self.reasons = tuple(self._look())
+        # numbers that move, such as the length of a queue, are no news
+        kind = _NUMBERS.sub("", " ".join(self.reasons))
+        if self.reasons and (kind != self._told or now - self._told_at > _REPEAT_SECONDS):
+            self._told, self._told_at = kind, now
+            log.warning("%s waits: %s", self._what, "; ".join(self.reasons))
+        return self.reasons
+
+
+def _about(step: StepRecord, reasons: Sequence[str]) -> list[str]:
+    """Name the step, which in a run is one of many."""
+    if not reasons:
+        return []
+    return [f"{describe_target(step.asset, step.partition)}: {reasons[0]}", *reasons[1:]]
+
+
+def _recorded(record: StepRecord) -> list[str]:
+    """Return what a step of this process waits for, as far as it is recorded."""
+    found = [record.reason] if record.reason else []
+    if record.state is State.WAITING and record.waiting_on:
+        inputs = "1 input" if record.waiting_on == 1 else f"{record.waiting_on} inputs"
+        found.append(f"{inputs} of its run are not there yet")
+    if record.state is State.RETRYING and record.error:
+        problem = record.error.strip().splitlines()[-1]
+        found.append(f"attempt {record.attempt} of {record.max_attempts} failed: {problem}")
+    if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
+        left = (record.scheduled_at - datetime.now(UTC)).total_seconds()
+        what = "its next attempt is due" if record.state is State.RETRYING else "it starts"
+        at = f"{record.scheduled_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        found.append(f"{what} at {at}" + (f", in {left:.0f} s" if 0 < left < _SOON_SECONDS else ""))
+    return found
