@@ -28,9 +28,7 @@ def test_an_input_that_is_under_way_is_waited_for_without_being_asked(crew: Crew
     crew.start(queues={"assets": 4})
     crew.flow.schedule("fragile", partition=ITEMS[0])
     found: list[object] = []
-    waits = threading.Thread(
-        target=lambda: found.append(crew.flow.materialize("after", partition=ITEMS[0], wait_for_inputs=False).value)
-    )
+    waits = threading.Thread(target=lambda: found.append(crew.flow.materialize("after", partition=ITEMS[0]).value))
     waits.start()
     crew.wait(lambda: crew.rows("SELECT 1 FROM flowstone.steps WHERE snoozes > 0"), "a look at the inputs")
     assert crew.flow.why("after", ITEMS[0])[0].startswith(f"waits for fragile [{ITEMS[0]}], which is ")

@@ -180,9 +180,7 @@ def _materialize_one(
         done = _interruptible(
             session,
             how,
-            lambda: flow.materialize(
-                name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options()
-            ),
+            lambda: flow.materialize(name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options()),
         )
     except (Exception, SystemExit) as error:
         # what the asset raised is recorded; anything else is about the request and told by the caller

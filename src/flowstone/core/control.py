@@ -12,7 +12,6 @@ from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
 from flowstone.errors import command
 
-
 _SOON_SECONDS = 600.0
 
 
@@ -130,7 +129,8 @@ class StepSituation:
             if self.state is State.SCHEDULED:
                 what = "it is scheduled"
             left = (self.scheduled_at - now).total_seconds() if now is not None else 0.0
-            yield f"{what} at {_moment(self.scheduled_at)}" + (f", in {left:.0f} s" if 0.5 < left < _SOON_SECONDS else "")
+            soon = f", in {left:.0f} s" if 0.5 < left < _SOON_SECONDS else ""
+            yield f"{what} at {_moment(self.scheduled_at)}{soon}"
         if self.error and self.state is State.RETRYING:
             yield f"attempt {self.attempt} of {self.max_attempts} failed: {_last_line(self.error)}"
 
