@@ -54,7 +54,11 @@ def options(command: click.Command) -> Iterable[str]:
     for sub in getattr(command, "commands", {}).values():
         yield from options(sub)
     for parameter in command.params:
-        yield from (option for option in parameter.opts if option.startswith("--") and option != "--help")
+        yield from (
+            option
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option.startswith("--") and option != "--help"
+        )
 
 
 def test_every_setting_is_documented() -> None:
