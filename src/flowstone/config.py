@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from flowstone.core.project import DEFAULT_PROJECT, check_project
 from flowstone.core.text import mask_secrets
 from flowstone.errors import ConfigurationError, did_you_mean
 
@@ -16,6 +17,7 @@ DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20
 _ENVIRONMENT = {
     "database_url": "FLOWSTONE_DATABASE_URL",
     "storage": "FLOWSTONE_STORAGE",
+    "project": "FLOWSTONE_PROJECT",
     "executor": "FLOWSTONE_EXECUTOR",
     "app": "FLOWSTONE_APP",
 }
@@ -30,6 +32,8 @@ class Settings:
         database_url: PostgreSQL to record in and to queue on; `embedded` (or `embedded:DIRECTORY`) for the
             one that comes in a wheel; None keeps everything in memory.
         storage: directory of the filesystem IO manager and of the embedded database.
+        project: which of the projects that share the database: each has assets, queues, limits, automations,
+            keys and workers of its own.
         executor: executor used when a call names none.
         app: `module:attribute` of the app, for the command line.
         queues: queue name to number of steps that one worker node runs at once.
@@ -49,6 +53,7 @@ class Settings:
 
     database_url: str | None = None
     storage: str = ".flowstone"
+    project: str = DEFAULT_PROJECT
     executor: str = "auto"
     app: str | None = None
     queues: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_QUEUES))
@@ -108,6 +113,10 @@ class Settings:
                     raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number above 0.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
+        try:
+            check_project(self.project)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
         if not _are_queues(self.queues):
             raise ConfigurationError(f"{where}: queues={self.queues!r} must map names to limits of at least 1.")
         if self.lease_seconds < 2 * self.beat_seconds:

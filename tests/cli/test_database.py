@@ -76,3 +76,39 @@ def test_doctor_with_broken_settings(cli: CommandLine, tmp_path: Path) -> None:
     answer = cli("doctor")
     assert answer.code == 1
     assert "Did you mean 'storage'?" in answer.out
+
+
+def test_projects(cli: CommandLine, shop: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", empty_database_url)
+    assert cli("db", "projects", "--json").json == {"projects": []}
+    assert cli("db", "upgrade", "--project", "books", "--json").json["project"] == "books"
+
+    # neither the default project's tables nor another one's appear by themselves
+    refused = cli("materialize", "numbers")
+    assert refused.code == 1
+    assert "no FlowStone tables of the project 'default' yet. It has those of: books." in refused.err
+    monkeypatch.setenv("FLOWSTONE_PROJECT", "toys")
+    refused = cli("runs")
+    assert "of the project 'toys' yet" in refused.err
+    assert "`flowstone db upgrade --project toys`" in refused.err
+    failed = cli("doctor", "--json").json["checks"]
+    assert [check["detail"] for check in failed if check["name"] == "project"] == [
+        "toys (schema flowstone_toys); also there: books; it has no tables yet"
+    ]
+
+    monkeypatch.setenv("FLOWSTONE_PROJECT", "books")
+    assert cli("materialize", "numbers", "--executor", "sync").code == 0
+    runs = cli("runs", "--json").json
+    assert (runs["project"], len(runs["runs"])) == ("books", 1)
+    assert "Project books." in cli("runs").err
+    assert cli("workers", "--json").json["project"] == "books"
+    assert cli("doctor", "--project", "books").code == 0
+    assert cli("db", "projects", "--json").json == {
+        "projects": [{"project": "books", "schema": "flowstone_books", "current": True, "workers": 0}]
+    }
+
+
+def test_a_name_that_is_none(cli: CommandLine, empty_database_url: str) -> None:
+    answer = cli("db", "upgrade", "--database-url", empty_database_url, "--project", 'shop"; DROP')
+    assert answer.code == 2
+    assert "project='shop_eu'" in answer.err

@@ -22,8 +22,9 @@ from flowstone.executors.oban.job import StepWorker
 from flowstone.executors.oban.node import _NEVER_SECONDS
 from flowstone.executors.oban.quiet import _LOGGERS
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.transport import INSERT_CHANNEL, WORKER
+from flowstone.stores.postgres.transport import WORKER
 
+INSERT_CHANNEL = "public.oban_insert"
 SLOW_STAGER = {"interval": 3600.0}
 
 

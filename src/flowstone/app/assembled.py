@@ -25,6 +25,7 @@ from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
+from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Hook, IOManager
@@ -39,6 +40,7 @@ class AssembledApp:
         *,
         checks: Iterable[Check] = (),
         database_url: str | None = None,
+        project: str | None = None,
         io: Mapping[str, IOManager] | None = None,
         default_io: str | None = None,
         resources: Mapping[str, Any] | None = None,
@@ -49,9 +51,10 @@ class AssembledApp:
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
     ) -> None:
-        if settings is not None and database_url is not None:
-            raise ConfigurationError("Pass database_url or settings, not both: settings carry their own.")
-        self.settings = settings or Settings.load(database_url=database_url)
+        for option, value in (("database_url", database_url), ("project", project)):
+            if settings is not None and value is not None:
+                raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
+        self.settings = settings or Settings.load(database_url=database_url, project=project)
         declared = Declared(
             assets=assets,
             checks=checks,
@@ -88,7 +91,10 @@ class AssembledApp:
     @classmethod
     def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
         """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
-        options.setdefault("settings", Settings(executor="sync"))
+        if "settings" not in options:
+            options["settings"] = Settings(
+                executor="sync", project=options.pop("project", None) or DEFAULT_PROJECT
+            )
         return cls(assets, **options)
 
     @classmethod

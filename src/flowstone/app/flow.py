@@ -37,6 +37,8 @@ class FlowStone(AssembledApp, CommittedValues):
         database_url: PostgreSQL to record in and to queue on (`postgresql://...`), or `embedded` for the one
             that comes in a wheel. Default: `FLOWSTONE_DATABASE_URL` or the settings file; without any of
             these everything stays in memory.
+        project: which of the projects that share the database, each with assets, queues, limits, automations and
+            workers of its own. Default: `FLOWSTONE_PROJECT` or the settings file.
         io: more IO managers by name, or replacements for `memory`, `filesystem`, `postgres`.
         default_io: IO manager of assets that name none; `memory` in memory, `postgres` with a database.
         resources: name to object, function, or function returning a context manager.

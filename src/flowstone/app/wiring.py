@@ -16,6 +16,7 @@ from flowstone.core.capability import Capability
 from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
+from flowstone.core.project import Project
 from flowstone.core.step import StepRecord
 from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval
 from flowstone.engine.check_runner import CheckRunner
@@ -140,7 +141,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     except BaseException:
         store.close()  # it may have started a server
         raise
-    values = ValueStore(managers, default)
+    values = ValueStore(managers, default, project=settings.project)
     managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
     return _connect(
         declared,
@@ -242,6 +243,7 @@ def _store(settings: Settings) -> Store:
     return PostgresStore.connect(
         settings.database_url,
         directory=Path(settings.storage),
+        project=Project(settings.project),
         beat_seconds=settings.beat_seconds,
         lease_seconds=settings.lease_seconds,
     )
@@ -261,7 +263,11 @@ def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> 
                 f"with every value. Make it with name={name!r}."
             )
         managers[name] = manager
-    return managers
+    project = Project(settings.project)
+    return {
+        name: manager.in_project(project) if isinstance(manager, FilesystemIO | PostgresIO) else manager
+        for name, manager in managers.items()
+    }
 
 
 def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str) -> None:

@@ -113,6 +113,7 @@ def _node(
     )
     return Node(
         store.database.connect_parameters,
+        schema=store.database.project.oban_schema,
         queue=store.queue,
         ledger=store.ledger,
         work=work,

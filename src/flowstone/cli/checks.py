@@ -7,11 +7,13 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from flowstone import __version__
 from flowstone.config import Settings, read_settings_file
@@ -53,19 +55,23 @@ class Check:
     remedy: str = ""
 
 
-def environment_checks(*, database_url: str | None = None) -> Iterator[Check]:
-    """Yield the checks in the order in which a person would make them."""
+def environment_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Check]:
+    """Yield the checks in the order in which a person would make them.
+
+    Args:
+        given: settings that were given as options of the command.
+    """
     yield _python()
     yield Check("flowstone", Verdict.OK, __version__)
     for extra, package, purpose in _EXTRAS:
         yield _package(extra, package, purpose)
     yield _embedded_wheel()
     try:
-        settings = Settings.load(database_url=database_url)
+        settings = Settings.load(**given)
     except FlowStoneError as error:
         yield Check("settings", Verdict.FAIL, "cannot be used", str(error))
         return
-    yield from _settings(settings, database_url)
+    yield from _settings(settings, given)
     yield _storage(Path(settings.storage))
 
 
@@ -100,13 +106,13 @@ def _embedded_wheel() -> Check:
     return Check(name, Verdict.OK, "PostgreSQL 18")
 
 
-def _settings(settings: Settings, database_url: str | None) -> Iterator[Check]:
+def _settings(settings: Settings, given: Mapping[str, Any]) -> Iterator[Check]:
     path, from_file = read_settings_file(Path.cwd())
     for item in fields(settings):
         value = getattr(settings, item.name)
         variable = f"FLOWSTONE_{item.name.upper()}"
-        if item.name == "database_url" and database_url is not None:
-            source = "--database-url"
+        if given.get(item.name) is not None:
+            source = f"--{item.name.replace('_', '-')}"
         elif os.environ.get(variable) and os.environ[variable] == value:
             source = variable
         elif item.name in from_file:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from flowstone.app.database import opened
 from flowstone.cli.checks import Check, Verdict
@@ -11,13 +13,13 @@ from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
-from flowstone.stores.postgres.migrations import MigrationState
+from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
 
 
-def database_checks(*, database_url: str | None = None) -> Iterator[Check]:
+def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Check]:
     """Yield what there is to say about the configured database; nothing when the settings cannot be read."""
     try:
-        settings = Settings.load(database_url=database_url)
+        settings = Settings.load(**given)
     except FlowStoneError:
         return  # told by the checks of the environment
     if settings.database_url is None:
@@ -40,19 +42,32 @@ def _asked(database: Database) -> Iterator[Check]:
     yield Check("database", Verdict.OK, f"{database.masked_dsn} answers")
     yield _server(health)
     entries = migrations.status(database)
+    yield _project(database, entries)
+    upgrade = migrations.upgrade_command(database.project)
     wrong = [f"{entry.name} {entry.state.value}" for entry in entries if entry.state is not MigrationState.APPLIED]
     if not wrong:
         yield Check("migrations", Verdict.OK, f"all {len(entries)} applied")
     elif all(entry.state in (MigrationState.APPLIED, MigrationState.PENDING) for entry in entries):
-        yield Check("migrations", Verdict.FAIL, ", ".join(wrong), "Run `flowstone db upgrade`.")
+        yield Check("migrations", Verdict.FAIL, ", ".join(wrong), f"Run `{upgrade}`.")
     else:
         remedy = "Install the version of FlowStone that this database was upgraded with."
         yield Check("migrations", Verdict.FAIL, ", ".join(wrong), remedy)
     if health.has_oban:
         yield Check("oban tables", Verdict.OK, "oban_jobs is there")
     else:
-        yield Check("oban tables", Verdict.FAIL, "oban_jobs is missing", "Run `flowstone db upgrade`.")
+        yield Check("oban tables", Verdict.FAIL, "oban_jobs is missing", f"Run `{upgrade}`.")
     yield _workers(health)
+
+
+def _project(database: Database, entries: Sequence[MigrationStatus]) -> Check:
+    project = database.project
+    with database.connection() as connection:
+        others = [name for name in migrations.projects(connection) if name != project.name]
+    found = f"{project.name} (schema {project.schema})" + (f"; also there: {', '.join(others)}" if others else "")
+    if others and not any(entry.applied_at for entry in entries):
+        remedy = f"Run `{migrations.upgrade_command(project)}`, or name another one with FLOWSTONE_PROJECT."
+        return Check("project", Verdict.FAIL, f"{found}; it has no tables yet", remedy)
+    return Check("project", Verdict.OK, found)
 
 
 def _server(health: Health) -> Check:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from flowstone.cli.checks import Verdict, environment_checks
 from flowstone.cli.checks_database import database_checks
-from flowstone.cli.database import Url
+from flowstone.cli.database import InProject, Url
 from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Column
 from flowstone.cli.session import Session
 
 
-def doctor(session: Session, *, database_url: Url = None) -> int:
+def doctor(session: Session, *, database_url: Url = None, project: InProject = None) -> int:
     """Check Python, optional packages, settings, storage, database and workers; 1 when something fails."""
-    checks = [*environment_checks(database_url=database_url), *database_checks(database_url=database_url)]
+    given = {"database_url": database_url, "project": project}
+    checks = [*environment_checks(given), *database_checks(given)]
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     if session.out.as_json:
         listed = [

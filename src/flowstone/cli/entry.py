@@ -15,6 +15,7 @@ from flowstone.cli.automation import schedules
 from flowstone.cli.building import backfill, materialize
 from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
 from flowstone.cli.conditions import automation
+from flowstone.cli.database import projects as db_projects
 from flowstone.cli.database import status as db_status
 from flowstone.cli.database import upgrade as db_upgrade
 from flowstone.cli.demo import demo
@@ -69,7 +70,11 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("prune", prune),
     ("doctor", doctor),
 )
-_DB_COMMANDS: tuple[tuple[str, Command], ...] = (("upgrade", db_upgrade), ("status", db_status))
+_DB_COMMANDS: tuple[tuple[str, Command], ...] = (
+    ("upgrade", db_upgrade),
+    ("status", db_status),
+    ("projects", db_projects),
+)
 for _name, _function in _COMMANDS:
     add_command(app, _name, _function)
 for _name, _function in _DB_COMMANDS:

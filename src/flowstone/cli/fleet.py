@@ -72,8 +72,9 @@ def workers(session: Session) -> None:
             {**one, "started_at": one["started_at"].isoformat(), "beat_at": one["beat_at"].isoformat()}
             for one in found
         ]
-        session.out.json({"workers": listed})
+        session.out.json({"project": session.flow.settings.project, "workers": listed})
         return
+    session.note_project(session.flow.settings)
     columns = [
         Column("WORKER"),
         Column("KIND", rank=3),

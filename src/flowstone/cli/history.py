@@ -39,8 +39,9 @@ def runs(
     found = flow.runs.latest(limit=_SEARCHED if state else limit)
     found = [run for run in found if state is None or run.state is state][:limit]
     if session.out.as_json:
-        session.out.json({"runs": [_run_json(run) for run in found]})
+        session.out.json({"project": flow.settings.project, "runs": [_run_json(run) for run in found]})
         return
+    session.note_project(flow.settings)
     columns = [
         Column("RUN"),
         Column("STATE"),

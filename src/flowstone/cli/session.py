@@ -12,6 +12,7 @@ from flowstone.app import FlowStone
 from flowstone.cli.loading import load_app
 from flowstone.cli.output import Output
 from flowstone.config import Settings, read_settings_file
+from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.errors import ConfigurationError
 
 
@@ -97,6 +98,11 @@ class Session:
                 "FLOWSTONE_DATABASE_URL=embedded or postgresql://...",
                 style="yellow",
             )
+
+    def note_project(self, settings: Settings) -> None:
+        """Say which project the answer is about, when it is not the one of those who name none."""
+        if settings.project != DEFAULT_PROJECT:
+            self.out.note(f"Project {settings.project}.")
 
     def close(self) -> None:
         """Close the app, if it was opened."""

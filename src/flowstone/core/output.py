@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from flowstone.core.project import DEFAULT_PROJECT
+
 type JsonValue = bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None
 
 
@@ -21,6 +23,8 @@ class OutputAddress(NamedTuple):
         step_id: the step, unique over all runs.
         attempt: 1 for the first attempt.
         token: fencing token of the attempt; a later attempt has a larger one.
+        project: project of the app. Steps are numbered in each project by itself, so places that several projects
+            share (a folder, a bucket) must part by it.
 
     Example:
         >>> OutputAddress("numbers", "", "run", "step", 1, 7).version
@@ -33,6 +37,7 @@ class OutputAddress(NamedTuple):
     step_id: str
     attempt: int
     token: int
+    project: str = DEFAULT_PROJECT
 
     @property
     def version(self) -> str:

@@ -16,6 +16,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.errors import SerializationError
 from flowstone.protocols import Hook, IOManager, StepCall
 
@@ -92,11 +93,13 @@ class ValueStore:
     Args:
         managers: IO managers by name.
         default: name of the one used by assets that name none.
+        project: project of the app.
     """
 
-    def __init__(self, managers: Mapping[str, IOManager], default: str) -> None:
+    def __init__(self, managers: Mapping[str, IOManager], default: str, *, project: str = DEFAULT_PROJECT) -> None:
         self._managers = managers
         self._default = default
+        self._project = project
 
     def manager(self, asset: Asset) -> IOManager:
         """Return the IO manager of an asset."""
@@ -133,7 +136,13 @@ class ValueStore:
                 remedy="Return a list (or a table, or a path) instead of a generator or coroutine.",
             )
         address = OutputAddress(
-            context.asset.name, context.key, context.run_id, context.step_id, context.attempt, context.token
+            context.asset.name,
+            context.key,
+            context.run_id,
+            context.step_id,
+            context.attempt,
+            context.token,
+            self._project,
         )
         stored = self._store_with_patience(manager, value, address)
         return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from flowstone.core.output import OutputAddress
+from flowstone.core.project import Project
 from flowstone.errors import MissingExtraError, StorageError, StorageFailure
 from flowstone.io.statements import statement
 
@@ -71,14 +72,23 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         transaction: keeps the connection and its transaction, opened when the value outgrows
             `inline_limit_bytes`; leaving it commits, leaving it with an error rolls back.
         limits: when to begin writing, in pieces of what size, and when to give up.
+        project: whose tables.
     """
 
-    def __init__(self, connect: Connect, address: OutputAddress, transaction: ExitStack, limits: Limits) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        address: OutputAddress,
+        transaction: ExitStack,
+        limits: Limits,
+        project: Project | None = None,
+    ) -> None:
         super().__init__()
         self._connect = connect
         self._address = address
         self._transaction = transaction
         self._limits = limits
+        self._project = project
         self._buffer = bytearray()
         self._size = 0
         self._chunks = 0
@@ -122,14 +132,14 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
             connection = self._transaction.enter_context(self._connect())
             self._transaction.enter_context(connection.transaction())
             self._cursor = self._transaction.enter_context(tuple_cursor(connection))
-            self._cursor.execute(statement("clear_version"), {"version": self._address.version})
+            self._cursor.execute(statement("clear_version", self._project), {"version": self._address.version})
 
     def _emit(self, cursor: Cursor[TupleRow]) -> None:
         payload = bytes(self._buffer[: self._limits.chunk_bytes])
         del self._buffer[: self._limits.chunk_bytes]
         row = {"version": self._address.version, "chunk": self._chunks, "payload": payload}
         with database_errors("store", self._address.asset, self._address.partition):
-            cursor.execute(statement("write_chunk"), row)
+            cursor.execute(statement("write_chunk", self._project), row)
         self._chunks += 1
 
     def _too_large(self) -> StorageError:
@@ -153,7 +163,9 @@ def tuple_cursor(connection: Connection[Any]) -> Cursor[TupleRow]:
     return connection.cursor(binary=True, row_factory=tuple_row)
 
 
-def copy_value(connect: Connect, version: str, target: BinaryIO, *, inline: bool) -> bool:
+def copy_value(
+    connect: Connect, version: str, target: BinaryIO, *, inline: bool, project: Project | None = None
+) -> bool:
     """Copy the bytes of a version into `target` and return whether there were any rows of it.
 
     Args:
@@ -161,11 +173,12 @@ def copy_value(connect: Connect, version: str, target: BinaryIO, *, inline: bool
         version: name of the version.
         target: file to write to.
         inline: whether it lies in one piece, written by the committing transaction.
+        project: whose tables.
     """
     name = "read_payload" if inline else "read_chunk"
     with connect() as connection, tuple_cursor(connection) as cursor:
         chunk = 0
-        while row := cursor.execute(statement(name), {"version": version, "chunk": chunk}).fetchone():
+        while row := cursor.execute(statement(name, project), {"version": version, "chunk": chunk}).fetchone():
             target.write(row[0])
             chunk += 1
             if inline:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.project import DEFAULT_PROJECT, Project
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError
 from flowstone.io.atomic_files import is_older, make_folder, replacing, temporary_files
 from flowstone.io.choice import choose_serializer
@@ -18,6 +20,8 @@ from flowstone.protocols import KeepVersions, Serializer
 
 # "@" alone is the escaped empty text and "@" starts nothing else, so no partition key gets this folder.
 _UNPARTITIONED = "@unpartitioned"
+# for the same reason no asset gets the folder of a project
+_OF_PROJECT = "@project-"
 
 
 class _Place(NamedTuple):
@@ -27,16 +31,19 @@ class _Place(NamedTuple):
     partition: str
     version: str
     extension: str
+    project: str = DEFAULT_PROJECT
 
     @property
     def location(self) -> str:
+        top = "" if self.project == DEFAULT_PROJECT else f"{_OF_PROJECT}{self.project}/"
         folder = escape(self.partition) if self.partition else _UNPARTITIONED
-        return f"{escape(self.asset)}/{folder}/{file_name(self.version, self.extension)}"
+        return f"{top}{escape(self.asset)}/{folder}/{file_name(self.version, self.extension)}"
 
     @classmethod
     def parse(cls, location: str) -> _Place | None:
         """Return the parts; None unless the location is exactly what `location` gives for them."""
         segments = split_location(location)
+        project = segments.pop(0).removeprefix(_OF_PROJECT) if len(segments) == 4 else DEFAULT_PROJECT
         if len(segments) != 3:
             return None
         asset, folder, file = segments
@@ -46,6 +53,7 @@ class _Place(NamedTuple):
                 "" if folder == _UNPARTITIONED else unescape(folder),
                 version_of(file),
                 "".join(file.partition(".")[1:]),
+                project,
             )
         except ValueError:
             return None
@@ -54,6 +62,8 @@ class _Place(NamedTuple):
 
 class FilesystemIO:
     """Stores each value as a file `<root>/<asset>/<partition>/<version><extension>`.
+
+    Projects other than the default one have a folder `<root>/@project-<name>` each.
 
     A file is written beside its final name, synced and renamed, so it is there as a whole or not at all;
     writing streams, so memory does not grow with the encoded size. Names are escaped reversibly (see
@@ -99,6 +109,13 @@ class FilesystemIO:
         self._serializer = serializer
         self._durable = durable
         self._name = name
+        self._project = Project()
+
+    def in_project(self, project: Project) -> Self:
+        """Return this manager for the files of a project; an app calls it with its own."""
+        manager = copy.copy(self)
+        manager._project = project  # noqa: SLF001 - of our own copy
+        return manager
 
     @property
     def name(self) -> str:
@@ -123,7 +140,7 @@ class FilesystemIO:
             StorageError: the disk is full, denied, read-only or broken; nothing is left behind.
         """
         serializer = self._serializer or choose_serializer(value)
-        place = _Place(address.asset, address.partition, address.version, serializer.extension)
+        place = _Place(address.asset, address.partition, address.version, serializer.extension, address.project)
         try:
             path = self._root / place.location
             make_folder(path.parent, durable=self._durable)
@@ -201,7 +218,10 @@ class FilesystemIO:
 
     def _folders(self, older_than_seconds: float) -> Iterator[dict[str, Path]]:
         """Yield the old files of each folder by version."""
-        for folder, _, names in self._root.walk():
+        for folder, folders, names in self._root.walk():
+            if folder == self._root:
+                # versions are known in their own project only
+                folders[:] = [name for name in folders if _project_of(name) == self._project.name]
             versions: dict[str, Path] = {}
             for name in names:
                 path = folder / name
@@ -221,6 +241,11 @@ class FilesystemIO:
         """Refuse a path that symbolic links lead out of the root."""
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise _outside(action, place.asset, place.partition, "a symbolic link leads out of the root")
+
+
+def _project_of(folder: str) -> str:
+    """Return the project to which a folder below the root belongs."""
+    return folder.removeprefix(_OF_PROJECT) if folder.startswith(_OF_PROJECT) else DEFAULT_PROJECT
 
 
 def _outside(action: str, target: str, partition: str, why: str) -> StorageError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, StorageError
 from flowstone.io.choice import choose_serializer
 from flowstone.io.chunks import ChunkWriter, Connect, Limits, copy_value, database_errors, tuple_cursor
@@ -77,6 +79,13 @@ class PostgresIO:
         self._limits = Limits(inline_limit_bytes, chunk_bytes, max_bytes)
         self._serializer = serializer
         self._name = name
+        self._project = Project()
+
+    def in_project(self, project: Project) -> Self:
+        """Return this manager for the tables of a project; an app calls it with its own."""
+        manager = copy.copy(self)
+        manager._project = project  # noqa: SLF001 - of our own copy
+        return manager
 
     @property
     def name(self) -> str:
@@ -103,7 +112,7 @@ class PostgresIO:
             if len(data) <= self._limits.inline_limit_bytes:
                 return self._inline(value, serializer, data, address)
         with database_errors("store", address.asset, address.partition), ExitStack() as transaction:
-            writer = ChunkWriter(self._connect, address, transaction, self._limits)
+            writer = ChunkWriter(self._connect, address, transaction, self._limits, self._project)
             location = f"{_CHUNKS}:{address.version}"
             stored = encode(value, serializer, writer, address=address, io=self._name, location=location)
             writer.finish()
@@ -136,7 +145,7 @@ class PostgresIO:
         with tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY) as spool:
             file = cast("BinaryIO", spool)
             with database_errors("load", target, ""):
-                found = copy_value(self._connect, version, file, inline=place == _INLINE)
+                found = copy_value(self._connect, version, file, inline=place == _INLINE, project=self._project)
             if not found:
                 raise StorageError(
                     "load",
@@ -156,7 +165,7 @@ class PostgresIO:
         """
         _, version = self._place(stored, "delete")
         with database_errors("delete", f"version {version}", ""), self._connect() as connection:
-            connection.execute(statement("clear_version"), {"version": version})
+            connection.execute(statement("clear_version", self._project), {"version": version})
 
     def sweep(self, *, older_than_seconds: float, keep: KeepVersions | None = None) -> int:
         """Delete large values that were stored but never committed.
@@ -171,8 +180,7 @@ class PostgresIO:
         """
         if keep is None:
             return 0
-        deleted = 0
-        after = ""
+        project, deleted, after = self._project, 0, ""
         with (
             database_errors("delete", "versions without a commit", ""),
             self._connect() as connection,
@@ -180,13 +188,14 @@ class PostgresIO:
         ):
             while True:
                 page = {"after": after, "page_size": _PAGE_SIZE}
-                versions = [str(row[0]) for row in cursor.execute(statement("chunked_versions"), page)]
+                versions = [str(row[0]) for row in cursor.execute(statement("chunked_versions", project), page)]
                 if not versions:
                     return deleted
                 after = versions[-1]
                 unwanted = sorted(set(versions).difference(keep(versions)))
                 if unwanted:
-                    deleted += cursor.execute(statement("delete_versions"), {"versions": unwanted}).rowcount
+                    doomed = {"versions": unwanted}
+                    deleted += cursor.execute(statement("delete_versions", project), doomed).rowcount
 
     def _place(self, stored: StoredOutput, action: str) -> tuple[str, str]:
         place, colon, version = stored.location.partition(":")

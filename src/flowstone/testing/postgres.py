@@ -88,6 +88,12 @@ class TemporaryServer:
             yield dsn
 
     @contextmanager
+    def clone(self, dsn: str) -> Iterator[str]:
+        """Make a clone of a database of this server that nobody uses, and drop it afterwards; yields its DSN."""
+        with self._temporary(urlsplit(dsn).path.lstrip("/")) as cloned:
+            yield cloned
+
+    @contextmanager
     def _temporary(self, template: str) -> Iterator[str]:
         name = f"test_{uuid4().hex}"
         with Database(self._dsn).dedicated() as connection:

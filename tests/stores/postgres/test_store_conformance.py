@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flowstone.core.project import Project
 from flowstone.protocols import Store
+from flowstone.stores.postgres.database import Database
+from flowstone.testing.postgres import TemporaryServer
 from flowstone.testing.store_conformance import StoreConformance
 
 store = pytest.importorskip("flowstone.stores.postgres.store", reason="the PostgreSQL store is not there yet")
@@ -19,3 +23,25 @@ class TestPostgresStore(StoreConformance):
 
     def make_store(self) -> Store:
         return store.PostgresStore.connect(self.url, directory=self.directory)
+
+
+SHOP = Project("shop")
+
+
+@pytest.fixture(scope="session")
+def of_a_project(server: TemporaryServer) -> Iterator[str]:
+    """A database without tables of the default project: whatever forgets its project fails there."""
+    with server.empty_database() as dsn:
+        store.upgrade(Database(dsn, project=SHOP))
+        yield dsn
+
+
+class TestPostgresStoreInAProject(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _database(self, server: TemporaryServer, of_a_project: str, tmp_path: Path) -> Iterator[None]:
+        self.directory = tmp_path
+        with server.clone(of_a_project) as self.url:
+            yield
+
+    def make_store(self) -> Store:
+        return store.PostgresStore.connect(self.url, directory=self.directory, project=SHOP)

@@ -69,6 +69,7 @@ class Node:
 
     Args:
         connection: connection parameters for Oban's own pool.
+        schema: PostgreSQL schema of Oban's tables.
         queue: takes jobs, finds cancels, rescues.
         ledger: takes attempts back on shutdown.
         work: prepares and performs.
@@ -84,6 +85,7 @@ class Node:
         self,
         connection: Mapping[str, str],
         *,
+        schema: str = "public",
         queue: DurableQueue,
         ledger: Ledger,
         work: Work[Any],
@@ -95,6 +97,7 @@ class Node:
         not_begun: NotBegun | None = None,
     ) -> None:
         self._connection = dict(connection)
+        self._schema = schema
         self._queue = queue
         self._ledger = ledger
         self._work = work
@@ -169,6 +172,7 @@ class Node:
         return Oban(
             pool=pool,
             name=self._name,
+            prefix=self._schema,
             node=socket.gethostname(),
             queues=dict(self._queues),
             dispatcher=_Dispatcher(self),

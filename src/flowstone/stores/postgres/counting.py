@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-DONE_CHANNEL = "flowstone_done"
+DONE_CHANNEL = "flowstone.done"
 SEPARATOR = "\x1f"
 UNLIMITED = 2_000_000_000
 """Room in the window of a run that has none."""
@@ -147,4 +147,4 @@ def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:
         else:
             payloads.append(one)
     if payloads:
-        connection.execute(load_sql("ledger/notify"), {"channel": DONE_CHANNEL, "payloads": payloads})
+        connection.execute(load_sql("ledger/notify_done"), {"payloads": payloads})

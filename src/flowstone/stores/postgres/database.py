@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, LiteralString, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, LiteralString, Self
 
+from flowstone.core.project import Project
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
@@ -17,7 +19,7 @@ from flowstone.stores.postgres.listener import Listener
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
     from psycopg.rows import TupleRow
     from psycopg.sql import Composed
     from psycopg_pool import ConnectionPool
@@ -39,6 +41,7 @@ class Database:
 
     Args:
         dsn: `postgresql://` URL or libpq `key=value` string.
+        project: whose tables the statements of its connections mean.
         min_size: connections kept open once the pool is.
         max_size: most connections open at once.
         application_name: name shown in `pg_stat_activity`, unless the DSN says another one.
@@ -57,6 +60,7 @@ class Database:
         self,
         dsn: str,
         *,
+        project: Project | None = None,
         min_size: int = 1,
         max_size: int = 10,
         application_name: str = "flowstone",
@@ -64,6 +68,7 @@ class Database:
     ) -> None:
         given = parse_dsn(dsn)
         self.dsn = dsn
+        self.project = project or Project()
         self.masked_dsn = masked_dsn(given)
         self._secrets = [given[key] for key in SECRETS if given.get(key)]
         self._sizes = (min_size, max_size)
@@ -140,9 +145,9 @@ class Database:
         """
         self._connect().close()
 
-    def listen(self, channels: Iterable[str]) -> Listener:
+    def listen(self, channels: Iterable[LiteralString]) -> Listener:
         """Return a listener on these notification channels, with a connection of its own."""
-        return Listener(self._connect, channels, target=self.masked_dsn)
+        return Listener(self._connect, map(self.project.sql, channels), target=self.masked_dsn)
 
     def close(self) -> None:
         """Close all connections; using the database afterwards is an error. Closing twice is not."""
@@ -155,9 +160,13 @@ class Database:
         import psycopg
 
         try:
-            return psycopg.connect(autocommit=True, **self._parameters)  # type: ignore[arg-type]
+            return psycopg.connect(autocommit=True, **self._parameters, **self._cursors())  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             raise self._unavailable(error) from error
+
+    def _cursors(self) -> dict[str, Any]:
+        """Have every statement on these connections mean the tables of the project."""
+        return {} if self.project.is_default else {"cursor_factory": _cursor_of(self.project)}
 
     def _opened_pool(self) -> ConnectionPool[Connection[TupleRow]]:
         with self._guard:
@@ -176,7 +185,7 @@ class Database:
         _quieten_pool_logger()
         least, most = self._sizes
         return ConnectionPool(
-            kwargs={"autocommit": True, **self._parameters},
+            kwargs={"autocommit": True, **self._parameters, **self._cursors()},
             min_size=least,
             max_size=most,
             timeout=self._timeout,
@@ -220,6 +229,33 @@ class Database:
         for secret in self._secrets:
             why = why.replace(secret, "***")
         return DatabaseUnavailableError(self.masked_dsn, why.rstrip("."))
+
+
+@cache
+def _cursor_of(project: Project) -> type[Cursor[TupleRow]]:
+    """Return a class of cursors that turn each statement into that of a project.
+
+    It sits where statements leave us, and not where they are loaded, so that none can be forgotten.
+    """
+    from psycopg import Cursor
+
+    class ProjectCursor(Cursor):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            return super().execute(_for(query), params, **options)
+
+        def executemany(self, query: Any, *arguments: Any, **options: Any) -> None:
+            super().executemany(_for(query), *arguments, **options)
+
+        def stream(self, query: Any, *arguments: Any, **options: Any) -> Any:
+            return super().stream(_for(query), *arguments, **options)
+
+        def copy(self, statement: Any, *arguments: Any, **options: Any) -> Any:
+            return super().copy(_for(statement), *arguments, **options)
+
+    def _for(query: Any) -> Any:
+        return project.sql(query) if isinstance(query, str) else query
+
+    return ProjectCursor
 
 
 def with_identifiers(text: LiteralString, **names: str) -> Composed:

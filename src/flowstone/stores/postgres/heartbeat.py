@@ -116,8 +116,8 @@ class Heartbeat:
     def _spawn(self, worker_id: str) -> subprocess.Popen[bytes]:
         orders = {
             "connect": self._database.connect_parameters,
-            "sql": load_sql("workers/beat"),
-            "last_words": load_sql("workers/last_words"),
+            "sql": self._database.project.sql(load_sql("workers/beat")),
+            "last_words": self._database.project.sql(load_sql("workers/last_words")),
             "board": self._board.descriptor if self._board else None,
             "worker_id": worker_id,
             "beat_seconds": self._beat_seconds,

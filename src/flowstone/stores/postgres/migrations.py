@@ -1,17 +1,18 @@
-"""Numbered migrations of the schema `flowstone`, applied once, in order, by one migrator at a time."""
+"""Numbered migrations of a project's schema, applied once, in order, by one migrator at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from importlib.resources import files
 from typing import TYPE_CHECKING, LiteralString
 
+from flowstone.core.project import Project
 from flowstone.errors import MigrationChangedError, SchemaVersionError
 from flowstone.stores.postgres.database import Database, failing_as
 from flowstone.stores.postgres.sql import load_sql
@@ -153,15 +154,40 @@ def require_current(database: Database, *, migrations: list[Migration] | None = 
     known = known_migrations() if migrations is None else migrations
     with database.connection() as connection:
         found = _status(connection, known)
+        others = [] if any(entry.applied_at for entry in found) else projects(connection)
     _refuse_newer_and_changed(found, known, database.masked_dsn)
     pending = [entry.name for entry in found if entry.state is MigrationState.PENDING]
     if pending and len(pending) == len(found):
-        raise SchemaVersionError(f"The database {database.masked_dsn} has no FlowStone tables yet.")
+        raise _missing_tables(database, others)
     if pending:
         raise SchemaVersionError(
             f"The tables in {database.masked_dsn} are older than this version of FlowStone: "
-            f"{', '.join(pending)} not applied."
+            f"{', '.join(pending)} not applied.",
+            remedy=f"Run `{upgrade_command(database.project)}`.",
         )
+
+
+def projects(connection: Connection[TupleRow]) -> list[str]:
+    """Return the names of the projects that have tables in this database."""
+    schemas = [row[0] for row in connection.execute(load_sql("migrations/schemas"))]
+    return sorted(project.name for schema in schemas if (project := Project.of_schema(schema)) is not None)
+
+
+def upgrade_command(project: Project) -> str:
+    """Return what a person types to make or upgrade the tables of a project."""
+    return "flowstone db upgrade" + ("" if project.is_default else f" --project {project.name}")
+
+
+def _missing_tables(database: Database, others: Sequence[str]) -> SchemaVersionError:
+    where, project = database.masked_dsn, database.project
+    if project.is_default and not others:
+        return SchemaVersionError(f"The database {where} has no FlowStone tables yet.")
+    there = f" It has those of: {', '.join(others)}." if others else ""
+    return SchemaVersionError(
+        f"The database {where} has no FlowStone tables of the project {project.name!r} yet.{there}",
+        remedy=f"Run `{upgrade_command(project)}`, or name another project "
+        "(FLOWSTONE_PROJECT, or project in the settings file).",
+    )
 
 
 def _status(connection: Connection[TupleRow], known: list[Migration]) -> list[MigrationStatus]:

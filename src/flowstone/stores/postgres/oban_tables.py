@@ -1,11 +1,11 @@
-"""Oban's own tables: installed from the package's own statements, in the schema that it uses by default."""
+"""Oban's own tables: installed from the package's own statements, in `public`, or in the schema of the project."""
 
 from __future__ import annotations
 
 import importlib.util
 from typing import TYPE_CHECKING
 
-from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.database import Database, with_identifiers
 from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def installed(database: Database) -> bool:
         return _installed(connection)
 
 
-def install(connection: Connection[TupleRow]) -> None:
-    """Create the tables when the package is installed and they are missing."""
+def install(connection: Connection[TupleRow], *, schema: str) -> None:
+    """Create the tables in a schema when the package is installed and they are missing."""
     if not available() or _installed(connection):
         return
     from oban.schema import install_sql
 
-    connection.execute(load_sql("queue/schema"))
-    connection.execute(install_sql(), prepare=False)
+    connection.execute(with_identifiers(load_sql("queue/schema"), schema=schema))
+    connection.execute(install_sql(schema), prepare=False)
 
 
 def _installed(connection: Connection[TupleRow]) -> bool:

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from flowstone.core.project import Project
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.automations import PostgresAutomations
@@ -36,8 +38,8 @@ EMBEDDED = "embedded"
 class CheckedDatabase(Database):
     """A database that is used only once its tables are known to fit this version."""
 
-    def __init__(self, dsn: str, *, max_size: int = 20) -> None:
-        super().__init__(dsn, max_size=max_size)
+    def __init__(self, dsn: str, *, project: Project | None = None, max_size: int = 20) -> None:
+        super().__init__(dsn, project=project, max_size=max_size)
         self._checking = threading.Lock()
         self._durable: bool | None = None
 
@@ -63,7 +65,7 @@ class CheckedDatabase(Database):
             return
         with self._checking:
             if self._durable is None:
-                plain = Database(self.dsn, max_size=1)
+                plain = Database(self.dsn, project=self.project, max_size=1)
                 try:
                     migrations.require_current(plain)
                     self._durable = oban_tables.installed(plain)
@@ -111,13 +113,22 @@ class PostgresStore:
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
 
     @classmethod
-    def connect(cls, url: str, *, directory: Path, beat_seconds: float = 5.0, lease_seconds: float = 30.0) -> Self:
+    def connect(
+        cls,
+        url: str,
+        *,
+        directory: Path,
+        project: Project | None = None,
+        beat_seconds: float = 5.0,
+        lease_seconds: float = 30.0,
+    ) -> Self:
         """Make a store for a URL.
 
         Args:
             url: `postgresql://...`, a libpq string, or `embedded` (`embedded:DIRECTORY`) for a server of our
                 own, which is started, or joined, and brought up to date.
             directory: where the embedded server lies when the URL does not say.
+            project: whose tables to use; the default project's when None.
             beat_seconds: see the class.
             lease_seconds: see the class.
 
@@ -127,9 +138,9 @@ class PostgresStore:
         """
         server = embedded_server(url, directory)
         try:
-            database = CheckedDatabase(server.start() if server else url)
+            database = CheckedDatabase(server.start() if server else url, project=project)
             if server is not None:
-                upgrade(Database(database.dsn))
+                upgrade(Database(database.dsn, project=project))
         except BaseException:
             if server is not None:
                 server.stop()
@@ -170,6 +181,10 @@ def embedded_server(url: str, directory: Path) -> EmbeddedPostgres | None:
 
 
 def upgrade(database: Database) -> list[str]:
-    """Bring our tables, and Oban's when that package is installed, up to date; return what was applied."""
+    """Bring the tables of the database's project, and Oban's when that package is installed, up to date.
+
+    Returns:
+        Names of the migrations that were applied.
+    """
     with database:
-        return migrations.upgrade(database, also=oban_tables.install)
+        return migrations.upgrade(database, also=partial(oban_tables.install, schema=database.project.oban_schema))

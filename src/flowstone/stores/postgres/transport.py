@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 WORKER = "flowstone.executors.oban.job.StepWorker"
 """Name of the Oban worker class in every job of ours."""
 
-INSERT_CHANNEL = "public.oban_insert"
-
 
 def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     """Insert the jobs of steps that have a job id; return the queues with something to do now."""
@@ -79,4 +77,4 @@ def announce(connection: Connection[TupleRow], queues: Iterable[str]) -> None:
     """Tell Oban's nodes which queues have new jobs, in one statement."""
     payloads = [json.dumps({"queue": queue}) for queue in sorted(queues)]
     if payloads:
-        connection.execute(load_sql("ledger/notify"), {"channel": INSERT_CHANNEL, "payloads": payloads})
+        connection.execute(load_sql("queue/notify_inserted"), {"payloads": payloads})
