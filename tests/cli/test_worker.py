@@ -65,6 +65,78 @@ def test_a_worker_runs_what_is_placed_and_stops_in_order(
     assert out.read_text() == "a line of user code\n"
 
 
+HANGING = """
+import asyncio, atexit, threading, time
+from flowstone import FlowStone, asset
+
+
+@asset
+async def swallows():
+    while True:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            pass
+
+
+@asset
+def leaves_a_thread():
+    threading.Thread(target=time.sleep, args=(600,), name="of-the-user").start()
+    atexit.register(time.sleep, 600)
+
+
+flow = FlowStone([swallows, leaves_a_thread])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("culprit", ["swallows", "leaves_a_thread"])
+def test_nothing_that_hangs_keeps_a_worker_alive(
+    cli: CommandLine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, culprit: str
+) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    (tmp_path / "hanging.py").write_text(HANGING)
+    monkeypatch.setenv("FLOWSTONE_APP", f"{tmp_path}/hanging.py:flow")
+    out, err = tmp_path / "out", tmp_path / "err"
+    with running("worker", "--grace", "0.5", stdout=out, stderr=err) as process:
+        wait_for(err, "is ready", process)
+        schedule = f"import hanging; print(hanging.flow.schedule({culprit!r}).id)"
+        command = [sys.executable, "-c", schedule]
+        job = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        wanted = "running" if culprit == "swallows" else "completed"
+        while cli("status", job.stdout.strip(), "--json").json["state"] != wanted:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)  # as terminals do
+        assert process.wait(_PATIENCE_SECONDS) == 0
+    if culprit == "leaves_a_thread":
+        assert "The threads of-the-user did not end: leaving now all the same" in err.read_text()
+    assert cli("workers", "--json").json["workers"] == []
+
+
+@pytest.mark.faults
+def test_a_command_that_is_terminated_ends_its_run(
+    cli: CommandLine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom flowstone import FlowStone, asset\n\n\n@asset\ndef slow():\n"
+        "    print('begun', flush=True)\n    time.sleep(600)\n\n\n@asset\ndef last(slow): ...\n\n\n"
+        "flow = FlowStone([slow, last])\n"
+    )
+    monkeypatch.setenv("FLOWSTONE_APP", f"{tmp_path}/slow.py:flow")
+    out, err = tmp_path / "out", tmp_path / "err"
+    with running("materialize", "+last", "--executor", "sync", stdout=out, stderr=err) as process:
+        wait_for(out, "begun", process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(_PATIENCE_SECONDS) == 129
+    run = cli("runs", "--json").json["runs"][0]
+    assert run["state"] != "running"
+    assert cli("workers", "--json").json["workers"] == []
+
+
 def test_a_worker_without_a_database_says_so(cli: CommandLine, shop: Path) -> None:
     answer = cli("worker")
     assert answer.code == 2

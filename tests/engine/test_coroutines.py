@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
-from flowstone.engine.coroutines import CoroutineRunner
+from flowstone.core.context import CancellationToken
+from flowstone.engine.coroutines import AbandonedError, CoroutineRunner, LimitReachedError
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
 
@@ -18,8 +22,9 @@ def runner() -> Iterator[CoroutineRunner]:
     made = CoroutineRunner()
     yield made
     made.close()
-    left = set(threading.enumerate()) - before
-    assert not [thread for thread in left if thread.name == "flowstone-coroutines"]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)  # one that was left behind ends when it can
+        assert not thread.is_alive()
 
 
 def elsewhere[T](call: Callable[[], T]) -> T:
@@ -53,12 +58,132 @@ def test_in_the_main_thread_it_runs_right_there(runner: CoroutineRunner) -> None
     assert runner.run(where()) is threading.main_thread()
 
 
-def test_elsewhere_one_loop_is_shared(runner: CoroutineRunner) -> None:
+def test_elsewhere_each_has_a_loop_of_its_own_and_one_is_shared_by_those_that_ask_for_it(
+    runner: CoroutineRunner,
+) -> None:
     async def where() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
     first, second = (elsewhere(lambda: runner.run(where())) for _ in range(2))
+    assert first is not second
+    assert first.is_closed()
+    first, second = (elsewhere(lambda: runner.run(where(), shared=True)) for _ in range(2))
     assert first is second
+    assert not first.is_closed()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_blocked_loop_holds_up_nobody_else(runner: CoroutineRunner, shared: bool) -> None:
+    go_on, blocked = threading.Event(), threading.Event()
+
+    async def blocks() -> None:
+        blocked.set()
+        go_on.wait(60)
+
+    culprit = threading.Thread(target=lambda: runner.run(blocks(), shared=shared))
+    culprit.start()
+    assert blocked.wait(30)
+    try:
+        assert elsewhere(lambda: runner.run(answer(), timeout_seconds=30, shared=shared)) == "nothing"
+        assert culprit.is_alive()
+        runner.close()  # does not wait for it either
+    finally:
+        go_on.set()
+        culprit.join(30)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_what_does_not_end_at_its_limit_is_left_behind(
+    runner: CoroutineRunner,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    shared: bool,
+) -> None:
+    monkeypatch.setattr("flowstone.engine.coroutines._CLEAN_UP_SECONDS", 0.1)
+    go_on = threading.Event()
+
+    async def blocks() -> None:
+        go_on.wait(60)
+
+    async def swallows() -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+
+    call = elsewhere if place == "elsewhere" else lambda function: function()
+    token = CancellationToken()
+    try:
+        for bad in (blocks, swallows, cleans_up):
+            with pytest.raises(LimitReachedError):
+                call(lambda bad=bad: runner.run(bad(), timeout_seconds=0.01, shared=shared, cancellation=token))
+        assert token.reason == "timeout"
+        assert "left behind" in caplog.text
+    finally:
+        go_on.set()
+
+
+def test_a_cancel_reaches_a_coroutine_that_does_not_look_and_leaves_one_that_swallows_it() -> None:
+    runner = CoroutineRunner(grace_seconds=0.2)
+    go_on = threading.Event()
+
+    async def sleeps() -> None:
+        await asyncio.sleep(3600)
+
+    async def swallows() -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    for coroutine, error in ((sleeps, asyncio.CancelledError), (swallows, AbandonedError)):
+        token = CancellationToken()
+        threading.Timer(0.01, token.cancel).start()
+        with pytest.raises(error):
+            elsewhere(lambda c=coroutine, t=token: runner.run(c(), cancellation=t))
+    go_on.set()
+
+
+def test_in_the_main_thread_a_cancel_reaches_it_too(
+    runner: CoroutineRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowstone.engine.coroutines._POLITE_SECONDS", 0.01)
+    token = CancellationToken()
+    threading.Timer(0.01, token.cancel).start()
+    with pytest.raises(asyncio.CancelledError):
+        runner.run(asyncio.sleep(3600), cancellation=token)
+
+
+def test_an_error_of_a_coroutine_leaves_no_cycle_that_holds_its_inputs(runner: CoroutineRunner) -> None:
+    class Large:
+        pass
+
+    large = Large()
+    gone = weakref.ref(large)
+
+    async def fails(value: object) -> None:
+        raise ValueError("x")
+
+    def call() -> None:
+        nonlocal large
+        with suppress(ValueError):
+            coroutine = fails(large)
+            del large
+            runner.run(coroutine)
+
+    gc.disable()
+    try:
+        elsewhere(call)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_inside_a_running_loop_another_one_is_used(runner: CoroutineRunner) -> None:
@@ -123,6 +248,9 @@ def test_closing_cancels_what_is_left_and_it_starts_again(runner: CoroutineRunne
         await asyncio.sleep(0)
 
     elsewhere(lambda: runner.run(leaves_a_task()))
+    assert ended.is_set()  # a loop of its own ends what was left on it
+    ended.clear()
+    elsewhere(lambda: runner.run(leaves_a_task(), shared=True))
     runner.close()
     assert ended.is_set()
     runner.close()

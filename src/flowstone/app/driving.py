@@ -94,7 +94,8 @@ class Driving:
                 self._report(placed.run_id, on_progress)
         except BaseException:
             # an interrupt at the terminal, or on_progress raised: nobody will run the rest
-            self._parts.store.ledger.cancel_run(placed.run_id)
+            for step_id in self._parts.store.ledger.cancel_run(placed.run_id):
+                self._parts.inline.cancel(step_id)
             raise
         if placed.refusal is not None:
             raise placed.refusal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
 
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.app.waiting import Waiting
@@ -42,7 +42,7 @@ from flowstone.errors import (
     did_you_mean,
 )
 from flowstone.executors.concurrent import AsyncExecutor
-from flowstone.executors.local_limits import LocalLimits
+from flowstone.executors.local_limits import LocalLimits, Room
 from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector
 from flowstone.executors.serial import SerialExecutor
@@ -99,11 +99,10 @@ class Parts:
                 raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
 
     def close(self) -> None:
-        """Close what was opened, what was opened last first."""
-        self.processes.close()
-        self.coroutines.close()
-        self.resources.close()
-        self.store.close()
+        """Close what was opened, what was opened last first; all of it, also when closing a resource fails."""
+        with ExitStack() as stack:
+            for part in (self.store, self.resources, self.coroutines, self.processes):
+                stack.callback(part.close)
 
 
 def control_of(parts: Parts) -> Control:
@@ -296,11 +295,11 @@ def _executors(
     return ExecutorSelector(factories, lambda executor: executor.bind(partial(inline.run, items=_room(executor))))
 
 
-def _room(executor: Executor) -> Semaphore | None:
+def _room(executor: Executor) -> Room | None:
     """Return room for items side by side, shared by all that this executor runs."""
     if Capability.CONCURRENT not in executor.capabilities or Capability.SEQUENTIAL in executor.capabilities:
         return None
-    return Semaphore(int(getattr(executor, "max_concurrency", 32)))
+    return Room(int(getattr(executor, "max_concurrency", 32)))
 
 
 def _constant(executor: Executor) -> Callable[[], Executor]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 from flowstone import telemetry
 from flowstone.app.flow import FlowStone
 from flowstone.config import DEFAULT_QUEUES
+from flowstone.core.forks import renew_after_fork
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.committer import GroupCommitter
 from flowstone.engine.work import NodeWork
@@ -26,8 +29,13 @@ from flowstone.stores.postgres.store import PostgresStore
 
 log = logging.getLogger("flowstone.worker")
 
-_FLUSH_SECONDS = 20.0
+_LAST_SECONDS = 19.0
+"""How long everything after the grace may take; the documents say 20 s."""
+_CLEAN_UP_SECONDS = 10.0
+"""How long user code may clean up after all was committed or handed back, exit handlers included."""
+_FLUSH_SECONDS = 15.0
 _SENSORS = "sensors"
+_STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
 def serve(
@@ -37,11 +45,13 @@ def serve(
     name: str | None = None,
     grace_seconds: float | None = None,
     on_ready: Callable[[], None] | None = None,
+    ends_process: bool = False,
 ) -> int:
-    """Run a worker node in this process until SIGTERM or SIGINT, then return an exit code.
+    """Run a worker node in this process until SIGTERM, SIGINT or SIGHUP, then return an exit code.
 
     The first signal stops taking work, gives running steps the grace, and hands the rest back with their
-    attempts. A second one leaves at once, and others take over.
+    attempts. A second one leaves at once, and others take over. Within the grace plus 20 s it is over, whatever
+    user code does: what does not end by then is left behind with the process.
 
     Args:
         flow: the app whose assets this node runs.
@@ -49,6 +59,8 @@ def serve(
         name: name of this node for people, in place of the host's.
         grace_seconds: how long running steps may finish; the settings' by default.
         on_ready: told when the node takes work.
+        ends_process: whether the process is to end when this returns. It then does, within the same time, also
+            when threads, executors or exit handlers of user code hang.
 
     Returns:
         0 when everything ended in order.
@@ -58,18 +70,117 @@ def serve(
     """
     store = _store(flow)
     limits = queues or flow.settings.queues
+    grace = flow.settings.grace_seconds if grace_seconds is None else grace_seconds
     board = NotBegunBoard()
     heartbeat = _heartbeat(flow, store, name, limits, board)
     committer = GroupCommitter(store.ledger.commit)
-    node = _node(flow, store, committer, heartbeat, limits, grace_seconds, board)
+    node = _node(flow, store, committer, heartbeat, limits, grace, board)
     automations = _automations(flow, store, limits)
+    stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     with _events(heartbeat, limits), _background(flow, committer):
         automations.start()
-        all_ended = _run(node, on_ready, automations)
+        all_ended = asyncio.run(_run(node, on_ready, stopping))
         all_ended = automations.stop() and all_ended
     heartbeat.stop()
+    stopping.in_order()
     flow.close()
-    return 0 if all_ended else _leave_threads_behind()
+    if not all_ended:
+        _leave(0)  # user code runs in threads that nobody can stop; its work was handed back
+    if not ends_process:
+        stopping.let_live()
+    return 0
+
+
+class _Stopping:
+    """What the first signal begins and the second one cuts short, with an end that nothing can put off.
+
+    Args:
+        limit_seconds: the process ends so long after the first signal at the latest.
+        on_stop: told of the first signal.
+    """
+
+    def __init__(self, limit_seconds: float, on_stop: Callable[[], None]) -> None:
+        self._limit = limit_seconds
+        self._on_stop = on_stop
+        self._deadline = 0.0
+        self._in_order = False
+        self._changed = threading.Event()
+        self._alive = False
+        self._before: dict[int, Any] = {}
+        for name in _STOP_SIGNALS:
+            number = getattr(signal, name, None)
+            # one that was set aside before we came stays so: nohup does that with SIGHUP
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                self._before[number] = signal.getsignal(number)
+        self.asked = asyncio.Event()
+
+    def hold(self) -> None:
+        """Take signals without the loop, which is about to end."""
+        loop = asyncio.get_running_loop()
+        for number in self._before:
+            loop.remove_signal_handler(number)
+            signal.signal(number, lambda number, _frame: self._ask(number))
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take signals from here on."""
+        for number in self._before:
+            loop.add_signal_handler(number, self._ask, number)
+        # a signal to a process that user code forked would wake our loop: they share its file descriptor
+        renew_after_fork(self, _Stopping._restore)
+
+    def _ask(self, number: int) -> None:
+        if self.asked.is_set():
+            # a terminal that closes sends SIGHUP more than once, a supervisor sends it with SIGTERM
+            if number != getattr(signal, "SIGHUP", None):
+                log.warning("Second signal: leaving at once; others take running steps over.")
+                os._exit(1)
+            return
+        self.asked.set()
+        self._set_deadline(self._limit)
+        threading.Thread(target=self._end_late, name="flowstone-last-resort", daemon=True).start()
+        self._on_stop()
+
+    def in_order(self) -> None:
+        """Note that all was committed or handed back: what is left is cleaning up."""
+        self._in_order = True
+        left = self._deadline - time.monotonic()
+        self._set_deadline(min(left, _CLEAN_UP_SECONDS) if self.asked.is_set() else _CLEAN_UP_SECONDS)
+
+    def let_live(self) -> None:
+        """Let the process live on, with the signal handlers that it had."""
+        self._alive = True
+        self._changed.set()
+        with suppress(RuntimeError):
+            faulthandler.cancel_dump_traceback_later()
+        self._restore()
+
+    def _restore(self) -> None:
+        with suppress(ValueError):  # not the main thread
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + max(0.0, seconds)
+        self._changed.set()
+        # for code that holds the interpreter's lock, in which no thread of ours can run
+        with suppress(RuntimeError, ValueError, AttributeError, OSError):  # no standard error, no such watch
+            faulthandler.dump_traceback_later(max(0.0, seconds) + 1.0, exit=True)
+
+    def _end_late(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            self._changed.wait(left)
+            self._changed.clear()
+            if self._alive:
+                return
+        ours = (threading.main_thread(), threading.current_thread())
+        names = sorted(
+            {thread.name for thread in threading.enumerate() if thread not in ours and not thread.daemon}
+        )
+        what = f"The threads {', '.join(names)}" if names else "Clean-up code, an exit handler or the database"
+        done = "everything was handed back" if self._in_order else "others take over when the lease runs out"
+        log.warning("%s did not end: leaving now all the same; %s.", what, done)
+        _leave(0 if self._in_order else 1)
 
 
 def _store(flow: FlowStone) -> PostgresStore:
@@ -100,7 +211,7 @@ def _node(
     committer: GroupCommitter,
     heartbeat: Heartbeat,
     limits: Mapping[str, int],
-    grace_seconds: float | None,
+    grace_seconds: float,
     board: NotBegunBoard,
 ) -> Node:
     settings = flow.settings
@@ -120,7 +231,7 @@ def _node(
         submit=committer.submit,
         worker_id=lambda: heartbeat.worker_id,
         queues=limits,
-        grace_seconds=settings.grace_seconds if grace_seconds is None else grace_seconds,
+        grace_seconds=grace_seconds,
         sweep_seconds=settings.sweep_seconds,
         not_begun=board,
     )
@@ -149,28 +260,16 @@ def _background(flow: FlowStone, committer: GroupCommitter) -> Iterator[None]:
     flow.parts.notices.stop()
 
 
-def _leave_threads_behind() -> NoReturn:
-    """End the process although user code runs in threads that nobody can stop; its work was handed back."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, or replaced by something that cannot
+            stream.flush()
+    os._exit(code)
 
 
-def _run(node: Node, on_ready: Callable[[], None] | None, automations: AutomationLoop) -> bool:
-    async def main() -> bool:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _ask_to_stop, stop, automations)
-        return await node.run(stop, on_ready=on_ready)
-
-    return asyncio.run(main())
-
-
-def _ask_to_stop(stop: asyncio.Event, automations: AutomationLoop) -> None:
-    if stop.is_set():
-        log.warning("Second signal: leaving at once; others take running steps over.")
-        os._exit(1)
-    automations.close()
-    stop.set()
+async def _run(node: Node, on_ready: Callable[[], None] | None, stopping: _Stopping) -> bool:
+    stopping.listen(asyncio.get_running_loop())
+    try:
+        return await node.run(stopping.asked, on_ready=on_ready)
+    finally:
+        stopping.hold()

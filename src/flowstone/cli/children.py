@@ -10,10 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Self
-
-from flowstone.cli.failures import Terminated
 
 _POLL_SECONDS = 0.1
 
@@ -25,7 +22,7 @@ class Workers:
         arguments: of `flowstone`, such as `["worker", "--app", "shop:flow"]`.
         environment: variables on top of those of this process.
         count: how many.
-        grace_seconds: how long they get to finish after SIGTERM.
+        grace_seconds: how long they get to end after SIGTERM: their own grace and 20 s.
         log: file for what they write; None for standard error.
     """
 
@@ -35,7 +32,7 @@ class Workers:
         *,
         environment: Mapping[str, str],
         count: int = 1,
-        grace_seconds: float = 35.0,
+        grace_seconds: float = 50.0,
         log: Path | None = None,
     ) -> None:
         self._command = [sys.executable, "-m", "flowstone", *arguments]
@@ -97,25 +94,15 @@ class Workers:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C does, so that everything it started is stopped.
+def interruptible() -> Iterator[None]:
+    """Let SIGINT end the block: shells start background commands of scripts with SIGINT ignored.
 
-    Shells start background commands of scripts with SIGINT ignored; whoever sends it to us means it all the same.
-
-    Raises:
-        Terminated: the signal came.
+    Whoever sends it to us means it all the same.
     """
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough while things are being stopped
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, leave)
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)

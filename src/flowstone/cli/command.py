@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowstone.cli.failures import FAILED, INTERRUPTED, TERMINATED, Terminated, exit_code
+from flowstone.cli.failures import FAILED, INTERRUPTED, Terminated, exit_code, terminable
 from flowstone.cli.output import Output
 from flowstone.cli.session import Given, Session, configure_logging
 from flowstone.core.text import clean_text
@@ -71,11 +71,12 @@ def _run(given: Given, function: Callable[[Session], int | None]) -> int:
     with quiet:
         configure_logging(verbose=given.verbose)
         try:
-            try:
-                code = function(session) or 0
-            finally:
-                session.close()
-        except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - what it was is told below
+            with terminable():
+                try:
+                    code = function(session) or 0
+                finally:
+                    session.close()
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what it was is told below
             code = _explain(session, error)
         session.out.flush()
     return code
@@ -83,12 +84,12 @@ def _run(given: Given, function: Callable[[Session], int | None]) -> int:
 
 def _explain(session: Session, error: BaseException) -> int:
     """Say what happened and return the exit code; bugs keep their traceback."""
+    if isinstance(error, Terminated):
+        session.out.note("Terminated.")
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         session.out.note("Interrupted.")
         return INTERRUPTED
-    if isinstance(error, Terminated):
-        session.out.note("Terminated.")
-        return TERMINATED
     if isinstance(error, FlowStoneError):
         session.trace(error)
         session.out.error(str(error))

@@ -16,11 +16,11 @@ from typing import Annotated
 import typer
 
 from flowstone.app import database
-from flowstone.cli.children import terminable
+from flowstone.cli.children import interruptible
 from flowstone.cli.demo_example import NAME, Example, example_folder, load_example, open_repository
 from flowstone.cli.demo_record import code_fingerprint
 from flowstone.cli.demo_run import Demo, Outcome, run_demo
-from flowstone.cli.failures import DONE, FAILED, Terminated
+from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Column, duration, one_line
 from flowstone.cli.session import Session
 from flowstone.config import Settings
@@ -76,12 +76,12 @@ def _run(session: Session, wanted: Demo, repo: Path, since: date | None) -> Outc
     """Do the work with a database around it; whatever ends it, everything that was started is stopped."""
     try:
         with (
-            terminable(),
+            interruptible(),
             _environment(wanted.example, repo, wanted.folder, since),
             _recorded(session, wanted.folder, wanted.executor),
         ):
             return run_demo(wanted, session.out)
-    except (KeyboardInterrupt, Terminated):
+    except KeyboardInterrupt:
         session.out.note("Stopped; what is committed stays. The same command goes on from here.")
         raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowstone.app import database
-from flowstone.cli.children import Workers, terminable
+from flowstone.cli.children import Workers, interruptible
 from flowstone.cli.failures import FAILED
 from flowstone.cli.session import Session
 from flowstone.cli.worker import Concurrency, Queues
@@ -24,9 +24,10 @@ def dev(session: Session, *, queues: Queues = None, concurrency: Concurrency = N
         arguments += ["--concurrency", str(concurrency)]
     if session.given.verbose:
         arguments.append("--verbose")
-    with terminable(), EmbeddedPostgres(embedded_directory(settings)) as dsn:
+    with interruptible(), EmbeddedPostgres(embedded_directory(settings)) as dsn:
         database.upgrade(Settings.load(database_url=dsn))
-        with Workers(arguments, environment={"FLOWSTONE_DATABASE_URL": dsn}) as workers:
+        environment = {"FLOWSTONE_DATABASE_URL": dsn}
+        with Workers(arguments, environment=environment, grace_seconds=settings.grace_seconds + 20.0) as workers:
             _announce(session, dsn, workers.pids)
             code = workers.wait()
         session.out.note(f"The worker ended with code {code}.")

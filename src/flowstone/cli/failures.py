@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
 from flowstone.errors import (
     ApprovalNotFoundError,
     CapabilityError,
@@ -26,7 +33,6 @@ DONE = 0
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
-TERMINATED = 143
 
 _REQUEST_CANNOT_WORK = (
     ApprovalNotFoundError,
@@ -47,8 +53,40 @@ _REQUEST_CANNOT_WORK = (
 )
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived while something had to be stopped first."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: the command ends like after Ctrl-C, so that what it began is ended in order.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = 15) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C does; one that was ignored before (`nohup`) stays so.
+
+    Raises:
+        Terminated: a signal came.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def exit_code(error: FlowStoneError) -> int:

@@ -31,7 +31,7 @@ def worker(
         float | None, typer.Option("--grace", min=0.0, help="Seconds that running steps get when it is stopped.")
     ] = None,
 ) -> int:
-    """Work on queues until SIGTERM or Ctrl-C; a second signal leaves at once."""
+    """Work on queues until SIGTERM, SIGHUP or Ctrl-C; a second signal leaves at once."""
     wanted = read_queues(queues or [], concurrency, session.flow.settings.queues)
     listed = ", ".join(f"{one}={limit}" for one, limit in (wanted or session.flow.settings.queues).items())
     code = serve(
@@ -39,6 +39,7 @@ def worker(
         queues=wanted,
         name=name,
         grace_seconds=grace_seconds,
+        ends_process=True,
         on_ready=lambda: session.out.note(f"Worker {os.getpid()} is ready: {listed}."),
     )
     if session.out.as_json:

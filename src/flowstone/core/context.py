@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,9 +26,10 @@ class CancellationToken:
         (True, 'by a person')
     """
 
-    __slots__ = ("_event", "reason")
+    __slots__ = ("_calls", "_event", "reason")
 
     def __init__(self) -> None:
+        self._calls: list[Callable[[], object]] | None = None
         self._event: threading.Event | None = None
         self.reason: str | None = None
 
@@ -43,6 +44,19 @@ class CancellationToken:
             self.reason = reason
             if self._event is not None:
                 self._event.set()
+            for call in self._calls or ():
+                call()
+
+    def on_cancel(self, call: Callable[[], object]) -> None:
+        """Have something called when a stop is asked for, by whoever asks; at once when that has happened.
+
+        It must be quick, and may be called twice.
+        """
+        if self._calls is None:
+            self._calls = []
+        self._calls.append(call)
+        if self.reason is not None:
+            call()
 
     def wait(self, timeout_seconds: float) -> bool:
         """Sleep until a stop is asked for, at most `timeout_seconds`; return whether it was."""

@@ -241,4 +241,7 @@ class Stopped:
     reason: str
 
 
+WORKER_LOST = "WorkerLost"
+"""Type of the error of an attempt whose process died or lost its lease."""
+
 type AttemptOutcome = Succeeded | Failed | Snoozed | Scattered | Suspended | Skipped | Stopped

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.state import State
 from flowstone.errors import ConfigurationError, command
 from flowstone.protocols import ApprovalStore, Store
@@ -56,6 +57,10 @@ class ApprovalNotices:
         self._notifiers = tuple(notifiers)
         self._timeout = timeout_seconds
         self._failures: dict[int, int] = {}
+        self._begin()
+        renew_after_fork(self, ApprovalNotices._begin)
+
+    def _begin(self) -> None:
         self._hanging: dict[int, threading.Thread] = {}
         self._stopping = threading.Event()
         self._loop: threading.Thread | None = None

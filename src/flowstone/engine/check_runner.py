@@ -21,7 +21,7 @@ from flowstone.core.facts import clean_facts
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import decode_partition
 from flowstone.core.text import clean_text
-from flowstone.engine.coroutines import CoroutineRunner
+from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
 from flowstone.engine.failures import failure
 from flowstone.engine.invoke import run_in_thread
 from flowstone.engine.resources import ResourcePool
@@ -181,19 +181,20 @@ class CheckRunner:
         limit = check.timeout_seconds
         late = partial(CheckTimeoutError, check.asset, check.name, limit or 0.0)
         if check.is_async:
-            return self._await(function, limit, late)
+            return self._await(check, function, late)
         if limit is None:
             return function()
         return run_in_thread(function, name=f"flowstone-{check.name}", timeout_seconds=limit, late=late)
 
-    def _await(
-        self, function: partial[object], limit: float | None, late: Callable[[], CheckTimeoutError]
-    ) -> object:
+    def _await(self, check: Check, function: partial[object], late: Callable[[], CheckTimeoutError]) -> object:
         try:
-            return self._coroutines.run(function(), timeout_seconds=limit)  # type: ignore[arg-type]
-        except TimeoutError as error:
-            if limit is None or error.args:  # the check's own TimeoutError says something, that of wait_for not
-                raise
+            return self._coroutines.run(
+                function(),  # type: ignore[arg-type]
+                timeout_seconds=check.timeout_seconds,
+                shared=bool(check.requires),
+                name=f"flowstone-{check.name}",
+            )
+        except LimitReachedError:
             raise late() from None
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.state import State
 from flowstone.core.step import Committed
@@ -49,9 +52,12 @@ class Driver:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._begin()
+        renew_after_fork(self, Driver._begin)
+
+    def _begin(self) -> None:
         self._inboxes: list[tuple[set[int], deque[int]]] = []
         self._lock = threading.Lock()
-        self._local = threading.local()
 
     def committed(self, commit: Committed) -> None:
         """Take note of a commit in this process."""
@@ -79,7 +85,7 @@ class Driver:
             else:
                 self._side_by_side(run, inbox)
         finally:
-            with self._lock:
+            with self._lock, suppress(ValueError):  # this is a forked copy
                 self._inboxes.remove(entry)
 
     def _one_by_one(self, run: Drive, inbox: deque[int]) -> None:
@@ -87,19 +93,18 @@ class Driver:
             _execute(run, inbox.popleft())
 
     def _side_by_side(self, run: Drive, inbox: deque[int]) -> None:
-        running: dict[Future[None], int] = {}
-        pool = ThreadPoolExecutor(run.width, thread_name_prefix="flowstone-drive")
+        threads = StepThreads(run.width, name="flowstone-drive")
+        running: set[int] = set()
         try:
             while inbox or running or self._refill(run, inbox, set()):
                 while inbox and len(running) < run.width:
                     step_id = inbox.popleft()
-                    running[pool.submit(_execute, run, step_id)] = step_id
-                over, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in over:
-                    del running[future]
-                    future.result()
+                    running.add(step_id)
+                    threads.submit(partial(_execute, run, step_id), step_id)
+                for step_id in threads.ended():
+                    running.discard(step_id)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            threads.close()
 
     def _refill(self, run: Drive, inbox: deque[int], running: set[int]) -> bool:
         """Wait for what others release; return False when the run is over."""
@@ -112,6 +117,70 @@ class Driver:
             if over and not inbox:
                 return False
         return True
+
+
+class StepThreads:
+    """Threads for the steps of one drive, started as they are needed.
+
+    Unlike those of `concurrent.futures` they do not keep the process alive: what hangs in user code is left behind
+    with it when a person interrupts the drive.
+
+    Args:
+        width: most threads.
+        name: of each thread.
+    """
+
+    def __init__(self, width: int, *, name: str) -> None:
+        self._width = width
+        self._name = name
+        self._todo: SimpleQueue[tuple[Callable[[], object], int] | None] = SimpleQueue()
+        self._over: SimpleQueue[tuple[int, BaseException | None]] = SimpleQueue()
+        self._started = self._at_work = 0
+
+    def submit(self, call: Callable[[], object], number: int) -> None:
+        """Have something called; `ended` returns its number afterwards."""
+        self._at_work += 1
+        self._todo.put((call, number))
+        if self._started < min(self._at_work, self._width):
+            self._started += 1
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+
+    def ended(self) -> list[int]:
+        """Wait until something has ended; return the numbers of all that has.
+
+        Raises:
+            BaseException: what a call raised.
+        """
+        found = [self._over.get()]
+        with suppress(Empty):
+            while True:
+                found.append(self._over.get_nowait())
+        self._at_work -= len(found)
+        for _, error in found:
+            if error is not None:
+                raise error
+        return [number for number, _ in found]
+
+    def close(self) -> None:
+        """Let the threads end when they are done with what they are at; nothing more is begun."""
+        with suppress(Empty):
+            while True:
+                self._todo.get_nowait()
+        for _ in range(self._started):
+            self._todo.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._todo.get()) is not None:
+            call, number = item
+            del item
+            error: BaseException | None = None
+            try:
+                call()
+            except BaseException as raised:  # noqa: BLE001 - raised where `ended` is called
+                error = raised
+            del call
+            self._over.put((number, error))
+            del error
 
 
 def _execute(run: Drive, step_id: int) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from threading import Semaphore
 
 from flowstone.core.context import CancellationToken
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
@@ -71,6 +71,7 @@ class InlineRunner:
         self._runner = runner
         self._values = values
         self._tokens: dict[int, CancellationToken] = {}
+        renew_after_fork(self, lambda runner: runner._tokens.clear())  # noqa: SLF001 - they are its own
         self._items = ItemDriver(store, self.cancel)
         self._scatters = frozenset([asset.name for asset in graph if isinstance(asset, Scatter)])
         self.on_commit: Callable[[Committed], None] | None = None
@@ -82,7 +83,7 @@ class InlineRunner:
         *,
         timeout_seconds: float | None = None,
         stoppable: bool = False,
-        items: Semaphore | None = None,
+        items: AbstractContextManager[object] | None = None,
     ) -> Materialization:
         """Run a job until it is over, through retries, snoozes and the items that it scatters.
 

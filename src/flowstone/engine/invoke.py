@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
-from flowstone.engine.coroutines import CoroutineRunner
-from flowstone.errors import MaterializationTimeoutError
+from flowstone.engine.coroutines import AbandonedError, CoroutineRunner, LimitReachedError
+from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 
 class ProcessPool(Protocol):
@@ -69,15 +69,19 @@ class Invoker:
         return run_in_thread(function, name=f"flowstone-{asset.name}", timeout_seconds=timeout_seconds, late=late)
 
     def _await(self, asset: Asset, context: AssetContext, timeout_seconds: float | None) -> object:
-        coroutine = asset.function(*_leading(context), **context.inputs)
-        if timeout_seconds is None:
-            return self._coroutines.run(coroutine)
         try:
-            return self._coroutines.run(coroutine, timeout_seconds=timeout_seconds)
-        except TimeoutError as error:
-            if error.args:  # the asset's own TimeoutError says something; the one of wait_for does not
-                raise
-            raise MaterializationTimeoutError(asset.name, timeout_seconds) from error
+            return self._coroutines.run(
+                asset.function(*_leading(context), **context.inputs),
+                timeout_seconds=timeout_seconds,
+                cancellation=context.cancellation,
+                # resources may be bound to the loop on which they were used first
+                shared=bool(asset.requires),
+                name=f"flowstone-{asset.name}",
+            )
+        except LimitReachedError:
+            raise MaterializationTimeoutError(asset.name, timeout_seconds or 0.0) from None
+        except AbandonedError:
+            raise StepCancelledError(asset.name) from None
 
 
 def _leading(context: AssetContext) -> tuple[AssetContext, ...]:

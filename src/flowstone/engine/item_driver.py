@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 
 from flowstone.core.job import Job
 from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord
+from flowstone.engine.driver import StepThreads
 from flowstone.protocols import Store
 
 _PAGE = 500
@@ -28,7 +29,9 @@ class ItemDriver:
         self._store = store
         self._cancel = cancel
 
-    def drive(self, step_id: int, *, room: threading.Semaphore | None, run: Callable[[Job], object]) -> bool:
+    def drive(
+        self, step_id: int, *, room: AbstractContextManager[object] | None, run: Callable[[Job], object]
+    ) -> bool:
         """Run the items of a step that have not begun.
 
         Args:
@@ -57,17 +60,24 @@ class ItemDriver:
         return found
 
     def _side_by_side(
-        self, run_id: str, width: int, room: threading.Semaphore, run: Callable[[Job], object]
+        self, run_id: str, width: int, room: AbstractContextManager[object], run: Callable[[Job], object]
     ) -> bool:
         def one(item: StepRecord) -> None:
             with room:
                 self._run(item, run)
 
         found = False
-        with ThreadPoolExecutor(width, thread_name_prefix="flowstone-items") as pool:
+        threads = StepThreads(width, name="flowstone-items")
+        try:
             while page := self._pending(run_id):
                 found = True
-                list(pool.map(one, page))
+                for item in page:
+                    threads.submit(partial(one, item), item.id)
+                left = len(page)
+                while left:
+                    left -= len(threads.ended())
+        finally:
+            threads.close()
         return found
 
     def _pending(self, run_id: str) -> list[StepRecord]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from flowstone.core.automation.record import PartitionChange
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.known_keys import KeyState, KnownKeys
 from flowstone.protocols import PartitionKeys
 
@@ -61,9 +62,13 @@ class KeySnapshots:
     def __init__(self, store: PartitionKeys, *, short_seconds: float = _SHORT_SECONDS) -> None:
         self._store = store
         self._short_seconds = short_seconds
-        self._guard = threading.Lock()
+        self._begin()
+        renew_after_fork(self, KeySnapshots._begin)
         self._read: dict[str, tuple[float, KnownKeys]] = {}
         self._assumed: ContextVar[_Assumed] = ContextVar("assumed", default=_NONE)
+
+    def _begin(self) -> None:
+        self._guard = threading.Lock()
 
     def known(self, name: str, *, fresh: bool = False) -> KnownKeys:
         """See `flowstone.core.known_keys.KeySource`."""

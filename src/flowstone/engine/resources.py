@@ -11,6 +11,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.context import Resources
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.errors import DefinitionError, ResourceError, did_you_mean
 
 _NONE: Mapping[str, Any] = {}
@@ -36,6 +37,13 @@ class ResourcePool:
         self._declared = dict(declared)
         self._opened: dict[str, Any] = {}
         self._stack = ExitStack()
+        self._begin()
+        renew_after_fork(self, ResourcePool._begin)
+
+    def _begin(self) -> None:
+        # what the parent opened is neither used nor closed by a forked child, which opens its own
+        keep_of_parent(self._opened, self._stack)
+        self._opened, self._stack = {}, ExitStack()
         # one lock per resource would let two open at once; opening is rare, and order of closing matters
         self._lock = threading.RLock()
 

@@ -6,15 +6,18 @@ claims nor commits: inline executors do that step by step, workers of the durabl
 
 from __future__ import annotations
 
+import logging
+import os
 import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.core.forks import copies
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     AttemptOutcome,
@@ -40,6 +43,8 @@ from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
 from flowstone.protocols import Hook, StepCall
+
+log = logging.getLogger("flowstone")
 
 _ANSWERS = (Outcome, Scattered, Snoozed, Route)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
@@ -107,9 +112,12 @@ class StepRunner:
             stoppable: see `Invoker.call`.
         """
         started = time.monotonic()
+        process = copies()
         records: list[CheckRecord] = []
         request = CallRequest(inputs, timeout_seconds, stoppable, policy)
         outcome = self._outcome(claim, request, cancellation, records)
+        if copies() != process:
+            _end_copy(self._graph[claim.asset])
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
         delay = _retry_delay(claim, outcome, policy)
@@ -196,6 +204,16 @@ class StepRunner:
         except RouteError as error:
             return outcome_of(error, policy)
         return returned(value)
+
+
+def _end_copy(asset: Asset) -> NoReturn:
+    """End a forked copy of this process that came out of user code: only the first process may commit."""
+    log.critical(
+        "Asset %r (%s) forked this process, and the copy returned. The copy ends here: end it with os._exit().",
+        asset.name,
+        asset.where,
+    )
+    os._exit(1)
 
 
 def _checked(outcome: AttemptOutcome) -> AttemptOutcome:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from flowstone.core.capability import Capability
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.executors.options import check_options, seconds_option
@@ -47,7 +48,12 @@ class AsyncExecutor:
         self.max_concurrency = max_concurrency
         self._timeout = seconds_option("timeout_seconds", timeout_seconds)
         self._run: RunJob | None = None
-        self._slots = threading.BoundedSemaphore(max_concurrency)
+        self._begin()
+        # what waits in the queue is the parent's, and its threads are not in a forked child
+        renew_after_fork(self, AsyncExecutor._begin)
+
+    def _begin(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.max_concurrency)
         self._changed = threading.Condition()
         self._queue: list[tuple[float, int, int, Job, dict[str, Any]]] = []
         self._order = count()

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from flowstone.core.capability import Capability
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.materialization import Materialization
@@ -95,12 +96,16 @@ class CircuitBreaker:
         self._inner = inner
         self._limit = failures
         self._reset = reset_seconds
-        self._changed = threading.Condition()
         self._failed = 0
         self._opened_at = 0.0
-        self._trying = False
+        self._begin()
+        renew_after_fork(self, CircuitBreaker._begin)
         self.name = inner.name
         self.capabilities = inner.capabilities
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._trying = False
 
     @property
     def is_open(self) -> bool:

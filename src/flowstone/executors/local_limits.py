@@ -8,7 +8,31 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.limits import Rate, parse_limit
+
+
+class Room:
+    """Lets so many in at once: a context manager that any number of threads may enter.
+
+    Args:
+        places: how many.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._begin()
+        renew_after_fork(self, Room._begin)
+
+    def _begin(self) -> None:
+        # in a forked child, nobody is left of those who were inside
+        self._free = threading.Semaphore(self._places)
+
+    def __enter__(self) -> None:
+        self._free.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
 
 
 class LocalLimits:
@@ -21,9 +45,13 @@ class LocalLimits:
     """
 
     def __init__(self) -> None:
+        self._starts: dict[str, list[float]] = defaultdict(list)
+        self._begin()
+        renew_after_fork(self, LocalLimits._begin)
+
+    def _begin(self) -> None:
         self._changed = threading.Condition()
         self._taken: Counter[str] = Counter()
-        self._starts: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
     def hold(self, limits: Mapping[str, int | str]) -> Iterator[None]:

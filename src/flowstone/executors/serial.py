@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flowstone.core.capability import Capability
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.text import clean_text
@@ -65,8 +66,12 @@ class SerialExecutor:
         self._on_step = on_step
         self._pause = seconds_option("pause_between", pause_between) or 0.0
         self._inner = SyncExecutor()
-        self._turn = threading.RLock()
+        self._begin()
+        renew_after_fork(self, SerialExecutor._begin)
         self._number = 0
+
+    def _begin(self) -> None:
+        self._turn = threading.RLock()
 
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`."""

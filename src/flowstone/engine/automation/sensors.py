@@ -25,7 +25,7 @@ from flowstone.core.automation.sensor import Sensor
 from flowstone.core.context import Resources
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.deadline import Deadline
-from flowstone.engine.coroutines import CoroutineRunner
+from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import FlowStoneError, SensorError, did_you_mean
 from flowstone.protocols import PrepareRun
@@ -171,10 +171,13 @@ class SensorEvaluator:
         assert inspect.iscoroutine(coroutine)
         seconds = self.sensor.timeout_seconds
         try:
-            return self._parts.coroutines.run(coroutine, timeout_seconds=seconds)
-        except TimeoutError as error:
-            if error.args:  # the sensor's own says something; the one of the time limit does not
-                raise
+            return self._parts.coroutines.run(
+                coroutine,
+                timeout_seconds=seconds,
+                shared=bool(self.sensor.requires),
+                name=f"flowstone-{self.sensor.name}",
+            )
+        except LimitReachedError as error:
             raise SensorError(
                 self.sensor.name, f"it took longer than {seconds:g} s and was stopped.", where=self.sensor.where
             ) from error

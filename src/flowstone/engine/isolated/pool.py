@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.engine.isolated.process import ChildProcess
 
 EXIT_PATIENCE_SECONDS = 1.0
@@ -23,15 +23,20 @@ class ChildPool:
 
     def __init__(self, max_idle: int) -> None:
         self._max_idle = max_idle
-        self._lock = threading.Lock()
         self._all: set[ChildProcess] = set()
+        self._begin()
+        renew_after_fork(self, ChildPool._begin)
+
+    def _begin(self) -> None:
+        for child in self._all:  # in a forked copy of this process: they belong to the other one
+            child.leave_to_parent()
+        keep_of_parent(*self._all)
+        self._lock = threading.Lock()
+        self._all = set()
         self._idle: list[ChildProcess] = []
-        self._owner = os.getpid()
 
     def take(self) -> ChildProcess:
         """Return the idle child that was used last, or a new one."""
-        if os.getpid() != self._owner:  # after a fork they belong to the other process
-            self._all, self._idle, self._owner = set(), [], os.getpid()
         while True:
             with self._lock:
                 child = self._idle.pop() if self._idle else None
@@ -67,8 +72,6 @@ class ChildPool:
 
     def close(self) -> None:
         """End all of them; the threads that talk to the running ones release those."""
-        if os.getpid() != self._owner:
-            return
         with self._lock:
             idle, self._idle = self._idle, []
             running = self._all.difference(idle)

@@ -154,6 +154,16 @@ class ChildProcess:
         if self._exit_watch is not None:
             os.close(self._exit_watch)
 
+    def leave_to_parent(self) -> None:
+        """In a forked copy of this process: close its copies of the descriptors, so that it notices our end."""
+        self.channel.connection.close()
+        for descriptor in (self._control, self._exit_watch):
+            if descriptor is not None:
+                with suppress(OSError):
+                    os.close(descriptor)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
     def stderr_tail(self) -> str:
         """Return the last that the process wrote to stderr."""
         return self._stderr_tail.decode("utf-8", "replace")

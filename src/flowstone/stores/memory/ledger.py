@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.unstarted import over_before_it_begins
@@ -29,6 +29,17 @@ class MemoryLedger:
         self._scatters = scatters
         scatters.cancel = self._cancel
         self._following = Following(tables)
+        tables.after_fork = self._end_what_the_parent_runs
+
+    def _end_what_the_parent_runs(self) -> None:
+        """In a forked child: nobody here runs what was under way, and whoever asks again must not wait for it."""
+        now = datetime.now(UTC)
+        for row in [self._tables.steps[step_id] for step_id in self._tables.active.values()]:
+            if not row.state.is_terminal:
+                row.error_type = WORKER_LOST
+                row.error = "This is a forked copy of the process that ran it."
+                row.reason = "it runs in the process that this one was forked from"
+                self._following.finish(row, State.CANCELLED, now)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         """See `flowstone.protocols.Ledger`."""

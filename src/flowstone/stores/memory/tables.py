@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import count
 
 from flowstone.core.check_record import CheckRecord
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, InputVersion, NewRun, NewStep, RunRecord, StepRecord, Target
@@ -187,6 +188,9 @@ class Tables:
         self.step_ids = count(1)
         self.tokens = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
+        self.after_fork: Callable[[], None] = lambda: None
+        # the lock is held meanwhile, so that a forked child sees nothing half done
+        renew_after_fork(self, lambda tables: tables.after_fork(), hold=True)
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

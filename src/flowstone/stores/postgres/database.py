@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import selectors
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.project import Project
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 _BUSY_SECONDS = 30.0
+_CLOSE_SECONDS = 1.0
 # A peer that vanished without a word is noticed after about a minute instead of two hours.
 _KEEPALIVES = {
     "keepalives_idle": "30",
@@ -83,6 +88,21 @@ class Database:
         self._guard = threading.Lock()
         self._pool: ConnectionPool[Connection[TupleRow]] | None = None
         self._closed = False
+        self._open: weakref.WeakSet[Connection[TupleRow]] = weakref.WeakSet()
+        renew_after_fork(self, Database._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: close its copies of the sockets, say nothing on them, and begin without a pool."""
+        for connection in list(self._open):
+            with suppress(Exception):  # closed already
+                os.close(connection.pgconn.socket)
+        if self._pool is not None:
+            # its destructor would wait for threads that are not here
+            self._pool._closed = True  # noqa: SLF001 - there is no public way to disown a pool
+        keep_of_parent(self._pool, *self._open)
+        self._guard = threading.Lock()
+        self._pool = None
+        self._open = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"Database({self.masked_dsn!r})"
@@ -154,15 +174,17 @@ class Database:
         with self._guard:
             pool, self._pool, self._closed = self._pool, None, True
         if pool is not None:
-            pool.close()
+            pool.close(timeout=_CLOSE_SECONDS)
 
     def _connect(self) -> Connection[TupleRow]:
         import psycopg
 
         try:
-            return psycopg.connect(autocommit=True, **self._parameters, **self._cursors())  # type: ignore[arg-type]
+            connection = psycopg.connect(autocommit=True, **self._parameters, **self._cursors())  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             raise self._unavailable(error) from error
+        self._open.add(connection)
+        return connection
 
     def _cursors(self) -> dict[str, Any]:
         """Have every statement on these connections mean the tables of the project."""
@@ -184,7 +206,7 @@ class Database:
 
         _quieten_pool_logger()
         least, most = self._sizes
-        return ConnectionPool(
+        pool = ConnectionPool(
             kwargs={"autocommit": True, **self._parameters, **self._cursors()},
             min_size=least,
             max_size=most,
@@ -192,9 +214,12 @@ class Database:
             # its pauses double all the time, up to minutes; whoever waits asks for a new connection instead
             reconnect_timeout=self._timeout,
             check=_check,
+            configure=self._open.add,
             name=_POOL_NAME,
             open=True,
         )
+        _with_pools.add(self)
+        return pool
 
     def _borrow(self, pool: ConnectionPool[Connection[TupleRow]]) -> Connection[TupleRow]:
         from psycopg_pool import PoolClosed, PoolTimeout
@@ -283,6 +308,16 @@ def failing_as(what: str) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise DatabaseError(f"{what}: {error}") from error
+
+
+_with_pools: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    """Close what nobody closed: later in the end of the interpreter, the threads of a pool cannot be stopped."""
+    for database in list(_with_pools):
+        database.close()
 
 
 def _check(connection: Connection[TupleRow]) -> None:

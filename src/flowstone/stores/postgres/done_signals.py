@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.stores.postgres.counting import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
 
 _IDLE_SECONDS = 30.0
+_CLOSE_SECONDS = 1.0
 
 
 class DoneSignals:
@@ -24,11 +26,19 @@ class DoneSignals:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._closed = False
+        self._listener: Listener | None = None
+        self._begin()
+        renew_after_fork(self, DoneSignals._begin)
+
+    def _begin(self) -> None:
+        if self._listener is not None:
+            self._listener.leave_to_parent()
+            keep_of_parent(self._listener)
         self._lock = threading.Lock()
         self._waiting: dict[threading.Event, frozenset[str]] = {}
-        self._listener: Listener | None = None
+        self._listener = None
         self._thread: threading.Thread | None = None
-        self._closed = False
 
     @contextmanager
     def subscribe(self, keys: Sequence[str]) -> Iterator[threading.Event]:
@@ -55,10 +65,10 @@ class DoneSignals:
             listener, thread, self._listener, self._thread = self._listener, self._thread, None, None
         if listener is not None and thread is not None:
             listener.close()
-            thread.join()
+            thread.join(_CLOSE_SECONDS)
 
     def _listen(self, listener: Listener) -> None:
-        while not self._closed:
+        while not self._closed:  # ends with the process at the latest
             arrived = listener.wait(_IDLE_SECONDS)
             named = {key for one in arrived for key in one.payload.split(SEPARATOR)}
             with self._lock:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowstone.core.forks import renew_after_fork
 from flowstone.errors import DatabaseError, EmbeddedDatabaseError, MissingExtraError
 from flowstone.stores.postgres.cluster import Cluster
 from flowstone.stores.postgres.file_lock import FileLock
@@ -68,6 +69,23 @@ class EmbeddedPostgres:
         self._guard = threading.Lock()
         self._users: FileLock | None = None
         self._pid = 0
+        renew_after_fork(self, EmbeddedPostgres._join_after_fork)
+
+    def _join_after_fork(self) -> None:
+        """In a forked child: become a user of the server in its own right, or the parent would stop it."""
+        self._guard = threading.Lock()
+        shared, self._users = self._users, None
+        if shared is None:
+            return
+        try:
+            own = FileLock(shared.path)
+            if own.try_shared():
+                self._users, self._pid = own, os.getpid()
+            else:
+                own.close()  # it is being stopped
+        except OSError:
+            log.warning("The copy of this process cannot hold the embedded PostgreSQL in %s.", self.directory)
+        shared.close()
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.directory)!r})"
@@ -116,8 +134,6 @@ class EmbeddedPostgres:
             if users is None:
                 return
             atexit.unregister(self.stop)
-            if self._pid != os.getpid():
-                return  # a forked copy of the real holder, with which it shares the lock
             try:
                 with self._control():
                     if users.try_exclusive():

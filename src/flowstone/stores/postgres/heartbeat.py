@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.not_begun import NotBegunBoard
 from flowstone.stores.postgres.queue import Lease
@@ -62,8 +63,20 @@ class Heartbeat:
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._board = board
-        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._begin()
+        renew_after_fork(self, Heartbeat._begin)
+
+    def _begin(self) -> None:
+        if self._process is not None:
+            # in a forked child: our copy of the pipe would hide the end of the parent from its process
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with suppress(OSError, ValueError):
+                        stream.close()
+            keep_of_parent(self._process)
+        self._lock = threading.Lock()
+        self._process = None
         self._lease: Lease | None = None
         self._over = threading.Event()
 
@@ -129,6 +142,7 @@ class Heartbeat:
             [sys.executable, "-I", str(_SCRIPT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # no buffer, no lock: a forked child must be able to close its copies
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=[self._board.descriptor] if self._board else [],

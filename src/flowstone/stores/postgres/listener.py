@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 15.0
+_CLOSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,13 @@ class Listener:
         """
         deadline = time.monotonic() + max(0.0, timeout_seconds)
         with self._waiting:
-            if self._closed:
-                return []
-            if not self.connected:
+            if not self._closed:
+                if self.connected:
+                    return self._receive(deadline)
                 self._reconnect(deadline)
-                return []
-            return self._receive(deadline)
+            if self._closed:
+                self._release()
+            return []
 
     def wake(self) -> None:
         """Make the current or the next `wait` return at once."""
@@ -119,10 +121,23 @@ class Listener:
         """End the subscription; a `wait` in another thread returns. Closing twice is no error."""
         self._closed = True
         self.wake()
-        with self._waiting:
-            self._drop_connection()
-            self._reader.close()
-            self._writer.close()
+        # while it connects it cannot be woken: then its thread, which sees that it is closed, cleans up
+        if self._waiting.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._release()
+            finally:
+                self._waiting.release()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close its copies of the sockets; the subscription is the parent's."""
+        self._closed = True
+        self._reader.close()
+        self._writer.close()
+
+    def _release(self) -> None:
+        self._drop_connection()
+        self._reader.close()
+        self._writer.close()
 
     def _receive(self, deadline: float) -> list[Notification]:
         import psycopg

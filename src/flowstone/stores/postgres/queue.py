@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flowstone.core.outcome import Failed
+from flowstone.core.outcome import WORKER_LOST, Failed
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 _BATCH = 1000
-_LOST = "WorkerLost"
 _APART_SECONDS = 2.0
 
 
@@ -180,7 +179,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
         if not_begun:
             continue
         text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: it died or lost its lease."
-        error = Failed(text, _LOST, retryable=True)
+        error = Failed(text, WORKER_LOST, retryable=True)
         again = placed and attempt < most
         if again:
             suspected = attempt > 1 or attempt + 1 == most

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,6 +44,10 @@ class CheckedDatabase(Database):
         super().__init__(dsn, project=project, max_size=max_size)
         self._checking = threading.Lock()
         self._durable: bool | None = None
+
+    def _leave_to_parent(self) -> None:
+        super()._leave_to_parent()
+        self._checking = threading.Lock()
 
     @property
     def durable(self) -> bool:
@@ -111,6 +117,8 @@ class PostgresStore:
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
+        self._at_exit = partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     @classmethod
     def connect(
@@ -159,12 +167,19 @@ class PostgresStore:
             yield connection
 
     def close(self) -> None:
-        """Give the lease up, close the connections, leave the embedded server."""
+        """Give the lease up, close the connections, leave the embedded server; at exit by itself."""
+        atexit.unregister(self._at_exit)
         self.heartbeat.stop()
         self._signals.close()
         self.database.close()
         if self._server is not None:
             self._server.stop()
+
+
+def _close(store: weakref.ref[PostgresStore]) -> None:
+    found = store()
+    if found is not None:
+        found.close()
 
 
 def embedded_server(url: str, directory: Path) -> EmbeddedPostgres | None:
