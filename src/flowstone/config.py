@@ -22,6 +22,11 @@ _ENVIRONMENT = {
     "app": "FLOWSTONE_APP",
 }
 _TEXTS = frozenset(_ENVIRONMENT)
+DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": False, "name": "flowstone"}
+_OBAN_ENVIRONMENT = {name: f"FLOWSTONE_OBAN_{name.upper()}" for name in DEFAULT_OBAN}
+_LONGEST_NAME = 100
+_LONGEST_SECONDS = 100 * 365 * 86_400
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,12 @@ class Settings:
         sweep_seconds: how often workers look for what a lost notification or worker left behind.
         conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
+        oban: how workers use Oban: `prune_after_seconds`, age at which FlowStone's rows of `oban_jobs` that are
+            over are deleted (a day; 0 or None keeps them; those of other applications are never touched),
+            `metrics`, whether workers broadcast what Oban's dashboard shows, and `name`, of their Oban instance.
+
+    Raises:
+        ConfigurationError: `oban` has an unknown key or a value that cannot work.
 
     Example:
         >>> Settings().executor
@@ -65,6 +76,10 @@ class Settings:
     sweep_seconds: float = 15.0
     conditions_seconds: float = 5.0
     retention_days: float = 90.0
+    oban: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "oban", _checked_oban(self.oban))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
@@ -92,11 +107,19 @@ class Settings:
         for name, variable in _ENVIRONMENT.items():
             if os.environ.get(variable):
                 found[name] = os.environ[variable]
+        oban = {name: os.environ[key] for name, key in _OBAN_ENVIRONMENT.items() if os.environ.get(key)}
+        if oban:
+            found["oban"] = {**_table("oban", found.get("oban", {}), path), **_read_oban(oban)}
+        if arguments.get("oban") is not None and "oban" in found:
+            arguments["oban"] = {**_table("oban", found["oban"], path), **_table("oban", arguments["oban"], None)}
         found |= {name: value for name, value in arguments.items() if value is not None}
         for name in found:
             if name not in known:
                 raise ConfigurationError(f"There is no setting {name!r}.{did_you_mean(name, known)}")
-        settings = replace(cls(), **found)
+        try:
+            settings = replace(cls(), **found)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path or 'arguments'}: {error}") from error
         settings.check(str(path) if path else "arguments")
         return settings
 
@@ -130,6 +153,60 @@ def _are_queues(queues: object) -> bool:
     if not isinstance(queues, Mapping) or not queues:
         return False
     return all(type(limit) is int and limit >= 1 for limit in queues.values())
+
+
+def _table(name: str, value: object, path: Path | None) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{path or 'arguments'}: {name}={value!r} must be a table of settings by name.")
+    return dict(value)
+
+
+def _read_oban(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return what environment variables say about Oban, as values."""
+    found: dict[str, Any] = dict(texts)
+    if (text := texts.get("prune_after_seconds")) is not None:
+        try:
+            found["prune_after_seconds"] = None if text.strip().lower() == "none" else float(text)
+        except ValueError as error:
+            variable = _OBAN_ENVIRONMENT["prune_after_seconds"]
+            raise ConfigurationError(
+                f"{variable}={text!r} must be a number of seconds, 0 or none for never."
+            ) from error
+    if (text := texts.get("metrics")) is not None:
+        if text.strip().lower() not in _SWITCH:
+            raise ConfigurationError(f"{_OBAN_ENVIRONMENT['metrics']}={text!r} must be true or false.")
+        found["metrics"] = _SWITCH[text.strip().lower()]
+    return found
+
+
+def _checked_oban(given: object) -> dict[str, Any]:
+    """Return the settings of Oban with defaults for what is not given."""
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"oban={given!r} must map names to values: {', '.join(DEFAULT_OBAN)}.")
+    for name in given:
+        if name not in DEFAULT_OBAN:
+            hint = did_you_mean(str(name), DEFAULT_OBAN)
+            raise ConfigurationError(
+                f"oban: there is no setting {name!r}.{hint} Known: {', '.join(DEFAULT_OBAN)}."
+            )
+    found = {**DEFAULT_OBAN, **given}
+    seconds = found["prune_after_seconds"]
+    if seconds is not None:
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not 0 <= seconds <= _LONGEST_SECONDS
+        ):
+            raise ConfigurationError(
+                f"oban: prune_after_seconds={seconds!r} must be a number of seconds, 0 or None for never."
+            )
+        found["prune_after_seconds"] = seconds or None
+    if not isinstance(found["metrics"], bool):
+        raise ConfigurationError(f"oban: metrics={found['metrics']!r} must be true or false.")
+    name = found["name"]
+    if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME or "\x00" in name:
+        raise ConfigurationError(f"oban: name={name!r} must be text of 1 to {_LONGEST_NAME} characters.")
+    return found
 
 
 def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:

@@ -13,18 +13,18 @@ from flowstone.core.state import State
 from flowstone.errors import ApprovalDecidedError
 
 
-def test_the_queue_forgets_a_waiting_step(whole: Askers) -> None:
+def test_the_job_of_a_waiting_step_rests(whole: Askers) -> None:
     whole.lease()
     job = whole.flow.schedule("bought", partition=ITEMS[0])
     assert whole.work() == 1
     (one,) = whole.asked()
-    assert (whole.jobs("assets"), whole.jobs("checkpoints")) == (["completed"], ["scheduled"])
+    assert (whole.jobs("assets"), whole.jobs("checkpoints")) == (["suspended"], ["scheduled"])
     assert whole.rows("SELECT job_id, attempt, finished_at FROM flowstone.steps") == [(None, 0, None)]
     assert whole.store.queue.sweep() == 0
     assert whole.store.queue.rescue() == 0
     assert whole.work() == 0
     whole.flow.approvals.approve(one.id, by="ann")
-    assert (whole.jobs("assets"), whole.jobs("checkpoints")) == (["completed", "available"], [])
+    assert (whole.jobs("assets"), whole.jobs("checkpoints")) == (["available"], [])
     assert whole.work() == 1
     assert whole.flow.load("bought", partition=ITEMS[0]) == f"{ITEMS[0]} by ann"
     assert whole.flow.job_status(job) is State.COMPLETED
@@ -41,6 +41,7 @@ def test_the_end_of_the_time_is_called_off(whole: Askers, how: str) -> None:
     else:
         whole.flow.cancel_job(job)
     assert whole.jobs("checkpoints") == []
+    assert whole.jobs("assets") == ["discarded" if how == "reject" else "cancelled"]
 
 
 def test_expiry_comes_from_the_queue(whole: Askers) -> None:

@@ -40,34 +40,28 @@ def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str,
         asked.append((queue, demand, uuid))
         return []
 
+    class Taking(Dispatcher):
+        take_jobs = staticmethod(take)
+
     async def scene() -> None:
-        extension.install("contract", take)
-        try:
-            async with running_oban(database_url, dispatcher=Dispatcher()) as oban:
-                put(database)
-                await until(lambda: asked)
-                producer = oban._producers[QUEUE]
-                assert asked[0] == (QUEUE, 2, producer._uuid)
-                assert (producer._name, producer._limit, producer._running_jobs) == ("contract", 2, {})
-        finally:
-            extension.remove("contract")
+        extension.install()
+        async with running_oban(database_url, dispatcher=Taking()) as oban:
+            put(database)
+            await until(lambda: asked)
+            producer = oban._producers[QUEUE]
+            assert asked[0] == (QUEUE, 2, producer._uuid)
+            assert (producer._limit, producer._running_jobs) == (2, {})
 
     run(scene())
 
 
 def test_other_oban_instances_keep_their_own_way_of_fetching(database_url: str, database: Database) -> None:
-    async def take(queue: str, demand: int, uuid: str) -> list[Job]:
-        raise AssertionError("not ours")
-
     async def scene() -> None:
-        extension.install("ours", take)
+        extension.install()
         dispatcher = Dispatcher()
-        try:
-            async with running_oban(database_url, dispatcher=dispatcher, name="theirs"):
-                job = put(database)
-                await until(lambda: [one.id for one in dispatcher.jobs] == [job])
-        finally:
-            extension.remove("ours")
+        async with running_oban(database_url, dispatcher=dispatcher, name="theirs"):
+            job = put(database)
+            await until(lambda: [one.id for one in dispatcher.jobs] == [job])
 
     run(scene())
 
@@ -161,10 +155,13 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
         demands.append(demand)
         return [SimpleNamespace(id=len(futures) + number) for number in range(demand)]
 
+    dispatcher: Any = Futures()
+    dispatcher.take_jobs = take
+
     async def scene() -> None:
-        extension.install("contract", take)
+        extension.install()
         try:
-            async with running_oban(database_url, dispatcher=Futures(), stager=SLOW_STAGER) as oban:
+            async with running_oban(database_url, dispatcher=dispatcher, stager=SLOW_STAGER) as oban:
                 put(database)
 
                 def told() -> bool:
@@ -182,9 +179,8 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
                 producers[0]._limit -= 1
                 for future in futures[1:]:
                     future.set_result(None)
-                extension.remove("contract")
+                del dispatcher.take_jobs
         finally:
-            extension.remove("contract")
             for future in futures:
                 if not future.done():
                     future.set_result(None)

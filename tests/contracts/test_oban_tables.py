@@ -122,9 +122,9 @@ def test_jobs_survive_a_crash_of_the_server(database: Database) -> None:
 
 def test_the_installation_makes_its_types_in_the_first_schema_of_the_path(empty_database_url: str) -> None:
     with Database(empty_database_url) as database:
-        with database.transaction() as connection:
+        with database.dedicated() as connection:
             connection.execute("CREATE SCHEMA other")
-            connection.execute("SET LOCAL search_path TO other, public")
+            connection.execute("SET search_path TO other, public")
             oban_tables.install(connection)
         assert rows(database, "SELECT to_regclass('public.oban_jobs') IS NOT NULL") == [(True,)]
         assert rows(

@@ -43,7 +43,7 @@ READY = StepSituation(
         ({}, "3 jobs are ahead of it in the queue 'assets', served by 2 workers"),
         ({"job_state": "executing"}, "it is about to start"),
         ({"durable": False, "job_id": None, "job_state": None, "workers": 0}, "it is about to start"),
-        ({"workers": 0}, "no worker serves the queue 'assets': start `flowstone worker`"),
+        ({"workers": 0}, "no worker serves the queue 'assets': start `flowstone worker --queue assets`"),
         ({"run_paused": True}, "its run r1 is paused: `flowstone resume r1`"),
         ({"queue_paused": True}, "the queue 'assets' is paused: `flowstone resume --queue assets`"),
         (

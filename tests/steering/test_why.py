@@ -19,7 +19,7 @@ def test_nobody_asked(crew: Crew) -> None:
 
 def test_what_waits_for_workers_inputs_and_room(crew: Crew) -> None:
     crew.place_many("fragile or after", 3, max_concurrency=2)
-    no_worker = "no worker serves the queue 'backfill': start `flowstone worker`"
+    no_worker = "no worker serves the queue 'backfill': start `flowstone worker --queue backfill`"
     assert crew.flow.why("fragile", ITEMS[0]) == [no_worker]
     assert crew.flow.why("after", ITEMS[0]) == [f"input fragile [i0000] is pending: {no_worker}"]
     full = "the window of its run is full: 2 of at most 2 steps are placed"

@@ -23,6 +23,7 @@ from flowstone.engine.committer import GroupCommitter
 from flowstone.engine.work import NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
+from flowstone.stores.postgres import oban_tables
 from flowstone.stores.postgres.heartbeat import Heartbeat
 from flowstone.stores.postgres.not_begun import NotBegunBoard
 from flowstone.stores.postgres.store import PostgresStore
@@ -188,6 +189,11 @@ def _store(flow: FlowStone) -> PostgresStore:
     store = flow.parts.store
     if not isinstance(store, PostgresStore):
         raise ExecutorUnavailableError("oban", "this store has no queue", "Configure a PostgreSQL database.")
+    # what a client never needs, such as the tables that Oban's own loops write to, and the right to do so
+    if wrong := oban_tables.problems(store.database):
+        raise ExecutorUnavailableError(
+            "oban", f"Oban's tables do not fit: {'; '.join(wrong)}", "Run `flowstone db upgrade`."
+        )
     return store
 
 
@@ -234,6 +240,9 @@ def _node(
         grace_seconds=grace_seconds,
         sweep_seconds=settings.sweep_seconds,
         not_begun=board,
+        oban_name=settings.oban["name"],
+        metrics=settings.oban["metrics"],
+        prune_after_seconds=settings.oban["prune_after_seconds"],
     )
 
 

@@ -10,7 +10,7 @@ from flowstone.app.database import opened
 from flowstone.cli.checks import Check, Verdict
 from flowstone.config import Settings
 from flowstone.errors import FlowStoneError
-from flowstone.stores.postgres import migrations
+from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
@@ -52,11 +52,22 @@ def _asked(database: Database) -> Iterator[Check]:
     else:
         remedy = "Install the version of FlowStone that this database was upgraded with."
         yield Check("migrations", Verdict.FAIL, ", ".join(wrong), remedy)
-    if health.has_oban:
-        yield Check("oban tables", Verdict.OK, "oban_jobs is there")
-    else:
-        yield Check("oban tables", Verdict.FAIL, "oban_jobs is missing", f"Run `{upgrade}`.")
+    yield _oban(database, upgrade)
     yield _workers(health)
+
+
+def _oban(database: Database, upgrade: str) -> Check:
+    """Say whether work can be placed in Oban's tables, as `db upgrade` and a worker would say it."""
+    wrong = oban_tables.problems(database)
+    if wrong:
+        remedy = f"Run `{upgrade}`: it adds what is missing, or says why it cannot."
+        return Check("oban tables", Verdict.FAIL, "; ".join(wrong), remedy)
+    with database.connection() as connection:
+        slow = oban_tables.structure(connection).slow
+    if slow:
+        remedy = f"Run `{upgrade}` as the owner of oban_jobs."
+        return Check("oban tables", Verdict.WARN, f"there, without the indexes {', '.join(slow)}", remedy)
+    return Check("oban tables", Verdict.OK, "there, with all that is needed")
 
 
 def _project(database: Database, entries: Sequence[MigrationStatus]) -> Check:

@@ -10,6 +10,7 @@ import typer
 from flowstone.app import database
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
+from flowstone.core.control import QueueStatus
 
 
 def queues(session: Session) -> None:
@@ -24,6 +25,7 @@ def queues(session: Session) -> None:
                 "available": queue.available,
                 "scheduled": queue.scheduled,
                 "executing": queue.executing,
+                "paused_nodes": queue.paused_nodes,
             }
             for queue in found
         ]
@@ -40,7 +42,7 @@ def queues(session: Session) -> None:
     rows = [
         [
             queue.name,
-            "yes" if queue.paused else "",
+            _paused(queue),
             "" if queue.node_limit is None else str(queue.node_limit),
             f"{queue.available:,}",
             f"{queue.scheduled:,}",
@@ -49,6 +51,12 @@ def queues(session: Session) -> None:
         for queue in found
     ]
     session.out.table(columns, rows)
+
+
+def _paused(queue: QueueStatus) -> str:
+    if queue.paused_nodes:
+        return "by Oban" if queue.paused else f"by Oban on {queue.paused_nodes}"
+    return "yes" if queue.paused else ""
 
 
 def scale(

@@ -42,6 +42,7 @@ class QueueStatus:
         available: jobs that could start now.
         scheduled: jobs with a later time, or resting.
         executing: jobs at work.
+        paused_nodes: workers on which it was paused with Oban's own tools; `paused` when that is all of them.
     """
 
     name: str
@@ -50,6 +51,7 @@ class QueueStatus:
     available: int
     scheduled: int
     executing: int
+    paused_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class StepSituation:
     ahead: int
     breaker_failures: int | None = None  # of the breaker that it waits for, while that is not closed
     breaker_open_until: datetime | None = None
+    paused_nodes: int = 0  # workers on which its queue was paused with Oban's own tools
     open_inputs: tuple[tuple[str, str, State], ...] = ()
 
     def explain(self, now: datetime | None = None) -> list[str]:
@@ -94,7 +97,7 @@ class StepSituation:
             >>> known = {field: nothing(field) for field in StepSituation.__dataclass_fields__}
             >>> known |= {"state": State.PENDING, "queue": "assets", "durable": True, "job_id": 1}
             >>> StepSituation(**known).explain()
-            ["no worker serves the queue 'assets': start `flowstone worker`"]
+            ["no worker serves the queue 'assets': start `flowstone worker --queue assets`"]
         """
         if self.state.is_terminal:
             text = self.error or self.reason
@@ -115,6 +118,10 @@ class StepSituation:
             yield f"its run {self.run_id} is paused: `{command('resume', self.run_id)}`"
         if self.queue_paused:
             yield f"the queue {self.queue!r} is paused: `{command('resume', queue=self.queue)}`"
+        elif self.paused_nodes:
+            where = f"on {self.paused_nodes} of {_workers(max(self.workers, self.paused_nodes))}"
+            resume = command("resume", queue=self.queue)
+            yield f"the queue {self.queue!r} was paused with Oban's tools {where}: `{resume}`"
 
     def _not_yet(self, now: datetime | None) -> Iterator[str]:
         """Yield what it waits for by itself: an input of another run, a slot, a time."""
@@ -140,7 +147,7 @@ class StepSituation:
             most = self.max_concurrency
             yield f"the window of its run is full: {self.active_steps} of at most {most} steps are placed"
         if self.durable and not self.workers:
-            yield f"no worker serves the queue {self.queue!r}: start `flowstone worker`"
+            yield f"no worker serves the queue {self.queue!r}: start `flowstone worker --queue {self.queue}`"
 
 
 def describe_target(asset: str, partition: str) -> str:

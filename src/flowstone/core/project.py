@@ -16,7 +16,10 @@ _NAME = re.compile(r"[a-z](?:_?[a-z0-9])*_?")
 _LONGEST_NAME = 41
 # What our statements call by its schema: tables, sequences and functions of ours, and those of Oban. Within
 # quotes only the arguments of functions that take such a name: keys and paths in JSON stay what they are.
-_TAKES_A_NAME = ("nextval('", "to_regclass('", "pg_get_serial_sequence('", "pg_notify('")
+_TAKES_A_NAME = (
+    *("nextval('", "pg_get_serial_sequence('", "pg_notify('"),
+    *("to_regclass('", "to_regtype('", "to_regprocedure('"),
+)
 _QUALIFIED = re.compile(
     rf"(?:^|(?<=[\s(:]){''.join(f'|(?<={re.escape(call)})' for call in _TAKES_A_NAME)})"
     r"(?:flowstone(?=\.[a-z_])|public(?=\.oban_))"

@@ -120,6 +120,19 @@ class DurableQueue(Protocol):
     def nudge(self, queues: Sequence[str]) -> None:
         """Tell the nodes to look at those of these queues on which large backfills have something to begin."""
 
+    def stage(self, queues: Sequence[str]) -> list[str]:
+        """Make jobs available that are due; return those of these queues that have work."""
+
+    def follow_cancels(self, signalled: Sequence[int]) -> int:
+        """Cancel the steps of jobs that were cancelled with the queue's own tools; return how many.
+
+        Args:
+            signalled: running jobs that a signal names.
+        """
+
+    def prune_jobs(self, older_than_seconds: float) -> int:
+        """Delete jobs that ended so long ago; return how many. Records of steps and runs stay."""
+
     def rescue(self) -> int:
         """End the attempts of workers whose lease ran out, and place them again; return how many."""
 

@@ -52,7 +52,7 @@ class ObanExecutor:
         if not store.durable:
             raise ExecutorUnavailableError(
                 self.name,
-                "the database has no Oban tables",
+                "Oban's tables in the database are missing or incomplete",
                 "Install the extra with pip install 'flowstone[oban]' and run `flowstone db upgrade`.",
             )
         self._store = store

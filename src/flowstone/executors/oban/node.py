@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
 from flowstone.executors.oban.attempts import Attempts, NotBegun, Running
 from flowstone.executors.oban.quiet import quieten_oban
+from flowstone.executors.oban.signals import Signals
 from flowstone.executors.oban.threads import Finished, StepThreads
 from flowstone.executors.oban.upkeep import Upkeep
 from flowstone.protocols import DurableQueue, Ledger
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("flowstone.worker")
 
 _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
+_MARK = "flowstone@"
+"""What the names of our nodes begin with, by which statements tell our producers from those of others."""
 _CONNECT_SECONDS = 5.0
 
 
@@ -79,6 +83,9 @@ class Node:
         grace_seconds: how long running steps may finish on shutdown.
         sweep_seconds: how often lost workers and leftovers are looked for.
         not_begun: notes what was taken and waits for a thread.
+        oban_name: name of the Oban instance, for Oban's tools.
+        metrics: whether it tells Oban's tools what it does.
+        prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
     """
 
     def __init__(
@@ -95,6 +102,9 @@ class Node:
         grace_seconds: float,
         sweep_seconds: float,
         not_begun: NotBegun | None = None,
+        oban_name: str = "flowstone",
+        metrics: bool = False,
+        prune_after_seconds: float | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._schema = schema
@@ -116,18 +126,22 @@ class Node:
             worker_id=worker_id,
             ask=self._call,
             sweep_seconds=sweep_seconds,
+            prune_after_seconds=prune_after_seconds,
         )
         self._cut_off = False
-        self._calls = ThreadPoolExecutor(len(queues) + 2, thread_name_prefix="flowstone-node")
-        self._name = f"flowstone-{id(self):x}"
+        self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
+        self._name = oban_name
+        self._metrics = metrics
+        self._node_name = f"{_MARK}{socket.gethostname()}.{os.getpid()}"
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
         quieten_oban()
         self._threads.update(self._make_threads(Finished(asyncio.get_running_loop())))
         async with self._make_pool() as pool:
+            extension.install()
             oban = self._make_oban(pool)
-            extension.install(self._name, self._take)
+            extension.attach(oban, stage=self._stage, signals=self._signals(oban))
             try:
                 await oban.start()
                 self._upkeep.start(oban)
@@ -139,7 +153,6 @@ class Node:
                     threads.close()
                 await oban.stop()
             finally:
-                extension.remove(self._name)
                 self._upkeep.stop()
             return await self._hand_back()
 
@@ -173,15 +186,30 @@ class Node:
             pool=pool,
             name=self._name,
             prefix=self._schema,
-            node=socket.gethostname(),
+            node=self._node_name,
             queues=dict(self._queues),
             dispatcher=_Dispatcher(self),
+            # a leader prunes, rescues and inserts cron jobs for everybody who has rows in the table
+            leadership=False,
             # its rescue goes by age alone, which would start a slow step twice; ours goes by lease
             lifeline={"interval": 3600.0, "rescue_after": _NEVER_SECONDS},
             shutdown_grace_period=self._grace,
+            metrics=self._metrics or None,
         )
 
-    async def _take(self, queue: str, demand: int, uuid: str) -> list[Any]:
+    def _signals(self, oban: Oban) -> Signals:
+        return Signals(
+            ident=f"{self._name}.{self._node_name}",
+            queues=self._queues,
+            scale=partial(self._upkeep.scale, oban),
+            cancel=self._upkeep.cancel_job,
+        )
+
+    async def _stage(self, queues: Sequence[str]) -> list[str]:
+        """Make jobs of ours available that are due; return the queues with work."""
+        return await self._call(partial(self._queue.stage, queues))
+
+    async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
         """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban."""
         try:
             taken = await self._call(partial(self._take_now, queue, demand, uuid))
@@ -281,6 +309,10 @@ class _Dispatcher:
 
     async def stop(self) -> None:
         """Nothing to stop."""
+
+    async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
+        """Take jobs for a producer; see `flowstone.executors.oban.extension`."""
+        return await self._node.take_jobs(queue, demand, uuid)
 
     def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
         """Run a job."""

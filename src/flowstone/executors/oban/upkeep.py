@@ -1,10 +1,9 @@
-"""What a worker node does beside its work: cancels, limits of queues, lost workers, lost starts."""
+"""What a worker node does beside its work: cancels, limits of queues, lost workers, lost starts, old jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +15,9 @@ from flowstone.protocols import DurableQueue, Ledger
 log = logging.getLogger("flowstone.worker")
 
 _POLL_SECONDS = 1.0
+_OPERATORS_SECONDS = 2.0
+_PRUNE_SECONDS = 60.0
+_MOST_SIGNALLED = 10_000
 
 
 class AskStore(Protocol):
@@ -37,6 +39,7 @@ class Upkeep:
         worker_id: returns the current lease.
         ask: asks the store from a thread.
         sweep_seconds: how often lost workers and leftovers are looked for.
+        prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Upkeep:
         worker_id: Callable[[], str],
         ask: AskStore,
         sweep_seconds: float,
+        prune_after_seconds: float | None = None,
     ) -> None:
         self._queue = queue
         self._ledger = ledger
@@ -59,26 +63,56 @@ class Upkeep:
         self._worker_id = worker_id
         self._call = ask
         self._sweep = sweep_seconds
+        self._prune_after = prune_after_seconds
+        self._signalled: set[int] = set()
+        self._scaling: set[asyncio.Task[None]] = set()
         self._tasks: Sequence[asyncio.Task[None]] = ()
 
     def start(self, oban: Any) -> None:
         """Start the tasks."""
-        self._tasks = [
-            asyncio.create_task(self._every(seconds, act))
-            for seconds, act in (
-                (_POLL_SECONDS, self._pass_on_cancels),
-                (_POLL_SECONDS, partial(self._follow_limits, oban)),
-                (_POLL_SECONDS, self._return_what_waits),
-                (_POLL_SECONDS, self._look_at_ranges),
-                (self._sweep, self._rescue_and_sweep),
-                (self._sweep, self._look_for_lost_starts),
-            )
+        acts: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (_POLL_SECONDS, self._pass_on_cancels),
+            (_POLL_SECONDS, partial(self._follow_limits, oban)),
+            (_POLL_SECONDS, self._return_what_waits),
+            (_POLL_SECONDS, self._look_at_ranges),
+            (_OPERATORS_SECONDS, self._follow_cancelled_jobs),
+            (self._sweep, self._rescue_and_sweep),
+            (self._sweep, self._look_for_lost_starts),
         ]
+        if self._prune_after:
+            acts.append((_PRUNE_SECONDS, self._prune_jobs))
+        self._tasks = [asyncio.create_task(self._every(seconds, act)) for seconds, act in acts]
 
     def stop(self) -> None:
         """End the tasks."""
         for task in self._tasks:
             task.cancel()
+
+    def cancel_job(self, job_id: int) -> None:
+        """Have a running job of Oban cancelled soon; whether it is ours and runs, the tables know."""
+        if len(self._signalled) < _MOST_SIGNALLED:
+            self._signalled.add(job_id)
+
+    def scale(self, oban: Any, queue: str, limit: int) -> None:
+        """Run another number of steps of a queue at once here, until somebody sets another one."""
+        task = asyncio.create_task(self._resize(oban, queue, limit))
+        self._scaling.add(task)
+        task.add_done_callback(self._scaling.discard)
+
+    async def _resize(self, oban: Any, queue: str, limit: int) -> None:
+        await oban.scale_queue(queue=queue, node=oban._node, limit=limit)  # noqa: SLF001 - its own name
+        self._threads[queue].resize(limit)
+
+    async def _follow_cancelled_jobs(self) -> None:
+        """Cancel steps whose jobs were cancelled with Oban's tools."""
+        signalled, self._signalled = self._signalled, set()
+        await self._call(partial(self._queue.follow_cancels, sorted(signalled)))
+
+    async def _prune_jobs(self) -> None:
+        """Delete old jobs of ours; Oban's pruner would delete those of everybody."""
+        pruned = await self._call(partial(self._queue.prune_jobs, self._prune_after or 0.0))
+        if pruned:
+            log.debug("%d jobs that were over were deleted from Oban's table.", pruned)
 
     async def _return_what_waits(self) -> None:
         """Give back what was taken ahead and did not get its turn soon: another worker may have room."""
@@ -107,9 +141,8 @@ class Upkeep:
         for queue, limit in (await self._call(self._queue.node_limits)).items():
             if self._queues.get(queue, limit) != limit:
                 log.info("Queue %s now runs %d steps at once here.", queue, limit)
-                await oban.scale_queue(queue=queue, node=socket.gethostname(), limit=limit)
+                await self._resize(oban, queue, limit)
                 self._queues[queue] = limit
-                self._threads[queue].resize(limit)
 
     async def _rescue_and_sweep(self) -> None:
         rescued = await self._call(self._queue.rescue)

@@ -11,7 +11,7 @@ from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.errors import RunNotFoundError
-from flowstone.stores.postgres import transport
+from flowstone.stores.postgres import operators, transport
 from flowstone.stores.postgres.counting import UNLIMITED, refill
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import load_sql
@@ -59,6 +59,8 @@ class PostgresControl:
         with self._database.transaction() as connection:
             parameters = {"name": name, "paused": paused, "node_limit": node_limit}
             connection.execute(load_sql("queues/set"), parameters)
+            if paused is False:
+                operators.resume_producers(connection, name)
             transport.announce(connection, [name])
 
     def queues(self) -> list[QueueStatus]:

@@ -15,14 +15,13 @@ from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.following import follow_up, resume
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.transport import EXPIRY_WORKER
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
 EXPIRY_QUEUE = "checkpoints"
-EXPIRY_WORKER = "flowstone.Expiry"
-"""Name in the `worker` column of the jobs that end the time of a request."""
 
 
 def request(
@@ -133,7 +132,7 @@ def cancel(connection: Connection[TupleRow], steps: Sequence[int], *, durable: b
         return
     rows = connection.execute(load_sql("approvals/cancel"), {"steps": list(steps)}).fetchall()
     if durable:
-        connection.execute(load_sql("approvals/drop_expiries"), {"ids": [row[0] for row in rows]})
+        _end_jobs(connection, [row[0] for row in rows])
 
 
 def approval_from(row: Sequence[Any]) -> Approval:
@@ -164,10 +163,17 @@ def _follow(connection: Connection[TupleRow], decided: Sequence[Approval], *, du
     verdicts = to_json([_verdict(one) for one in decided])
     moved = connection.execute(load_sql("approvals/move_steps"), {"verdicts": verdicts}).fetchall()
     if durable:
-        connection.execute(load_sql("approvals/drop_expiries"), {"ids": [one.id for one in decided]})
+        _end_jobs(connection, [one.id for one in decided])
     over = [Follow(row[0], row[1], State(row[2]), None) for row in moved if row[2] != State.PENDING]
     follow_up(connection, over, {}, durable=durable)
     resume(connection, [row for row in moved if row[2] == State.PENDING], durable=durable)
+
+
+def _end_jobs(connection: Connection[TupleRow], requests: Sequence[int]) -> None:
+    """End what stood on the queue for requests that are over: the resting jobs of their steps, and their times."""
+    ids = {"ids": list(requests)}
+    connection.execute(load_sql("approvals/end_jobs"), ids)
+    connection.execute(load_sql("approvals/drop_expiries"), ids)
 
 
 def _verdict(one: Approval) -> dict[str, object]:

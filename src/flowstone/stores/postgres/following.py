@@ -88,7 +88,9 @@ def _keep_queue_in_step(
     queues |= transport.range_queues(connection, counted.roomy)
     queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
     queues |= limits.release(connection, [step for step in moved if step.limits])
-    queues |= transport.settle(connection, [(step.job_id, step.state, delays.get(step.id)) for step in moved])
+    queues |= transport.settle(
+        connection, [(step.id, step.job_id, step.state, delays.get(step.id)) for step in moved]
+    )
     transport.announce(connection, queues)
 
 

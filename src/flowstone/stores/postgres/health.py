@@ -38,12 +38,10 @@ class Health:
 
     Args:
         version: of the server, such as `18.1`.
-        has_oban: whether Oban's tables are there.
         workers: processes with a valid lease; None when the table is missing.
     """
 
     version: str
-    has_oban: bool
     workers: tuple[AliveWorker, ...] | None
 
     @property
@@ -51,7 +49,7 @@ class Health:
         """Major version of the server.
 
         Example:
-            >>> Health("18.1 (Debian)", True, ()).major
+            >>> Health("18.1 (Debian)", ()).major
             18
         """
         found = re.match(r"\d+", self.version)
@@ -67,11 +65,11 @@ def look(database: Database) -> Health:
     with database.connection() as connection:
         row = connection.execute(load_sql("health/server")).fetchone()
         assert row is not None
-        version, has_oban, has_workers = row
+        version, has_workers = row
         workers: tuple[AliveWorker, ...] | None = None
         if has_workers:
             found = connection.execute(load_sql("workers/alive")).fetchall()
             workers = tuple(
                 AliveWorker(name, kind, host, pid, beat) for name, kind, host, pid, _, _, beat in found
             )
-    return Health(version, has_oban, workers)
+    return Health(version, workers)

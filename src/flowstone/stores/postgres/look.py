@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flowstone.core.approval import Approval
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.step import Claim
-from flowstone.stores.postgres import deciding, limits, transport
+from flowstone.stores.postgres import deciding, limits, operators, transport
 from flowstone.stores.postgres.rows import claim_from
 from flowstone.stores.postgres.sql import load_sql
 
@@ -56,23 +56,26 @@ class Look:
         rows = self.connection.execute(load_sql("queue/fetch"), parameters).fetchall()
         if rows:
             self.has_ranges = rows[0][17]
-        stale = [row[0] for row in rows if row[1] and row[2] is None]
-        expiries = [row[0] for row in rows if row[16] == deciding.EXPIRY_WORKER]
-        foreign = [row[0] for row in rows if not row[1] and row[16] != deciding.EXPIRY_WORKER]
+        expiries = [row[0] for row in rows if row[16] == transport.EXPIRY_WORKER]
+        stale = [(row[0], row[1]) for row in rows if row[2] is None and row[16] == transport.WORKER]
         if stale:
-            _withhold(self.connection, stale)
-            self.connection.execute(load_sql("queue/drop_jobs"), {"jobs": stale})
-        if foreign:
-            self.connection.execute(load_sql("queue/return_jobs"), {"jobs": foreign})
+            self._set_right(stale)
         if expiries:
             deciding.expire_jobs(self.connection, expiries)
-        started = [row for row in rows if row[1] and row[2] is not None]
+        started = [row for row in rows if row[2] is not None]
         parked = limits.admit(self.connection, [(row[0], row[2], row[14]) for row in started if row[14]])
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next look is up to a second away
             transport.announce(self.connection, [self.queue])
         gates = deciding.open_gates(self.connection, [row[2] for row in started if row[15]])
         return [_fetched(row, gates.get(row[2], ())) for row in started if row[2] not in parked]
+
+    def _set_right(self, stale: Sequence[tuple[int, int | None]]) -> None:
+        """Put jobs back that started nothing: (job, step). Runs may be paused, and people may have moved jobs."""
+        jobs = {"jobs": [job for job, _ in stale], "steps": [step for _, step in stale]}
+        for run_id, number in self.connection.execute(load_sql("queue/withhold"), jobs).fetchall():
+            self.connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})
+        operators.reconcile(self.connection, stale)
 
 
 def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
@@ -81,9 +84,3 @@ def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
     return FetchedJob(
         job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
     )
-
-
-def _withhold(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
-    """Let steps of paused runs wait without a job, and off the windows of their runs."""
-    for run_id, number in connection.execute(load_sql("queue/withhold"), {"jobs": list(jobs)}).fetchall():
-        connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})

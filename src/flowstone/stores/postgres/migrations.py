@@ -113,8 +113,8 @@ def upgrade(
 
     Args:
         database: where to.
-        also: called last with the connection, in one transaction under the same lock, on every upgrade; it
-            installs tables that are not ours and must do nothing when they are there.
+        also: called last with the connection, under the same lock, on every upgrade; it installs tables that are
+            not ours and must do nothing when they are there. It opens its own transactions.
         migrations: other than those of this version (tests).
 
     Returns:
@@ -135,7 +135,7 @@ def upgrade(
         applied = [_apply(connection, migration, database.masked_dsn) for migration in missing]
         if also is not None:
             problem = f"Other tables could not be installed in {database.masked_dsn}"
-            with failing_as(problem), connection.transaction():
+            with failing_as(problem):
                 also(connection)
         return applied
 

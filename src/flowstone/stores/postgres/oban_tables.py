@@ -1,10 +1,19 @@
-"""Oban's own tables: installed from the package's own statements, in `public`, or in the schema of the project."""
+"""Oban's own tables, in `public` or in the schema of the project: made, or added to when somebody else made them.
+
+Elixir's Oban, an older Oban for Python or a person may have made `oban_jobs` before. Then what is missing is
+added, and nothing that is there is changed; where that would not be enough, the reason is said instead.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
+from flowstone.errors import DatabaseError
 from flowstone.stores.postgres.database import Database, with_identifiers
 from flowstone.stores.postgres.sql import load_sql
 
@@ -12,28 +21,215 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
+log = logging.getLogger(__name__)
+
+_STATES = frozenset(
+    {"available", "scheduled", "suspended", "executing", "retryable", "completed", "discarded", "cancelled"}
+)
+_COLUMNS = frozenset(
+    {"id", "state", "queue", "worker", "attempt", "max_attempts", "priority", "args", "meta", "tags", "errors"}
+    | {"attempted_by", "scheduled_at", "attempted_at", "cancelled_at", "completed_at", "discarded_at"}
+)
+_INDEXES = ("flowstone_available", "flowstone_due")
+# storage parameters and functions that somebody else made are theirs
+_STORAGE = re.compile(r"ALTER TABLE [\w.]*oban_jobs SET \(.*?\);", re.DOTALL)
+_FUNCTION = re.compile(r"CREATE OR REPLACE FUNCTION .*?LANGUAGE plpgsql;", re.DOTALL)
+
+
+class Structure(NamedTuple):
+    """What there is of Oban's tables.
+
+    Args:
+        has_jobs: whether `oban_jobs` is there.
+        has_leaders: whether `oban_leaders` is there.
+        has_producers: whether `oban_producers` is there.
+        states: labels of its type of states.
+        columns: columns of `oban_jobs`.
+        indexes: its valid indexes.
+        has_sequence: whether its ids come from a sequence of its own.
+        owner: who owns it.
+        role: who asks.
+        owns: whether the one who asks may change it.
+        has_function: whether the function that estimates counts is there.
+    """
+
+    has_jobs: bool
+    has_leaders: bool
+    has_producers: bool
+    states: list[str]
+    columns: list[str]
+    indexes: list[str]
+    has_sequence: bool | None
+    owner: str | None
+    role: str
+    owns: bool | None
+    has_function: bool
+
+    @property
+    def missing(self) -> list[str]:
+        """What FlowStone cannot do without, as people read it; `db upgrade` adds it when it may."""
+        if not self.has_jobs:
+            return ["the table oban_jobs"]
+        tables = {"oban_leaders": self.has_leaders, "oban_producers": self.has_producers}
+        found = [f"the table {name}" for name, there in tables.items() if not there]
+        return found + [f"the state {name!r}" for name in sorted(_STATES - set(self.states))]
+
+    @property
+    def misfits(self) -> list[str]:
+        """What keeps FlowStone from using a table that somebody else made, and what its owner can do about it."""
+        if not self.has_jobs:
+            return []
+        found = []
+        if gone := sorted(_COLUMNS - set(self.columns)):
+            found.append(
+                f"oban_jobs has no column {', '.join(gone)}: it is older than version 11 of Oban's migrations; "
+                "run those up to 12 or later"
+            )
+        if self.has_sequence is False:
+            found.append(
+                "the ids of oban_jobs do not come from a sequence that it owns; make it so with "
+                "ALTER SEQUENCE ... OWNED BY public.oban_jobs.id"
+            )
+        return found
+
+    @property
+    def slow(self) -> list[str]:
+        """Indexes that are missing: work is found all the same, but not fast beside many rows of others."""
+        return [name for name in _INDEXES if name not in self.indexes] if self.has_jobs else []
+
 
 def available() -> bool:
     """Whether the package is installed here."""
     return importlib.util.find_spec("oban") is not None
 
 
+def structure(connection: Connection[TupleRow]) -> Structure:
+    """Return what there is of Oban's tables."""
+    row = connection.execute(load_sql("queue/structure")).fetchone()
+    assert row is not None
+    return Structure(*row)
+
+
 def installed(database: Database) -> bool:
-    """Whether the tables are there."""
+    """Whether the tables are there, with everything that work on them needs."""
     with database.connection() as connection:
-        return _installed(connection)
+        found = structure(connection)
+    return not found.missing and not found.misfits
+
+
+def problems(database: Database) -> list[str]:
+    """Return what keeps this role from working with Oban's tables, as people read it; empty when nothing does.
+
+    Looks at the catalogs, and writes a job in a transaction that is rolled back.
+    """
+    with database.connection() as connection:
+        found = structure(connection)
+        return found.misfits + [f"{one} is missing" for one in found.missing] or _refusals(connection)
 
 
 def install(connection: Connection[TupleRow], *, schema: str) -> None:
-    """Create the tables in a schema when the package is installed and they are missing."""
-    if not available() or _installed(connection):
+    """Create the tables, or add what is missing to those that somebody else made.
+
+    Args:
+        connection: without a transaction: a new state can be used only after the one that adds it.
+        schema: where they lie.
+
+    Raises:
+        DatabaseError: they cannot be made to fit; says why, and nothing is changed.
+    """
+    if not available():
         return
+    found = structure(connection)
+    _refuse(found.misfits, schema)
+    if found.missing:
+        _add(connection, found, schema)
+    elif found.slow and not found.owns:
+        log.warning(
+            "The indexes %s could not be added: oban_jobs belongs to %s. Without them FlowStone's workers are slow"
+            " beside many jobs of others in a queue of the same name. Run `flowstone db upgrade` once as %s.",
+            ", ".join(found.slow),
+            found.owner,
+            found.owner,
+        )
+    if found.slow and (found.owns or not found.has_jobs):
+        with _explaining(schema, found), connection.transaction():
+            connection.execute(load_sql("queue/index_available"))
+            connection.execute(load_sql("queue/index_due"))
+    _refuse(_refusals(connection), schema)
+
+
+def _add(connection: Connection[TupleRow], found: Structure, schema: str) -> None:
+    """Run Oban's own statements, which leave alone what is there."""
     from oban.schema import install_sql
 
-    connection.execute(with_identifiers(load_sql("queue/schema"), schema=schema))
-    connection.execute(install_sql(schema), prepare=False)
+    text = install_sql(schema)
+    if found.has_jobs:
+        text = _STORAGE.sub("", text)
+        text = _FUNCTION.sub("", text) if found.has_function else text
+        log.info("Adding what Oban's tables do not have yet: %s.", ", ".join(found.missing))
+    with _explaining(schema, found), connection.transaction():
+        connection.execute(with_identifiers(load_sql("queue/schema"), schema=schema))
+        connection.execute(text, prepare=False)
 
 
-def _installed(connection: Connection[TupleRow]) -> bool:
-    row = connection.execute(load_sql("queue/installed")).fetchone()
-    return bool(row and row[0])
+@contextmanager
+def _explaining(schema: str, found: Structure) -> Iterator[None]:
+    """Say what could not be added to a table of somebody else."""
+    from psycopg import errors
+
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        if not found.has_jobs:
+            raise DatabaseError(
+                f"Oban's tables could not be made in the schema {schema}: {str(error).splitlines()[0]}. Grant the "
+                f"role {found.role!r} CREATE there, or run `flowstone db upgrade` as one that has it."
+            ) from error
+        wanted = ", ".join([*found.missing, *found.slow])
+        raise DatabaseError(
+            f"Oban's tables in the schema {schema} need {wanted}, which the role {found.role!r} may not add: "
+            f"{str(error).splitlines()[0]}. They belong to {found.owner!r}: run `flowstone db upgrade` once as "
+            "that role; nothing that is there is changed by it."
+        ) from error
+
+
+def _refuse(reasons: list[str], schema: str) -> None:
+    if reasons:
+        raise DatabaseError(
+            f"Oban's tables in the schema {schema}, which somebody else made, do not fit: {'; '.join(reasons)}. "
+            "Nothing of them was changed. Then run `flowstone db upgrade` again."
+        )
+
+
+def _refusals(connection: Connection[TupleRow]) -> list[str]:
+    """Return why the table does not take jobs as we write them."""
+    from psycopg import Rollback, errors
+
+    edges = (
+        {"state": "available", "priority": 0, "attempt": 0, "max_attempts": 1},
+        {"state": "suspended", "priority": 9, "attempt": 1000, "max_attempts": 1000},
+    )
+    for edge in edges:
+        try:
+            with connection.transaction():
+                row = connection.execute(load_sql("queue/probe"), edge).fetchone()
+                connection.execute(load_sql("queue/probe_end"), {"id": row[0] if row else None})
+                raise Rollback
+        except errors.ReadOnlySqlTransaction:
+            return []  # a server that takes no writes is told elsewhere
+        except errors.CheckViolation as error:
+            return [_constraint(error, edge["priority"])]
+        except (errors.ProgrammingError, errors.IntegrityError, errors.DataError) as error:
+            return [f"it does not take FlowStone's jobs: {str(error).splitlines()[0]}"]
+    return []
+
+
+def _constraint(error: Exception, priority: object) -> str:
+    name = getattr(getattr(error, "diag", None), "constraint_name", None)
+    if name == "priority_range":
+        return (
+            "the constraint priority_range of oban_jobs allows the priorities 0 to 3 only (version 11 of Oban's "
+            "migrations in Elixir), and FlowStone uses 0 to 9. Migrate it to version 12 or later there, or run "
+            "ALTER TABLE public.oban_jobs DROP CONSTRAINT priority_range"
+        )
+    return f"the constraint {name} of oban_jobs refuses FlowStone's jobs (priorities 0 to 9, 1 to 1000 attempts)"

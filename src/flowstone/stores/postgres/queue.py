@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from flowstone.core.outcome import WORKER_LOST, Failed
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
-from flowstone.stores.postgres import deciding, limits, transport
+from flowstone.stores.postgres import deciding, limits, operators, transport
 from flowstone.stores.postgres.counting import Follow, refill
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _APART_SECONDS = 2.0
+_STAGED = 20_000
+_PRUNED = 10_000
+_EVER_SECONDS = 100 * 365 * 24 * 3600.0
+_OVERLAP_SECONDS = 60.0
 
 
 class PostgresQueue:
@@ -42,6 +47,8 @@ class PostgresQueue:
         self._database = database
         self._looks = 0
         self._with_ranges: set[str] = set()
+        self._pruned_at: float | None = None
+        self._cancels_at: float | None = None
 
     def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
         """See `flowstone.protocols.DurableQueue`."""
@@ -70,6 +77,40 @@ class PostgresQueue:
             rows = connection.execute(load_sql("ranges/nudge"), {"queues": list(queues)}).fetchall()
             transport.announce(connection, [row[0] for row in rows])
 
+    def stage(self, queues: Sequence[str]) -> list[str]:
+        """See `flowstone.protocols.DurableQueue`."""
+        parameters = {"queues": list(queues), "limit": _STAGED}
+        with self._database.connection() as connection:
+            return [row[0] for row in connection.execute(load_sql("queue/stage"), parameters)]
+
+    def follow_cancels(self, signalled: Sequence[int]) -> int:
+        """See `flowstone.protocols.DurableQueue`."""
+        now = time.monotonic()
+        # the first time everything, then what happened since, and a little more: commits take their time
+        within = _EVER_SECONDS if self._cancels_at is None else now - self._cancels_at + _OVERLAP_SECONDS
+        found = operators.follow_cancels(self._database, within_seconds=within, signalled=signalled)
+        self._cancels_at = now
+        return found
+
+    def prune_jobs(self, older_than_seconds: float) -> int:
+        """See `flowstone.protocols.DurableQueue`."""
+        now = time.monotonic()
+        since = None if self._pruned_at is None else older_than_seconds + now - self._pruned_at + _OVERLAP_SECONDS
+        parameters = {
+            "older_than_seconds": older_than_seconds,
+            "looked_before_seconds": since,
+            "limit": _PRUNED,
+        }
+        pruned = 0
+        while True:
+            with self._database.transaction() as connection:
+                connection.execute(load_sql("queue/forget_producers"))
+                number = connection.execute(load_sql("queue/prune_jobs"), parameters).rowcount
+            pruned += number
+            if number < _PRUNED:
+                self._pruned_at = now
+                return pruned
+
     def rescue(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
         with self._database.transaction() as connection:
@@ -94,6 +135,8 @@ class PostgresQueue:
                 transport.announce(connection, transport.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
             found += _end_driverless(connection, durable=self._database.durable)
+        if self._database.durable:
+            found += operators.follow_cancels_left(self._database, limit=_BATCH)
         return found + stop_left(self._database) + in_transaction(self._database, self._expire)
 
     def _expire(self, connection: Connection[TupleRow]) -> int:

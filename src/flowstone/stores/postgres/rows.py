@@ -27,8 +27,8 @@ JOB_STATES = {
     State.SCHEDULED: "scheduled",
     State.WAITING: "scheduled",
     State.PENDING: "available",
-    # whoever decides places it anew
-    State.AWAITING_APPROVAL: "completed",
+    # it rests; whoever decides places it anew
+    State.AWAITING_APPROVAL: "suspended",
 }
 """Which state of Oban's row follows from the state of its step."""
 

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 WORKER = "flowstone.executors.oban.job.StepWorker"
 """Name of the Oban worker class in every job of ours."""
 
+EXPIRY_WORKER = "flowstone.Expiry"
+"""Name in the `worker` column of the jobs that end the time of a request for approval.
+
+Statements that look for our rows write both names out, because only then do the partial indexes serve them.
+"""
+
+_GIVEN_BACK = frozenset({State.PENDING, State.SCHEDULED, State.WAITING, State.AWAITING_APPROVAL})
+_FAILED = frozenset({State.FAILED, State.RETRYING})
+
 
 def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     """Insert the jobs of steps that have a job id; return the queues with something to do now."""
@@ -31,16 +40,23 @@ def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int | None, State, object]]) -> set[str]:
-    """Move jobs along with their steps: (job id, state of the step, delay in seconds).
+def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | None, State, object]]) -> set[str]:
+    """Move jobs along with their steps: (step, job id, state of the step, delay in seconds).
 
     Returns:
         Queues that have something to do now because of it.
     """
     jobs = [
         # a retry that is due now does not wait for Oban's stager, which looks once a second
-        {"id": job_id, "state": "available" if delay == 0 else JOB_STATES[state], "delay_seconds": delay}
-        for job_id, state, delay in moved
+        {
+            "id": job_id,
+            "step_id": step_id,
+            "state": "available" if delay == 0 else JOB_STATES[state],
+            "delay_seconds": delay,
+            "gives_back": state in _GIVEN_BACK,
+            "failed": state in _FAILED,
+        }
+        for step_id, job_id, state, delay in moved
         if job_id is not None and job_id > 0 and state in JOB_STATES
     ]
     if jobs:

@@ -1,5 +1,5 @@
--- Record the requests of steps that have just been suspended, and take their jobs from them: nothing on the queue
--- stands for them until somebody decides. Uses steps_pkey.
+-- Record the requests of steps that have just been suspended, and take their jobs from them: these rest on the queue, as
+-- Oban's tools show, and start nothing. Uses steps_pkey.
 WITH asked AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(requests)s) AS q (
@@ -10,14 +10,16 @@ WITH asked AS (
     UPDATE flowstone.steps AS s
     SET job_id = NULL, scheduled_at = NULL, asked = true
     FROM asked AS q
+    JOIN flowstone.steps AS o ON o.id = q.step_id
     WHERE s.id = q.step_id
-    RETURNING s.id, s.run_id, s.asset, s.partition
+    RETURNING s.id, s.run_id, s.asset, s.partition, CASE WHEN o.job_id > 0 THEN o.job_id END AS step_job_id
 ), recorded AS (
     INSERT INTO flowstone.checkpoints (
-        step_id, run_id, asset, partition, gate, attempt, message, data, resume, on_timeout, expires_at
+        step_id, run_id, asset, partition, gate, attempt, message, data, resume, on_timeout, expires_at, step_job_id
     )
     SELECT f.id, f.run_id, f.asset, f.partition, q.gate, q.attempt, q.message, q.data::json, q.resume::json, q.on_timeout,
-        pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => q.timeout_seconds)
+        pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => q.timeout_seconds),
+        f.step_job_id
     FROM freed AS f
     JOIN asked AS q ON q.step_id = f.id
     ORDER BY f.id

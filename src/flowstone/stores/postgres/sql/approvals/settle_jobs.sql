@@ -4,7 +4,7 @@ WITH early AS (
     UPDATE public.oban_jobs AS j
     SET state = 'scheduled', attempt = 0, scheduled_at = pg_catalog.timezone('UTC', c.expires_at)
     FROM flowstone.checkpoints AS c
-    WHERE j.id = ANY(%(jobs)s::bigint[]) AND c.id = (j.args ->> 'approval')::bigint AND c.job_id = j.id
+    WHERE j.id = ANY(%(jobs)s::bigint[]) AND c.job_id = j.id AND c.id::text = j.args ->> 'approval'
         AND c.state = 'pending'
     RETURNING j.id
 )
@@ -12,5 +12,5 @@ DELETE FROM public.oban_jobs AS j
 WHERE j.id = ANY(%(jobs)s::bigint[])
     AND NOT EXISTS (
         SELECT FROM flowstone.checkpoints AS c
-        WHERE c.id = (j.args ->> 'approval')::bigint AND c.job_id = j.id AND c.state = 'pending'
+        WHERE c.job_id = j.id AND c.id::text = j.args ->> 'approval' AND c.state = 'pending'
     );

@@ -13,9 +13,17 @@ SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_a
         SELECT pg_catalog.count(*)
         FROM public.oban_jobs AS o
         WHERE o.state = 'available' AND o.queue = s.queue
+            AND o.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
             AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
     ) AS ahead,
-    b.failures, CASE WHEN b.open_until > pg_catalog.clock_timestamp() THEN b.open_until END
+    b.failures, CASE WHEN b.open_until > pg_catalog.clock_timestamp() THEN b.open_until END,
+    (
+        SELECT pg_catalog.count(*)
+        FROM public.oban_producers AS n
+        WHERE n.queue = s.queue AND n.node LIKE 'flowstone@%%' AND n.meta ->> 'paused' = 'true'
+            AND NOT n.meta ? 'shutdown_started_at'
+            AND n.updated_at > pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute'
+    ) AS paused_nodes
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id

@@ -1,12 +1,15 @@
 -- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
 -- no moment at which a job is taken and its step does not know. A job whose step moved on, or whose run
 -- is paused, comes back without a step.
--- A worker whose lease was taken away, and who does not know yet, gets nothing.
--- Uses oban_jobs_state_queue_priority_scheduled_at_id_index and steps_pkey.
+-- A worker whose lease was taken away, and who does not know yet, gets nothing. Only rows of our workers are looked at:
+-- those of other applications in a queue of the same name are not counted, not locked, and what they hold is not read.
+-- The names are written out because only then does the planner take flowstone_available.
+-- Uses flowstone_available (else oban_jobs_state_queue_priority_scheduled_at_id_index) and steps_pkey.
 WITH chosen AS (
     SELECT id
     FROM public.oban_jobs
     WHERE state = 'available' AND queue = %(queue)s AND priority < %(below)s
+        AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
         AND EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)
         AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
     ORDER BY priority, scheduled_at, id
@@ -20,7 +23,8 @@ WITH chosen AS (
         attempted_by = %(attempted_by)s::text[]
     FROM chosen AS c
     WHERE j.id = c.id
-    RETURNING j.id, j.worker, j.priority, j.scheduled_at, (j.args ->> 'step')::bigint AS step_id
+    RETURNING j.id, j.worker, j.priority, j.scheduled_at,
+        CASE WHEN j.args ->> 'step' ~ '^[0-9]{1,18}$' THEN (j.args ->> 'step')::bigint END AS step_id
 ), started AS (
     UPDATE flowstone.steps AS s
     SET state = 'running',
@@ -28,15 +32,21 @@ WITH chosen AS (
         token = pg_catalog.nextval('flowstone.tokens'),
         worker = %(worker_id)s,
         reason = NULL,
+        parked_for = NULL,
         started_at = pg_catalog.clock_timestamp()
     FROM fetched AS f
     WHERE s.id = f.step_id AND s.job_id = f.id AND f.worker = %(worker)s
         AND s.state IN ('pending', 'scheduled', 'retrying', 'waiting')
+        -- whoever made a resting job available, its items are not over
+        AND (s.state <> 'waiting' OR NOT EXISTS (
+            SELECT FROM flowstone.scatters AS c JOIN flowstone.runs AS i ON i.id = c.run_id
+            WHERE c.step_id = s.id AND (c.is_open OR i.state = 'running')
+        ))
         AND NOT EXISTS (SELECT FROM flowstone.runs AS p WHERE p.id = s.run_id AND p.paused)
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
         s.job_id, s.snoozes, s.placed_at, s.limits, s.asked
 )
-SELECT f.id AS job, f.worker = %(worker)s AS ours, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
+SELECT f.id AS job, f.step_id, s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts,
     s.token, s.started_at, s.forced, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits,
     s.asked, f.worker,

@@ -1,14 +1,30 @@
--- Queues: what is set for them, how much waits, how much runs. Uses oban_jobs_state_queue_priority_scheduled_at_id_index.
-SELECT coalesce(q.name, j.queue) AS name, coalesce(q.paused, false), q.node_limit,
-    coalesce(j.available, 0), coalesce(j.scheduled, 0), coalesce(j.executing, 0)
-FROM flowstone.queues AS q
-FULL JOIN (
+-- Queues: what is set for them, how many nodes of ours Oban's tools have paused, how much of ours waits and runs. Jobs of
+-- other applications in a queue of the same name are theirs. Uses flowstone_available and
+-- oban_jobs_state_queue_priority_scheduled_at_id_index.
+WITH jobs AS (
     SELECT queue,
         pg_catalog.count(*) FILTER (WHERE state = 'available') AS available,
         pg_catalog.count(*) FILTER (WHERE state IN ('scheduled', 'retryable', 'suspended')) AS scheduled,
         pg_catalog.count(*) FILTER (WHERE state = 'executing') AS executing
     FROM public.oban_jobs
     WHERE state IN ('available', 'scheduled', 'retryable', 'suspended', 'executing')
+        AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
     GROUP BY queue
-) AS j ON j.queue = q.name
+), nodes AS (
+    SELECT queue, pg_catalog.count(*) AS number, pg_catalog.count(*) FILTER (WHERE meta ->> 'paused' = 'true') AS paused
+    FROM public.oban_producers
+    WHERE node LIKE 'flowstone@%' AND NOT meta ? 'shutdown_started_at'
+        AND updated_at > pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute'
+    GROUP BY queue
+), named AS (
+    SELECT name FROM flowstone.queues
+    UNION SELECT queue FROM jobs
+    UNION SELECT queue FROM nodes WHERE paused > 0
+)
+SELECT n.name, coalesce(q.paused, false) OR coalesce(o.paused = o.number, false), q.node_limit,
+    coalesce(j.available, 0), coalesce(j.scheduled, 0), coalesce(j.executing, 0), coalesce(o.paused, 0)
+FROM named AS n
+LEFT JOIN flowstone.queues AS q ON q.name = n.name
+LEFT JOIN jobs AS j ON j.queue = n.name
+LEFT JOIN nodes AS o ON o.queue = n.name
 ORDER BY 1;

@@ -1,0 +1,137 @@
+"""What people do to our jobs with Oban's own tools, followed in our tables: cancel, retry, pause.
+
+Oban's tools write into `oban_jobs` and send signals; the truth about a step lies in our tables. So whatever they
+did is found in the rows, done to the steps with everything that follows from it, and written to the audit log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowstone.core.state import State
+from flowstone.stores.postgres import deciding
+from flowstone.stores.postgres.counting import Follow
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.stopping import stop_items
+from flowstone.stores.postgres.sub_runs import Stopping
+from flowstone.stores.postgres.transactions import in_transaction
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+log = logging.getLogger(__name__)
+
+_REVIVABLE = (State.FAILED, State.CANCELLED)
+
+
+def follow_cancels(database: Database, *, within_seconds: float, signalled: Sequence[int]) -> int:
+    """Cancel the steps of jobs that somebody cancelled with Oban's tools; return how many.
+
+    Args:
+        database: where.
+        within_seconds: how far to look back for rows that were cancelled.
+        signalled: running jobs that a signal names.
+    """
+    parameters = {"within_seconds": within_seconds, "signalled": list(signalled)}
+    with database.connection() as connection:
+        found = connection.execute(load_sql("operators/cancelled"), parameters).fetchall()
+    return _cancel(database, found)
+
+
+def follow_cancels_left(database: Database, *, limit: int) -> int:
+    """Cancel the steps of jobs whose rows do not say when they were cancelled; return how many."""
+    with database.connection() as connection:
+        found = connection.execute(load_sql("operators/cancelled_left"), {"limit": limit}).fetchall()
+    return _cancel(database, found)
+
+
+def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | None]]) -> None:
+    """Put jobs that were taken, and started nothing, back to what their steps say.
+
+    A job that was retried although its step is over has the step run once more, or says in its `meta` why not.
+
+    Args:
+        connection: with the transaction in which they were taken.
+        jobs: (job, step that it names).
+    """
+    named = {"jobs": [job for job, _ in jobs], "steps": [step for _, step in jobs]}
+    notes: dict[int, str] = {job: "the step that it names is not recorded" for job, step in jobs if step is None}
+    revived = []
+    refused = []
+    for step_id, job_id, *about in connection.execute(load_sql("operators/retried"), named).fetchall():
+        if (why := _why_not(*about)) is None:
+            revived.append(step_id)
+        else:
+            notes[job_id] = f"not run again: {why}"
+            refused.append((job_id, step_id))
+            log.warning("Job %s of Oban was retried and does not run again: %s.", job_id, why)
+    if revived:
+        connection.execute(load_sql("operators/revive"), {"steps": revived})
+        log.info("%d steps run again because their jobs were retried with Oban's tools.", len(revived))
+    if refused:
+        connection.execute(
+            load_sql("operators/note_refused"),
+            {
+                "jobs": [job for job, _ in refused],
+                "steps": [step for _, step in refused],
+                "notes": [notes[job] for job, _ in refused],
+            },
+        )
+    connection.execute(load_sql("operators/reconcile"), named | {"notes": [notes.get(job) for job, _ in jobs]})
+
+
+def resume_producers(connection: Connection[TupleRow], queue: str) -> None:
+    """Tell our nodes that a queue goes on which was paused with Oban's tools; those of others are not meant."""
+    rows = connection.execute(load_sql("operators/paused_producers"), {"queue": queue}).fetchall()
+    signals = [json.dumps({"action": "resume", "queue": queue, "ident": f"{name}.{node}"}) for name, node in rows]
+    if signals:
+        connection.execute(load_sql("operators/signal"), {"payloads": signals})
+
+
+def _why_not(
+    state: str, run_id: str, _asset: str, _partition: str, is_item: bool, durable: bool, active: int | None
+) -> str | None:
+    """Return why a step that is over cannot run again, if it cannot."""
+    if state not in _REVIVABLE:
+        return f"its step is {state}; have it computed again with `flowstone materialize --force`"
+    if is_item:
+        return f"it is an item of a scattered step; use `flowstone retry` with the run above {run_id}"
+    if not durable:
+        return f"its run {run_id} was not placed on this queue"
+    if active is not None:
+        return f"step {active} computes the same asset and partition already"
+    return None
+
+
+def _cancel(database: Database, found: Sequence[Sequence[Any]]) -> int:
+    """Cancel steps: (step, job)."""
+    if not found:
+        return 0
+    stopping = Stopping()
+    jobs = {row[0]: row[1] for row in found}
+    cancelled = in_transaction(database, lambda connection: _cancel_steps(connection, jobs, stopping))
+    if stopping:
+        stop_items(database, stopping)
+    if cancelled:
+        log.info("%d steps were cancelled because their jobs were, with Oban's tools.", cancelled)
+    return cancelled
+
+
+def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stopping: Stopping) -> int:
+    steps = {"ids": sorted(jobs)}
+    # workers lock the job before the step
+    connection.execute(load_sql("ledger/job_of_step"), steps)
+    rows = connection.execute(load_sql("ledger/cancel_steps"), steps).fetchall()
+    over = [row for row in rows if row[2] == State.CANCELLED]
+    deciding.cancel(connection, [row[0] for row in over if row[5]], durable=True)
+    noted = {"steps": [row[0] for row in rows], "jobs": [jobs[row[0]] for row in rows]}
+    connection.execute(load_sql("operators/note_cancelled"), noted)
+    ended = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in over]
+    follow_up(connection, ended, {}, durable=True, stopping=stopping)
+    return len(rows)
