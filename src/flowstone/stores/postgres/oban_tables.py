@@ -95,7 +95,7 @@ class Structure(NamedTuple):
     @property
     def slow(self) -> list[str]:
         """Indexes that are missing: work is found all the same, but not fast beside many rows of others."""
-        return [name for name in _INDEXES if name not in self.indexes] if self.has_jobs else []
+        return [name for name in _INDEXES if name not in self.indexes]
 
 
 def available() -> bool:
@@ -143,7 +143,8 @@ def install(connection: Connection[TupleRow], *, schema: str) -> None:
     _refuse(found.misfits, schema)
     if found.missing:
         _add(connection, found, schema)
-    elif found.slow and not found.owns:
+        found = structure(connection)
+    if found.slow and not found.owns:
         log.warning(
             "The indexes %s could not be added: oban_jobs belongs to %s. Without them FlowStone's workers are slow"
             " beside many jobs of others in a queue of the same name. Run `flowstone db upgrade` once as %s.",
@@ -151,7 +152,7 @@ def install(connection: Connection[TupleRow], *, schema: str) -> None:
             found.owner,
             found.owner,
         )
-    if found.slow and (found.owns or not found.has_jobs):
+    elif found.slow:
         with _explaining(schema, found), connection.transaction():
             connection.execute(load_sql("queue/index_available"))
             connection.execute(load_sql("queue/index_due"))
