@@ -125,7 +125,7 @@ def test_the_installation_makes_its_types_in_the_first_schema_of_the_path(empty_
         with database.dedicated() as connection:
             connection.execute("CREATE SCHEMA other")
             connection.execute("SET search_path TO other, public")
-            oban_tables.install(connection)
+            oban_tables.install(connection, schema="public")
         assert rows(database, "SELECT to_regclass('public.oban_jobs') IS NOT NULL") == [(True,)]
         assert rows(
             database,

@@ -105,7 +105,7 @@ def test_a_role_that_may_not_change_them_is_told_whose_they_are(empty_database_u
         with Database(empty_database_url) as database, database.dedicated() as connection:
             connection.execute("SET ROLE flowstone_guest")
             with pytest.raises(DatabaseError, match=r"the table oban_leaders.*may not add.*db upgrade"):
-                oban_tables.install(connection)
+                oban_tables.install(connection, schema="public")
     finally:
         execute(empty_database_url, "DROP OWNED BY flowstone_guest; DROP ROLE flowstone_guest")
 
