@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -61,10 +61,20 @@ def test_arguments_that_cannot_work(arguments: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "value", [object(), {1: 2}, (1, 2), {"a": float("nan")}, {1, 2}, b"x", datetime.now(UTC), "x" * LONGEST_JSON]
 )
-@pytest.mark.parametrize("name", ["data", "resume"])
-def test_what_is_not_plain_json_is_refused(name: str, value: object) -> None:
-    with pytest.raises(SerializationError, match=name):
-        AwaitApproval("?", **{name: value})  # type: ignore[arg-type]
+def test_what_would_not_come_back_as_it_was_is_refused(value: object) -> None:
+    with pytest.raises(SerializationError, match="resume"):
+        AwaitApproval("?", resume=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, b"x", "x" * LONGEST_JSON])
+def test_data_without_a_plain_form_is_refused(value: object) -> None:
+    with pytest.raises(SerializationError, match="data"):
+        AwaitApproval("?", data=value)  # type: ignore[arg-type]
+
+
+def test_data_for_people_gets_its_plain_form() -> None:
+    asked = AwaitApproval("?", data={"day": date(2024, 1, 5), "names": ("a",), "share": float("nan")})
+    assert asked.data_json == '{"day": "2024-01-05", "names": ["a"], "share": "NaN"}'
 
 
 def test_a_circle_is_refused() -> None:

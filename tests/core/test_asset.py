@@ -76,7 +76,7 @@ def test_coroutines_are_recognized() -> None:
         ({"priority": -1}, "priority=-1"),
         ({"isolation": "vm"}, "isolation='vm'"),
         ({"timeout": 0}, "timeout=0"),
-        ({"timeout": timedelta(seconds=-1)}, "timeout=-1"),
+        ({"timeout": timedelta(seconds=-1)}, "timeout=timedelta(seconds=-1)"),
         ({"timeout": float("nan")}, "timeout=nan"),
         ({"timeout": "5"}, "timeout='5'"),
         ({"queue": " "}, "queue=' '"),

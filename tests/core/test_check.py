@@ -89,7 +89,7 @@ def test_parameters(function: Any, parameter: str | None, context: bool) -> None
     [
         (lambda: True, "cannot be a check's name"),
         (own_default, "the parameters limit, orders cannot all be filled"),
-        (dict.get, "cannot all be filled"),
+        (dict.get, "as of a method"),
         (max, "does not tell its parameters"),
     ],
 )

@@ -3,15 +3,24 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.core.facts import MOST_CHARACTERS, clean_facts
+from flowstone.errors import SerializationError
 
 _numbers = st.integers(-(2**1000), 2**1000) | st.floats()
 _leaves = st.none() | st.booleans() | _numbers | st.text(st.characters(), max_size=20)
@@ -59,6 +68,50 @@ def test_numbers_of_libraries_are_numbers() -> None:
     assert [type(one) for one in clean_facts(facts).values()] == [int, float, str, float]
 
 
+class Colour(Enum):
+    RED = "red"
+
+
+class Unreadable(list[Any]):
+    def __iter__(self) -> Any:
+        return iter([1 // 0])
+
+
+PLAIN: list[tuple[object, object]] = [
+    (np.bool_(True), True),
+    (np.datetime64("2024-01-05"), "2024-01-05"),
+    (np.array([1, 2]), [1, 2]),
+    (np.array(1.5), 1.5),
+    (np.array([[np.nan, 1.0]]), [["NaN", 1.0]]),
+    (np.str_("a"), "a"),
+    (date(2024, 1, 5), "2024-01-05"),
+    (datetime(2024, 1, 5, tzinfo=UTC), "2024-01-05T00:00:00+00:00"),
+    (time(1, 2), "01:02:00"),
+    (timedelta(minutes=2), 120.0),
+    (pd.Timestamp("2024-01-05"), "2024-01-05T00:00:00"),
+    (pd.Timedelta(seconds=3), 3.0),
+    (pd.NaT, "NaT"),
+    (Decimal("1.50"), "1.50"),
+    (Decimal("NaN"), "NaN"),
+    (Path("/data/x.csv"), "/data/x.csv"),
+    (UUID(int=0), "00000000-0000-0000-0000-000000000000"),
+    (Colour.RED, "red"),
+    ({"b", "a"}, ["a", "b"]),
+    (frozenset({2, 1}), [1, 2]),
+    ({"x": 1}.keys(), ["x"]),
+    (range(2), [0, 1]),
+    (deque(["z"]), ["z"]),
+    (MappingProxyType({"a": (1,)}), {"a": [1]}),
+]
+
+
+@pytest.mark.parametrize(("value", "plain"), PLAIN, ids=lambda one: repr(one)[:25])
+def test_what_libraries_give_has_a_plain_form(value: object, plain: object) -> None:
+    found = clean_facts({"fact": value})["fact"]
+    assert (type(found), found) == (type(plain), plain)
+    assert clean_facts({"fact": found}) == {"fact": found}
+
+
 def _nested(depth: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(depth):
@@ -75,21 +128,25 @@ def _holding_itself() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
-        ({"when": object()}, "metadata['when'] is of type object, which is not JSON"),
-        ({"rows": [1, {2}]}, "metadata['rows'][1] is of type set"),
-        ({1: 2}, "metadata has the key int: keys must be text, not int"),
-        ({"a": {b"x": 1}}, "metadata['a'] has the key bytes"),
-        ([1], "metadata must be a dict"),
+        ({"when": object()}, "no plain form at metadata['when'] (type builtins.object)"),
+        ({"rows": [1, {b"x"}]}, "no plain form at metadata['rows'][1][...] (type builtins.bytes)"),
+        ({1: 2}, "has the key int: keys must be text at metadata (type builtins.int). Write str(key)."),
+        ({"a": {b"x": 1}}, "has the key bytes: keys must be text at metadata['a']"),
+        ([1], "must be a dict"),
         ({"big": 2**5000}, "more than 1024 bits"),
         ({"rows": list(range(20_000))}, "holds more than 10,000 values"),
         ({"text": "x" * 100_000_000}, "holds more than 65,536 characters of text"),
         ({str(number): 1.5 for number in range(9_000)}, f"{MOST_CHARACTERS:,} is the most"),
         ({"deep": _nested(30)}, "nested more than 20 deep"),
         (_holding_itself(), "or holds itself"),
-        ({"array": np.zeros(3)}, "metadata['array'] is of type numpy.ndarray"),
+        ({"array": np.zeros(20_000)}, "holds more than 10,000 values at metadata['array']"),
+        ({"bytes": np.array([b"x"])}, "no plain form at metadata['bytes'] (type numpy.ndarray)"),
+        ({"wrong": Unreadable()}, "cannot be read (ZeroDivisionError) at metadata['wrong']"),
+        ({"frame": pd.DataFrame({"a": [1]})}, "no plain form at metadata['frame'] (type pandas"),
+        ({"class": dict}, "no plain form at metadata['class'] (type builtins.type)"),
     ],
     ids=lambda one: one[:30] if isinstance(one, str) else "",
 )
 def test_what_is_no_small_fact_is_refused(facts: Any, why: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=re.escape(why)):
+    with pytest.raises(SerializationError, match=re.escape(why)):
         clean_facts(facts)

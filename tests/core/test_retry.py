@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.core.retry import NO_RETRY, RetryPolicy
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, RetryPolicyError
 
 
 def test_the_documented_defaults() -> None:
@@ -59,8 +61,53 @@ def test_classes_decide() -> None:
         {"factor": math.nan},
         {"jitter": 1.5},
         {"jitter": math.nan},
+        {"max_attempts": True},
+        {"max_attempts": "3"},
+        {"backoff_seconds": "10"},
+        {"backoff_seconds": True},
+        {"backoff_seconds": math.inf},
+        {"backoff_seconds": timedelta(days=400)},
+        {"max_backoff_seconds": None},
+        {"retry_on": "ConnectionError"},
+        {"retry_on": [ConnectionError, "TimeoutError"]},
+        {"retry_on": [ConnectionError()]},
+        {"retry_on": None},
+        {"fatal_on": [int]},
+        {"backoff": 5},
     ],
 )
 def test_figures_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(DefinitionError, match="RetryPolicy"):
         RetryPolicy(**options)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[ConnectionError, OSError], {ConnectionError}, ConnectionError, ConnectionError | OSError, iter([OSError])],
+)
+def test_exception_classes_in_any_collection(given: object) -> None:
+    policy = RetryPolicy(retry_on=given)  # type: ignore[arg-type]
+    assert policy.retries(ConnectionError())
+    assert not policy.retries(ValueError())
+
+
+def test_durations_and_numbers_of_libraries() -> None:
+    policy = RetryPolicy(max_attempts=np.int64(4), backoff_seconds=timedelta(minutes=1), factor=np.float64(1))
+    assert (policy.max_attempts, type(policy.max_attempts)) == (4, int)
+    assert policy.delay_seconds(3) == 60.0
+
+
+def test_a_function_says_how_long_to_wait() -> None:
+    def after(attempt: int, error: BaseException | None) -> timedelta:
+        return timedelta(seconds=attempt * getattr(error, "retry_after", 1))
+
+    error = ConnectionError()
+    error.retry_after = 500  # type: ignore[attr-defined]
+    policy = RetryPolicy(backoff=after, max_backoff_seconds=3)
+    assert [policy.delay_seconds(2, error, chance=chance) for chance in (0.0, 1.0)] == [1000.0, 1000.0]
+
+
+@pytest.mark.parametrize("said", [math.nan, -1, "5", None, True, math.inf, timedelta(days=-1), 10**400])
+def test_what_the_function_says_wrong_is_an_error(said: object) -> None:
+    with pytest.raises(RetryPolicyError, match="there is no further attempt"):
+        RetryPolicy(backoff=lambda attempt, error: said).delay_seconds(1)  # type: ignore[arg-type, return-value]

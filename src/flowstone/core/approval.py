@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, get_args
 
+from flowstone.core.facts import clean_value
 from flowstone.core.output import JsonValue, type_name
 from flowstone.errors import ApprovalDecidedError, SerializationError, command
 
@@ -211,6 +212,46 @@ def portable_json(value: JsonValue, what: str) -> str:
             remedy="Store it as an asset of its own, and give a reference to it.",
         )
     return text
+
+
+def json_to_show(value: object, what: str) -> str:
+    """Return a value as JSON text for people: as it is when JSON can hold it, else in its plain form.
+
+    Args:
+        value: what the person is shown: plain data, dates, numbers of NumPy and so on, see `clean_facts`.
+        what: the argument that holds it, for the error.
+
+    Raises:
+        SerializationError: it has no plain form, or is too long.
+
+    Example:
+        >>> json_to_show({"day": datetime(2024, 1, 5)}, "data")
+        '{"day": "2024-01-05T00:00:00"}'
+    """
+    try:
+        text = json.dumps(value, allow_nan=False)
+        if json.loads(text) == value:
+            return portable_json(value, what)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001, S110 - what JSON does not know has a plain form, or says why not
+        pass
+    return portable_json(clean_value(value, what, most_characters=LONGEST_JSON), what)
+
+
+def check_portable(text: str, what: str) -> None:
+    """Refuse what is no JSON text.
+
+    Raises:
+        SerializationError: it is something else.
+    """
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SerializationError(
+            f"{what} is no JSON text ({error})",
+            path=what,
+            type_name=type_name(text),
+            remedy="Use AwaitApproval(...).",
+        ) from None
 
 
 def _moment(at: datetime) -> str:

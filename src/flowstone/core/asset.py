@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import update_wrapper
 from typing import Any, Literal, overload
 
 from flowstone.core.automation.condition import Condition, Paced, paced
+from flowstone.core.declaring import (
+    YEAR_SECONDS,
+    check_name,
+    description_of,
+    duration,
+    is_coroutine_function,
+    is_text,
+    look_like,
+    name_of,
+    names,
+    place_of,
+    shown,
+    whole_number,
+)
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyLike, read_dependencies
 from flowstone.core.known_keys import KeySource
 from flowstone.core.limits import parse_limit
 from flowstone.core.retry import RetryPolicy
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, UnknownOptionError
 
 type Isolation = Literal["thread", "process"]
 
@@ -64,9 +76,9 @@ class Asset:
         self.code_version = options.code_version
         self.automation = None if options.automation is None else paced(options.automation)
         self.routes = options.routes
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_coroutine_function(function)
         self.copied_from: Asset | None = None
-        update_wrapper(self, function)
+        look_like(self, function)
 
     @property
     def companions(self) -> tuple[Asset, ...]:
@@ -97,7 +109,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetOptions:
-    """The options of `@asset` that do not shape the graph, checked once."""
+    """The options of `@asset` that do not shape the graph, checked."""
 
     io: str | None = None
     requires: tuple[str, ...] = ()
@@ -114,56 +126,66 @@ class AssetOptions:
     automation: Condition | Paced | None = None
     routes: tuple[str, ...] = ()
 
-    def check(self, name: str, where: str) -> None:
-        """Refuse values that cannot work.
 
-        Raises:
-            DefinitionError: naming the asset, the option and the file and line.
-        """
-        problem = None
-        if self.priority is not None and self.priority not in range(10):
-            problem = f"priority={self.priority!r}: give a whole number from 0 (first) to 9"
-        elif self.isolation not in ("thread", "process"):
-            problem = f'isolation={self.isolation!r}: give "thread" or "process"'
-        elif self.timeout_seconds is not None and not _is_duration(self.timeout_seconds):
-            problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds"
-        elif not _is_name(self.queue):
-            problem = f"queue={self.queue!r}: give the name of a queue"
-        elif self.io is not None and not _is_name(self.io):
-            problem = f"io={self.io!r}: give the name of an IO manager"
-        elif self.retry is not None and not _is_policy(self.retry):
-            problem = f"retry={self.retry!r}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
-        elif self.automation is not None and not _is_condition(self.automation):
-            problem = f"automation={self.automation!r}: give a condition, such as eager()"
-        elif (unusable := _unusable_limits(self.concurrency)) is not None:
-            problem = f"concurrency={dict(self.concurrency)!r}: {unusable}"
-        if problem:
-            raise DefinitionError(f"Asset {name!r} was declared with {problem}.", where=where)
+_KEPT = ("io", "retry", "queue", "priority", "isolation", "group", "code_version", "automation")
+"""Options of `@asset` that are kept as they were given, once they were checked."""
+_OTHERS = ("name", "deps", "partitions", "timeout", "description", "requires", "tags", "routes", "concurrency")
 
 
-def _unusable_limits(limits: Mapping[str, int | str]) -> str | None:
-    try:
-        for value in limits.values():
-            parse_limit(value)
-    except DefinitionError as error:
-        return str(error)
-    return None
+def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]:
+    """Return options that are kept as they were given.
+
+    Raises:
+        DefinitionError: one of them cannot work; names the asset, the option and the file and line.
+    """
+    checked = dict(given)
+    problem = None
+    priority = checked.get("priority")
+    if priority is not None:
+        checked["priority"] = whole_number(priority, least=0, most=9)
+        if checked["priority"] is None:
+            problem = f"priority={shown(priority)}: give a whole number from 0 (first) to 9"
+    isolation = checked.get("isolation", "thread")
+    if not isinstance(isolation, str) or isolation not in ("thread", "process"):
+        problem = f'isolation={shown(isolation)}: give "thread" or "process"'
+    for option, what in (("queue", "the name of a queue"), ("io", "the name of an IO manager")):
+        if option in checked and not is_text(checked[option]) and (option, checked[option]) != ("io", None):
+            problem = f"{option}={shown(checked[option])}: give {what}"
+    for option, example in (("group", "sales"), ("code_version", "2")):
+        if checked.get(option) is not None and not is_text(checked[option]):
+            problem = f'{option}={shown(checked[option])}: give text, such as {option}="{example}"'
+    if checked.get("retry") is not None and not isinstance(checked["retry"], RetryPolicy):
+        problem = f"retry={shown(checked['retry'])}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
+    if checked.get("automation") is not None and not isinstance(checked["automation"], Condition | Paced):
+        problem = f"automation={shown(checked['automation'])}: give a condition, such as eager()"
+    if problem:
+        raise DefinitionError(f"{about} was declared with {problem}.", where=where)
+    return checked
 
 
-def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and value > 0  # false for NaN
+def _limits(given: object, about: str, where: str) -> Mapping[str, int | str]:
+    """Return named limits.
 
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_condition(value: object) -> bool:
-    return isinstance(value, Condition | Paced)
-
-
-def _is_policy(value: object) -> bool:
-    return isinstance(value, RetryPolicy)
+    Raises:
+        DefinitionError: it is no mapping of names to limits.
+    """
+    if given is None:
+        return {}
+    problem = None
+    if not isinstance(given, Mapping):
+        problem = 'give the limit a name: concurrency={"warehouse": 4}'
+    else:
+        try:
+            for name, value in given.items():
+                parse_limit(value)
+                if not is_text(name) or len(name) > 200:
+                    problem = f"{shown(name)} is no name of a limit; give 1 to 200 characters"
+        except DefinitionError as error:
+            problem = str(error)
+    if problem:
+        raise DefinitionError(f"{about} was declared with concurrency={shown(given)}: {problem}", where=where)
+    assert isinstance(given, Mapping)
+    return dict(given)
 
 
 @overload
@@ -238,22 +260,27 @@ def _declare(
     tags: Iterable[str] = (),
     routes: Iterable[str] = (),
     concurrency: Mapping[str, int | str] | None = None,
-    **plain: Any,
+    **kept: Any,
 ) -> Asset:
-    where = _where(function)
-    chosen = name if name is not None else getattr(function, "__name__", "")
-    _check_name(chosen, where)
+    where = place_of(function)
+    for option in kept:
+        if option not in _KEPT:
+            raise UnknownOptionError("@asset", option, (*_KEPT, *_OTHERS), where=where)
+    chosen = name_of(function, name)
+    check_name(chosen, "an asset", where)
+    if chosen == CONTEXT_PARAMETER:
+        raise DefinitionError("An asset cannot be named 'context': that parameter is reserved.", where=where)
+    about = f"Asset {chosen!r}"
     _check_partitions(partitions, chosen, where)
     options = AssetOptions(
-        timeout_seconds=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
-        description=description if description is not None else inspect.getdoc(function) or "",
-        requires=_names(requires, "requires", chosen, where),
-        tags=frozenset(_names(tags, "tags", chosen, where)),
-        routes=_names(routes, "routes", chosen, where),
-        concurrency=concurrency or {},
-        **plain,
+        timeout_seconds=_timeout(timeout, about, where),
+        description=description_of(function, description, about, where),
+        requires=names(requires, "requires", about, where),
+        tags=frozenset(names(tags, "tags", about, where)),
+        routes=names(routes, "routes", about, where),
+        concurrency=_limits(concurrency, about, where),
+        **_checked(kept, about, where),
     )
-    options.check(chosen, where)
     dependencies, takes_context = read_dependencies(function, deps, name=chosen, where=where)
     return Asset(
         function,
@@ -266,31 +293,23 @@ def _declare(
     )
 
 
+def _timeout(timeout: object, about: str, where: str) -> float | None:
+    if timeout is None:
+        return None
+    seconds = duration(timeout, most=YEAR_SECONDS)
+    if not seconds:
+        raise DefinitionError(
+            f"{about} was declared with timeout={shown(timeout)}: give a timedelta or more than 0 seconds, "
+            "at most a year.",
+            where=where,
+        )
+    return seconds
+
+
 def _check_partitions(partitions: object, name: str, where: str) -> None:
     if partitions is not None and not isinstance(partitions, PartitionsDefinition):
         raise DefinitionError(
-            f"Asset {name!r}: partitions={partitions!r} is not a partitions definition; "
+            f"Asset {name!r}: partitions={shown(partitions)} is not a partitions definition; "
             "use for example DailyPartitions(start=...).",
             where=where,
         )
-
-
-def _names(values: Iterable[str], option: str, name: str, where: str) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise DefinitionError(f"Asset {name!r}: {option}={values!r} must be a list of names.", where=where)
-    return tuple(values)
-
-
-def _where(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
-
-
-def _check_name(name: str, where: str) -> None:
-    if not name or name != name.strip() or not name.isprintable() or len(name) > 200 or name == "<lambda>":
-        raise DefinitionError(
-            f"{name!r} cannot be an asset's name: give 1 to 200 printable characters without space around.",
-            where=where,
-        )
-    if name == CONTEXT_PARAMETER:
-        raise DefinitionError("An asset cannot be named 'context': that parameter is reserved.", where=where)

@@ -6,13 +6,25 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from functools import update_wrapper
 from typing import Any, TypedDict, Unpack
 
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import Severity
+from flowstone.core.declaring import (
+    YEAR_SECONDS,
+    check_name,
+    description_of,
+    duration,
+    is_coroutine_function,
+    look_like,
+    name_of,
+    names,
+    place_of,
+    shown,
+    signature_of,
+)
 from flowstone.core.dependency import CONTEXT_PARAMETER
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, UnknownOptionError
 
 type SeverityLike = Severity | str
 _PLAIN_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -87,8 +99,8 @@ class Check:
         self.retry = options.retry
         self.requires = options.requires
         self.timeout_seconds = options.timeout_seconds
-        self.is_async = inspect.iscoroutinefunction(function)
-        update_wrapper(self, function)
+        self.is_async = is_coroutine_function(function)
+        look_like(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: tests of a check need no framework."""
@@ -153,9 +165,12 @@ def check(asset: Asset | str, **options: Unpack[CheckKeywords]) -> Callable[[Cal
         raise DefinitionError(
             f"@check needs the asset that it is about, not {asset!r:.200}: write @check(orders) or "
             '@check("orders") above the function.',
-            where=_where(asset) if callable(asset) else None,
+            where=place_of(asset) if callable(asset) else None,
         )
     about = asset if isinstance(asset, str) else asset.name
+    for option in options:
+        if option not in CheckKeywords.__annotations__:
+            raise UnknownOptionError(f"@check({about!r})", option, CheckKeywords.__annotations__)
     return lambda function: _declare(function, about, **options)
 
 
@@ -171,15 +186,16 @@ def _declare(
     requires: Iterable[str] = (),
     timeout: timedelta | float | None = None,
 ) -> Check:
-    where = _where(function)
-    chosen = name if name is not None else getattr(function, "__name__", "")
-    _check_name(chosen, where)
+    where = place_of(function)
+    chosen = name_of(function, name)
+    check_name(chosen, "a check", where)
+    about = f"Check {chosen!r}"
     options = CheckOptions(
         blocking=_flag(blocking, "blocking", chosen, where),
         severity=_severity(severity, chosen, where),
-        description=description if description is not None else inspect.getdoc(function) or "",
+        description=description_of(function, description, about, where),
         retry=_flag(retry, "retry", chosen, where),
-        requires=_requires(requires, chosen, where),
+        requires=names(requires, "requires", about, where),
         timeout_seconds=_seconds(timeout, chosen, where),
     )
     parameter, takes_context = _read_parameters(function, asset, name=chosen, where=where)
@@ -213,12 +229,7 @@ def _read_parameters(
     function: Callable[..., Any], asset: str, *, name: str, where: str
 ) -> tuple[str | None, bool]:
     """Find the parameter that receives the value, and whether the first one is the context."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(
-            f"Check {name!r}: {function!r} does not tell its parameters.", where=where
-        ) from error
+    parameters = signature_of(function, f"Check {name!r}", where)
     takes_context = bool(parameters) and parameters[0].name == CONTEXT_PARAMETER
     rest = parameters[takes_context:]
     required = [one for one in rest if one.default is inspect.Parameter.empty or one.name == asset]
@@ -240,46 +251,31 @@ def _read_parameters(
     return (required[0].name if required else None), takes_context
 
 
-def _where(function: object) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
-
-
-def _check_name(name: str, where: str) -> None:
-    if not name or name != name.strip() or not name.isprintable() or len(name) > 200 or name == "<lambda>":
-        raise DefinitionError(
-            f"{name!r} cannot be a check's name: give 1 to 200 printable characters without space around.",
-            where=where,
-        )
-
-
 def _severity(value: SeverityLike, name: str, where: str) -> Severity:
     try:
         return Severity(value)
-    except ValueError:
+    except (ValueError, TypeError):
         raise DefinitionError(
-            f'Check {name!r} was declared with severity={value!r}: give "error" or "warning".', where=where
+            f'Check {name!r} was declared with severity={shown(value)}: give "error" or "warning".', where=where
         ) from None
 
 
 def _flag(value: object, option: str, name: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise DefinitionError(
-            f"Check {name!r} was declared with {option}={value!r}: give True or False.", where=where
+            f"Check {name!r} was declared with {option}={shown(value)}: give True or False.", where=where
         )
     return value
 
 
-def _requires(values: Iterable[str], name: str, where: str) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise DefinitionError(f"Check {name!r}: requires={values!r} must be a list of names.", where=where)
-    return tuple(values)
-
-
 def _seconds(timeout: object, name: str, where: str) -> float | None:
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is None or (isinstance(seconds, int | float) and seconds > 0):  # false for NaN
-        return seconds
-    raise DefinitionError(
-        f"Check {name!r} was declared with timeout={timeout!r}: give more than 0 seconds.", where=where
-    )
+    if timeout is None:
+        return None
+    seconds = duration(timeout, most=YEAR_SECONDS)
+    if not seconds:
+        raise DefinitionError(
+            f"Check {name!r} was declared with timeout={shown(timeout)}: give a timedelta or more than 0 seconds, "
+            "at most a year.",
+            where=where,
+        )
+    return seconds

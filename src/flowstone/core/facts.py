@@ -4,93 +4,171 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
 
-from flowstone.core.output import JsonValue
+from flowstone.core.output import JsonValue, type_name
 from flowstone.core.text import clean_text
+from flowstone.errors import SerializationError
 
 MOST_CHARACTERS = 64 * 1024
-_MOST_VALUES = 10_000
+MOST_OF_OUTPUTS = 1024 * 1024
+"""Characters of JSON that the metadata of a stored output may take."""
+
+_MOST_VALUES = 10_000  # in so many characters
 _DEEPEST = 20
 _LONGEST_NUMBER_BITS = 1024  # what a double can hold, so that every reader of the JSON can hold it too
+_REMEDY = (
+    "Give text, numbers, dates, lists and dicts with text as keys: str(...), a number of it, or "
+    "dataclasses.asdict(...)."
+)
 
 
-def clean_facts(facts: Mapping[str, object]) -> dict[str, JsonValue]:
+def clean_facts(
+    facts: Mapping[str, object], what: str = "metadata", *, most_characters: int = MOST_CHARACTERS
+) -> dict[str, JsonValue]:
     """Return facts as plain JSON types, or say why they cannot be recorded.
 
     Text is cleaned as error texts are; NaN and the infinities, which JSON does not know, become the texts
-    "NaN", "Infinity" and "-Infinity"; number types of other libraries become `int` and `float`.
+    "NaN", "Infinity" and "-Infinity"; numbers, bools and arrays of other libraries become `int`, `float`,
+    `bool` and lists; dates and times their ISO text, a timedelta its seconds, a Decimal, a path and a UUID their
+    text, an enum its value, a set a sorted list, a tuple a list.
 
     Args:
-        facts: names and JSON values; tuples count as lists.
+        facts: names and values.
+        what: what they are called in errors.
+        most_characters: how long they may be as JSON.
 
     Raises:
-        TypeError: something is not JSON; names the place and the type.
-        ValueError: too much, too deep, or a number that is too large.
+        SerializationError: something has no plain form, or there is too much of it; names the place, the type and
+            the remedy.
 
     Example:
-        >>> clean_facts({"rows": 3, "share": float("nan"), "head": ("a", "b")})
-        {'rows': 3, 'share': 'NaN', 'head': ['a', 'b']}
+        >>> clean_facts({"rows": 3, "share": float("nan"), "day": date(2024, 1, 5), "names": {"b", "a"}})
+        {'rows': 3, 'share': 'NaN', 'day': '2024-01-05', 'names': ['a', 'b']}
     """
     if not isinstance(facts, Mapping):
-        raise TypeError(f"metadata must be a dict of names to JSON values, not {_type(facts)}")
-    cleaned = _Cleaner().mapping(facts, "metadata", 0)
+        raise _refusal("must be a dict of names to values", what, facts, "Fill the dict, do not replace it.")
+    cleaned = _Cleaner(most_characters).mapping(facts, what, 0)
     size = len(json.dumps(cleaned, ensure_ascii=False))
-    if size > MOST_CHARACTERS:
-        raise ValueError(_too_much(f"takes {size:,} characters as JSON; {MOST_CHARACTERS:,} is the most"))
+    if size > most_characters:
+        raise _too_much(f"takes {size:,} characters as JSON; {most_characters:,} is the most", what, facts)
     return cleaned
+
+
+def clean_value(value: object, what: str, *, most_characters: int = MOST_CHARACTERS) -> JsonValue:
+    """Return one value as `clean_facts` does; see there.
+
+    Example:
+        >>> clean_value([Decimal("1.50")], "data")
+        ['1.50']
+    """
+    cleaned = clean_facts({"value": value}, what, most_characters=most_characters + len('{"value": }'))
+    return cleaned["value"]
 
 
 class _Cleaner:
     """Walks a document and stops as soon as there is too much of it: it may be a table by mistake."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_characters: int) -> None:
         self._values = 0
         self._characters = 0
+        self._most_characters = most_characters
+        self._most_values = most_characters * _MOST_VALUES // MOST_CHARACTERS
 
-    def mapping(self, facts: Mapping[str, object], place: str, depth: int) -> dict[str, JsonValue]:
+    def mapping(self, facts: Mapping[Any, object], place: str, depth: int) -> dict[str, JsonValue]:
         cleaned: dict[str, JsonValue] = {}
-        for name, value in facts.items():
+        try:
+            items = list(facts.items()) if len(facts) <= self._most_values else None
+        except Exception as error:
+            raise _refusal(f"cannot be read ({type(error).__name__})", place, facts, _REMEDY) from error
+        if items is None:
+            raise _too_much(f"holds more than {self._most_values:,} values", place, facts)
+        for name, value in items:
             if not isinstance(name, str):
-                raise TypeError(f"{place} has the key {_short(name)}: keys must be text, not {_type(name)}")
-            key = self._text(name)
+                raise _refusal(f"has the key {_short(name)}: keys must be text", place, name, "Write str(key).")
+            key = self._text(name, place)
             cleaned[key] = self._value(value, f"{place}[{_short(key)}]", depth + 1)
         return cleaned
 
     def _value(self, value: object, place: str, depth: int) -> JsonValue:
         self._values += 1
-        if self._values > _MOST_VALUES:
-            raise ValueError(_too_much(f"holds more than {_MOST_VALUES:,} values"))
+        if self._values > self._most_values:
+            raise _too_much(f"holds more than {self._most_values:,} values", place, value)
         if depth > _DEEPEST:
-            raise ValueError(_too_much(f"is nested more than {_DEEPEST} deep (or holds itself)"))
-        if value is None or isinstance(value, bool):
-            return value
+            raise _too_much(f"is nested more than {_DEEPEST} deep (or holds itself)", place, value)
+        kind = type(value)
+        if value is None or kind is bool or kind is int:
+            return _integer(value, place) if kind is int else value  # type: ignore[arg-type, return-value]
+        if kind is str:
+            return self._text(value, place)  # type: ignore[arg-type]
+        try:
+            return self._other(value, place, depth)
+        except SerializationError:
+            raise
+        except Exception as error:
+            raise _refusal(f"cannot be read ({type(error).__name__})", place, value, _REMEDY) from error
+
+    def _other(self, value: object, place: str, depth: int) -> JsonValue:
+        if isinstance(value, Enum):
+            return self._value(value.value, place, depth + 1)
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(value, place)
         if isinstance(value, Integral):
             return _integer(int(value), place)
         if isinstance(value, Real):
             return _number(float(value))
+        if isinstance(value, Decimal | PurePath | UUID):
+            return self._text(str(value), place)
+        if isinstance(value, date | time):  # a datetime is a date
+            return self._text(value.isoformat(), place)
+        if isinstance(value, timedelta):
+            return _number(value.total_seconds())
         if isinstance(value, Mapping):
             return self.mapping(value, place, depth)
-        if isinstance(value, list | tuple):
+        if type(value).__module__ == "numpy":
+            return self._numpy(value, place, depth)
+        if isinstance(value, Set):
+            listed = [self._value(one, f"{place}[...]", depth + 1) for one in value]
+            return sorted(listed, key=lambda one: (type(one).__name__, one if isinstance(one, str) else repr(one)))
+        if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
             return [self._value(one, f"{place}[{index}]", depth + 1) for index, one in enumerate(value)]
-        raise TypeError(
-            f"{place} is of type {_type(value)}, which is not JSON: give text, a number, a list or a dict"
-        )
+        raise _refusal("has no plain form", place, value, _REMEDY)
 
-    def _text(self, text: str) -> str:
+    def _numpy(self, value: Any, place: str, depth: int) -> JsonValue:
+        """Return a bool, a date or an array of NumPy; its numbers are numbers already."""
+        if getattr(value, "size", 0) > self._most_values:
+            raise _too_much(f"holds more than {self._most_values:,} values", place, value)
+        kind = getattr(getattr(value, "dtype", None), "kind", "")
+        if kind in "mM" and kind:
+            # nanoseconds have no date of the standard library: their text is exact
+            plain = value.astype(str).tolist()
+        elif kind in "biufSUO" and kind and kind != "S":
+            plain = value.tolist()
+        else:
+            raise _refusal("has no plain form", place, value, _REMEDY)
+        if type(plain).__module__ == "numpy":
+            raise _refusal("has no plain form", place, value, _REMEDY)
+        return self._value(plain, place, depth)
+
+    def _text(self, text: str, place: str) -> str:
         self._characters += len(text)
-        if self._characters > MOST_CHARACTERS:
-            raise ValueError(_too_much(f"holds more than {MOST_CHARACTERS:,} characters of text"))
+        if self._characters > self._most_characters:
+            raise _too_much(f"holds more than {self._most_characters:,} characters of text", place, text)
         # escapes are longer than what they stand for; the limit must not cut here, as it has its own error
-        return clean_text(str.__str__(text), limit=10 * MOST_CHARACTERS)
+        return clean_text(str.__str__(text), limit=10 * self._most_characters)
 
 
 def _integer(value: int, place: str) -> int:
     if value.bit_length() > _LONGEST_NUMBER_BITS:
-        raise ValueError(f"{place} is a whole number of more than {_LONGEST_NUMBER_BITS} bits; give it as text")
+        problem = f"is a whole number of more than {_LONGEST_NUMBER_BITS} bits"
+        raise _refusal(problem, place, value, "Give it as text.")
     return value
 
 
@@ -100,13 +178,13 @@ def _number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-def _too_much(why: str) -> str:
-    return f"metadata {why}. It is for small facts, such as a number of rows: store data as an asset."
+def _refusal(problem: str, place: str, value: object, remedy: str) -> SerializationError:
+    return SerializationError(f"A fact {problem}", path=place, type_name=type_name(value), remedy=remedy)
 
 
-def _type(value: object) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def _too_much(why: str, place: str, value: object) -> SerializationError:
+    remedy = "Metadata is for small facts, such as a number of rows: store data as an asset."
+    return _refusal(why, place, value, remedy)
 
 
 def _short(key: object) -> str:

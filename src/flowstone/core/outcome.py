@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,9 +12,13 @@ from flowstone.core.approval import (
     LONGEST_TIMEOUT_SECONDS,
     ON_TIMEOUT,
     OnTimeout,
+    json_to_show,
     portable_json,
 )
+from flowstone.core.declaring import duration, shown
+from flowstone.core.facts import clean_facts
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.text import plain_text
 
 
 class Outcome(Exception):  # noqa: N818 - an outcome may be raised, but it is an answer, not an error
@@ -33,12 +38,14 @@ class RetryLater(Outcome):
     """
 
     def __init__(self, after: timedelta | float = 30.0, reason: str = "") -> None:
-        seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
-        if not 0 <= seconds <= 31_536_000:
-            raise ValueError(f"RetryLater(after={after!r}): give 0 to 31,536,000 seconds (a year)")
+        seconds = duration(after)
+        if seconds is None:
+            raise ValueError(
+                f"RetryLater(after={shown(after)}): give a timedelta or 0 to 31,536,000 seconds (a year)"
+            )
         self.after_seconds = seconds
-        self.reason = reason
-        super().__init__(reason or f"retry in {seconds:g} s")
+        self.reason = plain_text(reason)
+        super().__init__(self.reason or f"retry in {seconds:g} s")
 
 
 class Skip(Outcome):
@@ -53,24 +60,30 @@ class Skip(Outcome):
     """
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-        super().__init__(reason or "nothing to do")
+        self.reason = plain_text(reason)
+        super().__init__(self.reason or "nothing to do")
 
 
 class Fatal(Outcome):
     """Fail for good: no further attempt is made, whatever the retry policy says.
 
     Args:
-        reason: becomes the step's error.
+        reason: becomes the step's error; an exception counts as its text.
+        data: small facts for programs, recorded with the error: `StepFailedError.data`, `RunResult.failures`.
+
+    Raises:
+        SerializationError: `data` has no plain JSON form.
 
     Example:
-        >>> str(Fatal("the contract ended"))
-        'the contract ended'
+        >>> ended = Fatal("the contract ended", data={"customer": 7})
+        >>> str(ended), ended.data
+        ('the contract ended', {'customer': 7})
     """
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+    def __init__(self, reason: str, *, data: Mapping[str, object] | None = None) -> None:
+        self.reason = plain_text(reason)
+        self.data = None if data is None else clean_facts(data, "data")
+        super().__init__(self.reason)
 
 
 class AwaitApproval(Outcome):
@@ -82,7 +95,7 @@ class AwaitApproval(Outcome):
 
     Args:
         message: what the person is asked.
-        data: plain JSON that the person is shown.
+        data: what the person is shown: JSON values, and what has a plain form: dates, numbers of NumPy and so on.
         timeout: how long to wait, as a timedelta or in seconds; an hour by default, at most a year.
         on_timeout: what silence means: `"reject"` fails the step, `"approve"` lets it go on, `"skip"` skips it.
         resume: plain JSON that the function leaves for its continuation.
@@ -90,7 +103,7 @@ class AwaitApproval(Outcome):
 
     Raises:
         ValueError: an argument cannot work.
-        SerializationError: `data` or `resume` is not plain JSON.
+        SerializationError: `data` has no plain form, or `resume`, which comes back as it is, is not plain JSON.
 
     Example:
         >>> asked = AwaitApproval("Pay 3 invoices?", data={"sum": 100}, timeout=7200)
@@ -108,17 +121,17 @@ class AwaitApproval(Outcome):
         resume: JsonValue = None,
         gate: str = DEFAULT_GATE,
     ) -> None:
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-        if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+        seconds = duration(timeout, most=LONGEST_TIMEOUT_SECONDS)
+        if not seconds:
             raise ValueError(
-                f"AwaitApproval(timeout={timeout!r}): give above 0, at most a year (31,536,000 seconds)"
+                f"AwaitApproval(timeout={shown(timeout)}): give above 0, at most a year (31,536,000 seconds)"
             )
-        if on_timeout not in ON_TIMEOUT:
-            raise ValueError(f"AwaitApproval(on_timeout={on_timeout!r}): give one of {', '.join(ON_TIMEOUT)}")
+        if on_timeout not in list(ON_TIMEOUT):
+            raise ValueError(f"AwaitApproval(on_timeout={shown(on_timeout)}): give one of {', '.join(ON_TIMEOUT)}")
         texts: tuple[tuple[str, object], ...] = (("message", message), ("gate", gate))
         for name, text in texts:
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"AwaitApproval({name}={text!r}): give some text")
+                raise ValueError(f"AwaitApproval({name}={shown(text)}): give some text")
         if len(gate) > 200:
             raise ValueError("AwaitApproval(gate=...): a name has at most 200 characters")
         self.message = message
@@ -126,7 +139,7 @@ class AwaitApproval(Outcome):
         self.on_timeout = on_timeout
         self.gate = gate
         # as text, so that what the function does to its objects later on changes nothing
-        self.data_json = portable_json(data, "data")
+        self.data_json = json_to_show(data, "data")
         self.resume_json = portable_json(resume, "resume")
         super().__init__(message)
 
@@ -148,12 +161,14 @@ class Failed:
         error_type: qualified class name.
         retryable: whether the retry policy may try again.
         exception: the exception itself, for hooks and for executors in the same process; None once it was taken.
+        data: what `Fatal(..., data=...)` said.
     """
 
     error: str
     error_type: str
     retryable: bool
     exception: BaseException | None = None
+    data: Mapping[str, JsonValue] | None = None
 
     def take_exception(self) -> BaseException | None:
         """Return the exception and forget it.

@@ -2,71 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from types import UnionType
+from typing import get_args
 
-from flowstone.errors import DefinitionError
+from flowstone.core.declaring import duration, is_coroutine_function, number, shown, whole_number
+from flowstone.errors import DefinitionError, RetryPolicyError
+
+MOST_ATTEMPTS = 1000
+
+type ExceptionClasses = type[BaseException] | Iterable[type[BaseException]]
+type Backoff = Callable[[int, BaseException | None], float | timedelta]
+"""Says how long to wait after an attempt, in place of the figures of the policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When to try again: exponential backoff with jitter.
+    """When to try again: exponential backoff with jitter, or what a function says.
 
     The delay after attempt n is `backoff_seconds * factor ** (n - 1)`, at most `max_backoff_seconds`,
-    moved by up to `jitter` of itself either way.
+    moved by up to `jitter` of itself either way. With `backoff` it is what that function returns, as it is.
 
     Args:
         max_attempts: attempts in all, at least 1.
-        backoff_seconds: delay after the first attempt, in seconds.
+        backoff_seconds: delay after the first attempt, a timedelta or seconds.
         factor: by what the delay grows with each attempt.
-        max_backoff_seconds: longest delay, in seconds.
+        max_backoff_seconds: longest delay, a timedelta or seconds.
         jitter: largest random share added or taken, 0 to 1.
-        retry_on: exception classes worth another attempt.
+        retry_on: exception classes worth another attempt, one or several.
         fatal_on: exception classes that never are, even when `retry_on` matches.
+        backoff: called as `backoff(attempt, error)` with the number of the attempt that failed, from 1, and what
+            it raised; returns the delay, a timedelta or seconds from 0 to a year. For servers that say when to
+            come again (`Retry-After`). What it raises, or returns wrong, fails the step.
 
     Raises:
-        DefinitionError: a figure is out of range.
+        DefinitionError: a figure is out of range, or of another type.
 
     Example:
         >>> policy = RetryPolicy()
         >>> [policy.delay_seconds(attempt) for attempt in (1, 2, 3, 4, 5)]
         [10.0, 30.0, 90.0, 270.0, 300.0]
+        >>> RetryPolicy(backoff=lambda attempt, error: 7 * attempt).delay_seconds(2)
+        14.0
     """
 
     max_attempts: int = 3
-    backoff_seconds: float = 10.0
+    backoff_seconds: float | timedelta = 10.0
     factor: float = 3.0
-    max_backoff_seconds: float = 300.0
+    max_backoff_seconds: float | timedelta = 300.0
     jitter: float = 0.1
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
-    fatal_on: tuple[type[BaseException], ...] = ()
+    retry_on: ExceptionClasses = (Exception,)
+    fatal_on: ExceptionClasses = ()
+    backoff: Backoff | None = None
 
     def __post_init__(self) -> None:
-        if type(self.max_attempts) is not int or not 1 <= self.max_attempts <= 1000:
-            raise DefinitionError(f"RetryPolicy(max_attempts={self.max_attempts}): give 1 to 1000")
-        if not (self.backoff_seconds >= 0 and self.max_backoff_seconds >= 0):  # NaN is refused as well
-            raise DefinitionError("RetryPolicy: a backoff cannot be negative")
-        if not self.factor >= 1:
-            raise DefinitionError(f"RetryPolicy(factor={self.factor}): give 1 or more")
-        if not 0 <= self.jitter <= 1:
-            raise DefinitionError(f"RetryPolicy(jitter={self.jitter}): give a share from 0 to 1")
+        attempts = whole_number(self.max_attempts, least=1, most=MOST_ATTEMPTS)
+        if attempts is None:
+            raise _wrong("max_attempts", self.max_attempts, f"a whole number from 1 to {MOST_ATTEMPTS:,}")
+        object.__setattr__(self, "max_attempts", attempts)
+        for name in ("backoff_seconds", "max_backoff_seconds"):
+            self._set(name, duration(getattr(self, name)), "a timedelta or seconds, from 0 to a year")
+        factor, jitter = number(self.factor), number(self.jitter)
+        self._set("factor", factor if factor is not None and factor >= 1 else None, "a number from 1 on")
+        self._set("jitter", jitter if jitter is not None and 0 <= jitter <= 1 else None, "a share from 0 to 1")
+        for name in ("retry_on", "fatal_on"):
+            self._set(
+                name, _classes(getattr(self, name)), "exception classes, such as (ConnectionError, TimeoutError)"
+            )
+        backoff: object = self.backoff
+        if backoff is not None and (not callable(backoff) or is_coroutine_function(backoff)):
+            raise _wrong("backoff", self.backoff, "a function of the attempt and the error that returns seconds")
 
-    def delay_seconds(self, attempt: int, *, chance: float = 0.5) -> float:
+    def _set(self, name: str, value: object, remedy: str) -> None:
+        if value is None:
+            raise _wrong(name, getattr(self, name), remedy)
+        object.__setattr__(self, name, value)
+
+    def delay_seconds(self, attempt: int, error: BaseException | None = None, *, chance: float = 0.5) -> float:
         """Return the delay after a failed attempt, in seconds.
 
         Args:
             attempt: the attempt that failed, from 1.
+            error: what it raised; only `backoff` looks at it.
             chance: a random number from 0 to 1; 0.5 gives the delay without jitter.
+
+        Raises:
+            RetryPolicyError: `backoff` returned something else than a delay.
+            BaseException: what `backoff` raised.
         """
+        if self.backoff is not None:
+            said = self.backoff(attempt, error)
+            seconds = duration(said)
+            if seconds is None:
+                raise RetryPolicyError(f"returned {shown(said)}")
+            return seconds
+        first, most = float(self.backoff_seconds), float(self.max_backoff_seconds)  # type: ignore[arg-type]
         try:
-            raw = self.backoff_seconds * self.factor ** (attempt - 1)
+            raw = first * self.factor ** (attempt - 1)
         except OverflowError:
-            raw = self.max_backoff_seconds
-        capped = min(raw, self.max_backoff_seconds)
-        return capped * (1.0 + self.jitter * (2.0 * chance - 1.0))
+            raw = most
+        return min(raw, most) * (1.0 + self.jitter * (2.0 * chance - 1.0))
 
     def retries(self, error: BaseException) -> bool:
         """Whether this error is worth another attempt, the number of attempts aside."""
-        return isinstance(error, self.retry_on) and not isinstance(error, self.fatal_on)
+        return isinstance(error, self.retry_on) and not isinstance(error, self.fatal_on)  # type: ignore[arg-type]
+
+
+def _classes(given: object) -> tuple[type[BaseException], ...] | None:
+    """Return exception classes given alone or as any collection of them; None when they are something else."""
+    if isinstance(given, type):
+        listed: list[object] = [given]
+    elif isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
+        listed = list(given)
+    else:
+        listed = list(get_args(given)) if isinstance(given, UnionType) else [None]
+    if all(isinstance(one, type) and issubclass(one, BaseException) for one in listed):
+        return tuple(listed)  # type: ignore[arg-type]
+    return None
+
+
+def _wrong(option: str, value: object, remedy: str) -> DefinitionError:
+    return DefinitionError(f"RetryPolicy({option}={shown(value)}): give {remedy}.")
 
 
 NO_RETRY = RetryPolicy(max_attempts=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flowstone.core.declaring import shown
 from flowstone.core.dependency import Named
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.text import clean_text
+from flowstone.core.text import clean_text, plain_text
 from flowstone.errors import RouteError
 
 ROUTE_KEY = "flowstone.route"
@@ -44,7 +45,7 @@ class Route:
     def __init__(self, *branches: str | Named, value: object = None, reason: str = "") -> None:
         self.branches = tuple(dict.fromkeys(_name(one) for one in branches))
         self.value = value
-        self.reason = reason
+        self.reason = plain_text(reason)
 
     def __repr__(self) -> str:
         return f"<route to {', '.join(self.branches) or 'nobody'}>"
@@ -120,7 +121,7 @@ def _name(branch: object) -> str:
     name = branch if isinstance(branch, str) else getattr(branch, "name", None)
     if not isinstance(name, str):
         raise TypeError(
-            f"Route({branch!r}): give names of downstream assets, such as Route('full_load'); "
+            f"Route({shown(branch)}): give names of downstream assets, such as Route('full_load'); "
             "the asset's own value is Route(..., value=...)"
         )
     return name

@@ -35,6 +35,61 @@ def clean_text(text: str, *, limit: int = ERROR_LIMIT) -> str:
     return _cut(mask_secrets(text), limit)
 
 
+def plain_text(value: object) -> str:
+    """Return anything as text: text as it is, None as none, other objects as they say themselves.
+
+    Example:
+        >>> plain_text(ValueError("no rows")), plain_text(None)
+        ('no rows', '')
+    """
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
+    try:
+        return str.__str__(value if isinstance(value, str) else str(value))
+    except BaseException as broken:  # noqa: BLE001 - whatever an object does that is asked for its text
+        return f"<{type(value).__qualname__}, whose text raised {type(broken).__qualname__}>"
+
+
+_SEPARATORS = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+_GROUP = re.compile(r"^\s*\+ Exception Group Traceback")
+_GROUP_MARGIN = re.compile(r"^\s*[|+] ?")
+
+
+def error_line(text: str | None) -> str:
+    """Return the line of a recorded error that says the most: the type and the first line of its message.
+
+    The last line of a traceback is often a hint, a link or a caret.
+
+    Example:
+        >>> error_line("Traceback (most recent call last):\\n  File ...\\nhttpx.HTTPError: 404 for /a\\nSee https://...")
+        'httpx.HTTPError: 404 for /a'
+        >>> error_line("Fatal: the contract ended")
+        'Fatal: the contract ended'
+    """
+    lines = (text or "").strip("\n").splitlines()
+    starts = [at for at, line in enumerate(lines) if line.strip(" |") in _SEPARATORS]
+    # a message may hold such a line itself: what follows it counts only when it is a traceback
+    for at in reversed(starts):
+        rest = [line for line in lines[at + 1 :] if line.strip(" |")]
+        if rest and "Traceback (most recent call last):" in rest[0]:
+            lines = rest
+            break
+    if lines and _GROUP.match(lines[0]):
+        lines = [_GROUP_MARGIN.sub("", line) for line in lines]
+    if lines and "Traceback (most recent call last):" in lines[0]:
+        inner = next((at for at, line in enumerate(lines[1:], 1) if line and not line[0].isspace()), None)
+        lines = lines[inner:] if inner is not None else lines
+    found = [" ".join(line.split()) for line in lines if line.strip()]
+    if len(found) > 1 and found[0].endswith(":") and " " not in found[0]:
+        return f"{found[0]} {found[1]}"  # the message begins with an empty line
+    return found[0] if found else ""
+
+
 def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ from flowstone.core.outcome import (
     Suspended,
 )
 from flowstone.core.retry import RetryPolicy
-from flowstone.core.text import ERROR_LIMIT, clean_text
+from flowstone.core.text import ERROR_LIMIT, clean_text, plain_text
 from flowstone.errors import (
     GateRepeatedError,
     ItemError,
@@ -46,13 +47,20 @@ def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutco
         >>> outcome_of(Skip("nothing new"), None)
         Skipped(reason='nothing new')
     """
+    try:
+        return _meaning(error, policy)
+    except BaseException as broken:  # noqa: BLE001 - an outcome that user code has changed since it was made
+        return failure(broken, None)
+
+
+def _meaning(error: BaseException, policy: RetryPolicy | None) -> AttemptOutcome:
     match error:
         case RetryLater():
-            return Snoozed(error.after_seconds, clean_text(error.reason, limit=1000))
+            return Snoozed(error.after_seconds, clean_text(plain_text(error.reason), limit=1000))
         case AwaitApproval():
             return _suspended(error)
         case Skip():
-            return Skipped(clean_text(error.reason, limit=1000))
+            return Skipped(clean_text(plain_text(error.reason), limit=1000))
         case StepCancelledError():
             return Stopped("stopped by its cancellation token")
         case _:
@@ -61,8 +69,8 @@ def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutco
 
 def _suspended(asked: AwaitApproval) -> Suspended:
     return Suspended(
-        message=clean_text(asked.message, limit=10_000),
-        gate=clean_text(asked.gate, limit=1000),
+        message=clean_text(plain_text(asked.message), limit=10_000),
+        gate=clean_text(plain_text(asked.gate), limit=1000),
         timeout_seconds=asked.timeout_seconds,
         on_timeout=asked.on_timeout,
         data=asked.data_json,
@@ -72,19 +80,44 @@ def _suspended(asked: AwaitApproval) -> Suspended:
 
 def failure(error: BaseException, policy: RetryPolicy | None) -> Failed:
     """Return the recorded form of a failure, with its traceback from the first frame of user code on."""
-    retryable = not isinstance(error, _FOR_GOOD)
-    if retryable and policy is not None:
-        retryable = policy.retries(error)
-    elif retryable:
-        # by default an exit or an interrupt is not worth another attempt, everything else is
-        retryable = isinstance(error, Exception)
+    text = _describe(error)
+    try:
+        retryable = _is_retryable(error, policy)
+    except BaseException as broken:  # noqa: BLE001 - classes of user code decide
+        retryable = False
+        said = f"{type(broken).__name__}: {plain_text(broken)}"
+        text += f"\nThe retry policy could not tell whether to try again: {said}"
     kind = type(error)
+    data = getattr(error, "data", None) if isinstance(error, Fatal) else None
     return Failed(
-        error=clean_text(_describe(error)),
+        error=clean_text(text),
         error_type=clean_text(f"{kind.__module__}.{kind.__qualname__}", limit=300),
         retryable=retryable,
         exception=error,
+        data=data,
     )
+
+
+def _is_retryable(error: BaseException, policy: RetryPolicy | None) -> bool:
+    if isinstance(error, _FOR_GOOD):
+        return False
+    if policy is not None:
+        return policy.retries(error)
+    # by default an exit or an interrupt is not worth another attempt, everything else is
+    return isinstance(error, Exception)
+
+
+def without_further_attempt(outcome: Failed, error: BaseException) -> Failed:
+    """Return a failure that is final because its retry policy could not say when to try again.
+
+    Args:
+        outcome: the failure.
+        error: what the policy raised.
+    """
+    why = "".join(traceback.format_exception_only(type(error), error)).strip()
+    said = f"{outcome.error.rstrip()}\n\nThere is no further attempt, because the retry policy failed: {why}"
+    # the exception moves: the frames of its traceback may hold the first outcome
+    return replace(outcome, error=clean_text(said), retryable=False, exception=outcome.take_exception())
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
@@ -97,14 +130,14 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, Outcome):
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {plain_text(error)}"
     try:
         _cap_message(error)
         lines = traceback.TracebackException(
             type(error), error, user_traceback(error.__traceback__), limit=-_MAX_FRAMES, compact=True
         ).format()
         return "".join(lines)
-    except Exception as broken:  # noqa: BLE001 - an exception whose own text raises is still recorded
+    except BaseException as broken:  # noqa: BLE001 - an exception whose own text raises is still recorded
         return f"{type(error).__qualname__} (its description raised {type(broken).__qualname__})"
 
 

@@ -19,7 +19,7 @@ from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, StepRecord
-from flowstone.engine.failures import user_traceback
+from flowstone.engine.failures import failure, user_traceback
 from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
@@ -193,13 +193,16 @@ class InlineRunner:
         token = CancellationToken()
         self._tokens[claim.step_id] = token
         try:
-            inputs = self._reader.resolve([claim])[0]
-            policy = None
-            if claim.max_attempts > 1:
-                policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-            completion = self._snoozed(claim, inputs) or self._runner.perform(
-                claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
-            )
+            try:
+                inputs = self._reader.resolve([claim])[0]
+                policy = None
+                if claim.max_attempts > 1:
+                    policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+                completion = self._snoozed(claim, inputs) or self._runner.perform(
+                    claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
+                )
+            except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
+                completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
             committed = self._store.ledger.commit([completion])[0]
         finally:
             self._tokens.pop(claim.step_id, None)
@@ -228,7 +231,7 @@ class InlineRunner:
         outcome = completion.outcome
         if not committed.accepted:
             return StaleAttemptError(claim.asset, claim.attempt)
-        if type(outcome) is Succeeded:
+        if type(outcome) is Succeeded and committed.state is State.COMPLETED:
             return Materialization(
                 asset=claim.asset,
                 partition=decode_partition(claim.partition),

@@ -6,6 +6,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import CoroutineType
 from typing import Any, Protocol
 
 from flowstone.core.asset import Asset
@@ -52,13 +53,15 @@ class Invoker:
         must_stop = stoppable and timeout_seconds is not None and not asset.is_async
         if asset.isolation == "process" or (must_stop and asset.portable):
             return self._processes.call(context, context.inputs, timeout_seconds=timeout_seconds)
-        if asset.is_async:
-            return self._await(asset, context, timeout_seconds)
-        if timeout_seconds is None:
-            if asset.takes_context:
-                return asset.function(context, **context.inputs)
-            return asset.function(**context.inputs)
-        return self._limited(asset, context, timeout_seconds)
+        value: Any
+        if timeout_seconds is None or asset.is_async:
+            value = asset.function(*_leading(context), **context.inputs)
+        else:
+            value = self._limited(asset, context, timeout_seconds)
+        # a decorator may hide that it is wrapped around `async def`
+        if asset.is_async or type(value) is CoroutineType:
+            return self._await(asset, context, value, timeout_seconds)
+        return value
 
     def _limited(self, asset: Asset, context: AssetContext, timeout_seconds: float) -> object:
         def late() -> BaseException:
@@ -68,10 +71,10 @@ class Invoker:
         function = partial(asset.function, *_leading(context), **context.inputs)
         return run_in_thread(function, name=f"flowstone-{asset.name}", timeout_seconds=timeout_seconds, late=late)
 
-    def _await(self, asset: Asset, context: AssetContext, timeout_seconds: float | None) -> object:
+    def _await(self, asset: Asset, context: AssetContext, coroutine: Any, timeout_seconds: float | None) -> object:
         try:
             return self._coroutines.run(
-                asset.function(*_leading(context), **context.inputs),
+                coroutine,
                 timeout_seconds=timeout_seconds,
                 cancellation=context.cancellation,
                 # resources may be bound to the loop on which they were used first

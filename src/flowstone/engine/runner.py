@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.core.fit import fit, output_facts
 from flowstone.core.forks import copies
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
@@ -36,7 +37,7 @@ from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
 from flowstone.core.step import Claim, Completion
 from flowstone.engine.checks import CheckHooks
-from flowstone.engine.failures import failure, outcome_of
+from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.hooks import ValueStore, default_hooks, onion, returned
 from flowstone.engine.inputs import ResolvedInputs
 from flowstone.engine.invoke import Invoker
@@ -118,10 +119,10 @@ class StepRunner:
         outcome = self._outcome(claim, request, cancellation, records)
         if copies() != process:
             _end_copy(self._graph[claim.asset])
+        outcome, delay = _retry_delay(claim, outcome, policy)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
-        delay = _retry_delay(claim, outcome, policy)
-        return Completion(claim, outcome, inputs.versions(), finished_at, delay, tuple(records))
+        return fit(Completion(claim, outcome, inputs.versions(), finished_at, delay, tuple(records)))
 
     def _outcome(
         self, claim: Claim, request: CallRequest, cancellation: CancellationToken, records: list[CheckRecord]
@@ -132,13 +133,13 @@ class StepRunner:
         outcome, or both would keep the inputs in memory until the cyclic collector runs.
         """
         inputs, policy = request.inputs, request.policy
-        if inputs.skip is not None:
-            return Skipped(inputs.skip)
-        problem = inputs.problem(claim)
-        if problem is not None:
-            return failure(problem, policy)
-        asset = inputs.leg or self._graph[claim.asset]
         try:
+            if inputs.skip is not None:
+                return Skipped(inputs.skip)
+            problem = inputs.problem(claim)
+            if problem is not None:
+                return failure(problem, policy)
+            asset = inputs.leg or self._graph[claim.asset]
             context = self._context(asset, claim, cancellation, records)
             context.request = request
             return _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
@@ -176,6 +177,8 @@ class StepRunner:
                 context.inputs = inputs.arguments(self._values.load)
             limit = context.asset.timeout_seconds or timeout_seconds
             value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
+            if context.metadata or type(context.metadata) is not dict:
+                context.metadata = output_facts(context.metadata, context.asset.name)
         except BaseException as error:  # noqa: BLE001 - see perform
             return outcome_of(error, policy)
         if context.asset.routes or context.metadata or isinstance(value, _ANSWERS):
@@ -201,7 +204,7 @@ class StepRunner:
                 return returned(value.value)
             if asset.routes:
                 raise RouteError(asset.name, (), asset.routes, where=asset.where, returned=type_name(value))
-        except RouteError as error:
+        except Exception as error:  # noqa: BLE001 - see perform
             return outcome_of(error, policy)
         return returned(value)
 
@@ -234,9 +237,15 @@ def _asked_once(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
     return outcome
 
 
-def _retry_delay(claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy | None) -> float | None:
+def _retry_delay(
+    claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy | None
+) -> tuple[AttemptOutcome, float | None]:
     if policy is None or not isinstance(outcome, Failed) or not outcome.retryable:
-        return None
+        return outcome, None
     if claim.attempt >= claim.max_attempts:
-        return None
-    return policy.delay_seconds(claim.attempt, chance=random.random())  # noqa: S311 - jitter, not a secret
+        return outcome, None
+    try:
+        chance = random.random()  # noqa: S311 - jitter, not a secret
+        return outcome, policy.delay_seconds(claim.attempt, outcome.exception, chance=chance)
+    except BaseException as error:  # noqa: BLE001 - user code, see RetryPolicy(backoff=...)
+        return without_further_attempt(outcome, error), None

@@ -11,11 +11,12 @@ from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Completion, Target
+from flowstone.core.text import clean_text
 from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
-from flowstone.errors import DependencyNotReadyError, UnknownAssetError
+from flowstone.errors import DatabaseError, DependencyNotReadyError, UnknownAssetError
 from flowstone.protocols import Standings
 
 _UNKNOWN_PAUSE_SECONDS = 5.0
@@ -61,17 +62,21 @@ class NodeWork:
     def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
         """Resolve the inputs of several jobs in one question to the catalog."""
         known = [job for job in jobs if job.claim.asset in self._graph]
-        inputs = dict(
-            zip(
-                (job.job_id for job in known),
-                self._reader.resolve([job.claim for job in known]),
-                strict=True,
-            )
-        )
+        found = self._reader.resolve([job.claim for job in known])
+        inputs = dict(zip((job.job_id for job in known), found, strict=True))
         return [PreparedJob(job, inputs.get(job.job_id)) for job in jobs]
 
     def perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
         """Run one attempt; never raises."""
+        try:
+            return self._perform(job, token)
+        except DatabaseError as error:
+            pause = Snoozed(_UNKNOWN_PAUSE_SECONDS, clean_text(f"its worker could not ask the database: {error}"))
+            return self._not_now(job.fetched, pause)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is a failure of this step
+            return self._not_now(job.fetched, failure(error, None))
+
+    def _perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
         claim = job.fetched.claim
         if job.inputs is None:
             return self._not_now(job.fetched, self._unknown(job.fetched))

@@ -21,7 +21,13 @@ from flowstone.errors.database import (
     MigrationChangedError,
     SchemaVersionError,
 )
-from flowstone.errors.declarations import CycleError, DefinitionError, DuplicateAssetError, UnknownDependencyError
+from flowstone.errors.declarations import (
+    CycleError,
+    DefinitionError,
+    DuplicateAssetError,
+    UnknownDependencyError,
+    UnknownOptionError,
+)
 from flowstone.errors.lookups import (
     PartitionError,
     RunNotFoundError,
@@ -46,6 +52,7 @@ from flowstone.errors.running import (
     DependencyNotReadyError,
     IsolatedFailureError,
     MaterializationTimeoutError,
+    RetryPolicyError,
     StaleAttemptError,
     StepCancelledError,
     StepFailedError,
@@ -84,6 +91,7 @@ __all__ = [
     "OptionsError",
     "PartitionError",
     "ResourceError",
+    "RetryPolicyError",
     "RouteError",
     "RunNotFoundError",
     "ScatterFailedError",
@@ -101,6 +109,7 @@ __all__ = [
     "UnknownCheckedAssetError",
     "UnknownDependencyError",
     "UnknownExecutorError",
+    "UnknownOptionError",
     "UnknownPartitionError",
     "UnsafePickleError",
     "WaitTimeoutError",

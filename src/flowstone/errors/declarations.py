@@ -20,6 +20,18 @@ class DefinitionError(FlowStoneError, ValueError):
         super().__init__(f"{message} ({where})" if where else message)
 
 
+class UnknownOptionError(DefinitionError, TypeError):
+    """A declaration was given an option that does not exist."""
+
+    def __init__(self, about: str, option: str, known: Iterable[str], *, where: str | None = None) -> None:
+        self.option = option
+        listed = sorted(known)
+        super().__init__(
+            f"{about}: there is no option {option!r}.{did_you_mean(option, listed)} Options: {', '.join(listed)}.",
+            where=where,
+        )
+
+
 class DuplicateAssetError(DefinitionError):
     """Two assets carry one name."""
 

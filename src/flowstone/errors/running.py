@@ -56,6 +56,16 @@ class StepFailedError(FlowStoneError, RuntimeError):
         super().__init__(f"{target} ended as {state}." + (f"\n{error}" if error else ""))
 
 
+class RetryPolicyError(FlowStoneError, ValueError):
+    """The function given as `RetryPolicy(backoff=...)` did not say how long to wait."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"RetryPolicy(backoff=...) {what}, so there is no further attempt. Return a timedelta or seconds, "
+            "from 0 to a year."
+        )
+
+
 class MaterializationTimeoutError(FlowStoneError, TimeoutError):
     """An asset ran longer than its timeout."""
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import pytest
 
-from flowstone.core.outcome import AttemptOutcome, Snoozed
+from flowstone.core.check_record import CheckRecord
+from flowstone.core.outcome import AttemptOutcome, Scattered, Snoozed, Succeeded, Suspended
+from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Completion, InputVersion, NewStep
 from flowstone.testing.store_case import StoreCase
@@ -253,3 +259,122 @@ class AttemptTests(StoreCase):
         assert scene.store.catalog.current([("a", "")]) == {}
         assert [one.state for one in scene.store.catalog.attempts(step.id)] == [state]
         assert scene.run_state("run") is (State.COMPLETED if state is State.SKIPPED else state)
+
+    def test_whatever_one_attempt_says_ends_that_attempt_alone(self, scene: Scene) -> None:
+        """Any object in any field of a completion: it is recorded or failed, and the others are committed."""
+        spoilt = list(spoilt_completions())
+        places = scene.open("run", [NewStep("a", f"i:{number}") for number in range(2 * len(spoilt))])
+        claims = scene.store.ledger.claim([one.id for one in places], now=scene.later(0))
+        group: list[Completion] = []
+        for position, (_, spoil) in enumerate(spoilt):
+            mine, other = claims[2 * position], claims[2 * position + 1]
+            group.append(spoil(Completion(mine, succeeded(mine), (), scene.later(1))))
+            group.append(Completion(other, succeeded(other), (), scene.later(1)))
+        committed = scene.store.ledger.commit(group)
+        assert {one.state for one in committed[1::2]} == {State.COMPLETED}
+        for position, (name, _) in enumerate(spoilt):
+            record = scene.step(claims[2 * position].step_id)
+            if name.startswith("claim="):
+                assert committed[2 * position] == (0, State.NOT_FOUND, False, ())
+                continue
+            assert record.state is not State.RUNNING, name
+            assert committed[2 * position].state is record.state, name
+            assert record.state is not State.FAILED or record.error, name
+
+
+class _Hostile:
+    """An object that fights whoever looks at it."""
+
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+    __repr__ = __str__
+    __bool__ = __eq__ = __iter__ = __len__ = __float__ = __str__  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _circle() -> list[object]:
+    made: list[object] = []
+    made.append(made)
+    return made
+
+
+HOSTILE_OBJECTS: tuple[object, ...] = (
+    object(),
+    _Hostile(),
+    float("nan"),
+    float("inf"),
+    2**70,
+    -1,
+    True,
+    None,
+    "a\x00b",
+    "\ud800",
+    "x" * 200_000,
+    b"x",
+    {1: 2},
+    {"a": {1, 2}},
+    {"a": object()},
+    {"a": float("nan"), "b": "\x00"},
+    _circle(),
+    datetime(2024, 1, 1),
+    Decimal("1.5"),
+    dict,
+    ({"a": 1}, "b"),
+)
+
+type Spoil = Callable[[Completion], Completion]
+
+
+def spoilt_completions() -> Iterator[tuple[str, Spoil]]:
+    """Yield each field of a completion with each hostile object in it: a name, and what spoils a sound one."""
+    outcomes: tuple[AttemptOutcome, ...] = (
+        failed(),
+        snoozed(0.0),
+        skipped(),
+        stopped(),
+        Suspended("Pay?"),
+        Scattered(0, 0),
+    )
+    for value in HOSTILE_OBJECTS:
+        for name in ("claim", "outcome", "inputs", "finished_at", "retry_in_seconds", "checks"):
+            yield f"{name}={type(value)}", partial(_with, name=name, value=value)
+        for name in _fields(StoredOutput("memory", "x")):
+            yield f"stored.{name}={type(value)}", partial(_with_stored, name=name, value=value)
+        for outcome in outcomes:
+            for name in _fields(outcome):
+                yield (
+                    f"{outcome}.{name}={type(value)}",
+                    partial(_with_outcome, outcome=outcome, name=name, value=value),
+                )
+        for name in _fields(_check(1)):
+            yield f"check.{name}={type(value)}", partial(_with_check, name=name, value=value)
+
+
+def _fields(of: Any) -> list[str]:
+    return [one.name for one in fields(of)]
+
+
+def _with(completion: Completion, *, name: str, value: object) -> Completion:
+    return replace(completion, **{name: value})  # type: ignore[arg-type]
+
+
+def _with_stored(completion: Completion, *, name: str, value: object) -> Completion:
+    outcome = completion.outcome
+    assert isinstance(outcome, Succeeded)
+    stored = replace(outcome.stored, **{name: value})  # type: ignore[arg-type]
+    return replace(completion, outcome=Succeeded(stored, None))
+
+
+def _with_outcome(completion: Completion, *, outcome: Any, name: str, value: object) -> Completion:
+    return replace(completion, outcome=replace(outcome, **{name: value}))
+
+
+def _with_check(completion: Completion, *, name: str, value: object) -> Completion:
+    checked = replace(_check(completion.claim.step_id), **{name: value})  # type: ignore[arg-type]
+    return replace(completion, checks=(checked,))
+
+
+def _check(step_id: int) -> CheckRecord:
+    at = datetime.now(UTC)
+    return CheckRecord(check="c", asset="a", partition="", step_id=step_id, attempt=1, passed=True, started_at=at)

@@ -6,11 +6,21 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import update_wrapper
 from typing import Any, TypedDict, overload
 
 from flowstone.core.asset import Asset
 from flowstone.core.automation.record import AutomationId, AutomationKind
+from flowstone.core.declaring import (
+    check_name,
+    description_of,
+    look_like,
+    name_of,
+    names,
+    place_of,
+    shown,
+    signature_of,
+)
+from flowstone.core.declaring import duration as duration_of
 from flowstone.core.selection import Selection
 from flowstone.errors import DefinitionError
 
@@ -19,6 +29,7 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 _LEAST_EVERY_SECONDS = 1.0
 _LONGEST_SECONDS = 31 * 86_400.0
 _MOST_NAME = 200
+_FOREVER = 1e12
 
 
 class SensorTiming(TypedDict, total=False):
@@ -75,7 +86,7 @@ class Sensor:
         self.paused = options.paused
         self.description = options.description
         self.takes_context = _takes_context(function, options)
-        update_wrapper(self, function)
+        look_like(self, function)
 
     @property
     def id(self) -> AutomationId:
@@ -146,19 +157,23 @@ def _declare(
     paused: bool = False,
     description: str | None = None,
 ) -> Sensor:
-    where = _where(function)
-    chosen = name if name is not None else getattr(function, "__name__", "")
-    if isinstance(requires, str):
-        raise DefinitionError(f"Sensor {chosen!r}: requires={requires!r} must be a list of names.", where=where)
+    where = place_of(function)
+    chosen = name_of(function, name)
+    check_name(chosen, "a sensor", where)
+    about = f"Sensor {chosen!r}"
+    if not isinstance(paused, bool):
+        raise DefinitionError(
+            f"{about} was declared with paused={shown(paused)}: give True or False.", where=where
+        )
     options = SensorOptions(
         name=chosen,
         where=where,
-        every_seconds=seconds_of(every),
-        timeout_seconds=seconds_of(timeout),
+        every_seconds=_seconds(every, "every", about, where),
+        timeout_seconds=_seconds(timeout, "timeout", about, where),
         selection=selection if selection is None or isinstance(selection, str | Asset) else tuple(selection),
-        requires=tuple(requires),
+        requires=names(requires, "requires", about, where),
         paused=paused,
-        description=description if description is not None else inspect.getdoc(function) or "",
+        description=description_of(function, description, about, where),
     )
     return Sensor(function, options)
 
@@ -170,21 +185,24 @@ def seconds_of(duration: timedelta | float) -> float:
         >>> seconds_of(timedelta(minutes=2)), seconds_of(3)
         (120.0, 3.0)
     """
-    if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, bool) or not isinstance(duration, int | float):
-        raise DefinitionError(f"{duration!r} is no duration: give a timedelta or a number of seconds.")
-    return float(duration)
+    seconds = duration_of(duration, least=-_FOREVER, most=_FOREVER)
+    if seconds is None:
+        raise DefinitionError(f"{shown(duration)} is no duration: give a timedelta or a number of seconds.")
+    return seconds
+
+
+def _seconds(duration: object, option: str, about: str, where: str) -> float:
+    seconds = duration_of(duration, least=-_FOREVER, most=_FOREVER)
+    if seconds is None:
+        raise DefinitionError(
+            f"{about} was declared with {option}={shown(duration)}: give a timedelta or a number of seconds.",
+            where=where,
+        )
+    return seconds
 
 
 def _takes_context(function: Callable[..., Any], options: SensorOptions) -> bool:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(
-            f"Sensor {options.name!r}: {function!r} does not tell its parameters; wrap it in a function.",
-            where=options.where,
-        ) from error
+    parameters = signature_of(function, f"Sensor {options.name!r}", options.where)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [one for one in parameters if one.default is inspect.Parameter.empty]
     needed = [one for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
@@ -205,8 +223,3 @@ def _is_name(name: object) -> bool:
 
 def _is_within(value: float, least: float, most: float) -> bool:
     return least <= value <= most  # false for NaN
-
-
-def _where(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import CoroutineType
 from typing import Any, NoReturn
 
 from flowstone import telemetry
@@ -205,11 +206,12 @@ def _run(context: AssetContext) -> object:
         }
     )
     leading = (context,) if asset.takes_context else ()
-    if not asset.is_async:
-        return asset.function(*leading, **context.inputs)
+    value = asset.function(*leading, **context.inputs)
+    if not asset.is_async and type(value) is not CoroutineType:
+        return value
     import asyncio  # here, because most children never need it and it takes long to import
 
-    return asyncio.run(asset.function(*leading, **context.inputs))
+    return asyncio.run(value)
 
 
 class CarriedResources(Resources):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
@@ -87,8 +88,10 @@ class MemoryLedger:
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         """See `flowstone.protocols.Ledger`."""
+        # before the lock: making them fit asks objects of user code for their text
+        ready = [fit(one) if can_be_committed(one) else None for one in completions]
         with self._tables.changed:
-            committed = [self._commit(completion) for completion in completions]
+            committed = [NOWHERE if one is None else self._commit_or_fail(one) for one in ready]
             self._tables.announce()
             return committed
 
@@ -205,6 +208,12 @@ class MemoryLedger:
         if row is None or row.token != claim.token or row.state not in (State.RUNNING, State.CANCELLING):
             return None
         return row
+
+    def _commit_or_fail(self, completion: Completion) -> Committed:
+        try:
+            return self._commit(completion)
+        except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
+            return self._commit(failed(completion.claim, error))
 
     def _commit(self, completion: Completion) -> Committed:
         row = self._ours(completion.claim)

@@ -9,11 +9,12 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
 from flowstone.core.outcome import Failed
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
-from flowstone.errors import RunNotFoundError
+from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.stores.postgres import deciding, ranges
 from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.counting import Follow
@@ -74,19 +75,25 @@ class PostgresLedger:
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         """See `flowstone.protocols.Ledger`.
 
-        A group that the database refuses is halved until the row that it refuses is alone; that one is
-        committed as a failure, so that it can never hold up the others.
+        A group that cannot be committed is halved until the completion at fault is alone; that one is committed
+        as a failure, so that it can never hold up the others.
         """
+        ready = [fit(one) if can_be_committed(one) else None for one in completions]
+        committed = iter(self._commit_group([one for one in ready if one is not None]))
+        return [NOWHERE if one is None else next(committed) for one in ready]
+
+    def _commit_group(self, completions: Sequence[Completion]) -> list[Committed]:
         if not completions:
             return []
         try:
             return self._stopping(lambda connection, stop: self._commit(connection, completions, stop))
         except Exception as error:
-            if not _is_refusal(error):
+            if _is_away(error):
                 raise
             if len(completions) > 1:
                 half = len(completions) // 2
-                return self.commit(completions[:half]) + self.commit(completions[half:])
+                return self._commit_group(completions[:half]) + self._commit_group(completions[half:])
+            # whether it was to blame shows in this: a failure of the same attempt can be committed
             return [self._commit_refusal(completions[0], error)]
 
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
@@ -212,9 +219,9 @@ class PostgresLedger:
         log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)
         text = clean_text(f"The database refused to record this result: {error}")
         refused = Failed(text, f"{type(error).__module__}.{type(error).__qualname__}", retryable=False)
-        # without its checks: whatever was refused must not be refused again
-        failed = replace(completion, outcome=refused, retry_in_seconds=None, checks=())
-        return self._stopping(lambda connection, stop: self._commit(connection, [failed], stop))[0]
+        # without its checks and inputs: whatever was refused must not be refused again
+        ended = replace(failed(completion.claim, error), outcome=refused, finished_at=completion.finished_at)
+        return self._stopping(lambda connection, stop: self._commit(connection, [ended], stop))[0]
 
     def _stopping[T](self, work: Callable[[Connection[TupleRow], Stopping], T]) -> T:
         """Run one transaction, and others that cancel the items that it leaves without a purpose."""
@@ -228,7 +235,11 @@ class PostgresLedger:
         return in_transaction(self._database, work)
 
 
-def _is_refusal(error: Exception) -> bool:
-    from psycopg import errors
+def _is_away(error: Exception) -> bool:
+    """Whether the database can commit nothing just now, whatever it is asked: the group is tried again then."""
+    from psycopg import InterfaceError, OperationalError, errors
 
-    return isinstance(error, errors.DataError | errors.IntegrityError | errors.ProgramLimitExceeded | ValueError)
+    if isinstance(error, errors.ProgramLimitExceeded):  # an OperationalError that tells of the result
+        return False
+    away = (OperationalError, InterfaceError, errors.ReadOnlySqlTransaction, DatabaseError, OSError)
+    return isinstance(error, away)

@@ -1,0 +1,263 @@
+"""What declarations are given, checked when they are made: durations, numbers, names, functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from numbers import Integral, Real
+from typing import Any
+
+from flowstone.errors import DefinitionError
+
+YEAR_SECONDS = 31_536_000.0
+_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: short, and whatever its own `repr` does.
+
+    Example:
+        >>> shown([1, 2])
+        '[1, 2]'
+    """
+    if isinstance(value, timedelta):
+        return f"timedelta(seconds={value.total_seconds():g})"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - it is shown in an error about itself
+        text = f"<{type(value).__qualname__}>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def duration(value: object, *, least: float = 0.0, most: float = YEAR_SECONDS) -> float | None:
+    """Return a timedelta or a number of seconds as seconds; None when it is neither, or out of range.
+
+    Numbers of other libraries are numbers; a bool, text, NaN and the infinities are none.
+
+    Example:
+        >>> duration(timedelta(minutes=2)), duration(3), duration(True), duration("3"), duration(-1)
+        (120.0, 3.0, None, None, None)
+    """
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    else:
+        found = number(value)
+        if found is None:
+            return None
+        seconds = found
+    return seconds if least <= seconds <= most else None
+
+
+def number(value: object) -> float | None:
+    """Return a finite number as a float; None for anything else, bools and text included.
+
+    Example:
+        >>> number(2), number(float("inf")), number(False)
+        (2.0, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        found = float(value)
+    except (OverflowError, ValueError, TypeError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole_number(value: object, *, least: int, most: int) -> int | None:
+    """Return a whole number within bounds as an int; None for anything else, bools and floats included.
+
+    Example:
+        >>> whole_number(3, least=1, most=9), whole_number(3.0, least=1, most=9)
+        (3, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return found if least <= (found := int(value)) <= most else None
+
+
+def is_text(value: object) -> bool:
+    """Whether this is some text that a database can keep: no NUL, no half of a surrogate pair.
+
+    Example:
+        >>> is_text("a"), is_text(" "), is_text("a\\x00"), is_text(5)
+        (True, False, False, False)
+    """
+    return isinstance(value, str) and bool(value.strip()) and is_storable(value)
+
+
+def is_storable(text: str) -> bool:
+    """Whether a database can keep this text as it is, empty or not.
+
+    Example:
+        >>> is_storable(""), is_storable("\\ud800")
+        (True, False)
+    """
+    if "\x00" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def names(values: object, option: str, about: str, where: str | None) -> tuple[str, ...]:
+    """Return names given as a list, a tuple, a set or any iterable that is not text; assets count as their names.
+
+    Args:
+        values: what was given.
+        option: the option, for the error.
+        about: what is declared, for the error, such as `Asset 'orders'`.
+        where: its file and line, for the error.
+
+    Raises:
+        DefinitionError: it is one text, or holds something else than names.
+
+    Example:
+        >>> names(["a", "b", "a"], "tags", "Asset 'x'", None)
+        ('a', 'b')
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        example = repr(values) if isinstance(values, str) else '"name"'
+        raise DefinitionError(
+            f"{about}: {option}={shown(values)} must be a list of names: [{example}].", where=where
+        )
+    listed = sorted(values, key=str) if isinstance(values, set | frozenset) else list(values)
+    found: dict[str, None] = {}
+    for one in listed:
+        name = one if isinstance(one, str) else getattr(one, "name", None)
+        if not is_text(name):
+            raise DefinitionError(
+                f"{about}: {option} holds {shown(one)}, which is no name; give texts that are not empty.",
+                where=where,
+            )
+        found[str(name)] = None
+    return tuple(found)
+
+
+def place_of(function: object) -> str:
+    """Return file and line of a function, of what decorators and partials are wrapped around."""
+    inner: Any = function
+    try:
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        inner = inspect.unwrap(inner) if callable(inner) else inner
+    except ValueError:  # a circle of wrappers
+        return "unknown place"
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        code = getattr(_call_of(inner), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if inspect.iscode(code) else "unknown place"
+
+
+def name_of(function: object, given: object) -> Any:
+    """Return the name that was given, else that of the function; "" when it has none, as a partial."""
+    return given if given is not None else getattr(function, "__name__", "")
+
+
+def description_of(function: object, given: object, about: str, where: str) -> str:
+    """Return the description that was given, else the docstring.
+
+    Raises:
+        DefinitionError: it is no text.
+    """
+    if given is None:
+        while isinstance(function, functools.partial):
+            function = function.func
+        found = inspect.getdoc(function)
+        return found if isinstance(found, str) else ""
+    if not isinstance(given, str) or not is_storable(given):
+        raise DefinitionError(f"{about}: description={shown(given)} must be text.", where=where)
+    return given
+
+
+def check_name(name: object, kind: str, where: str) -> None:
+    """Refuse what cannot name an asset, a check, a sensor.
+
+    Raises:
+        DefinitionError: says what a name is.
+    """
+    if name == "":
+        raise DefinitionError(
+            f"'' cannot be {kind}'s name; a partial, or an object that is called, has none of its own: give "
+            "name=...",
+            where=where,
+        )
+    if (
+        not isinstance(name, str)
+        or name != name.strip()
+        or not name.isprintable()
+        or not is_storable(name)
+        or len(name) > 200
+        or name == "<lambda>"
+    ):
+        raise DefinitionError(
+            f"{shown(name)} cannot be {kind}'s name: give name=... of 1 to 200 printable characters without space "
+            "around.",
+            where=where,
+        )
+
+
+def signature_of(function: Any, about: str, where: str) -> list[inspect.Parameter]:
+    """Return the parameters of a function that is called without its object.
+
+    Raises:
+        DefinitionError: it cannot be called like that; says what to write.
+    """
+    if not callable(function):
+        remedy = "declare it below the class, as Class.method" if isinstance(function, classmethod) else ""
+        what = (
+            "a class method" if isinstance(function, classmethod) else f"{shown(function)}, which is no function"
+        )
+        raise DefinitionError(f"{about}: this is {what}" + (f"; {remedy}." if remedy else "."), where=where)
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"{about}: {shown(function)} does not tell its parameters; wrap it in a function.", where=where
+        ) from error
+    first = parameters[0].name if parameters else ""
+    if first in ("self", "cls") and not inspect.ismethod(function):
+        raise DefinitionError(
+            f"{about}: its first parameter is {first!r}, as of a method, and nobody would fill that. Declare "
+            f"the method of an object (object.method), or leave {first!r} out below @staticmethod.",
+            where=where,
+        )
+    return parameters
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling this returns a coroutine: `async def`, a partial of one, an object whose `__call__` is one.
+
+    Example:
+        >>> async def later(): ...
+        >>> is_coroutine_function(functools.partial(later)), is_coroutine_function(len)
+        (True, False)
+    """
+    inner = function
+    while isinstance(inner, functools.partial | staticmethod):
+        inner = inner.func if isinstance(inner, functools.partial) else inner.__func__
+    if inspect.iscoroutinefunction(inner):
+        return True
+    return not isinstance(inner, type) and inspect.iscoroutinefunction(_call_of(inner))
+
+
+def _call_of(instance: object) -> object:
+    """Return the function behind calling an object, as its class has it."""
+    return next((vars(kind)["__call__"] for kind in type(instance).__mro__ if "__call__" in vars(kind)), None)
+
+
+def look_like(declared: object, function: Callable[..., Any]) -> None:
+    """Give a declaration the name, the docstring and the signature of its function, and none of its attributes.
+
+    Decorators leave attributes on functions (tenacity: `retry`); they must not become options of the declaration.
+    """
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        value = getattr(function, name, None)
+        if isinstance(value, str):
+            setattr(declared, name, value)
+    declared.__wrapped__ = function  # type: ignore[attr-defined]

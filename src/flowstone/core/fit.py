@@ -1,0 +1,238 @@
+"""What one step says of its end, made fit to be recorded: nothing in it can hurt the steps committed beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, cast
+
+from flowstone.core.approval import LONGEST_TIMEOUT_SECONDS, ON_TIMEOUT, check_portable
+from flowstone.core.check_record import CheckRecord, Severity
+from flowstone.core.declaring import duration, is_storable, shown
+from flowstone.core.facts import MOST_OF_OUTPUTS, clean_facts
+from flowstone.core.outcome import (
+    AttemptOutcome,
+    Failed,
+    Scattered,
+    Skipped,
+    Snoozed,
+    Stopped,
+    Succeeded,
+    Suspended,
+)
+from flowstone.core.output import JsonValue, StoredOutput, type_name
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Committed, Completion, InputVersion
+from flowstone.core.text import ERROR_LIMIT, clean_text, plain_text
+from flowstone.errors import SerializationError
+
+_BIGINT = 2**63
+_LONGEST_REASON = 1000
+_LONGEST_MESSAGE = 10_000
+_LONGEST_DELAY_SECONDS = 10 * 31_536_000.0
+_REMEDY = (
+    "Leave it as FlowStone made it, or give a plain value; hooks and IO managers may change what they return."
+)
+
+
+NOWHERE = Committed(0, State.NOT_FOUND, accepted=False)
+"""What is answered of a completion that names no attempt."""
+
+
+def can_be_committed(completion: Any) -> bool:
+    """Whether a completion names an attempt at all; one that does not can be neither committed nor failed."""
+    claim: object = getattr(completion, "claim", None)
+    return isinstance(claim, Claim) and _is_id(claim.step_id) and _is_id(claim.token)
+
+
+def fit(completion: Completion) -> Completion:
+    """Return a completion that every store can record; it is itself when it is one already, as usual.
+
+    What has no plain form makes it a failure of its step, which says what it was.
+
+    Args:
+        completion: the end of an attempt, whose parts may be anything that hooks and IO managers left there.
+    """
+    try:
+        return _fit(completion)
+    except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
+        return failed(completion.claim, error)
+
+
+def failed(claim: Claim, error: BaseException) -> Completion:
+    """Return the smallest record of a failure: of an attempt whose end cannot be recorded as it is.
+
+    Args:
+        claim: the attempt.
+        error: why.
+    """
+    if not isinstance(error, SerializationError):
+        kind = type(error)
+        problem = f"What this attempt said cannot be recorded: {kind.__qualname__}: {plain_text(error)}"
+    else:
+        problem = f"{type(error).__name__}: {error}"
+    outcome = Failed(
+        clean_text(problem),
+        clean_text(f"{type(error).__module__}.{type(error).__qualname__}", limit=300),
+        retryable=False,
+        exception=error.with_traceback(None) if isinstance(error, Exception) else None,
+    )
+    return Completion(claim, outcome, (), claim.started_at)
+
+
+def _fit(completion: Any) -> Completion:
+    outcome = _fit_outcome(completion.outcome, completion.claim.asset)
+    if not isinstance(completion.finished_at, datetime) or completion.finished_at.tzinfo is None:
+        raise _unfit("finished_at", completion.finished_at)
+    delay = completion.retry_in_seconds
+    if delay is not None:
+        delay = duration(delay, most=_LONGEST_DELAY_SECONDS)
+        if delay is None:
+            raise _unfit("retry_in_seconds", completion.retry_in_seconds)
+    if not isinstance(completion.inputs, tuple) or not all(map(_is_input, completion.inputs)):
+        raise _unfit("inputs", completion.inputs)
+    checks = completion.checks
+    if not isinstance(checks, tuple):
+        raise _unfit("checks", checks)
+    if checks:
+        checks = tuple(map(_fit_check, checks))
+    if outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
+        same: Completion = completion
+        return same
+    return Completion(completion.claim, outcome, completion.inputs, completion.finished_at, delay, checks)
+
+
+def _fit_outcome(outcome: Any, asset: str) -> AttemptOutcome:
+    match outcome:
+        case Succeeded():
+            stored = _fit_stored(outcome.stored, asset)
+            return outcome if stored is outcome.stored else replace(outcome, stored=stored)
+        case Failed():
+            error = clean_text(plain_text(outcome.error) or "It failed without saying why.", limit=ERROR_LIMIT)
+            kind = plain_text(outcome.error_type)
+            data = None if outcome.data is None else clean_facts(outcome.data, "data")
+            kind = clean_text(kind, limit=300)
+            if (error, kind, data) == (outcome.error, outcome.error_type, outcome.data):
+                return outcome
+            exception = outcome.take_exception()  # the frames of its traceback may hold this outcome
+            return Failed(error, kind, bool(outcome.retryable), exception, data)
+        case Snoozed():
+            after = duration(outcome.after_seconds)
+            if after is None:
+                raise _unfit("after_seconds", outcome.after_seconds)
+            return Snoozed(after, _reason(outcome.reason), bool(outcome.for_inputs))
+        case Scattered():
+            if not (_is_id(outcome.total) and _is_id(outcome.allowed) and isinstance(outcome.is_complete, bool)):
+                raise _unfit("outcome", outcome)
+            return outcome
+        case Suspended():
+            return _fit_suspended(outcome)
+        case Skipped() | Stopped():
+            return replace(outcome, reason=_reason(outcome.reason))
+        case _:
+            raise _unfit("outcome", outcome)
+
+
+def _fit_stored(stored: Any, asset: str) -> StoredOutput:
+    if not isinstance(stored, StoredOutput):
+        raise _unfit("stored", stored)
+    for name in ("io", "location", "serializer", "content_hash", "value_type"):
+        text = getattr(stored, name)
+        optional = name in ("serializer", "content_hash")
+        if not (isinstance(text, str) and is_storable(text)) and not (text is None and optional):
+            raise _unfit(f"stored.{name}", text)
+    size = stored.size_bytes
+    if size is not None and not _is_id(size):
+        raise _unfit("stored.size_bytes", size)
+    if stored.payload is not None and not isinstance(stored.payload, bytes):
+        raise _unfit("stored.payload", stored.payload)
+    if stored.metadata == {} and type(stored.metadata) is dict:
+        return stored
+    return replace(stored, metadata=output_facts(stored.metadata, asset))
+
+
+def output_facts(facts: Any, asset: str) -> dict[str, JsonValue]:
+    """Return the metadata of an output as it is recorded.
+
+    Args:
+        facts: what `context.metadata` or an IO manager holds.
+        asset: name of the asset, for the error.
+
+    Raises:
+        SerializationError: it has no plain form; names asset, place, type and remedy.
+    """
+    try:
+        return clean_facts(facts, most_characters=MOST_OF_OUTPUTS)
+    except SerializationError as error:
+        raise SerializationError(
+            f"The metadata of asset {shown(asset)} cannot be recorded: "
+            f"{error.problem[0].lower()}{error.problem[1:]}",
+            path=f"context.{error.path}",
+            type_name=error.type_name,
+            remedy=error.remedy,
+        ) from error.__cause__
+
+
+def _fit_suspended(outcome: Any) -> Suspended:
+    timeout = duration(outcome.timeout_seconds, most=LONGEST_TIMEOUT_SECONDS)
+    if timeout is None:
+        raise _unfit("timeout_seconds", outcome.timeout_seconds)
+    if not isinstance(outcome.on_timeout, str) or outcome.on_timeout not in ON_TIMEOUT:
+        raise _unfit("on_timeout", outcome.on_timeout)
+    for name in ("data", "resume"):
+        text = getattr(outcome, name)
+        if not isinstance(text, str):
+            raise _unfit(name, text)
+        check_portable(text, name)
+    message = clean_text(plain_text(outcome.message), limit=_LONGEST_MESSAGE)
+    made: Suspended = replace(outcome, message=message, gate=_reason(outcome.gate), timeout_seconds=timeout)
+    return made
+
+
+def _fit_check(record: Any) -> CheckRecord:
+    seen = record
+    if not isinstance(record, CheckRecord):
+        raise _unfit("checks", record)
+    took = duration(record.took_seconds, most=_LONGEST_DELAY_SECONDS)
+    sound = (
+        isinstance(seen.passed, bool)
+        and isinstance(seen.blocking, bool)
+        and isinstance(seen.severity, Severity)
+        and isinstance(seen.started_at, datetime)
+        and all(isinstance(one, str) and is_storable(one) for one in (seen.check, seen.asset, seen.partition))
+        and all(map(_is_id, (record.step_id, record.attempt)))
+        and (record.token is None or _is_id(record.token))
+    )
+    if not sound or took is None:
+        raise _unfit("checks", record)
+    return replace(
+        record,
+        description=clean_text(plain_text(record.description), limit=_LONGEST_MESSAGE),
+        error=None if record.error is None else clean_text(plain_text(record.error), limit=ERROR_LIMIT),
+        metadata=clean_facts(record.metadata) if record.metadata != {} else {},
+        took_seconds=took,
+    )
+
+
+def _reason(reason: object) -> str:
+    return clean_text(plain_text(reason), limit=_LONGEST_REASON)
+
+
+def _is_input(one: Any) -> bool:
+    if not isinstance(one, InputVersion):
+        return False
+    parameter, _asset, _partition, step_id = cast("tuple[object, ...]", one)
+    return isinstance(parameter, str) and is_storable(parameter) and _is_id(step_id)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < _BIGINT
+
+
+def _unfit(name: str, value: object) -> SerializationError:
+    return SerializationError(
+        f"What this attempt said of its end cannot be recorded: {name}={shown(value)}",
+        path=name,
+        type_name=type_name(value),
+        remedy=_REMEDY,
+    )
