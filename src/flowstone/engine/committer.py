@@ -117,7 +117,7 @@ class GroupCommitter:
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
     def _round(self, parts: list[list[Completion]], *, again: bool) -> list[list[Completion]]:
-        """Try each part once and return what is left, first what there was no time for: the database may be away."""
+        """Try each part once, as long as there is time; return what is left, first what was not tried."""
         started = time.monotonic()
         left: list[list[Completion]] = []
         for at, part in enumerate(parts):
