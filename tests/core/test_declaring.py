@@ -85,7 +85,7 @@ def hiding(function: Any) -> Any:
         hiding(hiding(Later().method)),
         lambda numbers, factor=2: factor * sum(numbers) // factor,
     ],
-    ids=str,
+    ids=lambda one: type(one).__name__,
 )
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_every_kind_of_callable_works(function: Any, timeout: float | None) -> None:
@@ -167,7 +167,7 @@ def test_a_partial_needs_a_name_and_keeps_the_docstring() -> None:
         {"name": "a\ud800"},
         {"priorty": 1},
     ],
-    ids=str,
+    ids=lambda one: next(iter(one)),
 )
 def test_options_that_cannot_work(options: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError) as caught:

@@ -105,7 +105,7 @@ PLAIN: list[tuple[object, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "plain"), PLAIN, ids=lambda one: repr(one)[:25])
+@pytest.mark.parametrize(("value", "plain"), PLAIN, ids=lambda one: type(one).__name__)
 def test_what_libraries_give_has_a_plain_form(value: object, plain: object) -> None:
     found = clean_facts({"fact": value})["fact"]
     assert (type(found), found) == (type(plain), plain)
