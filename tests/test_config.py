@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowstone.config import DEFAULT_QUEUES, Settings
+from flowstone.core.text import mask_secrets
 from flowstone.errors import ConfigurationError
 
 
@@ -102,3 +103,88 @@ def test_settings_are_frozen_and_keep_passwords_to_themselves() -> None:
     assert "hunter2" not in repr(settings)
     with pytest.raises(FrozenInstanceError):
         settings.executor = "sync"  # type: ignore[misc]
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file or folder that of another user, by becoming another user where root is needed for more."""
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 12_345)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+
+
+@pytest.mark.parametrize("name", ["flowstone.toml", "pyproject.toml"])
+@pytest.mark.parametrize("how", ["stranger", "everybody", "group", "folder"])
+def test_a_file_that_another_user_may_write_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    path = place / name
+    path.write_text(("[tool.flowstone]\n" if name == "pyproject.toml" else "") + 'app = "evil:flow"\n')
+    assert Settings.load().app == "evil:flow"
+    match how:
+        case "stranger":
+            give_away(path, monkeypatch)
+        case "everybody":
+            path.chmod(0o646)
+        case "group" if os.geteuid() == 0:
+            os.chown(path, 0, 12_345)
+            path.chmod(0o664)
+        case "group":
+            pytest.skip("needs a group of several users")
+        case "folder":
+            place.chmod(0o1777)
+    with pytest.raises(ConfigurationError, match=f"{name} is not used: .*FLOWSTONE_SAFE_DIRECTORY={place}"):
+        Settings.load()
+    monkeypatch.setenv("FLOWSTONE_SAFE_DIRECTORY", f"/elsewhere{os.pathsep}{place}")
+    assert Settings.load().app == "evil:flow"
+
+
+def test_nothing_from_a_shared_folder_above_counts(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = place / "shared"
+    below = shared / "mine" / "deep"
+    below.mkdir(parents=True)
+    (shared / "flowstone.toml").write_text('app = "evil:flow"\n')
+    assert Settings.load(directory=below).app == "evil:flow"
+    shared.chmod(0o1777)
+    assert Settings.load(directory=below).app is None
+    assert f"{shared / 'flowstone.toml'} is ignored" in caplog.text
+    shared.chmod(0o755)
+    monkeypatch.setenv("HOME", str(shared))
+    assert Settings.load(directory=below).app is None
+    monkeypatch.delenv("HOME")
+    give_away(shared, monkeypatch)
+    if os.geteuid() == 0:
+        assert Settings.load(directory=below).app is None
+
+
+def test_a_symbolic_link_is_followed_to_who_may_write(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = place / "elsewhere.toml"
+    target.write_text('app = "evil:flow"\n')
+    (place / "flowstone.toml").symlink_to(target)
+    assert Settings.load().app == "evil:flow"
+    target.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="everybody may write to .*elsewhere.toml"):
+        Settings.load()
+
+
+def test_secrets_of_settings_and_environment_are_masked_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_API_TOKEN", "tok-planted-7")
+    monkeypatch.setenv("CACHE_URL", "redis://:cache%21planted@h/0")
+    monkeypatch.setenv("LICENSE_PASSWORD_FILE", "/run/secrets/planted")
+    Settings(database_url="postgresql://me:p%40ss-planted@h/x?sslpassword=ssl-planted")
+    Settings(database_url="host=h password='two words \\' planted' user=me")
+    for value in (
+        "tok-planted-7",
+        "cache!planted",
+        "cache%21planted",
+        "p@ss-planted",
+        "p%40ss-planted",
+        "ssl-planted",
+        "two words ' planted",
+    ):
+        assert mask_secrets(f"it said <{value}> twice: {value}!") == "it said <***> twice: ***!"
+    assert mask_secrets("see /run/secrets/planted") == "see /run/secrets/planted"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 from flowstone.core.project import DEFAULT_PROJECT, check_project
-from flowstone.core.text import mask_secrets
+from flowstone.core.text import hide_values, is_secret_name, mask_secrets
 from flowstone.errors import ConfigurationError, did_you_mean
 
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
@@ -27,6 +31,8 @@ _OBAN_ENVIRONMENT = {name: f"FLOWSTONE_OBAN_{name.upper()}" for name in DEFAULT_
 _LONGEST_NAME = 100
 _LONGEST_SECONDS = 100 * 365 * 86_400
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_told: set[Path] = set()
+log = logging.getLogger("flowstone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "oban", _checked_oban(self.oban))
+        hide_values(_secrets_in(os.environ))
+        if isinstance(self.database_url, str):
+            hide_values(_secrets_of_url(self.database_url))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
@@ -149,6 +158,31 @@ class Settings:
             )
 
 
+def _secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
+    """Return the values of variables with the names of secrets, and the passwords in those that are URLs."""
+    for name, value in environment.items():
+        if is_secret_name(name) and not value.startswith(("/", "./", "~/")):
+            yield value
+        elif "://" in value and "@" in value:
+            yield from _secrets_of_url(value)
+
+
+def _secrets_of_url(url: str) -> Iterator[str]:
+    """Return the secrets in the URL of a database, or in libpq's `key=value` form, as they are and decoded."""
+    user_information, at, _ = url.partition("://")[2].rpartition("@")
+    user, _, password = user_information.partition(":")
+    if at and password and password != user:
+        yield password
+        yield unquote(password)
+    for name, quoted, plain in _URL_PAIR.findall(url):
+        if is_secret_name(name) or name == "sslpassword":
+            yield re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+            yield unquote_plus(plain)
+
+
+_URL_PAIR = re.compile(r"(?:^|[?&\s])(\w{1,64})\s{0,8}=\s{0,8}(?:'((?:[^'\\]|\\.){0,2000})'|([^\s&']{1,2000}))")
+
+
 def _are_queues(queues: object) -> bool:
     if not isinstance(queues, Mapping) or not queues:
         return False
@@ -210,25 +244,148 @@ def _checked_oban(given: object) -> dict[str, Any]:
 
 
 def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
-    """Return the nearest settings file at or above a directory, and its settings.
+    """Return the nearest settings file at or above a directory, within its project, and its settings.
 
-    `flowstone.toml` holds settings at its top level, `pyproject.toml` under `[tool.flowstone]`.
+    `flowstone.toml` holds settings at its top level, `pyproject.toml` under `[tool.flowstone]`. A settings file
+    says which code runs and where values go, so only files count that nobody but the user and root may write.
+    Going up ends at the top of a repository, at the home directory, and below a folder that others may write to.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or another user may write to it.
     """
     for folder in (directory, *directory.parents):
-        for name in ("flowstone.toml", "pyproject.toml"):
-            path = folder / name
-            if not path.is_file():
-                continue
-            try:
-                document = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-                if name == "flowstone.toml":
-                    raise ConfigurationError(f"{path} cannot be read: {error}") from error
-                continue
-            if name == "flowstone.toml":
-                return path, document
-            if "flowstone" in document.get("tool", {}):
-                return path, document["tool"]["flowstone"]
+        if folder != directory and (outside := _outside(folder)):
+            _tell_ignored(folder, outside)
+            break
+        found = _settings_in(folder)
+        if found is not None:
+            path, settings = found
+            reason = distrust(path, runs_code="app" in settings)
+            if reason is not None:
+                raise ConfigurationError(
+                    f"{path} is not used: {reason}, and a settings file decides which code runs. Make it yours "
+                    f"alone (chown and chmod go-w), or, when you trust everybody who may write there, set "
+                    f"FLOWSTONE_SAFE_DIRECTORY={path.parent}."
+                )
+            return path, settings
         if (folder / ".git").exists():
             break
     return None, {}
+
+
+def _settings_in(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    for name in ("flowstone.toml", "pyproject.toml"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            if name == "flowstone.toml":
+                raise ConfigurationError(f"{path} cannot be read: {error}") from error
+            continue
+        if name == "flowstone.toml":
+            return path, document
+        tools = document.get("tool", {})
+        if isinstance(tools, dict) and "flowstone" in tools:
+            return path, tools["flowstone"]
+    return None
+
+
+def _outside(folder: Path) -> str | None:
+    """Return why a folder above the working directory is not part of the same project."""
+    if folder == Path(os.environ.get("HOME", "/")):
+        return "it is the home directory"
+    return _writable_by_others(folder)
+
+
+def _tell_ignored(folder: Path, why: str) -> None:
+    for name in ("flowstone.toml", "pyproject.toml"):
+        path = folder / name
+        if (
+            path.is_file()
+            and path not in _told
+            and (name == "flowstone.toml" or "[tool.flowstone" in _start(path))
+        ):
+            _told.add(path)
+            log.warning("%s is ignored: it lies outside of the project of the working directory (%s).", path, why)
+
+
+def _start(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:100_000]
+    except OSError:
+        return ""
+
+
+def distrust(path: Path, *, runs_code: bool = False) -> str | None:
+    """Return why another user could decide what a file says; None when nobody could.
+
+    Args:
+        path: the file.
+        runs_code: whether modules are imported from its folder, where nobody else may add files then.
+    """
+    target = path.resolve()
+    folders = {path.absolute().parent, target.parent}
+    if any(_is_safe(folder) for folder in folders):
+        return None
+    reason = _writable_by_others(target)
+    for folder in folders:
+        reason = reason or _writable_by_others(folder, sticky_helps=not runs_code)
+    return reason
+
+
+def _writable_by_others(path: Path, *, sticky_helps: bool = False) -> str | None:
+    """Return who else may write to a file or folder, as ssh and git ask it; None when nobody may."""
+    if not hasattr(os, "geteuid"):
+        return None
+    try:
+        status = path.stat()
+        if os.statvfs(path).f_flag & os.ST_RDONLY and status.st_uid in _trusted_users():
+            return None  # mounted so that nobody can write, such as a ConfigMap of Kubernetes
+    except OSError as error:
+        return f"{path} cannot be examined ({error.strerror})"
+    if status.st_uid not in _trusted_users():
+        return f"{path} belongs to another user ({_user_name(status.st_uid)})"
+    if sticky_helps and status.st_mode & stat.S_ISVTX:
+        return None  # others may add files here, but not touch those of the user
+    if status.st_mode & stat.S_IWOTH:
+        return f"everybody may write to {path}"
+    if status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid, status.st_uid):
+        return f"its group may write to {path}"
+    return None
+
+
+def _trusted_users() -> set[int]:
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        trusted.add(int(os.environ["SUDO_UID"]))  # root by sudo, in the files of whoever called it
+    return trusted
+
+
+def _is_private_group(group: int, user: int) -> bool:
+    """Whether a group has no other member than this user, as where every user has a group of their own."""
+    import grp
+    import pwd
+
+    try:
+        name = pwd.getpwuid(user).pw_name
+        found = grp.getgrgid(group)
+    except KeyError:
+        return False
+    return found.gr_name == name and set(found.gr_mem) <= {name}
+
+
+def _user_name(user: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether the user declared that everything below a folder is to be trusted."""
+    declared = [Path(text) for text in os.environ.get("FLOWSTONE_SAFE_DIRECTORY", "").split(os.pathsep) if text]
+    return any(folder == safe or safe in folder.parents for safe in declared)

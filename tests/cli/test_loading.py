@@ -118,3 +118,18 @@ def test_errors_are_json_too(cli: CommandLine, shop: Path) -> None:
     assert answer.code == 2
     assert answer.json["error"]["type"] == "AppLoadError"
     assert "nowhere" in answer.err
+
+
+def test_a_module_that_everybody_may_write_is_not_imported(
+    cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLOWSTONE_APP")
+    (tmp_path / "flowstone.toml").write_text('app = "shop:flow"\n')
+    monkeypatch.chdir(tmp_path)
+    assert cli("ls").code == 0
+    module = tmp_path / "shop.py"
+    module.chmod(0o666)
+    answer = cli("ls")
+    assert answer.code == 2
+    assert f"everybody may write to {module}" in answer.err
+    assert cli("ls", "--app", "shop:flow").code == 0

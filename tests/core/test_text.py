@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import base64
+import json
 import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstone.core.text import ERROR_LIMIT, clean_text, mask_secrets
+from flowstone.core.text import ERROR_LIMIT, clean_text, hide_values, mask_secrets
 
 _ANY = st.text(st.characters(codec=None) | st.sampled_from("\x00\x1b[]m\ud800\u202e\n\t\r:@/='\""), max_size=300)
 
@@ -91,3 +93,243 @@ def test_terminal_sequences_are_dropped() -> None:
         clean_text("nul \x00, surrogate \ud800, override \u202e.")
         == "nul \\x00, surrogate \\ud800, override \\u202e."
     )
+
+
+PLANTED = "hunter2-planted"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password={PLANTED}",
+        f"PGPASSWORD={PLANTED}",
+        f"DB_PASSWORD={PLANTED}",
+        f"AWS_SECRET_ACCESS_KEY={PLANTED}",
+        f"?access_token={PLANTED}",
+        f"host=db sslpassword={PLANTED}",
+        str({"password": PLANTED}),
+        f'{{"password": "{PLANTED}"}}',
+        f"password: {PLANTED}",
+        f"Authorization: Bearer {PLANTED}",
+        f"postgresql://me:{PLANTED}@h/x",
+        f"postgresql://me:a@{PLANTED}@h/x",
+        f"postgresql://me:a/{PLANTED}#@h/x",
+        f"postgresql://me:{PLANTED}%40x@h/x",
+        f"redis://:{PLANTED}@h:6379/0",
+        f"amqp://u:{PLANTED}@h//",
+        f"apiKey={PLANTED}",
+        f"api-key: {PLANTED}",
+        f"X-Api-Key: {PLANTED}",
+        f"clientSecret={PLANTED}",
+        f"client_secret='{PLANTED}'",
+        f'accessToken: "{PLANTED}"',
+        f"--password {PLANTED}",
+        f"--db-password={PLANTED}",
+        f"['psql', '--password', '{PLANTED}']",
+        f"('password', '{PLANTED}')",
+        f'["token", "{PLANTED}"]',
+        f"db:\n  user: me\n  password: correct horse {PLANTED}\n  host: x",
+        f"password: |\n  first\n  {PLANTED}\nhost: x",
+        f"- name: DB_PASSWORD\n  value: {PLANTED}\n",
+        f'{{"name": "API_TOKEN", "value": "{PLANTED}"}}',
+        f'{{\\"password\\": \\"{PLANTED}\\"}}',
+        repr(f'{{"password": "{PLANTED}"}}'),
+        f"<password>{PLANTED}</password>",
+        f"<wsse:Password Type='x'>{PLANTED}</x>",
+        f"b'password': b'{PLANTED}'",
+        f"password => '{PLANTED}'",
+        f'password="a \\" {PLANTED}"',
+        f"password = {PLANTED}",
+        f"password='it''s {PLANTED}",
+        f"headers={{'Authorization': 'Bearer {PLANTED}'}}",
+        f"Authorization: Basic {PLANTED}",
+        f"Proxy-Authorization: Digest username=x, response={PLANTED}",
+        f"Cookie: session={PLANTED}; a=b",
+        f"curl -u me:{PLANTED} https://x",
+        f"curl --user me:{PLANTED} https://x",
+        f"ALTER USER x PASSWORD '{PLANTED}'",
+        f"identified by '{PLANTED}'",
+        f"DB_PASSWORD=a,b&{PLANTED};c",
+        f"secret_value={PLANTED}",
+        f"password2={PLANTED}",
+        f"password_old={PLANTED}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{PLANTED}\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN PRIVATE KEY-----\n{PLANTED}",
+        f"aws_session_token={PLANTED}",
+        f"x-amz-security-token={PLANTED}",
+        f"AccountKey={PLANTED};EndpointSuffix=x",
+        f"SharedAccessKey={PLANTED}",
+        f"sig={PLANTED}".replace("sig", "&sig"),
+        f"smtp_pass={PLANTED}",
+        f"MYSQL_PWD={PLANTED}",
+        f"spring.datasource.password={PLANTED}",
+        f"db[password]={PLANTED}",
+        f"password%3D{PLANTED}%26x",
+        f"url=postgresql%3A%2F%2Fme%3A{PLANTED}%40h",
+        f"passphrase: {PLANTED}",
+        f"credentials={PLANTED}",
+        f"credential: {PLANTED}",
+        f"privateKey={PLANTED}",
+        f"passwd={PLANTED}",
+        f"passwords=['a', '{PLANTED}']",
+        f"secret: {{'a': '{PLANTED}'}}",
+        f"Bearer {PLANTED}",
+        f"PASSWORD\t=\t{PLANTED}",
+        f"password :{PLANTED}",
+        f"password={PLANTED!r}, user='x'",
+        f"Settings(password={PLANTED}, x=1)",
+        f"password:='{PLANTED}'",
+        f'export SECRET_KEY="{PLANTED}"',
+        f"set -x PGPASSWORD {PLANTED}".replace("PGPASSWORD ", "PGPASSWORD="),
+        f"Connection(password='abc, {PLANTED}')",
+        f"oauth_client_secret={PLANTED}",
+        f"id_token={PLANTED}",
+        f"refresh_token={PLANTED}",
+        f"jwt_token:{PLANTED}",
+        f"GITHUB_TOKEN={PLANTED}",
+        f"password='''{PLANTED}'''",
+        f"DJANGO_SECRET_KEY={PLANTED}",
+        f"signing_key={PLANTED}",
+        f"secretKey: {PLANTED}",
+        f"\x1b[31mpassword\x1b[0m={PLANTED}",
+        f"pass\x00word={PLANTED}".replace("\x00", ""),
+        f'"Password" : "{PLANTED}"',
+        f"password\n={PLANTED}",
+        f"ghp_{'a1' * 15}{PLANTED}",
+    ],
+)
+def test_secrets_are_masked_in_any_spelling_and_form(text: str) -> None:
+    masked = clean_text(text)
+    assert PLANTED not in masked
+    assert mask_secrets(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password reset",
+        "token_count=5",
+        "tokens=5",
+        "max_tokens=4096",
+        "the password is wrong",
+        'password authentication failed for user "x"',
+        "no password supplied",
+        "Unexpected token: <",
+        "unexpected token '<'",
+        "password=None",
+        "password=***",
+        "token: null",
+        "PWD=/home/x",
+        "OLDPWD=/x",
+        "password_file=/run/secrets/x",
+        "token_url=https://x/y",
+        "secret_name=abc",
+        "secretary: Ann",
+        "http://h:80/x?email=a@b.c",
+        "see http://localhost:8080",
+        "git@github.com:a/b.git",
+        "broken=5",
+        "key=5",
+        "primary_key=id",
+        "partition_key=2024",
+        "std::token::Kind",
+        "password=$DB_PASSWORD",
+        "password=${DB_PASSWORD}",
+        "use --password to set it",
+        "--token NAME  the token",
+        "password=os.environ['X']",
+        "tokenizer=bert",
+        "passwordless: yes",
+        "mailto:a@b.c",
+        "10:30:05 user@host",
+        "basic authentication",
+        "bearer token required",
+        "token_type=bearer",
+        "password: None",
+        "cookies=3",
+        "Tokens: 5",
+        "token bucket",
+        "pass=3 fail=2",
+        "bypass=1",
+        "compass=north",
+        "tests pass: 5",
+        "password:",
+        "secret",
+        "a secret.",
+        "'password' is a required property",
+        "KeyError: 'password'",
+        "missing field token",
+        "password={}",
+        "password=<redacted>",
+        "first_pass=0.5",
+    ],
+)
+def test_what_is_no_secret_is_left_alone(text: str) -> None:
+    assert mask_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 10**5,
+        "password=" * 10**5,
+        "password: x\n" * 10**5,
+        '"password": "' * 10**5,
+        "a://b:c" * 10**5,
+        "token " * 10**5,
+        "password='" * 10**5,
+        "-----BEGIN PRIVATE KEY-----" * 10**4,
+        "password=a,b" * 10**5,
+        "eyJ" * 10**5,
+        ("eyJ" + "a" * 100 + ".") * 10**4,
+        "lorem ipsum dolor sit amet secret token " * 25000,
+        "%3A%2F%2F" * 10**5,
+        "bearer " * 10**5,
+        "password: |\n  x\n" * 10**4,
+        "value " * 10**5,
+        "password" + " " * 10**5 + "=x",
+        "\\" * 10**5,
+        "password" + "\\" * 10**5,
+        "ghp_" * 10**5,
+        " -u a:" * 10**5,
+        "://" * 10**5,
+        "<password>" * 10**5,
+        "api_" * 10**5,
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_masking_hostile_texts_takes_linear_time(text: str) -> None:
+    started = time.process_time()
+    mask_secrets(text[:200_000])
+    # a quadratic pattern takes minutes for these
+    assert time.process_time() - started < 10
+
+
+def test_values_are_masked_in_the_forms_that_they_are_written_in() -> None:
+    hide_values(
+        [
+            'p"l\\anted/1',
+            "sh0rt",
+            "a",
+            "postgres",
+            "1234",
+            "-----BEGIN X-----\nmultiline-planted-line\n-----END X-----",
+        ]
+    )
+    for text in (
+        'p"l\\anted/1',
+        "p%22l%5Canted%2F1",
+        json.dumps('p"l\\anted/1'),
+        repr('p"l\\anted/1'),
+        "multiline-planted-line",
+    ):
+        assert "anted" not in mask_secrets(f"x{text}y")
+    assert mask_secrets("sh0rt, xsh0rty, a postgres 1234") == "***, xsh0rty, a postgres 1234"
+    encoded = base64.b64encode(b'p"l\\anted/1').decode()
+    assert encoded not in mask_secrets(encoded)
+
+
+def test_a_giant_text_is_cut_before_it_is_masked() -> None:
+    masked = mask_secrets("lorem ipsum password=x " * 5_000_000)
+    assert len(masked) < 2 * 1024 * 1024
+    assert "password=x" not in masked

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -28,6 +30,7 @@ from flowstone.cli.sensors import sensors
 from flowstone.cli.session import Given
 from flowstone.cli.steering import pause, prune, resume, retry, why
 from flowstone.cli.worker import worker
+from flowstone.core.text import mask_secrets
 
 app = typer.Typer(
     name="flowstone",
@@ -110,4 +113,10 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             # a terminal that cannot show a character gets an escape instead of an error
             stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _show_bug
     app(prog_name="flowstone")
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show the traceback of what nobody expected, without secrets in its messages and source lines."""
+    sys.stderr.write(mask_secrets("".join(traceback.format_exception(kind, error, trace))))

@@ -11,6 +11,7 @@ from types import ModuleType, TracebackType
 
 import flowstone
 from flowstone.app import FlowStone
+from flowstone.config import distrust
 from flowstone.errors import AppLoadError, DatabaseError, FlowStoneError, did_you_mean
 
 DEFAULT_ATTRIBUTES = ("flow", "app")
@@ -47,6 +48,32 @@ def load_app(target: str, *, directory: Path) -> FlowStone:
     if not isinstance(found, FlowStone):
         raise AppLoadError(target, f"it is {type(found).__name__}, not a FlowStone or a function returning one")
     return found
+
+
+def refuse_strangers_module(target: str, folder: Path) -> None:
+    """Refuse an app that a settings file names when another user may write to its module or the packages above it.
+
+    Args:
+        target: as in `load_app`.
+        folder: where modules are found.
+
+    Raises:
+        AppLoadError: says which file, and who may write to it.
+    """
+    name, _ = split_target(target)
+    parts = Path(name).with_suffix("").parts if name.endswith(".py") else tuple(name.split("."))
+    place = folder.absolute()
+    for part in parts:
+        place = place / part
+        for path in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            reason = distrust(path, runs_code=True) if path.is_file() else None
+            if reason is not None:
+                raise AppLoadError(
+                    target,
+                    f"{path} is not imported: {reason}. Make it yours alone (chown and chmod go-w), name it with "
+                    f"--app, or, when you trust everybody who may write there, set "
+                    f"FLOWSTONE_SAFE_DIRECTORY={folder}",
+                )
 
 
 def split_target(target: str) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowstone.core.state import State
-from flowstone.core.text import clean_text
+from flowstone.core.text import clean_text, mask_secrets, masked_document
 
 _UNLIMITED = 10_000  # columns; a pipe has no width, and what reads it wants whole lines
 _GAP = 2
@@ -71,7 +71,7 @@ class Output:
         if self._documents:
             return
         self._documents += 1
-        self._write(self._stdout, json.dumps(document, indent=2, default=_plain) + "\n")
+        self._write(self._stdout, json.dumps(masked_document(document), indent=2, default=_plain) + "\n")
 
     @property
     def answered(self) -> bool:
@@ -203,7 +203,7 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: in
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    return str(value)
+    return mask_secrets(str(value))
 
 
 def _stop_writing(file: object) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowstone.app import FlowStone
-from flowstone.cli.loading import load_app
+from flowstone.cli.loading import load_app, refuse_strangers_module
 from flowstone.cli.output import Output
 from flowstone.config import Settings, read_settings_file
 from flowstone.core.project import DEFAULT_PROJECT
+from flowstone.core.text import mask_secrets
 from flowstone.errors import ConfigurationError
 
 
@@ -56,7 +58,10 @@ class Session:
             ConfigurationError: nobody said which app, or it cannot be loaded.
         """
         if self._flow is None:
-            self._flow = load_app(self.target, directory=self.app_dir)
+            target, folder = self.target, self.app_dir
+            if not self.given.app and not os.environ.get("FLOWSTONE_APP"):
+                refuse_strangers_module(target, folder)
+            self._flow = load_app(target, directory=folder)
         return self._flow
 
     @property
@@ -117,5 +122,13 @@ class Session:
 def configure_logging(*, verbose: bool) -> None:
     """Send log records to standard error; warnings, or with `verbose` what goes on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Masks secrets in everything that is logged, tracebacks and other people's records included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return mask_secrets(super().format(record))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import threading
+from collections.abc import Iterable
+from urllib.parse import quote
 
 ERROR_LIMIT = 64 * 1024
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-# repeats are bounded: these patterns run over hostile text and must stay linear
-_PASSWORD_IN_URL = re.compile(r"(?P<head>[a-zA-Z][\w+.-]{0,40}://[^\s:/@]{0,500}):[^\s@]{1,1000}@")
-_PASSWORD_IN_PAIR = re.compile(
-    r"(?i)\b(?P<head>password|passwd|pwd|secret|token|api_?key)(?P<sep>\s*=\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;)&]+)"
-)
 
 
 def clean_text(text: str, *, limit: int = ERROR_LIMIT) -> str:
     """Return text without what breaks databases, terminals or trust, and not longer than `limit`.
 
     NUL and other control characters, lone surrogates and direction overrides are shown as escapes, ANSI
-    sequences are dropped, passwords in URLs and `key=value` pairs are masked; the middle of a long text
-    is left out, because a traceback says the most at its ends.
+    sequences are dropped, secrets are masked (see `mask_secrets`); the middle of a long text is left out, because
+    a traceback says the most at its ends.
 
     Args:
         text: whatever user code raised or said.
@@ -98,12 +98,308 @@ def _cut(text: str, limit: int) -> str:
     return f"{text[:half]}{gap}{text[-half:]}" if half > 0 else text[:limit]
 
 
+# ---- Secrets: by the name beside them, by their form, and by value.
+# Repeats are bounded: these patterns run over hostile text and must stay linear.
+
+_MASK = "***"
+_LONGEST_MASKED = 1024 * 1024
+_NAME_ENDING = (
+    r"passwords?|passwd|passphrase|pwd|secrets?|token|credentials?|authorization|cookie|"
+    r"(?:api|access|secret|private|signing|encryption|master|session|auth|account|shared)[_-]?(?:access[_-]?)?key|"
+    r"(?:db|user|smtp|imap|ftp|redis|mysql|pg|postgres|mongo|admin|root|ldap|proxy|login|sql|http|ssh|mail)[_-]?pass|"
+    r"x-amz-signature|client_?key_?data"
+)
+_NAME_REST = (
+    r"(?:\d{1,3}|[_-]?(?:value|text|plain|raw|old|new|confirm|confirmation|repeat|hash|b64|base64|encoded))?"
+)
+_KEY = re.compile(
+    rf"(?P<name>{_NAME_ENDING}){_NAME_REST}(?P<close>[\])]{{0,2}}(?:\\{{0,4}}[\"'])?\]?)"
+    # a pair of any kind; {"name": "X_TOKEN", "value": ...}; an element of a tuple or list; an option; XML
+    r"(?P<sep>\s{0,8}(?:=>|:=|={1,2}|:(?!:|//)|%3[AaDd])[ \t]{0,8}"
+    r"|[ \t]{0,8},?\s{0,40}\\{0,4}[\"']?value\\{0,4}[\"']?[ \t]{0,3}[:=][ \t]{0,3}"
+    r"|,\s{0,8}(?=[bBuU]?\\{0,4}[\"'])|(?:\s[^<>\n]{0,200})?>(?=[^<\s])|[ \t]{1,8}(?=[^\s-]))",
+    re.IGNORECASE | re.ASCII,
+)
+_QUOTED = re.compile(r"[bBuUrRfF]{0,2}(?P<quote>\"{3}|'{3}|\\{0,4}[\"'])")
+_CLOSED = {
+    quote: re.compile(rf"(?:[^{quote}\\]|\\.|{quote}{quote}){{0,20000}}+{quote}", re.DOTALL)
+    for quote in ("'", '"')
+}
+_BARE = re.compile(r"(?:[^\s,;)&\"'\]}<>]|[,;)&\"'\]}<>]{1,8}(?=[^\s,;)&\"'\]}<>])(?!\S?[\w.\[\]-]{1,64}[=:]))+")
+_BRACKETED = re.compile(r"[\[{(][^\]})\n]{0,2000}[\]})]")
+_REST_OF_LINE = re.compile(r"[^\r\n]*[^\s]")
+_REST_OF_HEADER = re.compile(r"[^\r\n\"'\\]*[^\s\"'\\]")
+_BLOCK = re.compile(r"[|>][+-]?\d?[ \t]*\r?\n(?:(?:(?P<indent>[ \t]+)\S[^\n]*|[ \t]*)(?:\n|$)){0,200}")
+_HARMLESS = re.compile(
+    r"(?:none|null|nil|true|false|undefined|\*+|\[?(?:redacted|hidden|masked|filtered)\]?|<[^<>\n]{0,60}>|"
+    r"\$\{?\w{1,64}\}?|\$\(\w{1,64}\)|\{\w{0,64}\}|%\(\w{1,64}\)s|%s|"
+    r"os\.(?:environ|getenv)\b[^\n]{0,200})(?![^\s,;)&\"'\]}])",
+    re.IGNORECASE,
+)
+_PROSE = frozenset(
+    (  # noqa: SIM905 - a line each
+        "to is was are or and for in on with from of by as at the a an that must may can cannot not it"
+    ).split()
+)
+_NOT_A_NAME = frozenset({"unexpected", "invalid", "unknown", "illegal", "expected", "bad", "missing", "next"})
+_BY_FORM = (
+    # user information of a URL; what follows a host and a colon is a port when it is a number that ends there
+    (
+        re.compile(
+            r"(?P<head>[a-zA-Z][\w+.-]{0,40}://[^\s:/@]{0,500}):(?!\d{1,5}(?:[/?#\"'<>),;\]}\s]|$))"
+            r"(?:(?!://)[^\s]){1,1000}@"
+        ),
+        r"\g<head>:***@",
+    ),
+    (re.compile(r"(?P<head>://)[A-Za-z0-9_\-.~%]{20,500}@"), r"\g<head>***@"),
+    (re.compile(r"(?i)(?P<head>%3A%2F%2F[^\s%&]{0,500}%3A)[^\s&]{1,200}?(?=%40)"), r"\g<head>***"),
+    (
+        re.compile(r"(?i)\b(?P<head>(?:bearer|basic)\s{1,4})(?=[^\s\"']{0,500}[\d=])[A-Za-z0-9\-._~+/]{6,5000}=*"),
+        r"\g<head>***",
+    ),
+    (
+        re.compile(r"(?P<head>[?&](?:sig|signature|x-amz-signature)=)[^\s&\"']{8,1000}", re.IGNORECASE),
+        r"\g<head>***",
+    ),
+    (re.compile(r"(?P<head>\s(?:-u|--user)[ =][\"']?[^\s:\"']{1,100}:)[^\s\"']{1,500}"), r"\g<head>***"),
+    (re.compile(r"(?i)(?P<head>\bidentified by |\bpassword )'[^']{1,500}'"), r"\g<head>'***'"),
+    (
+        re.compile(
+            r"(?P<head>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)[\s\S]*?"
+            r"(?P<tail>-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"
+        ),
+        r"\g<head>***\g<tail>",
+    ),
+    # tokens that say themselves what they are
+    (
+        re.compile(
+            r"\b(?:gh[opsur]_[A-Za-z0-9]{20,255}|github_pat_\w{20,255}|glpat-[\w-]{16,255}|"
+            r"xox[abeoprs]-[\w-]{10,255}|(?:sk|rk)_(?:live|test)_\w{10,255}|npm_[A-Za-z0-9]{30,255}|pypi-[\w-]{50,500}|"
+            r"eyJ[\w-]{8,4000}\.eyJ[\w-]{8,4000}\.[\w-]{8,1000})"
+        ),
+        _MASK,
+    ),
+)
+
+
 def mask_secrets(text: str) -> str:
-    """Return text with passwords in URLs and `password=...` pairs replaced by `***`.
+    """Return text with secrets replaced by `***`.
+
+    Masked are values beside a name that ends in a word for a secret, in any spelling (`PGPASSWORD=`,
+    `"accessToken":`, `--db-password x`, `Authorization: ...`, `<secret>..</secret>`), user information in URLs,
+    keys and tokens that are known by their form, and, wherever they stand, the values given to `hide_values`.
+    Names that only begin so
+    (`token_count=5`, `password_file=/run/x`) and prose ("password reset") are left alone. Of a text longer than a
+    mebibyte the middle is left out.
 
     Example:
-        >>> mask_secrets("host=db password=hunter2 user=me")
-        'host=db password=*** user=me'
+        >>> mask_secrets("host=db password=hunter2 user=me PGPASSWORD=x token_count=5")
+        'host=db password=*** user=me PGPASSWORD=*** token_count=5'
     """
-    text = _PASSWORD_IN_URL.sub(r"\g<head>:***@", text)
-    return _PASSWORD_IN_PAIR.sub(r"\g<head>\g<sep>***", text)
+    text = _mask_values(_cut(text, _LONGEST_MASKED))
+    for pattern, replacement in _BY_FORM:
+        text = pattern.sub(replacement, text)
+    return _mask_pairs(text)
+
+
+def _mask_pairs(text: str) -> str:
+    """Mask what stands beside the name of a secret."""
+    done: list[str] = []
+    position = 0
+    for key in _KEY.finditer(text):
+        if key.start() < position:
+            continue  # within a value that is masked already
+        found = _value_of(text, key)
+        if found is not None:
+            start, end = found
+            done += (text[position:start], _MASK)
+            position = end
+    done.append(text[position:])
+    return "".join(done)
+
+
+def _value_of(text: str, key: re.Match[str]) -> tuple[int, int] | None:
+    """Return the place of the value beside the name of a secret; None when there is nothing to mask."""
+    separator, start = key["sep"], key.end()
+    before = _name_before(text, key.start("name"))
+    if separator.isspace() and not _is_option(text, start, before):
+        return None
+    if separator.endswith(">") and separator != "=>" and "<" not in before:
+        return None
+    kind = separator.strip()
+    quoted = _QUOTED.match(text, start)
+    if quoted is not None:
+        return _quoted_value(text, quoted, keep_quotes=kind not in ("=", "==", ":="))
+    name = key["name"].lower()
+    if (
+        _HARMLESS.match(text, start)
+        or _is_directory(text, key, before, name, start)
+        or _is_message(text, key, before)
+    ):
+        return None
+    if kind == ":":
+        found = _BLOCK.match(text, start) or (
+            _REST_OF_HEADER if name in ("authorization", "cookie") else _BARE
+        ).match(text, start)
+        if found is not None and name != "cookie" and not key["close"] and _begins_line(text, key, before):
+            found = _BLOCK.match(text, start) or _REST_OF_LINE.match(text, start)
+    elif name == "authorization":
+        found = _REST_OF_HEADER.match(text, start)
+    else:
+        found = _BRACKETED.match(text, start) or _BARE.match(text, start)
+    if found is None or found.end() == start:
+        return None
+    end = start + len(found[0].rstrip())
+    if separator.startswith("%3") and (escaped := text.find("%26", start, end)) >= 0:
+        end = escaped
+    return start, end
+
+
+def _name_before(text: str, start: int) -> str:
+    """Return the beginning of a name: `--db-` of `--db-password`."""
+    first = start
+    while first > max(0, start - 64) and (text[first - 1].isalnum() or text[first - 1] in "_-.<:$[("):
+        first -= 1
+    return text[first:start]
+
+
+def _is_option(text: str, start: int, before: str) -> bool:
+    """Whether a name is an option of a command line with its value after a space; not `--token NAME` of a help."""
+    if not before.startswith("--"):
+        return False
+    word = text[start : start + 20].split(maxsplit=1)[0].strip(".,;:)]'\"")
+    return word.lower() not in _PROSE and not (word.isalpha() and word.isupper())
+
+
+def _is_directory(text: str, key: re.Match[str], before: str, name: str, start: int) -> bool:
+    """Whether this is the working directory, which has the name of a password."""
+    return name == "pwd" and before.upper() in ("", "OLD") and text[start : start + 1] in ("/", "~")
+
+
+def _is_message(text: str, key: re.Match[str], before: str) -> bool:
+    """Whether this is a message such as `unexpected token: }`."""
+    if before or key["close"] or key["sep"].strip() != ":":
+        return False
+    words = text[max(0, key.start() - 24) : key.start()].split()
+    return bool(words) and words[-1].lower().strip("'\"(") in _NOT_A_NAME
+
+
+def _begins_line(text: str, key: re.Match[str], before: str) -> bool:
+    """Whether a name begins its line, as in YAML: its value may have spaces then."""
+    start = key.start() - len(before)
+    line = text[max(0, text.rfind("\n", 0, start) + 1, start - 80) : start]
+    return not line.strip(" \t-") and "\n" not in key["sep"]
+
+
+def _quoted_value(text: str, quoted: re.Match[str], *, keep_quotes: bool) -> tuple[int, int] | None:
+    mark, start = quoted["quote"], quoted.end()
+    simple = _CLOSED.get(mark)
+    if simple is not None:
+        closed = simple.match(text, start)
+        end = closed.end() - 1 if closed else -1
+    else:
+        end = text.find(mark, start, start + 20_000)
+    if end < 0:  # cut off: to the end of the line
+        line_end = text.find("\n", start)
+        return start, len(text) if line_end < 0 else line_end
+    inner = text[start:end]
+    if not inner.strip("* ") or inner.lower() in ("none", "null"):
+        return None
+    if inner.startswith("***") and inner.endswith("***"):
+        return None
+    return (start, end) if keep_quotes else (quoted.start(), end + len(mark))
+
+
+_hidden: tuple[tuple[str, re.Pattern[str] | None], ...] = ()
+_hidden_lock = threading.Lock()
+_MOST_HIDDEN = 2_000
+_SHORTEST_HIDDEN = 4
+_LONGEST_WORD = 8
+# what stands in ordinary messages is no secret; masking it would make them unreadable
+_ORDINARY = frozenset(
+    (  # noqa: SIM905 - a line each
+        "postgres postgresql password passwd secret token flowstone oban admin root user users test tests "
+        "true false none null default local localhost host public main name data database server value string"
+    ).split()
+)
+
+
+def hide_values(values: Iterable[str]) -> None:
+    """Have values masked wherever they stand, in this process, from now on: passwords of databases, for example.
+
+    Values shorter than four characters, numbers of less than six digits and words of ordinary messages
+    (`postgres`, `secret`, `test`) are not taken, as they would mask everything; values shorter than eight are
+    masked as whole words.
+
+    Example:
+        >>> hide_values(["tr0ub4dor-example"])
+        >>> mask_secrets("it said tr0ub4dor-example")
+        'it said ***'
+    """
+    global _hidden  # noqa: PLW0603 - of the process, as its environment is
+    found: dict[str, re.Pattern[str] | None] = {}
+    for value in values:
+        for part in (value, *value.splitlines()):
+            text = part.strip()
+            if len(text) < _SHORTEST_HIDDEN or text.lower() in _ORDINARY or not text.strip("*"):
+                continue
+            if (text.isdigit() and len(text) < 6) or (part is not value and len(text) < 16) or "-----" in text[:5]:
+                continue
+            for form in _forms(text):
+                found[form] = re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") if len(form) < _LONGEST_WORD else None
+    with _hidden_lock:
+        # a new tuple, because others read it meanwhile; the longest first, as one value may contain another
+        merged = dict(_hidden) | found
+        ordered = sorted(merged, key=len, reverse=True)[:_MOST_HIDDEN]
+        _hidden = tuple([(value, merged[value]) for value in ordered])
+
+
+def _forms(value: str) -> set[str]:
+    """Return how a value may stand in a text: as it is, in a URL, in JSON, in a `repr`, in Base64."""
+    forms = {value, quote(value, safe=""), quote(value), json.dumps(value)[1:-1], repr(value)[1:-1]}
+    if len(value) >= _LONGEST_WORD:
+        forms.add(base64.b64encode(value.encode(errors="replace")).decode())
+    return forms
+
+
+def _mask_values(text: str) -> str:
+    for value, word in _hidden:
+        if value in text:
+            text = text.replace(value, _MASK) if word is None else word.sub(_MASK, text)
+    return text
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a name, of a setting or of an environment variable, is that of a secret.
+
+    Example:
+        >>> [is_secret_name(name) for name in ("PGPASSWORD", "apiKey", "TOKEN_COUNT", "PWD", "DB_PASSWORD_FILE")]
+        [True, True, False, False, False]
+    """
+    return name not in ("PWD", "OLDPWD") and _ONLY_NAME.search(name) is not None
+
+
+_ONLY_NAME = re.compile(rf"(?:{_NAME_ENDING}){_NAME_REST}\Z", re.IGNORECASE | re.ASCII)
+
+
+def masked_document(value: object) -> object:
+    """Return a JSON document with the secrets in its texts masked, and texts under the names of secrets as well.
+
+    Example:
+        >>> masked_document({"db": {"password": "x", "url": "postgresql://me:x@db"}, "rows": [1]})
+        {'db': {'password': '***', 'url': 'postgresql://me:***@db'}, 'rows': [1]}
+    """
+    if isinstance(value, str):
+        return mask_secrets(value)
+    if isinstance(value, list | tuple):
+        return [masked_document(one) for one in value]
+    if isinstance(value, dict):
+        return {
+            (mask_secrets(key) if isinstance(key, str) else key): (
+                _MASK
+                if isinstance(one, str) and one and isinstance(key, str) and is_secret_name(key)
+                else masked_document(one)
+            )
+            for key, one in value.items()
+        }
+    return value

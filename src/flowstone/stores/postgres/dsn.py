@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlencode
 
+from flowstone.core.text import hide_values
 from flowstone.errors import ConfigurationError, MissingExtraError
 
 SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
@@ -41,6 +42,7 @@ def parse_dsn(dsn: str) -> dict[str, str]:
         # libpq quotes what it stumbled over, and that may be the password; the cause is cut off for the same.
         reason = re.sub(r'".*"', '"…"', " ".join(str(error).split()))
         raise ConfigurationError(f"The database URL cannot be understood: {reason}. {expected}") from None
+    hide_values([value for key, value in parsed.items() if key in SECRETS])
     for port in parsed.get("port", "").split(","):
         if port and not (port.isdecimal() and 0 < int(port) < 65536):
             raise ConfigurationError(f"The port in the database URL is not a port number. {expected}")
