@@ -165,7 +165,7 @@ def test_a_symbolic_link_is_followed_to_who_may_write(place: Path, monkeypatch: 
     (place / "flowstone.toml").symlink_to(target)
     assert Settings.load().app == "evil:flow"
     target.chmod(0o666)
-    with pytest.raises(ConfigurationError, match="everybody may write to .*elsewhere.toml"):
+    with pytest.raises(ConfigurationError, match=r"everybody may write to .*elsewhere\.toml"):
         Settings.load()
 
 
