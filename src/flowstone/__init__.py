@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from flowstone.core.dimensions import MultiPartitions
     from flowstone.core.dynamic import DynamicPartitions
     from flowstone.core.hourly import HourlyPartitions
-    from flowstone.core.job import Job
+    from flowstone.core.job import Job, JobStatus
     from flowstone.core.mapping import (
         AllPartitions,
         FunctionMapping,
@@ -102,6 +102,7 @@ __all__ = [
     "ItemFailure",
     "ItemResult",
     "Job",
+    "JobStatus",
     "LastN",
     "Materialization",
     "MonthlyPartitions",
@@ -176,6 +177,7 @@ _MODULES = {
     "ItemFailure": "flowstone.engine.gathered",
     "ItemResult": "flowstone.engine.gathered",
     "Job": "flowstone.core.job",
+    "JobStatus": "flowstone.core.job",
     "LastN": "flowstone.core.mapping",
     "Materialization": "flowstone.core.materialization",
     "MonthlyPartitions": "flowstone.core.calendar",

@@ -138,3 +138,12 @@ def test_without_a_database(cli: CommandLine, shop: Path, arguments: tuple[str, 
     else:
         assert answer.code == 2
         assert "FLOWSTONE_DATABASE_URL" in answer.err
+
+
+def test_executors(cli: CommandLine, shop: Path) -> None:
+    (oban, sync) = [one for one in cli("executors", "--json").json["executors"] if one["name"] in ("oban", "sync")]
+    assert (sync["default"], sync["available"], sync["problem"]) == (True, True, None)
+    assert "retry" in sync["capabilities"]
+    assert (oban["available"], "durable" in oban["capabilities"]) == (False, True)
+    shown = cli("executors")
+    assert (shown.code, "no database is configured" in shown.err) == (0, True)

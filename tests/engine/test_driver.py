@@ -13,7 +13,7 @@ from flowstone.core.definition import StaticPartitions
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
-from flowstone.errors import StepFailedError
+from flowstone.errors import OptionsError, StepFailedError
 from flowstone.protocols import RunJob
 
 
@@ -88,21 +88,75 @@ class Refusing:
         raise ConnectionError("the cluster is away")
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda flow, how: flow.materialize("n0", **how),
-        lambda flow, how: flow.materialize_all("n2", **how),
-        lambda flow, how: flow.schedule("n0", **how),
-    ],
-    ids=["materialize", "materialize_all", "schedule"],
-)
-def test_an_executor_that_refuses_work_leaves_nothing_behind(call: Callable) -> None:
+class RefusingBeside(Refusing):
+    """The same, with several steps at once, and not of every step."""
+
+    name = "beside"
+    capabilities = frozenset({Capability.NON_PERSISTENT, Capability.CONCURRENT})
+    max_concurrency = 4
+
+    def bind(self, run: RunJob) -> None:
+        self.run = run
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        return super().execute(job) if job.asset == "n1" else self.run(job)
+
+
+class Forgetful(Refusing):
+    """Says that it did the work, and did not."""
+
+    name = "forgetful"
+
+    def execute(self, job: Job, **options: Any) -> Materialization:
+        return None  # type: ignore[return-value]
+
+    def schedule(self, job: Job, **options: Any) -> Job:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("verb", ["materialize", "schedule"])
+def test_an_executor_that_refuses_work_leaves_a_truthful_record(verb: str) -> None:
     flow = FlowStone.for_testing(assets_of_a_chain(3))
     with pytest.raises(ConnectionError, match="cluster is away"):
-        call(flow, {"executor": Refusing(), "run_id": "r"})
-    assert flow.runs.get("r").state is State.CANCELLED
+        getattr(flow, verb)("n0", executor=Refusing(), run_id="r")
+    (step,) = flow.runs.steps("r")
+    status = flow.runs.status(step.id)
+    assert (status.state, status.error_type) == (State.FAILED, "builtins.ConnectionError")
+    assert status.error is not None
+    assert status.error.startswith("The executor 'refusing' did not run it.")
+    assert status.error.endswith("ConnectionError: the cluster is away\n")
     assert flow.materialize_all("n2").value == 2
+
+
+@pytest.mark.parametrize("executor", [Refusing, RefusingBeside])
+@pytest.mark.parametrize("width", [None, 3])
+def test_a_refusal_fails_that_step_and_the_run_goes_on(
+    executor: Callable[[], Refusing], width: int | None
+) -> None:
+    @asset
+    def apart() -> int:
+        return 7
+
+    flow = FlowStone.for_testing([*assets_of_a_chain(3), apart])
+    result = flow.backfill("*", executor=executor(), max_concurrency=width, run_id="r")
+    refused = "n0" if executor is Refusing else "n1"
+    states = {step.asset: step.state for step in flow.runs.steps("r")}
+    assert states[refused] is State.FAILED
+    assert states["n2"] is State.UPSTREAM_FAILED
+    assert states["apart"] is (State.FAILED if executor is Refusing else State.COMPLETED)
+    assert result.state is State.FAILED
+    assert "cluster is away" in result.errors[refused, ""]
+    assert flow.materialize_all("n2").value == 2
+
+
+def test_an_executor_that_only_says_that_it_worked_fails_its_steps() -> None:
+    flow = FlowStone.for_testing(assets_of_a_chain(2))
+    with pytest.raises(StepFailedError, match=r"'forgetful' returned None from execute\(\)"):
+        flow.materialize("n0", executor=Forgetful())
+    with pytest.raises(OptionsError, match=r"'forgetful' returned None from schedule\(\) instead of the Job"):
+        flow.schedule("n0", executor=Forgetful())
+    assert flow.backfill("n0", executor=Forgetful()).failed == 1
+    assert flow.materialize_all("n1").value == 1
 
 
 def test_a_run_goes_on_when_the_step_it_joined_ends_elsewhere() -> None:

@@ -10,6 +10,7 @@ from flowstone.app.async_face import AsyncFace
 from flowstone.app.checks import ChecksView
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.declared import Declared, ExecutorLike
+from flowstone.app.executors import ExecutorsView
 from flowstone.app.lineage import LineageView
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
@@ -76,6 +77,7 @@ class AssembledApp:
     def _group_verbs(self, schedules: Iterable[Schedule], sensors: Iterable[Sensor]) -> None:
         """Make the objects that group the less common verbs."""
         self.runs = RunsView(self.parts, self._placement)
+        self.executors = ExecutorsView(self.parts, self._placement)
         self.queues = QueuesView(self.parts)
         self.conditions = ConditionsView(self.parts, self._placement)
         self.partitions = PartitionKeysView(self.parts)

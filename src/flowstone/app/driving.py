@@ -15,7 +15,9 @@ from flowstone.core.capability import Capability
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
+from flowstone.core.step import StepRecord
 from flowstone.engine.driver import Drive
+from flowstone.errors import OptionsError, RunNotFoundError
 
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 0.1
@@ -32,30 +34,50 @@ class Driving:
     def execute(self, placed: Placed, job: Job) -> Materialization:
         """Run a placed step through its executor and wait for it."""
         try:
-            return placed.executor.execute(job, **placed.options)
+            done: object = placed.executor.execute(job, **placed.options)
         except BaseException as error:
-            self._refused(placed, job, error)
+            self._not_started(placed, job, error)
             raise
+        if not isinstance(done, Materialization):
+            # whatever it is, only what was committed counts
+            self._not_started(placed, job, _returned(placed, "execute", done))
+            return self._parts.inline.materialization(self._record(job))
+        return done
 
     def schedule(self, placed: Placed, job: Job) -> Job:
         """Hand a placed step to its executor."""
         try:
-            return placed.executor.schedule(job, **placed.options)
+            handed: object = placed.executor.schedule(job, **placed.options)
         except BaseException as error:
-            self._refused(placed, job, error)
+            self._not_started(placed, job, error)
             raise
+        if isinstance(handed, Job):
+            return handed
+        refused = _returned(placed, "schedule", handed)
+        self._not_started(placed, job, refused)
+        raise refused
 
-    def _refused(self, placed: Placed, job: Job, error: BaseException) -> None:
-        """End the run when an executor of this process raised about a step without having started it.
+    def _not_started(self, placed: Placed, job: Job, error: BaseException) -> None:
+        """Record that an executor of this process did not start a step, when that is what happened.
 
-        Nobody else would run that step, and every later request would join it and wait for ever.
+        Nobody else would run that step, and every later request would join it and wait for ever. The rest of its
+        run goes on; what depends on the step does not start.
         """
         if Capability.DURABLE in placed.executor.capabilities:
             return
+        record = self._record(job)
+        if record.state not in _NOT_STARTED:
+            return
+        if isinstance(error, KeyboardInterrupt):  # somebody at the terminal ends it
+            self._parts.store.ledger.request_cancel(record.id)
+        else:
+            self._parts.inline.refused(record, error, by=placed.executor.name)
+
+    def _record(self, job: Job) -> StepRecord:
         record = self._parts.store.catalog.step(int(job.id))
-        if record is not None and record.state in _NOT_STARTED:
-            placed.refusal = error
-            self._parts.store.ledger.cancel_run(placed.run_id)
+        if record is None:
+            raise RunNotFoundError("step", job.id)
+        return record
 
     def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:
         """Run a placed run to its end in this process, or wait for the workers to do so.
@@ -97,8 +119,6 @@ class Driving:
             for step_id in self._parts.store.ledger.cancel_run(placed.run_id):
                 self._parts.inline.cancel(step_id)
             raise
-        if placed.refusal is not None:
-            raise placed.refusal
 
     def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[[], None]:
         if on_progress is None:
@@ -146,6 +166,14 @@ class Driving:
                 notice()
         if on_progress is not None:
             self._report(placed.run_id, on_progress)
+
+
+def _returned(placed: Placed, method: str, got: object) -> OptionsError:
+    wanted = "the Materialization that run(job) returns" if method == "execute" else "the Job"
+    return OptionsError(
+        f"The executor {placed.executor.name!r} returned {got!r} from {method}() instead of {wanted}, and did not "
+        "run the step."
+    )
 
 
 def _width(placed: Placed) -> int:

@@ -19,6 +19,7 @@ from flowstone.app.requests import (
     target_of,
 )
 from flowstone.app.results import Progress, RunResult
+from flowstone.app.runs import AnyStep
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
@@ -183,7 +184,7 @@ class FlowStone(AssembledApp, CommittedValues):
             return job
         return self._placement.driving.schedule(placed, job)
 
-    def job_status(self, job: Job | str) -> State:
+    def job_status(self, job: AnyStep) -> State:
         """Return the state of a job (or of the job with this id), from our own tables.
 
         Returns:
@@ -191,7 +192,7 @@ class FlowStone(AssembledApp, CommittedValues):
         """
         return self.runs.step_state(job)
 
-    def cancel_job(self, job: Job | str) -> State:
+    def cancel_job(self, job: AnyStep) -> State:
         """Ask for a job's end and return its state now.
 
         Queued work never starts. Running work is told through its cancellation token and is `cancelling` until
@@ -300,7 +301,8 @@ class FlowStone(AssembledApp, CommittedValues):
             expand=names,
             force=force,
             run_id=run_id,
-            priority=BACKFILL_PRIORITY if priority is None else priority,
+            priority=priority,
+            usual_priority=BACKFILL_PRIORITY,
             queue=BACKFILL_QUEUE,
             max_concurrency=max_concurrency,
             wait_for_inputs=wait_for_inputs,

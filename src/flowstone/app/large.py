@@ -53,6 +53,8 @@ def priority_of(order: Order, asset: Asset) -> int:
     """Return the priority of a step: what was asked for, else the asset's own."""
     if order.priority is not None:
         return order.priority
+    if order.usual_priority is not None:
+        return order.usual_priority
     return NORMAL_PRIORITY if asset.priority is None else asset.priority
 
 

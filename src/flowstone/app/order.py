@@ -14,6 +14,7 @@ from flowstone.protocols import Executor
 NORMAL_PRIORITY = 4
 BACKFILL_PRIORITY = 8
 BACKFILL_QUEUE = "backfill"
+_WIDEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,8 @@ class Order:
         force: recompute the targets.
         force_deps: recompute what is upstream too.
         run_id: id for the run; made when None.
-        priority: 0 (first) to 9; the asset's own, else the verb's, when None.
+        priority: 0 (first) to 9; when None `usual_priority`, else the asset's own.
+        usual_priority: the priority of the verb, when it has one.
         queue: queue to use instead of the asset's.
         max_concurrency: most steps at once.
         scheduled_at: earliest start.
@@ -54,6 +56,7 @@ class Order:
     force_deps: bool = False
     run_id: str | None = None
     priority: int | None = None
+    usual_priority: int | None = None
     queue: str | None = None
     max_concurrency: int | None = None
     scheduled_at: datetime | None = None
@@ -63,17 +66,43 @@ class Order:
     now: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.wait_for_inputs is not None and not isinstance(self.wait_for_inputs, bool):
-            raise OptionsError(f"wait_for_inputs={self.wait_for_inputs!r}: give True or False.")
+        for name in ("force", "force_deps", "wait_for_inputs"):
+            flag = getattr(self, name)
+            if not isinstance(flag, bool) and not (flag is None and name == "wait_for_inputs"):
+                raise OptionsError(f"{name}={flag!r}: give True or False.")
+        if self.executor_opts is not None:
+            _check_names("executor_opts", self.executor_opts)
+        width = self.max_concurrency
+        if width is not None and (type(width) is not int or not 1 <= width <= _WIDEST):
+            raise OptionsError(f"max_concurrency={width!r}: give a whole number from 1 to {_WIDEST:,}, or None.")
         priority = self.priority
         if priority is not None and (isinstance(priority, bool) or priority not in range(10)):
             raise OptionsError(f"priority={priority!r}: give a whole number from 0 (first) to 9.")
-        if self.run_id is not None and (not self.run_id or len(self.run_id) > 200 or "\x00" in self.run_id):
-            raise OptionsError(f"run_id={self.run_id!r}: give 1 to 200 characters.")
+        if self.run_id is not None and not _is_run_id(self.run_id):
+            raise OptionsError(f"run_id={self.run_id!r}: give 1 to 200 printable characters.")
+        if self.scheduled_at is not None and not isinstance(self.scheduled_at, datetime):
+            raise OptionsError(
+                f"scheduled_at={self.scheduled_at!r}: give a datetime with a time zone, such as "
+                "datetime.now(UTC) + timedelta(hours=1)."
+            )
         if self.scheduled_at is not None and self.scheduled_at.tzinfo is None:
             raise OptionsError(
                 f"scheduled_at={self.scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC)."
             )
+
+
+def _check_names(option: str, given: object) -> None:
+    """Refuse what is no mapping of names to values.
+
+    Raises:
+        OptionsError: says what it is.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise OptionsError(f"{option}={given!r}: give a mapping of names to values, such as {{'retry': True}}.")
+
+
+def _is_run_id(given: object) -> bool:
+    return isinstance(given, str) and 1 <= len(given) <= 200 and given.isprintable()
 
 
 def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> None:

@@ -24,8 +24,6 @@ class Placed:
     plan: Plan
     order: Order
     priorities: list[int]
-    refusal: BaseException | None = None
-    """Why the executor did not start a step; this ended the run."""
 
     @property
     def asked_for(self) -> int:

@@ -27,8 +27,8 @@ from flowstone.core.step import NewRun, NewStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
 from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
-from flowstone.executors.options import check_portable
-from flowstone.protocols import ChecksOptions, Executor, RangeStore
+from flowstone.executors.options import check_call, check_portable
+from flowstone.protocols import Executor, RangeStore
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
@@ -59,11 +59,15 @@ class Placement:
 
     def executor(self, wanted: str | Executor) -> Executor:
         """Resolve an executor; `auto` is Oban when the store is shared and can carry it, else sync."""
-        if wanted == "auto":
+        return self._parts.executors.get(self.chosen(wanted))
+
+    def chosen(self, wanted: str | Executor) -> str | Executor:
+        """Return what `auto` stands for, and anything else as it is."""
+        if isinstance(wanted, str) and wanted == "auto":
             wanted = self._parts.settings.executor
-        if wanted == "auto":
-            wanted = "oban" if self._parts.store.durable else "sync"
-        return self._parts.executors.get(wanted)
+        if isinstance(wanted, str) and wanted == "auto":
+            return "oban" if self._parts.store.durable else "sync"
+        return wanted
 
     def plan(self, order: Order) -> Plan:
         """Plan an order without placing anything."""
@@ -110,10 +114,8 @@ class Placement:
         Raises:
             FlowStoneError: see `place`.
         """
-        options = dict(order.executor_opts or {})
         durable = Capability.DURABLE in executor.capabilities
-        retry = bool(options.pop("retry", False)) or durable
-        _check(order, executor, options)
+        options, retry = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets)
         plan = self.plan(order)
         if plan.missing:
@@ -199,8 +201,7 @@ class Placement:
 
     def _place_whole(self, order: Order, whole: NewRange, executor: Executor, store: RangeStore) -> Placed:
         """Record a large backfill as a range; its steps are made as workers begin them."""
-        options = dict(order.executor_opts or {})
-        _check(order, executor, options)
+        options, _ = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets[:1])
         self._check_portable_values([whole.asset])
         run = self._run(order, order.run_id or new_run_id(), executor, durable=True)
@@ -219,7 +220,7 @@ class Placement:
             executor=executor.name,
             created_at=datetime.now(UTC),
             durable=durable,
-            priority=NORMAL_PRIORITY if order.priority is None else order.priority,
+            priority=_priority(order),
             max_concurrency=order.max_concurrency,
             watched=order.watched,
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
@@ -283,16 +284,39 @@ class Placement:
                 )
 
 
-def _check(order: Order, executor: Executor, options: dict[str, Any]) -> None:
-    """Refuse what the executor could not do, before anything is placed."""
-    if options and isinstance(executor, ChecksOptions):
-        executor.check(options)
-    if Capability.DURABLE in executor.capabilities:
+def _priority(order: Order) -> int:
+    if order.priority is not None:
+        return order.priority
+    return NORMAL_PRIORITY if order.usual_priority is None else order.usual_priority
+
+
+def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], bool]:
+    """Return the options for the executor, and whether retry policies hold; refuse what it could not do.
+
+    Raises:
+        OptionsError: an option is unknown or cannot work.
+        CapabilityError: the executor does not declare what is asked for.
+    """
+    options = dict(order.executor_opts or {})
+    capabilities = executor.capabilities
+    retry = options.pop("retry", False)
+    if not isinstance(retry, bool):
+        raise OptionsError(f"retry={retry!r}: give True or False; how often and when is the asset's RetryPolicy.")
+    if options:
+        check_call(executor, options)
+    if Capability.DURABLE in capabilities:
         check_portable(executor.name, options)
-    if order.max_concurrency is not None and order.max_concurrency < 1:
-        raise OptionsError(f"max_concurrency={order.max_concurrency!r}: give at least 1, or None.")
-    if order.scheduled_at is not None and Capability.SCHEDULED_AT not in executor.capabilities:
-        raise CapabilityError(executor.name, "scheduled_at", executor.capabilities)
+    # a priority that was given to whatever executor there is may be one that it has no use for
+    ordered = order.priority is not None and order.executor != "auto"
+    asked = {
+        Capability.RETRY: retry,
+        Capability.SCHEDULED_AT: order.scheduled_at is not None,
+        Capability.PRIORITY: ordered,
+    }
+    for capability, wanted in asked.items():
+        if wanted and capability not in capabilities:
+            raise CapabilityError(executor.name, capability.value, capabilities)
+    return options, retry or Capability.DURABLE in capabilities
 
 
 def new_run_id() -> str:

@@ -7,16 +7,20 @@ from datetime import datetime
 from functools import partial
 
 from flowstone.app.partition_targets import PackedKeys, PartitionTargets
+from flowstone.app.results import RunResult
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
+from flowstone.core.job import Job
 from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.core.scatter import ItemAsset
 from flowstone.core.selection import Selection, select
-from flowstone.core.step import Target
-from flowstone.errors import OptionsError, PartitionError, UnknownPartitionError
+from flowstone.core.step import RunRecord, Target
+from flowstone.errors import OptionsError, PartitionError, RunNotFoundError, UnknownPartitionError
 
 type AssetLike = str | Asset
+
+_DIGITS = 20  # of a number that fits into 64 bits
 
 
 def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
@@ -26,6 +30,65 @@ def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
         UnknownAssetError: it is not there; suggests the closest name.
     """
     return graph[wanted.name if isinstance(wanted, Asset) else wanted]
+
+
+def step_id_of(step: Job | str | int) -> int | None:
+    """Return the id of a step; None for what can be the id of none.
+
+    Args:
+        step: a handle, or an id as a verb returned it.
+
+    Raises:
+        OptionsError: it is neither.
+
+    Example:
+        >>> step_id_of("7"), step_id_of("x"), step_id_of(10**30)
+        (7, None, None)
+    """
+    found = step.id if isinstance(step, Job) else step
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise OptionsError(f"{found!r} is no step: give a Job, or the id of a step.")
+    if isinstance(found, str):
+        if not (found.isascii() and found.isdecimal() and len(found) < _DIGITS):
+            return None
+        found = int(found)
+    return found if 0 <= found < 2**63 else None
+
+
+def run_id_of(run: str | RunRecord | RunResult | Job) -> str:
+    """Return the id of a run.
+
+    Args:
+        run: an id, a run, its result, or the handle of one of its steps.
+
+    Raises:
+        OptionsError: it is none of these.
+        RunNotFoundError: no run can have this id.
+    """
+    if isinstance(run, RunRecord):
+        return run.id
+    if isinstance(run, RunResult | Job):
+        return run.run_id
+    if not isinstance(run, str):
+        raise OptionsError(f"{run!r} is no run: give the id of a run as text; `flowstone runs` lists them.")
+    if "\x00" in run or not run.isprintable():
+        raise RunNotFoundError("run", run)
+    return run
+
+
+def whole_number(name: str, value: object, *, least: int = 1, most: int = 1_000_000_000) -> int:
+    """Return an option that counts something.
+
+    Raises:
+        OptionsError: it is no whole number, or out of range.
+
+    Example:
+        >>> whole_number("limit", 5)
+        5
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise OptionsError(f"{name}={value!r}: give a whole number from {least:,} to {most:,}.")
+    return value
 
 
 def target_of(asset: Asset, partition: Partition) -> Target:

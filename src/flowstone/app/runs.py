@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from flowstone.app.order import BACKFILL_QUEUE, Order
 from flowstone.app.placement import Placement
-from flowstone.app.requests import was_removed
+from flowstone.app.requests import run_id_of, step_id_of, was_removed, whole_number
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
-from flowstone.core.job import Job
+from flowstone.core.job import Job, JobStatus
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
-from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError, command
-from flowstone.protocols import CancelsJobs, Executor
+from flowstone.core.text import clean_text
+from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError, command, did_you_mean
+from flowstone.protocols import CancelsJobs, Executor, ReportsStatus
+
+type AnyRun = str | RunRecord | RunResult | Job
+"""What names a run: its id, or what a verb returned about it."""
+
+type AnyStep = Job | str | int
+"""What names a step: its handle, or its id."""
 
 _EVERY = 1_000_000
 
@@ -40,54 +48,103 @@ class RunsView:
         self._parts = parts
         self._placement = placement
 
-    def latest(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
+    def latest(self, *, limit: int = 50, parent: AnyRun | None = None) -> list[RunRecord]:
         """Return the newest runs.
 
         Args:
             limit: how many at most.
             parent: only those of the items that the steps of this run scattered.
         """
-        return self._parts.store.catalog.runs(limit=limit, parent=parent)
+        found = parent if parent is None else run_id_of(parent)
+        return self._parts.store.catalog.runs(limit=whole_number("limit", limit), parent=found)
 
-    def get(self, run_id: str) -> RunRecord:
+    def get(self, run_id: AnyRun) -> RunRecord:
         """Return a run with the counts of its steps.
 
         Raises:
             RunNotFoundError: there is no such run.
         """
-        record = self._parts.store.catalog.run(run_id)
+        wanted = run_id_of(run_id)
+        record = self._parts.store.catalog.run(wanted)
         if record is None:
-            raise RunNotFoundError("run", run_id)
+            raise RunNotFoundError("run", wanted)
         return record
 
-    def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
+    def steps(self, run_id: AnyRun, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
         """Return steps of a run, all or those in one state."""
-        return self._parts.store.catalog.steps(run_id, state=state, limit=limit)
+        if state is not None and state not in set(State):
+            raise OptionsError(f"state={state!r}: give a State.{did_you_mean(str(state), State)}")
+        limit = whole_number("limit", limit)
+        return self._parts.store.catalog.steps(run_id_of(run_id), state=state and State(state), limit=limit)
 
-    def step(self, job: Job | str) -> StepRecord:
+    def step(self, job: AnyStep) -> StepRecord:
         """Return everything recorded of a step.
 
         Raises:
             RunNotFoundError: there is no such step.
         """
-        step_id = job.id if isinstance(job, Job) else job
-        record = self._parts.store.catalog.step(int(step_id)) if step_id.isdecimal() else None
+        step_id = step_id_of(job)
+        record = self._parts.store.catalog.step(step_id) if step_id is not None else None
         if record is None:
-            raise RunNotFoundError("step", step_id)
+            raise RunNotFoundError("step", job.id if isinstance(job, Job) else str(job))
         return record
 
-    def attempts(self, job: Job | str) -> list[AttemptRecord]:
+    def attempts(self, job: AnyStep) -> list[AttemptRecord]:
         """Return the attempts of a step that are over, in order, with their errors and times."""
         return self._parts.store.catalog.attempts(self.step(job).id)
 
-    def step_state(self, job: Job | str) -> State:
+    def status(self, job: AnyStep) -> JobStatus:
+        """Return where a job stands: since when, its attempts, its error, what it waits for, its result.
+
+        An executor that declares the capability `status` is asked about a job that is not over: what it knows
+        beyond our own tables is shown with it. Whether a job is over is what these tables say.
+
+        Args:
+            job: the handle, or the id of a step.
+
+        Returns:
+            The status; its state is `not_found` for a job that was never placed here.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     return 1
+            >>> flow = FlowStone([one])
+            >>> status = flow.runs.status(flow.schedule("one"))
+            >>> status.state.value, status.attempt, status.result.value
+            ('completed', 1, 1)
+        """
+        try:
+            record = self.step(job)
+        except RunNotFoundError:
+            return JobStatus(state=State.NOT_FOUND)
+        state, told = self._told(record)
+        result = None
+        if record.state.is_success:
+            result = self._parts.inline.materialization(record)
+        waiting_for = [*([told] if told else []), *self._parts.waiting.of_step(record)]
+        return JobStatus(
+            state=state,
+            since=self._since(record),
+            scheduled_at=record.scheduled_at,
+            attempt=record.attempt,
+            max_attempts=record.max_attempts,
+            error=record.error,
+            error_type=record.error_type,
+            reason=record.reason,
+            waiting_for=tuple(waiting_for),
+            result=result,
+        )
+
+    def step_state(self, job: AnyStep) -> State:
         """Return the state of a step; `not_found` when there is none."""
         try:
-            return self.step(job).state
+            return self._told(self.step(job))[0]
         except RunNotFoundError:
             return State.NOT_FOUND
 
-    def cancel_step(self, job: Job | str) -> State:
+    def cancel_step(self, job: AnyStep) -> State:
         """Ask for a step's end and return its state now; see `FlowStone.cancel_job`."""
         record = self.step(job)
         state = self._parts.store.ledger.request_cancel(record.id)
@@ -98,12 +155,13 @@ class RunsView:
             self._reach_items(scattered.run_id)
         return state
 
-    def cancel(self, run_id: str) -> RunRecord:
+    def cancel(self, run_id: AnyRun) -> RunRecord:
         """Cancel every step of a run that is not over; running ones are told.
 
         Raises:
             RunNotFoundError: there is no such run.
         """
+        run_id = run_id_of(run_id)
         for step_id in self._parts.store.ledger.cancel_run(run_id):
             record = self._parts.store.catalog.step(step_id)
             if record is not None:
@@ -112,7 +170,7 @@ class RunsView:
             self._reach_items(run.id)
         return self.get(run_id)
 
-    def pause(self, run_id: str) -> RunRecord:
+    def pause(self, run_id: AnyRun) -> RunRecord:
         """Start nothing more of a durable run; what runs goes on.
 
         Raises:
@@ -120,6 +178,7 @@ class RunsView:
             CapabilityError: its executor is not durable.
             ExecutorUnavailableError: this app has no database.
         """
+        run_id = run_id_of(run_id)
         control = control_of(self._parts)
         self._refuse_inline(self.get(run_id))
         control.pause_run(run_id)
@@ -127,7 +186,7 @@ class RunsView:
             control.pause_run(run.id)
         return self.get(run_id)
 
-    def resume(self, run_id: str) -> RunRecord:
+    def resume(self, run_id: AnyRun) -> RunRecord:
         """Go on with a paused run.
 
         Raises:
@@ -135,6 +194,7 @@ class RunsView:
             CapabilityError: its executor is not durable.
             ExecutorUnavailableError: this app has no database.
         """
+        run_id = run_id_of(run_id)
         control = control_of(self._parts)
         self._refuse_inline(self.get(run_id))
         control.resume_run(run_id)
@@ -144,7 +204,7 @@ class RunsView:
 
     def retry(
         self,
-        run_id: str,
+        run_id: AnyRun,
         *,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
@@ -166,6 +226,7 @@ class RunsView:
             UnknownAssetError: the app no longer has an asset of it.
             OptionsError: it is a run of items, which belongs to another one.
         """
+        run_id = run_id_of(run_id)
         old, failed = self.get(run_id), self._not_done(run_id)
         _refuse_items(old)
         targets: list[Target] = [
@@ -180,14 +241,14 @@ class RunsView:
             executor=executor,
             executor_opts=executor_opts,
             force=any(step.forced for step in failed),
-            priority=old.priority,
+            usual_priority=old.priority,
             queue=BACKFILL_QUEUE if any(step.queue == BACKFILL_QUEUE for step in failed) else None,
             max_concurrency=old.max_concurrency,
             retry_of=run_id,
         )
         return self._placement.run(order, on_progress)
 
-    def wait_for(self, job: Job | str, *, timeout_seconds: float | None = None) -> Materialization:
+    def wait_for(self, job: AnyStep, *, timeout_seconds: float | None = None) -> Materialization:
         """Wait until a step is over and return what it stands for.
 
         Args:
@@ -203,6 +264,53 @@ class RunsView:
         joined = job.deduplicated if isinstance(job, Job) else False
         self._parts.wait(record, timeout_seconds)
         return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
+
+    def _told(self, record: StepRecord) -> tuple[State, str | None]:
+        """Return the state of a step, and what its executor says about it, when it knows more than is recorded."""
+        if record.state.is_terminal:
+            return record.state, None
+        for executor in self._holders(record, Capability.STATUS):
+            if not isinstance(executor, ReportsStatus):
+                continue
+            try:
+                told = executor.status(self._handle(record))
+            except Exception as error:  # noqa: BLE001 - what is recorded stands
+                why = clean_text(f"{type(error).__name__}: {error}", limit=200)
+                return record.state, f"the executor {record.executor!r} could not say more: {why}"
+            if told is None:
+                continue
+            if not isinstance(told, State) and told in State:
+                told = State(told)
+            if not isinstance(told, State):
+                return record.state, clean_text(str(told), limit=1000)
+            if told.is_terminal or told is State.NOT_FOUND:
+                # its word ends no step: only a commit does
+                return (
+                    record.state,
+                    f"the executor {record.executor!r} says {told.value}; nothing is committed yet",
+                )
+            return told, None
+        return record.state, None
+
+    def _since(self, record: StepRecord) -> datetime | None:
+        """Return when a step came into its state, as far as that is recorded."""
+        if record.finished_at is not None:
+            return record.finished_at
+        if record.state in (State.RUNNING, State.CANCELLING):
+            return record.started_at
+        if record.state is State.AWAITING_APPROVAL:
+            asked = self._parts.store.approvals.of_step(record.id)
+            return asked[-1].created_at if asked else record.started_at
+        if record.state is State.RETRYING:
+            ended = self._parts.store.catalog.attempts(record.id)
+            return ended[-1].finished_at if ended else record.started_at
+        return record.started_at or record.created_at
+
+    def _holders(self, record: StepRecord, capability: Capability) -> Iterator[Executor]:
+        """Yield the executors that hold a step and declare something."""
+        for executor in self._parts.executors.made():
+            if executor.name == record.executor and capability in executor.capabilities:
+                yield executor
 
     def _not_done(self, run_id: str) -> list[StepRecord]:
         """Return what a run did not get done: failed, not started because of a failure, or cancelled."""
@@ -230,7 +338,12 @@ class RunsView:
         """Tell the running step: directly when it runs here, through its executor otherwise."""
         if self._parts.inline.cancel(record.id):
             return
-        job = Job(
+        for executor in self._holders(record, Capability.CANCEL):
+            if isinstance(executor, CancelsJobs):
+                executor.cancel(self._handle(record))
+
+    def _handle(self, record: StepRecord) -> Job:
+        return Job(
             id=str(record.id),
             asset=record.asset,
             partition=decode_partition(record.partition),
@@ -239,10 +352,6 @@ class RunsView:
             priority=record.priority,
             scheduled_at=record.scheduled_at,
         )
-        for executor in self._parts.executors.made():
-            declared = executor.name == record.executor and Capability.CANCEL in executor.capabilities
-            if declared and isinstance(executor, CancelsJobs):
-                executor.cancel(job)
 
 
 def _refuse_items(run: RunRecord) -> None:

@@ -292,7 +292,12 @@ def _executors(
     }
     for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)
-    return ExecutorSelector(factories, lambda executor: executor.bind(partial(inline.run, items=_room(executor))))
+    declared = {} if "oban" in own else {"oban": ObanExecutor.capabilities}
+    return ExecutorSelector(
+        factories,
+        lambda executor: executor.bind(partial(inline.run, items=_room(executor))),
+        declared=declared,
+    )
 
 
 def _room(executor: Executor) -> Room | None:

@@ -23,7 +23,7 @@ from flowstone.cli.database import upgrade as db_upgrade
 from flowstone.cli.demo import demo
 from flowstone.cli.dev import dev
 from flowstone.cli.doctor import doctor
-from flowstone.cli.fleet import queues, scale, workers
+from flowstone.cli.fleet import executors, queues, scale, workers
 from flowstone.cli.history import cancel, runs, status
 from flowstone.cli.partition_keys import partitions
 from flowstone.cli.sensors import sensors
@@ -69,6 +69,7 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("audit", audit),
     ("queues", queues),
     ("scale", scale),
+    ("executors", executors),
     ("workers", workers),
     ("prune", prune),
     ("doctor", doctor),

@@ -1,4 +1,4 @@
-"""The fleet: `queues`, `scale`, `workers`."""
+"""The fleet: `queues`, `scale`, `executors`, `workers`."""
 
 from __future__ import annotations
 
@@ -70,6 +70,40 @@ def scale(
         session.out.json({"kind": "queue", "id": name, "limit": limit})
     else:
         session.out.line(f"queue {one_line(name)}: at most {limit} at once on each worker.")
+
+
+def executors(session: Session) -> None:
+    """List the executors that `--executor` takes, what each declares, and whether it can be used here."""
+    view = session.flow.executors
+    default = view.default()
+    problems = {name: view.problem(name) for name in view.names()}
+    declared = {
+        name: sorted(view.capabilities(name))
+        for name, problem in problems.items()
+        if not problem or name == "oban"
+    }
+    if session.out.as_json:
+        listed = [
+            {
+                "name": name,
+                "capabilities": [str(one) for one in declared.get(name, ())],
+                "default": name == default,
+                "available": problem is None,
+                "problem": problem,
+            }
+            for name, problem in problems.items()
+        ]
+        session.out.json({"executors": listed})
+        return
+    columns = [Column("EXECUTOR"), Column("DEFAULT"), Column("HERE"), Column("CAPABILITIES", rank=1)]
+    rows = [
+        [name, "yes" if name == default else "", "no" if problem else "yes", ", ".join(declared.get(name, ()))]
+        for name, problem in problems.items()
+    ]
+    session.out.table(columns, rows)
+    for problem in problems.values():
+        if problem:
+            session.out.note(problem)
 
 
 def workers(session: Session) -> None:

@@ -5,8 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """Where a job stands.
+
+    Args:
+        state: its state; `not_found` for a job that was never placed.
+        since: since when, as far as that is recorded.
+        scheduled_at: its earliest start, or when the next attempt is due.
+        attempt: the attempt that runs, or ran last.
+        max_attempts: attempts in all.
+        error: text of the last failure with its traceback; None after a success.
+        error_type: qualified name of the exception.
+        reason: why it was skipped, cancelled, given back or not started.
+        waiting_for: what it waits for, the most important first; empty when it runs or is over.
+        result: what it stands for, when that is a committed value; it is loaded when asked for.
+
+    Example:
+        >>> JobStatus(state=State.NOT_FOUND).waiting_for
+        ()
+    """
+
+    state: State
+    since: datetime | None = None
+    scheduled_at: datetime | None = None
+    attempt: int = 0
+    max_attempts: int = 0
+    error: str | None = None
+    error_type: str | None = None
+    reason: str | None = None
+    waiting_for: tuple[str, ...] = ()
+    result: Materialization | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

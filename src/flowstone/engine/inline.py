@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -146,6 +147,25 @@ class InlineRunner:
         """Let steps of this process wait for inputs that are missing, instead of failing for that."""
         until = time.monotonic() + self._deps_timeout_seconds
         self._may_wait.update(dict.fromkeys(step_ids, until))
+
+    def refused(self, record: StepRecord, error: BaseException, *, by: str) -> None:
+        """Record that a step failed because its executor did not start it.
+
+        Args:
+            record: the step.
+            error: what the executor raised.
+            by: its name.
+        """
+        due = max(datetime.now(UTC), record.scheduled_at or record.created_at)
+        claims = self._store.ledger.claim([record.id], now=due)
+        if not claims:  # such as one that waits for a person
+            self._store.ledger.request_cancel(record.id)
+            return
+        outcome = failure(error, None)
+        outcome = replace(outcome, error=f"The executor {by!r} did not run it.\n{outcome.error}", retryable=False)
+        committed = self._store.ledger.commit([Completion(claims[0], outcome, (), due)])[0]
+        if self.on_commit is not None:
+            self.on_commit(committed)
 
     def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
         """Set the token of a step that runs in this process; return whether there is one."""

@@ -46,7 +46,7 @@ from flowstone.errors.placing import (
     OptionsError,
     ResourceError,
 )
-from flowstone.errors.root import FlowStoneError, command, did_you_mean, selected
+from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, selected
 from flowstone.errors.routing import RouteError
 from flowstone.errors.running import (
     DependencyNotReadyError,
@@ -116,5 +116,6 @@ __all__ = [
     "WorkerCrashedError",
     "command",
     "did_you_mean",
+    "join_names",
     "selected",
 ]

@@ -40,7 +40,16 @@ class AsyncExecutor:
     """
 
     name = "async"
-    capabilities = frozenset({Capability.CONCURRENT, Capability.SCHEDULED_AT, Capability.NON_PERSISTENT})
+    capabilities = frozenset(
+        {
+            Capability.CONCURRENT,
+            Capability.SCHEDULED_AT,
+            Capability.PRIORITY,
+            Capability.NON_PERSISTENT,
+            Capability.RETRY,
+            Capability.TIMEOUT,
+        }
+    )
 
     def __init__(self, *, max_concurrency: int = 32, timeout_seconds: float = 60.0) -> None:
         if max_concurrency < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from flowstone.core.capability import Capability
@@ -11,9 +12,11 @@ from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.materialization import Materialization
+from flowstone.core.state import State
 from flowstone.errors import CapabilityError
 from flowstone.executors.local_limits import LocalLimits
-from flowstone.protocols import Executor, RunJob
+from flowstone.executors.options import check_call
+from flowstone.protocols import CancelsJobs, Executor, ReportsStatus, RunJob
 
 
 class RateLimited:
@@ -47,6 +50,19 @@ class RateLimited:
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`."""
         self._inner.bind(run)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_call(self._inner, options)
+
+    def cancel(self, job: Job) -> None:
+        """See `flowstone.protocols.CancelsJobs`."""
+        if isinstance(self._inner, CancelsJobs):
+            self._inner.cancel(job)
+
+    def status(self, job: Job) -> State | str | None:
+        """See `flowstone.protocols.ReportsStatus`."""
+        return self._inner.status(job) if isinstance(self._inner, ReportsStatus) else None
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job when the rate allows it."""
@@ -121,6 +137,19 @@ class CircuitBreaker:
     def bind(self, run: RunJob) -> None:
         """See `flowstone.protocols.Executor`."""
         self._inner.bind(run)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `flowstone.protocols.ChecksOptions`."""
+        check_call(self._inner, options)
+
+    def cancel(self, job: Job) -> None:
+        """See `flowstone.protocols.CancelsJobs`."""
+        if isinstance(self._inner, CancelsJobs):
+            self._inner.cancel(job)
+
+    def status(self, job: Job) -> State | str | None:
+        """See `flowstone.protocols.ReportsStatus`."""
+        return self._inner.status(job) if isinstance(self._inner, ReportsStatus) else None
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job, after the pause when the circuit is open."""

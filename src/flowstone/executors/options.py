@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 from flowstone.core.job import Job
 from flowstone.errors import CapabilityError, OptionsError, did_you_mean
+from flowstone.protocols import ChecksOptions, Executor
 
 MAX_OPTIONS_BYTES = 64 * 1024
 
@@ -29,6 +31,25 @@ def check_options(executor: str, options: Mapping[str, Any], known: frozenset[st
                 f"The executor {executor!r} has no option {name!r}.{did_you_mean(name, known)} "
                 f"Its options: {listed}."
             )
+
+
+def check_call(executor: Executor, options: Mapping[str, Any]) -> None:
+    """Have an executor look at the options of a call; one that does not is asked what its methods take.
+
+    Raises:
+        OptionsError: naming the option and what would do.
+    """
+    if isinstance(executor, ChecksOptions):
+        executor.check(options)
+        return
+    for method in (executor.execute, executor.schedule):
+        try:
+            parameters = inspect.signature(method).parameters.values()
+        except (TypeError, ValueError):
+            continue
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+            named = [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_POSITIONAL]
+            check_options(executor.name, options, frozenset(named[1:]))
 
 
 def check_portable(executor: str, options: Mapping[str, Any]) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoints, entry_points
 
-from flowstone.errors import ExecutorUnavailableError, UnknownExecutorError
+from flowstone.core.capability import Capability
+from flowstone.errors import (
+    ExecutorUnavailableError,
+    OptionsError,
+    UnknownExecutorError,
+    did_you_mean,
+    join_names,
+)
 from flowstone.protocols import Executor
 
 ENTRY_POINT_GROUP = "flowstone.executors"
+_MEMBERS = ("name", "capabilities", "bind", "execute", "schedule")
 
 
 class ExecutorSelector:
@@ -17,10 +25,18 @@ class ExecutorSelector:
     Args:
         factories: executors that the app knows by name.
         bind: called with every new executor.
+        declared: what those declare that may not be made here.
     """
 
-    def __init__(self, factories: Mapping[str, Callable[[], Executor]], bind: Callable[[Executor], None]) -> None:
+    def __init__(
+        self,
+        factories: Mapping[str, Callable[[], Executor]],
+        bind: Callable[[Executor], None],
+        *,
+        declared: Mapping[str, frozenset[Capability]] | None = None,
+    ) -> None:
         self._factories = dict(factories)
+        self._declared = dict(declared or {})
         self._bind = bind
         self._made: dict[str, Executor] = {}
         # objects that were passed to a call: one that wraps another carries its name, but does not take its place
@@ -35,8 +51,10 @@ class ExecutorSelector:
         Raises:
             UnknownExecutorError: no executor has this name.
             ExecutorUnavailableError: it exists but cannot be made here.
+            OptionsError: it is neither a name nor an executor.
         """
         if not isinstance(wanted, str):
+            _refuse_what_is_none("executor", wanted)
             if self._given.get(wanted.name) is not wanted and self._made.get(wanted.name) is not wanted:
                 self._bind(wanted)
                 self._given[wanted.name] = wanted
@@ -55,6 +73,12 @@ class ExecutorSelector:
         """Return every name that `get` knows."""
         return sorted({*self._factories, *self._made, *self._given, *(point.name for point in _points())})
 
+    def capabilities(self, wanted: str | Executor) -> frozenset[Capability]:
+        """Return what an executor declares; of those of the app it is known although one cannot be made here."""
+        if isinstance(wanted, str) and wanted in self._declared and wanted not in self._made:
+            return self._declared[wanted]
+        return frozenset(self.get(wanted).capabilities)
+
     def made(self) -> list[Executor]:
         """Return the executors that were used so far."""
         return [*self._made.values(), *self._given.values()]
@@ -65,19 +89,52 @@ class ExecutorSelector:
     def _make(self, name: str) -> Executor:
         factory = self._factories.get(name)
         if factory is not None:
-            return factory()
+            executor = factory()
+            _refuse_what_is_none(f"FlowStone(executors={{{name!r}: ...}})", executor)
+            return executor
         for point in _points():
             if point.name == name:
                 try:
-                    executor: Executor = point.load()()
+                    loaded: Executor = point.load()()
+                    _refuse_what_is_none(f"the entry point {point.value!r}", loaded)
                 except Exception as error:
                     raise ExecutorUnavailableError(
                         name,
                         f"its entry point {point.value!r} failed with {type(error).__name__}: {error}",
                         "Check the package that registers it.",
                     ) from error
-                return executor
+                return loaded
         raise UnknownExecutorError(name, self.names())
+
+
+def _refuse_what_is_none(where: str, wanted: object) -> None:
+    """Refuse what is no executor: a class instead of an object, an object without the methods.
+
+    Raises:
+        OptionsError: says what is missing.
+    """
+    if isinstance(wanted, type):
+        raise OptionsError(
+            f"{where}: {wanted.__name__} is a class; give an object of it: {wanted.__name__}(...), or its name."
+        )
+    absent = [name for name in _MEMBERS if not hasattr(wanted, name)]
+    if absent:
+        raise OptionsError(
+            f"{where}: {wanted!r} is no executor, it has no {join_names(absent)}. Give a name such as 'sync', or "
+            "an object with name, capabilities, bind, execute and schedule."
+        )
+    if not isinstance(wanted.name, str) or not wanted.name:  # type: ignore[attr-defined]
+        raise OptionsError(f"{where}: the name of {wanted!r} must be text.")
+    capabilities = wanted.capabilities  # type: ignore[attr-defined]
+    known = {capability.value for capability in Capability}
+    unknown = [one for one in capabilities if one not in known] if isinstance(capabilities, Collection) else None
+    if unknown is None or isinstance(capabilities, str):
+        raise OptionsError(f"{where}: capabilities={capabilities!r}: give a frozenset of Capability.")
+    if unknown:
+        raise OptionsError(
+            f"{where}: there is no capability {unknown[0]!r}.{did_you_mean(str(unknown[0]), known)} "
+            f"Capabilities: {join_names(sorted(known), limit=20)}."
+        )
 
 
 def _points() -> EntryPoints:

@@ -49,7 +49,7 @@ class SerialExecutor:
     """Sync plus a step-by-step account; never more than one step at a time in this process.
 
     Args:
-        on_step: told before and after every step; what it raises before a step ends the run.
+        on_step: told before and after every step; what it raises before a step fails that step.
         pause_between: pause before every step but the first, in seconds.
 
     Example:
@@ -58,7 +58,9 @@ class SerialExecutor:
     """
 
     name = "serial"
-    capabilities = frozenset({Capability.SEQUENTIAL, Capability.NON_PERSISTENT})
+    capabilities = frozenset(
+        {Capability.SEQUENTIAL, Capability.NON_PERSISTENT, Capability.RETRY, Capability.TIMEOUT}
+    )
 
     def __init__(
         self, *, on_step: Callable[[StepEvent], None] | None = None, pause_between: float | None = None

@@ -26,7 +26,7 @@ class SyncExecutor:
     """
 
     name = "sync"
-    capabilities = frozenset({Capability.NON_PERSISTENT})
+    capabilities = frozenset({Capability.NON_PERSISTENT, Capability.RETRY, Capability.TIMEOUT})
 
     def __init__(self) -> None:
         self._run: RunJob | None = None

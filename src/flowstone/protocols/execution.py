@@ -11,6 +11,7 @@ from flowstone.core.context import AssetContext
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.state import State
 
 type StepCall = Callable[[AssetContext], AttemptOutcome]
 """The rest of the onion around a step."""
@@ -83,6 +84,18 @@ class ChecksOptions(Protocol):
         Raises:
             OptionsError: naming the option.
         """
+
+
+@runtime_checkable
+class ReportsStatus(Protocol):
+    """An executor that knows more about a job than is recorded, and declares the capability `status`.
+
+    Asked by `flow.runs.status` and `flow.job_status` about jobs that are not over: one that places work elsewhere
+    may know that it waits there, or runs. Whether a job is over is what our own tables say, and nobody else.
+    """
+
+    def status(self, job: Job) -> State | str | None:
+        """Return a state, or a sentence for people about what the job is doing; None when nothing is known."""
 
 
 @runtime_checkable

@@ -64,9 +64,7 @@ class ValueTests(ExecutorCase):
         assert self.run(flow, "tripled") == [3, 6, 9]
 
     def test_missing_inputs(self, flow: FlowStone) -> None:
-        """Without inputs nothing starts; executors that cannot wait say what is missing."""
-        if self.has(flow, Capability.DURABLE):
-            pytest.skip("durable executors wait for inputs from elsewhere")
+        """Without inputs nothing starts, and it is said what is missing."""
         with pytest.raises(DependencyNotReadyError) as caught:
             flow.materialize("doubled", executor=self.executor)
         assert caught.value.missing == (("numbers", ""),)

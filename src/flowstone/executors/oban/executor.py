@@ -34,7 +34,15 @@ class ObanExecutor:
     """
 
     name = "oban"
-    capabilities = frozenset({Capability.DURABLE, Capability.CONCURRENT, Capability.SCHEDULED_AT})
+    capabilities = frozenset(
+        {
+            Capability.DURABLE,
+            Capability.CONCURRENT,
+            Capability.SCHEDULED_AT,
+            Capability.PRIORITY,
+            Capability.RETRY,
+        }
+    )
 
     def __init__(
         self,
