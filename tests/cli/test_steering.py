@@ -112,7 +112,7 @@ def test_prune(cli: CommandLine, recorded: str) -> None:
 
 
 def test_workers(cli: CommandLine, recorded: str) -> None:
-    assert cli("workers", "--json").json == {"workers": []}
+    assert cli("workers", "--json").json == {"project": "default", "workers": []}
     with Database(recorded) as database:
         lease = Lease(database, "big-machine-1")
         lease.register(kind="node", host="big-machine", pid=77, queues={"assets": 5}, lease_seconds=600.0)
