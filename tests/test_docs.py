@@ -8,6 +8,8 @@ import linecache
 import os
 import pkgutil
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -46,12 +48,14 @@ def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_examples_of_a_page_run(page: Path) -> None:
+def test_the_examples_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = script(page)
     if not source.strip():
         return
     linecache.cache[str(page)] = (len(source), None, source.splitlines(keepends=True), str(page))
-    exec(compile(source, str(page), "exec"), {"__name__": "page"})
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look up their annotations
+    exec(compile(source, str(page), "exec"), vars(module))
 
 
 @pytest.mark.parametrize("name", modules())

@@ -45,7 +45,7 @@ class AssembledApp:
         io: Mapping[str, IOManager] | None = None,
         default_io: str | None = None,
         resources: Mapping[str, Any] | None = None,
-        hooks: Sequence[Hook] = (),
+        hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         notifiers: Sequence[Notifier] = (),
         schedules: Iterable[Schedule] = (),

@@ -23,6 +23,6 @@ class Declared:
     io: Mapping[str, IOManager] = field(default_factory=dict)
     default_io: str | None = None
     resources: Mapping[str, Any] = field(default_factory=dict)
-    hooks: Sequence[Hook] = ()
+    hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = ()
     executors: Mapping[str, ExecutorLike] = field(default_factory=dict)
     notifiers: Sequence[Notifier] = ()

@@ -8,6 +8,7 @@ from typing import Any, Never
 
 from flowstone.app.assembled import AssembledApp
 from flowstone.app.committed import CommittedValues
+from flowstone.app.details import Given
 from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, Order, refuse_unknown
 from flowstone.app.requests import (
     AssetLike,
@@ -43,7 +44,8 @@ class FlowStone(AssembledApp, CommittedValues):
         io: more IO managers by name, or replacements for `memory`, `filesystem`, `postgres`.
         default_io: IO manager of assets that name none; `memory` in memory, `postgres` with a database.
         resources: name to object, function, or function returning a context manager.
-        hooks: wrapped around every step, first one outermost.
+        hooks: wrapped around every step, first one outermost; or name to hook (also as an element of the list),
+            for those that a run uses by name.
         executors: more executors by name.
         notifiers: functions that are told of every request for approval, and of what came of it.
         schedules: what runs at certain times.
@@ -78,6 +80,13 @@ class FlowStone(AssembledApp, CommittedValues):
         force: bool = False,
         run_id: str | None = None,
         priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Materialization:
         """Run one asset, whose inputs must be ready, and wait for it.
@@ -94,6 +103,14 @@ class FlowStone(AssembledApp, CommittedValues):
             force: compute the asset even though a committed success exists.
             run_id: id for the run; the same id again answers with the same run.
             priority: 0 (first) to 9; the asset's own, else 4, when None.
+            config: config of the asset, checked against its `config=` type: a dict, or an object of the type; in a
+                run over several assets by name, such as `{"orders": {"limit": 10}}`.
+            tags: names to find the run by, `flow.runs.latest(tag=...)`.
+            metadata: facts about the run, JSON.
+            io: name of the IO manager that keeps the targets of this run.
+            resources: resources that stand in for required ones, by name, such as `{"db": "test_db"}`.
+            hooks: names of hooks around the steps of this run.
+            hooks_config: what these hooks are told, by name.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -111,6 +128,7 @@ class FlowStone(AssembledApp, CommittedValues):
         placed = self._placement.place(
             Order(
                 kind="materialize",
+                given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
                 selection=target[0],
                 targets=(target,),
                 executor=executor,
@@ -138,6 +156,13 @@ class FlowStone(AssembledApp, CommittedValues):
         force: bool = False,
         run_id: str | None = None,
         priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> Job:
         """Place the same work as `materialize` and return its handle at once.
@@ -153,6 +178,7 @@ class FlowStone(AssembledApp, CommittedValues):
             force: compute what is asked for even though it is committed.
             run_id: see `materialize`.
             priority: see `materialize`.
+            config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -167,6 +193,7 @@ class FlowStone(AssembledApp, CommittedValues):
         placed = self._placement.place(
             Order(
                 kind="schedule",
+                given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
                 selection=target[0],
                 targets=(target,),
                 executor=executor,
@@ -216,6 +243,13 @@ class FlowStone(AssembledApp, CommittedValues):
         force: bool = False,
         run_id: str | None = None,
         priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> RunResult:
         """Materialize assets and whatever is missing upstream of them, and wait.
@@ -231,6 +265,7 @@ class FlowStone(AssembledApp, CommittedValues):
             force: compute what is asked for even though it is committed.
             run_id: see `materialize`.
             priority: see `materialize`.
+            config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -240,6 +275,7 @@ class FlowStone(AssembledApp, CommittedValues):
         names = select(self.graph, selection)
         order = Order(
             kind="materialize_all",
+            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=describe(selection),
             targets=all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC)),
             executor=executor,
@@ -266,6 +302,13 @@ class FlowStone(AssembledApp, CommittedValues):
         force: bool = False,
         run_id: str | None = None,
         priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> RunResult:
         """Materialize many partitions of the selected assets, and wait.
@@ -285,6 +328,7 @@ class FlowStone(AssembledApp, CommittedValues):
             force: compute what is asked for even though it is committed.
             run_id: see `materialize`.
             priority: 0 (first) to 9; 8 when None, so that interactive work overtakes backfills.
+            config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -294,6 +338,7 @@ class FlowStone(AssembledApp, CommittedValues):
         targets, names = backfill_targets(self.graph, selection, partitions, datetime.now(UTC))
         order = Order(
             kind="backfill",
+            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=describe(selection),
             targets=targets,
             executor=executor,
@@ -317,6 +362,9 @@ class FlowStone(AssembledApp, CommittedValues):
         partitions: Iterable[Partition] | None = None,
         force: bool = False,
         force_deps: bool = False,
+        config: object = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
     ) -> Plan:
         """Return what `materialize_all` (or, with `partitions`, `backfill`) would do, without doing it."""
         now = datetime.now(UTC)
@@ -329,6 +377,7 @@ class FlowStone(AssembledApp, CommittedValues):
         return self._placement.plan(
             Order(
                 kind="plan",
+                given=Given(config, (), None, io, resources),
                 selection=describe(selection),
                 targets=targets,
                 expand=expand,

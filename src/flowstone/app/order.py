@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from flowstone.app.details import NOTHING, Given
+from flowstone.app.partition_targets import PartitionTargets
+from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.protocols import Executor
@@ -41,6 +44,8 @@ class Order:
         wait_for_inputs: whether steps wait for inputs that nobody is about to make; None leaves that to the verb:
             a request that somebody waits for does not, durable work that was only placed does.
         now: time that decides which partitions are complete; the present when None.
+        given: what the request says of its run.
+        details: the same of an earlier run, checked already, which this one repeats.
 
     Raises:
         OptionsError: an option cannot work.
@@ -64,6 +69,15 @@ class Order:
     retry_of: str | None = None
     wait_for_inputs: bool | None = None
     now: datetime | None = None
+    given: Given = NOTHING
+    details: RunDetails | None = None
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of the assets that are asked for."""
+        if isinstance(self.targets, PartitionTargets):
+            return (self.targets.asset,)
+        return tuple(dict.fromkeys(asset for asset, _ in self.targets))
 
     def __post_init__(self) -> None:
         for name in ("force", "force_deps", "wait_for_inputs"):

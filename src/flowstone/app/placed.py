@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from flowstone.app.order import Order
 from flowstone.core.job import Job
 from flowstone.core.partition import decode_partition
+from flowstone.core.run_details import RunDetails
 from flowstone.core.step import PlacedStep
 from flowstone.engine.planner import Plan
 from flowstone.protocols import Executor
@@ -24,6 +26,9 @@ class Placed:
     plan: Plan
     order: Order
     priorities: list[int]
+    details: RunDetails
+    details_of: Callable[[str], RunDetails]
+    """Says what another run is about, whose work this one joined."""
 
     @property
     def asked_for(self) -> int:
@@ -36,6 +41,7 @@ class Placed:
     def job(self, position: int) -> Job:
         """Return the handle of a step by its position in the plan."""
         planned, placed = self.plan.steps[position], self.steps[position]
+        details = self.details if placed.run_id == self.run_id else self.details_of(placed.run_id)
         return Job(
             id=str(placed.id),
             asset=planned.asset,
@@ -45,4 +51,5 @@ class Placed:
             priority=self.priorities[position],
             scheduled_at=self.order.scheduled_at,
             deduplicated=placed.deduplicated,
+            metadata=dict(details.metadata),
         )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flowstone import telemetry
+from flowstone.app.details import CheckedDetails, Given
 from flowstone.app.driving import Driving
 from flowstone.app.large import as_range, priority_of, queue_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
@@ -23,6 +24,7 @@ from flowstone.core.automation.request import RunRequest
 from flowstone.core.capability import Capability
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
+from flowstone.core.run_details import RunDetails
 from flowstone.core.step import NewRun, NewStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
@@ -70,7 +72,24 @@ class Placement:
         return wanted
 
     def plan(self, order: Order) -> Plan:
-        """Plan an order without placing anything."""
+        """Plan an order without placing anything.
+
+        Raises:
+            OptionsError: what it says of its run cannot work.
+        """
+        checked = self._checked(order)
+        plan = self._plan(order, checked)
+        self._parts.details.complete(checked.details, _running(plan))
+        return plan
+
+    def _checked(self, order: Order) -> CheckedDetails:
+        """Return what an order says of its run, checked."""
+        reader, assets = self._parts.details, order.assets
+        if order.details is not None:
+            return reader.of(order.details, assets)
+        return reader.read(order.given, assets, expand=order.expand)
+
+    def _plan(self, order: Order, checked: CheckedDetails) -> Plan:
         return self._parts.planner.plan(
             Request(
                 targets=order.targets,
@@ -78,6 +97,7 @@ class Placement:
                 expand=order.expand,
                 force=order.force,
                 force_deps=order.force_deps,
+                exact=checked.exact,
             )
         )
 
@@ -106,7 +126,17 @@ class Placement:
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
         priorities = [step.priority for step in ready.steps]
-        return Placed(ready.run.id, ready.executor, ready.options, placed, ready.plan, ready.order, priorities)
+        return Placed(
+            ready.run.id,
+            ready.executor,
+            ready.options,
+            placed,
+            ready.plan,
+            ready.order,
+            priorities,
+            ready.run.details,
+            self._parts.store.catalog.run_details,
+        )
 
     def prepare(self, order: Order, executor: Executor) -> Prepared:
         """Plan an order for an executor and check it; nothing is recorded.
@@ -117,16 +147,23 @@ class Placement:
         durable = Capability.DURABLE in executor.capabilities
         options, retry = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets)
-        plan = self.plan(order)
+        checked = self._checked(order)
+        plan = self._plan(order, checked)
+        details = self._parts.details.complete(checked.details, _running(plan))
         if plan.missing:
             self._refuse_missing(order, plan, durable)
         if durable:
-            self._check_portable_values({planned.asset for planned in plan.steps if planned.runs})
+            self._check_portable_values(_running(plan), details)
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = getattr(executor, "limits", None) if durable else None
+        hashes = {
+            name: self._parts.details.config_hash(details, self._parts.graph[name]) for name in _running(plan)
+        }
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
-        run = self._run(order, order.run_id or new_run_id(), executor, durable)
+        for step in steps:
+            step.config_hash, step.exact = hashes.get(step.asset), step.asset in checked.exact
+        run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         return Prepared(run, steps, plan, executor, options, order)
 
     def prepare_request(
@@ -156,6 +193,15 @@ class Placement:
             max_concurrency=request.max_concurrency,
             watched=False,
             now=now,
+            given=Given(
+                request.config,
+                request.tags,
+                request.metadata,
+                request.io,
+                request.resources,
+                request.hooks,
+                request.hooks_config,
+            ),
         )
 
     def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
@@ -203,16 +249,21 @@ class Placement:
         """Record a large backfill as a range; its steps are made as workers begin them."""
         options, _ = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets[:1])
-        self._check_portable_values([whole.asset])
-        run = self._run(order, order.run_id or new_run_id(), executor, durable=True)
+        checked = self._checked(order)
+        details = self._parts.details.complete(checked.details, [whole.asset])
+        self._check_portable_values([whole.asset], details)
+        run = self._run(order, order.run_id or new_run_id(), executor, True, details)
+        config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
+        whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
         total = store.open_run(run, whole)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
-        return Placed(run.id, executor, options, [], Plan([]), order, [])
+        catalog = self._parts.store.catalog
+        return Placed(run.id, executor, options, [], Plan([]), order, [], details, catalog.run_details)
 
     # --- pieces -------------------------------------------------------------------------------------------
 
-    def _run(self, order: Order, run_id: str, executor: Executor, durable: bool) -> NewRun:
+    def _run(self, order: Order, run_id: str, executor: Executor, durable: bool, details: RunDetails) -> NewRun:
         return NewRun(
             id=run_id,
             kind=order.kind,
@@ -225,6 +276,8 @@ class Placement:
             watched=order.watched,
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
             retry_of=order.retry_of,
+            details=details,
+            assets=order.assets,
         )
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
@@ -272,16 +325,20 @@ class Placement:
             planned.skip,
         )
 
-    def _check_portable_values(self, names: Iterable[str]) -> None:
+    def _check_portable_values(self, names: Iterable[str], details: RunDetails) -> None:
         declared = [self._parts.graph[name] for name in names]
         for asset in (*declared, *(one for each in declared for one in each.companions)):
-            manager = self._parts.values.manager(asset)
+            manager = self._parts.values.manager(asset, details.io)
             if not manager.shared:
                 raise DefinitionError(
                     f"Asset {asset.name!r} keeps its values with the IO manager {manager.name!r}, which other "
                     'processes cannot read, so workers cannot run it. Give it io="postgres" or io="filesystem".',
                     where=asset.where,
                 )
+
+
+def _running(plan: Plan) -> set[str]:
+    return {planned.asset for planned in plan.steps if planned.runs}
 
 
 def _priority(order: Order) -> int:

@@ -48,15 +48,16 @@ class RunsView:
         self._parts = parts
         self._placement = placement
 
-    def latest(self, *, limit: int = 50, parent: AnyRun | None = None) -> list[RunRecord]:
+    def latest(self, *, limit: int = 50, parent: AnyRun | None = None, tag: str | None = None) -> list[RunRecord]:
         """Return the newest runs.
 
         Args:
             limit: how many at most.
             parent: only those of the items that the steps of this run scattered.
+            tag: only those that carry this tag.
         """
         found = parent if parent is None else run_id_of(parent)
-        return self._parts.store.catalog.runs(limit=whole_number("limit", limit), parent=found)
+        return self._parts.store.catalog.runs(limit=whole_number("limit", limit), parent=found, tag=tag)
 
     def get(self, run_id: AnyRun) -> RunRecord:
         """Return a run with the counts of its steps.
@@ -213,7 +214,8 @@ class RunsView:
         """Run again what a run did not get done, and only that, as a new run; and wait.
 
         What was to be computed by force is forced again; of the rest, what was committed since is reused. Keys
-        of dynamic partitions that were removed since are left out.
+        of dynamic partitions that were removed since are left out. What the run was about stays: config, tags,
+        metadata, parts by name.
 
         Args:
             run_id: the run that failed or was cancelled.
@@ -245,6 +247,7 @@ class RunsView:
             queue=BACKFILL_QUEUE if any(step.queue == BACKFILL_QUEUE for step in failed) else None,
             max_concurrency=old.max_concurrency,
             retry_of=run_id,
+            details=self._parts.store.catalog.run_details(run_id),
         )
         return self._placement.run(order, on_progress)
 

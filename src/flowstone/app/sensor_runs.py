@@ -64,7 +64,17 @@ class SensorRuns:
         told = self._parts.store.ledger.open_run(ready.run, ready.steps)
         steps = [one._replace(deduplicated=one.run_id != run_id) for one in told]
         priorities = [step.priority for step in ready.steps]
-        return Placed(run_id, ready.executor, ready.options, steps, ready.plan, ready.order, priorities)
+        return Placed(
+            run_id,
+            ready.executor,
+            ready.options,
+            steps,
+            ready.plan,
+            ready.order,
+            priorities,
+            ready.run.details,
+            self._parts.store.catalog.run_details,
+        )
 
     def _mine(self) -> dict[str, Prepared]:
         mine: dict[str, Prepared] | None = getattr(self._prepared, "runs", None)

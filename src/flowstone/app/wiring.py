@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from flowstone.app.declared import Declared, ExecutorLike
+from flowstone.app.details import DetailsReader
 from flowstone.app.waiting import Waiting
 from flowstone.config import Settings
 from flowstone.core.capability import Capability
@@ -24,7 +25,7 @@ from flowstone.engine.checks import CheckHooks
 from flowstone.engine.coroutines import CoroutineRunner
 from flowstone.engine.driver import Driver
 from flowstone.engine.gathered import IO_NAME, GatheredIO
-from flowstone.engine.hooks import ValueStore
+from flowstone.engine.hooks import HookSet, ValueStore
 from flowstone.engine.inline import InlineRunner
 from flowstone.engine.inputs import InputReader
 from flowstone.engine.invoke import Invoker
@@ -76,6 +77,7 @@ class Parts:
     waiting: Waiting
     notices: ApprovalNotices
     checks: CheckHooks
+    details: DetailsReader
     resources: ResourcePool
     coroutines: CoroutineRunner
     processes: IsolatedCalls
@@ -171,7 +173,8 @@ def _connect(
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
     skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
-    runner = _runner(declared, graph, values, resources, skins, Invoker(coroutines, processes))
+    hooks = HookSet(declared.hooks)
+    runner = _runner(hooks, graph, values, resources, skins, Invoker(coroutines, processes))
     driver = Driver(store.catalog)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
@@ -192,6 +195,7 @@ def _connect(
         waiting=waiting,
         notices=notices,
         checks=skins,
+        details=DetailsReader(graph, checks=checks, resources=resources, values=values, hooks=hooks),
         resources=resources,
         coroutines=coroutines,
         processes=processes,
@@ -199,16 +203,14 @@ def _connect(
 
 
 def _runner(
-    declared: Declared,
+    hooks: HookSet,
     graph: AssetGraph,
     values: ValueStore,
     resources: ResourcePool,
     checks: CheckHooks,
     invoker: Invoker,
 ) -> StepRunner:
-    return StepRunner(
-        graph, values=values, resources=resources, invoker=invoker, hooks=declared.hooks, checks=checks
-    )
+    return StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks)
 
 
 def _inline(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Literal, overload
 
 from flowstone.core.automation.condition import Condition, Paced, paced
+from flowstone.core.config_type import ConfigError, config_problem, config_schema
 from flowstone.core.declaring import (
     YEAR_SECONDS,
     check_name,
@@ -28,6 +29,7 @@ from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyL
 from flowstone.core.known_keys import KeySource
 from flowstone.core.limits import parse_limit
 from flowstone.core.retry import RetryPolicy
+from flowstone.core.run_details import RunDetails
 from flowstone.errors import DefinitionError, UnknownOptionError
 
 type Isolation = Literal["thread", "process"]
@@ -44,6 +46,8 @@ class Asset:
     """Whether selections leave it out because another asset runs it."""
     portable = True
     """Whether its function may run in another process."""
+    has_own_io = True
+    """Whether a run may have its values kept by another IO manager."""
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Asset:
         self.code_version = options.code_version
         self.automation = None if options.automation is None else paced(options.automation)
         self.routes = options.routes
+        self.config = options.config
         self.is_async = is_coroutine_function(function)
         self.copied_from: Asset | None = None
         look_like(self, function)
@@ -84,6 +89,24 @@ class Asset:
     def companions(self) -> tuple[Asset, ...]:
         """The assets that come with this one into an app."""
         return ()
+
+    @property
+    def owner(self) -> str:
+        """Name under which a run configures this asset: its own, or that of the scatter whose items it is."""
+        return self.name
+
+    def config_in(self, run: RunDetails) -> Any:
+        """Return the typed config of this asset in a run, built anew; None when it takes none.
+
+        Raises:
+            OptionsError: its type has changed since the run was asked for.
+        """
+        if self.config is None:
+            return None
+        try:
+            return config_schema(self.config).build(run.config.get(self.owner, {}))
+        except ConfigError as error:
+            raise config_problem(self.owner, error) from error
 
     @property
     def declared(self) -> Asset:
@@ -125,9 +148,10 @@ class AssetOptions:
     code_version: str | None = None
     automation: Condition | Paced | None = None
     routes: tuple[str, ...] = ()
+    config: Any = None
 
 
-_KEPT = ("io", "retry", "queue", "priority", "isolation", "group", "code_version", "automation")
+_KEPT = ("io", "retry", "queue", "priority", "isolation", "group", "code_version", "automation", "config")
 """Options of `@asset` that are kept as they were given, once they were checked."""
 _OTHERS = ("name", "deps", "partitions", "timeout", "description", "requires", "tags", "routes", "concurrency")
 
@@ -158,6 +182,11 @@ def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]
         problem = f"retry={shown(checked['retry'])}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
     if checked.get("automation") is not None and not isinstance(checked["automation"], Condition | Paced):
         problem = f"automation={shown(checked['automation'])}: give a condition, such as eager()"
+    if checked.get("config") is not None:
+        try:
+            config_schema(checked["config"])
+        except TypeError as error:
+            problem = f"config={shown(checked['config'])}: {error}"
     if problem:
         raise DefinitionError(f"{about} was declared with {problem}.", where=where)
     return checked
@@ -210,6 +239,7 @@ def asset(
     code_version: str | None = None,
     automation: Condition | Paced | None = None,
     routes: Iterable[str] = (),
+    config: Any = None,
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -225,7 +255,9 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"),
             `tags`, `group`, `description` (default: the docstring), `code_version`, `automation` (a condition
             such as `eager()`: compute it whenever that holds), `routes` (names of
-            direct downstream assets of which the function chooses some by returning a `Route`).
+            direct downstream assets of which the function chooses some by returning a `Route`), `config` (the
+            type of what a run may configure: a dataclass, a TypedDict, a pydantic model, or `dict`; read it
+            as `context.config`).
 
     Returns:
         An `Asset`, still callable as the plain function.

@@ -13,6 +13,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
+from flowstone.core.run_details import RunInfo
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
 
 
@@ -119,6 +120,9 @@ class AssetContext:
         partition: partition value, None without partitions.
         key: encoded partition.
         run_id: run of the step.
+        run: what the run is about: id, kind, tags, metadata, config of its assets.
+        config: the asset's config in this run, an object of its declared type; None without one.
+        hooks_config: what the run's named hooks are told, by name.
         step_id: id of the step.
         attempt: 1 for the first attempt.
         token: fencing token; pass it to outside systems that support fencing.
@@ -135,12 +139,15 @@ class AssetContext:
         "attempt",
         "cancellation",
         "check_records",
+        "config",
+        "hooks_config",
         "inputs",
         "key",
         "metadata",
         "partition",
         "request",
         "resources",
+        "run",
         "run_id",
         "started_at",
         "step_id",
@@ -162,11 +169,17 @@ class AssetContext:
         resources: Mapping[str, Any],
         approvals: Iterable[Approval] = (),
         check_records: list[CheckRecord] | None = None,
+        run: RunInfo | None = None,
+        config: Any = None,
+        hooks_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.asset = asset
         self.partition = partition
         self.key = key
         self.run_id = run_id
+        self.run = run or RunInfo(id=run_id)
+        self.config = config
+        self.hooks_config: Mapping[str, Any] = hooks_config or {}
         self.step_id = step_id
         self.attempt = attempt
         self.token = token

@@ -59,7 +59,7 @@ class Job:
         priority: 0 (first) to 9.
         scheduled_at: earliest start, timezone-aware; None means now.
         deduplicated: True when the same work was already under way and this request joined it.
-        metadata: JSON-safe facts of the executor.
+        metadata: facts that were given with the request of its run, JSON-safe.
 
     Example:
         >>> job = Job(id="7", asset="numbers", partition=None, run_id="r1", executor="sync")

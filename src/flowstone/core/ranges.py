@@ -22,6 +22,8 @@ class NewRange:
         max_attempts: attempts of each step in all.
         forced: compute what is committed as well.
         code_version: version of the asset's code, when declared.
+        config_hash: see `NewStep`.
+        exact: see `NewStep`.
     """
 
     asset: str
@@ -31,6 +33,8 @@ class NewRange:
     max_attempts: int
     forced: bool
     code_version: str | None
+    config_hash: str | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

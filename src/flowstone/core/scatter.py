@@ -26,6 +26,11 @@ class ItemAsset(Asset):
     parameter: str
     scatter: str
 
+    @property
+    def owner(self) -> str:
+        """The scatter: a run configures it and its items together."""
+        return self.scatter
+
 
 class Leg(Asset):
     """One of the two functions of a scatter, as the runner calls it: discovering or gathering.
@@ -177,11 +182,17 @@ def _item(scatter: Scatter, each: Callable[..., Any] | Asset) -> ItemAsset:
             "partitions are the items.",
             where=declared.where,
         )
+    if declared.config not in (None, scatter.config):
+        raise DefinitionError(
+            f"Asset {scatter.name!r}: each={declared.name!r} declares config={declared.config!r}, but items are "
+            f"configured with the asset that discovers them: declare it there, @scatter(config=...).",
+            where=declared.where,
+        )
     made = ItemAsset.__new__(ItemAsset)
     vars(made).update(vars(copy(declared)))
     made.parameter = _only_input(declared, f"each={declared.name!r} of asset {scatter.name!r}", "the item")
     made.name, made.scatter, made.dependencies, made.partitions = name, scatter.name, (), ItemPartitions()
-    made.automation, made.routes = None, ()
+    made.automation, made.routes, made.config = None, (), scatter.config
     return made
 
 

@@ -11,6 +11,7 @@ from flowstone.core.approval import Approval
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.run_details import NO_DETAILS, RunDetails, RunInfo
 from flowstone.core.state import State
 
 type Target = tuple[str, str]
@@ -37,6 +38,8 @@ class NewStep:
         optional: those of its inputs that it can do without when they were skipped.
         all_optional: whether it is skipped when all of `inputs` are.
         skip: why there is nothing to do, when that is known before it is placed; nothing will run.
+        config_hash: stands for how its run computes it; see `RunDetails.config_hash`.
+        exact: whether only work and results with the same `config_hash` will do.
     """
 
     asset: str
@@ -53,6 +56,8 @@ class NewStep:
     optional: tuple[int, ...] = ()
     all_optional: bool = False
     skip: str | None = None
+    config_hash: str | None = None
+    exact: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +77,8 @@ class NewRun:
         deps_timeout_seconds: how long a step may wait for inputs from outside the run.
         retry_of: run whose failures this one repeats.
         parent: run of the step whose items are the steps of this one.
+        details: what the run is about.
+        assets: names of the assets that were asked for.
     """
 
     id: str
@@ -86,6 +93,8 @@ class NewRun:
     deps_timeout_seconds: float = 3600.0
     retry_of: str | None = None
     parent: str | None = None
+    details: RunDetails = NO_DETAILS
+    assets: tuple[str, ...] = ()
 
 
 class PlacedStep(NamedTuple):
@@ -119,6 +128,7 @@ class Claim:
         started_at: start of the attempt.
         forced: whether the target is recomputed although a success exists.
         approvals: what people decided at the gates of this step, in order.
+        run: what its run is about; None when nobody said.
     """
 
     step_id: int
@@ -131,6 +141,7 @@ class Claim:
     started_at: datetime
     forced: bool = False
     approvals: tuple[Approval, ...] = ()
+    run: RunInfo | None = None
 
 
 class InputVersion(NamedTuple):
@@ -241,7 +252,10 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run with the number of its steps in each state."""
+    """A run with the number of its steps in each state.
+
+    `details` says what it is about, without secrets; `assets` names what was asked for.
+    """
 
     id: str
     kind: str
@@ -256,7 +270,23 @@ class RunRecord:
     retry_of: str | None = None
     parent: str | None = None
     counts: dict[State, int] = field(default_factory=dict)
-    options: dict[str, JsonValue] = field(default_factory=dict)
+    details: RunDetails = NO_DETAILS
+    assets: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the run."""
+        return self.details.tags
+
+    @property
+    def metadata(self) -> Mapping[str, JsonValue]:
+        """Facts about the run that were given with the request."""
+        return self.details.metadata
+
+    @property
+    def config(self) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Config of each asset of the run that takes one."""
+        return self.details.config
 
     @property
     def total(self) -> int:

@@ -48,6 +48,7 @@ class Subject:
         cancellation: tells when to stop.
         started_at: the moment at which `Subject` was made, on the clock that records are measured by.
         began: the same moment by `time.monotonic`.
+        substitutes: resources that stand in for others in the run of the step, by required name.
     """
 
     asset: Asset
@@ -60,6 +61,7 @@ class Subject:
     token: int | None = None
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     began: float = field(default_factory=time.monotonic)
+    substitutes: Mapping[str, str] = field(default_factory=dict)
 
     def now(self) -> datetime:
         """Return the time on the same clock."""
@@ -160,7 +162,11 @@ class CheckRunner:
             del exception  # its traceback holds this frame, and so the value
 
     def _context(self, check: Check, subject: Subject) -> CheckContext:
-        opened = {name: self._resources.get(name) for name in (*subject.asset.requires, *check.requires)}
+        substitutes = subject.substitutes
+        opened = {
+            name: self._resources.get(substitutes.get(name, name))
+            for name in (*subject.asset.requires, *check.requires)
+        }
         return CheckContext(
             asset=subject.asset,
             check=check.name,

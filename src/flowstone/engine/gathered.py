@@ -186,6 +186,8 @@ class GatheredIO:
     """
 
     name = IO_NAME
+    internal = True
+    """Nobody may choose it by name."""
 
     def __init__(self, store: ScatterStore, load: Callable[[StoredOutput], object], *, shared: bool) -> None:
         self._store = store

@@ -4,7 +4,7 @@ hooks of the app, storing, loading; innermost the function itself."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,14 +13,17 @@ from typing import Any
 
 from flowstone import telemetry
 from flowstone.core.asset import Asset
+from flowstone.core.config_type import ConfigError, ConfigSchema, config_schema
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.core.output import JsonValue, OutputAddress, StoredOutput, type_name
 from flowstone.core.project import DEFAULT_PROJECT
-from flowstone.errors import SerializationError
+from flowstone.core.run_details import RunDetails, check_document
+from flowstone.errors import ConfigurationError, OptionsError, SerializationError, did_you_mean
 from flowstone.protocols import Hook, IOManager, StepCall
 
 _STORE_PAUSES_SECONDS = (0.05, 0.5)
+_NOTHING: Mapping[str, str] = {}
 ONE_TIME_VALUES = (GeneratorType, AsyncGeneratorType, CoroutineType)
 """Values that are used up by whoever looks at them first; storing refuses them."""
 
@@ -43,6 +46,84 @@ def _skin(
     call: Callable[[AssetContext, StepCall], AttemptOutcome], inner: StepCall, context: AssetContext
 ) -> AttemptOutcome:
     return call(context, inner)
+
+
+class HookSet:
+    """The hooks of an app: those around every step, and those that a run uses by name.
+
+    Args:
+        declared: hooks, the first one outermost; mappings hold those that stand around steps only when a run
+            names them. A mapping alone will do.
+
+    Raises:
+        ConfigurationError: something is no hook.
+
+    Example:
+        >>> HookSet({"timed": TelemetryHook()}).names
+        ['timed']
+    """
+
+    def __init__(self, declared: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = ()) -> None:
+        parts = [declared] if isinstance(declared, Mapping) else list(declared)
+        self.always: list[Hook] = []
+        self._named: dict[str, Hook] = {}
+        for part in parts:
+            if isinstance(part, Mapping):
+                self._named.update(part)
+            else:
+                self.always.append(part)
+        for name, hook in (*self._named.items(), *((None, one) for one in self.always)):
+            if not callable(getattr(hook, "call", None)) or isinstance(hook, type):
+                what = f"hooks={{{name!r}: ...}}" if name is not None else "hooks=[...]"
+                raise ConfigurationError(
+                    f"{what}: {hook!r} is no hook; give an object with a method call(context, step)."
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """Names that a run may use."""
+        return list(self._named)
+
+    def named(self, names: Sequence[str]) -> list[Hook]:
+        """Return hooks by name.
+
+        Raises:
+            ConfigurationError: this app does not declare one of them.
+        """
+        for name in names:
+            if name not in self._named:
+                raise ConfigurationError(
+                    f"The run uses the hook {name!r}, which this app does not declare."
+                    f"{did_you_mean(name, self._named)} Pass FlowStone(..., hooks={{{name!r}: ...}})."
+                )
+        return [self._named[name] for name in names]
+
+    def document(self, name: str, given: object) -> dict[str, JsonValue]:
+        """Return what a run tells a hook, as JSON, checked against the type in the hook's attribute `config`.
+
+        Raises:
+            OptionsError: it does not fit.
+        """
+        option = f"hooks_config[{name!r}]"
+        schema = self._schema(name)
+        if schema is None:
+            return check_document(option, given)
+        try:
+            return schema.document(given)
+        except ConfigError as error:
+            raise OptionsError(f"{'.'.join((option, *error.place))}: {error.problem}.") from None
+
+    def configs(self, run: RunDetails) -> Mapping[str, Any]:
+        """Return what the named hooks of a run are told, as objects of the types that they declare."""
+        found: dict[str, Any] = {}
+        for name in run.hooks:
+            schema, said = self._schema(name), run.hooks_config.get(name, {})
+            found[name] = said if schema is None else schema.build(said)
+        return found
+
+    def _schema(self, name: str) -> ConfigSchema | None:
+        declared = getattr(self._named.get(name), "config", None)
+        return None if declared is None else config_schema(declared)
 
 
 class TelemetryHook:
@@ -101,9 +182,30 @@ class ValueStore:
         self._default = default
         self._project = project
 
-    def manager(self, asset: Asset) -> IOManager:
-        """Return the IO manager of an asset."""
-        return self._managers[asset.io or self._default]
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the IO managers that may be chosen."""
+        return [name for name, manager in self._managers.items() if not getattr(manager, "internal", False)]
+
+    def manager(self, asset: Asset, chosen: Mapping[str, str] = _NOTHING) -> IOManager:
+        """Return the IO manager of an asset.
+
+        Args:
+            asset: the asset.
+            chosen: IO managers that a run uses instead of the declared ones, by asset.
+
+        Raises:
+            ConfigurationError: this app does not declare the one that the run names.
+        """
+        other = chosen.get(asset.owner) if asset.has_own_io else None
+        if other is None:
+            return self._managers[asset.io or self._default]
+        if other not in self._managers:
+            raise ConfigurationError(
+                f"The run keeps {asset.owner!r} with the IO manager {other!r}, which this app does not declare."
+                f"{did_you_mean(other, self.names)} Pass FlowStone(..., io={{{other!r}: ...}})."
+            )
+        return self._managers[other]
 
     def load(self, stored: StoredOutput) -> object:
         """Load a value that any process stored.
@@ -127,7 +229,7 @@ class ValueStore:
             SerializationError: the value cannot be represented; names the asset.
             OSError: storing failed repeatedly.
         """
-        manager = self.manager(context.asset)
+        manager = self.manager(context.asset, context.run.io)
         if isinstance(value, ONE_TIME_VALUES):
             raise SerializationError(
                 f"Asset {context.asset.name!r} returned something that can be read only once",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -76,6 +76,7 @@ class Request:
         force: recompute the targets although they are committed.
         force_deps: recompute what is upstream of them as well.
         now: time that decides which partitions are complete.
+        exact: assets whose committed values serve only when they were made with this `config_hash`.
     """
 
     targets: Sequence[Target]
@@ -83,12 +84,14 @@ class Request:
     expand: Collection[str] | None = None
     force: bool = False
     force_deps: bool = False
+    exact: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Planner:
     """Plans against what is committed, one question to the catalog per level of the graph."""
 
     def __init__(self, graph: AssetGraph, reader: InputReader, catalog: Catalog) -> None:
+        self._graph = graph
         self._reader = reader
         self._catalog = catalog
         self._routing = Routing(graph, reader, catalog)
@@ -105,6 +108,8 @@ class Planner:
         """
         found = _Found(request, dict.fromkeys(request.targets))
         self._learn(found, list(found.wanted))
+        if request.exact:
+            self._forget_outdated(found)
         if not request.force:
             self._leave_out(found, found.wanted)
         level = list(found.wanted)
@@ -118,8 +123,44 @@ class Planner:
         return self._routing.not_chosen([target], now, lambda router: False).get(target)
 
     def _learn(self, found: _Found, targets: Sequence[Target]) -> None:
-        if targets:
-            found.committed.update(self._catalog.current(targets))
+        if not targets:
+            return
+        committed = self._catalog.current(targets)
+        exact = found.request.exact
+        if exact:
+            steps = [step for target, step in committed.items() if target[0] in exact]
+            hashes = self._catalog.config_hashes(steps)
+            others = [
+                target
+                for target, step in committed.items()
+                if target[0] in exact and hashes.get(step) != exact[target[0]]
+            ]
+            for target in (*others, *(target for target in found.outdated if target in committed)):
+                committed.pop(target, None)
+        found.committed.update(committed)
+
+    def _forget_outdated(self, found: _Found) -> None:
+        """Let committed targets not serve when what they are made of is computed again, with another config."""
+        request = found.request
+        concerned = {name for name in request.exact if name in self._graph}
+        concerned |= {below for name in concerned for below in self._graph.downstream(name)}
+        reads: dict[Target, list[Target]] = {}
+        level = [target for target in found.wanted if target[0] in concerned]
+        while level:
+            following: dict[Target, None] = {}
+            for target in level:
+                reads[target] = [
+                    read
+                    for read in self._reader.targets(*target, request.now)
+                    if read[0] in concerned and (read in found.wanted or found.may_expand(read))
+                ]
+                following.update(dict.fromkeys(read for read in reads[target] if read not in reads))
+            level = list(following)
+            self._learn(found, level)
+        for target in sorted(reads, key=lambda one: self._rank[one[0]]):
+            if any(read not in found.committed for read in reads[target]):
+                found.committed.pop(target, None)
+                found.outdated.add(target)
 
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
         if self._routing.anybody:
@@ -162,7 +203,11 @@ class Planner:
                 continue
             inputs = tuple([position[read] for read in running[target] if read in position])
             # force holds also for what another run commits between planning and placing
-            forced = target in found.committed or (request.force if target in found.wanted else request.force_deps)
+            forced = (
+                target in found.committed
+                or target in found.outdated
+                or (request.force if target in found.wanted else request.force_deps)
+            )
             step = PlannedStep(*target, inputs=inputs, forced=forced)
             if self._reader.optional(target[0]):
                 self._mark_optional(step, running[target], ordered)
@@ -208,6 +253,8 @@ class _Found:
     """What committed decisions exclude, and why."""
     outside: list[tuple[Target, Target]] = field(default_factory=list)
     """Targets with what they read that this plan may not add."""
+    outdated: set[Target] = field(default_factory=set)
+    """Targets whose committed versions do not serve, because an input is computed with another config."""
 
     def must_run(self, target: Target) -> bool:
         if target in self.skipped:

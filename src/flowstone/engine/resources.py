@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -78,11 +78,21 @@ class ResourcePool:
                 opened[name] = self._open(name)
             return opened[name]
 
-    def for_asset(self, asset: Asset) -> Mapping[str, Any]:
-        """Return the resources that an asset requires, opened."""
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the declared resources."""
+        return self._declared.keys()
+
+    def for_asset(self, asset: Asset, substitutes: Mapping[str, str] = _NONE) -> Mapping[str, Any]:
+        """Return the resources that an asset requires, opened.
+
+        Args:
+            asset: the asset.
+            substitutes: required name to the name of the resource that stands in for it in this run.
+        """
         if not asset.requires:
             return Resources(_NONE, asset.name) if asset.takes_context else _NONE
-        return Resources({name: self.get(name) for name in asset.requires}, asset.name)
+        return Resources({name: self.get(substitutes.get(name, name)) for name in asset.requires}, asset.name)
 
     def close(self) -> None:
         """Close what was opened, last opened first; the pool can be used again afterwards."""

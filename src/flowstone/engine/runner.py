@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple, NoReturn
 
@@ -35,15 +34,16 @@ from flowstone.core.output import type_name
 from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
+from flowstone.core.run_details import RunInfo
 from flowstone.core.step import Claim, Completion
 from flowstone.engine.checks import CheckHooks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.hooks import ValueStore, default_hooks, onion, returned
+from flowstone.engine.hooks import HookSet, ValueStore, default_hooks, onion, returned
 from flowstone.engine.inputs import ResolvedInputs
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
-from flowstone.protocols import Hook, StepCall
+from flowstone.protocols import StepCall
 
 log = logging.getLogger("flowstone")
 
@@ -79,18 +79,18 @@ class StepRunner:
         values: ValueStore,
         resources: ResourcePool,
         invoker: Invoker,
-        hooks: Sequence[Hook] = (),
+        hooks: HookSet | None = None,
         checks: CheckHooks | None = None,
     ) -> None:
         self._graph = graph
         self._values = values
         self._resources = resources
         self._invoker = invoker
-        self._onion = onion(default_hooks(values, hooks), self._call)
-        # one onion more for each asset with checks: those without pay nothing for them
-        self._checked: dict[str, StepCall] = {}
-        if checks is not None:
-            self._checked = {name: self._checked_onion(name, hooks, checks) for name in checks.assets}
+        self._hooks = hooks or HookSet()
+        self._checks = checks
+        # one for all assets without checks, one for each with checks; and one more for each set of named hooks
+        self._onions: dict[tuple[str | None, tuple[str, ...]], StepCall] = {}
+        self._with_checks = frozenset(checks.assets if checks is not None else ())
 
     def perform(
         self,
@@ -142,18 +142,29 @@ class StepRunner:
             asset = inputs.leg or self._graph[claim.asset]
             context = self._context(asset, claim, cancellation, records)
             context.request = request
-            return _asked_once(claim, _checked(self._checked.get(asset.name, self._onion)(context)))
+            return _asked_once(claim, _checked(self._around(asset.name, context.run.hooks)(context)))
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
             return outcome_of(error, policy)
 
-    def _checked_onion(self, asset: str, hooks: Sequence[Hook], checks: CheckHooks) -> StepCall:
-        before, after = checks.before_storing(asset), checks.after_storing(asset)
-        skins = default_hooks(self._values, hooks, before_storing=before, after_storing=after)
-        return onion(skins, self._call)
+    def _around(self, asset: str, named: tuple[str, ...]) -> StepCall:
+        """Return the function of an asset with the hooks around it; those that the run names follow the app's."""
+        key = (asset if asset in self._with_checks else None, named)
+        found = self._onions.get(key)
+        if found is None:
+            checks = self._checks if key[0] is not None else None
+            skins = default_hooks(
+                self._values,
+                [*self._hooks.always, *self._hooks.named(named)],
+                before_storing=checks.before_storing(asset) if checks else (),
+                after_storing=checks.after_storing(asset) if checks else (),
+            )
+            found = self._onions[key] = onion(skins, self._call)
+        return found
 
     def _context(
         self, asset: Asset, claim: Claim, cancellation: CancellationToken, records: list[CheckRecord]
     ) -> AssetContext:
+        run = claim.run or RunInfo(id=claim.run_id)
         return AssetContext(
             asset=asset,
             partition=decode_partition(claim.partition),
@@ -164,7 +175,10 @@ class StepRunner:
             token=claim.token,
             started_at=claim.started_at,
             cancellation=cancellation,
-            resources=self._resources.for_asset(asset),
+            resources=self._resources.for_asset(asset, run.resources),
+            run=run,
+            config=asset.config_in(run),
+            hooks_config=self._hooks.configs(run) if run.hooks else None,
             check_records=records,
             approvals=claim.approvals,
         )

@@ -94,7 +94,7 @@ class Scattering:
         reader = Gathered(record.run_id, self._store, self._load)
         if scatter.gathering is None:
             leg = scatter.leg(lambda: reader, takes_context=False, is_async=False)
-            leg.io = IO_NAME
+            leg.io, leg.has_own_io = IO_NAME, False
             return leg
         gathering = scatter.gathering
         function = partial(gathering.function, **{scatter.results: reader})

@@ -45,6 +45,7 @@ from flowstone.errors.placing import (
     MissingExtraError,
     OptionsError,
     ResourceError,
+    RunConflictError,
 )
 from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, selected
 from flowstone.errors.routing import RouteError
@@ -93,6 +94,7 @@ __all__ = [
     "ResourceError",
     "RetryPolicyError",
     "RouteError",
+    "RunConflictError",
     "RunNotFoundError",
     "ScatterFailedError",
     "SchemaVersionError",

@@ -45,6 +45,21 @@ class OptionsError(FlowStoneError, TypeError):
     """Per-call options are unknown, too large or cannot be serialized."""
 
 
+class RunConflictError(FlowStoneError, RuntimeError):
+    """What was asked for with a config, or parts, of its own is under way with others, and cannot be joined."""
+
+    def __init__(self, asset: str, partition: str, run_id: str) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.run_id = run_id
+        target = f"{asset!r} [{partition}]" if partition else repr(asset)
+        super().__init__(
+            f"{target} is being computed by run {run_id!r} with another config, other resources or another IO "
+            f"manager than this request names. Wait for it (flow.runs.wait({run_id!r})) or cancel it "
+            f"(`flowstone cancel {run_id}`), and ask again; a request that names none of them joins it."
+        )
+
+
 class MissingExtraError(FlowStoneError, ImportError):
     """An optional package is needed that is not installed."""
 

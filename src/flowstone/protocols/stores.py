@@ -10,6 +10,7 @@ from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.ranges import NewRange, NotBegun
+from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -39,7 +40,11 @@ class Ledger(Protocol):
     """
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
-        """Record a run and place its steps; a target that is already under way is joined."""
+        """Record a run and place its steps; a target that is already under way is joined.
+
+        Raises:
+            RunConflictError: a target is under way with another config than an exact step wants.
+        """
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
         """Start an attempt of each step that may start now; steps that may not are left out."""
@@ -65,6 +70,12 @@ class Catalog(Protocol):
 
     def current(self, targets: Sequence[Target]) -> dict[Target, int]:
         """Return the committed step of each target that has one."""
+
+    def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
+        """Return how the run of each step was to compute it; see `RunDetails.config_hash`."""
+
+    def run_details(self, run_id: str) -> RunDetails:
+        """Return what a run is about, with its secrets: for repeating it, never for showing."""
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
@@ -95,8 +106,8 @@ class Catalog(Protocol):
     def run(self, run_id: str) -> RunRecord | None:
         """Return a run with its counts."""
 
-    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
-        """Return the newest runs; with `parent`, those of the items that its steps scattered."""
+    def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
+        """Return the newest runs; with `parent`, those of the items that its steps scattered; or with a tag."""
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """Wait until all these steps (or the run) are over; return whether they are."""

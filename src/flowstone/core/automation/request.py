@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from flowstone.core.partition import Partition
+from flowstone.core.run_details import check_document, check_tags
 from flowstone.core.selection import Selection
 from flowstone.errors import OptionsError
 
@@ -18,6 +20,13 @@ class RequestOptions(TypedDict, total=False):
     force: bool
     priority: int | None
     max_concurrency: int | None
+    config: Any
+    tags: Iterable[str]
+    metadata: Mapping[str, Any] | None
+    io: str | Mapping[str, str] | None
+    resources: Mapping[str, str] | None
+    hooks: Iterable[str]
+    hooks_config: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,10 @@ class RunRequest:
         force: compute the selected assets although they are committed.
         priority: 0 (first) to 9; that of the assets when None.
         max_concurrency: most steps of the run at once in the fleet.
+        config: see `FlowStone.materialize`; so are `io`, `resources`, `hooks` and `hooks_config`. What is said
+            here is checked against the assets when the request is placed.
+        tags: names to find the run by.
+        metadata: facts about the run, JSON.
 
     Raises:
         OptionsError: the run key is empty, longer than 1,000 bytes of UTF-8, or has characters that the
@@ -51,8 +64,18 @@ class RunRequest:
     force: bool = True
     priority: int | None = None
     max_concurrency: int | None = None
+    config: Any = None
+    tags: Iterable[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    io: str | Mapping[str, str] | None = None
+    resources: Mapping[str, str] | None = None
+    hooks: Iterable[str] = ()
+    hooks_config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", check_tags(self.tags))
+        if self.metadata:
+            object.__setattr__(self, "metadata", check_document("metadata", self.metadata))
         if self.run_key is not None:
             _check_key(self.run_key)
         if self.priority is not None and (isinstance(self.priority, bool) or self.priority not in range(10)):

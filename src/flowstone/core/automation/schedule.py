@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.automation.cron import Cron
@@ -49,7 +50,9 @@ class Schedule:
         max_concurrency: most steps of a run at once in the fleet.
         paused: begin paused when it is deployed for the first time.
         description: for people.
-        tags: for people; listed with the schedule.
+        tags: for people; listed with the schedule, and carried by its runs.
+        config: config of its runs; see `FlowStone.materialize`. So are `metadata`, `io`, `resources`, `hooks` and
+            `hooks_config`.
 
     Raises:
         DefinitionError: the cron expression, the zone, the name or the policy cannot work.
@@ -75,6 +78,12 @@ class Schedule:
     paused: bool = False
     description: str = ""
     tags: Iterable[str] = ()
+    config: Any = None
+    metadata: Mapping[str, Any] | None = None
+    io: str | Mapping[str, str] | None = None
+    resources: Mapping[str, str] | None = None
+    hooks: Iterable[str] = ()
+    hooks_config: Mapping[str, Any] | None = None
     times: Cron = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +123,13 @@ class Schedule:
             force=self.force,
             priority=self.priority,
             max_concurrency=self.max_concurrency,
+            config=self.config,
+            tags=self.tags,
+            metadata=self.metadata,
+            io=self.io,
+            resources=self.resources,
+            hooks=self.hooks,
+            hooks_config=self.hooks_config,
         )
 
     def _error(self, problem: str) -> DefinitionError:

@@ -86,6 +86,7 @@ class Conversation:
             partition=context.partition,
             key=context.key,
             run_id=context.run_id,
+            run=context.run,
             step_id=context.step_id,
             attempt=context.attempt,
             token=context.token,

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from flowstone.core.approval import Approval
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
+from flowstone.core.run_details import RunInfo
 from flowstone.engine.isolated.exceptions import CarriedException
 from flowstone.engine.isolated.reference import Reference
 
@@ -50,6 +51,7 @@ class Call(NamedTuple):
     partition: Partition
     key: str
     run_id: str
+    run: RunInfo
     step_id: str
     attempt: int
     token: int

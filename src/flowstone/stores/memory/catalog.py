@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -127,10 +128,24 @@ class MemoryCatalog:
             run = self._tables.runs.get(run_id)
             return run.record() if run else None
 
-    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
+    def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
+        """See `flowstone.protocols.Catalog`."""
+        steps = self._tables.steps
+        return {one: steps[one].new.config_hash for one in step_ids if one in steps}
+
+    def run_details(self, run_id: str) -> RunDetails:
+        """See `flowstone.protocols.Catalog`."""
+        run = self._tables.runs.get(run_id)
+        return run.new.details if run else NO_DETAILS
+
+    def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
         """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
-            wanted = [run for run in self._tables.runs.values() if parent is None or run.new.parent == parent]
+            wanted = [
+                run
+                for run in self._tables.runs.values()
+                if (parent is None or run.new.parent == parent) and (tag is None or tag in run.new.details.tags)
+            ]
             return [run.record() for run in reversed(wanted[-limit:])]
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:

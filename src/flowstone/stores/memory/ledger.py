@@ -11,7 +11,7 @@ from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.unstarted import over_before_it_begins
-from flowstone.errors import RunNotFoundError
+from flowstone.errors import RunConflictError, RunNotFoundError
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.checks import insert_checks
 from flowstone.stores.memory.following import Following
@@ -47,6 +47,7 @@ class MemoryLedger:
         tables = self._tables
         with tables.changed:
             row = tables.runs.get(run.id)
+            self._refuse_conflicts(row, steps)
             if row is None:
                 row = tables.runs[run.id] = RunRow(run)
             placed: list[PlacedStep] = []
@@ -82,6 +83,7 @@ class MemoryLedger:
                         now,
                         row.new.forced,
                         self._approvals.open_gates(row),
+                        tables.runs[row.run_id].info,
                     )
                 )
         return claims
@@ -153,6 +155,8 @@ class MemoryLedger:
         reuse = new.reuse
         if reuse is None and not new.forced and new.skip is None:
             reuse = tables.current.get(target)  # committed since the plan was made
+            if reuse is not None and new.exact and tables.steps[reuse].new.config_hash != new.config_hash:
+                reuse = None
         inputs = [tables.steps[earlier[position].id] for position in new.inputs]
         ended = None
         if reuse is None:
@@ -182,6 +186,19 @@ class MemoryLedger:
             run_row.open += 1
             self._wait_for(row, inputs, run)
         return PlacedStep(row.id, row.run_id, row.state)
+
+    def _refuse_conflicts(self, run: RunRow | None, steps: Sequence[NewStep]) -> None:
+        """Refuse a request that would join work under way with another config, before anything is placed."""
+        for new in steps:
+            if not new.exact:
+                continue
+            target = (new.asset, new.partition)
+            active = self._tables.active.get(target)
+            if active is None or (run is not None and target in run.steps):
+                continue
+            under_way = self._tables.steps[active]
+            if under_way.new.config_hash != new.config_hash:
+                raise RunConflictError(*target, under_way.run_id)
 
     def _wait_for(self, row: StepRow, parents: list[StepRow], run: NewRun) -> None:
         new = row.new

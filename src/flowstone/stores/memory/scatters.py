@@ -199,6 +199,7 @@ class MemoryScatters:
             max_concurrency=new.max_concurrency,
             deps_timeout_seconds=run.deps_timeout_seconds,
             parent=run.id,
+            details=run.details,
         )
         row = self._tables.runs[opened.id] = RunRow(opened)
         row.open = 1

@@ -12,6 +12,7 @@ from itertools import count
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
+from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, InputVersion, NewRun, NewStep, RunRecord, StepRecord, Target
 
@@ -124,10 +125,11 @@ class ScatterRow:
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("is_cancelled", "joined", "new", "open", "scatter", "steps")
+    __slots__ = ("info", "is_cancelled", "joined", "new", "open", "scatter", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
+        self.info = RunInfo.from_json(new.details.to_json(), id=new.id, kind=new.kind)
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
@@ -155,6 +157,8 @@ class RunRow:
             retry_of=self.new.retry_of,
             parent=self.new.parent,
             counts=dict(counts),
+            details=self.new.details.masked(),
+            assets=self.new.assets,
         )
 
     def state(self, counts: Mapping[State, int]) -> State:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowstone.core.output import StoredOutput
+from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -38,6 +39,15 @@ class PostgresCatalog:
             return {}
         rows = self._rows("current", {"targets": to_json(targets)})
         return {targets[position - 1]: step_id for position, step_id in rows}
+
+    def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
+        """See `flowstone.protocols.Catalog`."""
+        return dict(self._rows("config_hashes", {"steps": list(step_ids)})) if step_ids else {}
+
+    def run_details(self, run_id: str) -> RunDetails:
+        """See `flowstone.protocols.Catalog`."""
+        rows = self._rows("run_details", {"run_id": run_id})
+        return RunDetails.from_json(rows[0][0] if rows else None)
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """See `flowstone.protocols.Catalog`."""
@@ -105,12 +115,12 @@ class PostgresCatalog:
 
     def run(self, run_id: str) -> RunRecord | None:
         """See `flowstone.protocols.Catalog`."""
-        found = self._runs({"run_id": run_id, "parent": None, "limit": 1})
+        found = self._runs({"run_id": run_id, "parent": None, "tag": None, "limit": 1})
         return found[0] if found else None
 
-    def runs(self, *, limit: int = 50, parent: str | None = None) -> list[RunRecord]:
+    def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return self._runs({"run_id": None, "parent": parent, "limit": limit})
+        return self._runs({"run_id": None, "parent": parent, "tag": tag, "limit": limit})
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """See `flowstone.protocols.Catalog`: notification first, a look once a second as backstop."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
 from flowstone.core.outcome import Failed
+from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
@@ -63,6 +64,8 @@ class PostgresLedger:
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
             rows = connection.execute(load_sql("ledger/claim"), parameters).fetchall()
             claims = [claim_from(row) for row in rows]
+            for one, row in zip(claims, rows, strict=True):
+                one.run = RunInfo.from_json(row[11], id=one.run_id, kind=row[10])
             asked = [row[0] for row in rows if row[9]]
             if asked:
                 gates = deciding.open_gates(connection, asked)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowstone.core.approval import Approval
 from flowstone.core.queueing import FetchedJob
+from flowstone.core.run_details import RunInfo
 from flowstone.core.step import Claim
 from flowstone.stores.postgres import deciding, limits, operators, transport
 from flowstone.stores.postgres.rows import claim_from
@@ -81,6 +82,7 @@ class Look:
 def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
     claim: Claim = claim_from(row[2:11])
     claim.approvals = approvals
+    claim.run = RunInfo.from_json(row[19], id=claim.run_id, kind=row[18])
     return FetchedJob(
         job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
 from flowstone.core.unstarted import over_before_it_begins
+from flowstone.errors import RunConflictError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
@@ -109,7 +110,16 @@ class Placing:
             return {}
         targets = to_json([(self.steps[position].asset, self.steps[position].partition) for position in positions])
         rows = self.connection.execute(load_sql("catalog/current"), {"targets": targets})
-        return {positions[index - 1]: step_id for index, step_id in rows}
+        found = {positions[index - 1]: step_id for index, step_id in rows}
+        exact = {step_id for position, step_id in found.items() if self.steps[position].exact}
+        if exact:
+            hashes = config_hashes(self.connection, exact)
+            found = {
+                position: step_id
+                for position, step_id in found.items()
+                if step_id not in exact or hashes[step_id] == self.steps[position].config_hash
+            }
+        return found
 
     def _is_new(self, position: int) -> bool:
         one = self.placed[position]
@@ -182,10 +192,13 @@ class Placing:
             return []
         parameters = self._targets(positions) | {"priorities": [self.steps[p].priority for p in positions]}
         overtaking = []
-        for index, step_id, run_id, state, job_id, priority in self.connection.execute(
+        for index, step_id, run_id, state, job_id, priority, config_hash in self.connection.execute(
             load_sql("ledger/join_active"), parameters
         ):
             position = positions[index - 1]
+            new = self.steps[position]
+            if new.exact and config_hash != new.config_hash:
+                raise RunConflictError(new.asset, new.partition, run_id)
             self.placed[position] = PlacedStep(step_id, run_id, State(state), deduplicated=True)
             if job_id is not None:
                 overtaking.append((job_id, priority))
@@ -229,6 +242,11 @@ class Placing:
         }
 
 
+def config_hashes(connection: Connection[TupleRow], steps: Iterable[int]) -> dict[int, str | None]:
+    """Return how the runs of some steps were to compute them."""
+    return dict(connection.execute(load_sql("catalog/config_hashes"), {"steps": list(steps)}).fetchall())
+
+
 def insert_run(
     connection: Connection[TupleRow], run: NewRun, *, driver: str | None
 ) -> tuple[bool, bool, int | None]:
@@ -248,6 +266,8 @@ def insert_run(
             "deps_timeout_seconds": run.deps_timeout_seconds,
             "created_at": run.created_at,
             "retry_of": run.retry_of,
+            "details": to_json(details) if (details := run.details.to_json()) else None,
+            "assets": list(run.assets) or None,
         },
     ).fetchone()
     assert row is not None
@@ -270,5 +290,6 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "code_version": new.code_version,
         "scheduled_at": new.scheduled_at,
         "limits": dict(new.limits) if new.limits else None,
+        "config_hash": new.config_hash,
         "reason": None,
     }

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.ranges import NewRange, NotBegun
+from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewRun, Target
+from flowstone.errors import RunConflictError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.counting import Follow, notify_done
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.placing import PlanOutdatedError, insert_run
+from flowstone.stores.postgres.placing import PlanOutdatedError, config_hashes, insert_run
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 
@@ -80,6 +82,8 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str,
             "max_attempts": new.max_attempts,
             "forced": new.forced,
             "code_version": new.code_version,
+            "config_hash": new.config_hash,
+            "exact": new.exact,
         }
 
 
@@ -91,12 +95,18 @@ class OpenRun:
     priority: int
     is_limited: bool
     deps_timeout_seconds: float
+    info: RunInfo
 
 
 def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str) -> list[OpenRun]:
     """Return the runs that have something to begin on a queue, the most urgent first."""
     parameters = {"queue": queue, "worker_id": worker_id}
-    return [OpenRun(*row) for row in connection.execute(load_sql("ranges/open_runs"), parameters)]
+    return [
+        OpenRun(run_id, priority, is_limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind))
+        for run_id, priority, is_limited, timeout, kind, details in connection.execute(
+            load_sql("ranges/open_runs"), parameters
+        )
+    ]
 
 
 @dataclass(slots=True)
@@ -153,10 +163,15 @@ class Beginning:
 
     def _refuse_committed(self, running: Sequence[Sequence[Any]]) -> None:
         """Notice what was committed between the statement's view of the tables and its insert."""
-        if running:
-            targets = to_json([(row[5], row[4]) for row in running])
-            if self.connection.execute(load_sql("catalog/current"), {"targets": targets}).fetchone():
-                raise PlanOutdatedError
+        if not running:
+            return
+        targets = to_json([(row[5], row[4]) for row in running])
+        found = self.connection.execute(load_sql("catalog/current"), {"targets": targets}).fetchall()
+        if found and running[0][10]:  # only what was made with the same config would serve
+            hashes = config_hashes(self.connection, [step_id for _, step_id in found])
+            found = [one for one in found if hashes[one[1]] == running[0][9]]
+        if found:
+            raise PlanOutdatedError
 
     def _join(self, run: OpenRun, rows: Sequence[Sequence[Any]]) -> None:
         """Let the run wait for partitions that are under way elsewhere."""
@@ -170,14 +185,41 @@ class Beginning:
         found = self.connection.execute(load_sql("ledger/join_active"), parameters).fetchall()
         if len(found) < len(rows):
             raise PlanOutdatedError
+        found = self._refuse_conflicts(run, rows, found)
         transport.raise_priority(self.connection, [(row[4], row[5]) for row in found if row[4] is not None])
         joins = {"run_id": run.id, "steps": [row[1] for row in found]}
         self.connection.execute(load_sql("ledger/insert_joins"), joins)
 
+    def _refuse_conflicts(
+        self, run: OpenRun, rows: Sequence[Sequence[Any]], found: list[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
+        """Fail the partitions that are under way with another config; return what may be joined."""
+        conflicts = {row[0]: row[2] for row in found if rows[0][10] and row[6] != rows[0][9]}
+        if not conflicts:
+            return found
+        errors = {
+            rows[position - 1][4]: str(RunConflictError(rows[0][5], rows[position - 1][4], other))
+            for position, other in conflicts.items()
+        }
+        parameters = {
+            "run_id": run.id,
+            "asset": rows[0][5],
+            "partitions": list(errors),
+            "errors": list(errors.values()),
+            "error_type": f"{RunConflictError.__module__}.{RunConflictError.__qualname__}",
+            "config_hash": rows[0][9],
+            "priority": rows[0][8],
+            "queue": self.queue,
+        }
+        refused = self.connection.execute(load_sql("ranges/refuse"), parameters).fetchall()
+        ended = [Follow(row[0], run.id, State.FAILED, None) for row in refused]
+        follow_up(self.connection, ended, {}, durable=True)
+        return [row for row in found if row[0] not in conflicts]
+
 
 def _job(run: OpenRun, row: Sequence[Any]) -> FetchedJob:
-    step_id, _state, token, started_at, partition, asset, max_attempts, forced, _priority = row
-    claim = Claim(step_id, run.id, asset, partition, 1, max_attempts, token, started_at, forced)
+    step_id, _state, token, started_at, partition, asset, max_attempts, forced, *_ = row
+    claim = Claim(step_id, run.id, asset, partition, 1, max_attempts, token, started_at, forced, run=run.info)
     return FetchedJob(
         job_id=-step_id, claim=claim, snoozes=0, age_seconds=0.0, deps_timeout_seconds=run.deps_timeout_seconds
     )

@@ -11,6 +11,7 @@ from typing import Any
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.route import ROUTE_KEY
+from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Completion, RunRecord, StepRecord
 
@@ -175,5 +176,7 @@ def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
         paused=row[9],
         retry_of=row[10],
         parent=row[11],
+        details=RunDetails.from_json(row[12]).masked(),
+        assets=tuple(row[13] or ()),
         counts=counts,
     )

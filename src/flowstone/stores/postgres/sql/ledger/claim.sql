@@ -1,4 +1,4 @@
--- Start an attempt of steps that this process drives itself. Uses steps_pkey.
+-- Start an attempt of steps that this process drives itself. Uses steps_pkey and runs_pkey.
 UPDATE flowstone.steps AS s
 SET state = 'running',
     attempt = s.attempt + 1,
@@ -7,14 +7,16 @@ SET state = 'running',
     reason = NULL,
     started_at = %(now)s
 FROM (
-    SELECT id FROM flowstone.steps
-    WHERE id = ANY(%(ids)s::bigint[])
-        AND state IN ('pending', 'scheduled', 'retrying')
-        AND job_id IS NULL
-        AND (scheduled_at IS NULL OR scheduled_at <= %(now)s)
-    ORDER BY id
-    FOR NO KEY UPDATE
+    SELECT p.id, r.kind, r.details
+    FROM flowstone.steps AS p
+    JOIN flowstone.runs AS r ON r.id = p.run_id
+    WHERE p.id = ANY(%(ids)s::bigint[])
+        AND p.state IN ('pending', 'scheduled', 'retrying')
+        AND p.job_id IS NULL
+        AND (p.scheduled_at IS NULL OR p.scheduled_at <= %(now)s)
+    ORDER BY p.id
+    FOR NO KEY UPDATE OF p
 ) AS c
 WHERE s.id = c.id
 RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
-    s.asked;
+    s.asked, c.kind, c.details;

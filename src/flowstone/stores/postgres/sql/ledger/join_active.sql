@@ -12,4 +12,4 @@ FROM (
     FOR NO KEY UPDATE OF a
 ) AS t
 WHERE s.id = t.id
-RETURNING t.position, s.id, s.run_id, s.state, s.job_id, s.priority;
+RETURNING t.position, s.id, s.run_id, s.state, s.job_id, s.priority, s.config_hash;

@@ -50,7 +50,8 @@ SELECT f.id AS job, f.step_id, s.id, s.run_id, s.asset, s.partition, s.attempt, 
     s.token, s.started_at, s.forced, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits,
     s.asked, f.worker,
-    (SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)) AS has_ranges
+    (SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)) AS has_ranges,
+    r.kind, r.details
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id

@@ -20,26 +20,32 @@ WITH chunk AS (
 ), made AS (
     INSERT INTO flowstone.steps (
         id, run_id, asset, partition, state, priority, queue, attempt, max_attempts, token, forced, job_id, worker,
-        output_step, output, code_version, created_at, started_at, finished_at
+        output_step, output, code_version, created_at, started_at, finished_at,
+        config_hash
     )
-    SELECT t.id, c.run_id, c.asset, t.partition, CASE WHEN o.step_id IS NULL THEN 'running' ELSE 'reused' END,
-        c.priority, c.queue, (o.step_id IS NULL)::integer, c.max_attempts,
-        CASE WHEN o.step_id IS NULL THEN pg_catalog.nextval('flowstone.tokens') ELSE 0 END, c.forced,
-        CASE WHEN o.step_id IS NULL THEN - t.id END, CASE WHEN o.step_id IS NULL THEN %(worker_id)s END,
-        o.step_id, u.output, c.code_version, r.created_at,
-        CASE WHEN o.step_id IS NULL THEN pg_catalog.clock_timestamp() END,
-        CASE WHEN o.step_id IS NOT NULL THEN pg_catalog.clock_timestamp() END
+    SELECT t.id, c.run_id, c.asset, t.partition, CASE WHEN v.step_id IS NULL THEN 'running' ELSE 'reused' END,
+        c.priority, c.queue, (v.step_id IS NULL)::integer, c.max_attempts,
+        CASE WHEN v.step_id IS NULL THEN pg_catalog.nextval('flowstone.tokens') ELSE 0 END, c.forced,
+        CASE WHEN v.step_id IS NULL THEN - t.id END, CASE WHEN v.step_id IS NULL THEN %(worker_id)s END,
+        v.step_id, v.output, c.code_version, r.created_at,
+        CASE WHEN v.step_id IS NULL THEN pg_catalog.clock_timestamp() END,
+        CASE WHEN v.step_id IS NOT NULL THEN pg_catalog.clock_timestamp() END,
+        c.config_hash
     FROM taken AS t
     CROSS JOIN chunk AS c
     JOIN flowstone.runs AS r ON r.id = c.run_id
     LEFT JOIN flowstone.current_outputs AS o
         ON NOT c.forced AND o.asset = c.asset AND o.partition = t.partition
     LEFT JOIN flowstone.steps AS u ON u.id = o.step_id
+    -- what was made with another config does not serve when the request names one
+    LEFT JOIN LATERAL (SELECT o.step_id, u.output) AS v
+        ON NOT c.exact OR u.config_hash IS NOT DISTINCT FROM c.config_hash
     ORDER BY t.partition
     ON CONFLICT (asset, partition) WHERE finished_at IS NULL DO NOTHING
     RETURNING id, partition, state, token, started_at
 )
-SELECT m.id, m.state, m.token, m.started_at, t.partition, c.asset, c.max_attempts, c.forced, c.priority
+SELECT m.id, m.state, m.token, m.started_at, t.partition, c.asset, c.max_attempts, c.forced, c.priority,
+    c.config_hash, c.exact
 FROM taken AS t
 CROSS JOIN chunk AS c
 LEFT JOIN made AS m ON m.id = t.id;

@@ -1,6 +1,6 @@
 -- Runs with partitions that nobody has begun, on one queue, the most urgent first; among equals chance decides, so
 -- that backfills take turns. Nothing for a worker whose lease was taken away. Uses ranges_open.
-SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds
+SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds, r.kind, r.details
 FROM (
     SELECT run_id, pg_catalog.min(priority) AS priority
     FROM flowstone.ranges

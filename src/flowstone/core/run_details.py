@@ -1,0 +1,200 @@
+"""What a run is about, beyond what runs: config, tags, metadata, and the parts it uses by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+from flowstone.core.config_type import MAX_CONFIG_BYTES, ConfigError, Place, is_secret_name, to_json
+from flowstone.core.output import JsonValue
+from flowstone.core.text import mask_secrets
+from flowstone.errors import OptionsError
+
+MASK = "***"
+_MOST_TAGS = 100
+_LONGEST_TAG = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetails:
+    """What a request says of its run: JSON, the same on every node and for every attempt.
+
+    Args:
+        tags: for finding runs.
+        metadata: facts for people.
+        config: config of each asset that takes one, by name, with the defaults filled in.
+        io: IO managers that the targets use in this run, by asset.
+        resources: resources that stand in for others in this run: required name to the name of what is used.
+        hooks: named hooks around the steps of this run, after those of the app.
+        hooks_config: what the named hooks are told, by name.
+        secrets: places in `config` whose values are not shown, beside those that a name such as `password` tells.
+    """
+
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    config: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+    io: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, str] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
+    hooks_config: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+    secrets: tuple[Place, ...] = ()
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return what is said as JSON; None when nothing is."""
+        return {one.name: value for one in fields(RunDetails) if (value := getattr(self, one.name))} or None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None, **more: Any) -> Self:
+        """Return what `to_json` made a document of.
+
+        Example:
+            >>> RunDetails.from_json(RunDetails(tags=("nightly",)).to_json()).tags
+            ('nightly',)
+        """
+        if not document:
+            return cls(**more)
+        found = {one.name: document[one.name] for one in fields(RunDetails) if one.name in document}
+        found.update({name: tuple(found[name]) for name in ("tags", "hooks") if name in found})
+        if "secrets" in found:
+            found["secrets"] = tuple(tuple(place) for place in found["secrets"])
+        return cls(**found, **more)
+
+    def masked(self) -> Self:
+        """Return the same without secrets, for showing."""
+        if not (self.config or self.metadata or self.hooks_config):
+            return self
+        return replace(
+            self,
+            metadata=_masked(self.metadata),
+            config=_masked(self.config, self.secrets),
+            hooks_config=_masked(self.hooks_config),
+        )
+
+    def config_hash(self, asset: str, requires: Iterable[str]) -> str | None:
+        """Return what stands for the way in which a step of this run computes its value; None for nothing special.
+
+        Hooks do not count: they stand around a step and do not say what it computes.
+
+        Args:
+            asset: name of the asset, for an item that of its scatter.
+            requires: names of the resources that it requires.
+        """
+        used = {name: self.resources[name] for name in sorted(requires) if name in self.resources}
+        said = {"config": self.config.get(asset), "resources": used, "io": self.io.get(asset)}
+        if not any(said.values()) and said["config"] is None:
+            return None
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RunInfo(RunDetails):
+    """The run that a step belongs to: `context.run`; a step that other requests joined shows the one it began in.
+
+    Args:
+        id: the run.
+        kind: the verb that asked for it, such as `backfill`.
+    """
+
+    id: str
+    kind: str = ""
+
+    def __repr__(self) -> str:
+        shown = self.masked()
+        said = {one.name: value for one in fields(self) if (value := getattr(shown, one.name))}
+        said.pop("secrets", None)
+        return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+
+NO_DETAILS = RunDetails()
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return the tags of a run, each once.
+
+    Raises:
+        OptionsError: they are something else than a list of short texts.
+
+    Example:
+        >>> check_tags(["nightly", "nightly"])
+        ('nightly',)
+    """
+    if isinstance(tags, str):
+        raise OptionsError(f"tags={tags!r}: give a list of names, such as tags=[{tags!r}].")
+    if isinstance(tags, Mapping):
+        raise OptionsError("tags: give a list of names; pairs of names and values go into metadata={...}.")
+    if not isinstance(tags, Iterable):
+        raise OptionsError(f"tags={tags!r}: give a list of names, such as tags=['nightly'].")
+    found = dict.fromkeys(tags)
+    for tag in found:
+        if (
+            not isinstance(tag, str)
+            or not 0 < len(tag) <= _LONGEST_TAG
+            or not tag.isprintable()
+            or tag != tag.strip()
+        ):
+            shown = repr(tag)[:80]
+            raise OptionsError(
+                f"tags: {shown} is no tag: give 1 to {_LONGEST_TAG} printable characters without space around."
+            )
+    if len(found) > _MOST_TAGS:
+        raise OptionsError(
+            f"tags: {len(found):,} tags are more than {_MOST_TAGS}; facts go into metadata={{...}}."
+        )
+    return tuple(str(tag) for tag in found)
+
+
+def check_document(option: str, given: object) -> dict[str, JsonValue]:
+    """Return a JSON object that a request carries, as plain JSON.
+
+    Args:
+        option: what it is called, for the error.
+        given: what was passed.
+
+    Raises:
+        OptionsError: it is no JSON object, holds what a database cannot keep, or is too large.
+
+    Example:
+        >>> check_document("metadata", {"ticket": 7, "by": ("ann", "bob")})
+        {'ticket': 7, 'by': ['ann', 'bob']}
+    """
+    if not isinstance(given, Mapping):
+        raise OptionsError(f"{option}: give a dict of names to JSON values, not {type(given).__qualname__}.")
+    try:
+        document = to_json(given, ())
+    except ConfigError as error:
+        raise OptionsError(f"{'.'.join((option, *error.place))}: {error.problem}.") from None
+    assert isinstance(document, dict)
+    check_size(option, document)
+    return document
+
+
+def check_size(option: str, document: object) -> None:
+    """Refuse a document that is too large to travel with every step of a run.
+
+    Raises:
+        OptionsError: says how large it is and may be.
+    """
+    size = len(json.dumps(document, ensure_ascii=False).encode())
+    if size > MAX_CONFIG_BYTES:
+        raise OptionsError(
+            f"{option} takes {size:,} bytes as JSON, more than {MAX_CONFIG_BYTES:,}. Store it and pass its name."
+        )
+
+
+def _masked(document: Any, secrets: Sequence[Place] = ()) -> Any:
+    hidden = set(secrets)
+
+    def mask(value: Any, at: Place) -> Any:
+        if at in hidden or (isinstance(value, str | list) and at and is_secret_name(at[-1])):
+            return MASK
+        if isinstance(value, Mapping):
+            return {name: mask(one, (*at, str(name))) for name, one in value.items()}
+        if isinstance(value, list):
+            return [mask(one, (*at, str(index))) for index, one in enumerate(value)]
+        return mask_secrets(value) if isinstance(value, str) else value
+
+    return mask(document, ())
