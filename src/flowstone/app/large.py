@@ -9,6 +9,7 @@ from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
 from flowstone.core.ranges import NewRange
+from flowstone.core.retry import RetryPolicy
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.protocols import Executor
 
@@ -43,9 +44,11 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
         partitions=targets.partitions(),
         queue=queue_of(order, asset),
         priority=priority_of(order, asset),
-        max_attempts=(asset.retry or DEFAULT_RETRY).max_attempts,
+        max_attempts=max_attempts_of(order, asset.retry or DEFAULT_RETRY),
         forced=order.force,
         code_version=asset.code_version,
+        tags=tuple(sorted(asset.tags)),
+        unique_seconds=order.placing.unique_seconds,
     )
 
 
@@ -58,6 +61,13 @@ def priority_of(order: Order, asset: Asset) -> int:
     return NORMAL_PRIORITY if asset.priority is None else asset.priority
 
 
+def max_attempts_of(order: Order, policy: RetryPolicy) -> int:
+    """Return how often a step is tried in all: what the call says, else its policy."""
+    return policy.max_attempts if order.placing.max_attempts is None else order.placing.max_attempts
+
+
 def queue_of(order: Order, asset: Asset) -> str:
-    """Return the queue of a step: an asset that names one of its own stays there."""
+    """Return the queue of a step: what the call says; else an asset that names one of its own stays there."""
+    if order.placing.queue is not None:
+        return order.placing.queue
     return order.queue if order.queue and asset.queue == "assets" else asset.queue

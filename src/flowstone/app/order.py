@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
 from flowstone.errors import OptionsError, did_you_mean
+from flowstone.executors.options import NO_PLACING_OPTIONS, PlacingOptions, placing_options
 from flowstone.protocols import Executor
 
 NORMAL_PRIORITY = 4
@@ -46,6 +47,7 @@ class Order:
         now: time that decides which partitions are complete; the present when None.
         given: what the request says of its run.
         details: the same of an earlier run, checked already, which this one repeats.
+        placing: what the options of the call say about how its jobs are placed.
 
     Raises:
         OptionsError: an option cannot work.
@@ -71,6 +73,7 @@ class Order:
     now: datetime | None = None
     given: Given = NOTHING
     details: RunDetails | None = None
+    placing: PlacingOptions = NO_PLACING_OPTIONS
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -103,6 +106,25 @@ class Order:
             raise OptionsError(
                 f"scheduled_at={self.scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC)."
             )
+
+    def with_options(self, options: Mapping[str, Any]) -> Order:
+        """Return this order with what the options of its call say about how its jobs are placed.
+
+        Args:
+            options: those that an executor with a queue takes.
+
+        Raises:
+            OptionsError: one of them cannot work, or says again what the call says itself.
+        """
+        placing = placing_options(options)
+        for name in ("priority", "scheduled_at"):
+            said, again = getattr(self, name), getattr(placing, name)
+            if said is not None and again is not None:
+                twice = f"{name}={said!r} and executor_opts={{{name!r}: {again!r}}}"
+                raise OptionsError(f"{twice} say the same thing twice; leave one of them out.")
+        priority = self.priority if placing.priority is None else placing.priority
+        later = self.scheduled_at if placing.scheduled_at is None else placing.scheduled_at
+        return replace(self, placing=placing, priority=priority, scheduled_at=later)
 
 
 def _check_names(option: str, given: object) -> None:

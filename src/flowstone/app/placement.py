@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flowstone import telemetry
 from flowstone.app.details import CheckedDetails, Given
 from flowstone.app.driving import Driving
-from flowstone.app.large import as_range, priority_of, queue_of
+from flowstone.app.large import as_range, max_attempts_of, priority_of, queue_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
 from flowstone.app.partition_targets import PartitionTargets
 from flowstone.app.placed import Placed
@@ -29,7 +29,13 @@ from flowstone.core.step import NewRun, NewStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
 from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
-from flowstone.executors.options import check_call, check_portable
+from flowstone.executors.options import (
+    NO_PLACING_OPTIONS,
+    PLACING_OPTIONS,
+    check_call,
+    check_portable,
+    seconds_option,
+)
 from flowstone.protocols import Executor, RangeStore
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -110,6 +116,7 @@ class Placement:
             FlowStoneError: anything else that could not work; nothing was placed.
         """
         executor = self.executor(order.executor)
+        order = _with_options(order, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
             whole = as_range(order, self._parts.graph, executor)
             if whole is not None:
@@ -144,6 +151,7 @@ class Placement:
         Raises:
             FlowStoneError: see `place`.
         """
+        order = _with_options(order, executor)
         durable = Capability.DURABLE in executor.capabilities
         options, retry = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets)
@@ -278,6 +286,7 @@ class Placement:
             retry_of=order.retry_of,
             details=details,
             assets=order.assets,
+            unique_seconds=order.placing.unique_seconds,
         )
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
@@ -315,7 +324,7 @@ class Placement:
             planned.reuse,
             queue_of(order, asset),
             priority_of(order, asset),
-            policy.max_attempts,
+            max_attempts_of(order, policy),
             order.scheduled_at,
             planned.forced,
             asset.code_version,
@@ -323,6 +332,7 @@ class Placement:
             planned.optional,
             planned.all_optional,
             planned.skip,
+            tags=tuple(sorted(asset.tags)),
         )
 
     def _check_portable_values(self, names: Iterable[str], details: RunDetails) -> None:
@@ -339,6 +349,30 @@ class Placement:
 
 def _running(plan: Plan) -> set[str]:
     return {planned.asset for planned in plan.steps if planned.runs}
+
+
+def _with_options(order: Order, executor: Executor) -> Order:
+    """Take up what the options of a call say about how its jobs are placed, on an executor with a queue.
+
+    Raises:
+        OptionsError: one of them cannot work, is unknown, or says again what the call says itself.
+    """
+    options = order.executor_opts or {}
+    if not isinstance(options, Mapping):
+        raise OptionsError(f"executor_opts={options!r}: give a mapping of options by name.")
+    if Capability.QUEUE not in executor.capabilities or order.placing != NO_PLACING_OPTIONS:
+        return order
+    return order.with_options(options)
+
+
+def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
+    """Return the options of a call that are for its executor to look at when the job is placed."""
+    if Capability.QUEUE not in executor.capabilities:
+        return options
+    found = {name: value for name, value in options.items() if name not in PLACING_OPTIONS}
+    if "wait_timeout" in found:
+        found["wait_timeout"] = seconds_option("wait_timeout", found["wait_timeout"])
+    return found
 
 
 def _priority(order: Order) -> int:
@@ -361,6 +395,7 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
         raise OptionsError(f"retry={retry!r}: give True or False; how often and when is the asset's RetryPolicy.")
     if options:
         check_call(executor, options)
+    options = _others(options, executor)
     if Capability.DURABLE in capabilities:
         check_portable(executor.name, options)
     # a priority that was given to whatever executor there is may be one that it has no use for

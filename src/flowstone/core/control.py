@@ -147,7 +147,7 @@ class StepSituation:
             most = self.max_concurrency
             yield f"the window of its run is full: {self.active_steps} of at most {most} steps are placed"
         if self.durable and not self.workers:
-            yield f"no worker serves the queue {self.queue!r}: start `flowstone worker --queue {self.queue}`"
+            yield f"no worker serves the queue {self.queue!r}: start `{command('worker', queue=self.queue)}`"
 
 
 def describe_target(asset: str, partition: str) -> str:

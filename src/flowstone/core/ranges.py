@@ -24,6 +24,8 @@ class NewRange:
         code_version: version of the asset's code, when declared.
         config_hash: see `NewStep`.
         exact: see `NewStep`.
+        tags: tags of the asset, for the tools of the queue.
+        unique_seconds: see `flowstone.core.step.NewRun`.
     """
 
     asset: str
@@ -35,6 +37,8 @@ class NewRange:
     code_version: str | None
     config_hash: str | None = None
     exact: bool = False
+    tags: tuple[str, ...] = ()
+    unique_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class NewStep:
         skip: why there is nothing to do, when that is known before it is placed; nothing will run.
         config_hash: stands for how its run computes it; see `RunDetails.config_hash`.
         exact: whether only work and results with the same `config_hash` will do.
+        tags: tags of the asset, for the tools of the queue.
     """
 
     asset: str
@@ -58,6 +59,7 @@ class NewStep:
     skip: str | None = None
     config_hash: str | None = None
     exact: bool = False
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class NewRun:
         parent: run of the step whose items are the steps of this one.
         details: what the run is about.
         assets: names of the assets that were asked for.
+        unique_seconds: a step of the same target that was placed less than that ago is joined, over or not, forced
+            or not.
     """
 
     id: str
@@ -95,6 +99,7 @@ class NewRun:
     parent: str | None = None
     details: RunDetails = NO_DETAILS
     assets: tuple[str, ...] = ()
+    unique_seconds: float | None = None
 
 
 class PlacedStep(NamedTuple):
@@ -104,7 +109,7 @@ class PlacedStep(NamedTuple):
         id: the step that now stands for the target.
         run_id: the run that owns it; another one when the request joined work under way.
         state: its state.
-        deduplicated: whether the request joined work under way.
+        deduplicated: whether the request joined work under way, or work placed so lately that it answers.
     """
 
     id: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone.core.job import Job
@@ -13,6 +14,8 @@ from flowstone.errors import CapabilityError, OptionsError, did_you_mean
 from flowstone.protocols import ChecksOptions, Executor
 
 MAX_OPTIONS_BYTES = 64 * 1024
+_LONGEST_QUEUE = 127
+_LONGEST_SECONDS = 100 * 365 * 86_400.0
 
 
 def check_options(executor: str, options: Mapping[str, Any], known: frozenset[str]) -> None:
@@ -82,9 +85,90 @@ def seconds_option(name: str, value: object) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_SECONDS:
         raise OptionsError(f"{name}={value!r}: give a number of seconds above 0, or a timedelta.")
     return float(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacingOptions:
+    """What a call asks of the jobs that it places on a queue.
+
+    Args:
+        queue: queue of the jobs, in place of the assets' own.
+        max_attempts: attempts of each in all, in place of the retry policy's.
+        priority: 0 (first) to 9, in place of the assets' and the verb's.
+        unique_seconds: a job of the same asset and partition that was placed less than that ago answers instead of
+            a new one, over or not, forced or not.
+        scheduled_at: earliest start.
+    """
+
+    queue: str | None = None
+    max_attempts: int | None = None
+    priority: int | None = None
+    unique_seconds: float | None = None
+    scheduled_at: datetime | None = None
+
+
+NO_PLACING_OPTIONS = PlacingOptions()
+
+PLACING_OPTIONS = frozenset({"queue", "max_attempts", "priority", "unique", "scheduled_at"})
+"""Options that say how jobs are placed; executors with a queue take them."""
+
+
+def placing_options(options: Mapping[str, Any]) -> PlacingOptions:
+    """Return what the options of a call say about how its jobs are placed.
+
+    Raises:
+        OptionsError: one of them cannot work; names option, value and remedy.
+
+    Example:
+        >>> placing_options({"queue": "reports", "unique": timedelta(minutes=5)}).unique_seconds
+        300.0
+    """
+    return PlacingOptions(
+        queue=_queue(options.get("queue")),
+        max_attempts=_whole("max_attempts", options.get("max_attempts"), 1, 1000),
+        priority=_whole("priority", options.get("priority"), 0, 9),
+        unique_seconds=seconds_option("unique", options.get("unique")),
+        scheduled_at=_moment(options.get("scheduled_at")),
+    )
+
+
+def _queue(value: object) -> str | None:
+    if value is None:
+        return None
+    fits = isinstance(value, str) and 0 < len(value) <= _LONGEST_QUEUE and value.strip() == value
+    if not fits or not str(value).isprintable():
+        raise OptionsError(
+            f"queue={value!r}: give the name of a queue, text of 1 to {_LONGEST_QUEUE} printable characters."
+        )
+    return str(value)
+
+
+def _whole(name: str, value: object, least: int, most: int) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= most:
+        first = " (first)" if name == "priority" else ""
+        raise OptionsError(f"{name}={value!r}: give a whole number from {least}{first} to {most}.")
+    return value
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise OptionsError(
+            f"scheduled_at={value!r}: give a time with a time zone, such as datetime(..., tzinfo=UTC) or its text."
+        )
+    return moment
 
 
 def refuse_later(executor: str, job: Job) -> None:

@@ -26,6 +26,31 @@ class PlacingTests(StoreCase):
         assert (record.attempt, record.max_attempts, record.code_version) == (0, 5, "v7")
         assert (record.state, record.executor, record.created_at) == (State.PENDING, "sync", scene.now)
 
+    @pytest.mark.parametrize("end", ["active", "completed", "failed"])
+    @pytest.mark.parametrize("forced", [False, True])
+    def test_what_was_placed_lately_answers(self, scene: Scene, end: str, forced: bool) -> None:
+        """Over or not, forced or not; a run without that wish computes as ever."""
+        first = scene.one(run_id="first")
+        if end != "active":
+            scene.end(scene.claim(first.id), failed() if end == "failed" else None)
+        (again,) = scene.open("second", [NewStep("a", "", forced=forced)], unique_seconds=600.0)
+        assert (again.id, again.run_id, again.deduplicated) == (first.id, "first", True)
+        assert again.state is scene.state(first.id)
+        expected = {"active": State.RUNNING, "completed": State.COMPLETED, "failed": State.FAILED}
+        assert scene.run_state("second") is expected[end]
+        if end != "active":
+            assert not scene.one(run_id="third", forced=True).deduplicated
+
+    def test_what_reads_a_step_placed_lately_goes_on_from_there(self, scene: Scene) -> None:
+        """Its readers start when it has a result, and end with it when it failed."""
+        first, second = scene.one("a", run_id="a"), scene.one("b", run_id="b")
+        scene.end(scene.claim(first.id))
+        scene.end(scene.claim(second.id), failed())
+        steps = [NewStep("a", ""), NewStep("b", ""), NewStep("c", "", inputs=(0,)), NewStep("d", "", inputs=(1,))]
+        placed = scene.open("all", steps, unique_seconds=600.0)
+        assert [one.deduplicated for one in placed] == [True, True, False, False]
+        assert [one.state for one in placed[2:]] == [State.PENDING, State.UPSTREAM_FAILED]
+
     def test_a_run_without_steps_is_over(self, scene: Scene) -> None:
         """Nothing to do is done."""
         assert scene.open("run", []) == []

@@ -11,10 +11,10 @@ from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.step import StepRecord
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError, WaitTimeoutError
-from flowstone.executors.options import check_options, seconds_option
+from flowstone.executors.options import PLACING_OPTIONS, check_options, placing_options, seconds_option
 from flowstone.protocols import RunJob, Store
 
-_OPTIONS = frozenset({"wait_timeout"})
+_OPTIONS = frozenset({"wait_timeout"}) | PLACING_OPTIONS
 _LOOK_SECONDS = 2.0
 
 
@@ -36,11 +36,8 @@ class ObanExecutor:
     name = "oban"
     capabilities = frozenset(
         {
-            Capability.DURABLE,
-            Capability.CONCURRENT,
-            Capability.SCHEDULED_AT,
-            Capability.PRIORITY,
-            Capability.RETRY,
+            *(Capability.DURABLE, Capability.CONCURRENT, Capability.SCHEDULED_AT, Capability.RETRY),
+            *(Capability.QUEUE, Capability.PRIORITY, Capability.MAX_ATTEMPTS, Capability.UNIQUE),
         }
     )
 
@@ -74,6 +71,7 @@ class ObanExecutor:
         """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
         seconds_option("wait_timeout", options.get("wait_timeout"))
+        placing_options(options)
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Wait for the committed outcome of a job: notification first, a look once a second as backstop.

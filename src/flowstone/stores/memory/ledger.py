@@ -146,12 +146,27 @@ class MemoryLedger:
 
     # --- placing ------------------------------------------------------------------------------------------
 
+    def _recent(self, new: NewStep, run: NewRun) -> StepRow | None:
+        """Return the step of a target that was placed so lately that it answers instead of a new one."""
+        if run.unique_seconds is None:
+            return None
+        row = self._tables.steps.get(self._tables.newest.get((new.asset, new.partition), 0))
+        if row is not None and new.exact and row.new.config_hash != new.config_hash:
+            return None
+        if row is None or row.created_at <= run.created_at - timedelta(seconds=run.unique_seconds):
+            return None
+        return row
+
     def _place(self, run_row: RunRow, run: NewRun, new: NewStep, earlier: list[PlacedStep]) -> PlacedStep:
         tables = self._tables
         target = (new.asset, new.partition)
         own = run_row.steps.get(target)
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
+        recent = self._recent(new, run)
+        if recent is not None:
+            run_row.joined[target] = recent
+            return PlacedStep(recent.id, recent.run_id, recent.state, deduplicated=True)
         reuse = new.reuse
         if reuse is None and not new.forced and new.skip is None:
             reuse = tables.current.get(target)  # committed since the plan was made

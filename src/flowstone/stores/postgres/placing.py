@@ -45,6 +45,10 @@ class Placing:
     again: bool = False
     placed: list[PlacedStep | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
+    joining: set[int] = field(default_factory=set)
+    """Positions of what was placed so lately, and is not over, that it is joined whatever the plan says."""
+    answered_failures: int = 0
+    """Steps that were placed lately, answer for this run, and have failed."""
 
     def place(self) -> list[PlacedStep]:
         """Insert everything.
@@ -56,11 +60,13 @@ class Placing:
         self.placed = [None] * len(self.steps)
         if not is_new:
             self._find_own()
+        if self.run.unique_seconds is not None:
+            self._find_recent(self.run.unique_seconds)
         if self.again:
             self._reuse_committed()
         self.ids = self._reserve_ids()
         enqueued = self._insert(durable, limit)
-        if self._committed_since():
+        if self._committed_since() or self._placed_since():
             raise PlanOutdatedError
         joined = self._join()
         self._connect(joined)
@@ -75,7 +81,8 @@ class Placing:
                 "failures": sum(
                     one is not None and not one.deduplicated and one.state is State.UPSTREAM_FAILED
                     for one in self.placed
-                ),
+                )
+                + self.answered_failures,
             },
         )
         transport.announce(self.connection, transport.enqueue(self.connection, enqueued))
@@ -85,6 +92,35 @@ class Placing:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
         for position, step_id, state in self.connection.execute(load_sql("ledger/own_steps"), parameters):
             self.placed[position - 1] = PlacedStep(step_id, self.run.id, State(state), deduplicated=True)
+
+    def _find_recent(self, seconds: float) -> None:
+        """Let steps that were placed lately answer instead of new ones."""
+        for position, step_id, run_id, state in self._recent(seconds):
+            if self.placed[position] is not None:
+                continue
+            found = PlacedStep(step_id, run_id, State(state), deduplicated=True)
+            if found.state.is_terminal:
+                self.placed[position] = found
+                self.answered_failures += found.state in (State.FAILED, State.UPSTREAM_FAILED)
+            else:
+                self.joining.add(position)
+
+    def _placed_since(self) -> bool:
+        """Whether a target was placed elsewhere, and is over, since `_find_recent` looked."""
+        if self.run.unique_seconds is None:
+            return False
+        found = {position for position, *_ in self._recent(self.run.unique_seconds)} - self.joining
+        return any(self._is_new(position) for position in found)
+
+    def _recent(self, seconds: float) -> list[tuple[int, int, str, str]]:
+        """Return what was placed lately, in the same way where that matters: (position, step, run, state)."""
+        parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id, "seconds": seconds}
+        rows = self.connection.execute(load_sql("ledger/recent"), parameters)
+        return [
+            (position - 1, step_id, run_id, state)
+            for position, step_id, run_id, state, config_hash in rows
+            if not (new := self.steps[position - 1]).exact or config_hash == new.config_hash
+        ]
 
     def _reuse_committed(self) -> None:
         """Let what was committed between planning and placing serve instead of being computed again."""
@@ -157,7 +193,7 @@ class Placing:
             ended = None if state is State.REUSED else over_before_it_begins(new, inputs, self._target)
             state = state if ended is None else ended[0]
             states.append(state)
-            if self.placed[position] is not None:
+            if self.placed[position] is not None or position in self.joining:
                 continue
             with_job = durable and room > 0 and state in (State.PENDING, State.SCHEDULED)
             room -= with_job
@@ -291,5 +327,6 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "scheduled_at": new.scheduled_at,
         "limits": dict(new.limits) if new.limits else None,
         "config_hash": new.config_hash,
+        "tags": list(new.tags) or None,
         "reason": None,
     }

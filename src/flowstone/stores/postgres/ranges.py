@@ -84,6 +84,8 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str,
             "code_version": new.code_version,
             "config_hash": new.config_hash,
             "exact": new.exact,
+            "tags": list(new.tags) or None,
+            "unique_seconds": new.unique_seconds,
         }
 
 
@@ -156,8 +158,8 @@ class Beginning:
         running = [row for row in rows if row[1] == State.RUNNING]
         self._refuse_committed([row for row in running if not row[7]])
         self._join(run, [row for row in rows if row[0] is None])
-        reused = [Follow(row[0], run.id, State.REUSED, None) for row in rows if row[1] == State.REUSED]
-        follow_up(self.connection, reused, {}, durable=True)
+        over = [Follow(row[0], run.id, State(row[1]), None) for row in rows if row[1] not in (None, State.RUNNING)]
+        follow_up(self.connection, over, {}, durable=True)
         self.begun += [_job(run, row) for row in running]
         return bool(rows)
 

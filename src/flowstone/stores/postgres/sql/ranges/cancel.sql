@@ -10,11 +10,11 @@ WITH chunk AS (
 )
 INSERT INTO flowstone.steps (
     id, run_id, asset, partition, state, reason, priority, queue, max_attempts, forced, code_version, created_at,
-    finished_at
+    tags, finished_at
 )
 SELECT pg_catalog.nextval('flowstone.step_ids'), c.run_id, c.asset, k.partition, 'cancelled',
     'cancelled before it started', c.priority, c.queue, c.max_attempts, c.forced, c.code_version, r.created_at,
-    pg_catalog.clock_timestamp()
+    c.tags, pg_catalog.clock_timestamp()
 FROM chunk AS c
 JOIN flowstone.runs AS r ON r.id = c.run_id
 CROSS JOIN LATERAL unnest(c.partitions[c.begun + 1 :]) AS k (partition);
