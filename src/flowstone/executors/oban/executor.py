@@ -36,8 +36,14 @@ class ObanExecutor:
     name = "oban"
     capabilities = frozenset(
         {
-            *(Capability.DURABLE, Capability.CONCURRENT, Capability.SCHEDULED_AT, Capability.RETRY),
-            *(Capability.QUEUE, Capability.PRIORITY, Capability.MAX_ATTEMPTS, Capability.UNIQUE),
+            Capability.DURABLE,
+            Capability.CONCURRENT,
+            Capability.SCHEDULED_AT,
+            Capability.PRIORITY,
+            Capability.RETRY,
+            Capability.QUEUE,
+            Capability.MAX_ATTEMPTS,
+            Capability.UNIQUE,
         }
     )
 
