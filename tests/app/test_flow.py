@@ -25,6 +25,7 @@ from flowstone.errors import (
     PartitionError,
     RunNotFoundError,
     SelectionError,
+    StepCancelledError,
     UnknownAssetError,
     UnknownExecutorError,
     UnknownPartitionError,
@@ -289,3 +290,34 @@ def test_a_misspelt_option_is_refused_with_the_right_one(verb: str) -> None:
 
     with pytest.raises(OptionsError, match=rf"{verb}\(\) has no option 'forse'. Did you mean 'force'\?"):
         getattr(flow, verb)("numbers", forse=True)
+
+
+def test_what_was_invalidated_shows_in_its_history_and_in_why() -> None:
+    flow = FlowStone.for_testing([numbers])
+    first = flow.materialize("numbers")
+    assert flow.history("numbers")[0].invalidated_at is None
+    assert flow.invalidate("numbers") == 1
+    (old,) = flow.history("numbers")
+    assert (old.step_id, old.value) == (first.step_id, first.value)
+    assert old.invalidated_at is not None
+    assert flow.why("numbers")[0].startswith(f"nothing is committed: its version of step {first.step_id} was inv")
+    flow.materialize("numbers")
+    assert [one.invalidated_at is None for one in flow.history("numbers")] == [True, False]
+    assert (flow.invalidate("numbers"), flow.invalidate("numbers")) == (1, 0)
+
+
+def test_a_run_that_was_cancelled_says_what_became_of_its_steps() -> None:
+    @asset
+    def stops(numbers: list[int]) -> None:
+        flow.runs.cancel("r")
+
+    @asset
+    def never(stops: None) -> None:
+        raise AssertionError
+
+    flow = FlowStone.for_testing([numbers, stops, never])
+    result = flow.materialize_all("never", run_id="r")
+    assert (result.state, result.cancelled) == (State.CANCELLED, 1)
+    with pytest.raises(StepCancelledError, match="of the steps of run r, 1 cancelled, 2 completed"):
+        result.raise_for_failures()
+    assert flow.runs.steps("r", state=State.CANCELLED)[0].reason == "cancelled before it started"

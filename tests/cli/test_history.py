@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CommandLine
 
+from flowstone import FlowStone, asset
+
 
 @pytest.fixture
 def recorded(shop: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -43,6 +45,20 @@ def test_runs_status_cancel(cli: CommandLine, recorded: str) -> None:
     cancelled = cli("cancel", step_id, "--json").json
     assert (cancelled["before"], cancelled["state"]) == ("failed", "failed")
     assert "over already" in cli("cancel", listed[0]["id"]).out
+
+
+def test_a_cancel_says_that_it_is_recorded_and_what_became_of_the_steps(cli: CommandLine, recorded: str) -> None:
+    one, other = (asset(name=name)(lambda: 1) for name in ("numbers", "broken"))
+    with FlowStone([one, other], database_url=recorded) as flow:
+        job, alone = flow.schedule("numbers", executor="oban"), flow.schedule("broken", executor="oban")
+    answer = cli("cancel", job.run_id)
+    assert f"The cancel is recorded: run {job.run_id} is cancelled." in answer.out
+    assert "1 cancelled before it started" in answer.out
+    assert cli("runs", job.run_id, "--json").json["cancelled_steps"][0]["reason"] == "cancelled before it started"
+    assert "cancelled before it started" in cli("runs", job.run_id).out
+    answer = cli("cancel", alone.id, "--json").json
+    assert (answer["state"], answer["recorded"]) == ("cancelled", True)
+    assert cli("cancel", alone.id, "--json").json["recorded"] is False
 
 
 def test_what_is_committed_is_counted_and_reused(cli: CommandLine, recorded: str) -> None:

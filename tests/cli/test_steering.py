@@ -41,6 +41,11 @@ def test_pause_and_resume_a_queue(cli: CommandLine, recorded: str) -> None:
 def test_scale(cli: CommandLine, recorded: str) -> None:
     assert cli("scale", "backfill", "7", "--json").json == {"kind": "queue", "id": "backfill", "limit": 7}
     assert cli("queues", "--json").json["queues"][0]["limit"] == 7
+    assert "7 (set; no worker serves it)" in cli("queues").out
+    assert "flowstone scale backfill --reset" in cli("scale", "backfill", "8").out
+    assert cli("scale", "backfill", "--reset", "--json").json == {"kind": "queue", "id": "backfill", "limit": None}
+    assert (cli("queues", "--json").json["queues"][0]["limit"], cli("scale", "backfill").code) == (None, 2)
+    assert cli("scale", "backfill", "5", "--reset").code == 2
     for limit in ("0", "1001"):
         answer = cli("scale", "backfill", limit)
         assert (answer.code, "1 to 1000" in answer.err) == (2, True)

@@ -90,6 +90,11 @@ def test_a_queue_is_resized(whole: Crew) -> None:
     (later_worker,) = whole.start(queues={"backfill": 2})
     whole.wait(lambda: limits_of_producers(whole) == {1}, "a new worker to follow")
     assert later_worker.alive
+    (queue,) = [one for one in whole.flow.queues.list() if one.name == "backfill"]
+    assert (queue.node_limit, queue.is_scaled, queue.declared_limits) == (1, True, (2,))
+    whole.flow.queues.scale("backfill", None)
+    whole.wait(lambda: limits_of_producers(whole) == {2}, "what the workers declare")
+    assert not any(one.is_scaled for one in whole.flow.queues.list())
 
 
 def test_retry_runs_what_was_not_done_and_only_that(whole: Crew) -> None:

@@ -96,12 +96,20 @@ class CommittedValues:
                     return [not_begun.explain()]
             if situation is not None:
                 step = catalog.step(situation.step_id)
+                if step is not None and step.invalidated_at is not None:
+                    return self._invalidated(step, step.invalidated_at)
                 waits_for = self.parts.waiting.of_step(step) if step is not None else []
                 return waits_for or situation.explain(datetime.now(UTC))
         newest = catalog.history(*target, limit=1)
+        if newest and newest[0].invalidated_at is not None:
+            return self._invalidated(newest[0], newest[0].invalidated_at)
         if newest:
             return self.parts.waiting.of_step(newest[0]) or [_describe(newest[0])]
         return self._unasked(found, target)
+
+    def _invalidated(self, step: StepRecord, at: datetime) -> list[str]:
+        when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return [f"nothing is committed: its version of step {step.id} was invalidated at {when}"]
 
     def _unasked(self, found: Asset, target: Target) -> list[str]:
         if was_removed(found, target[1]):

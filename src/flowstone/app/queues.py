@@ -37,16 +37,20 @@ class QueuesView:
         """
         self._known(name).set_queue(name, paused=False)
 
-    def scale(self, name: str, limit: int) -> None:
+    def scale(self, name: str, limit: int | None) -> None:
         """Let each worker node run this many steps of a queue at once; takes effect within a second or so.
 
         Args:
             name: the queue.
-            limit: steps at once per node, 1 to 1000.
+            limit: steps at once per node, 1 to 1000; None takes back what was set, so that each worker runs as
+                many as it declares.
 
         Raises:
             OptionsError: the limit is out of range, or nobody knows this queue.
         """
+        if limit is None:
+            self._known(name).set_queue(name, reset_limit=True)
+            return
         if type(limit) is not int or not 1 <= limit <= 1000:
             raise OptionsError(
                 f"limit={limit!r}: give a whole number from 1 to 1000; use pause() for none at all."

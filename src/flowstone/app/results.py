@@ -12,7 +12,7 @@ from flowstone.core.output import JsonValue
 from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord, Target
-from flowstone.errors import FlowStoneError, StepFailedError
+from flowstone.errors import FlowStoneError, StepCancelledError, StepFailedError
 
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
 
@@ -153,6 +153,7 @@ class RunResult:
 
         Raises:
             StepFailedError: something failed.
+            StepCancelledError: the run was cancelled; tells what became of its steps.
         """
         if self.failed:
             step = next(step for state in _FAILURES for step in self.steps(state))
@@ -164,6 +165,9 @@ class RunResult:
                 (step.error or step.reason or "") + more,
                 label=self.label(step.asset, step.partition),
             )
+        if self.state is State.CANCELLED:
+            became = ", ".join(f"{number:,} {state.value}" for state, number in sorted(self.record.counts.items()))
+            raise StepCancelledError(self.record.selection, f"of the steps of run {self.run_id}, {became}")
         return self
 
     def to_json(self) -> dict[str, JsonValue]:

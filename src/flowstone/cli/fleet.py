@@ -11,6 +11,7 @@ from flowstone.app import database
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.control import QueueStatus
+from flowstone.errors import OptionsError, command
 
 
 def queues(session: Session) -> None:
@@ -22,6 +23,8 @@ def queues(session: Session) -> None:
                 "name": queue.name,
                 "paused": queue.paused,
                 "limit": queue.node_limit,
+                "declared_limits": list(queue.declared_limits),
+                "scaled": queue.is_scaled,
                 "available": queue.available,
                 "scheduled": queue.scheduled,
                 "executing": queue.executing,
@@ -43,7 +46,7 @@ def queues(session: Session) -> None:
         [
             queue.name,
             _paused(queue),
-            "" if queue.node_limit is None else str(queue.node_limit),
+            _limit(queue),
             f"{queue.available:,}",
             f"{queue.scheduled:,}",
             f"{queue.executing:,}",
@@ -59,17 +62,34 @@ def _paused(queue: QueueStatus) -> str:
     return "yes" if queue.paused else ""
 
 
+def _limit(queue: QueueStatus) -> str:
+    """Return how many steps run at once on each worker, and what they declare when that was changed."""
+    declared = " or ".join(map(str, queue.declared_limits))
+    if queue.node_limit is None:
+        return declared
+    return f"{queue.node_limit} (set; {f'workers declare {declared}' if declared else 'no worker serves it'})"
+
+
 def scale(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="QUEUE", help="A queue, in the whole fleet.")],
-    limit: Annotated[int, typer.Argument(metavar="LIMIT", help="Steps at once on each worker, 1 to 1000.")],
+    limit: Annotated[
+        int | None, typer.Argument(metavar="[LIMIT]", help="Steps at once on each worker, 1 to 1000.")
+    ] = None,
+    *,
+    reset: Annotated[bool, typer.Option("--reset", help="As many as each worker declares again.")] = False,
 ) -> None:
     """Let each worker run so many steps of a queue at once; takes effect within about a second, and is kept."""
+    if (limit is None) != reset:
+        raise OptionsError(f"Give either the limit, `flowstone scale {name} 5`, or --reset, one of them.")
     session.flow.queues.scale(name, limit)
     if session.out.as_json:
         session.out.json({"kind": "queue", "id": name, "limit": limit})
+    elif limit is None:
+        session.out.line(f"queue {one_line(name)}: each worker runs as many at once as it declares.")
     else:
-        session.out.line(f"queue {one_line(name)}: at most {limit} at once on each worker.")
+        undo = command("scale", name, reset=True)
+        session.out.line(f"queue {one_line(name)}: at most {limit} at once on each worker; {undo} undoes it.")
 
 
 def executors(session: Session) -> None:

@@ -15,10 +15,11 @@ from flowstone.cli.session import Session
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
-from flowstone.errors import RunNotFoundError
+from flowstone.errors import RunNotFoundError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+_WITHOUT_RESULT = (*_FAILURES, State.CANCELLED, State.CANCELLING)
 _SHOWN = 50  # failed steps in a listing
 _SEARCHED = 10_000  # runs looked through for a state
 
@@ -72,16 +73,44 @@ def cancel(session: Session, identifier: Id) -> None:
     session.warn_if_forgetful()
     step, run = _find(flow, identifier)
     before: State
+    counts: dict[State, int] = {}
     if step is not None:
         kind, before, after = "step", step.state, flow.cancel_job(identifier)
     else:
         assert run is not None
-        kind, before, after = "run", run.state, flow.runs.cancel(identifier).state
+        ended = flow.runs.cancel(identifier)
+        kind, before, after, counts = "run", run.state, ended.state, ended.counts
     if session.out.as_json:
-        session.out.json({"kind": kind, "id": identifier, "before": before.value, "state": after.value})
+        document: dict[str, object] = {"kind": kind, "id": identifier}
+        document |= {"before": before.value, "state": after.value}
+        if run is not None:
+            document["counts"] = {state.value: number for state, number in counts.items()}
+        session.out.json({**document, "recorded": not before.is_terminal})
         return
-    over = ": it was over already" if before.is_terminal else ""
-    session.out.line(f"{kind} {one_line(identifier)} is {after.value}{over}.")
+    name = f"{kind} {one_line(identifier)}"
+    if before.is_terminal:
+        session.out.line(f"{name} is {after.value}: it was over already.")
+        return
+    session.out.line(f"The cancel is recorded: {name} is {after.value}.")
+    if counts:
+        session.out.line(f"  {_became(run, counts)}")
+    if State.CANCELLING in (after, *counts):
+        session.out.line(f"  What runs was told to stop. When it has: {command('status', identifier)}")
+
+
+def _became(before: RunRecord | None, counts: dict[State, int]) -> str:
+    """Return what a cancel of a run did to its steps, for people.
+
+    Example:
+        >>> _became(None, {State.CANCELLED: 3, State.COMPLETED: 1})
+        '3 cancelled before they started, 1 completed'
+    """
+    earlier = before.counts.get(State.CANCELLED, 0) if before is not None else 0
+    now = counts.get(State.CANCELLED, 0) - earlier
+    found = [f"{now:,} cancelled before {'it' if now == 1 else 'they'} started"] if now else []
+    others = {**counts, State.CANCELLED: earlier}
+    found += [f"{number:,} {state.value}" for state, number in sorted(others.items()) if number]
+    return ", ".join(found)
 
 
 def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord | None]:
@@ -101,9 +130,12 @@ def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecor
 
 
 def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
-    failed = [step for state in _FAILURES for step in flow.runs.steps(run.id, state=state, limit=_SHOWN)]
+    found = [step for state in _WITHOUT_RESULT for step in flow.runs.steps(run.id, state=state, limit=_SHOWN)]
     if out.as_json:
-        out.json({**_run_json(run), "failed_steps": [_step_json(flow, step) for step in failed]})
+        failed = [step for step in found if step.state in _FAILURES]
+        cancelled = [step for step in found if step.state not in _FAILURES]
+        document = {**_run_json(run), "failed_steps": [_step_json(flow, step) for step in failed]}
+        out.json({**document, "cancelled_steps": [_step_json(flow, step) for step in cancelled]})
         return
     out.line(f"run {one_line(run.id)} is {_state(run)}")
     _facts(
@@ -122,7 +154,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
         },
     )
     show_scattered(out, flow.runs.latest(limit=_SHOWN, parent=run.id))
-    if failed:
+    if found:
         out.line()
         columns = [
             Column("STEP"),
@@ -131,7 +163,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
             Column("STATE", rank=1),
             Column("ERROR", rank=2),
         ]
-        out.table(columns, [_failed_row(flow, step) for step in failed])
+        out.table(columns, [_failed_row(flow, step) for step in found])
 
 
 def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
@@ -156,13 +188,14 @@ def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
             "queue": f"{step.queue}, priority {step.priority}",
             "attempt": f"{step.attempt} of {step.max_attempts}",
             scheduled: moment(step.scheduled_at),
-            "waits for": f"{step.waiting_on} inputs" if step.waiting_on else "",
             "started": moment(step.started_at),
             "finished": moment(step.finished_at),
             "worker": step.worker or "",
             "stored": f"{step.stored.io}: {step.stored.location}" if step.stored else "",
             "route": route_text(decision_of(step.stored)),
             "reason": step.reason or "",
+            "invalidated": moment(step.invalidated_at),
+            "waits for": "; ".join(waits) if (waits := flow.runs.status(step.id).waiting_for) else "",
         },
     )
     if attempts:
@@ -275,6 +308,8 @@ def _step_json(flow: FlowStone, step: StepRecord) -> dict[str, object]:
         **moments,
         "worker": step.worker,
         "waiting_on": step.waiting_on,
+        "waiting_for": list(flow.runs.status(step.id).waiting_for) if not step.state.is_terminal else [],
+        "invalidated_at": step.invalidated_at.isoformat() if step.invalidated_at else None,
         "reason": step.reason,
         "error": step.error,
         "error_type": step.error_type,

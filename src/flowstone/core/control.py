@@ -42,6 +42,7 @@ class QueueStatus:
         available: jobs that could start now.
         scheduled: jobs with a later time, or resting.
         executing: jobs at work.
+        declared_limits: the different limits that living workers declare for it, the smallest first.
         paused_nodes: workers on which it was paused with Oban's own tools; `paused` when that is all of them.
     """
 
@@ -52,6 +53,12 @@ class QueueStatus:
     scheduled: int
     executing: int
     paused_nodes: int = 0
+    declared_limits: tuple[int, ...] = ()
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether its limit was changed at run time."""
+        return self.node_limit is not None
 
 
 @dataclass(frozen=True, slots=True)

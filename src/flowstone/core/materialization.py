@@ -30,6 +30,7 @@ class Materialization:
         inputs: the exact upstream versions that were read.
         stored: where the value lies.
         started_at, finished_at: of the successful attempt.
+        invalidated_at: when this version was taken out of use by `invalidate`; None while nobody did.
         deduplicated: True when the request joined the same work under way.
         checks: the newest result of each check of this version; see `flow.checks`.
 
@@ -49,6 +50,7 @@ class Materialization:
         "deduplicated",
         "finished_at",
         "inputs",
+        "invalidated_at",
         "partition",
         "reason",
         "run_id",
@@ -74,6 +76,7 @@ class Materialization:
         code_version: str | None = None,
         deduplicated: bool = False,
         reason: str | None = None,
+        invalidated_at: datetime | None = None,
         value: object = _NOT_LOADED,
         load: Callable[[StoredOutput], object] | None = None,
         checks: tuple[CheckRecord, ...] | Callable[[], tuple[CheckRecord, ...]] = (),
@@ -91,6 +94,7 @@ class Materialization:
         self.code_version = code_version
         self.deduplicated = deduplicated
         self.reason = reason
+        self.invalidated_at = invalidated_at
         self._value = value
         self._load = load
         self._checks = checks

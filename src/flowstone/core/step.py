@@ -253,6 +253,18 @@ class StepRecord:
     code_version: str | None = None
     waiting_on: int = 0
     forced: bool = False
+    invalidated_at: datetime | None = None
+
+
+def run_state(state: State, counts: Mapping[State, int]) -> State:
+    """Return the state of a run for people: `cancelling` while all that is left of it is being cancelled.
+
+    Example:
+        >>> run_state(State.RUNNING, {State.CANCELLING: 1, State.CANCELLED: 5}).value
+        'cancelling'
+    """
+    left = {one for one, number in counts.items() if number and not one.is_terminal}
+    return State.CANCELLING if state is State.RUNNING and left == {State.CANCELLING} else state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ class InlineRunner:
             StepCancelledError: it was cancelled.
         """
         if record.state is State.CANCELLED:
-            raise StepCancelledError(record.asset)
+            raise StepCancelledError(record.asset, record.reason)
         if record.state not in (State.COMPLETED, State.REUSED, State.SKIPPED):
             text = record.error or record.reason
             label = self._graph.label(record.asset, record.partition)
@@ -203,6 +203,7 @@ class InlineRunner:
             code_version=record.code_version,
             deduplicated=deduplicated,
             reason=record.reason,
+            invalidated_at=record.invalidated_at,
             load=self._values.load,
             checks=lambda: self._store.checks.of_steps([source])[source],
         )

@@ -101,9 +101,10 @@ class StaleAttemptError(FlowStoneError, RuntimeError):
 class StepCancelledError(FlowStoneError, RuntimeError):
     """The work was cancelled before it was over."""
 
-    def __init__(self, asset: str) -> None:
+    def __init__(self, asset: str, reason: str | None = None) -> None:
         self.asset = asset
-        super().__init__(f"{asset!r} was cancelled.")
+        self.reason = reason
+        super().__init__(f"{asset!r} was cancelled{f': {reason}' if reason else ''}.")
 
 
 class WorkerCrashedError(FlowStoneError, RuntimeError):

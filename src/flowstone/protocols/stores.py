@@ -173,8 +173,18 @@ class Control(Protocol):
     def resume_run(self, run_id: str) -> int:
         """Go on with a paused run; return how many steps were placed."""
 
-    def set_queue(self, name: str, *, paused: bool | None = None, node_limit: int | None = None) -> None:
-        """Pause, resume or resize a queue in the whole fleet; None leaves a setting as it is."""
+    def set_queue(
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        node_limit: int | None = None,
+        reset_limit: bool = False,
+    ) -> None:
+        """Pause, resume or resize a queue in the whole fleet; None leaves a setting as it is.
+
+        With `reset_limit` each worker runs as many steps at once again as it declares.
+        """
 
     def queues(self) -> list[QueueStatus]:
         """Return the queues that are set or have work."""

@@ -47,7 +47,7 @@ class CancelTests(StoreCase):
         claim = scene.claim(step.id)
         assert scene.store.ledger.request_cancel(step.id) is State.CANCELLING
         assert not scene.claimable(step.id)
-        assert scene.run_state("run") is State.RUNNING
+        assert scene.run_state("run") is State.CANCELLING
         committed = scene.end(claim, stopped("by its token"))
         assert (committed.accepted, committed.state) == (True, State.CANCELLED)
         assert scene.run_state("run") is State.CANCELLED
@@ -142,7 +142,7 @@ class CancelTests(StoreCase):
         claim = scene.claim(placed[1].id)
         assert scene.store.ledger.cancel_run("run") == [placed[1].id]
         assert scene.states(placed) == [State.COMPLETED, State.CANCELLING, *[State.CANCELLED] * 4]
-        assert scene.run_state("run") is State.RUNNING
+        assert scene.run_state("run") is State.CANCELLING
         scene.end(claim, stopped())
         assert scene.run_state("run") is State.CANCELLED
         assert scene.store.ledger.cancel_run("run") == []

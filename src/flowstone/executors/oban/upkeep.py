@@ -60,6 +60,7 @@ class Upkeep:
         self._attempts = attempts
         self._threads = threads
         self._queues = queues
+        self._declared = dict(queues)
         self._worker_id = worker_id
         self._call = ask
         self._sweep = sweep_seconds
@@ -138,8 +139,10 @@ class Upkeep:
 
     async def _follow_limits(self, oban: Any) -> None:
         """Take up what people set for the queues at run time."""
-        for queue, limit in (await self._call(self._queue.node_limits)).items():
-            if self._queues.get(queue, limit) != limit:
+        changed = await self._call(self._queue.node_limits)
+        for queue, declared in self._declared.items():
+            limit = changed.get(queue, declared)
+            if self._queues[queue] != limit:
                 log.info("Queue %s now runs %d steps at once here.", queue, limit)
                 await self._resize(oban, queue, limit)
                 self._queues[queue] = limit

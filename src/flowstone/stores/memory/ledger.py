@@ -128,7 +128,13 @@ class MemoryLedger:
     def invalidate(self, targets: Sequence[Target]) -> int:
         """See `flowstone.protocols.Ledger`."""
         with self._tables.changed:
-            return sum(self._tables.current.pop(target, None) is not None for target in set(targets))
+            gone = [
+                step for target in set(targets) if (step := self._tables.current.pop(target, None)) is not None
+            ]
+            now = datetime.now(UTC)
+            for step_id in gone:
+                self._tables.steps[step_id].invalidated_at = now
+            return len(gone)
 
     def cancel_run(self, run_id: str) -> list[int]:
         """See `flowstone.protocols.Ledger`."""
@@ -140,7 +146,7 @@ class MemoryLedger:
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
                 self._cancel(row, now)
             # what was asked counts, even if nothing of it was left to cancel
-            run.is_cancelled = run.is_cancelled or run.record().state is State.RUNNING
+            run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
             return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
 

@@ -14,7 +14,16 @@ from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, InputVersion, NewRun, NewStep, RunRecord, StepRecord, Target
+from flowstone.core.step import (
+    AttemptRecord,
+    InputVersion,
+    NewRun,
+    NewStep,
+    RunRecord,
+    StepRecord,
+    Target,
+    run_state,
+)
 
 
 class StepRow:
@@ -32,6 +41,7 @@ class StepRow:
         "finished_at",
         "id",
         "inputs",
+        "invalidated_at",
         "new",
         "optional",
         "output_step",
@@ -67,6 +77,7 @@ class StepRow:
         self.inputs: tuple[InputVersion, ...] = ()
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
+        self.invalidated_at: datetime | None = None
         self.error: str | None = None
         self.error_type: str | None = None
         self.reason: str | None = None
@@ -102,6 +113,7 @@ class StepRow:
             code_version=self.new.code_version,
             waiting_on=self.waiting_on,
             forced=self.new.forced,
+            invalidated_at=self.invalidated_at,
         )
 
 
@@ -149,7 +161,7 @@ class RunRow:
             kind=self.new.kind,
             selection=self.new.selection,
             executor=self.new.executor,
-            state=state,
+            state=run_state(state, counts),
             priority=self.new.priority,
             max_concurrency=self.new.max_concurrency,
             created_at=self.new.created_at,

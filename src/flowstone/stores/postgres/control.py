@@ -54,10 +54,17 @@ class PostgresControl:
             transport.announce(connection, queues)
             return len(placed)
 
-    def set_queue(self, name: str, *, paused: bool | None = None, node_limit: int | None = None) -> None:
+    def set_queue(
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        node_limit: int | None = None,
+        reset_limit: bool = False,
+    ) -> None:
         """See `flowstone.protocols.Control`."""
         with self._database.transaction() as connection:
-            parameters = {"name": name, "paused": paused, "node_limit": node_limit}
+            parameters = {"name": name, "paused": paused, "node_limit": node_limit, "reset_limit": reset_limit}
             connection.execute(load_sql("queues/set"), parameters)
             if paused is False:
                 operators.resume_producers(connection, name)
@@ -66,7 +73,11 @@ class PostgresControl:
     def queues(self) -> list[QueueStatus]:
         """See `flowstone.protocols.Control`."""
         with self._database.connection() as connection:
-            return [QueueStatus(*row) for row in connection.execute(load_sql("queues/list"))]
+            rows = connection.execute(load_sql("queues/list")).fetchall()
+        return [
+            QueueStatus(name, paused, limit, available, scheduled, executing, nodes, tuple(declared))
+            for name, paused, limit, available, scheduled, executing, nodes, declared in rows
+        ]
 
     def served_queues(self) -> list[str]:
         """See `flowstone.protocols.Control`."""

@@ -13,7 +13,7 @@ from flowstone.core.output import StoredOutput
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Completion, RunRecord, StepRecord
+from flowstone.core.step import Claim, Completion, RunRecord, StepRecord, run_state
 
 _INLINE = "inline:"
 
@@ -158,6 +158,7 @@ def step_from(row: Sequence[Any]) -> StepRecord:
         code_version=row[20],
         waiting_on=row[21],
         forced=row[22],
+        invalidated_at=row[23],
     )
 
 
@@ -168,7 +169,7 @@ def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
         kind=row[1],
         selection=row[2],
         executor=row[3],
-        state=State(row[4]),
+        state=run_state(State(row[4]), counts),
         priority=row[5],
         max_concurrency=row[6],
         created_at=row[7],

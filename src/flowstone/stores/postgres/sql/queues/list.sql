@@ -16,15 +16,24 @@ WITH jobs AS (
     WHERE node LIKE 'flowstone@%' AND NOT meta ? 'shutdown_started_at'
         AND updated_at > pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute'
     GROUP BY queue
+), declared AS (
+    SELECT d.key AS queue, pg_catalog.array_agg(DISTINCT d.value::integer ORDER BY d.value::integer) AS limits
+    FROM flowstone.workers AS w
+    CROSS JOIN LATERAL pg_catalog.jsonb_each_text(w.queues) AS d (key, value)
+    WHERE w.kind = 'node' AND w.lost_at IS NULL
+        AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
+    GROUP BY d.key
 ), named AS (
     SELECT name FROM flowstone.queues
     UNION SELECT queue FROM jobs
     UNION SELECT queue FROM nodes WHERE paused > 0
 )
 SELECT n.name, coalesce(q.paused, false) OR coalesce(o.paused = o.number, false), q.node_limit,
-    coalesce(j.available, 0), coalesce(j.scheduled, 0), coalesce(j.executing, 0), coalesce(o.paused, 0)
+    coalesce(j.available, 0), coalesce(j.scheduled, 0), coalesce(j.executing, 0), coalesce(o.paused, 0),
+    coalesce(d.limits, '{}')
 FROM named AS n
 LEFT JOIN flowstone.queues AS q ON q.name = n.name
 LEFT JOIN jobs AS j ON j.queue = n.name
 LEFT JOIN nodes AS o ON o.queue = n.name
+LEFT JOIN declared AS d ON d.queue = n.name
 ORDER BY 1;
