@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from flowstone.core.output import type_name
 from flowstone.errors import MissingExtraError, SerializationError
 from flowstone.io.table_schema import restore_schema, schema_to_text
-from flowstone.io.table_types import arrow_to_frame, frame_to_arrow
+from flowstone.io.table_types import arrow_to_frame, check_arrow, frame_to_arrow
 
 if TYPE_CHECKING:
     import pyarrow
@@ -67,19 +68,22 @@ class ParquetSerializer:
         import pyarrow
         import pyarrow.parquet
 
+        table: pyarrow.Table | None = None
         try:
-            table = frame_to_arrow(kind, value)
-            metadata = {_KIND_KEY: kind, _SCHEMA_KEY: schema_to_text(table)}
+            table, beside = frame_to_arrow(kind, value)
+            check_arrow(table)
+            metadata = {_KIND_KEY: kind, _SCHEMA_KEY: schema_to_text(table)} | beside
             with pyarrow.parquet.ParquetWriter(file, table.schema, compression="zstd") as writer:
                 writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
                 writer.add_key_value_metadata(metadata)
         except (pyarrow.ArrowException, ValueError, TypeError) as error:
             if isinstance(error, SerializationError):
                 raise
-            raise _refusal(
+            raise SerializationError(
                 f"Parquet cannot hold this table ({error})",
-                value,
-                "Give every column one plain type, or choose PickleSerializer(key=...).",
+                path=_column_at_fault(table),
+                type_name=type_name(value),
+                remedy="Give every column one plain type, or choose PickleSerializer(key=...).",
             ) from error
 
     def read(self, file: BinaryIO) -> object:
@@ -100,7 +104,7 @@ class ParquetSerializer:
         table: pyarrow.Table = source.read()
         if _SCHEMA_KEY in metadata:
             table = restore_schema(table, metadata[_SCHEMA_KEY])
-        return arrow_to_frame(metadata.get(_KIND_KEY, "pyarrow"), table)
+        return arrow_to_frame(metadata.get(_KIND_KEY, "pyarrow"), table, metadata)
 
 
 def _kind(value: object) -> str | None:
@@ -110,6 +114,20 @@ def _kind(value: object) -> str | None:
         if module is not None and type(value) is getattr(module, type_of_table, None):
             return library
     return None
+
+
+def _column_at_fault(table: pyarrow.Table | None) -> str:
+    """Return the first column that cannot be written alone."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for position, name in enumerate(table.column_names if table is not None else ()):
+        assert table is not None
+        try:
+            pyarrow.parquet.write_table(table.select([position]), io.BytesIO())
+        except (pyarrow.ArrowException, ValueError, TypeError):
+            return f"$[{name!r}]"
+    return "$"
 
 
 def _require_pyarrow(purpose: str) -> None:
