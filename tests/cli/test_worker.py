@@ -81,7 +81,7 @@ async def swallows():
 
 @asset
 def leaves_a_thread():
-    threading.Thread(target=time.sleep, args=(600,), name="of-the-user").start()
+    threading.Thread(target=time.sleep, args=(600,), name="of-the-user", daemon=False).start()
     atexit.register(time.sleep, 600)
 
 

@@ -17,10 +17,11 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord
 from flowstone.engine.driver import Drive
-from flowstone.errors import OptionsError, RunNotFoundError
+from flowstone.errors import DatabaseUnavailableError, OptionsError, RunNotFoundError
 
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 0.1
+_LOST_SECONDS = 2.0
 _STARTABLE = (State.PENDING, State.SCHEDULED)
 _NOT_STARTED = (*_STARTABLE, State.RETRYING, State.AWAITING_APPROVAL)
 
@@ -139,7 +140,10 @@ class Driving:
     def _report(
         self, run_id: str, on_progress: Callable[[Progress], None], waiting_for: tuple[str, ...] = ()
     ) -> None:
-        record = self._parts.store.catalog.run(run_id)
+        try:
+            record = self._parts.store.catalog.run(run_id)
+        except DatabaseUnavailableError:
+            return  # whoever waits for the run says so, or gives up
         if record is not None:
             on_progress(Progress(run_id, record.total, record.counts, waiting_for=waiting_for))
 
@@ -156,6 +160,8 @@ class Driving:
         timeout = placed.options.get("wait_timeout")
         deadline = time.monotonic() + timeout if timeout else None
         over = False
+        joined = [step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal]
+        due = time.monotonic() + _LOST_SECONDS
         notice = WaitNotice(f"Run {placed.run_id}", lambda: self._held_up(placed))
         while not over and (deadline is None or time.monotonic() < deadline):
             if on_progress is not None:
@@ -164,6 +170,9 @@ class Driving:
             over = self._parts.store.catalog.wait([], run_id=placed.run_id, timeout_seconds=max(0.01, pause))
             if not over:
                 notice()
+                if joined and time.monotonic() >= due:
+                    self._parts.store.end_lost(joined)
+                    due = time.monotonic() + _LOST_SECONDS
         if on_progress is not None:
             self._report(placed.run_id, on_progress)
 

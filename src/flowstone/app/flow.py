@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Never
 
@@ -27,6 +28,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
+from flowstone.errors import StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
 
 
@@ -125,24 +127,29 @@ class FlowStone(AssembledApp, CommittedValues):
         """
         refuse_unknown("materialize", unknown, FlowStone.materialize.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
-        placed = self._placement.place(
-            Order(
-                kind="materialize",
-                given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
-                selection=target[0],
-                targets=(target,),
-                executor=executor,
-                executor_opts=executor_opts,
-                force=force,
-                run_id=run_id,
-                priority=priority,
-                wait_for_inputs=wait_for_inputs,
-            )
+        order = Order(
+            kind="materialize",
+            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
+            selection=target[0],
+            targets=(target,),
+            executor=executor,
+            executor_opts=executor_opts,
+            force=force,
+            run_id=run_id,
+            priority=priority,
+            wait_for_inputs=wait_for_inputs,
         )
-        step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
-        if step.state.is_terminal or step.deduplicated:
-            return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
-        return self._placement.driving.execute(placed, job)
+        while True:
+            placed = self._placement.place(order)
+            step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
+            if not step.state.is_terminal and not step.deduplicated:
+                return self._placement.driving.execute(placed, job)
+            try:
+                return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
+            except (StepFailedError, StepCancelledError):
+                if not self._placement.lost_what_it_joined(placed):
+                    raise
+                order = replace(order, run_id=None, retry_of=placed.run_id)
 
     def schedule(
         self,

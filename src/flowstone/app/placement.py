@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,13 +24,22 @@ from flowstone.app.wiring import Parts
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.request import RunRequest
 from flowstone.core.capability import Capability
+from flowstone.core.control import describe_target
+from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.run_details import RunDetails
-from flowstone.core.step import NewRun, NewStep, Target
+from flowstone.core.state import State
+from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan, PlannedStep, Request
-from flowstone.errors import CapabilityError, DefinitionError, DependencyNotReadyError, OptionsError
+from flowstone.errors import (
+    CapabilityError,
+    DefinitionError,
+    DependencyNotReadyError,
+    OptionsError,
+    PlanOutdatedError,
+)
 from flowstone.executors.options import (
     NO_PLACING_OPTIONS,
     PLACING_OPTIONS,
@@ -38,8 +49,13 @@ from flowstone.executors.options import (
 )
 from flowstone.protocols import Executor, RangeStore
 
+log = logging.getLogger("flowstone")
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
+_REPLAN_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
 _WINDOWED = ("backfill", "retry")
 _IN_FRONT_OF_SOMEBODY = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
@@ -121,8 +137,7 @@ class Placement:
             whole = as_range(order, self._parts.graph, executor)
             if whole is not None:
                 return self._place_whole(order, whole, executor, self._parts.store.ranges)
-        ready = self.prepare(order, executor)
-        placed = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        ready, placed = self._planned_and_placed(order, executor)
         if ready.plan.missing and not ready.run.durable:
             waiting = [
                 one.id
@@ -144,6 +159,20 @@ class Placement:
             ready.run.details,
             self._parts.store.catalog.run_details,
         )
+
+    def _planned_and_placed(self, order: Order, executor: Executor) -> tuple[Prepared, list[PlacedStep]]:
+        """Plan and place, again while others commit or end steps of the plan before it is placed."""
+        deadline, pause = time.monotonic() + _REPLAN_SECONDS, _FIRST_PAUSE_SECONDS
+        while True:
+            ready = self.prepare(order, executor)
+            try:
+                return ready, self._parts.store.ledger.open_run(ready.run, ready.steps)
+            except PlanOutdatedError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.debug("A request is planned again: %s", error)
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
     def prepare(self, order: Order, executor: Executor) -> Prepared:
         """Plan an order for an executor and check it; nothing is recorded.
@@ -240,11 +269,15 @@ class Placement:
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""
-        placed = self.place(order)
-        self.driving.drive(placed, on_progress)
         catalog = self._parts.store.catalog
-        record = catalog.run(placed.run_id)
-        assert record is not None
+        while True:
+            placed = self.place(order)
+            self.driving.drive(placed, on_progress)
+            record = catalog.run(placed.run_id)
+            assert record is not None
+            if record.state is State.COMPLETED or not self.lost_what_it_joined(placed):
+                break
+            order = replace(order, run_id=None, retry_of=placed.run_id)
         return RunResult(
             record=record,
             targets=order.targets if isinstance(order.targets, PartitionTargets) else tuple(order.targets),
@@ -252,6 +285,21 @@ class Placement:
             steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
             label=self._parts.graph.label,
         )
+
+    def lost_what_it_joined(self, placed: Placed) -> bool:
+        """Return whether a step that a request joined was lost with its process, so that it is to be made anew."""
+        for step in placed.steps:
+            if step.deduplicated and not step.state.is_terminal:
+                record = self._parts.store.catalog.step(step.id)
+                if record is not None and record.error_type == PROCESS_LOST:
+                    log.warning(
+                        "Run %s waited for %s of run %s, whose process was lost; it goes on as another run.",
+                        placed.run_id,
+                        describe_target(record.asset, record.partition),
+                        record.run_id,
+                    )
+                    return True
+        return False
 
     def _place_whole(self, order: Order, whole: NewRange, executor: Executor, store: RangeStore) -> Placed:
         """Record a large backfill as a range; its steps are made as workers begin them."""

@@ -151,6 +151,8 @@ class RunsView:
         state = self._parts.store.ledger.request_cancel(record.id)
         if state is State.CANCELLING:
             self._reach(record)
+            if self._parts.store.end_lost([record.id]):
+                state = self.step(str(record.id)).state
         scattered = self._parts.store.scatters.of_steps([record.id]).get(record.id)
         if scattered is not None and not scattered.is_over:
             self._reach_items(scattered.run_id)
@@ -163,10 +165,12 @@ class RunsView:
             RunNotFoundError: there is no such run.
         """
         run_id = run_id_of(run_id)
-        for step_id in self._parts.store.ledger.cancel_run(run_id):
+        running = self._parts.store.ledger.cancel_run(run_id)
+        for step_id in running:
             record = self._parts.store.catalog.step(step_id)
             if record is not None:
                 self._reach(record)
+        self._parts.store.end_lost(running)
         for run in self._scattered(run_id):
             self._reach_items(run.id)
         return self.get(run_id)
@@ -229,7 +233,10 @@ class RunsView:
             OptionsError: it is a run of items, which belongs to another one.
         """
         run_id = run_id_of(run_id)
-        old, failed = self.get(run_id), self._not_done(run_id)
+        old = self.get(run_id)
+        if old.process_lost:
+            self._parts.store.end_lost([step.id for step in self.steps(run_id, limit=_EVERY)])
+        failed = self._not_done(run_id)
         _refuse_items(old)
         targets: list[Target] = [
             (step.asset, step.partition)

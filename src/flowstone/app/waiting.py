@@ -12,6 +12,7 @@ from flowstone.core.approval import ApprovalState
 from flowstone.core.control import describe_target
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
+from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Store
 
 _LOOK_SECONDS = 2.0
@@ -85,6 +86,8 @@ class Waiting:
             return self._approval(record)
         control = self._store.control
         situation = control.situation((record.asset, record.partition)) if control is not None else None
+        if situation is not None and situation.step_id == record.id and situation.lost_holder is not None:
+            return situation.explain(datetime.now(UTC))
         if situation is None or situation.step_id != record.id or not situation.durable:
             return _recorded(record)
         if record.state is State.WAITING and situation.open_inputs:
@@ -129,7 +132,10 @@ class WaitNotice:
         if now < self._due:
             return self.reasons
         self._due = now + _LOOK_SECONDS
-        self.reasons = tuple(self._look())
+        try:
+            self.reasons = tuple(self._look())
+        except DatabaseUnavailableError:
+            return self.reasons  # whoever waits says so, or gives up
         # numbers that move, such as the length of a queue, are no news
         kind = _NUMBERS.sub("", " ".join(self.reasons))
         if self.reasons and (kind != self._told or now - self._told_at > _REPEAT_SECONDS):

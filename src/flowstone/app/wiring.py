@@ -97,6 +97,7 @@ class Parts:
             if self.store.catalog.wait([record.id], timeout_seconds=max(0.0, min(left, _WAIT_SECONDS))):
                 return
             notice()
+            self.store.end_lost([record.id])
             if left <= 0:
                 raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
 
@@ -175,7 +176,7 @@ def _connect(
     skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
     hooks = HookSet(declared.hooks)
     runner = _runner(hooks, graph, values, resources, skins, Invoker(coroutines, processes))
-    driver = Driver(store.catalog)
+    driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
     waiting = Waiting(store)

@@ -255,6 +255,8 @@ def _run_row(run: RunRecord) -> list[str]:
 
 
 def _state(run: RunRecord) -> str:
+    if run.process_lost:
+        return "process lost"
     return "paused" if run.paused and not run.state.is_terminal else run.state.value
 
 
@@ -271,6 +273,7 @@ def _run_json(run: RunRecord) -> dict[str, object]:
         "executor": run.executor,
         "state": run.state.value,
         "paused": run.paused,
+        "process_lost": run.process_lost,
         "retry_of": run.retry_of,
         "parent": run.parent,
         "priority": run.priority,

@@ -90,6 +90,7 @@ class StepSituation:
     breaker_failures: int | None = None  # of the breaker that it waits for, while that is not closed
     breaker_open_until: datetime | None = None
     paused_nodes: int = 0  # workers on which its queue was paused with Oban's own tools
+    lost_holder: str | None = None  # the process that would have to end it, when that is lost
     open_inputs: tuple[tuple[str, str, State], ...] = ()
 
     def explain(self, now: datetime | None = None) -> list[str]:
@@ -109,6 +110,8 @@ class StepSituation:
         if self.state.is_terminal:
             text = self.error or self.reason
             return [f"it is over: {self.state.value}" + (f" ({_last_line(text)})" if text else "")]
+        if self.lost_holder is not None:
+            return [self._lost()]
         if self.state in (State.RUNNING, State.CANCELLING):
             since = f" since {_moment(self.started_at)}" if self.started_at else ""
             return [f"it is {self.state.value} on {self.worker}{since}, attempt {self.attempt}"]
@@ -119,6 +122,16 @@ class StepSituation:
             jobs = "1 job is" if self.ahead == 1 else f"{self.ahead} jobs are"
             found = [f"{jobs} ahead of it in the queue {self.queue!r}, served by {_workers(self.workers)}"]
         return found or ["it is about to start"]
+
+    def _lost(self) -> str:
+        ran = self.state in (State.RUNNING, State.CANCELLING)
+        what = f"its attempt {self.attempt} ran in" if ran else "it waited for"
+        who = f"{what} {self.lost_holder}, which was lost: it died or lost its lease"
+        if not self.durable:
+            return f"{who}; whoever asks for it again ends this and computes it"
+        if self.workers:
+            return f"{who}; a worker ends this attempt and goes on within seconds"
+        return f"{who}, and no worker serves the queue {self.queue!r}: start `flowstone worker`"
 
     def _stopped_by_people(self) -> Iterator[str]:
         if self.run_paused:

@@ -257,6 +257,11 @@ class Stopped:
 
 
 WORKER_LOST = "WorkerLost"
-"""Type of the error of an attempt whose process died or lost its lease."""
+"""Type of the error of an attempt whose worker died or lost its lease."""
+
+PROCESS_LOST = "ProcessLost"
+"""Type of the error of a step whose process, which ran it by itself, died or lost its lease.
+
+No worker starts it again; whoever asks for it does."""
 
 type AttemptOutcome = Succeeded | Failed | Snoozed | Scattered | Suspended | Skipped | Stopped

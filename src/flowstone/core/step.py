@@ -272,6 +272,8 @@ class RunRecord:
     """A run with the number of its steps in each state.
 
     `details` says what it is about, without secrets; `assets` names what was asked for.
+    `process_lost` says that it is not over and that the process that drove it died: nobody goes on with it, and
+    whoever asks for one of its targets ends it.
     """
 
     id: str
@@ -286,6 +288,7 @@ class RunRecord:
     paused: bool = False
     retry_of: str | None = None
     parent: str | None = None
+    process_lost: bool = False
     counts: dict[State, int] = field(default_factory=dict)
     details: RunDetails = NO_DETAILS
     assets: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from flowstone.errors import StepCancelledError
 from flowstone.protocols import Catalog
 
 _POLL_SECONDS = 0.2
+_LOST_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -48,10 +50,15 @@ class Driver:
 
     Steps released by a commit in this process arrive at once; those released elsewhere (a step that this
     run joined ends in another process) are found by a slow look at the catalog.
+
+    Args:
+        catalog: what is recorded.
+        end_lost: ends what lost processes held of some steps; see `flowstone.protocols.Store`.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, end_lost: Callable[[Sequence[int]], object] = lambda _: None) -> None:
         self._catalog = catalog
+        self._end_lost = end_lost
         self._begin()
         renew_after_fork(self, Driver._begin)
 
@@ -110,7 +117,11 @@ class Driver:
         """Wait for what others release; return False when the run is over."""
         if not run.joined:
             return False
+        due = time.monotonic() + _LOST_SECONDS
         while not inbox:
+            if time.monotonic() >= due:
+                self._end_lost(run.joined)
+                due = time.monotonic() + _LOST_SECONDS
             over = self._catalog.wait(run.joined, timeout_seconds=_POLL_SECONDS)
             found = self._catalog.steps(run.run_id, state=State.PENDING, limit=1000)
             inbox.extend(step.id for step in found if step.run_id == run.run_id and step.id not in running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,11 +26,22 @@ from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
-from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledError, StepFailedError
+from flowstone.errors import (
+    DatabaseUnavailableError,
+    RunNotFoundError,
+    StaleAttemptError,
+    StepCancelledError,
+    StepFailedError,
+)
 from flowstone.protocols import Store
 
 DEFAULT_RETRY = RetryPolicy()
 _LONGEST_PAUSE_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_AWAY_SECONDS = 120.0
+_EVERY = 1_000_000
+
+log = logging.getLogger("flowstone")
 
 
 class InlineRunner:
@@ -224,12 +236,35 @@ class InlineRunner:
                 )
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
                 completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
-            committed = self._store.ledger.commit([completion])[0]
+            committed = self._committed(completion)
         finally:
             self._tokens.pop(claim.step_id, None)
         if self.on_commit is not None:
             self.on_commit(committed)
         return completion, committed
+
+    def _committed(self, completion: Completion) -> Committed:
+        """Commit; while the database is away the result is kept and committed when it is back, for two minutes."""
+        deadline, pause, again = time.monotonic() + _AWAY_SECONDS, _FIRST_PAUSE_SECONDS, False
+        while True:
+            try:
+                committed = self._store.ledger.commit([completion])[0]
+            except DatabaseUnavailableError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if not again:
+                    log.warning(
+                        "The result of %s is kept until the database is back: %s", completion.claim.asset, error
+                    )
+                again = True
+                time.sleep(pause)
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+                continue
+            # a try that failed may have been committed all the same, when only its answer was lost
+            if again and not committed.accepted and committed.state is State.COMPLETED:
+                ready = self._store.catalog.steps(completion.claim.run_id, state=State.PENDING, limit=_EVERY)
+                return committed._replace(accepted=True, released=tuple(step.id for step in ready))
+            return committed
 
     def _snoozed(self, claim: Claim, inputs: ResolvedInputs) -> Completion | None:
         """Return the end of an attempt whose inputs are missing, when it may wait for them."""

@@ -19,6 +19,7 @@ from flowstone.errors.database import (
     DatabaseUnavailableError,
     EmbeddedDatabaseError,
     MigrationChangedError,
+    PlanOutdatedError,
     SchemaVersionError,
 )
 from flowstone.errors.declarations import (
@@ -91,6 +92,7 @@ __all__ = [
     "MissingExtraError",
     "OptionsError",
     "PartitionError",
+    "PlanOutdatedError",
     "ResourceError",
     "RetryPolicyError",
     "RouteError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowstone.errors.root import FlowStoneError
+from flowstone.errors.root import FlowStoneError, command
 
 
 class DatabaseError(FlowStoneError, RuntimeError):
@@ -14,9 +14,32 @@ class DatabaseUnavailableError(DatabaseError, ConnectionError):
 
     def __init__(self, target: str, why: str) -> None:
         self.target = target
+        self.why = why
         super().__init__(
             f"PostgreSQL at {target} does not answer: {why}. Check that the server runs and that "
             "FLOWSTONE_DATABASE_URL is right; `flowstone doctor` looks at each part."
+        )
+
+    def while_waiting_for(self, what: str, seconds: float) -> DatabaseUnavailableError:
+        """Return this error as one that names what was waited for when the database went away and stayed away."""
+        kind, _, identifier = what.partition(" ")
+        remedy = f"{kind} {identifier} goes on by itself: ask again with `{command('status', identifier)}`"
+        return DatabaseUnavailableError(
+            self.target, f"{self.why}. It has been away for {seconds:.0f} s while this waited for {what}; {remedy}"
+        )
+
+
+class PlanOutdatedError(DatabaseError):
+    """A plan could not be placed: others committed or ended its steps all the while; planning again sees that."""
+
+    def __init__(self, asset: str, partition: str) -> None:
+        self.asset = asset
+        self.partition = partition
+        target = f"{asset} {partition}".rstrip()
+        super().__init__(
+            "The request could not be placed: each time that it was planned, others committed or ended a step of "
+            f"it meanwhile, the last time {target}. Ask again, with fewer requests for the "
+            "same targets at once."
         )
 
 

@@ -259,5 +259,11 @@ class Store(Protocol):
     def partition_keys(self) -> PartitionKeys:
         """The keys of dynamic partitions."""
 
+    def end_lost(self, step_ids: Sequence[int]) -> bool:
+        """End what lost processes held, if one of these steps is among it; return whether that was so.
+
+        Whoever needs a step asks now and then, so that nothing depends on a worker that looks.
+        """
+
     def close(self) -> None:
         """Release connections; closing twice is fine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from flowstone.stores.memory.approvals import MemoryApprovals
@@ -43,6 +43,10 @@ class MemoryStore:
         self.standings = MemoryStandings(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
+
+    def end_lost(self, step_ids: Sequence[int]) -> bool:
+        """See `flowstone.protocols.Store`; what runs here ends with this process."""
+        return False
 
     def close(self) -> None:
         """Nothing to release."""

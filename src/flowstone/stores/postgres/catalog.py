@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flowstone.core.output import StoredOutput
@@ -18,12 +20,16 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
+from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
 from flowstone.stores.postgres.rows import run_from, step_from, to_json
 from flowstone.stores.postgres.sql import load_sql
 
 _POLL_SECONDS = 1.0
+_AWAY_SECONDS = 120.0
+
+log = logging.getLogger("flowstone")
 
 
 class PostgresCatalog:
@@ -32,6 +38,7 @@ class PostgresCatalog:
     def __init__(self, database: Database, signals: DoneSignals) -> None:
         self._database = database
         self._signals = signals
+        self._away_since: float | None = None
 
     def current(self, targets: Sequence[Target]) -> dict[Target, int]:
         """See `flowstone.protocols.Catalog`."""
@@ -123,15 +130,22 @@ class PostgresCatalog:
         return self._runs({"run_id": None, "parent": parent, "tag": tag, "limit": limit})
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
-        """See `flowstone.protocols.Catalog`: notification first, a look once a second as backstop."""
+        """See `flowstone.protocols.Catalog`: notification first, a look once a second as backstop.
+
+        While the database is away, whoever waits goes on waiting, for two minutes in all.
+
+        Raises:
+            DatabaseUnavailableError: it stayed away; names what was waited for.
+        """
         deadline = time.monotonic() + timeout_seconds
         keys = [f"s:{step_id}" for step_id in step_ids]
         if run_id is not None:
             keys.append(f"r:{run_id}")
         elif step_ids:
-            keys += [f"r:{one}" for one in self._runs_of(step_ids)]
+            with suppress(DatabaseUnavailableError):  # without it the end is noticed a second later
+                keys += [f"r:{one}" for one in self._runs_of(step_ids)]
         with self._signals.subscribe(keys) as told:
-            while self._unfinished(step_ids, run_id):
+            while self._still_open(step_ids, run_id):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -143,6 +157,23 @@ class PostgresCatalog:
         """Runs whose end tells of these steps; only asked for the few that somebody waits for."""
         records = [self.step(step_id) for step_id in step_ids[:20]]
         return {record.run_id for record in records if record is not None}
+
+    def _still_open(self, step_ids: Sequence[int], run_id: str | None) -> bool:
+        try:
+            unfinished = self._unfinished(step_ids, run_id)
+        except DatabaseUnavailableError as error:
+            now = time.monotonic()
+            what = f"run {run_id}" if run_id is not None else f"step {', '.join(map(str, step_ids[:5]))}"
+            if self._away_since is None:
+                self._away_since = now
+                log.warning("The database went away; still waiting for %s. (%s)", what, error.why)
+            if now - self._away_since < _AWAY_SECONDS:
+                return True
+            raise error.while_waiting_for(what, _AWAY_SECONDS) from error
+        if self._away_since is not None:
+            self._away_since = None
+            log.warning("The database answers again.")
+        return unfinished
 
     def _unfinished(self, step_ids: Sequence[int], run_id: str | None) -> bool:
         return bool(self._rows("unfinished", {"steps": list(step_ids), "run_id": run_id})[0][0])

@@ -21,7 +21,8 @@ from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.placing import Placing
+from flowstone.stores.postgres.placing import HolderLostError, Placing
+from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.rows import EndedRows, claim_from, newest_of_each
 from flowstone.stores.postgres.sql import load_sql
 from flowstone.stores.postgres.stopping import stop_items
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 log = logging.getLogger(__name__)
+
+_LOST_TRIES = 3
+_OUTDATED_TRIES = 3
 
 
 class PostgresLedger:
@@ -51,11 +55,19 @@ class PostgresLedger:
         """See `flowstone.protocols.Ledger`."""
         driver = None if run.durable else self._worker_id()
         tries = count()
+        patience = _LOST_TRIES
 
         def place(connection: Connection[TupleRow]) -> list[PlacedStep]:
-            return Placing(connection, run, steps, driver, again=next(tries) > 0).place()
+            again = next(tries) > 0
+            return Placing(connection, run, steps, driver, again=again, joins_lost=not patience).place()
 
-        return self._transaction(place)
+        while True:
+            try:
+                return in_transaction(self._database, place, outdated_tries=_OUTDATED_TRIES)
+            except HolderLostError:
+                # it ends at once, unless somebody else is just ending it
+                end_lost(self._database)
+                patience -= 1
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
         """See `flowstone.protocols.Ledger`."""

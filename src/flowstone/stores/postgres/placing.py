@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
 from flowstone.core.unstarted import over_before_it_begins
-from flowstone.errors import RunConflictError
+from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _CHUNK = 5000
 
 
-class PlanOutdatedError(Exception):
-    """A step that was to be joined ended while the run was being placed; placing again will see that."""
+class HolderLostError(Exception):
+    """A step that was to be joined is held by a lost process; once that is ended, placing again makes it anew."""
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class Placing:
         steps: its steps, inputs before the steps that read them.
         driver: lease of the process that drives the run, when it is not durable.
         again: whether an earlier attempt found that targets were committed since the plan.
+        joins_lost: whether steps are joined although a lost process holds them.
     """
 
     connection: Connection[TupleRow]
@@ -43,6 +44,7 @@ class Placing:
     steps: Sequence[NewStep]
     driver: str | None
     again: bool = False
+    joins_lost: bool = False
     placed: list[PlacedStep | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     joining: set[int] = field(default_factory=set)
@@ -54,7 +56,7 @@ class Placing:
         """Insert everything.
 
         Raises:
-            PlanOutdatedError: see there; the transaction must be rolled back.
+            PlanOutdatedError, HolderLostError: see there; the transaction must be rolled back.
         """
         is_new, durable, limit = insert_run(self.connection, self.run, driver=self.driver)
         self.placed = [None] * len(self.steps)
@@ -66,8 +68,8 @@ class Placing:
             self._reuse_committed()
         self.ids = self._reserve_ids()
         enqueued = self._insert(durable, limit)
-        if self._committed_since() or self._placed_since():
-            raise PlanOutdatedError
+        for position in (*self._committed_since(), *self._placed_since()):
+            raise PlanOutdatedError(*self._target(position))
         joined = self._join()
         self._connect(joined)
         opened = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
@@ -105,12 +107,12 @@ class Placing:
             else:
                 self.joining.add(position)
 
-    def _placed_since(self) -> bool:
-        """Whether a target was placed elsewhere, and is over, since `_find_recent` looked."""
+    def _placed_since(self) -> list[int]:
+        """Return the targets that were placed elsewhere, and are over, since `_find_recent` looked."""
         if self.run.unique_seconds is None:
-            return False
+            return []
         found = {position for position, *_ in self._recent(self.run.unique_seconds)} - self.joining
-        return any(self._is_new(position) for position in found)
+        return [position for position in sorted(found) if self._is_new(position)]
 
     def _recent(self, seconds: float) -> list[tuple[int, int, str, str]]:
         """Return what was placed lately, in the same way where that matters: (position, step, run, state)."""
@@ -238,8 +240,14 @@ class Placing:
             self.placed[position] = PlacedStep(step_id, run_id, State(state), deduplicated=True)
             if job_id is not None:
                 overtaking.append((job_id, priority))
-        if any(self.placed[position] is None for position in positions):
-            raise PlanOutdatedError
+        for position in positions:
+            if self.placed[position] is None:  # it ended after the insert had seen it
+                raise PlanOutdatedError(*self._target(position))
+        joined = [one.id for position in positions if (one := self.placed[position]) is not None]
+        if not self.joins_lost:
+            parameters = {"ids": joined}
+            if self.connection.execute(load_sql("workers/held_by_lost"), parameters).fetchone() is not None:
+                raise HolderLostError
         transport.raise_priority(self.connection, overtaking)
         return positions
 

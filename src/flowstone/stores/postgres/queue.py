@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flowstone.core.outcome import WORKER_LOST, Failed
+from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
 from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
 from flowstone.core.step import Claim
@@ -113,18 +113,7 @@ class PostgresQueue:
 
     def rescue(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
-        with self._database.transaction() as connection:
-            connection.execute(load_sql("workers/declare_lost"))
-            connection.execute(load_sql("workers/forget_old"))
-        rescued = 0
-        while True:
-            with self._database.transaction() as connection:
-                orphans = connection.execute(load_sql("workers/orphans"), {"limit": _BATCH}).fetchall()
-                if orphans:
-                    _end_orphans(connection, orphans, durable=self._database.durable)
-                rescued += len(orphans)
-            if len(orphans) < _BATCH:
-                return rescued
+        return rescue(self._database)
 
     def sweep(self) -> int:
         """See `flowstone.protocols.DurableQueue`."""
@@ -134,7 +123,7 @@ class PostgresQueue:
                 unplaced = [row[0] for row in connection.execute(load_sql("queue/unplaced"), {"limit": _BATCH})]
                 transport.announce(connection, transport.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
-            found += _end_driverless(connection, durable=self._database.durable)
+        found += end_driverless(self._database)
         if self._database.durable:
             found += operators.follow_cancels_left(self._database, limit=_BATCH)
         return found + stop_left(self._database) + in_transaction(self._database, self._expire)
@@ -200,12 +189,63 @@ class Lease:
             connection.execute(load_sql("workers/remove"), {"id": self.id})
 
 
+def rescue(database: Database) -> int:
+    """End the attempts of lost processes; return how many."""
+    with database.transaction() as connection:
+        connection.execute(load_sql("workers/declare_lost"))
+        connection.execute(load_sql("workers/forget_old"))
+    rescued = 0
+    while True:
+        orphans = in_transaction(
+            database, lambda connection: _end_some_orphans(connection, durable=database.durable)
+        )
+        rescued += orphans
+        if orphans < _BATCH:
+            return rescued
+
+
+def end_driverless(database: Database) -> int:
+    """End what lost processes had placed for themselves and not begun; return how much."""
+    ended = 0
+    while True:
+        found = in_transaction(database, lambda connection: _end_driverless(connection, durable=database.durable))
+        ended += found
+        if found < _BATCH:
+            return ended
+
+
+def end_lost(database: Database, steps: Sequence[int] | None = None) -> bool:
+    """End what lost processes held, if one of these steps is among it; return whether that was so.
+
+    Args:
+        database: where.
+        steps: the steps; None ends it in any case.
+    """
+    if steps is not None:
+        if not steps:
+            return False
+        with database.connection() as connection:
+            held = connection.execute(load_sql("workers/held_by_lost"), {"ids": list(steps)}).fetchone()
+        if held is None:
+            return False
+    rescue(database)
+    end_driverless(database)
+    return True
+
+
 def alive_workers(database: Database) -> list[dict[str, Any]]:
     """Return the workers with a valid lease."""
     names = ("id", "kind", "host", "pid", "queues", "started_at", "beat_at")
     with database.connection() as connection:
         rows = connection.execute(load_sql("workers/alive")).fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _end_some_orphans(connection: Connection[TupleRow], *, durable: bool) -> int:
+    orphans = connection.execute(load_sql("workers/orphans"), {"limit": _BATCH}).fetchall()
+    if orphans:
+        _end_orphans(connection, orphans, durable=durable)
+    return len(orphans)
 
 
 def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:
@@ -221,8 +261,9 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed, not_begun in orphans:
         if not_begun:
             continue
-        text = f"The worker {worker} was lost while attempt {attempt} of {asset} ran: it died or lost its lease."
-        error = Failed(text, WORKER_LOST, retryable=True)
+        who = "worker" if placed else "process"
+        text = f"The {who} {worker} was lost while attempt {attempt} of {asset} ran: it died or lost its lease."
+        error = Failed(text, WORKER_LOST if placed else PROCESS_LOST, retryable=True)
         again = placed and attempt < most
         if again:
             suspected = attempt > 1 or attempt + 1 == most
@@ -274,8 +315,9 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
     ids = [row[0] for row in connection.execute(load_sql("workers/lost_drivers"), {"limit": _BATCH})]
     if not ids:
         return 0
-    rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": ids}).fetchall()
+    parameters = {"ids": ids, "error_type": PROCESS_LOST}
+    rows = connection.execute(load_sql("workers/end_driverless"), parameters).fetchall()
     deciding.cancel(connection, [row[0] for row in rows if row[5]], durable=durable)
     steps = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in rows]
     follow_up(connection, steps, {}, durable=durable)
-    return len(steps)
+    return len(ids)

@@ -12,12 +12,12 @@ from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewRun, Target
-from flowstone.errors import RunConflictError
+from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.counting import Follow, notify_done
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.placing import PlanOutdatedError, config_hashes, insert_run
+from flowstone.stores.postgres.placing import config_hashes, insert_run
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 
@@ -173,7 +173,7 @@ class Beginning:
             hashes = config_hashes(self.connection, [step_id for _, step_id in found])
             found = [one for one in found if hashes[one[1]] == running[0][9]]
         if found:
-            raise PlanOutdatedError
+            raise PlanOutdatedError(running[0][5], running[0][4])
 
     def _join(self, run: OpenRun, rows: Sequence[Sequence[Any]]) -> None:
         """Let the run wait for partitions that are under way elsewhere."""
@@ -186,7 +186,7 @@ class Beginning:
         }
         found = self.connection.execute(load_sql("ledger/join_active"), parameters).fetchall()
         if len(found) < len(rows):
-            raise PlanOutdatedError
+            raise PlanOutdatedError(rows[0][5], rows[0][4])
         found = self._refuse_conflicts(run, rows, found)
         transport.raise_priority(self.connection, [(row[4], row[5]) for row in found if row[4] is not None])
         joins = {"run_id": run.id, "steps": [row[1] for row in found]}

@@ -179,5 +179,6 @@ def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
         parent=row[11],
         details=RunDetails.from_json(row[12]).masked(),
         assets=tuple(row[13] or ()),
+        process_lost=row[14],
         counts=counts,
     )

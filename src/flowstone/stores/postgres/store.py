@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flowstone.core.project import Project
+from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.automations import PostgresAutomations
@@ -25,7 +26,7 @@ from flowstone.stores.postgres.embedded import EmbeddedPostgres
 from flowstone.stores.postgres.heartbeat import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
-from flowstone.stores.postgres.queue import PostgresQueue
+from flowstone.stores.postgres.queue import PostgresQueue, end_lost
 from flowstone.stores.postgres.ranges import PostgresRanges
 from flowstone.stores.postgres.scatters import PostgresScatters
 from flowstone.stores.postgres.standings import PostgresStandings
@@ -165,6 +166,13 @@ class PostgresStore:
         """Borrow an autocommit connection."""
         with self.database.connection() as connection:
             yield connection
+
+    def end_lost(self, step_ids: Sequence[int]) -> bool:
+        """See `flowstone.protocols.Store`."""
+        try:
+            return end_lost(self.database, step_ids)
+        except DatabaseUnavailableError:
+            return False  # asked again later
 
     def close(self) -> None:
         """Give the lease up, close the connections, leave the embedded server; at exit by itself."""

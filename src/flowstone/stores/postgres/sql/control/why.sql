@@ -23,11 +23,16 @@ SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_a
         WHERE n.queue = s.queue AND n.node LIKE 'flowstone@%%' AND n.meta ->> 'paused' = 'true'
             AND NOT n.meta ? 'shutdown_started_at'
             AND n.updated_at > pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute'
-    ) AS paused_nodes
+    ) AS paused_nodes,
+    CASE WHEN s.finished_at IS NULL AND (s.state IN ('running', 'cancelling') OR NOT r.durable) AND (
+        h.id IS NULL OR h.lost_at IS NOT NULL
+        OR h.beat_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => h.lease_seconds)
+    ) THEN coalesce(h.id, s.worker, r.driver) END AS lost_holder
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id
 LEFT JOIN flowstone.queues AS q ON q.name = s.queue
+LEFT JOIN flowstone.workers AS h ON h.id = CASE WHEN s.state IN ('running', 'cancelling') THEN s.worker ELSE r.driver END
 LEFT JOIN flowstone.breakers AS b ON b.name = s.parked_for AND b.open_until IS NOT NULL
 WHERE s.asset = %(asset)s AND s.partition = %(partition)s
 ORDER BY s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling') DESC,
