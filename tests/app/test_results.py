@@ -64,6 +64,11 @@ def test_values_of_one_and_of_many() -> None:
     assert made.materialize_all("one").value == 1
     assert made.backfill("mixed", partitions=[0, 3]).value == {0: 0, 3: 3}
     assert made.backfill("mixed", partitions=[0]).value == {0: 0}
+    assert {key: one.value for key, one in made.backfill("mixed", partitions=[0, 3]).results.items()} == {
+        0: 0,
+        3: 3,
+    }
+    assert {key: one.value for key, one in made.materialize_all("one").results.items()} == {None: 1}
     result = made.materialize_all(["one", "two"])
     assert {asset: done.value for (asset, _), done in result.materializations.items()} == {"one": 1, "two": 2}
     assert result.raise_for_failures() is result

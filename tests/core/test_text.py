@@ -3,12 +3,14 @@ from __future__ import annotations
 import base64
 import json
 import time
+import traceback
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstone.core.text import ERROR_LIMIT, clean_text, hide_values, mask_secrets
+from flowstone.core.text import ERROR_LIMIT, clean_text, error_line, hide_values, mask_secrets
 
 _ANY = st.text(st.characters(codec=None) | st.sampled_from("\x00\x1b[]m\ud800\u202e\n\t\r:@/='\""), max_size=300)
 
@@ -333,3 +335,50 @@ def test_a_giant_text_is_cut_before_it_is_masked() -> None:
     masked = mask_secrets("lorem ipsum password=x " * 5_000_000)
     assert len(masked) < 2 * 1024 * 1024
     assert "password=x" not in masked
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (lambda: ValueError("no rows\nsee https://..."), "ValueError: no rows"),
+        (lambda: ValueError("\nno rows"), "ValueError: no rows"),
+        (ValueError, "ValueError"),
+        (
+            lambda: RuntimeError("child:\nTraceback (most recent call last):\n  File x\nKeyError: 1"),
+            "RuntimeError: child:",
+        ),
+        (
+            lambda: ExceptionGroup("two", [ValueError("a"), KeyError("b")]),
+            "ExceptionGroup: two (2 sub-exceptions)",
+        ),
+        (lambda: SyntaxError("bad", ("f.py", 1, 2, "x =", 1, 3)), "SyntaxError: bad"),
+    ],
+)
+@pytest.mark.parametrize("chained", [None, "cause", "context"])
+def test_the_line_of_an_error_that_says_the_most(
+    raised: Callable[[], Exception], line: str, chained: str | None
+) -> None:
+    try:
+        try:
+            raise KeyError("first\nand\nmore")
+        except KeyError as first:
+            if chained == "cause":
+                raise raised() from first
+            if chained == "context":
+                raise raised()  # noqa: B904
+        raise raised()
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+    assert error_line(text) == line
+
+
+def test_other_texts_have_a_line_too() -> None:
+    assert error_line("\n  Fatal: it ended\nmore") == "Fatal: it ended"
+    assert (error_line(""), error_line(None), error_line("\n")) == ("", "", "")
+    driver = 'psycopg.errors.UndefinedTable: relation "x" does not exist\nLINE 1: SELECT 1\n        ^'
+    assert error_line(driver) == 'psycopg.errors.UndefinedTable: relation "x" does not exist'
+
+
+@given(st.text(max_size=300))
+def test_any_text_has_at_most_one_line(text: str) -> None:
+    assert len(error_line(text).splitlines()) <= 1

@@ -15,6 +15,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
+from flowstone.core.text import error_line
 from flowstone.errors import DependencyNotReadyError
 
 
@@ -142,4 +143,4 @@ class CommittedValues:
 def _describe(step: StepRecord) -> str:
     text = (step.error or step.reason or "").strip()
     over = "is over:" if step.state.is_terminal else "is"
-    return f"it {over} {step.state.value}" + (f" ({text.splitlines()[-1]})" if text else "")
+    return f"it {over} {step.state.value}" + (f" ({error_line(text)})" if text else "")

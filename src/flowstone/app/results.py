@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowstone.core.definition import write_partition
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import decode_partition
+from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord, Target
 from flowstone.errors import FlowStoneError, StepCancelledError, StepFailedError
 
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """A step of a run that has no result.
+
+    Args:
+        asset: its asset.
+        partition: value of its partition; None without partitions.
+        state: `failed` or `upstream_failed`.
+        error_type: qualified name of the class of what was raised; None when it never started.
+        error: recorded text with the traceback, or why it never started.
+        attempts: how many attempts were made.
+        data: what `Fatal(..., data=...)` said.
+        step_id: the step.
+    """
+
+    asset: str
+    partition: Partition
+    state: State
+    error_type: str | None
+    error: str
+    attempts: int
+    data: Mapping[str, JsonValue] | None
+    step_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +146,21 @@ class RunResult:
         return {(step.asset, step.partition): step.error or step.reason or step.state.value for step in found}
 
     @property
+    def failures(self) -> list[StepFailure]:
+        """The steps that failed, and those that never started because of one, as data."""
+        return [_failure_of(step) for state in _FAILURES for step in self.steps(state)]
+
+    @property
+    def results(self) -> dict[Partition, Materialization]:
+        """The materialization of each partition of the one asset that was asked for; see `materializations`.
+
+        Raises:
+            FlowStoneError: several assets were asked for.
+        """
+        self._one_asset(".results")
+        return {decode_partition(key): one for (_, key), one in self.materializations.items()}
+
+    @property
     def materializations(self) -> dict[Target, Materialization]:
         """The materialization of each target that has one; values are loaded when asked for."""
         wanted = set(self.targets)
@@ -139,9 +179,7 @@ class RunResult:
             StepFailedError: the target has no value.
             FlowStoneError: several assets were asked for.
         """
-        assets = {asset for asset, _ in self.targets}
-        if len(assets) != 1:
-            raise FlowStoneError(f"{len(assets)} assets were asked for; read .materializations instead of .value")
+        self._one_asset(".value")
         self.raise_for_failures()
         found = self.materializations
         if len(self.targets) == 1 and not self.targets[0][1]:
@@ -163,6 +201,9 @@ class RunResult:
                 step.partition,
                 step.state.value,
                 (step.error or step.reason or "") + more,
+                error_type=step.error_type,
+                attempts=step.attempt,
+                data=step.error_data,
                 label=self.label(step.asset, step.partition),
             )
         if self.state is State.CANCELLED:
@@ -182,9 +223,22 @@ class RunResult:
             "skipped": self.skipped,
             "cancelled": self.cancelled,
             "errors": [
-                {"asset": asset, "partition": key, "error": text} for (asset, key), text in self.errors.items()
+                {
+                    "asset": one.asset,
+                    "partition": encode_partition(one.partition),
+                    "error": one.error,
+                    "error_type": one.error_type,
+                    "attempts": one.attempts,
+                    "data": None if one.data is None else dict(one.data),
+                }
+                for one in self.failures
             ],
         }
+
+    def _one_asset(self, read: str) -> None:
+        assets = {asset for asset, _ in self.targets}
+        if len(assets) != 1:
+            raise FlowStoneError(f"{len(assets)} assets were asked for; read .materializations instead of {read}")
 
     def _only(self, found: dict[Target, Materialization]) -> Materialization:
         target = self.targets[0]
@@ -192,3 +246,16 @@ class RunResult:
             label = self.label(*target)
             raise StepFailedError(*target, self.state.value, "it has no value", label=label)
         return found[target]
+
+
+def _failure_of(step: StepRecord) -> StepFailure:
+    return StepFailure(
+        asset=step.asset,
+        partition=decode_partition(step.partition),
+        state=step.state,
+        error_type=step.error_type,
+        error=step.error or step.reason or step.state.value,
+        attempts=step.attempt,
+        data=step.error_data,
+        step_id=step.id,
+    )

@@ -12,6 +12,7 @@ from flowstone.core.approval import ApprovalState
 from flowstone.core.control import describe_target
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
+from flowstone.core.text import error_line
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Store
 
@@ -158,8 +159,7 @@ def _recorded(record: StepRecord) -> list[str]:
         inputs = "1 input" if record.waiting_on == 1 else f"{record.waiting_on} inputs"
         found.append(f"{inputs} of its run are not there yet")
     if record.state is State.RETRYING and record.error:
-        problem = record.error.strip().splitlines()[-1]
-        found.append(f"attempt {record.attempt} of {record.max_attempts} failed: {problem}")
+        found.append(f"attempt {record.attempt} of {record.max_attempts} failed: {error_line(record.error)}")
     if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
         left = (record.scheduled_at - datetime.now(UTC)).total_seconds()
         what = "its next attempt is due" if record.state is State.RETRYING else "it starts"

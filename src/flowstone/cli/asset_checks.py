@@ -9,12 +9,12 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.requests import find_asset
-from flowstone.cli.building import last_line
 from flowstone.cli.failures import FAILED
 from flowstone.cli.output import Column, duration, moment
 from flowstone.cli.partitions import One, label, parse_one
 from flowstone.cli.session import Session
 from flowstone.core.check_record import CheckRecord, Severity
+from flowstone.core.text import error_line
 from flowstone.errors import OptionsError
 
 _RUN = "run"
@@ -83,9 +83,7 @@ def _show(session: Session, flow: FlowStone, records: Sequence[CheckRecord]) -> 
 
 
 def _row(flow: FlowStone, one: CheckRecord) -> list[str]:
-    found = (
-        one.description or last_line(one.error or "") or ", ".join(f"{k}={v!r}" for k, v in one.metadata.items())
-    )
+    found = one.description or error_line(one.error) or ", ".join(f"{k}={v!r}" for k, v in one.metadata.items())
     return [
         one.asset,
         _label(flow, one),

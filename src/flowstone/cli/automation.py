@@ -15,6 +15,7 @@ from flowstone.app.schedules import ScheduleStatus
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.automation.record import AutomationKind, TickRecord
+from flowstone.core.text import error_line
 from flowstone.errors import OptionsError, command
 from flowstone.protocols import Evaluator
 
@@ -80,7 +81,7 @@ def show_ticks(session: Session, ticks: Sequence[TickRecord]) -> None:
             tick.automation.name,
             tick.state.value,
             ", ".join(tick.run_ids),
-            tick.reason or _last_line(tick.error),
+            tick.reason or error_line(tick.error),
             duration(tick.took_seconds),
         ]
         for tick in ticks
@@ -196,7 +197,3 @@ def _status_json(one: ScheduleStatus) -> dict[str, object]:
 
 def _next(ticks: Sequence[datetime]) -> str:
     return ticks[0].isoformat(sep=" ") if ticks else "never"
-
-
-def _last_line(error: str | None) -> str:
-    return (error or "").strip().rpartition("\n")[2]

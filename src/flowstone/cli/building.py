@@ -23,6 +23,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.selection import select
 from flowstone.core.state import State
+from flowstone.core.text import error_line
 from flowstone.errors import FlowStoneError, OptionsError, PartitionError, RunNotFoundError, command, selected
 
 Force = Annotated[bool, typer.Option("--force", help="Compute what is selected although it is committed.")]
@@ -140,24 +141,13 @@ def show_result(out: Output, flow: FlowStone, result: RunResult) -> int:
         out.line(f"Run {result.run_id} {result.state.value}: {counts or 'nothing to do'}.")
         for (name, key), text in list(errors.items())[:_SHOWN_ERRORS]:
             target = f"{name} {label(key, flow.graph[name])}".strip()
-            out.note(f"{one_line(target)}: {last_line(text)}", style="red")
+            out.note(f"{one_line(target)}: {one_line(error_line(text))}", style="red")
         if len(errors) > _SHOWN_ERRORS:
             out.note(
                 f"... and {len(errors) - _SHOWN_ERRORS:,} more: see `{command('status', result.run_id)}`",
                 style="red",
             )
     return DONE if result.ok else FAILED
-
-
-def last_line(text: str) -> str:
-    r"""Return the line of a traceback that says what happened.
-
-    Example:
-        >>> last_line("Traceback ...\n  File ...\nValueError: no\n")
-        'ValueError: no'
-    """
-    lines = [line for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1].strip()) if lines else ""
 
 
 def note_without_worker(session: Session, executor: str) -> bool:

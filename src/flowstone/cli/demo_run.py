@@ -12,7 +12,6 @@ from pathlib import Path
 from flowstone.app import FlowStone
 from flowstone.app.placement import new_run_id
 from flowstone.app.results import Progress, RunResult
-from flowstone.cli.building import last_line
 from flowstone.cli.children import Workers
 from flowstone.cli.demo_example import NAME, Example, example_folder
 from flowstone.cli.demo_record import Record
@@ -22,6 +21,7 @@ from flowstone.cli.progress import Report, reporting
 from flowstone.core.capability import Capability
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord
+from flowstone.core.text import error_line
 from flowstone.errors import ExecutorUnavailableError, FlowStoneError
 
 _GRACE_SECONDS = 5.0
@@ -224,7 +224,7 @@ class _Work:
             for step in self._flow.runs.steps(result.run_id, limit=_ALL_STEPS):
                 _add(counts[step.asset], step)
             for (name, key), text in result.errors.items():
-                outcome.errors.append(f"{name} {label(key)}".strip() + f": {last_line(text)}")
+                outcome.errors.append(f"{name} {label(key)}".strip() + f": {error_line(text)}")
         outcome.assets = [count for count in counts.values() if count.total]
 
     def _report(self) -> Path:

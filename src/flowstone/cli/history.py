@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
-from flowstone.cli.building import last_line
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import label
 from flowstone.cli.scattered import show_scattered
@@ -15,6 +14,7 @@ from flowstone.cli.session import Session
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
+from flowstone.core.text import error_line
 from flowstone.errors import RunNotFoundError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
@@ -167,7 +167,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
 
 
 def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
-    error = last_line(step.error or step.reason or "")
+    error = error_line(step.error or step.reason)
     shown = error if len(error) <= 100 else f"{error[:99]}…"
     return [str(step.id), step.asset, _label(flow, step), step.state.value, shown]
 
@@ -237,7 +237,7 @@ def _attempt_row(one: AttemptRecord) -> list[str]:
         took(one.started_at, one.finished_at),
         moment(one.retry_at),
         one.worker or "",
-        last_line(one.error or ""),
+        error_line(one.error),
     ]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from flowstone.core.circuit import describe_open
 from flowstone.core.partition import decode_partition, partition_label
 from flowstone.core.state import State
+from flowstone.core.text import error_line
 from flowstone.errors import command
 
 _SOON_SECONDS = 600.0
@@ -109,7 +110,7 @@ class StepSituation:
         """
         if self.state.is_terminal:
             text = self.error or self.reason
-            return [f"it is over: {self.state.value}" + (f" ({_last_line(text)})" if text else "")]
+            return [f"it is over: {self.state.value}" + (f" ({error_line(text)[:200]})" if text else "")]
         if self.lost_holder is not None:
             return [self._lost()]
         if self.state in (State.RUNNING, State.CANCELLING):
@@ -159,7 +160,7 @@ class StepSituation:
             soon = f", in {left:.0f} s" if 0.5 < left < _SOON_SECONDS else ""
             yield f"{what} at {_moment(self.scheduled_at)}{soon}"
         if self.error and self.state is State.RETRYING:
-            yield f"attempt {self.attempt} of {self.max_attempts} failed: {_last_line(self.error)}"
+            yield f"attempt {self.attempt} of {self.max_attempts} failed: {error_line(self.error)[:200]}"
 
     def _no_room(self) -> Iterator[str]:
         limited = self.durable and self.state is State.PENDING and self.max_concurrency is not None
@@ -178,12 +179,6 @@ def describe_target(asset: str, partition: str) -> str:
         'orders [2024-01-01]'
     """
     return f"{asset} [{partition_label(decode_partition(partition))}]" if partition else asset
-
-
-def _last_line(text: str) -> str:
-    """Return the line of a traceback that says what happened."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else ""
 
 
 def _moment(at: datetime) -> str:

@@ -254,6 +254,7 @@ class StepRecord:
     waiting_on: int = 0
     forced: bool = False
     invalidated_at: datetime | None = None
+    error_data: Mapping[str, JsonValue] | None = None
 
 
 def run_state(state: State, counts: Mapping[State, int]) -> State:

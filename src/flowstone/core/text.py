@@ -66,8 +66,8 @@ def error_line(text: str | None) -> str:
     The last line of a traceback is often a hint, a link or a caret.
 
     Example:
-        >>> error_line("Traceback (most recent call last):\\n  File ...\\nhttpx.HTTPError: 404 for /a\\nSee https://...")
-        'httpx.HTTPError: 404 for /a'
+        >>> error_line("Traceback (most recent call last):\\n  File ...\\nhttpx.HTTPError: 404\\nSee https://...")
+        'httpx.HTTPError: 404'
         >>> error_line("Fatal: the contract ended")
         'Fatal: the contract ended'
     """

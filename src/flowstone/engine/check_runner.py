@@ -20,7 +20,7 @@ from flowstone.core.control import describe_target
 from flowstone.core.facts import clean_facts
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import decode_partition
-from flowstone.core.text import clean_text
+from flowstone.core.text import clean_text, error_line
 from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
 from flowstone.engine.failures import failure
 from flowstone.engine.invoke import run_in_thread
@@ -234,6 +234,6 @@ def _tell(record: CheckRecord) -> None:
         }
         telemetry.emit("check.stop", {"duration_seconds": record.took_seconds}, about)
     if not record.passed and not record.blocks:  # what blocks is told by its step
-        why = record.description or (record.error or "").strip().rpartition("\n")[2]
+        why = record.description or error_line(record.error)
         target = describe_target(record.asset, record.partition)
         log.warning("Check %s of %s failed (%s): %s", record.check, target, record.severity.value, why[:_SHOWN])

@@ -13,7 +13,7 @@ from flowstone.core.check_set import CheckSet
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.text import clean_text
+from flowstone.core.text import clean_text, error_line
 from flowstone.engine.check_runner import CheckRunner, Subject, Verdict
 from flowstone.engine.failures import failure, user_traceback
 from flowstone.engine.hooks import ONE_TIME_VALUES, ValueStore
@@ -143,8 +143,7 @@ def _found(verdict: Verdict) -> str:
     record = verdict.record
     said = record.description
     if verdict.exception is not None:
-        lines = (record.error or "").strip().splitlines()
-        said = f"it raised {lines[-1] if lines else type(verdict.exception).__name__}"
+        said = f"it raised {error_line(record.error) or type(verdict.exception).__name__}"
     elif not said and verdict.check.description:
         said = f"expected: {verdict.check.description}"
     facts = ", ".join(f"{name}={value!r}" for name, value in record.metadata.items())

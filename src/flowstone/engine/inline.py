@@ -199,7 +199,16 @@ class InlineRunner:
         if record.state not in (State.COMPLETED, State.REUSED, State.SKIPPED):
             text = record.error or record.reason
             label = self._graph.label(record.asset, record.partition)
-            raise StepFailedError(record.asset, record.partition, record.state.value, text, label=label)
+            raise StepFailedError(
+                record.asset,
+                record.partition,
+                record.state.value,
+                text,
+                error_type=record.error_type,
+                attempts=record.attempt,
+                data=record.error_data,
+                label=label,
+            )
         source = record.output_step or record.id
         return Materialization(
             asset=record.asset,

@@ -15,6 +15,7 @@ from flowstone.core.scatter import ItemAsset, Leg, Scatter
 from flowstone.core.scattering import ScatterRecord
 from flowstone.core.state import State
 from flowstone.core.step import Claim
+from flowstone.core.text import error_line
 from flowstone.engine.discovery import Discovery
 from flowstone.engine.gathered import IO_NAME, Gathered, key_in
 from flowstone.engine.inputs import ResolvedInputs
@@ -102,7 +103,7 @@ class Scattering:
 
     def _first_failures(self, run_id: str) -> list[tuple[str, str]]:
         page = self._store.page(run_id, after=-1, limit=_SHOWN, states=(State.FAILED,))
-        return [(partition_label(key_in(row.partition)), _last_line(row.error)) for row in page]
+        return [(partition_label(key_in(row.partition)), _cause(row.error)) for row in page]
 
 
 def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
@@ -111,7 +112,6 @@ def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
     return scatter.leg(lambda: again, takes_context=False, is_async=False)
 
 
-def _last_line(text: str | None) -> str:
-    lines = [line for line in (text or "").strip().splitlines() if line.strip()]
-    last = lines[-1].strip() if lines else "no error was recorded"
-    return last.rstrip(".") if len(last) <= _LONGEST_ERROR else f"{last[: _LONGEST_ERROR - 1]}…"
+def _cause(text: str | None) -> str:
+    cause = error_line(text) or "no error was recorded"
+    return cause.rstrip(".") if len(cause) <= _LONGEST_ERROR else f"{cause[: _LONGEST_ERROR - 1]}…"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flowstone.errors.root import FlowStoneError, command, join_names, selected
 
@@ -42,18 +43,57 @@ class DependencyNotReadyError(FlowStoneError, RuntimeError):
 class StepFailedError(FlowStoneError, RuntimeError):
     """A step ended without a materialization and its original exception is not in this process.
 
-    Raised by executors whose work runs elsewhere; `error` is the recorded text with its traceback.
+    Raised by executors whose work runs elsewhere.
+
+    Attributes:
+        asset: asset name.
+        partition: encoded partition.
+        state: state of the step, such as `failed` or `upstream_failed`.
+        error: recorded text with the traceback, or why the step never started.
+        error_type: qualified name of the class of what was raised, such as `shop.api.ApiError`, if any.
+        attempts: how many attempts were made.
+        data: what `Fatal(..., data=...)` said.
     """
 
     def __init__(
-        self, asset: str, partition: str, state: str, error: str | None, *, label: str | None = None
+        self,
+        asset: str,
+        partition: str,
+        state: str,
+        error: str | None,
+        *,
+        error_type: str | None = None,
+        attempts: int = 0,
+        data: Mapping[str, Any] | None = None,
+        label: str | None = None,
     ) -> None:
         self.asset = asset
         self.partition = partition
         self.state = state
         self.error = error
+        self.error_type = error_type
+        self.attempts = attempts
+        self.data = data
         target = f"{asset!r}" + (f" [{partition if label is None else label}]" if partition else "")
         super().__init__(f"{target} ended as {state}." + (f"\n{error}" if error else ""))
+
+    def caused_by(self, kind: type[BaseException]) -> bool:
+        """Whether the step raised this class or a subclass of it that is known here: the twin of `except kind`.
+
+        Example:
+            >>> error = StepFailedError("a", "", "failed", "...", error_type="builtins.FileNotFoundError")
+            >>> error.caused_by(OSError)
+            True
+        """
+        waiting, seen = [kind], {kind}
+        while waiting:
+            one = waiting.pop()
+            if f"{one.__module__}.{one.__qualname__}" == self.error_type:
+                return True
+            below = [found for found in type.__subclasses__(one) if found not in seen]
+            seen.update(below)
+            waiting += below
+        return False
 
 
 class RetryPolicyError(FlowStoneError, ValueError):

@@ -191,7 +191,7 @@ def returns_skip() -> Skip:
 def fatal() -> None:
     """Fails for good although its policy would repeat it."""
     Marks().leave("fatal")
-    raise Fatal("the contract ended")
+    raise Fatal("the contract ended", data={"customer": 7})
 
 
 @asset

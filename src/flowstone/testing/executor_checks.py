@@ -16,7 +16,7 @@ _ERRORS = {
     "raises": "LookupError: the check itself is broken",
     "nonsense": "returned a value of type 'NoneType'",
     "exits": "SystemExit",
-    "table": "metadata holds more than",
+    "table": "holds more than",
     "stalls": "did not finish within its timeout of 0.05 s",
 }
 

@@ -6,6 +6,7 @@ import pytest
 
 from flowstone.app import FlowStone
 from flowstone.core.capability import Capability
+from flowstone.core.outcome import Fatal
 from flowstone.core.state import State
 from flowstone.errors import SerializationError, StepCancelledError, StepFailedError
 from flowstone.testing.conformance_assets import RAISED, UnusualError
@@ -125,6 +126,22 @@ class FailureTests(ExecutorCase):
         assert "not the third one" in result.errors["picky", "i:3"]
         assert "picky" in result.errors["after_picky", "i:3"]
         assert flow.load("after_picky", partition=4) == 104
+        failed, below = result.failures
+        assert (failed.asset, failed.partition, failed.state) == ("picky", 3, State.FAILED)
+        assert (below.asset, below.partition, below.state) == ("after_picky", 3, State.UPSTREAM_FAILED)
+        assert (failed.attempts, below.attempts, below.error_type) == (failed.attempts or 1, 0, None)
+
+    def test_a_failure_is_data_too(self, flow: FlowStone) -> None:
+        """Class, attempts and what `Fatal(..., data=...)` said, with the run and with the error that it raises."""
+        result = flow.materialize_all("fatal", executor=self.executor)
+        (failure,) = result.failures
+        assert (failure.error_type, failure.attempts) == ("flowstone.core.outcome.Fatal", 1)
+        assert (failure.data, failure.partition) == ({"customer": 7}, None)
+        with pytest.raises(StepFailedError) as caught:
+            result.raise_for_failures()
+        assert (caught.value.error_type, caught.value.attempts) == (failure.error_type, 1)
+        assert (caught.value.data, caught.value.caused_by(Fatal)) == ({"customer": 7}, True)
+        assert not caught.value.caused_by(ValueError)
 
     def test_downstream_of_a_failure_never_runs(self, flow: FlowStone) -> None:
         """Everything below is told at once, to the last step."""

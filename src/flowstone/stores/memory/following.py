@@ -29,7 +29,7 @@ class Following:
         if row.state in (State.RUNNING, State.CANCELLING) and (row.attempts or state is not State.COMPLETED):
             self.end_attempt(row, state, now)
         if state is State.COMPLETED:
-            row.error = row.error_type = None
+            row.error = row.error_type = row.error_data = None
         row.state = state
         row.finished_at = now
         tables = self._tables

@@ -288,7 +288,7 @@ class MemoryLedger:
         return Committed(row.id, row.state, accepted=True, released=released)
 
     def _failed(self, row: StepRow, outcome: Failed, completion: Completion) -> None:
-        row.error, row.error_type = outcome.error, outcome.error_type
+        row.error, row.error_type, row.error_data = outcome.error, outcome.error_type, outcome.data
         delay = completion.retry_in_seconds
         if row.state is State.CANCELLING:
             self._following.finish(row, State.CANCELLED, completion.finished_at)

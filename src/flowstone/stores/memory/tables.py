@@ -11,7 +11,7 @@ from itertools import count
 
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.forks import renew_after_fork
-from flowstone.core.output import StoredOutput
+from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -36,6 +36,7 @@ class StepRow:
         "children",
         "created_at",
         "error",
+        "error_data",
         "error_type",
         "executor",
         "finished_at",
@@ -80,6 +81,7 @@ class StepRow:
         self.invalidated_at: datetime | None = None
         self.error: str | None = None
         self.error_type: str | None = None
+        self.error_data: Mapping[str, JsonValue] | None = None
         self.reason: str | None = None
         # made when needed: most steps of a large plan have neither
         self.children: list[int] | None = None
@@ -107,6 +109,7 @@ class StepRow:
             finished_at=self.finished_at,
             error=self.error,
             error_type=self.error_type,
+            error_data=self.error_data,
             reason=self.reason,
             output_step=self.output_step,
             stored=self.stored,

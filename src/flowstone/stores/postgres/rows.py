@@ -109,10 +109,12 @@ def _ended(completion: Completion) -> dict[str, object]:
     match completion.outcome:
         case Succeeded(stored=stored):
             row |= {"state": State.COMPLETED, "output": stored.to_json()}
-        case Failed(error=error, error_type=error_type):
+        case Failed(error=error, error_type=error_type, data=data):
             delay = completion.retry_in_seconds
             state = State.FAILED if delay is None else State.RETRYING
             row |= {"state": state, "error": error, "error_type": error_type, "delay_seconds": delay}
+            if data is not None:
+                row["error_data"] = data
         case Scattered():
             row |= {"state": State.WAITING, "reason": completion.outcome.reason, "gives_back": True}
         case Snoozed(after_seconds=seconds, reason=reason, for_inputs=for_inputs):
@@ -159,6 +161,7 @@ def step_from(row: Sequence[Any]) -> StepRecord:
         waiting_on=row[21],
         forced=row[22],
         invalidated_at=row[23],
+        error_data=row[24],
     )
 
 

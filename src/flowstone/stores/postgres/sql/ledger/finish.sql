@@ -4,7 +4,7 @@ WITH ended AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
         id bigint, token bigint, state text, output jsonb, error text, error_type text, reason text,
-        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz
+        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz, error_data jsonb
     )
 ), moved AS (
     UPDATE flowstone.steps AS s
@@ -18,6 +18,7 @@ WITH ended AS (
         output_step = CASE WHEN e.state = 'completed' THEN s.id ELSE s.output_step END,
         error = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error, s.error) END,
         error_type = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error_type, s.error_type) END,
+        error_data = CASE WHEN e.state = 'completed' THEN NULL WHEN e.error IS NULL THEN s.error_data ELSE e.error_data END,
         reason = e.reason,
         scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN s.scheduled_at
             ELSE e.finished_at + pg_catalog.make_interval(secs => e.delay_seconds) END,
