@@ -63,7 +63,7 @@ def test_leaves() -> None:
 
 def test_backfills_follow_the_lead_through_the_mappings() -> None:
     keys = [date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 1)]
-    targets, names = backfill_targets(GRAPH, "* and not regions", keys, NOW)
+    targets, names, _ = backfill_targets(GRAPH, "* and not regions", keys, NOW)
     assert names == ("plain", "orders", "clean", "monthly")
     assert targets == [
         ("plain", ""),
@@ -77,7 +77,7 @@ def test_backfills_follow_the_lead_through_the_mappings() -> None:
 
 
 def test_backfills_without_partitions_take_all_complete_ones() -> None:
-    targets, _ = backfill_targets(GRAPH, "orders", None, NOW)
+    targets, _, _ = backfill_targets(GRAPH, "orders", None, NOW)
     assert len(targets) == 60
     assert backfill_targets(GRAPH, "plain", None, NOW)[0] == [("plain", "")]
     with pytest.raises(PartitionError, match="None of plain is partitioned"):

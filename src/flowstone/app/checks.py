@@ -12,7 +12,6 @@ from flowstone.core.check_record import CheckRecord
 from flowstone.core.partition import Partition
 from flowstone.core.step import StepRecord
 from flowstone.engine.check_runner import Subject
-from flowstone.errors import DependencyNotReadyError
 
 
 class ChecksView:
@@ -129,7 +128,7 @@ class ChecksView:
         current = catalog.current([target]).get(target)
         step = catalog.step(current) if current is not None else None
         if step is None:
-            raise DependencyNotReadyError(*target, [target], label=self._parts.graph.label)
+            raise self._parts.graph.not_ready(target, [target], datetime.now(UTC))
         return step
 
 

@@ -16,7 +16,6 @@ from flowstone.core.partition import Partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
 from flowstone.core.text import error_line
-from flowstone.errors import DependencyNotReadyError
 
 
 class CommittedValues:
@@ -35,7 +34,7 @@ class CommittedValues:
         target = recorded_target(find_asset(self.parts.graph, asset), partition)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
-            raise DependencyNotReadyError(*target, [target], label=self.parts.graph.label)
+            raise self.parts.graph.not_ready(target, [target], datetime.now(UTC))
         return self.parts.values.load(found.stored)
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:

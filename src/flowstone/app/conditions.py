@@ -16,7 +16,7 @@ from flowstone.core.partition import Partition, decode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
 from flowstone.engine.automation.fact_reader import FactReader
-from flowstone.engine.automation.scope import every, scope
+from flowstone.engine.automation.scope import begun, every, scope
 from flowstone.errors import DefinitionError, command
 
 type Assets = list[Asset]
@@ -94,7 +94,7 @@ class ConditionsView:
         found: Decisions = []
         for one in self._chosen(asset):
             if keys is None:
-                chosen = scope(one.partitions, at, older=0).partitions
+                chosen = [*_begun(one, at), *scope(one.partitions, at, older=0).partitions]
             else:
                 chosen = [target_of(one, partition)[1] for partition in keys]
             found += self._decide(one, chosen, at)
@@ -149,7 +149,7 @@ class ConditionsView:
         for one in self._chosen(asset):
             if _id(one) not in paused:
                 at = now or datetime.now(UTC)
-                done += self._run(one, self._decide(one, every(one.partitions, at), at))
+                done += self._run(one, self._decide(one, [*_begun(one, at), *every(one.partitions, at)], at))
         return done
 
     def list(self) -> Records:
@@ -222,6 +222,11 @@ class ConditionsView:
 
     def _declare(self) -> None:
         self._parts.store.automations.declare([_id(one) for one in self._chosen(None)])
+
+
+def _begun(asset: Asset, now: datetime) -> Texts:
+    """Return the partition that is going on, if the asset wants it computed."""
+    return begun(asset.partitions, now) if asset.allow_incomplete else []
 
 
 def _id(asset: Asset) -> AutomationId:

@@ -77,6 +77,7 @@ class FlowStone(AssembledApp, CommittedValues):
         *,
         partition: Partition = None,
         wait_for_inputs: bool = False,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -98,10 +99,10 @@ class FlowStone(AssembledApp, CommittedValues):
             partition: which partition; None for an asset without partitions.
             wait_for_inputs: wait for inputs that are missing until somebody made them, at most
                 `deps_timeout_seconds`. Without it only those are waited for that a durable step is about to make.
+            allow_incomplete: compute the partition, now and once more when it is over, although it is not over.
             executor: `auto` (Oban with a database, else sync), `sync`, `async`, `serial`, `oban`, a registered
                 name, or an executor object.
-            executor_opts: options of the executor for this call; `retry=True` makes inline executors follow the
-                retry policy.
+            executor_opts: options of the executor for this call; `retry=True` has inline executors retry.
             force: compute the asset even though a committed success exists.
             run_id: id for the run; the same id again answers with the same run.
             priority: 0 (first) to 9; the asset's own, else 4, when None.
@@ -120,10 +121,9 @@ class FlowStone(AssembledApp, CommittedValues):
 
         Raises:
             UnknownAssetError, UnknownPartitionError: there is no such thing.
-            DependencyNotReadyError: inputs are missing, and nobody is about to make them; names them and the
-                command that builds them. Nothing was placed.
-            BaseException: what the asset raised, on executors in this process.
-            StepFailedError: it failed elsewhere.
+            IncompletePartitionError: the partition is not over, or reads one that is not.
+            DependencyNotReadyError: inputs are missing that nobody is about to make; names them, and the command.
+            BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
         refuse_unknown("materialize", unknown, FlowStone.materialize.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
@@ -138,6 +138,8 @@ class FlowStone(AssembledApp, CommittedValues):
             run_id=run_id,
             priority=priority,
             wait_for_inputs=wait_for_inputs,
+            explicit=(target[0],),
+            allow_incomplete=allow_incomplete,
         )
         while True:
             placed = self._placement.place(order)
@@ -158,6 +160,7 @@ class FlowStone(AssembledApp, CommittedValues):
         partition: Partition = None,
         scheduled_at: datetime | None = None,
         wait_for_inputs: bool | None = None,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -178,8 +181,8 @@ class FlowStone(AssembledApp, CommittedValues):
             asset: the asset or its name.
             partition: which partition.
             scheduled_at: earliest start, timezone-aware; None starts it as soon as there is room.
-            wait_for_inputs: whether it waits for inputs that are missing, at most `deps_timeout_seconds`; None
-                does so on a durable executor.
+            wait_for_inputs: whether it waits for inputs that are missing; None does so on a durable executor.
+            allow_incomplete: see `materialize`.
             executor: see `materialize`.
             executor_opts: see `materialize`.
             force: compute what is asked for even though it is committed.
@@ -211,6 +214,8 @@ class FlowStone(AssembledApp, CommittedValues):
                 scheduled_at=scheduled_at,
                 watched=False,
                 wait_for_inputs=wait_for_inputs,
+                explicit=(target[0],),
+                allow_incomplete=allow_incomplete,
             )
         )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
@@ -245,6 +250,7 @@ class FlowStone(AssembledApp, CommittedValues):
         force_deps: bool = False,
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -267,6 +273,7 @@ class FlowStone(AssembledApp, CommittedValues):
             force_deps: compute what is upstream as well, though committed.
             max_concurrency: most steps at once.
             on_progress: told how far it is.
+            allow_incomplete: see `materialize`; what is upstream and not over is computed then as well.
             executor: see `materialize`.
             executor_opts: see `materialize`.
             force: compute what is asked for even though it is committed.
@@ -279,12 +286,14 @@ class FlowStone(AssembledApp, CommittedValues):
             The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
         """
         refuse_unknown("materialize_all", unknown, FlowStone.materialize_all.__annotations__)
-        names = select(self.graph, selection)
+        names = leaves(self.graph, select(self.graph, selection))
         order = Order(
             kind="materialize_all",
             given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=describe(selection),
-            targets=all_targets(self.graph, leaves(self.graph, names), partition, datetime.now(UTC)),
+            targets=all_targets(self.graph, names, partition, datetime.now(UTC)),
+            explicit=() if partition is None else names,
+            allow_incomplete=allow_incomplete,
             executor=executor,
             executor_opts=executor_opts,
             expand=None,
@@ -304,6 +313,7 @@ class FlowStone(AssembledApp, CommittedValues):
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         wait_for_inputs: bool | None = None,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -325,11 +335,10 @@ class FlowStone(AssembledApp, CommittedValues):
         Args:
             selection: asset, name or selection expression.
             partitions: partitions of the first selected partitioned asset; None takes all complete ones.
-            max_concurrency: most steps at once, in the whole fleet on a durable executor, where step by step the
-                default is 1,000.
+            max_concurrency: most steps at once, in the whole fleet on a durable executor (1,000 by default there).
             on_progress: told how far it is.
-            wait_for_inputs: whether steps wait for inputs that are missing, at most `deps_timeout_seconds`; None
-                does so on a durable executor.
+            wait_for_inputs: whether steps wait for inputs that are missing; None does so on a durable executor.
+            allow_incomplete: see `materialize_all`.
             executor: see `materialize`.
             executor_opts: see `materialize`.
             force: compute what is asked for even though it is committed.
@@ -342,7 +351,9 @@ class FlowStone(AssembledApp, CommittedValues):
             Counts and errors; a backfill with failures is not a success.
         """
         refuse_unknown("backfill", unknown, FlowStone.backfill.__annotations__)
-        targets, names = backfill_targets(self.graph, selection, partitions, datetime.now(UTC))
+        targets, names, explicit = backfill_targets(
+            self.graph, selection, partitions, datetime.now(UTC), allow_incomplete=allow_incomplete
+        )
         order = Order(
             kind="backfill",
             given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
@@ -358,6 +369,8 @@ class FlowStone(AssembledApp, CommittedValues):
             queue=BACKFILL_QUEUE,
             max_concurrency=max_concurrency,
             wait_for_inputs=wait_for_inputs,
+            explicit=explicit,
+            allow_incomplete=allow_incomplete,
         )
         return self._placement.run(order, on_progress)
 
@@ -372,15 +385,19 @@ class FlowStone(AssembledApp, CommittedValues):
         config: object = None,
         io: str | Mapping[str, str] | None = None,
         resources: Mapping[str, str] | None = None,
+        allow_incomplete: bool = False,
     ) -> Plan:
         """Return what `materialize_all` (or, with `partitions`, `backfill`) would do, without doing it."""
         now = datetime.now(UTC)
         expand: tuple[str, ...] | None = None
         if partitions is not None:
-            targets, expand = backfill_targets(self.graph, selection, partitions, now)
+            targets, expand, explicit = backfill_targets(
+                self.graph, selection, partitions, now, allow_incomplete=allow_incomplete
+            )
         else:
             chosen = leaves(self.graph, select(self.graph, selection))
             targets = all_targets(self.graph, chosen, partition, now)
+            explicit = () if partition is None else tuple(chosen)
         return self._placement.plan(
             Order(
                 kind="plan",
@@ -390,5 +407,7 @@ class FlowStone(AssembledApp, CommittedValues):
                 expand=expand,
                 force=force,
                 force_deps=force_deps,
+                explicit=explicit,
+                allow_incomplete=allow_incomplete,
             )
         )

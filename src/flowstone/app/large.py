@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
+from datetime import UTC, datetime
 from itertools import islice
 
 from flowstone.app.order import NORMAL_PRIORITY, Order
 from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.asset import Asset
-from flowstone.core.graph import AssetGraph
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import RetryPolicy
 from flowstone.engine.inline import DEFAULT_RETRY
+from flowstone.engine.inputs import InputReader
 from flowstone.protocols import Executor
 
 LARGE = 1000
+_LOOKED_AT = 100
 """From so many partitions on a durable backfill of one asset is kept as a range."""
 
 
-def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | None:
+def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputReader) -> NewRange | None:
     """Return an order as a range, when it is a large backfill of one asset whose steps need nothing special.
 
     Fleet-wide limits are kept on the queue, step by step, so assets that have some are placed that way.
@@ -26,6 +30,7 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
         order: the request.
         graph: the assets.
         executor: the durable executor that will hold it.
+        reader: knows what the partitions read.
     """
     targets = order.targets
     if order.kind != "backfill" or not isinstance(targets, PartitionTargets) or order.scheduled_at is not None:
@@ -39,6 +44,8 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
         return None  # some of its steps may be over before they begin
     if next(islice(targets, LARGE - 1, None), None) is None:
         return None
+    if _reads_unfinished(targets, graph, reader):
+        return None  # the planner leaves the last ones out
     return NewRange(
         asset=asset.name,
         partitions=targets.partitions(),
@@ -50,6 +57,16 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor) -> NewRange | 
         tags=tuple(sorted(asset.tags)),
         unique_seconds=order.placing.unique_seconds,
     )
+
+
+def _reads_unfinished(targets: PartitionTargets, graph: AssetGraph, reader: InputReader) -> bool:
+    """Whether one of the last targets reads a partition that is not over, as a forecast does."""
+    if all(plan.same_key or not plan.ends for plan in reader.plans(targets.asset)):
+        return False
+    now = datetime.now(UTC)
+    over = Completeness(graph, now)
+    last = deque(targets, maxlen=_LOOKED_AT)
+    return any(not over.is_over(*read) for target in last for read in reader.targets(*target, now))
 
 
 def priority_of(order: Order, asset: Asset) -> int:

@@ -44,6 +44,9 @@ class Order:
         retry_of: run whose failures this order repeats.
         wait_for_inputs: whether steps wait for inputs that nobody is about to make; None leaves that to the verb:
             a request that somebody waits for does not, durable work that was only placed does.
+        explicit: names of the assets whose partitions were said: one that is not over is refused; of the others it
+            is left out.
+        allow_incomplete: compute partitions that are not over.
         now: time that decides which partitions are complete; the present when None.
         given: what the request says of its run.
         details: the same of an earlier run, checked already, which this one repeats.
@@ -70,6 +73,8 @@ class Order:
     watched: bool = True
     retry_of: str | None = None
     wait_for_inputs: bool | None = None
+    explicit: Collection[str] = ()
+    allow_incomplete: bool = False
     now: datetime | None = None
     given: Given = NOTHING
     details: RunDetails | None = None
@@ -83,7 +88,7 @@ class Order:
         return tuple(dict.fromkeys(asset for asset, _ in self.targets))
 
     def __post_init__(self) -> None:
-        for name in ("force", "force_deps", "wait_for_inputs"):
+        for name in ("force", "force_deps", "wait_for_inputs", "allow_incomplete"):
             flag = getattr(self, name)
             if not isinstance(flag, bool) and not (flag is None and name == "wait_for_inputs"):
                 raise OptionsError(f"{name}={flag!r}: give True or False.")

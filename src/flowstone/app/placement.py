@@ -36,7 +36,6 @@ from flowstone.engine.planner import Plan, PlannedStep, Request
 from flowstone.errors import (
     CapabilityError,
     DefinitionError,
-    DependencyNotReadyError,
     OptionsError,
     PlanOutdatedError,
 )
@@ -112,10 +111,16 @@ class Placement:
         return reader.read(order.given, assets, expand=order.expand)
 
     def _plan(self, order: Order, checked: CheckedDetails) -> Plan:
+        # what was not over at a tick that is made up for may be over by now, or when a step is to start
+        moments = [one for one in (order.now, order.scheduled_at) if one is not None]
+        present = max([datetime.now(UTC), *moments])
         return self._parts.planner.plan(
             Request(
                 targets=order.targets,
                 now=order.now or datetime.now(UTC),
+                present=present,
+                explicit=order.explicit,
+                allow_incomplete=order.allow_incomplete,
                 expand=order.expand,
                 force=order.force,
                 force_deps=order.force_deps,
@@ -134,7 +139,7 @@ class Placement:
         executor = self.executor(order.executor)
         order = _with_options(order, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
-            whole = as_range(order, self._parts.graph, executor)
+            whole = as_range(order, self._parts.graph, executor, self._parts.reader)
             if whole is not None:
                 return self._place_whole(order, whole, executor, self._parts.store.ranges)
         ready, placed = self._planned_and_placed(order, executor)
@@ -216,8 +221,16 @@ class Placement:
     ) -> Order:
         """Return a request as an order; `now` decides which partitions are complete."""
         partitions = None if request.partition is None else [request.partition]
-        complete_at = now or datetime.now(UTC)
-        targets, names = backfill_targets(self._parts.graph, request.selection, partitions, complete_at)
+        present = datetime.now(UTC)
+        complete_at = now or present
+        targets, names, explicit = backfill_targets(
+            self._parts.graph,
+            request.selection,
+            partitions,
+            complete_at,
+            allow_incomplete=request.allow_incomplete,
+            present=max(present, complete_at),
+        )
         return Order(
             kind=kind,
             selection=describe(request.selection),
@@ -229,6 +242,8 @@ class Placement:
             priority=request.priority,
             max_concurrency=request.max_concurrency,
             watched=False,
+            explicit=explicit,
+            allow_incomplete=request.allow_incomplete,
             now=now,
             given=Given(
                 request.config,
@@ -351,7 +366,7 @@ class Placement:
         for target, missing in plan.missing.items():
             nobody = [read for read in missing if not self._is_under_way(read)] if durable else missing
             if nobody:
-                raise DependencyNotReadyError(*target, nobody, label=self._parts.graph.label)
+                raise self._parts.graph.not_ready(target, nobody, datetime.now(UTC))
 
     def _is_under_way(self, target: Target) -> bool:
         standing = self._parts.store.standings.standing([target]).get(target)

@@ -10,13 +10,19 @@ from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.app.results import RunResult
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.graph import AssetGraph
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
 from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.core.scatter import ItemAsset
 from flowstone.core.selection import Selection, select
 from flowstone.core.step import RunRecord, Target
-from flowstone.errors import OptionsError, PartitionError, RunNotFoundError, UnknownPartitionError
+from flowstone.errors import (
+    IncompletePartitionError,
+    OptionsError,
+    PartitionError,
+    RunNotFoundError,
+    UnknownPartitionError,
+)
 
 type AssetLike = str | Asset
 
@@ -169,16 +175,34 @@ def leaves(graph: AssetGraph, names: Iterable[str]) -> list[str]:
     return [name for name in graph.order if name in chosen and not graph.downstream(name) & chosen]
 
 
-def backfill_targets(
-    graph: AssetGraph, selection: Selection, partitions: Iterable[Partition] | None, now: datetime
-) -> tuple[Sequence[Target], tuple[str, ...]]:
-    """Return what a backfill of a selection over partitions consists of, and the selected names.
-
-    The partitions belong to the first selected asset that is partitioned. Selected assets with an equal
-    definition get the same ones, others those that read them (through the mappings), assets without
-    partitions their one target.
+def refuse_incomplete(graph: AssetGraph, target: Target, over: Completeness) -> None:
+    """Refuse a partition that was asked for and is not over.
 
     Raises:
+        IncompletePartitionError: it is not over, and its asset does not allow that.
+    """
+    if not over.is_over(*target) and not graph[target[0]].allow_incomplete:
+        shown = graph.describe(*target)
+        raise IncompletePartitionError(shown, shown, graph.over_at(*target))
+
+
+def backfill_targets(
+    graph: AssetGraph,
+    selection: Selection,
+    partitions: Iterable[Partition] | None,
+    now: datetime,
+    *,
+    allow_incomplete: bool = False,
+    present: datetime | None = None,
+) -> tuple[Sequence[Target], tuple[str, ...], tuple[str, ...]]:
+    """Return what a backfill consists of, the selected names, and those of them whose partitions were given.
+
+    The partitions belong to the first selected asset that is partitioned. Selected assets with an equal
+    definition get the same ones, others those that read them (through the mappings) and are over, assets without
+    partitions their one target. `present` decides whether those that were given are over; `now` when None.
+
+    Raises:
+        IncompletePartitionError: a partition was given that is not over, without `allow_incomplete`.
         PartitionError: no selected asset is partitioned although partitions are given.
         UnknownPartitionError: a partition does not exist.
     """
@@ -190,21 +214,34 @@ def backfill_targets(
                 f"None of {', '.join(names)} is partitioned; leave the partitions out, or declare some: "
                 "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like."
             )
-        return [(name, "") for name in names], names
+        return [(name, "") for name in names], names, ()
     definition = lead.partitions
     assert definition is not None
     if partitions is None:
         read: Callable[[], Iterable[str]] = partial(_complete, definition, now)
     else:
-        read = PackedKeys(_checked(lead, definition, partitions)).read
+        checked = _checked(lead, definition, partitions)
+        over = None if allow_incomplete else Completeness(graph, present or now)
+        read = PackedKeys(checked if over is None else _over(graph, lead, checked, over)).read
+    explicit = () if partitions is None else (lead.name,)
     if len(names) == 1:
-        return PartitionTargets(lead.name, read), names
+        return PartitionTargets(lead.name, read), names, explicit
     keys = list(read())
     chosen: dict[str, list[str]] = {lead.name: keys}
     for name in names:
         if name not in chosen:
-            chosen[name] = _keys(graph, graph[name], definition, keys, chosen, now)
-    return [(name, key) for name in names for key in chosen[name]], names
+            found = _keys(graph, graph[name], definition, keys, chosen, now)
+            if not allow_incomplete and not graph[name].allow_incomplete:
+                complete = Completeness(graph, now)
+                found = [key for key in found if complete.is_over(name, key)]
+            chosen[name] = found
+    return [(name, key) for name in names for key in chosen[name]], names, explicit
+
+
+def _over(graph: AssetGraph, asset: Asset, keys: Iterable[str], over: Completeness) -> Iterator[str]:
+    for key in keys:
+        refuse_incomplete(graph, (asset.name, key), over)
+        yield key
 
 
 def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[str]:

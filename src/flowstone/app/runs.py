@@ -255,6 +255,7 @@ class RunsView:
             max_concurrency=old.max_concurrency,
             retry_of=run_id,
             details=self._parts.store.catalog.run_details(run_id),
+            allow_incomplete=True,  # what was accepted then is not asked again
         )
         return self._placement.run(order, on_progress)
 

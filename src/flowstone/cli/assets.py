@@ -86,6 +86,9 @@ def plan(
     last: Last = None,
     force: Annotated[bool, typer.Option("--force", help="As if nothing selected was committed.")] = False,
     force_deps: Annotated[bool, typer.Option("--force-deps", help="The same for what is upstream.")] = False,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Also what is not over, from what is there so far.")
+    ] = False,
 ) -> None:
     """Show what materialize (or, with several partitions, backfill) would run, without running it."""
     flow = session.flow
@@ -99,6 +102,7 @@ def plan(
         partitions=several,
         force=force,
         force_deps=force_deps,
+        allow_incomplete=allow_incomplete,
     )
     if session.out.as_json:
         session.out.json(_plan_json(flow, made))
@@ -106,18 +110,26 @@ def plan(
         _show_plan(session, flow, made)
 
 
-def _counts(flow: FlowStone, names: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return, for each asset, how many complete partitions it has and how many of them are committed."""
-    totals, committed = {}, {}
+def _counts(flow: FlowStone, names: tuple[str, ...]) -> tuple[dict[str, int | None], dict[str, int | None]]:
+    """Return, for each asset, how many complete partitions it has and how many of them are committed.
+
+    None stands for partitions that nobody can list.
+    """
+    totals: dict[str, int | None] = {}
+    committed: dict[str, int | None] = {}
     now = datetime.now(UTC)
     for name in names:
+        definition = flow.graph[name].partitions
+        if definition is not None and not definition.listable:
+            totals[name] = committed[name] = None
+            continue
         targets = all_targets(flow.graph, [name], None, now)
         totals[name] = len(targets)
         committed[name] = len(flow.parts.store.catalog.current(targets))
     return totals, committed
 
 
-def _described(flow: FlowStone, name: str, total: int, committed: int) -> dict[str, object]:
+def _described(flow: FlowStone, name: str, total: int | None, committed: int | None) -> dict[str, object]:
     asset = flow.graph[name]
     return {
         "name": name,
@@ -134,10 +146,12 @@ def _described(flow: FlowStone, name: str, total: int, committed: int) -> dict[s
     }
 
 
-def _row(flow: FlowStone, name: str, total: int, committed: int) -> list[str]:
+def _row(flow: FlowStone, name: str, total: int | None, committed: int | None) -> list[str]:
     asset = flow.graph[name]
     kind = type(asset.partitions).__name__.removesuffix("Partitions").lower() if asset.partitions else ""
     count = f"{committed}/{total}" if asset.partitions else ("yes" if committed else "no")
+    if total is None:
+        count = "any"
     tags = ", ".join(sorted(asset.tags))
     return [name, asset.group or "", tags, kind, flow.parts.values.manager(asset).name, count, _short(asset.where)]
 

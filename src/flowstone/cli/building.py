@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +37,10 @@ WaitForInputs = Annotated[
         show_default=False,
     ),
 ]
+AllowIncomplete = Annotated[
+    bool,
+    typer.Option("--allow-incomplete", help="Compute what is not over, from what is there so far."),
+]
 ExecutorName = Annotated[
     str, typer.Option("--executor", metavar="NAME", help="auto, sync, async, serial, oban, or a registered one.")
 ]
@@ -51,10 +55,11 @@ class Chosen:
     executor: str
     force: bool
     run_id: str
+    allow_incomplete: bool
 
     def options(self) -> dict[str, Any]:
         """Return them as keywords."""
-        return {"executor": self.executor, "force": self.force, "run_id": self.run_id}
+        return asdict(self)
 
 
 def materialize(
@@ -67,12 +72,13 @@ def materialize(
     executor: ExecutorName = "auto",
     max_concurrency: Width = None,
     wait_for_inputs: WaitForInputs = None,
+    allow_incomplete: AllowIncomplete = False,
 ) -> int:
     """Compute one asset whose inputs are there (NAME), or what is missing upstream as well (+NAME, tag:x)."""
     flow = session.flow
     names = select(flow.graph, selection)
     wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
-    how = Chosen(executor, force=force, run_id=new_run_id())
+    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete)
     if selection in flow.graph and not force_deps:
         return _materialize_one(session, flow, selection, wanted, how, wait_for_inputs=bool(wait_for_inputs))
     with reporting(session.out, f"materialize {selection}") as report:
@@ -103,6 +109,7 @@ def backfill(
     executor: ExecutorName = "auto",
     max_concurrency: Width = None,
     wait_for_inputs: WaitForInputs = None,
+    allow_incomplete: AllowIncomplete = False,
 ) -> int:
     """Compute many partitions of the selected assets (+NAME adds what is upstream)."""
     flow = session.flow
@@ -112,7 +119,7 @@ def backfill(
         raise OptionsError("Give either --all or the partitions, not both.")
     if not everything and several is None and any(flow.graph[name].partitions for name in names):
         raise OptionsError("Which partitions? Give --partitions A,B, or --from A --to B, or --all.")
-    how = Chosen(executor, force=force, run_id=new_run_id())
+    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete)
     with reporting(session.out, f"backfill {selection}") as report:
         result = _interruptible(
             session,

@@ -81,6 +81,7 @@ class Asset:
         self.automation = None if options.automation is None else paced(options.automation)
         self.routes = options.routes
         self.config = options.config
+        self.allow_incomplete = options.allow_incomplete
         self.is_async = is_coroutine_function(function)
         self.copied_from: Asset | None = None
         look_like(self, function)
@@ -149,9 +150,21 @@ class AssetOptions:
     automation: Condition | Paced | None = None
     routes: tuple[str, ...] = ()
     config: Any = None
+    allow_incomplete: bool = False
 
 
-_KEPT = ("io", "retry", "queue", "priority", "isolation", "group", "code_version", "automation", "config")
+_KEPT = (
+    "io",
+    "retry",
+    "queue",
+    "priority",
+    "isolation",
+    "group",
+    "code_version",
+    "automation",
+    "config",
+    "allow_incomplete",
+)
 """Options of `@asset` that are kept as they were given, once they were checked."""
 _OTHERS = ("name", "deps", "partitions", "timeout", "description", "requires", "tags", "routes", "concurrency")
 
@@ -187,6 +200,8 @@ def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]
             config_schema(checked["config"])
         except TypeError as error:
             problem = f"config={shown(checked['config'])}: {error}"
+    if not isinstance(checked.get("allow_incomplete", False), bool):
+        problem = f"allow_incomplete={shown(checked['allow_incomplete'])}: give True or False"
     if problem:
         raise DefinitionError(f"{about} was declared with {problem}.", where=where)
     return checked
@@ -240,6 +255,7 @@ def asset(
     automation: Condition | Paced | None = None,
     routes: Iterable[str] = (),
     config: Any = None,
+    allow_incomplete: bool = False,
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -257,7 +273,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             such as `eager()`: compute it whenever that holds), `routes` (names of
             direct downstream assets of which the function chooses some by returning a `Route`), `config` (the
             type of what a run may configure: a dataclass, a TypedDict, a pydantic model, or `dict`; read it
-            as `context.config`).
+            as `context.config`), `allow_incomplete` (its partitions may be computed before they are over,
+            and again afterwards).
 
     Returns:
         An `Asset`, still callable as the plain function.

@@ -186,6 +186,28 @@ def _own_label(definition: PartitionsDefinition, value: Partition) -> str:
         return partition_label(value)
 
 
+def ends(definition: PartitionsDefinition | None) -> bool:
+    """Whether there may be partitions of a definition that are not complete yet."""
+    return definition is not None and not isinstance(definition, ListedPartitions | AnyPartitions)
+
+
+def is_over(definition: PartitionsDefinition | None, key: str, at: datetime) -> bool:
+    """Whether an encoded partition was complete at a moment; what was declared otherwise since counts as complete.
+
+    Example:
+        >>> is_over(StaticPartitions(["eu"]), "s:eu", datetime(2024, 1, 1))
+        True
+    """
+    if definition is None or not ends(definition):
+        return True
+    try:
+        value = decode_partition(key)
+        end = definition.complete_at(value)
+        return end <= at if end is not None else definition.is_complete(value, at)
+    except PartitionError:
+        return True
+
+
 def reversed_range(start: str, end: str) -> PartitionError:
     """Return the error for a range that ends before it begins.
 

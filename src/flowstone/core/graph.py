@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from types import MappingProxyType
 
 from flowstone.core.asset import Asset
-from flowstone.core.definition import write_partition
+from flowstone.core.definition import PartitionsDefinition, ends, is_over, write_partition
 from flowstone.core.dependency import Dependency
 from flowstone.core.known_keys import KeySource
 from flowstone.core.mapping import PartitionMapping, default_mapping
+from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.step import Target
+from flowstone.core.timeline import TimePartitions
 from flowstone.errors import (
     CycleError,
     DefinitionError,
+    DependencyNotReadyError,
     DuplicateAssetError,
     UnknownAssetError,
     UnknownDependencyError,
@@ -95,6 +100,19 @@ class AssetGraph:
     def describe(self, name: str, key: str) -> str:
         """Return an asset and its encoded partition as people read it: `orders [2024-01-31]`."""
         return f"{name} [{self.label(name, key)}]" if key else name
+
+    def not_ready(self, target: Target, missing: Sequence[Target], now: datetime) -> DependencyNotReadyError:
+        """Return the error for a partition of an asset some of whose inputs are missing."""
+        found = self._assets.get(target[0])
+        unfinished = (
+            found is not None and not found.allow_incomplete and not is_over(found.partitions, target[1], now)
+        )
+        return DependencyNotReadyError(*target, missing, allow_incomplete=unfinished, label=self.label)
+
+    def over_at(self, name: str, key: str) -> datetime | None:
+        """Return when an encoded partition of an asset is over, where that is a moment."""
+        definition = self[name].partitions
+        return None if definition is None else definition.complete_at(decode_partition(key))
 
     def mapping(self, downstream: str, upstream: str) -> PartitionMapping:
         """Return how partitions of `downstream` map to those of its dependency `upstream`."""
@@ -183,6 +201,43 @@ class AssetGraph:
                 f"Asset {asset.name!r} cannot read {upstream.name!r}: {error}", where=asset.where
             ) from error
         return mapping
+
+
+class Completeness:
+    """Which partitions of the assets are over at one moment; an asset is looked at once, however many are asked.
+
+    Args:
+        graph: the assets.
+        now: the moment, as an aware datetime.
+    """
+
+    def __init__(self, graph: AssetGraph, now: datetime) -> None:
+        self.now = now
+        self._graph = graph
+        self._tests: dict[str, Callable[[str], bool]] = {}
+
+    def is_over(self, name: str, key: str) -> bool:
+        """Whether this encoded partition of an asset is complete."""
+        test = self._tests.get(name)
+        if test is None:
+            test = self._tests[name] = self._test(self._graph[name].partitions)
+        return test(key)
+
+    def _test(self, definition: PartitionsDefinition | None) -> Callable[[str], bool]:
+        if definition is None or not ends(definition):
+            return lambda key: True
+        if isinstance(definition, TimePartitions):
+            last = definition.last(self.now)
+            if last is None:
+                return lambda key: False
+            text = encode_partition(last)
+            if type(last) is date:  # the text of dates is in their order
+                return lambda key: key <= text
+            return lambda key: decode_partition(key) <= last
+        if type(definition).is_complete is PartitionsDefinition.is_complete:
+            known = {encode_partition(key) for key in definition.keys(self.now)}
+            return known.__contains__
+        return lambda key: is_over(definition, key, self.now)
 
 
 def _with_companions(assets: Iterable[Asset]) -> Iterator[Asset]:

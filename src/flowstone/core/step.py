@@ -203,10 +203,19 @@ class Committed(NamedTuple):
 
 
 class CommittedOutput(NamedTuple):
-    """A committed version of an asset's partition."""
+    """A committed version of an asset's partition.
+
+    Args:
+        step_id: the step that made it.
+        stored: where it lies.
+        started_at: when computing it started.
+        own: whether it is the result of the run that reads it.
+    """
 
     step_id: int
     stored: StoredOutput
+    started_at: datetime | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

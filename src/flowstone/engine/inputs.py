@@ -9,8 +9,8 @@ from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.control import describe_target
-from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.graph import AssetGraph
+from flowstone.core.definition import PartitionsDefinition, ends, is_over
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.mapping import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import decode_partition, encode_partition
@@ -49,6 +49,14 @@ class InputPlan:
     many: bool
     optional: bool = False
     decides: bool = False
+    ends: bool = False
+    """Whether upstream partitions may be read that are not over, or were computed before they were."""
+
+    def is_early(self, key: str, version: CommittedOutput, now: datetime) -> bool:
+        """Whether a version says nothing final about a partition that is over by now: it was begun before."""
+        if version.own or version.started_at is None or is_over(self.upstream, key, version.started_at):
+            return False
+        return is_over(self.upstream, key, now)
 
     def keys(self, key: str, now: datetime) -> list[str]:
         """Return the encoded upstream partitions that a downstream partition reads."""
@@ -67,6 +75,8 @@ class InputPlan:
 
 
 _SHOWN = 5
+
+type NotReady = Callable[[Target, Sequence[Target], datetime], DependencyNotReadyError]
 
 type Read = tuple[InputPlan, str, CommittedOutput]
 """One version that is read: for which dependency, which partition, which version."""
@@ -89,15 +99,15 @@ class ResolvedInputs:
     """What the runner calls instead of the asset, for one that runs in several parts."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that are not the values of other assets."""
-    label: Callable[[str, str], str] = lambda asset, key: key
-    """Writes an encoded partition of an asset for people."""
+    not_ready: NotReady = lambda target, missing, now: DependencyNotReadyError(*target, missing)
+    """Returns the error for inputs that are missing."""
     recorded: tuple[InputVersion, ...] | None = None
     """The lineage, when an earlier part of the step read its inputs."""
 
     def problem(self, claim: Claim) -> Exception | None:
         """Return why the step cannot run, if so."""
         if self.error is None and self.missing:
-            return DependencyNotReadyError(claim.asset, claim.partition, self.missing, label=self.label)
+            return self.not_ready((claim.asset, claim.partition), self.missing, claim.started_at)
         return self.error
 
     def versions(self) -> tuple[InputVersion, ...]:
@@ -143,7 +153,7 @@ class InputReader:
 
     def __init__(self, graph: AssetGraph, catalog: Catalog, *, complete: Complete | None = None) -> None:
         self._catalog = catalog
-        self._label = graph.label
+        self._not_ready = graph.not_ready
         self._complete = complete
         self._plans = {asset.name: tuple(_plans(graph, asset)) for asset in graph}
         self._placed = {name: tuple([plan.placed() for plan in plans]) for name, plans in self._plans.items()}
@@ -159,9 +169,21 @@ class InputReader:
         """Return how each dependency of an asset is read."""
         return self._plans[asset]
 
-    def targets(self, asset: str, key: str, now: datetime) -> list[Target]:
-        """Return every (asset, partition) that one partition of an asset reads."""
-        return [(plan.name, upstream) for plan in self._plans[asset] for upstream in plan.keys(key, now)]
+    def targets(self, asset: str, key: str, now: datetime, so_far: Completeness | None = None) -> list[Target]:
+        """Return every (asset, partition) that one partition of an asset reads.
+
+        Args:
+            asset: the asset.
+            key: its encoded partition.
+            now: the present.
+            so_far: for a partition that is not over: of several partitions it reads only those that are.
+        """
+        return [
+            (plan.name, upstream)
+            for plan in self._plans[asset]
+            for upstream in plan.keys(key, now)
+            if so_far is None or not plan.many or so_far.is_over(plan.name, upstream)
+        ]
 
     def optional(self, asset: str) -> frozenset[str]:
         """Return the upstream assets that an asset can do without when they were skipped."""
@@ -176,13 +198,13 @@ class InputReader:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
         wanted: list[tuple[str, str, str]] = []
-        readers: list[tuple[ResolvedInputs, InputPlan]] = []
+        readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
         for claim in claims:
             plans = self._placed[claim.asset]
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
-            inputs = ResolvedInputs(plans, [], [], label=self._label)
+            inputs = ResolvedInputs(plans, [], [], not_ready=self._not_ready)
             resolved.append(inputs)
             try:
                 keys = [(plan, plan.keys(claim.partition, claim.started_at)) for plan in plans]
@@ -192,9 +214,12 @@ class InputReader:
             for plan, upstream_keys in keys:
                 for key in upstream_keys:
                     wanted.append((claim.run_id, plan.name, key))
-                    readers.append((inputs, plan))
+                    readers.append((inputs, plan, claim.started_at))
         if wanted:
             self._fill(wanted, readers)
+            for claim, inputs in zip(claims, resolved, strict=True):
+                if inputs.missing:
+                    _leave_out_unfinished(claim, inputs)
         if self._conditional:
             for claim, inputs in zip(claims, resolved, strict=True):
                 if claim.asset in self._conditional:
@@ -203,23 +228,31 @@ class InputReader:
             self._complete(claims, resolved)
         return resolved
 
-    def _fill(self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]) -> None:
+    def _fill(
+        self,
+        wanted: list[tuple[str, str, str]],
+        readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
+    ) -> None:
         answers = self._catalog.resolve(wanted)
         skipped = self._skipped(wanted, readers) if self._conditional else ()
-        for position, (read, (inputs, plan), version) in enumerate(zip(wanted, readers, answers, strict=True)):
+        for position, (read, (inputs, plan, now), version) in enumerate(
+            zip(wanted, readers, answers, strict=True)
+        ):
             if position in skipped:
                 inputs.skipped += 1
                 continue
-            if version is None:
+            if version is None or (plan.ends and plan.is_early(read[2], version, now)):
                 inputs.missing.append(read[1:])
             else:
                 inputs.reads.append((plan, read[2], version))
 
     def _skipped(
-        self, wanted: list[tuple[str, str, str]], readers: list[tuple[ResolvedInputs, InputPlan]]
+        self,
+        wanted: list[tuple[str, str, str]],
+        readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
     ) -> set[int]:
         """Return the positions of optional inputs that were skipped: they have no version here."""
-        positions = [position for position, (_, plan) in enumerate(readers) if plan.optional]
+        positions = [position for position, (_, plan, _now) in enumerate(readers) if plan.optional]
         if not positions:
             return set()
         found = self._catalog.skipped([wanted[position] for position in positions])
@@ -245,6 +278,25 @@ def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = 
         shown.append(f"{describe_target(*target)}{known}")
     more = len(missing) - _SHOWN
     return clean_text(f"waits for {'; '.join(shown)}" + (f" and {more} more" if more > 0 else ""), limit=1000)
+
+
+def _leave_out_unfinished(claim: Claim, inputs: ResolvedInputs) -> None:
+    """Let a partition that is not over be computed from what is there so far.
+
+    Of several upstream partitions those at the end that nobody has computed are left out; one that is missing
+    before another that is there is a missing input as ever.
+    """
+    for plan in inputs.plans:
+        if not plan.many or is_over(plan.downstream, claim.partition, claim.started_at):
+            continue
+        there = {key for read, key, _ in inputs.reads if read is plan}
+        left_out: set[Target] = set()
+        for key in reversed(plan.keys(claim.partition, claim.started_at)):
+            if key in there:
+                break
+            if there or not is_over(plan.upstream, key, claim.started_at):
+                left_out.add((plan.name, key))
+        inputs.missing = [target for target in inputs.missing if target not in left_out]
 
 
 def _reason_to_skip(claim: Claim, inputs: ResolvedInputs) -> str | None:
@@ -279,6 +331,7 @@ def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
                 mapping.many,
                 dependency.optional,
                 asset.name in upstream.routes,
+                ends(upstream.partitions),
             )
         )
     return plans

@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flowstone.core.graph import AssetGraph
+from flowstone.core.definition import ends, is_over
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.step import Target
 from flowstone.engine.inputs import InputReader
 from flowstone.engine.routing import Routing
+from flowstone.errors import IncompletePartitionError
 from flowstone.protocols import Catalog
 
 
@@ -75,12 +77,19 @@ class Request:
         expand: names of assets that may be added upstream when missing; None for all, empty for none.
         force: recompute the targets although they are committed.
         force_deps: recompute what is upstream of them as well.
-        now: time that decides which partitions are complete.
+        now: time that decides which partitions are read, where "all so far" is meant.
+        present: time that decides which partitions are over; `now` when None.
+        explicit: names of assets whose partitions among the targets were said: one that is not over, or reads what
+            is not, is refused; of the other assets it is left out.
+        allow_incomplete: plan partitions that are not over.
         exact: assets whose committed values serve only when they were made with this `config_hash`.
     """
 
     targets: Sequence[Target]
     now: datetime
+    present: datetime | None = None
+    explicit: Collection[str] = ()
+    allow_incomplete: bool = False
     expand: Collection[str] | None = None
     force: bool = False
     force_deps: bool = False
@@ -94,6 +103,7 @@ class Planner:
         self._graph = graph
         self._reader = reader
         self._catalog = catalog
+        self._timed = frozenset([asset.name for asset in graph if ends(asset.partitions)])
         self._routing = Routing(graph, reader, catalog)
         self._rank = {name: position for position, name in enumerate(graph.order)}
 
@@ -105,8 +115,13 @@ class Planner:
 
         Returns:
             The plan; its size is the number of (asset, partition) pairs, values are not touched.
+
+        Raises:
+            IncompletePartitionError: a partition that was said is not over, or reads what is not over.
         """
-        found = _Found(request, dict.fromkeys(request.targets))
+        over = Completeness(self._graph, request.present or request.now)
+        found = _Found(request, dict.fromkeys(request.targets), over)
+        self._refuse_incomplete(found)
         self._learn(found, list(found.wanted))
         if request.exact:
             self._forget_outdated(found)
@@ -116,6 +131,8 @@ class Planner:
         while level:
             level = self._level(found, level)
             self._learn(found, level)
+        if found.held_up:
+            self._leave_out_held_up(found)
         return Plan(self._steps(found), self._missing(found))
 
     def not_chosen(self, target: Target, now: datetime) -> str | None:
@@ -126,6 +143,10 @@ class Planner:
         if not targets:
             return
         committed = self._catalog.current(targets)
+        early = self._early(committed)
+        found.early |= early
+        for target in early:
+            del committed[target]
         exact = found.request.exact
         if exact:
             steps = [step for target, step in committed.items() if target[0] in exact]
@@ -162,6 +183,56 @@ class Planner:
                 found.committed.pop(target, None)
                 found.outdated.add(target)
 
+    def _early(self, committed: Collection[Target]) -> set[Target]:
+        """Return which committed versions were begun before their partition was over: they say nothing final."""
+        timed = [target for target in committed if target[0] in self._timed]
+        if not timed:
+            return set()
+        started = self._catalog.started(timed)
+        # nearly all are later than the end of all of them, which is quickly seen
+        first = Completeness(self._graph, min(started.values())) if started else None
+        suspects = [target for target in started if first is not None and not first.is_over(*target)]
+        return {
+            (name, key)
+            for name, key in suspects
+            if not is_over(self._graph[name].partitions, key, started[name, key])
+        }
+
+    def _refuse_incomplete(self, found: _Found) -> None:
+        if found.request.allow_incomplete:
+            return
+        for target in found.wanted if found.request.explicit else ():
+            if target[0] in found.request.explicit and not self._may(found, target):
+                raise self._incomplete(target, target)
+
+    def _may(self, found: _Found, target: Target) -> bool:
+        """Whether a target may be computed as far as it is over."""
+        if target[0] not in self._timed or found.over.is_over(*target):
+            return True
+        return found.request.allow_incomplete or self._graph[target[0]].allow_incomplete
+
+    def _incomplete(self, target: Target, unfinished: Target) -> IncompletePartitionError:
+        describe, until = self._graph.describe, self._graph.over_at(*unfinished)
+        return IncompletePartitionError(describe(*target), describe(*unfinished), until)
+
+    def _leave_out_held_up(self, found: _Found) -> None:
+        """Leave out what reads a partition that is not over, and what reads that in turn.
+
+        Raises:
+            IncompletePartitionError: it was asked for by name.
+        """
+        held_up = found.held_up
+        for target in sorted(found.running, key=lambda one: self._rank[one[0]]):
+            cause = next((held_up[read] for read in found.running[target] if read in held_up), None)
+            if cause is not None:
+                held_up.setdefault(target, cause)
+        for target, cause in held_up.items():
+            if target in found.wanted and target[0] in found.request.explicit:
+                raise self._incomplete(target, cause)
+            found.running.pop(target, None)
+            found.wanted.pop(target, None)
+        found.outside = [(target, read) for target, read in found.outside if target not in held_up]
+
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
         if self._routing.anybody:
             found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
@@ -173,7 +244,12 @@ class Planner:
         for target in level:
             if not found.must_run(target):
                 continue
-            found.running[target] = reads = self._reader.targets(*target, request.now)
+            so_far = None if found.over.is_over(*target) else found.over
+            found.running[target] = reads = self._reader.targets(*target, request.now, so_far)
+            held_up = next((read for read in reads if not self._may(found, read)), None)
+            if held_up is not None:
+                found.held_up[target] = held_up
+                continue
             if request.expand is not None:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
             following.update(dict.fromkeys(reads))
@@ -206,6 +282,7 @@ class Planner:
             forced = (
                 target in found.committed
                 or target in found.outdated
+                or target in found.early
                 or (request.force if target in found.wanted else request.force_deps)
             )
             step = PlannedStep(*target, inputs=inputs, forced=forced)
@@ -230,7 +307,9 @@ class Planner:
             if read not in found.running and read not in found.skipped
         ]
         known = self._catalog.current([read for _, read in reads]) if reads else {}
-        reads = [(target, read) for target, read in reads if read not in known]
+        # what is not over now may be read as far as it is; what is over by now is read when it was computed again
+        early = {read for read in self._early(known) if found.over.is_over(*read)}
+        reads = [(target, read) for target, read in reads if read not in known or read in early]
         optional = {(target, read) for target, read in reads if read[0] in self._reader.optional(target[0])}
         without = self._reader.skipped([read for _, read in optional]) if optional else set()
         missing: dict[Target, list[Target]] = {}
@@ -246,11 +325,16 @@ class _Found:
 
     request: Request
     wanted: dict[Target, None]
+    over: Completeness
     committed: dict[Target, int] = field(default_factory=dict)
     running: dict[Target, list[Target]] = field(default_factory=dict)
     """What has to run, with what it reads."""
     skipped: dict[Target, str] = field(default_factory=dict)
     """What committed decisions exclude, and why."""
+    early: set[Target] = field(default_factory=set)
+    """Targets of which a version is committed that was begun before they were over."""
+    held_up: dict[Target, Target] = field(default_factory=dict)
+    """Targets that cannot be computed now, with the partition they need that is not over."""
     outside: list[tuple[Target, Target]] = field(default_factory=list)
     """Targets with what they read that this plan may not add."""
     outdated: set[Target] = field(default_factory=set)

@@ -16,7 +16,7 @@ from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
-from flowstone.errors import DatabaseError, DependencyNotReadyError, UnknownAssetError
+from flowstone.errors import DatabaseError, UnknownAssetError
 from flowstone.protocols import Standings
 
 _UNKNOWN_PAUSE_SECONDS = 5.0
@@ -104,7 +104,7 @@ class NodeWork:
             return Snoozed(pause, waits_for(inputs.missing, doing), for_inputs=True)
         claim = job.claim
         return failure(
-            DependencyNotReadyError(claim.asset, claim.partition, inputs.missing, label=self._graph.label), None
+            self._graph.not_ready((claim.asset, claim.partition), inputs.missing, claim.started_at), None
         )
 
     def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:

@@ -30,6 +30,7 @@ from flowstone.errors.declarations import (
     UnknownOptionError,
 )
 from flowstone.errors.lookups import (
+    IncompletePartitionError,
     PartitionError,
     RunNotFoundError,
     SelectionError,
@@ -85,6 +86,7 @@ __all__ = [
     "FailedCheck",
     "FlowStoneError",
     "GateRepeatedError",
+    "IncompletePartitionError",
     "IsolatedFailureError",
     "ItemError",
     "MaterializationTimeoutError",

@@ -53,6 +53,29 @@ def _shown(partition: object) -> str:
     return repr(partition)
 
 
+class IncompletePartitionError(PartitionError):
+    """A partition is asked for that is not over, or that reads one that is not over.
+
+    Args:
+        target: the partition that was asked for, as people read it.
+        unfinished: what is not over: the same, or an input of it.
+        until: when it is over; None when that is no moment.
+    """
+
+    def __init__(self, target: str, unfinished: str, until: datetime | None) -> None:
+        self.target = target
+        self.unfinished = unfinished
+        self.until = until
+        when = f" until {until:%Y-%m-%d %H:%M %Z}".rstrip() if until is not None else ""
+        reads = "" if target == unfinished else f" {target} reads it."
+        super().__init__(
+            f"{unfinished} is not over{when}, so its data is not complete.{reads} Wait, or say "
+            "allow_incomplete=True (--allow-incomplete): then it is computed from what is there so far, and again "
+            "when it is over. "
+            "@asset(allow_incomplete=True) allows it once and for all."
+        )
+
+
 class UnknownExecutorError(FlowStoneError, LookupError):
     """No executor carries this name."""
 

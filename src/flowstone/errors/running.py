@@ -16,6 +16,7 @@ class DependencyNotReadyError(FlowStoneError, RuntimeError):
         asset: the asset that cannot run.
         partition: its encoded partition.
         missing: the inputs, as pairs of asset and encoded partition.
+        allow_incomplete: whether it is not over, so that only asking for that builds it.
         label: writes an encoded partition of an asset as people type it: that of the asset graph.
     """
 
@@ -25,6 +26,7 @@ class DependencyNotReadyError(FlowStoneError, RuntimeError):
         partition: str,
         missing: Sequence[tuple[str, str]],
         *,
+        allow_incomplete: bool = False,
         label: Callable[[str, str], str] = lambda asset, key: key,
     ) -> None:
         self.asset = asset
@@ -33,7 +35,9 @@ class DependencyNotReadyError(FlowStoneError, RuntimeError):
         text = label(asset, partition) if partition else None
         target = f"{asset!r}" + (f" [{text}]" if text is not None else "")
         listed = join_names(f"{name} [{label(name, key)}]" if key else name for name, key in missing)
-        remedy = command("materialize", selected(asset, upstream=True), partition=text)
+        remedy = command(
+            "materialize", selected(asset, upstream=True), partition=text, allow_incomplete=allow_incomplete
+        )
         super().__init__(
             f"{target} cannot run yet: no committed materialization of {listed}. Build what is missing with "
             f"flow.materialize_all({asset!r}, ...) or `{remedy}`."

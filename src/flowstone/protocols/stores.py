@@ -77,6 +77,9 @@ class Catalog(Protocol):
     def run_details(self, run_id: str) -> RunDetails:
         """Return what a run is about, with its secrets: for repeating it, never for showing."""
 
+    def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
+        """Return for each target that has a committed step when computing it started, as far as that is known."""
+
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
 

@@ -145,6 +145,22 @@ class CatalogTests(StoreCase):
         assert [one.step_id for one in inputs[first]] == [old]
         assert [one.step_id for one in inputs[second]] == [new]
 
+    def test_when_the_version_in_use_was_started(self, scene: Scene) -> None:
+        """A version is told from one that was begun earlier; the run's own result is marked as such."""
+        made = scene.make("a", run_id="one")
+        started = scene.step(made).started_at
+        catalog = scene.store.catalog
+        assert catalog.started([("a", ""), ("nobody", "")]) == {("a", ""): started}
+        assert catalog.started([]) == {}
+        (own,), (other,) = catalog.resolve([("one", "a", "")]), catalog.resolve([("other", "a", "")])
+        assert own is not None
+        assert other is not None
+        assert (own.started_at, own.own) == (started, True)
+        assert (other.started_at, other.own) == (started, False)
+        committed = scene.store.standings.standing([("a", "")])["a", ""].committed
+        assert committed is not None
+        assert committed.started_at == started
+
     def test_what_is_invalidated_is_not_current(self, scene: Scene) -> None:
         """An invalidated version is out of use at once; its record stays."""
         made = scene.make("a", run_id="one")

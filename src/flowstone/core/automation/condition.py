@@ -36,8 +36,9 @@ class Condition(ABC):
     def evaluate(self, facts: TargetFacts, now: datetime) -> Decision:
         """Decide about one target: the condition, and what always has to hold beside it.
 
-        Whatever the condition says, a target is never wanted that is in progress, whose inputs are not all
-        committed, or whose last try committed nothing and would meet the same inputs and code again.
+        Whatever the condition says, a target is never wanted whose partition is not over (unless the asset allows
+        that), that is in progress, whose inputs are not all committed, or whose last try committed nothing and
+        would meet the same inputs and code again.
 
         Args:
             facts: how the target and its inputs stand.
@@ -198,6 +199,10 @@ def _joined[Kind: (AllOf, AnyOf)](kind: type[Kind], left: Condition, right: obje
 
 def _guards(facts: TargetFacts, verdict: Verdict) -> Iterator[Verdict]:
     """Yield what has to hold whatever the condition says."""
+    yield Verdict(
+        facts.unfinished is None,
+        f"it is {facts.unfinished}" if facts.unfinished else "its partition is over, or may be computed before",
+    )
     active = facts.standing.active
     yield Verdict(active is None, f"it is {active.state.value}" if active else "nothing of it is in progress")
     unready = facts.unready

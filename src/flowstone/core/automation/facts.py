@@ -26,11 +26,15 @@ class InputFacts(NamedTuple):
         target: asset and encoded partition.
         standing: how it stands.
         optional: whether the target is computed without it when it was skipped.
+        unfinished: why it is not to be read now, when its partition is not over, for people.
+        shown: the input as people read it; made of `target` when empty.
     """
 
     target: Target
     standing: Standing
     optional: bool = False
+    unfinished: str | None = None
+    shown: str = ""
 
     @property
     def is_skipped(self) -> bool:
@@ -46,7 +50,7 @@ class InputFacts(NamedTuple):
     @property
     def name(self) -> str:
         """The input as people read it."""
-        return describe_target(*self.target)
+        return self.shown or describe_target(*self.target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,9 @@ class TargetFacts:
             for all others.
         since: when the condition was first declared; cron ticks before that were not missed.
         problem: why its inputs cannot be told, when a partition mapping says so.
+        unfinished: why it is not to be computed now, when its partition is not over, for people.
+        shown: the target as people read it; made of `asset` and `partition` when empty.
+        early: whether a version is committed that was begun before the partition was over; it counts as none.
 
     Example:
         >>> facts = TargetFacts(asset="orders", partition="")
@@ -82,11 +89,14 @@ class TargetFacts:
     is_newest: bool = True
     since: datetime | None = None
     problem: str | None = None
+    unfinished: str | None = None
+    early: bool = False
+    shown: str = ""
 
     @property
     def name(self) -> str:
         """The target as people read it."""
-        return describe_target(self.asset, self.partition)
+        return self.shown or describe_target(self.asset, self.partition)
 
     @property
     def is_missing(self) -> bool:
@@ -132,7 +142,9 @@ class TargetFacts:
         if self.problem is not None:
             return [self.problem]
         return [
-            f"input {one.name} is missing" for one in self.inputs if one.committed is None and not one.is_skipped
+            f"input {one.name} is {one.unfinished or 'missing'}"
+            for one in self.inputs
+            if (one.committed is None or one.unfinished) and not one.is_skipped
         ]
 
     @property

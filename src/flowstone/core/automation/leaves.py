@@ -142,7 +142,8 @@ def when(text: str, test: Callable[[TargetFacts, datetime], bool]) -> Condition:
 def _missing(facts: TargetFacts, _now: datetime) -> Verdict:
     committed = facts.standing.committed
     if committed is None:
-        return Verdict(True, "nothing is committed")
+        early = "it was computed before its partition was over"
+        return Verdict(True, early if facts.early else "nothing is committed")
     return Verdict(False, f"it is committed since {moment(committed.committed_at)}")
 
 

@@ -27,6 +27,7 @@ class RequestOptions(TypedDict, total=False):
     resources: Mapping[str, str] | None
     hooks: Iterable[str]
     hooks_config: Mapping[str, Any] | None
+    allow_incomplete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class RunRequest:
         force: compute the selected assets although they are committed.
         priority: 0 (first) to 9; that of the assets when None.
         max_concurrency: most steps of the run at once in the fleet.
+        allow_incomplete: compute the partition although it is not over; else it is refused then.
         config: see `FlowStone.materialize`; so are `io`, `resources`, `hooks` and `hooks_config`. What is said
             here is checked against the assets when the request is placed.
         tags: names to find the run by.
@@ -71,6 +73,7 @@ class RunRequest:
     resources: Mapping[str, str] | None = None
     hooks: Iterable[str] = ()
     hooks_config: Mapping[str, Any] | None = None
+    allow_incomplete: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", check_tags(self.tags))

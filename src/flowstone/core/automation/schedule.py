@@ -48,6 +48,7 @@ class Schedule:
         force: compute the selected assets although they are committed.
         priority: 0 (first) to 9; that of the assets when None.
         max_concurrency: most steps of a run at once in the fleet.
+        allow_incomplete: compute the partition of `partition` although it is not over; else that fails the tick.
         paused: begin paused when it is deployed for the first time.
         description: for people.
         tags: for people; listed with the schedule, and carried by its runs.
@@ -75,6 +76,7 @@ class Schedule:
     force: bool = True
     priority: int | None = None
     max_concurrency: int | None = None
+    allow_incomplete: bool = False
     paused: bool = False
     description: str = ""
     tags: Iterable[str] = ()
@@ -130,6 +132,7 @@ class Schedule:
             resources=self.resources,
             hooks=self.hooks,
             hooks_config=self.hooks_config,
+            allow_incomplete=self.allow_incomplete,
         )
 
     def _error(self, problem: str) -> DefinitionError:

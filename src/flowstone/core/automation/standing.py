@@ -54,11 +54,13 @@ class CommittedVersion(NamedTuple):
         data: which data it is.
         committed_at: when it was committed, by the store's clock.
         code_version: version of the code that made it, when it was declared.
+        started_at: when computing it started, as far as that is known.
     """
 
     data: DataVersion
     committed_at: datetime
     code_version: str | None = None
+    started_at: datetime | None = None
 
 
 class NewestStep(NamedTuple):

@@ -21,7 +21,7 @@ from flowstone.core.automation.record import (
 from flowstone.core.graph import AssetGraph
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.fact_reader import FactReader
-from flowstone.engine.automation.scope import scope
+from flowstone.engine.automation.scope import begun, scope
 from flowstone.protocols import PrepareTargets
 
 KIND = "condition"
@@ -114,7 +114,9 @@ class ConditionEvaluator:
         # before the facts: what ends in between is seen, rather than missed for a while
         active = self._facts.active(self._around)
         looked_at = scope(self._asset.partitions, taken.now, before.older)
-        facts = self._facts.facts(self._asset.name, looked_at.partitions, now=taken.now, since=taken.record.since)
+        going_on = begun(self._asset.partitions, taken.now) if self._asset.allow_incomplete else []
+        keys = [*going_on, *looked_at.partitions]
+        facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
         decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
         chosen = affordable(decisions, self._limits, active.get(self._asset.name, 0))
         busy = before.busy + 1 if active and not chosen else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from flowstone.core.asset import Asset
 from flowstone.core.automation.facts import InputFacts, TargetFacts
 from flowstone.core.automation.standing import NOTHING, NewestStep, Reads, Standing
-from flowstone.core.graph import AssetGraph
+from flowstone.core.definition import is_over
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.partition import encode_partition
 from flowstone.core.step import Target
 from flowstone.core.timeline import TimePartitions
@@ -42,7 +43,8 @@ class FactReader:
             since: when its condition was first declared.
         """
         asset = self._graph[name]
-        wanted = [self._inputs(name, key, now) for key in partitions]
+        over = Completeness(self._graph, now)
+        wanted = [self._inputs(name, key, now, over) for key in partitions]
         everything: dict[Target, None] = dict.fromkeys((name, key) for key in partitions)
         for reads, _ in wanted:
             everything.update(dict.fromkeys(reads))
@@ -50,21 +52,21 @@ class FactReader:
         ids = [id_ for key in partitions for id_ in _steps_of(standing.get((name, key), NOTHING))]
         read = self._standings.reads(ids) if asset.dependencies else {}
         newest = _newest(asset, now)
-        optional = self._reader.optional(name)
         return [
             TargetFacts(
                 asset=name,
                 partition=key,
-                standing=(own := standing.get((name, key), NOTHING)),
-                inputs=tuple(
-                    InputFacts(one, standing.get(one, NOTHING), one[0] in optional) for one in dict.fromkeys(reads)
-                ),
+                standing=(own := self._final((name, key), standing, over)),
+                inputs=tuple(self._input(one, (name, key), standing, over) for one in dict.fromkeys(reads)),
                 read=_read(read, own.committed.data.step_id if own.committed else None),
                 tried=_read(read, own.fruitless.step_id if own.fruitless else None),
                 declared_code=asset.code_version,
                 is_newest=newest is None or key == newest,
                 since=since,
                 problem=problem,
+                shown=self._graph.describe(name, key),
+                unfinished=None if asset.allow_incomplete else self._until((name, key), over),
+                early=own is not standing.get((name, key), own),
             )
             for key, (reads, problem) in zip(partitions, wanted, strict=True)
         ]
@@ -73,9 +75,40 @@ class FactReader:
         """Return how many steps of each asset are not over."""
         return self._standings.active(names)
 
-    def _inputs(self, name: str, key: str, now: datetime) -> tuple[list[Target], str | None]:
+    def _final(self, target: Target, standing: Mapping[Target, Standing], over: Completeness) -> Standing:
+        """Return how a target stands; once it is over, a version that was begun before that counts no more."""
+        found = standing.get(target, NOTHING)
+        started = found.committed.started_at if found.committed is not None else None
+        if started is None or not over.is_over(*target):
+            return found
+        final = is_over(self._graph[target[0]].partitions, target[1], started)
+        return found if final else Standing(None, found.newest)
+
+    def _input(
+        self, read: Target, reader: Target, standing: Mapping[Target, Standing], over: Completeness
+    ) -> InputFacts:
+        optional = read[0] in self._reader.optional(reader[0])
+        unfinished = self._unfinished(read, reader, over)
+        return InputFacts(
+            read, self._final(read, standing, over), optional, unfinished, self._graph.describe(*read)
+        )
+
+    def _until(self, target: Target, over: Completeness) -> str | None:
+        if over.is_over(*target):
+            return None
+        until = self._graph.over_at(*target)
+        return "not over" + (f" until {until:%Y-%m-%d %H:%M %Z}".rstrip() if until is not None else "")
+
+    def _unfinished(self, read: Target, reader: Target, over: Completeness) -> str | None:
+        """Say that an input is not over; a reader that is not over either takes what is there."""
+        if self._graph[read[0]].allow_incomplete or not over.is_over(*reader):
+            return None
+        return self._until(read, over)
+
+    def _inputs(self, name: str, key: str, now: datetime, over: Completeness) -> tuple[list[Target], str | None]:
         try:
-            return self._reader.targets(name, key, now), None
+            so_far = None if over.is_over(name, key) else over
+            return self._reader.targets(name, key, now, so_far), None
         except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
             return [], f"its inputs cannot be told: {type(error).__name__}: {error}"
 

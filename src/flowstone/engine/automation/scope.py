@@ -67,6 +67,21 @@ def scope(
     return Scope(list(keys), None if following is None else encode_partition(following))
 
 
+def begun(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
+    """Return the partition that is going on, encoded, of partitions by time; nothing when there is none.
+
+    Example:
+        >>> from datetime import UTC
+        >>> from flowstone.core.calendar import DailyPartitions
+        >>> begun(DailyPartitions("2024-01-01"), datetime(2024, 1, 6, 12, tzinfo=UTC))
+        ['d:2024-01-06']
+    """
+    key = definition.containing(now) if isinstance(definition, TimePartitions) else None
+    if definition is None or key is None or key not in definition or definition.is_complete(key, now):
+        return []
+    return [encode_partition(key)]
+
+
 def every(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
     """Return all complete partitions, encoded, the newest first.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.state import State
@@ -29,6 +30,12 @@ class MemoryCatalog:
         current = self._tables.current
         return {target: current[target] for target in targets if target in current}
 
+    def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
+        """See `flowstone.protocols.Catalog`."""
+        steps, current = self._tables.steps, self._tables.current
+        found = {target: steps[current[target]].started_at for target in targets if target in current}
+        return {target: at for target, at in found.items() if at is not None}
+
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """See `flowstone.protocols.Catalog`."""
         found: list[CommittedOutput | None] = []
@@ -42,11 +49,13 @@ class MemoryCatalog:
                 own, last = (run.steps if run else {}), run_id
             target = (asset, partition)
             row = own.get(target)
-            step_id = row.output_step if row is not None else None
-            if step_id is None:
-                step_id = current.get(target)
-            stored = steps[step_id].stored if step_id is not None else None
-            found.append(CommittedOutput(step_id, stored) if step_id is not None and stored else None)
+            own_id = row.output_step if row is not None else None
+            step_id = current.get(target) if own_id is None else own_id
+            made = steps[step_id] if step_id is not None else None
+            if made is None or not made.stored:
+                found.append(None)
+            else:
+                found.append(CommittedOutput(made.id, made.stored, made.started_at, own_id is not None))
         return found
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:

@@ -50,7 +50,7 @@ class MemoryStandings:
             return None
         row = self._tables.steps[step_id]
         assert row.finished_at is not None
-        return CommittedVersion(_data(row), row.finished_at, row.new.code_version)
+        return CommittedVersion(_data(row), row.finished_at, row.new.code_version, row.started_at)
 
     def _newest(self, target: Target) -> NewestStep | None:
         step_id = self._tables.newest.get(target)

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from flowstone.core.output import StoredOutput
@@ -56,6 +57,13 @@ class PostgresCatalog:
         rows = self._rows("run_details", {"run_id": run_id})
         return RunDetails.from_json(rows[0][0] if rows else None)
 
+    def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
+        """See `flowstone.protocols.Catalog`."""
+        if not targets:
+            return {}
+        rows = self._rows("started", {"targets": to_json(targets)})
+        return {targets[position - 1]: started_at for position, started_at in rows}
+
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """See `flowstone.protocols.Catalog`."""
         found: list[CommittedOutput | None] = [None] * len(wanted)
@@ -64,8 +72,9 @@ class PostgresCatalog:
             "assets": [asset for _, asset, _ in wanted],
             "partitions": [key for _, _, key in wanted],
         }
-        for position, step_id, output, payload in self._rows("resolve", parameters):
-            found[position - 1] = CommittedOutput(step_id, StoredOutput.from_json(output, payload))
+        for position, step_id, output, payload, started_at, own in self._rows("resolve", parameters):
+            stored = StoredOutput.from_json(output, payload)
+            found[position - 1] = CommittedOutput(step_id, stored, started_at, own)
         return found
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:

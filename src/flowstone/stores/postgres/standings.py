@@ -48,7 +48,7 @@ class PostgresStandings:
 def _standing(row: Sequence[Any]) -> Standing:
     committed = newest = None
     if row[1] is not None:
-        committed = CommittedVersion(DataVersion(row[1], row[4]), row[2], row[3])
+        committed = CommittedVersion(DataVersion(row[1], row[4]), row[2], row[3], row[12])
     if row[5] is not None:
         newest = NewestStep(row[5], State(row[6]), *row[7:12])
     return Standing(committed, newest)
