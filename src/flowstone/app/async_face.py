@@ -9,7 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any
 
+from flowstone.protocols import CallerLoop
+
 _THREADS = 64
+
+caller_loop: contextvars.ContextVar[CallerLoop | None] = contextvars.ContextVar("caller_loop", default=None)
+"""The loop of whoever awaits the verb that runs in this thread."""
 
 
 class AsyncFace:
@@ -51,6 +56,17 @@ class AsyncFace:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-aio")
             context = contextvars.copy_context()
-            return await loop.run_in_executor(self._pool, partial(context.run, method, *args, **kwargs))
+            caller = CallerLoop(loop)
+            context.run(caller_loop.set, caller)
+            work = loop.run_in_executor(self._pool, partial(context.run, method, *args, **kwargs))
+            if kwargs.get("connection") is None:
+                return await work
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # nothing more may happen on the caller's connection once this returns
+                caller.given_up = True
+                await asyncio.wait([work])
+                raise
 
         return call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flowstone import telemetry
 from flowstone.app.placed import Placed
@@ -89,7 +89,13 @@ class Driving:
         """
         started = time.perf_counter()
         if Capability.DURABLE in placed.executor.capabilities:
-            self._watch(placed, on_progress)
+            self.watch(
+                placed.run_id,
+                timeout_seconds=placed.options.get("wait_timeout") or None,
+                on_progress=on_progress,
+                held_up=lambda: self._held_up(placed),
+                joined=[step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal],
+            )
         else:
             self._drive(placed, on_progress)
         if telemetry.listening():
@@ -156,25 +162,41 @@ class Driving:
         begun = record is None or any(record.counts.get(state) for state in State if state is not State.PENDING)
         return [] if begun else self._parts.waiting.of_target(placed.order.targets[0])
 
-    def _watch(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
-        timeout = placed.options.get("wait_timeout")
-        deadline = time.monotonic() + timeout if timeout else None
+    def watch(
+        self,
+        run_id: str,
+        *,
+        timeout_seconds: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        held_up: Callable[[], list[str]] | None = None,
+        joined: Sequence[int] = (),
+    ) -> bool:
+        """Wait until a run is over; return whether it is.
+
+        Args:
+            run_id: the run.
+            timeout_seconds: give up waiting after this.
+            on_progress: told about it at the start, at the end, and now and then between.
+            held_up: says what it waits for; by default what is recorded of its steps.
+            joined: steps of other runs that it waits for, whose processes may be lost.
+        """
+        deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
         over = False
-        joined = [step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal]
         due = time.monotonic() + _LOST_SECONDS
-        notice = WaitNotice(f"Run {placed.run_id}", lambda: self._held_up(placed))
+        notice = WaitNotice(f"Run {run_id}", held_up or (lambda: self._parts.waiting.of_run(run_id)))
         while not over and (deadline is None or time.monotonic() < deadline):
             if on_progress is not None:
-                self._report(placed.run_id, on_progress, notice.reasons)
+                self._report(run_id, on_progress, notice.reasons)
             pause = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
-            over = self._parts.store.catalog.wait([], run_id=placed.run_id, timeout_seconds=max(0.01, pause))
+            over = self._parts.store.catalog.wait([], run_id=run_id, timeout_seconds=max(0.01, pause))
             if not over:
                 notice()
                 if joined and time.monotonic() >= due:
                     self._parts.store.end_lost(joined)
                     due = time.monotonic() + _LOST_SECONDS
         if on_progress is not None:
-            self._report(placed.run_id, on_progress)
+            self._report(run_id, on_progress)
+        return over
 
 
 def _returned(placed: Placed, method: str, got: object) -> OptionsError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Never
+from typing import Any, Literal, Never, overload
 
 from flowstone.app.assembled import AssembledApp
 from flowstone.app.committed import CommittedValues
@@ -21,6 +21,7 @@ from flowstone.app.requests import (
     target_of,
 )
 from flowstone.app.results import Progress, RunResult
+from flowstone.app.run_handle import RunHandle
 from flowstone.app.runs import AnyStep
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
@@ -28,7 +29,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
-from flowstone.errors import StepCancelledError, StepFailedError
+from flowstone.errors import OptionsError, StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
 
 
@@ -173,6 +174,7 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: Mapping[str, str] | None = None,
         hooks: Iterable[str] = (),
         hooks_config: Mapping[str, Any] | None = None,
+        connection: object = None,
         **unknown: Never,
     ) -> Job:
         """Place the same work as `materialize` and return its handle at once.
@@ -189,6 +191,8 @@ class FlowStone(AssembledApp, CommittedValues):
             run_id: see `materialize`.
             priority: see `materialize`.
             config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
+            connection: places the job inside the transaction that is open there: a connection of psycopg, or a
+                connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -216,7 +220,8 @@ class FlowStone(AssembledApp, CommittedValues):
                 wait_for_inputs=wait_for_inputs,
                 explicit=(target[0],),
                 allow_incomplete=allow_incomplete,
-            )
+            ),
+            connection=connection,
         )
         step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
         if step.state.is_terminal or step.deduplicated:
@@ -242,6 +247,7 @@ class FlowStone(AssembledApp, CommittedValues):
         """
         return self.runs.cancel_step(job)
 
+    @overload
     def materialize_all(
         self,
         selection: Selection,
@@ -263,8 +269,34 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: Mapping[str, str] | None = None,
         hooks: Iterable[str] = (),
         hooks_config: Mapping[str, Any] | None = None,
+        wait: Literal[True] = True,
+    ) -> RunResult: ...
+    @overload
+    def materialize_all(self, selection: Selection, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def materialize_all(
+        self,
+        selection: Selection,
+        *,
+        partition: Partition = None,
+        force_deps: bool = False,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
+        wait: bool = True,
+        connection: object = None,
         **unknown: Never,
-    ) -> RunResult:
+    ) -> RunResult | RunHandle:
         """Materialize assets and whatever is missing upstream of them, and wait.
 
         Args:
@@ -280,6 +312,10 @@ class FlowStone(AssembledApp, CommittedValues):
             run_id: see `materialize`.
             priority: see `materialize`.
             config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
+            wait: whether to wait for the end; else the answer is a `RunHandle`, which needs a durable executor.
+            connection: places the run inside the transaction that is open there: a connection of psycopg, or a
+                connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
+                Needs `wait=False`.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -303,8 +339,13 @@ class FlowStone(AssembledApp, CommittedValues):
             priority=priority,
             max_concurrency=max_concurrency,
         )
+        if not wait:
+            return self.runs.handle(self._placement.start(order, connection=connection).run_id)
+        if connection is not None:
+            raise OptionsError("connection=: the run begins when your transaction commits; pass wait=False.")
         return self._placement.run(order, on_progress)
 
+    @overload
     def backfill(
         self,
         selection: Selection,
@@ -326,8 +367,34 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: Mapping[str, str] | None = None,
         hooks: Iterable[str] = (),
         hooks_config: Mapping[str, Any] | None = None,
+        wait: Literal[True] = True,
+    ) -> RunResult: ...
+    @overload
+    def backfill(self, selection: Selection, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def backfill(
+        self,
+        selection: Selection,
+        *,
+        partitions: Iterable[Partition] | None = None,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        wait_for_inputs: bool | None = None,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
+        wait: bool = True,
+        connection: object = None,
         **unknown: Never,
-    ) -> RunResult:
+    ) -> RunResult | RunHandle:
         """Materialize many partitions of the selected assets, and wait.
 
         Only selected assets run: `+name` adds what is upstream.
@@ -345,6 +412,10 @@ class FlowStone(AssembledApp, CommittedValues):
             run_id: see `materialize`.
             priority: 0 (first) to 9; 8 when None, so that interactive work overtakes backfills.
             config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
+            wait: whether to wait for the end; else the answer is a `RunHandle`, which needs a durable executor.
+            connection: places the run inside the transaction that is open there: a connection of psycopg, or a
+                connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
+                Needs `wait=False`.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -372,6 +443,10 @@ class FlowStone(AssembledApp, CommittedValues):
             explicit=explicit,
             allow_incomplete=allow_incomplete,
         )
+        if not wait:
+            return self.runs.handle(self._placement.start(order, connection=connection).run_id)
+        if connection is not None:
+            raise OptionsError("connection=: the run begins when your transaction commits; pass wait=False.")
         return self._placement.run(order, on_progress)
 
     def plan(

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flowstone import telemetry
+from flowstone.app.async_face import caller_loop
 from flowstone.app.details import CheckedDetails, Given
 from flowstone.app.driving import Driving
 from flowstone.app.large import as_range, max_attempts_of, priority_of, queue_of
@@ -46,7 +47,7 @@ from flowstone.executors.options import (
     check_portable,
     seconds_option,
 )
-from flowstone.protocols import Executor, RangeStore
+from flowstone.protocols import Executor, Ledger, OpensRuns
 
 log = logging.getLogger("flowstone")
 
@@ -128,8 +129,12 @@ class Placement:
             )
         )
 
-    def place(self, order: Order) -> Placed:
+    def place(self, order: Order, *, connection: object = None) -> Placed:
         """Plan an order, check it, and record its run with all steps in one transaction.
+
+        Args:
+            order: the order.
+            connection: records the run inside the transaction that is open there.
 
         Raises:
             DependencyNotReadyError: inputs are missing that nothing in the plan provides.
@@ -138,11 +143,14 @@ class Placement:
         """
         executor = self.executor(order.executor)
         order = _with_options(order, executor)
+        within = None if connection is None else self._within(connection, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
             whole = as_range(order, self._parts.graph, executor, self._parts.reader)
             if whole is not None:
-                return self._place_whole(order, whole, executor, self._parts.store.ranges)
-        ready, placed = self._planned_and_placed(order, executor)
+                open_range = self._parts.store.ranges.open_run if within is None else within.open_range
+                return self._place_whole(order, whole, executor, open_range)
+        ledger = self._parts.store.ledger if within is None else within
+        ready, placed = self._planned_and_placed(order, executor, ledger)
         if ready.plan.missing and not ready.run.durable:
             waiting = [
                 one.id
@@ -165,13 +173,15 @@ class Placement:
             self._parts.store.catalog.run_details,
         )
 
-    def _planned_and_placed(self, order: Order, executor: Executor) -> tuple[Prepared, list[PlacedStep]]:
+    def _planned_and_placed(
+        self, order: Order, executor: Executor, ledger: Ledger | OpensRuns
+    ) -> tuple[Prepared, list[PlacedStep]]:
         """Plan and place, again while others commit or end steps of the plan before it is placed."""
         deadline, pause = time.monotonic() + _REPLAN_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             ready = self.prepare(order, executor)
             try:
-                return ready, self._parts.store.ledger.open_run(ready.run, ready.steps)
+                return ready, ledger.open_run(ready.run, ready.steps)
             except PlanOutdatedError as error:
                 if time.monotonic() >= deadline:
                     raise
@@ -282,6 +292,20 @@ class Placement:
             watched=run_id is None,
         )
 
+    def start(self, order: Order, *, connection: object = None) -> Placed:
+        """Place an order that goes on without its caller; see `place`.
+
+        Raises:
+            OptionsError: what its executor runs ends with this process.
+        """
+        executor = self.executor(order.executor)
+        if Capability.DURABLE not in executor.capabilities:
+            raise OptionsError(
+                f"wait=False: the executor {executor.name!r} runs steps in this process, and what is not over "
+                "dies with it. Use executor='oban', which needs a database; or await flow.aio.backfill(...)."
+            )
+        return self.place(order, connection=connection)
+
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""
         catalog = self._parts.store.catalog
@@ -316,7 +340,17 @@ class Placement:
                     return True
         return False
 
-    def _place_whole(self, order: Order, whole: NewRange, executor: Executor, store: RangeStore) -> Placed:
+    def _within(self, connection: object, executor: Executor) -> OpensRuns:
+        if Capability.DURABLE not in executor.capabilities:
+            raise OptionsError(
+                f"connection=: the executor {executor.name!r} runs steps in this process, not when a transaction "
+                "commits. Use executor='oban', which needs a database."
+            )
+        return self._parts.store.within(connection, caller_loop.get())
+
+    def _place_whole(
+        self, order: Order, whole: NewRange, executor: Executor, open_range: Callable[[NewRun, NewRange], int]
+    ) -> Placed:
         """Record a large backfill as a range; its steps are made as workers begin them."""
         options, _ = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets[:1])
@@ -326,7 +360,7 @@ class Placement:
         run = self._run(order, order.run_id or new_run_id(), executor, True, details)
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
         whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
-        total = store.open_run(run, whole)
+        total = open_range(run, whole)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
         catalog = self._parts.store.catalog

@@ -8,6 +8,7 @@ from functools import partial
 
 from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.app.results import RunResult
+from flowstone.app.run_handle import RunHandle
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph, Completeness
@@ -61,7 +62,7 @@ def step_id_of(step: Job | str | int) -> int | None:
     return found if 0 <= found < 2**63 else None
 
 
-def run_id_of(run: str | RunRecord | RunResult | Job) -> str:
+def run_id_of(run: str | RunRecord | RunResult | RunHandle | Job) -> str:
     """Return the id of a run.
 
     Args:
@@ -73,7 +74,7 @@ def run_id_of(run: str | RunRecord | RunResult | Job) -> str:
     """
     if isinstance(run, RunRecord):
         return run.id
-    if isinstance(run, RunResult | Job):
+    if isinstance(run, RunResult | RunHandle | Job):
         return run.run_id
     if not isinstance(run, str):
         raise OptionsError(f"{run!r} is no run: give the id of a run as text; `flowstone runs` lists them.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from flowstone.core.definition import write_partition
 from flowstone.core.materialization import Materialization
@@ -72,6 +72,30 @@ class Progress:
     def running(self) -> int:
         """Number of steps being executed."""
         return self.counts.get(State.RUNNING, 0) + self.counts.get(State.CANCELLING, 0)
+
+
+class RecordedTargets(Sequence[Target]):
+    """What a run was asked for, as far as its record tells: read when it is needed."""
+
+    def __init__(self, read: Callable[[], list[Target]]) -> None:
+        self._read = read
+        self._found: list[Target] | None = None
+
+    def _all(self) -> list[Target]:
+        if self._found is None:
+            self._found = self._read()
+        return self._found
+
+    @overload
+    def __getitem__(self, index: int) -> Target: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
+        """Return a target."""
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, Never, overload
 
-from flowstone.app.order import BACKFILL_QUEUE, Order
+from flowstone.app.order import BACKFILL_QUEUE, Order, refuse_unknown
 from flowstone.app.placement import Placement
 from flowstone.app.requests import run_id_of, step_id_of, was_removed, whole_number
-from flowstone.app.results import Progress, RunResult
+from flowstone.app.results import Progress, RecordedTargets, RunResult
+from flowstone.app.run_handle import RunHandle
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
 from flowstone.core.job import Job, JobStatus
@@ -18,10 +19,18 @@ from flowstone.core.partition import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
 from flowstone.core.text import clean_text
-from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError, command, did_you_mean
+from flowstone.errors import (
+    CapabilityError,
+    OptionsError,
+    RunNotFoundError,
+    WaitTimeoutError,
+    command,
+    did_you_mean,
+)
+from flowstone.executors.options import seconds_option
 from flowstone.protocols import CancelsJobs, Executor, ReportsStatus
 
-type AnyRun = str | RunRecord | RunResult | Job
+type AnyRun = str | RunRecord | RunResult | RunHandle | Job
 """What names a run: its id, or what a verb returned about it."""
 
 type AnyStep = Job | str | int
@@ -207,6 +216,71 @@ class RunsView:
             control.resume_run(run.id)
         return self.get(run_id)
 
+    def find(self, run_id: AnyRun) -> RunRecord | None:
+        """Return a run with the counts of its steps; None when there is none."""
+        return self._parts.store.catalog.run(run_id_of(run_id))
+
+    def wait(
+        self,
+        run_id: AnyRun,
+        *,
+        timeout_seconds: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> RunResult:
+        """Wait until a run is over, whoever asked for it, and return its outcome.
+
+        Args:
+            run_id: the run, its handle or its record.
+            timeout_seconds: give up waiting after this; the run goes on.
+            on_progress: told how far it is.
+
+        Returns:
+            The outcome, as `materialize_all` and `backfill` return it.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            WaitTimeoutError: it was not over in time.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     return 1
+            >>> flow = FlowStone.for_testing([one])
+            >>> flow.runs.wait(flow.materialize_all("one").run_id).value
+            1
+        """
+        record = self.get(run_id)
+        limit = seconds_option("timeout_seconds", timeout_seconds)
+        over = self._placement.driving.watch(record.id, timeout_seconds=limit, on_progress=on_progress)
+        if not over:
+            raise WaitTimeoutError(f"Run {record.id!r}", limit or 0.0, record.id)
+        return self._result(self.get(record.id))
+
+    def handle(self, run_id: str) -> RunHandle:
+        """Return a handle of a run, as `wait=False` does.
+
+        Args:
+            run_id: the run.
+        """
+        return RunHandle(run_id, self).refresh()
+
+    def _result(self, record: RunRecord) -> RunResult:
+        catalog = self._parts.store.catalog
+        return RunResult(
+            record=record,
+            targets=RecordedTargets(lambda: self._targets(record)),
+            find=self._parts.inline.materialization,
+            steps=lambda state: catalog.steps(record.id, state=state, limit=_EVERY),
+            label=self._parts.graph.label,
+        )
+
+    def _targets(self, record: RunRecord) -> list[Target]:
+        """Return what a run was asked for: the steps of the assets that it names."""
+        steps = self._parts.store.catalog.steps(record.id, limit=_EVERY)
+        return [(one.asset, one.partition) for one in steps if not record.assets or one.asset in record.assets]
+
+    @overload
     def retry(
         self,
         run_id: AnyRun,
@@ -214,7 +288,20 @@ class RunsView:
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> RunResult:
+        wait: Literal[True] = True,
+    ) -> RunResult: ...
+    @overload
+    def retry(self, run_id: AnyRun, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def retry(
+        self,
+        run_id: AnyRun,
+        *,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        wait: bool = True,
+        **unknown: Never,
+    ) -> RunResult | RunHandle:
         """Run again what a run did not get done, and only that, as a new run; and wait.
 
         What was to be computed by force is forced again; of the rest, what was committed since is reused. Keys
@@ -226,12 +313,15 @@ class RunsView:
             executor: see `FlowStone.materialize`.
             executor_opts: see `FlowStone.materialize`.
             on_progress: told how far it is.
+            wait: whether to wait for the end; else the answer is a `RunHandle`.
+            **unknown: refused, with the closest option.
 
         Raises:
             RunNotFoundError: there is no such run.
             UnknownAssetError: the app no longer has an asset of it.
             OptionsError: it is a run of items, which belongs to another one.
         """
+        refuse_unknown("retry", unknown, RunsView.retry.__annotations__)
         run_id = run_id_of(run_id)
         old = self.get(run_id)
         if old.process_lost:
@@ -257,6 +347,8 @@ class RunsView:
             details=self._parts.store.catalog.run_details(run_id),
             allow_incomplete=True,  # what was accepted then is not asked again
         )
+        if not wait:
+            return self.handle(self._placement.start(order).run_id)
         return self._placement.run(order, on_progress)
 
     def wait_for(self, job: AnyStep, *, timeout_seconds: float | None = None) -> Materialization:

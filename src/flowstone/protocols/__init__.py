@@ -17,12 +17,22 @@ from flowstone.protocols.execution import (
 )
 from flowstone.protocols.partition_keys import PartitionKeys
 from flowstone.protocols.scattering import ScatterStore
-from flowstone.protocols.stores import Catalog, Control, DurableQueue, Ledger, RangeStore, Store
+from flowstone.protocols.stores import (
+    CallerLoop,
+    Catalog,
+    Control,
+    DurableQueue,
+    Ledger,
+    OpensRuns,
+    RangeStore,
+    Store,
+)
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
 
 __all__ = [
     "ApprovalStore",
     "AutomationStore",
+    "CallerLoop",
     "CancelsJobs",
     "Catalog",
     "CheckStore",
@@ -35,6 +45,7 @@ __all__ = [
     "IOManager",
     "KeepVersions",
     "Ledger",
+    "OpensRuns",
     "PartitionKeys",
     "PrepareRun",
     "PrepareTargets",

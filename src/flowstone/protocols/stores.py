@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -207,6 +208,28 @@ class Control(Protocol):
         """Return what `prune` would delete, without deleting it."""
 
 
+class CallerLoop:
+    """The event loop of whoever awaits a verb in another thread, and whether that one has given up.
+
+    Args:
+        loop: the loop.
+    """
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.given_up = False
+
+
+class OpensRuns(Protocol):
+    """Where runs are recorded: a ledger, or a transaction of the caller's."""
+
+    def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """See `Ledger.open_run`."""
+
+    def open_range(self, run: NewRun, new: NewRange) -> int:
+        """See `RangeStore.open_run`."""
+
+
 class Store(Protocol):
     """A ledger and its catalog over the same data."""
 
@@ -266,6 +289,17 @@ class Store(Protocol):
         """End what lost processes held, if one of these steps is among it; return whether that was so.
 
         Whoever needs a step asks now and then, so that nothing depends on a worker that looks.
+        """
+
+    def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
+        """Return what records runs inside the transaction that is open on a connection of the caller's.
+
+        Args:
+            connection: a connection of a driver, or of a toolkit around it.
+            caller: the loop on which the caller waits, for connections whose methods are awaited.
+
+        Raises:
+            OptionsError: runs cannot be recorded there; says why.
         """
 
     def close(self) -> None:

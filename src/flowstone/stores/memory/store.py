@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from flowstone.errors import OptionsError
+from flowstone.protocols import CallerLoop, OpensRuns
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog
@@ -47,6 +49,10 @@ class MemoryStore:
     def end_lost(self, step_ids: Sequence[int]) -> bool:
         """See `flowstone.protocols.Store`; what runs here ends with this process."""
         return False
+
+    def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
+        """See `flowstone.protocols.Store`: there is no transaction that anybody else could be part of."""
+        raise OptionsError("connection=: this app records in memory, and no transaction of yours is part of that.")
 
     def close(self) -> None:
         """Nothing to release."""

@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from flowstone.core.project import Project
+from flowstone.core.ranges import NewRange
+from flowstone.core.step import NewRun, NewStep, PlacedStep
 from flowstone.errors import DatabaseUnavailableError
+from flowstone.protocols import CallerLoop, OpensRuns
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.automations import PostgresAutomations
+from flowstone.stores.postgres.caller import CallerDatabase
 from flowstone.stores.postgres.catalog import PostgresCatalog
 from flowstone.stores.postgres.checks import PostgresChecks
 from flowstone.stores.postgres.control import PostgresControl
@@ -78,6 +82,26 @@ class CheckedDatabase(Database):
                     self._durable = oban_tables.installed(plain)
                 finally:
                     plain.close()
+
+
+class CallerTransaction:
+    """Records durable runs inside a transaction of the caller's.
+
+    Args:
+        database: the caller's connection.
+    """
+
+    def __init__(self, database: CallerDatabase) -> None:
+        self._ledger = PostgresLedger(cast("Database", database), lambda: "")
+        self._ranges = PostgresRanges(cast("Database", database))
+
+    def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """See `flowstone.protocols.OpensRuns`."""
+        return self._ledger.open_run(run, steps)
+
+    def open_range(self, run: NewRun, new: NewRange) -> int:
+        """See `flowstone.protocols.OpensRuns`."""
+        return self._ranges.open_run(run, new)
 
 
 class PostgresStore:
@@ -160,6 +184,10 @@ class PostgresStore:
     def durable(self) -> bool:
         """Whether work can be placed on Oban's queue here."""
         return self.database.durable
+
+    def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
+        """See `flowstone.protocols.Store`."""
+        return CallerTransaction(CallerDatabase(connection, self.database, caller))
 
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
