@@ -61,6 +61,10 @@ EXPECTED = {
         r"completed \['ann: 12 pages', 'bob: 7 pages', 'cem: -1 pages', 'dora: 3 pages'\]\n"
         r"\{'completed': 2, 'reused': 2\}\n"
     ),
+    "transactional.py": (
+        r"before the commit: not_found\nafter the commit: pending \{'item': 'tea'\}\n"
+        r"rolled back: an order of nothing\nruns: 1\n"
+    ),
     "retries.py": (
         r"attempt 1: failed \(builtins\.ConnectionError\), next one after 0\.02 s\n"
         r"attempt 2: failed \(builtins\.ConnectionError\), next one after 0\.06 s\n"

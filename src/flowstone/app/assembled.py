@@ -30,6 +30,7 @@ from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Hook, IOManager
+from flowstone.stores.postgres.dsn import address_of
 
 
 class AssembledApp:
@@ -40,7 +41,7 @@ class AssembledApp:
         assets: Iterable[Asset],
         *,
         checks: Iterable[Check] = (),
-        database_url: str | None = None,
+        database_url: object = None,
         project: str | None = None,
         io: Mapping[str, IOManager] | None = None,
         default_io: str | None = None,
@@ -55,7 +56,7 @@ class AssembledApp:
         for option, value in (("database_url", database_url), ("project", project)):
             if settings is not None and value is not None:
                 raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
-        self.settings = settings or Settings.load(database_url=database_url, project=project)
+        self.settings = settings or Settings.load(database_url=address_of(database_url), project=project)
         declared = Declared(
             assets=assets,
             checks=checks,

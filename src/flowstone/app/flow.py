@@ -39,7 +39,8 @@ class FlowStone(AssembledApp, CommittedValues):
     Args:
         assets: the assets; everything they depend on must be among them.
         checks: what looks at their values; see `flowstone.check`.
-        database_url: PostgreSQL to record in and to queue on (`postgresql://...`), or `embedded` for the one
+        database_url: PostgreSQL to record in and to queue on (`postgresql://...`; an engine of SQLAlchemy or a
+            pool of psycopg tells the same address, and connections are our own), or `embedded` for the one
             that comes in a wheel. Default: `FLOWSTONE_DATABASE_URL` or the settings file; without any of
             these everything stays in memory.
         project: which of the projects that share the database, each with assets, queues, limits, automations and
@@ -281,6 +282,7 @@ class FlowStone(AssembledApp, CommittedValues):
         force_deps: bool = False,
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -379,6 +381,7 @@ class FlowStone(AssembledApp, CommittedValues):
         max_concurrency: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         wait_for_inputs: bool | None = None,
+        allow_incomplete: bool = False,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         force: bool = False,

@@ -15,6 +15,7 @@ from flowstone.app.requests import all_targets, leaves
 from flowstone.cli.diagram import as_mermaid, as_tree
 from flowstone.cli.output import Column
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
+from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
 from flowstone.cli.session import Session
 from flowstone.core.selection import select
 from flowstone.engine.planner import Plan
@@ -89,6 +90,8 @@ def plan(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Also what is not over, from what is there so far.")
     ] = False,
+    config: ConfigValues = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Show what materialize (or, with several partitions, backfill) would run, without running it."""
     flow = session.flow
@@ -103,6 +106,7 @@ def plan(
         force=force,
         force_deps=force_deps,
         allow_incomplete=allow_incomplete,
+        config=read_about(config, config_file, None, None).get("config"),
     )
     if session.out.as_json:
         session.out.json(_plan_json(flow, made))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,11 +12,13 @@ from flowstone.app import FlowStone, database
 from flowstone.app.placement import new_run_id
 from flowstone.app.requests import leaves
 from flowstone.app.results import RunResult
+from flowstone.app.run_handle import RunHandle
 from flowstone.cli.assets import Wanted
 from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Output, one_line, took
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.progress import reporting
+from flowstone.cli.run_options import ConfigFile, ConfigValues, MetadataValues, Tags, read_about
 from flowstone.cli.session import Session
 from flowstone.core.capability import Capability
 from flowstone.core.materialization import Materialization
@@ -44,6 +46,7 @@ AllowIncomplete = Annotated[
 ExecutorName = Annotated[
     str, typer.Option("--executor", metavar="NAME", help="auto, sync, async, serial, oban, or a registered one.")
 ]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Place the work and return; needs a durable executor.")]
 Width = Annotated[int | None, typer.Option("--max-concurrency", min=1, help="Most steps at once.")]
 _SHOWN_ERRORS = 10
 
@@ -56,10 +59,17 @@ class Chosen:
     force: bool
     run_id: str
     allow_incomplete: bool
+    about: Mapping[str, Any]
 
     def options(self) -> dict[str, Any]:
         """Return them as keywords."""
-        return asdict(self)
+        return {
+            "executor": self.executor,
+            "force": self.force,
+            "run_id": self.run_id,
+            "allow_incomplete": self.allow_incomplete,
+            **self.about,
+        }
 
 
 def materialize(
@@ -73,14 +83,32 @@ def materialize(
     max_concurrency: Width = None,
     wait_for_inputs: WaitForInputs = None,
     allow_incomplete: AllowIncomplete = False,
+    config: ConfigValues = None,
+    config_file: ConfigFile = None,
+    tag: Tags = None,
+    metadata: MetadataValues = None,
+    no_wait: NoWait = False,
 ) -> int:
     """Compute one asset whose inputs are there (NAME), or what is missing upstream as well (+NAME, tag:x)."""
     flow = session.flow
     names = select(flow.graph, selection)
     wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
-    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete)
+    about = read_about(config, config_file, tag, metadata)
+    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete, about=about)
     if selection in flow.graph and not force_deps:
+        if no_wait:
+            return _schedule_one(session, flow, selection, wanted, how, wait_for_inputs=wait_for_inputs)
         return _materialize_one(session, flow, selection, wanted, how, wait_for_inputs=bool(wait_for_inputs))
+    if no_wait:
+        handle = flow.materialize_all(
+            selection,
+            wait=False,
+            partition=wanted,
+            force_deps=force_deps,
+            max_concurrency=max_concurrency,
+            **how.options(),
+        )
+        return show_placed(session, handle)
     with reporting(session.out, f"materialize {selection}") as report:
         result = _interruptible(
             session,
@@ -110,6 +138,11 @@ def backfill(
     max_concurrency: Width = None,
     wait_for_inputs: WaitForInputs = None,
     allow_incomplete: AllowIncomplete = False,
+    config: ConfigValues = None,
+    config_file: ConfigFile = None,
+    tag: Tags = None,
+    metadata: MetadataValues = None,
+    no_wait: NoWait = False,
 ) -> int:
     """Compute many partitions of the selected assets (+NAME adds what is upstream)."""
     flow = session.flow
@@ -119,7 +152,18 @@ def backfill(
         raise OptionsError("Give either --all or the partitions, not both.")
     if not everything and several is None and any(flow.graph[name].partitions for name in names):
         raise OptionsError("Which partitions? Give --partitions A,B, or --from A --to B, or --all.")
-    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete)
+    about = read_about(config, config_file, tag, metadata)
+    how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete, about=about)
+    if no_wait:
+        handle = flow.backfill(
+            selection,
+            wait=False,
+            partitions=several,
+            max_concurrency=max_concurrency,
+            wait_for_inputs=wait_for_inputs,
+            **how.options(),
+        )
+        return show_placed(session, handle)
     with reporting(session.out, f"backfill {selection}") as report:
         result = _interruptible(
             session,
@@ -134,6 +178,18 @@ def backfill(
             ),
         )
     return show_result(session.out, flow, result)
+
+
+def show_placed(session: Session, handle: RunHandle) -> int:
+    """Write that a run was placed, and how to follow it; return the exit code."""
+    note_without_worker(session, "oban")
+    progress = handle.progress()
+    if session.out.as_json:
+        session.out.json({"run_id": handle.id, "state": handle.state.value, "total": progress.total})
+    else:
+        follow = command("status", handle.id)
+        session.out.line(f"Run {handle.id} is placed: {progress.total:,} steps. Follow it: {follow}")
+    return DONE
 
 
 def show_result(out: Output, flow: FlowStone, result: RunResult) -> int:
@@ -163,6 +219,32 @@ def note_without_worker(session: Session, executor: str) -> bool:
     if durable and not any(worker["kind"] == "node" for worker in database.workers(session.flow.settings)):
         session.out.note("No worker is alive, so this waits for one: flowstone worker --app ...", style="yellow")
     return durable
+
+
+def _schedule_one(
+    session: Session,
+    flow: FlowStone,
+    name: str,
+    partition: Partition,
+    how: Chosen,
+    *,
+    wait_for_inputs: bool | None,
+) -> int:
+    if not _is_durable(flow, how.executor):
+        raise OptionsError(
+            "--no-wait: what runs in this process ends with it. Give the app a database (FLOWSTONE_DATABASE_URL), "
+            "where workers do the work, or leave --no-wait out."
+        )
+    note_without_worker(session, how.executor)
+    job = flow.schedule(name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options())
+    if session.out.as_json:
+        state = flow.job_status(job).value
+        session.out.json({"step_id": job.id, "run_id": job.run_id, "state": state, "joined": job.deduplicated})
+    else:
+        joined = " (the same work was under way)" if job.deduplicated else ""
+        follow = command("status", job.id)
+        session.out.line(f"Step {job.id} of run {job.run_id} is placed{joined}. Follow it: {follow}")
+    return DONE
 
 
 def _materialize_one(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -30,6 +32,7 @@ def runs(
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs with this tag.")] = None,
 ) -> None:
     """List the latest runs, or show one."""
     flow = session.flow
@@ -37,7 +40,7 @@ def runs(
     if run_id is not None:
         _show_run(session.out, flow, flow.runs.get(run_id))
         return
-    found = flow.runs.latest(limit=_SEARCHED if state else limit)
+    found = flow.runs.latest(limit=_SEARCHED if state else limit, tag=tag)
     found = [run for run in found if state is None or run.state is state][:limit]
     if session.out.as_json:
         session.out.json({"project": flow.settings.project, "runs": [_run_json(run) for run in found]})
@@ -150,6 +153,9 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
             "created": moment(run.created_at),
             "finished": moment(run.finished_at),
             "took": took(run.created_at, run.finished_at),
+            "tags": ", ".join(run.tags),
+            "metadata": _document(run.metadata),
+            "config": _document(run.config),
             "steps": ", ".join(f"{number:,} {state.value}" for state, number in sorted(run.counts.items())),
         },
     )
@@ -264,6 +270,10 @@ def _label(flow: FlowStone, step: StepRecord) -> str:
     return label(step.partition, flow.graph.assets.get(step.asset))
 
 
+def _document(document: Mapping[str, object]) -> str:
+    return json.dumps(dict(document), ensure_ascii=False) if document else ""
+
+
 def _run_json(run: RunRecord) -> dict[str, object]:
     return {
         "kind": "run",
@@ -283,6 +293,9 @@ def _run_json(run: RunRecord) -> dict[str, object]:
         "total": run.total,
         "done": run.done,
         "counts": {state.value: number for state, number in run.counts.items()},
+        "tags": list(run.tags),
+        "metadata": dict(run.metadata),
+        "config": dict(run.config),
     }
 
 

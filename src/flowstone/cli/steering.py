@@ -11,7 +11,7 @@ import typer
 
 from flowstone.app.requests import find_asset, recorded_target
 from flowstone.app.results import Progress
-from flowstone.cli.building import ExecutorName, note_without_worker, show_result
+from flowstone.cli.building import ExecutorName, NoWait, note_without_worker, show_placed, show_result
 from flowstone.cli.output import duration, one_line
 from flowstone.cli.partitions import One, label, parse_recorded
 from flowstone.cli.progress import reporting
@@ -60,11 +60,14 @@ def retry(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")],
     *,
     executor: ExecutorName = "auto",
+    no_wait: NoWait = False,
 ) -> int:
     """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
     flow = session.flow
     session.warn_if_forgetful()
     flow.runs.get(run)
+    if no_wait:
+        return show_placed(session, flow.runs.retry(run, executor=executor, wait=False))
     durable = note_without_worker(session, executor)
     placed: list[str] = []
     with reporting(session.out, f"retry {run}") as report:

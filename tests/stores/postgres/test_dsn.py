@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.errors import ConfigurationError, FlowStoneError
-from flowstone.stores.postgres.dsn import masked_dsn, parse_dsn
+from flowstone.stores.postgres.dsn import address_of, masked_dsn, parse_dsn
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_masked(dsn, shown):
         "   ",
         "hunter2",
         "mysql://ann:hunter2@db/data",
-        "postgresql+psycopg://ann:hunter2@db/data",
+        "postgresql+asyncpg://ann:hunter2@db/data",
         "postgresql://ann:hunter2@db:port/data",
         "postgresql://ann:hunter2@db:70000/data",
         "postgresql://ann:hunter2@db/data?hunter2=1",
@@ -63,3 +63,47 @@ def test_any_text_is_understood_or_refused_with_our_error(text):
 def test_no_password_is_shown(password):
     quoted = password.replace("\\", "\\\\").replace("'", "\\'")
     assert password not in masked_dsn(parse_dsn(f"host=db user=u password='{quoted}'"))
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "psycopg_async"])
+def test_the_form_of_sqlalchemy_is_understood(driver):
+    assert parse_dsn(f"postgresql+{driver}://ann:p%40ss@db:6432/data?sslmode=require") == {
+        "user": "ann",
+        "password": "p@ss",
+        "host": "db",
+        "port": "6432",
+        "dbname": "data",
+        "sslmode": "require",
+    }
+
+
+def test_engines_and_pools_tell_their_address():
+    from psycopg_pool import ConnectionPool
+
+    pool = ConnectionPool(
+        "postgresql://ann@db/data",
+        kwargs={"autocommit": True, "password": "p@ss", "row_factory": None},
+        open=False,
+    )
+    found = parse_dsn(address_of(pool))
+    assert found == {"user": "ann", "host": "db", "dbname": "data", "password": "p@ss"}
+    alchemy = pytest.importorskip("sqlalchemy")
+    for url in ("postgresql+psycopg://ann:p%40ss@db/data", "postgresql+psycopg:///data?host=%2Ftmp&port=6432"):
+        engine = alchemy.create_engine(url)
+        assert parse_dsn(address_of(engine)) == parse_dsn(address_of(engine.url)) == parse_dsn(url)
+    for wrong in (alchemy.create_engine("sqlite://"), alchemy.create_engine("postgresql+psycopg://"), object(), 5):
+        with pytest.raises(ConfigurationError, match="give a URL"):
+            address_of(wrong)
+
+
+def test_an_app_on_a_pool(database_url, tmp_path):
+    from psycopg_pool import ConnectionPool
+
+    from flowstone import FlowStone, asset
+
+    @asset
+    def one():
+        return 1
+
+    with ConnectionPool(database_url, min_size=1, open=True) as pool, FlowStone([one], database_url=pool) as flow:
+        assert flow.materialize("one", executor="sync").value == 1

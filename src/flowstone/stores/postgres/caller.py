@@ -82,8 +82,8 @@ class CallerDatabase:
             statements.undo()
             if isinstance(error, psycopg.errors.SerializationFailure):
                 raise DatabaseError(
-                    "connection=: your transaction sees the tables as they were when it began, and another request "
-                    f"changed them since ({error}). Roll it back and begin it again, or use READ COMMITTED."
+                    "connection=: your transaction sees the tables as they were when it began, and others "
+                    f"have changed them since ({error}). Roll it back and begin it again, or use READ COMMITTED."
                 ) from error
             if isinstance(error, psycopg.errors.InsufficientPrivilege):
                 raise DatabaseError(
