@@ -188,3 +188,52 @@ def test_secrets_of_settings_and_environment_are_masked_wherever_they_stand(
     ):
         assert mask_secrets(f"it said <{value}> twice: {value}!") == "it said <***> twice: ***!"
     assert mask_secrets("see /run/secrets/planted") == "see /run/secrets/planted"
+
+
+def test_what_is_set_for_oban_comes_from_file_environment_and_arguments(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings().oban == {"prune_after_seconds": 86_400, "metrics": False, "name": "flowstone"}
+    (place / "flowstone.toml").write_text('[oban]\nprune_after_seconds = 7\nname = "shop"\n')
+    monkeypatch.setenv("FLOWSTONE_OBAN_METRICS", "yes")
+    monkeypatch.setenv("FLOWSTONE_OBAN_NAME", "night")
+    assert Settings.load().oban == {"prune_after_seconds": 7, "metrics": True, "name": "night"}
+    assert Settings.load(oban={"metrics": False}).oban["name"] == "night"
+    for never in ("0", "none"):
+        monkeypatch.setenv("FLOWSTONE_OBAN_PRUNE_AFTER_SECONDS", never)
+        assert Settings.load().oban["prune_after_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prune_after": 1}, "no setting 'prune_after'. Did you mean 'prune_after_seconds'"),
+        ({"prune_after_seconds": -1}, "prune_after_seconds=-1 must be a number of seconds, 0 or None for never"),
+        ({"prune_after_seconds": "1 day"}, "prune_after_seconds='1 day'"),
+        ({"prune_after_seconds": True}, "prune_after_seconds=True"),
+        ({"prune_after_seconds": float("nan")}, "prune_after_seconds=nan"),
+        ({"metrics": 1}, "metrics=1 must be true or false"),
+        ({"name": ""}, "name='' must be text"),
+        (["name"], "must map names to values"),
+    ],
+)
+def test_what_cannot_be_set_for_oban_is_named(place: Path, given: object, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Settings(oban=given)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=said):
+        Settings.load(oban=given)
+
+
+def test_what_the_environment_or_the_file_says_wrong_of_oban_names_the_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "flowstone.toml").write_text("[oban]\nprunes = 7\n")
+    with pytest.raises(ConfigurationError, match=r"flowstone\.toml: oban: there is no setting 'prunes'"):
+        Settings.load()
+    (place / "flowstone.toml").write_text("oban = 7\n")
+    with pytest.raises(ConfigurationError, match=r"flowstone\.toml: oban=7 must map"):
+        Settings.load()
+    (place / "flowstone.toml").unlink()
+    monkeypatch.setenv("FLOWSTONE_OBAN_METRICS", "maybe")
+    with pytest.raises(ConfigurationError, match="FLOWSTONE_OBAN_METRICS='maybe' must be true or false"):
+        Settings.load()

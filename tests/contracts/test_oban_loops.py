@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from flowstone.executors.oban import extension
 from flowstone.executors.oban.job import StepWorker
 from flowstone.executors.oban.node import _NEVER_SECONDS
 from flowstone.executors.oban.quiet import _LOGGERS
+from flowstone.executors.oban.signals import Signals
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.transport import WORKER
 
@@ -337,3 +339,65 @@ def test_the_loops_log_under_the_names_that_we_quieten() -> None:
     for name in _LOGGERS:
         module = __import__(f"oban.{name}", fromlist=["logger"])
         assert getattr(module, "logger", None) is None or module.logger.name == f"oban.{name}"
+
+
+def test_without_leadership_nothing_is_done_to_rows_of_others(database_url: str, database: Database) -> None:
+    """No leader prunes, rescues, inserts cron jobs; metrics go on without one."""
+
+    async def scene() -> None:
+        fast = {"interval": 0.02}
+        old = put(database, state="executing", due="-300 days", attempt=1, queue="elsewhere", worker="shop.Build")
+        options = {
+            "leadership": False,
+            "metrics": True,
+            "lifeline": fast | {"rescue_after": 1.0},
+            "pruner": fast | {"max_age": 1},
+        }
+        async with running_oban(database_url, dispatcher=Dispatcher(), **options) as oban:
+            await asyncio.sleep(0.3)
+            assert not oban.is_leader
+        assert state_of(database, old) == "executing"
+
+    run(scene())
+
+
+def test_what_we_put_in_place_of_private_parts_is_where_oban_asks_for_it(
+    database_url: str, database: Database
+) -> None:
+    """The stager calls `Query.stage_jobs`, the notifier `_dispatch` for each notification, with its pid."""
+    staged: list[Sequence[str]] = []
+    heard: list[dict[str, Any]] = []
+
+    async def stage(queues: Sequence[str]) -> list[str]:
+        staged.append(queues)
+        return []
+
+    class Hearing(Signals):
+        def read(self, payload: Mapping[str, Any], sender: str) -> dict[str, Any] | None:
+            heard.append({**payload, "sender": sender})
+            return None
+
+    def nothing(*_: object) -> None: ...
+
+    async def scene() -> None:
+        async with AsyncConnectionPool(
+            database_url, kwargs={"autocommit": True}, min_size=1, max_size=4, open=False
+        ) as pool:
+            oban = Oban(pool=pool, name="contract", node="here", queues={QUEUE: 1}, dispatcher=Dispatcher())
+            signals = Hearing(ident="contract.here", queues=[QUEUE], scale=nothing, cancel=nothing)
+            extension.attach(oban, stage=stage, signals=signals)
+            await oban.start()
+            try:
+                await until(lambda: staged == [[QUEUE]] * len(staged) and staged)
+
+                def told() -> bool:
+                    tell(database, "public.oban_signal", json.dumps({"action": "pause", "queue": QUEUE}))
+                    return bool(heard)
+
+                await until(told)
+                assert heard[0]["action"] == "pause"
+                assert "the server process " in heard[0]["sender"]
+            finally:
+                await oban.stop()
+
+    run(scene())

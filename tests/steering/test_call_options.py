@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -160,6 +161,26 @@ def test_a_backfill_computes_nothing_that_was_placed_lately(
     held = crew.store.queue.held("hand")
     crew.store.ledger.commit([Completion(claim, Skipped("enough"), (), datetime.now(UTC)) for claim in held])
     assert crew.flow.runs.get(run).state is State.FAILED
+
+
+def test_many_at_once_get_one_job(crew: Crew) -> None:
+    """Whoever comes first places it; nobody is refused, and nobody places another one."""
+    crew.lease()
+
+    def ask(number: int) -> str:
+        how = {"executor_opts": {"unique": 300}, "force": number % 2 == 0}
+        job = crew.flow.schedule("quick", partition=ITEMS[0], **how)
+        if number % 5 == 0:
+            end(crew, "assets")  # it may be over by the time when the next one asks
+        return job.id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ask, range(24)))) == 1
+
+
+def test_rows_carry_the_tags_of_the_run(crew: Crew) -> None:
+    crew.flow.schedule("quick", partition=ITEMS[0], tags=["nightly", "eu"])
+    assert crew.rows("SELECT tags FROM oban_jobs") == [(["nightly", "eu"],)]
 
 
 def test_the_warning_of_a_queue_that_nobody_serves_names_the_command(crew: Crew) -> None:

@@ -14,6 +14,7 @@ from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
+from flowstone.stores.postgres.sql import load_sql
 
 
 def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Check]:
@@ -64,6 +65,11 @@ def _oban(database: Database, upgrade: str) -> Check:
         return Check("oban tables", Verdict.FAIL, "; ".join(wrong), remedy)
     with database.connection() as connection:
         slow = oban_tables.structure(connection).slow
+        neighbours = [row[0] for row in connection.execute(load_sql("queue/neighbours"))]
+    if neighbours:
+        found = f"there, but others serve queues of the same name: {', '.join(neighbours)}"
+        remedy = "They take FlowStone's jobs, which they cannot run: give queues other names on one side."
+        return Check("oban tables", Verdict.WARN, found, remedy)
     if slow:
         remedy = f"Run `{upgrade}` as the owner of oban_jobs."
         return Check("oban tables", Verdict.WARN, f"there, without the indexes {', '.join(slow)}", remedy)

@@ -1,14 +1,28 @@
 -- Queues: what is set for them, how many nodes of ours Oban's tools have paused, how much of ours waits and runs. Jobs of
--- other applications in a queue of the same name are theirs. Uses flowstone_available and
+-- other applications in a queue of the same name are theirs. Uses flowstone_available, flowstone_due and
 -- oban_jobs_state_queue_priority_scheduled_at_id_index.
-WITH jobs AS (
-    SELECT queue,
-        pg_catalog.count(*) FILTER (WHERE state = 'available') AS available,
-        pg_catalog.count(*) FILTER (WHERE state IN ('scheduled', 'retryable', 'suspended')) AS scheduled,
-        pg_catalog.count(*) FILTER (WHERE state = 'executing') AS executing
+WITH counted AS (
+    SELECT queue, pg_catalog.count(*) AS available, 0 AS scheduled, 0 AS executing
     FROM public.oban_jobs
-    WHERE state IN ('available', 'scheduled', 'retryable', 'suspended', 'executing')
+    WHERE state = 'available' AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
+    GROUP BY queue
+    UNION ALL
+    SELECT queue, 0, pg_catalog.count(*), 0
+    FROM public.oban_jobs
+    WHERE state IN ('scheduled', 'retryable')
         AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
+    GROUP BY queue
+    UNION ALL
+    SELECT queue, 0, pg_catalog.count(*) FILTER (WHERE state = 'suspended'),
+        pg_catalog.count(*) FILTER (WHERE state = 'executing')
+    FROM public.oban_jobs
+    WHERE state IN ('suspended', 'executing')
+        AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
+    GROUP BY queue
+), jobs AS (
+    SELECT queue, pg_catalog.sum(available)::bigint AS available, pg_catalog.sum(scheduled)::bigint AS scheduled,
+        pg_catalog.sum(executing)::bigint AS executing
+    FROM counted
     GROUP BY queue
 ), nodes AS (
     SELECT queue, pg_catalog.count(*) AS number, pg_catalog.count(*) FILTER (WHERE meta ->> 'paused' = 'true') AS paused
