@@ -81,7 +81,7 @@ def scale(
 ) -> None:
     """Let each worker run so many steps of a queue at once; takes effect within about a second, and is kept."""
     if (limit is None) != reset:
-        raise OptionsError(f"Give either the limit, `flowstone scale {name} 5`, or --reset, one of them.")
+        raise OptionsError(f"Give either the limit, `{command('scale', name, '5')}`, or --reset, one of them.")
     session.flow.queues.scale(name, limit)
     if session.out.as_json:
         session.out.json({"kind": "queue", "id": name, "limit": limit})

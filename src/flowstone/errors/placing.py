@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowstone.errors.root import FlowStoneError, join_names
+from flowstone.errors.root import FlowStoneError, command, join_names
 
 
 class ConfigurationError(FlowStoneError, ValueError):
@@ -56,7 +56,7 @@ class RunConflictError(FlowStoneError, RuntimeError):
         super().__init__(
             f"{target} is being computed by run {run_id!r} with another config, other resources or another IO "
             f"manager than this request names. Wait for it (flow.runs.wait({run_id!r})) or cancel it "
-            f"(`flowstone cancel {run_id}`), and ask again; a request that names none of them joins it."
+            f"(`{command('cancel', run_id)}`), and ask again; a request that names none of them joins it."
         )
 
 
