@@ -40,6 +40,8 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputR
         return None  # whether inputs are missing is seen step by step
     if asset.concurrency or getattr(executor, "limits", None):
         return None
+    if graph.reads_itself(asset.name):
+        return None  # each of its steps waits for the one before
     if graph.routers(asset.name) or any(one.optional for one in asset.dependencies):
         return None  # some of its steps may be over before they begin
     if next(islice(targets, LARGE - 1, None), None) is None:

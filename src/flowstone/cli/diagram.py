@@ -27,7 +27,9 @@ def as_tree(graph: AssetGraph, names: Sequence[str]) -> Iterator[str]:
     """
     chosen = set(names)
     below = {name: [other for other in names if _reads(graph, other, name)] for name in names}
-    roots = [name for name in names if not any(d.asset in chosen for d in graph[name].dependencies)]
+    roots = [
+        name for name in names if not any(d.asset in chosen and d.asset != name for d in graph[name].dependencies)
+    ]
     drawn: set[str] = set()
     # an explicit stack: a chain may be deeper than Python's recursion limit
     stack = [(name, "", "") for name in reversed(roots)]
@@ -65,4 +67,4 @@ def as_mermaid(graph: AssetGraph, names: Sequence[str]) -> Iterator[str]:
 
 
 def _reads(graph: AssetGraph, name: str, upstream: str) -> bool:
-    return any(dependency.asset == upstream for dependency in graph[name].dependencies)
+    return any(dependency.asset == upstream != name for dependency in graph[name].dependencies)

@@ -184,5 +184,10 @@ def _check(name: str, where: str, found: list[Dependency], *, unused: list[str])
     doubled = sorted({item for item in names if names.count(item) > 1})
     if doubled:
         raise DefinitionError(f"Asset {name!r} depends more than once on {doubled}.", where=where)
-    if name in names:
-        raise DefinitionError(f"Asset {name!r} depends on itself.", where=where)
+    itself = next((item for item in found if item.asset == name), None)
+    if itself is not None and (itself.mapping is None or not itself.mapping.earlier):
+        raise DefinitionError(
+            f"Asset {name!r} depends on itself. It can only read partitions of its own that come before: "
+            f"deps=[dep({name!r}, mapping=Previous())].",
+            where=where,
+        )

@@ -55,7 +55,8 @@ class AssetGraph:
         self._downstream: dict[str, list[str]] = {name: [] for name in self._assets}
         for name in self.order:
             for dependency in self._assets[name].dependencies:
-                self._downstream[dependency.asset].append(name)
+                if dependency.asset != name:
+                    self._downstream[dependency.asset].append(name)
         self._mappings = {
             (name, dependency.asset): self._mapping(self._assets[name], dependency)
             for name in self.order
@@ -118,13 +119,17 @@ class AssetGraph:
         """Return how partitions of `downstream` map to those of its dependency `upstream`."""
         return self._mappings[downstream, upstream]
 
+    def reads_itself(self, name: str) -> bool:
+        """Whether an asset reads earlier partitions of its own."""
+        return (name, name) in self._mappings
+
     def routers(self, name: str) -> Sequence[str]:
         """Return the assets that decide whether this one runs: those with a route to it."""
         return self._routers.get(name, ())
 
     def upstream(self, name: str, *, depth: int | None = None) -> set[str]:
         """Return what an asset depends on, without itself; `depth` limits the number of steps."""
-        return self._walk(name, lambda one: [d.asset for d in self[one].dependencies], depth)
+        return self._walk(name, lambda one: [d.asset for d in self[one].dependencies if d.asset != one], depth)
 
     def downstream(self, name: str, *, depth: int | None = None) -> set[str]:
         """Return what depends on an asset, without itself; `depth` limits the number of steps."""
@@ -170,7 +175,7 @@ class AssetGraph:
             path: list[tuple[str, Iterator[Dependency]]] = []
             entered: dict[str, None] = {}
             if root not in done:
-                path.append((root, iter(self._assets[root].dependencies)))
+                path.append((root, self._others(root)))
                 entered[root] = None
             while path:
                 name, rest = path[-1]
@@ -184,7 +189,11 @@ class AssetGraph:
                     raise self._cycle([*entered], following)
                 else:
                     entered[following] = None
-                    path.append((following, iter(self._assets[following].dependencies)))
+                    path.append((following, self._others(following)))
+
+    def _others(self, name: str) -> Iterator[Dependency]:
+        """Yield the dependencies of an asset on others: its own earlier partitions are no circle."""
+        return (one for one in self._assets[name].dependencies if one.asset != name)
 
     def _cycle(self, entered: list[str], closing: str) -> CycleError:
         circle = [*entered[entered.index(closing) :], closing]

@@ -12,7 +12,7 @@ from flowstone.core.mapping_contract import PartitionMapping, check_key, complet
 from flowstone.core.partition import Partition, encode_partition, partition_label
 from flowstone.core.same_key import SameDimension, SameKey
 from flowstone.core.timeline import TimePartitions
-from flowstone.core.windows import LastN, TimeWindowOverlap
+from flowstone.core.windows import LastN, Previous, TimeWindowOverlap
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "FunctionMapping",
     "LastN",
     "PartitionMapping",
+    "Previous",
     "SameDimension",
     "SameKey",
     "TimeWindowOverlap",

@@ -19,6 +19,8 @@ class PartitionMapping(ABC):
 
     many: bool = False
     """True: the asset receives a dict {partition: value}. False: the value of the single partition."""
+    earlier: bool = False
+    """Whether it leads only to partitions before the one that reads, so that an asset may read itself by it."""
 
     @abstractmethod
     def upstream(

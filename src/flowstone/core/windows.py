@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 
 from flowstone.core.definition import ListedPartitions, PartitionsDefinition
+from flowstone.core.dimensions import MultiPartitions
 from flowstone.core.mapping_contract import PartitionMapping, check_key, contains
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.core.timeline import TimePartitions
@@ -43,6 +44,7 @@ class TimeWindowOverlap(PartitionMapping):
                 raise DefinitionError(f"TimeWindowOverlap: {name}={offset!r} must be a whole number.")
         self.start_offset = start_offset
         self.end_offset = end_offset
+        self.earlier = end_offset < 0
 
     def __repr__(self) -> str:
         return f"TimeWindowOverlap(start_offset={self.start_offset}, end_offset={self.end_offset})"
@@ -176,6 +178,119 @@ class LastN(PartitionMapping):
             elif downstream.window(reader).end >= window.end:
                 break  # n newer ones exist by now, and later readers see newer ones still
         return found
+
+
+class Previous(PartitionMapping):
+    """The partitions right before this one, in the order of the definition; an asset may read itself by it.
+
+    With `n` of 1 the parameter receives the value, and None for the first partition, which has no previous one.
+    With more it receives a dict of up to `n` partitions, the oldest first. Of several dimensions one goes back,
+    the others stay.
+
+    Args:
+        n: how many partitions, at least 1.
+        dimension: which dimension goes back; needed only where several are by time, or none is.
+
+    Raises:
+        DefinitionError: `n` is not a whole number of at least 1.
+
+    Example:
+        >>> from flowstone import DailyPartitions, FlowStone, asset, dep
+        >>> @asset(partitions=DailyPartitions("2024-01-01"), deps=[dep("balance", mapping=Previous())])
+        ... def balance(balance):
+        ...     return 100 if balance is None else balance + 1
+        >>> FlowStone([balance]).materialize_all("balance", partition=date(2024, 1, 3)).value
+        {datetime.date(2024, 1, 3): 102}
+    """
+
+    earlier = True
+
+    def __init__(self, n: int = 1, *, dimension: str | None = None) -> None:
+        if type(n) is not int or n < 1:
+            raise DefinitionError(f"Previous({n!r}): n must be a whole number of at least 1.")
+        self.n = n
+        self.dimension = dimension
+        self.many = n > 1
+
+    def __repr__(self) -> str:
+        dimension = "" if self.dimension is None else f", dimension={self.dimension!r}"
+        return f"Previous({self.n}{dimension})"
+
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check that both sides have the same partitions, in an order."""
+        if upstream is None or downstream is None or not _fits(downstream, upstream):
+            raise DefinitionError(
+                f"{self!r} needs the same partitions on both sides, not {downstream!r} and {upstream!r}. Use "
+                "TimeWindowOverlap(start_offset=-1, end_offset=-1), LastN(...) or FunctionMapping(...)."
+            )
+        _, ordered = self._going_back(upstream)
+        if type(ordered).earlier is PartitionsDefinition.earlier:
+            raise DefinitionError(f"{self!r}: {ordered!r} has no order, so nothing comes before a partition.")
+
+    def upstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return up to n partitions before this one, the oldest first."""
+        return self._moved(check_key(key, downstream), upstream, -1)
+
+    def downstream(
+        self,
+        key: Partition,
+        *,
+        downstream: PartitionsDefinition | None,
+        upstream: PartitionsDefinition | None,
+        now: datetime,
+    ) -> list[Partition]:
+        """Return the up to n partitions that read this one."""
+        return self._moved(check_key(key, upstream), downstream, 1)
+
+    def _moved(self, key: Partition, definition: PartitionsDefinition | None, step: int) -> list[Partition]:
+        assert definition is not None  # see `validate`
+        position, ordered = self._going_back(definition)
+        part = key[position] if position is not None and isinstance(key, tuple) else key
+        if isinstance(ordered, TimePartitions):
+            found = _neighbours(ordered, part, self.n * step)
+        else:
+            found = ordered.earlier(part, self.n) if step < 0 else ordered.later(part, self.n)
+        if position is None or not isinstance(key, tuple):
+            return found
+        return [(*key[:position], one, *key[position + 1 :]) for one in found]
+
+    def _going_back(self, definition: PartitionsDefinition) -> tuple[int | None, PartitionsDefinition]:
+        """Return the dimension that goes back, with its position in a key of several."""
+        if not isinstance(definition, MultiPartitions):
+            return None, definition
+        names = list(definition.dimensions)
+        timed = [name for name in names if isinstance(definition.dimensions[name], TimePartitions)]
+        chosen = self.dimension if self.dimension is not None else timed[0] if len(timed) == 1 else None
+        if chosen not in names:
+            raise DefinitionError(
+                f"{self!r} does not know which dimension of {definition!r} goes back. Name one: "
+                f"Previous({self.n}, dimension={names[0]!r})."
+            )
+        return names.index(chosen), definition.dimensions[chosen]
+
+
+def _neighbours(definition: TimePartitions[date], key: Partition, steps: int) -> list[Partition]:
+    """Return the keys of a definition up to so many steps away, in order; the key itself may lie outside of it."""
+    found: list[Partition] = []
+    moved: date | None = definition.containing(definition.window(key).start)
+    for _ in range(abs(steps)):
+        moved = None if moved is None else definition.shift(moved, 1 if steps > 0 else -1)
+        if moved is not None and moved in definition:
+            found.append(moved)
+    return found if steps > 0 else found[::-1]
+
+
+def _fits(downstream: PartitionsDefinition, upstream: PartitionsDefinition) -> bool:
+    if isinstance(downstream, TimePartitions) and isinstance(upstream, TimePartitions):
+        return downstream.cadence() == upstream.cadence()
+    return downstream == upstream
 
 
 def _by_time(mapping: PartitionMapping, definition: PartitionsDefinition | None) -> TimePartitions[date]:

@@ -122,11 +122,10 @@ class ResolvedInputs:
         """Load the values and return them by parameter; several partitions come as a dict."""
         if not self.plans:
             return dict(self.given)
-        # a dependency on no partition at all is an empty dict, and on a skipped input None: not missing arguments
+        # a dependency on no partition at all is an empty dict, and on a skipped input or one before the first
+        # partition None: not missing arguments
         arguments: dict[str, Any] = {
-            plan.parameter: {} if plan.many else None
-            for plan in self.plans
-            if plan.parameter and (plan.many or plan.optional)
+            plan.parameter: {} if plan.many else None for plan in self.plans if plan.parameter
         }
         for plan, key, version in self.reads:
             if plan.many:

@@ -8,11 +8,14 @@ from datetime import datetime
 
 from flowstone.core.definition import ends, is_over
 from flowstone.core.graph import AssetGraph, Completeness
+from flowstone.core.partition import decode_partition, encode_partition
 from flowstone.core.step import Target
 from flowstone.engine.inputs import InputReader
 from flowstone.engine.routing import Routing
-from flowstone.errors import IncompletePartitionError
+from flowstone.errors import FlowStoneError, IncompletePartitionError
 from flowstone.protocols import Catalog
+
+_CHAIN = 1000
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Planner:
         self._catalog = catalog
         self._timed = frozenset([asset.name for asset in graph if ends(asset.partitions)])
         self._routing = Routing(graph, reader, catalog)
+        self._own = frozenset([asset.name for asset in graph if graph.reads_itself(asset.name)])
         self._rank = {name: position for position, name in enumerate(graph.order)}
 
     def plan(self, request: Request) -> Plan:
@@ -120,7 +124,7 @@ class Planner:
             IncompletePartitionError: a partition that was said is not over, or reads what is not over.
         """
         over = Completeness(self._graph, request.present or request.now)
-        found = _Found(request, dict.fromkeys(request.targets), over)
+        found = _Found(request, dict.fromkeys(request.targets), over, self._own)
         self._refuse_incomplete(found)
         self._learn(found, list(found.wanted))
         if request.exact:
@@ -140,6 +144,9 @@ class Planner:
         return self._routing.not_chosen([target], now, lambda router: False).get(target)
 
     def _learn(self, found: _Found, targets: Sequence[Target]) -> None:
+        if self._own:
+            targets = [target for target in targets if target not in found.asked]
+            found.asked.update(target for target in targets if target[0] in self._own)
         if not targets:
             return
         committed = self._catalog.current(targets)
@@ -183,6 +190,17 @@ class Planner:
                 found.committed.pop(target, None)
                 found.outdated.add(target)
 
+    def _learn_before(self, found: _Found, target: Target, reads: Sequence[Target]) -> None:
+        """Ask about many partitions before this one at once: a long chain is not asked about one by one."""
+        name, definition = target[0], self._graph[target[0]].partitions
+        if definition is None or all(read in found.asked for read in reads if read[0] == name):
+            return
+        try:
+            earlier = definition.earlier(decode_partition(target[1]), _CHAIN)
+        except FlowStoneError:  # of several dimensions, or removed meanwhile
+            return
+        self._learn(found, [(name, encode_partition(key)) for key in reversed(earlier)])
+
     def _early(self, committed: Collection[Target]) -> set[Target]:
         """Return which committed versions were begun before their partition was over: they say nothing final."""
         timed = [target for target in committed if target[0] in self._timed]
@@ -222,7 +240,7 @@ class Planner:
             IncompletePartitionError: it was asked for by name.
         """
         held_up = found.held_up
-        for target in sorted(found.running, key=lambda one: self._rank[one[0]]):
+        for target in self._in_order(found.running, found.running):
             cause = next((held_up[read] for read in found.running[target] if read in held_up), None)
             if cause is not None:
                 held_up.setdefault(target, cause)
@@ -250,6 +268,8 @@ class Planner:
             if held_up is not None:
                 found.held_up[target] = held_up
                 continue
+            if target[0] in self._own and request.expand is None:
+                self._learn_before(found, target, reads)
             if request.expand is not None:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
             following.update(dict.fromkeys(reads))
@@ -267,8 +287,7 @@ class Planner:
 
     def _steps(self, found: _Found) -> list[PlannedStep]:
         running, request = found.running, found.request
-        # assets are ranked upstream first and never read themselves, so this order can run
-        ordered = sorted({**running, **found.wanted, **found.skipped}, key=lambda target: self._rank[target[0]])
+        ordered = self._in_order({**running, **found.wanted, **found.skipped}, running)
         position = {target: index for index, target in enumerate(ordered)}
         steps = []
         for target in ordered:
@@ -290,6 +309,20 @@ class Planner:
                 self._mark_optional(step, running[target], ordered)
             steps.append(step)
         return steps
+
+    def _in_order(self, targets: Iterable[Target], reads: Mapping[Target, Sequence[Target]]) -> list[Target]:
+        """Return targets in an order that can run: by rank, partitions of one that reads itself in turn."""
+        targets = list(targets)
+        place: dict[Target, int] = {}
+        for root in targets if self._own else ():
+            stack = [root] if root[0] in self._own else []
+            while stack:
+                before = [one for one in reads.get(stack[-1], ()) if one[0] == root[0] and one not in place]
+                if before:
+                    stack += before
+                else:
+                    place.setdefault(stack.pop(), len(place))
+        return sorted(targets, key=lambda target: (self._rank[target[0]], place.get(target, 0)))
 
     def _mark_optional(self, step: PlannedStep, reads: Sequence[Target], ordered: Sequence[Target]) -> None:
         """Note which inputs a step can do without; its only one it cannot: without it, it is skipped as well."""
@@ -326,11 +359,15 @@ class _Found:
     request: Request
     wanted: dict[Target, None]
     over: Completeness
+    own: Collection[str]
+    """Assets that read earlier partitions of their own."""
     committed: dict[Target, int] = field(default_factory=dict)
     running: dict[Target, list[Target]] = field(default_factory=dict)
     """What has to run, with what it reads."""
     skipped: dict[Target, str] = field(default_factory=dict)
     """What committed decisions exclude, and why."""
+    asked: set[Target] = field(default_factory=set)
+    """Targets of assets that read themselves about which the catalog was asked."""
     early: set[Target] = field(default_factory=set)
     """Targets of which a version is committed that was begun before they were over."""
     held_up: dict[Target, Target] = field(default_factory=dict)
@@ -348,7 +385,10 @@ class _Found:
         return self.request.force if target in self.wanted else self.request.force_deps
 
     def may_expand(self, read: Target) -> bool:
-        return self.request.expand is None or read[0] in self.request.expand
+        if self.request.expand is None:
+            return True
+        # of an asset that reads itself, the partitions that were said are meant, not all those before them
+        return read[0] in self.request.expand and not (read[0] in self.own and read[0] in self.request.explicit)
 
     def decides_again(self, router: Target) -> bool:
         """Whether a committed router is computed again, so that its old decision is void."""
