@@ -39,6 +39,8 @@ class Askers(Crew):
             runner=parts.runner,
             snooze_seconds=1.0,
             standings=parts.store.standings,
+            shapes=parts.shapes,
+            others=list,
         )
         taken = self.take(queue, demand=demand)
         ends: list[Completion] = [work.perform(job, CancellationToken()) for job in work.prepare(taken)]

@@ -48,14 +48,18 @@ from flowstone.executors.options import (
     seconds_option,
 )
 from flowstone.protocols import Executor, Ledger, OpensRuns
+from flowstone.stores.postgres.queue import shapes_at_work
+from flowstone.stores.postgres.store import PostgresStore
 
 log = logging.getLogger("flowstone")
+
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
 _REPLAN_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
+_COMPARED_SECONDS = 300.0
 _WINDOWED = ("backfill", "retry")
 _IN_FRONT_OF_SOMEBODY = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
@@ -79,6 +83,7 @@ class Placement:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._compare_at = 0.0
         self.driving = Driving(parts)
 
     def executor(self, wanted: str | Executor) -> Executor:
@@ -216,6 +221,8 @@ class Placement:
         for step in steps:
             step.config_hash, step.exact = hashes.get(step.asset), step.asset in checked.exact
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
+        if durable:
+            run.shapes = self._shapes(_running(plan))
         return Prepared(run, steps, plan, executor, options, order)
 
     def prepare_request(
@@ -358,6 +365,7 @@ class Placement:
         details = self._parts.details.complete(checked.details, [whole.asset])
         self._check_portable_values([whole.asset], details)
         run = self._run(order, order.run_id or new_run_id(), executor, True, details)
+        run.shapes = self._shapes([whole.asset])
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
         whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
         total = open_range(run, whole)
@@ -385,6 +393,22 @@ class Placement:
             assets=order.assets,
             unique_seconds=order.placing.unique_seconds,
         )
+
+    def warn_of_disagreements(self) -> None:
+        """Log which assets living workers declare otherwise; at the first durable request, and seldom later."""
+        store = self._parts.store
+        if not isinstance(store, PostgresStore) or time.monotonic() < self._compare_at:
+            return
+        self._compare_at = time.monotonic() + _COMPARED_SECONDS
+        at_work = shapes_at_work(store.database)
+        for said in self._parts.shapes.disagreements(
+            (who, assets) for who, kind, assets in at_work if kind == "node"
+        ):
+            log.warning("%s. Workers run only steps that were placed with what they declare.", said)
+
+    def _shapes(self, names: Iterable[str]) -> dict[str, str]:
+        self.warn_of_disagreements()
+        return {name: self._parts.shapes.digest(name) for name in names}
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
         """Refuse a request whose inputs nobody is about to make, unless it was told to wait for them.

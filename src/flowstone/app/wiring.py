@@ -18,6 +18,7 @@ from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.project import Project
+from flowstone.core.shape import Shapes
 from flowstone.core.step import StepRecord
 from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval
 from flowstone.engine.check_runner import CheckRunner
@@ -81,6 +82,7 @@ class Parts:
     resources: ResourcePool
     coroutines: CoroutineRunner
     processes: IsolatedCalls
+    shapes: Shapes
     evaluators: list[Evaluator] = field(default_factory=list)
     """What runs by itself: nodes evaluate it."""
 
@@ -180,6 +182,9 @@ def _connect(
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
     waiting = Waiting(store)
+    shapes = Shapes(graph, lambda asset: values.manager(asset).name)
+    if isinstance(store, PostgresStore):
+        store.heartbeat.assets = shapes.to_json
     return Parts(
         settings=settings,
         graph=graph,
@@ -200,6 +205,7 @@ def _connect(
         resources=resources,
         coroutines=coroutines,
         processes=processes,
+        shapes=shapes,
     )
 
 

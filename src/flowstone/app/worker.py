@@ -26,6 +26,7 @@ from flowstone.executors.oban.node import Node
 from flowstone.stores.postgres import oban_tables
 from flowstone.stores.postgres.heartbeat import Heartbeat
 from flowstone.stores.postgres.not_begun import NotBegunBoard
+from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.store import PostgresStore
 
 log = logging.getLogger("flowstone.worker")
@@ -79,6 +80,7 @@ def serve(
     automations = _automations(flow, store, limits)
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     with _events(heartbeat, limits), _background(flow, committer):
+        _warn_of_disagreements(flow, store, heartbeat)
         automations.start()
         all_ended = asyncio.run(_run(node, on_ready, stopping))
         all_ended = automations.stop() and all_ended
@@ -208,6 +210,7 @@ def _heartbeat(
         beat_seconds=flow.settings.beat_seconds,
         lease_seconds=flow.settings.lease_seconds,
         board=board,
+        assets=flow.parts.shapes.to_json,
     )
 
 
@@ -227,6 +230,8 @@ def _node(
         runner=flow.parts.runner,
         snooze_seconds=settings.snooze_seconds,
         standings=store.standings,
+        shapes=flow.parts.shapes,
+        others=lambda: store.queue.known_assets(but=heartbeat.worker_id),
     )
     return Node(
         store.database.connect_parameters,
@@ -250,6 +255,12 @@ def _automations(flow: FlowStone, store: PostgresStore, limits: Mapping[str, int
     width = limits.get(_SENSORS) or flow.settings.queues.get(_SENSORS, DEFAULT_QUEUES[_SENSORS])
     lease = flow.settings.lease_seconds
     return AutomationLoop(flow.parts.evaluators, store.automations, width=width, lease_seconds=lease)
+
+
+def _warn_of_disagreements(flow: FlowStone, store: PostgresStore, heartbeat: Heartbeat) -> None:
+    at_work = shapes_at_work(store.database, but=heartbeat.worker_id)
+    for said in flow.parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
+        log.warning("%s. This worker runs only steps that were placed with what it declares.", said)
 
 
 @contextmanager

@@ -9,11 +9,13 @@ from typing import Any
 from flowstone.app.database import opened
 from flowstone.cli.checks import Check, Verdict
 from flowstone.config import Settings
+from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
+from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.sql import load_sql
 
 
@@ -55,6 +57,8 @@ def _asked(database: Database) -> Iterator[Check]:
         yield Check("migrations", Verdict.FAIL, ", ".join(wrong), remedy)
     yield _oban(database, upgrade)
     yield _workers(health)
+    if not wrong:
+        yield from _declarations(database)
 
 
 def _oban(database: Database, upgrade: str) -> Check:
@@ -92,6 +96,23 @@ def _server(health: Health) -> Check:
         return Check("server", Verdict.OK, f"PostgreSQL {health.version}")
     remedy = f"FlowStone needs PostgreSQL {OLDEST_SERVER} or newer."
     return Check("server", Verdict.FAIL, f"PostgreSQL {health.version}", remedy)
+
+
+def _declarations(database: Database) -> Iterator[Check]:
+    """Compare what each two living workers and applications declare of their assets."""
+    first: dict[str, tuple[str, AssetShape]] = {}
+    for who, _kind, assets in shapes_at_work(database):
+        for name, described in assets.items():
+            shape = AssetShape.from_json(described)
+            other, declared = first.setdefault(name, (who, shape))
+            if different := shape.difference(declared):
+                remedy = (
+                    "Steps are run by those only that declare what they were placed with. End the ones with "
+                    "the old code, or give unrelated applications projects of their own (FLOWSTONE_PROJECT)."
+                )
+                yield Check(
+                    f"asset {name}", Verdict.WARN, f"{who} declares {different}, as {other} has it", remedy
+                )
 
 
 def _workers(health: Health) -> Check:

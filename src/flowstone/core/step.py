@@ -83,6 +83,7 @@ class NewRun:
         assets: names of the assets that were asked for.
         unique_seconds: a step of the same target that was placed less than that ago is joined, over or not, forced
             or not.
+        shapes: digests of the shapes of its assets, by name; see `flowstone.core.shape`.
     """
 
     id: str
@@ -100,6 +101,7 @@ class NewRun:
     details: RunDetails = NO_DETAILS
     assets: tuple[str, ...] = ()
     unique_seconds: float | None = None
+    shapes: Mapping[str, str] | None = None
 
 
 class PlacedStep(NamedTuple):
@@ -176,6 +178,8 @@ class Completion:
         finished_at: when it ended.
         retry_in_seconds: delay until the next attempt; None for no further attempt.
         checks: results of the checks that looked at its value.
+        ran: whether the asset's code was asked, or would have been: then `code_version` is recorded.
+        code_version: the version that this code declares of itself.
     """
 
     claim: Claim
@@ -184,6 +188,8 @@ class Completion:
     finished_at: datetime
     retry_in_seconds: float | None = None
     checks: tuple[CheckRecord, ...] = ()
+    ran: bool = False
+    code_version: str | None = None
 
 
 class Committed(NamedTuple):

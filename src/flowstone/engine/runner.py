@@ -122,7 +122,11 @@ class StepRunner:
         outcome, delay = _retry_delay(claim, outcome, policy)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
-        return fit(Completion(claim, outcome, inputs.versions(), finished_at, delay, tuple(records)))
+        version = (inputs.leg or self._graph[claim.asset]).code_version
+        ended = Completion(
+            claim, outcome, inputs.versions(), finished_at, delay, tuple(records), ran=True, code_version=version
+        )
+        return fit(ended)
 
     def _outcome(
         self, claim: Claim, request: CallRequest, cancellation: CancellationToken, records: list[CheckRecord]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, KnownAssets, can_run, other_keys
+from flowstone.core.shape import Shapes
 from flowstone.core.state import State
 from flowstone.core.step import Completion, Target
 from flowstone.core.text import clean_text
@@ -16,20 +18,21 @@ from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
-from flowstone.errors import DatabaseError, UnknownAssetError
+from flowstone.errors import DatabaseError, StepChangedError, UnknownAssetError
 from flowstone.protocols import Standings
 
-_UNKNOWN_PAUSE_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 _SOON_SECONDS = 1.0
 _SOON_PART = 10
 
 
 @dataclass(slots=True)
 class PreparedJob:
-    """A job with the exact versions that it will read; None when this worker does not know the asset."""
+    """A job with the exact versions that it will read, or why it cannot be run as it was placed."""
 
     fetched: FetchedJob
     inputs: ResolvedInputs | None
+    problem: Exception | None = None
 
 
 class NodeWork:
@@ -42,6 +45,8 @@ class NodeWork:
         snooze_seconds: how long a step waits before it looks for missing inputs again; for inputs that are under
             way that is shorter at first.
         standings: tells which of them are under way.
+        shapes: what is declared of the assets here.
+        others: returns what the other living workers know.
     """
 
     def __init__(
@@ -52,26 +57,65 @@ class NodeWork:
         runner: StepRunner,
         snooze_seconds: float,
         standings: Standings,
+        shapes: Shapes,
+        others: Callable[[], Sequence[KnownAssets]],
     ) -> None:
         self._graph = graph
         self._reader = reader
         self._runner = runner
         self._snooze_seconds = snooze_seconds
         self._standings = standings
+        self._shapes = shapes
+        self._others = others
+
+    def for_others(self, jobs: Sequence[FetchedJob]) -> list[tuple[FetchedJob, str]]:
+        """Return the jobs that this worker leaves to others, with the reason.
+
+        What cannot be run here as it was placed waits for a worker that can. When there is none, and the step has
+        waited for as long as it may, somebody has to say so: it is not left then, and `perform` refuses it.
+        """
+        left = []
+        others: Sequence[KnownAssets] | None = None
+        for job in jobs:
+            problem = self._shapes.problem(job)
+            if problem is None:
+                continue
+            if job.age_seconds > job.deps_timeout_seconds:
+                others = self._others() if others is None else others
+                if not self._somebody_can(job, others):
+                    continue
+            left.append((job, f"waits for a worker with the code that placed it: {_short(problem)}"))
+        return left
+
+    def known(self, asset: str) -> dict[str, Any] | None:
+        """Return the shape of an asset, as others see it; None when it is not known here."""
+        return self._shapes[asset].to_json() if asset in self._graph else None
+
+    def _somebody_can(self, job: FetchedJob, others: Sequence[KnownAssets]) -> bool:
+        asset, mine = job.claim.asset, self.known(job.claim.asset)
+        if mine is None or job.shape not in (None, mine["digest"]):
+            return can_run(others, asset, job.shape)
+        return other_keys(others, asset, mine["partitions"])
 
     def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
         """Resolve the inputs of several jobs in one question to the catalog."""
-        known = [job for job in jobs if job.claim.asset in self._graph]
-        found = self._reader.resolve([job.claim for job in known])
-        inputs = dict(zip((job.job_id for job in known), found, strict=True))
-        return [PreparedJob(job, inputs.get(job.job_id)) for job in jobs]
+        problems = {job.job_id: self._shapes.problem(job) for job in jobs}
+        known = [job for job in jobs if problems[job.job_id] is None]
+        inputs = dict(
+            zip(
+                (job.job_id for job in known),
+                self._reader.resolve([job.claim for job in known]),
+                strict=True,
+            )
+        )
+        return [PreparedJob(job, inputs.get(job.job_id), problems[job.job_id]) for job in jobs]
 
     def perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
         """Run one attempt; never raises."""
         try:
             return self._perform(job, token)
         except DatabaseError as error:
-            pause = Snoozed(_UNKNOWN_PAUSE_SECONDS, clean_text(f"its worker could not ask the database: {error}"))
+            pause = Snoozed(_PAUSE_SECONDS, clean_text(f"its worker could not ask the database: {error}"))
             return self._not_now(job.fetched, pause)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is a failure of this step
             return self._not_now(job.fetched, failure(error, None))
@@ -79,7 +123,8 @@ class NodeWork:
     def _perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
         claim = job.fetched.claim
         if job.inputs is None:
-            return self._not_now(job.fetched, self._unknown(job.fetched))
+            assert job.problem is not None
+            return self._not_now(job.fetched, failure(job.problem, None))
         if job.inputs.missing and job.inputs.skip is None:
             return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
         policy = self._graph[claim.asset].retry or DEFAULT_RETRY
@@ -87,12 +132,6 @@ class NodeWork:
 
     def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
         return Completion(job.claim, outcome, (), job.claim.started_at)
-
-    def _unknown(self, job: FetchedJob) -> AttemptOutcome:
-        """Leave an asset of a newer deployment to workers that know it, as long as there may be some."""
-        if self._may_wait(job, _UNKNOWN_PAUSE_SECONDS):
-            return Snoozed(_UNKNOWN_PAUSE_SECONDS, f"no worker knew the asset {job.claim.asset!r} so far")
-        return failure(UnknownAssetError(job.claim.asset, self._graph.assets), None)
 
     def _not_ready(self, job: FetchedJob, inputs: ResolvedInputs) -> AttemptOutcome:
         if self._may_wait(job, self._snooze_seconds):
@@ -117,6 +156,16 @@ class NodeWork:
         """Bounded by time, and by count in case a clock is set back."""
         most = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
         return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < most
+
+
+def _short(problem: Exception) -> str:
+    if isinstance(problem, StepChangedError):
+        return f"here {problem.now}"
+    return (
+        f"the asset {problem.name!r} is not declared here"
+        if isinstance(problem, UnknownAssetError)
+        else str(problem)
+    )
 
 
 def _recorded(completion: Completion) -> Completion:

@@ -207,3 +207,23 @@ class IsolatedFailureError(FlowStoneError, RuntimeError):
         self.type_name = type_name
         self.text = text
         super().__init__(f"{type_name}: {text} (raised by {asset!r} in its own process; it cannot be pickled)")
+
+
+class StepChangedError(FlowStoneError):
+    """A step was placed by code that declares its asset otherwise than the code that is at work now.
+
+    Args:
+        asset: name of the asset.
+        partition: its encoded partition.
+        now: what is declared now.
+    """
+
+    def __init__(self, asset: str, partition: str, now: str) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.now = now
+        where = f"{asset!r} [{partition}]" if partition else repr(asset)
+        super().__init__(
+            f"The step of {where} was placed by code that declares this asset otherwise, and no living worker "
+            f"runs that code: {now}. Nothing was run. Place it again with the code of today."
+        )

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
 from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
@@ -120,8 +120,19 @@ class Catalog(Protocol):
 class DurableQueue(Protocol):
     """What worker nodes ask of a store whose transactions place work on a queue."""
 
-    def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
-        """Take jobs and start the attempts of their steps, in one transaction."""
+    def fetch(
+        self,
+        queue: str,
+        *,
+        demand: int,
+        worker_id: str,
+        attempted_by: Sequence[str],
+        left: LeftToOthers | None = None,
+    ) -> list[FetchedJob]:
+        """Take jobs and start the attempts of their steps, in one transaction; without what is left to others."""
+
+    def known_assets(self, *, but: str) -> list[KnownAssets]:
+        """Return what each living worker knows, but one."""
 
     def cancelling(self, worker_id: str) -> list[int]:
         """Return the steps of a worker that somebody wants stopped."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
 from flowstone.executors.oban.attempts import Attempts, NotBegun, Running
@@ -38,6 +39,12 @@ _CONNECT_SECONDS = 5.0
 
 class Work[Prepared](Protocol):
     """What the app hands a node: how jobs are prepared and performed."""
+
+    def for_others(self, jobs: Sequence[FetchedJob]) -> list[tuple[FetchedJob, str]]:
+        """Return the jobs that this worker leaves to others, with the reason."""
+
+    def known(self, asset: str) -> Mapping[str, Any] | None:
+        """Return the shape of an asset; None when it is not known here."""
 
     def prepare(self, jobs: Sequence[FetchedJob]) -> list[Prepared]:
         """Resolve what a batch of jobs needs."""
@@ -108,6 +115,8 @@ class Node:
     ) -> None:
         self._connection = dict(connection)
         self._schema = schema
+        self._left = LeftToOthers()
+        self._told: set[str] = set()
         self._queue = queue
         self._ledger = ledger
         self._work = work
@@ -127,6 +136,7 @@ class Node:
             ask=self._call,
             sweep_seconds=sweep_seconds,
             prune_after_seconds=prune_after_seconds,
+            left=self._left,
         )
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
@@ -228,9 +238,7 @@ class Node:
         demand = self._threads[queue].room(demand)
         if not demand:
             return []
-        fetched = self._queue.fetch(
-            queue, demand=demand, worker_id=self._worker_id(), attempted_by=[socket.gethostname(), uuid]
-        )
+        fetched = self._fetch(queue, demand, uuid)
         if not fetched:
             return []
         claims = [job.claim for job in fetched]
@@ -248,6 +256,36 @@ class Node:
             self._attempts.started(running)
             taken.append((running, job.job_id))
         return taken
+
+    def _fetch(self, queue: str, demand: int, uuid: str) -> list[FetchedJob]:
+        """Take jobs that can be run here; what cannot is handed back at once, for other workers."""
+        ours: list[FetchedJob] = []
+        while len(ours) < demand:
+            fetched = self._queue.fetch(
+                queue,
+                demand=demand - len(ours),
+                worker_id=self._worker_id(),
+                attempted_by=[socket.gethostname(), uuid],
+                left=self._left,
+            )
+            others = self._work.for_others(fetched)
+            if not others:
+                return ours + fetched
+            self._leave(others)
+            gone = {job.job_id for job, _ in others}
+            ours += [job for job in fetched if job.job_id not in gone]
+        return ours
+
+    def _leave(self, others: Sequence[tuple[FetchedJob, str]]) -> None:
+        claims: dict[str, list[Claim]] = {}
+        for job, reason in others:
+            self._left.add(job, self._work.known(job.claim.asset), now=time.monotonic())
+            claims.setdefault(reason, []).append(job.claim)
+        for reason, left in claims.items():
+            if reason not in self._told:
+                self._told.add(reason)
+                log.warning("A step of %s is left to other workers: it %s", left[0].asset, reason)
+            self._ledger.hand_back(left, reason=reason)
 
     def perform(self, job: TakenJob, *, on_room: Callable[[], None]) -> asyncio.Future[None]:
         """Have steps run in threads of their queue, which hand their completions to the committer.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from flowstone.core.queueing import LeftToOthers
 from flowstone.executors.oban.attempts import Attempts
 from flowstone.executors.oban.threads import StepThreads
 from flowstone.protocols import DurableQueue, Ledger
@@ -40,6 +42,7 @@ class Upkeep:
         ask: asks the store from a thread.
         sweep_seconds: how often lost workers and leftovers are looked for.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
+        left: what this worker has left to others.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Upkeep:
         worker_id: Callable[[], str],
         ask: AskStore,
         sweep_seconds: float,
+        left: LeftToOthers,
         prune_after_seconds: float | None = None,
     ) -> None:
         self._queue = queue
@@ -67,6 +71,7 @@ class Upkeep:
         self._prune_after = prune_after_seconds
         self._signalled: set[int] = set()
         self._scaling: set[asyncio.Task[None]] = set()
+        self._left = left
         self._tasks: Sequence[asyncio.Task[None]] = ()
 
     def start(self, oban: Any) -> None:
@@ -79,6 +84,7 @@ class Upkeep:
             (_OPERATORS_SECONDS, self._follow_cancelled_jobs),
             (self._sweep, self._rescue_and_sweep),
             (self._sweep, self._look_for_lost_starts),
+            (self._sweep, self._look_again_at_what_was_left),
         ]
         if self._prune_after:
             acts.append((_PRUNE_SECONDS, self._prune_jobs))
@@ -161,6 +167,12 @@ class Upkeep:
         if forgotten:
             log.warning("%d attempts were begun here without this worker learning of it.", len(forgotten))
             await self._call(partial(self._ledger.hand_back, forgotten, reason="the news of its start was lost"))
+
+    async def _look_again_at_what_was_left(self) -> None:
+        """Draw again what was left to workers that are gone; whoever draws it when its time is over refuses it."""
+        if self._left:
+            others = await self._call(lambda: self._queue.known_assets(but=self._worker_id()))
+            self._left.forget(others, now=time.monotonic())
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         """Repeat something; log when it begins to fail and when it works again."""

@@ -260,6 +260,8 @@ class MemoryLedger:
             return Committed(completion.claim.step_id, stale.state if stale else State.NOT_FOUND, accepted=False)
         outcome = completion.outcome
         row.inputs = completion.inputs
+        if completion.ran and completion.code_version != row.new.code_version:
+            row.new = replace(row.new, code_version=completion.code_version)
         released: tuple[int, ...] = ()
         if type(outcome) is Succeeded:
             row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
+from flowstone.core.queueing import KnownAssets
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.not_begun import NotBegunBoard
 from flowstone.stores.postgres.queue import Lease
@@ -41,6 +42,7 @@ class Heartbeat:
         lease_seconds: after how long without renewal others may take over.
         on_lost: told (from a thread) when the lease was taken away, after the new one is in place.
         board: what this process has taken and not begun; told to the database when this process dies.
+        assets: returns what this process knows, for others to compare.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Heartbeat:
         lease_seconds: float = 30.0,
         on_lost: Callable[[str], None] | None = None,
         board: NotBegunBoard | None = None,
+        assets: Callable[[], KnownAssets] | None = None,
     ) -> None:
         self._database = database
         self._kind = kind
@@ -63,6 +66,7 @@ class Heartbeat:
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._board = board
+        self.assets = assets
         self._process: subprocess.Popen[bytes] | None = None
         self._begin()
         renew_after_fork(self, Heartbeat._begin)
@@ -115,6 +119,7 @@ class Heartbeat:
             pid=os.getpid(),
             queues=self._queues,
             lease_seconds=self._lease_seconds,
+            assets=self.assets() if self.assets else None,
         )
         self._lease = lease
         self._over.clear()

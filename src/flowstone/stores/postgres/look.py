@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.approval import Approval
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.run_details import RunInfo
 from flowstone.core.step import Claim
 from flowstone.stores.postgres import deciding, limits, operators, transport
@@ -30,12 +30,14 @@ class Look:
         queue: the queue.
         worker_id: the lease under which the attempts run.
         attempted_by: what Oban records of the node.
+        left: what this worker has left to others.
     """
 
     connection: Connection[TupleRow]
     queue: str
     worker_id: str
     attempted_by: Sequence[str]
+    left: LeftToOthers
     has_ranges: bool | None = None
     """Whether large backfills have something to begin on the queue; None while no job told."""
 
@@ -53,6 +55,7 @@ class Look:
             "worker_id": self.worker_id,
             "worker": transport.WORKER,
             "attempted_by": list(self.attempted_by),
+            **self.left.parameters(),
         }
         rows = self.connection.execute(load_sql("queue/fetch"), parameters).fetchall()
         if rows:
@@ -84,5 +87,10 @@ def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
     claim.approvals = approvals
     claim.run = RunInfo.from_json(row[19], id=claim.run_id, kind=row[18])
     return FetchedJob(
-        job_id=row[0], claim=claim, snoozes=row[11], age_seconds=row[12], deps_timeout_seconds=row[13]
+        job_id=row[0],
+        claim=claim,
+        snoozes=row[11],
+        age_seconds=row[12],
+        deps_timeout_seconds=row[13],
+        shape=row[20],
     )

@@ -312,6 +312,7 @@ def insert_run(
             "retry_of": run.retry_of,
             "details": to_json(details) if (details := run.details.to_json()) else None,
             "assets": list(run.assets) or None,
+            "shapes": None if run.shapes is None else to_json(run.shapes),
         },
     ).fetchone()
     assert row is not None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.stores.postgres import deciding, limits, operators, transport
@@ -50,11 +50,25 @@ class PostgresQueue:
         self._pruned_at: float | None = None
         self._cancels_at: float | None = None
 
-    def fetch(self, queue: str, *, demand: int, worker_id: str, attempted_by: Sequence[str]) -> list[FetchedJob]:
+    def fetch(
+        self,
+        queue: str,
+        *,
+        demand: int,
+        worker_id: str,
+        attempted_by: Sequence[str],
+        left: LeftToOthers | None = None,
+    ) -> list[FetchedJob]:
         """See `flowstone.protocols.DurableQueue`."""
+        without = left or LeftToOthers()
         return in_transaction(
-            self._database, lambda connection: self._take(Look(connection, queue, worker_id, attempted_by), demand)
+            self._database,
+            lambda connection: self._take(Look(connection, queue, worker_id, attempted_by, without), demand),
         )
+
+    def known_assets(self, *, but: str) -> list[KnownAssets]:
+        """See `flowstone.protocols.DurableQueue`."""
+        return [assets for _, kind, assets in shapes_at_work(self._database, but=but) if kind == "node"]
 
     def cancelling(self, worker_id: str) -> list[int]:
         """See `flowstone.protocols.DurableQueue`."""
@@ -138,11 +152,11 @@ class PostgresQueue:
             taken = look.take(demand)
             if look.has_ranges is False:
                 return taken
-            runs = open_runs(look.connection, look.queue, look.worker_id)
+            runs = open_runs(look.connection, look.queue, look.worker_id, look.left)
             if runs:
                 self._with_ranges.add(look.queue)
             return taken + Beginning(look.connection, look.queue, look.worker_id).begin(runs, demand - len(taken))
-        runs = open_runs(look.connection, look.queue, look.worker_id)
+        runs = open_runs(look.connection, look.queue, look.worker_id, look.left)
         if not runs:
             self._with_ranges.discard(look.queue)
             return look.take(demand)
@@ -168,7 +182,16 @@ class Lease:
     database: Database
     id: str
 
-    def register(self, *, kind: str, host: str, pid: int, queues: dict[str, int], lease_seconds: float) -> None:
+    def register(
+        self,
+        *,
+        kind: str,
+        host: str,
+        pid: int,
+        queues: dict[str, int],
+        lease_seconds: float,
+        assets: KnownAssets | None = None,
+    ) -> None:
         """Insert the row."""
         with self.database.connection() as connection:
             connection.execute(
@@ -180,6 +203,7 @@ class Lease:
                     "pid": pid,
                     "queues": to_json(queues),
                     "lease_seconds": lease_seconds,
+                    "assets": to_json(assets or {}),
                 },
             )
 
@@ -231,6 +255,12 @@ def end_lost(database: Database, steps: Sequence[int] | None = None) -> bool:
     rescue(database)
     end_driverless(database)
     return True
+
+
+def shapes_at_work(database: Database, *, but: str = "") -> list[tuple[str, str, KnownAssets]]:
+    """Return id, kind and known assets of every living worker and application, but of one."""
+    with database.connection() as connection:
+        return connection.execute(load_sql("workers/shapes"), {"but": but}).fetchall()
 
 
 def alive_workers(database: Database) -> list[dict[str, Any]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.ranges import NewRange, NotBegun
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -98,14 +98,15 @@ class OpenRun:
     is_limited: bool
     deps_timeout_seconds: float
     info: RunInfo
+    shapes: Mapping[str, str] | None
 
 
-def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str) -> list[OpenRun]:
+def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left: LeftToOthers) -> list[OpenRun]:
     """Return the runs that have something to begin on a queue, the most urgent first."""
-    parameters = {"queue": queue, "worker_id": worker_id}
+    parameters = {"queue": queue, "worker_id": worker_id, **left.parameters()}
     return [
-        OpenRun(run_id, priority, is_limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind))
-        for run_id, priority, is_limited, timeout, kind, details in connection.execute(
+        OpenRun(run_id, priority, is_limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind), shapes)
+        for run_id, priority, is_limited, timeout, kind, details, shapes in connection.execute(
             load_sql("ranges/open_runs"), parameters
         )
     ]
@@ -223,7 +224,12 @@ def _job(run: OpenRun, row: Sequence[Any]) -> FetchedJob:
     step_id, _state, token, started_at, partition, asset, max_attempts, forced, *_ = row
     claim = Claim(step_id, run.id, asset, partition, 1, max_attempts, token, started_at, forced, run=run.info)
     return FetchedJob(
-        job_id=-step_id, claim=claim, snoozes=0, age_seconds=0.0, deps_timeout_seconds=run.deps_timeout_seconds
+        job_id=-step_id,
+        claim=claim,
+        snoozes=0,
+        age_seconds=0.0,
+        deps_timeout_seconds=run.deps_timeout_seconds,
+        shape=(run.shapes or {}).get(asset),
     )
 
 

@@ -105,6 +105,8 @@ def _ended(completion: Completion) -> dict[str, object]:
         "gives_back": False,
         "delay_seconds": None,
         "finished_at": completion.finished_at,
+        "ran": completion.ran,
+        "code_version": completion.code_version,
     }
     match completion.outcome:
         case Succeeded(stored=stored):

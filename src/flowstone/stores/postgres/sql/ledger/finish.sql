@@ -4,7 +4,8 @@ WITH ended AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
         id bigint, token bigint, state text, output jsonb, error text, error_type text, reason text,
-        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz, error_data jsonb
+        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz, error_data jsonb,
+        ran boolean, code_version text
     )
 ), moved AS (
     UPDATE flowstone.steps AS s
@@ -20,6 +21,7 @@ WITH ended AS (
         error_type = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error_type, s.error_type) END,
         error_data = CASE WHEN e.state = 'completed' THEN NULL WHEN e.error IS NULL THEN s.error_data ELSE e.error_data END,
         reason = e.reason,
+        code_version = CASE WHEN e.ran THEN e.code_version ELSE s.code_version END,
         scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN s.scheduled_at
             ELSE e.finished_at + pg_catalog.make_interval(secs => e.delay_seconds) END,
         finished_at = CASE

@@ -1,17 +1,24 @@
 -- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
 -- no moment at which a job is taken and its step does not know. A job whose step moved on, or whose run
 -- is paused, comes back without a step.
+-- What this worker has left to others, because it cannot run it as it was placed, is not looked at either.
 -- A worker whose lease was taken away, and who does not know yet, gets nothing. Only rows of our workers are looked at:
 -- those of other applications in a queue of the same name are not counted, not locked, and what they hold is not read.
 -- The names are written out because only then does the planner take flowstone_available.
 -- Uses flowstone_available (else oban_jobs_state_queue_priority_scheduled_at_id_index) and steps_pkey.
 WITH chosen AS (
     SELECT id
-    FROM public.oban_jobs
+    FROM public.oban_jobs AS p
     WHERE state = 'available' AND queue = %(queue)s AND priority < %(below)s
         AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
         AND EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)
         AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
+        AND NOT (%(left)s AND EXISTS (
+            SELECT FROM flowstone.steps AS o
+            WHERE o.id = CASE WHEN p.worker = %(worker)s THEN (p.args ->> 'step')::bigint END
+                AND (o.asset = ANY(%(left_assets)s::text[]) OR o.id = ANY(%(left_steps)s::bigint[])
+                    OR o.run_id || ' ' || o.asset = ANY(%(left_runs)s::text[]))
+        ))
     ORDER BY priority, scheduled_at, id
     LIMIT %(demand)s
     FOR UPDATE SKIP LOCKED
@@ -51,7 +58,7 @@ SELECT f.id AS job, f.step_id, s.id, s.run_id, s.asset, s.partition, s.attempt, 
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, r.deps_timeout_seconds, s.limits,
     s.asked, f.worker,
     (SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)) AS has_ranges,
-    r.kind, r.details
+    r.kind, r.details, r.shapes ->> s.asset AS shape
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id

@@ -1,0 +1,187 @@
+"""The shape of an asset: what must be the same for whoever places a step and whoever runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flowstone.core.asset import Asset
+from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.dimensions import MultiPartitions
+from flowstone.core.dynamic import DynamicPartitions
+from flowstone.core.graph import AssetGraph
+from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.queueing import FetchedJob, KnownAssets
+from flowstone.core.same_key import SameKey
+from flowstone.core.scatter import ItemAsset
+from flowstone.errors import PartitionError, StepChangedError, UnknownAssetError
+
+_LONGEST = 200
+_WHICH_KEYS = ("type", "keys", "start", "end")
+
+
+@dataclass(frozen=True, slots=True)
+class AssetShape:
+    """What an app declares of one asset, as far as others have to agree: as text, the same in every process.
+
+    Args:
+        kind: kind of its partitions; empty for none. Which keys there are may differ, step by step that is seen.
+        partitions: the definition, for people.
+        inputs: its dependencies in order, each with parameter and mapping.
+        io: name of its IO manager.
+    """
+
+    kind: str
+    partitions: str
+    inputs: tuple[str, ...]
+    io: str
+
+    @property
+    def digest(self) -> str:
+        """What is recorded with the steps that are placed."""
+        text = json.dumps([self.kind, self.inputs, self.io])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON, its digest included."""
+        return asdict(self) | {"digest": self.digest}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AssetShape:
+        """Return what `to_json` gave."""
+        return cls(data["kind"], data["partitions"], tuple(data["inputs"]), data["io"])
+
+    def describe(self) -> str:
+        """Return it for people."""
+        return f"{self.partitions or 'no partitions'}, {_inputs(self.inputs)}, io {self.io!r}"
+
+    def difference(self, other: AssetShape) -> str:
+        """Return what is declared here and in another app, where they disagree; empty when they agree.
+
+        Example:
+            >>> AssetShape("", "", (), "postgres").difference(AssetShape("", "", ("raw",), "filesystem"))
+            "no inputs instead of inputs raw; io 'postgres' instead of 'filesystem'"
+        """
+        found = []
+        if self.kind != other.kind:
+            found.append(f"{self.partitions or 'no partitions'} instead of {other.partitions or 'no partitions'}")
+        if self.inputs != other.inputs:
+            found.append(f"{_inputs(self.inputs)} instead of {_inputs(other.inputs)}")
+        if self.io != other.io:
+            found.append(f"io {self.io!r} instead of {other.io!r}")
+        return "; ".join(found)
+
+
+class Shapes:
+    """The shapes of the assets of an app, each made when it is asked for first.
+
+    Args:
+        graph: the assets.
+        io: returns the name of the IO manager of an asset.
+    """
+
+    def __init__(self, graph: AssetGraph, io: Callable[[Asset], str]) -> None:
+        self._graph = graph
+        self._io = io
+        self._known: dict[str, tuple[AssetShape, str]] = {}
+
+    def __getitem__(self, name: str) -> AssetShape:
+        return self._of(name)[0]
+
+    def digest(self, name: str) -> str:
+        """Return the digest of an asset's shape."""
+        return self._of(name)[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shapes of all assets."""
+        return {asset.name: self[asset.name].to_json() for asset in self._graph}
+
+    def disagreements(self, others: Iterable[tuple[str, KnownAssets]]) -> Iterator[str]:
+        """Say of each asset that others declare otherwise who does, and what differs; the first of them each.
+
+        Args:
+            others: id and known assets of living workers and applications.
+        """
+        told = set()
+        for who, known in others:
+            for name, described in known.items():
+                if name in told or name not in self._graph or described["digest"] == self.digest(name):
+                    continue
+                told.add(name)
+                different = self[name].difference(AssetShape.from_json(described))
+                yield f"asset {name!r} is declared here with {different}, as {who} has it"
+
+    def problem(self, job: FetchedJob) -> Exception | None:
+        """Return why a step that was placed, maybe by other code, cannot be run as it was placed; else None.
+
+        Args:
+            job: the step, with the digest of the shape that it was placed with.
+        """
+        name, key = job.claim.asset, job.claim.partition
+        if name not in self._graph:
+            return UnknownAssetError(name, self._graph.assets)
+        asset = self._graph[name]
+        if job.shape is not None and job.shape != self.digest(name):
+            return StepChangedError(name, key, f"it is declared now with {self[name].describe()}")
+        if isinstance(asset, ItemAsset) or _has_partition(asset.partitions, key):
+            return None
+        if asset.partitions is None:
+            return StepChangedError(name, key, "the asset has no partitions now")
+        if not key:
+            return StepChangedError(name, key, f"the asset has partitions now: {self[name].partitions}")
+        return StepChangedError(name, key, f"the partitions are now {self[name].partitions}")
+
+    def _of(self, name: str) -> tuple[AssetShape, str]:
+        found = self._known.get(name)
+        if found is None:
+            shape = _shape(self._graph, self._graph[name], self._io(self._graph[name]))
+            found = self._known[name] = shape, shape.digest
+        return found
+
+
+def _shape(graph: AssetGraph, asset: Asset, io: str) -> AssetShape:
+    inputs = []
+    for one in asset.dependencies:
+        mapping = type(graph.mapping(asset.name, one.asset))
+        read_as = "" if one.parameter in (None, one.asset) else f" as {one.parameter}"
+        through = "" if mapping is SameKey else f" through {mapping.__name__}"
+        inputs.append(f"{one.asset}{read_as}{through}{' (optional)' if one.optional else ''}")
+    return AssetShape(_kind(asset.partitions), _written(asset.partitions), tuple(inputs), io)
+
+
+def _kind(definition: PartitionsDefinition | None) -> str:
+    if definition is None:
+        return ""
+    if isinstance(definition, MultiPartitions):
+        return ", ".join(f"{name}: {_kind(one)}" for name, one in definition.dimensions.items())
+    described = {name: value for name, value in definition.to_json().items() if name not in _WHICH_KEYS}
+    return f"{type(definition).__name__} {json.dumps(described, default=str, sort_keys=True)}"
+
+
+def _written(definition: PartitionsDefinition | None) -> str:
+    text = "" if definition is None else repr(definition)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}… ({hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]})"
+
+
+def _has_partition(definition: PartitionsDefinition | None, key: str) -> bool:
+    """Whether an encoded key is one of these partitions; keys that come and go are, also when they are gone."""
+    if definition is None or not key:
+        return definition is None and not key
+    try:
+        value = decode_partition(key)
+        # exactly this key: a definition also takes what a person would write for it
+        return isinstance(definition, DynamicPartitions) or key == encode_partition(
+            definition.with_removed().validate(value)
+        )
+    except (PartitionError, ValueError):
+        return False
+
+
+def _inputs(inputs: Iterable[str]) -> str:
+    listed = ", ".join(inputs)
+    return f"inputs {listed}" if listed else "no inputs"

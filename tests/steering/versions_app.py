@@ -1,0 +1,84 @@
+"""Two versions of one app, as they are at work while a deploy rolls over; see `tests.steering.steered_app`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+
+from tests.faults.fault_app import folder
+from tests.steering.steered_app import LEASE_SECONDS
+
+from flowstone import FlowStone, StaticPartitions, asset, scatter
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+
+VERSION = "STEERING_VERSION"
+SWEEP_SECONDS = 1.0
+NUMBERS = [str(number) for number in range(1200)]
+
+
+@asset(isolation="process", code_version=os.environ.get(VERSION, "v1"))
+def isolated():
+    return os.environ[VERSION]
+
+
+def make_flow(database_url: str, storage: str, version: str, *, deps_timeout_seconds: float = 600.0) -> FlowStone:
+    """Return one version of the app."""
+    old = version == "v1"
+
+    @asset
+    def raw():
+        return 1
+
+    @asset(partitions=None if old else StaticPartitions(["x", "y"]), code_version=version)
+    def total():
+        return version
+
+    @asset(partitions=StaticPartitions(["x", "gone"] if old else ["x"]), code_version=version)
+    def region():
+        return version
+
+    @asset(deps=[] if old else [raw], code_version=version)
+    def reads():
+        return version
+
+    @asset(io="filesystem" if old else "postgres", code_version=version)
+    def moved():
+        return version
+
+    @asset(partitions=StaticPartitions(NUMBERS), code_version=version)
+    def same():
+        return version
+
+    @asset(code_version=version)
+    def each(number):
+        return version
+
+    @scatter(each=each, code_version=version)
+    def scattered():
+        return [1, 2]
+
+    @asset(name=f"only_{version}", partitions=StaticPartitions(NUMBERS[:20]))
+    def only():
+        return version
+
+    settings = Settings(
+        database_url=database_url,
+        storage=storage,
+        deps_timeout_seconds=deps_timeout_seconds,
+        beat_seconds=0.3,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=1.0,
+    )
+    return FlowStone([raw, total, region, reads, moved, same, isolated, scattered, only], settings=settings)
+
+
+def main() -> None:
+    """Run a worker as the environment says."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], os.environ[VERSION])
+    ready = folder() / f"ready-{os.getpid()}"
+    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
