@@ -209,7 +209,7 @@ class IsolatedFailureError(FlowStoneError, RuntimeError):
         super().__init__(f"{type_name}: {text} (raised by {asset!r} in its own process; it cannot be pickled)")
 
 
-class StepChangedError(FlowStoneError):
+class StepChangedError(FlowStoneError, RuntimeError):
     """A step was placed by code that declares its asset otherwise than the code that is at work now.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flowstone.core.check_record import CheckRecord
-from flowstone.core.outcome import AttemptOutcome, Scattered, Snoozed, Succeeded, Suspended
+from flowstone.core.outcome import AttemptOutcome, Failed, Scattered, Snoozed, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Completion, InputVersion, NewStep
@@ -76,6 +76,20 @@ class AttemptTests(StoreCase):
             a: {step.id},
             other: {step.id},
         }
+
+    def test_the_version_that_ran_is_recorded(self, scene: Scene) -> None:
+        """Whoever placed the step may have had other code; what did not run changes nothing."""
+        step = scene.one(code_version="v1", max_attempts=2)
+        snoozed = Completion(scene.claim(step.id), Snoozed(0.0, "not yet"), (), scene.later(1))
+        scene.store.ledger.commit([snoozed])
+        assert scene.step(step.id).code_version == "v1"
+        for version in ("v2", None):
+            claim = scene.claim(step.id, now=scene.later(2))
+            outcome = Failed("oh", "E", retryable=True) if version else succeeded(claim)
+            retry = 0.0 if version else None
+            ended = Completion(claim, outcome, (), scene.later(1), retry, ran=True, code_version=version)
+            scene.store.ledger.commit([ended])
+            assert scene.step(step.id).code_version == version
 
     def test_the_pointer_moves_to_the_newest_commit(self, scene: Scene) -> None:
         """History keeps both, the pointer names the later one."""
