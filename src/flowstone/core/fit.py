@@ -96,10 +96,16 @@ def _fit(completion: Any) -> Completion:
         raise _unfit("checks", checks)
     if checks:
         checks = tuple(map(_fit_check, checks))
-    if outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
+    version, ran = completion.code_version, completion.ran is True
+    if version is not None:
+        version = clean_text(plain_text(version) or "", limit=1000)
+    as_it_is = version == completion.code_version and ran is completion.ran
+    if as_it_is and outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
         same: Completion = completion
         return same
-    return Completion(completion.claim, outcome, completion.inputs, completion.finished_at, delay, checks)
+    return Completion(
+        completion.claim, outcome, completion.inputs, completion.finished_at, delay, checks, ran, version
+    )
 
 
 def _fit_outcome(outcome: Any, asset: str) -> AttemptOutcome:
