@@ -167,7 +167,6 @@ def test_the_value_of_a_result_with_a_skipped_target() -> None:
     [
         (["smal"], "Did you mean 'small'"),
         (["report"], "not directly downstream of it"),
-        (["small", "small"], "twice"),
     ],
 )
 def test_routes_are_checked_when_the_app_is_built(routes: list[str], text: str) -> None:

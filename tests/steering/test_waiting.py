@@ -41,7 +41,7 @@ def test_whoever_waits_is_told_for_what(crew: Crew, caplog: pytest.LogCaptureFix
     told: list[tuple[str, ...]] = []
     with caplog.at_level(logging.WARNING, logger="flowstone"), suppress(WaitTimeoutError):
         crew.flow.materialize("quick", partition=ITEMS[0], executor_opts={"wait_timeout": 3})
-    assert "waits: no worker serves the queue 'assets': start `flowstone worker`" in caplog.text
+    assert "waits: no worker serves the queue 'assets': start `flowstone worker --queue assets`" in caplog.text
     assert f"quick [{ITEMS[0]}]" in caplog.text
     caplog.clear()
     crew.flow.queues.pause("backfill")

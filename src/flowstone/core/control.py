@@ -132,7 +132,9 @@ class StepSituation:
             return f"{who}; whoever asks for it again ends this and computes it"
         if self.workers:
             return f"{who}; a worker ends this attempt and goes on within seconds"
-        return f"{who}, and no worker serves the queue {self.queue!r}: start `flowstone worker`"
+        return (
+            f"{who}, and no worker serves the queue {self.queue!r}: start `{command('worker', queue=self.queue)}`"
+        )
 
     def _stopped_by_people(self) -> Iterator[str]:
         if self.run_paused:

@@ -154,17 +154,13 @@ class AssetGraph:
 
     def _add_routes(self, router: Asset) -> None:
         below = self._downstream[router.name]
-        for position, name in enumerate(router.routes):
+        for name in router.routes:
             if name not in below:
                 listed = ", ".join(map(repr, below)) or "none"
                 raise DefinitionError(
                     f"Asset {router.name!r} declares a route to {name!r}, which is not directly downstream of it."
                     f"{did_you_mean(name, below)} Its direct downstream assets: {listed}.",
                     where=router.where,
-                )
-            if name in router.routes[:position]:
-                raise DefinitionError(
-                    f"Asset {router.name!r} declares a route to {name!r} twice.", where=router.where
                 )
             self._routers.setdefault(name, []).append(router.name)
 

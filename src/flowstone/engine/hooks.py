@@ -235,7 +235,7 @@ class ValueStore:
                 f"Asset {context.asset.name!r} returned something that can be read only once",
                 path="$",
                 type_name=type_name(value),
-                remedy="Return a list (or a table, or a path) instead of a generator or coroutine.",
+                remedy="Return a list (or a table, or a path) instead of a generator.",
             )
         address = OutputAddress(
             context.asset.name,
