@@ -20,12 +20,12 @@ def _nobody_stays() -> Iterator[None]:
 def test_handlers_get_what_they_ask_for() -> None:
     seen: list[tuple] = []
     assert not telemetry.listening()
-    telemetry.attach("test", ["step.*", "run.stop"], lambda *event: seen.append(event))
+    telemetry.attach("test", ["step.*", "run.ended"], lambda *event: seen.append(event))
     assert telemetry.listening()
     telemetry.emit("step.start", {"n": 1}, {"asset": "a"})
     telemetry.emit("run.start", {}, {})
-    telemetry.emit("run.stop", {}, {})
-    assert [event for event, _, _ in seen] == ["step.start", "run.stop"]
+    telemetry.emit("run.ended", {}, {})
+    assert [event for event, _, _ in seen] == ["step.start", "run.ended"]
     assert seen[0][1:] == ({"n": 1}, {"asset": "a"})
 
 

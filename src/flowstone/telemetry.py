@@ -9,6 +9,7 @@ are those of Erlang's telemetry, which Oban uses.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +22,9 @@ EVENTS: Mapping[str, str] = {
     "step.exception": "an attempt failed; measures duration_seconds",
     "check.stop": "a check has looked at a value; measures duration_seconds",
     "run.start": "a run was planned and placed; measures steps",
-    "run.stop": "a run that this process drove is over; measures duration_seconds",
+    "run.ended": "the last step of a run was committed here; measures duration_seconds and steps",
+    "attempt.committed": "an attempt was committed, or refused because another one replaced it; measures "
+    "duration_seconds, and queue_seconds and retry_in_seconds where there are any",
     "commit.stop": "a group of attempts was committed; measures duration_seconds and attempts",
     "worker.start": "a worker node takes up work",
     "worker.stop": "a worker node has stopped; measures duration_seconds",
@@ -78,9 +81,33 @@ def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, A
         if event in events:
             try:
                 handler(event, measurements, metadata)
-            except Exception:  # noqa: BLE001 - handlers are guests here
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    raise  # the person at the terminal
+                # handlers are guests here
                 _log.exception("The telemetry handler %r raised on %s and is detached", name, event)
                 detach(name)
+
+
+def emit_run_ended(run: Any) -> None:
+    """Tell the handlers that a run is over.
+
+    Args:
+        run: its record.
+    """
+    took = (run.finished_at - run.created_at).total_seconds() if run.finished_at is not None else 0.0
+    about: dict[str, Any] = {
+        "run_id": run.id,
+        "kind": run.kind,
+        "state": run.state.value,
+        "executor": run.executor,
+    }
+    counts = {state.value: number for state, number in run.counts.items()}
+    emit(
+        "run.ended",
+        {"duration_seconds": took, "steps": run.total},
+        about | {"counts": counts, "parent": run.parent},
+    )
 
 
 step_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("flowstone_step", default=None)

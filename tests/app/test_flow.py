@@ -241,7 +241,7 @@ def test_telemetry_of_runs(flow: FlowStone) -> None:
         flow.materialize_all("doubled")
     finally:
         telemetry.detach("flow")
-    assert seen == ["run.start", "run.stop"]
+    assert seen == ["run.start", "run.ended"]
 
 
 def test_invalidated_versions_are_computed_again() -> None:

@@ -63,7 +63,7 @@ def test_a_database_that_was_away_gets_everything_once() -> None:
 
 
 def test_a_listener_that_raises_ends_nothing() -> None:
-    def on_commit(_committed: Sequence[Committed]) -> None:
+    def on_commit(_group: Sequence[Completion], _committed: Sequence[Committed]) -> None:
         raise SystemExit("a listener")
 
     store = Stubborn(refused=set(), error=ValueError())

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from flowstone import telemetry
 from flowstone.app.placed import Placed
 from flowstone.app.results import Progress
 from flowstone.app.waiting import WaitNotice
@@ -87,7 +86,6 @@ class Driving:
             placed: the run.
             on_progress: told about it at the start, at the end, and a few times a second between.
         """
-        started = time.perf_counter()
         if Capability.DURABLE in placed.executor.capabilities:
             self.watch(
                 placed.run_id,
@@ -98,9 +96,6 @@ class Driving:
             )
         else:
             self._drive(placed, on_progress)
-        if telemetry.listening():
-            took = {"duration_seconds": time.perf_counter() - started}
-            telemetry.emit("run.stop", took, {"run_id": placed.run_id, "kind": placed.order.kind})
 
     def _drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
         position = {step.id: index for index, step in enumerate(placed.steps)}

@@ -165,6 +165,8 @@ class Placement:
             self._parts.inline.let_wait(waiting)
         if telemetry.listening():
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
+            if all(one.state.is_terminal for one in placed):
+                self._tell_ended(ready.run.id)
         priorities = [step.priority for step in ready.steps]
         return Placed(
             ready.run.id,
@@ -375,6 +377,12 @@ class Placement:
         return Placed(run.id, executor, options, [], Plan([]), order, [], details, catalog.run_details)
 
     # --- pieces -------------------------------------------------------------------------------------------
+
+    def _tell_ended(self, run_id: str) -> None:
+        """Say that a run is over in which nothing was left to do."""
+        record = self._parts.store.catalog.run(run_id)
+        if record is not None and record.state.is_terminal:
+            telemetry.emit_run_ended(record)
 
     def _run(self, order: Order, run_id: str, executor: Executor, durable: bool, details: RunDetails) -> NewRun:
         return NewRun(

@@ -20,6 +20,7 @@ from flowstone.config import DEFAULT_QUEUES
 from flowstone.core.forks import renew_after_fork
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.committer import GroupCommitter
+from flowstone.engine.step_log import StepLog
 from flowstone.engine.work import NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
@@ -75,8 +76,9 @@ def serve(
     grace = flow.settings.grace_seconds if grace_seconds is None else grace_seconds
     board = NotBegunBoard()
     heartbeat = _heartbeat(flow, store, name, limits, board)
-    committer = GroupCommitter(store.ledger.commit)
-    node = _node(flow, store, committer, heartbeat, limits, grace, board)
+    steps = StepLog(flow.graph.label)
+    committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+    node = _node(flow, store, committer, steps, heartbeat, limits, grace, board)
     automations = _automations(flow, store, limits)
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     with _events(heartbeat, limits), _background(flow, committer):
@@ -218,6 +220,7 @@ def _node(
     flow: FlowStone,
     store: PostgresStore,
     committer: GroupCommitter,
+    steps: StepLog,
     heartbeat: Heartbeat,
     limits: Mapping[str, int],
     grace_seconds: float,
@@ -232,6 +235,7 @@ def _node(
         standings=store.standings,
         shapes=flow.parts.shapes,
         others=lambda: store.queue.known_assets(but=heartbeat.worker_id),
+        on_begin=steps.began,
     )
     return Node(
         store.database.connect_parameters,

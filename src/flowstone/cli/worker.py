@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Annotated
@@ -32,6 +33,7 @@ def worker(
     ] = None,
 ) -> int:
     """Work on queues until SIGTERM, SIGHUP or Ctrl-C; a second signal leaves at once."""
+    logging.getLogger("flowstone").setLevel(logging.INFO)  # what its steps do is what a worker is there for
     wanted = read_queues(queues or [], concurrency, session.flow.settings.queues)
     listed = ", ".join(f"{one}={limit}" for one, limit in (wanted or session.flow.settings.queues).items())
     code = serve(

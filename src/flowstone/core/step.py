@@ -136,6 +136,7 @@ class Claim:
         forced: whether the target is recomputed although a success exists.
         approvals: what people decided at the gates of this step, in order.
         run: what its run is about; None when nobody said.
+        queued_seconds: how long it was due before a worker took it; None when nobody measured that.
     """
 
     step_id: int
@@ -149,6 +150,7 @@ class Claim:
     forced: bool = False
     approvals: tuple[Approval, ...] = ()
     run: RunInfo | None = None
+    queued_seconds: float | None = None
 
 
 class InputVersion(NamedTuple):

@@ -43,7 +43,7 @@ class GroupCommitter:
         self,
         commit: Callable[[Sequence[Completion]], list[Committed]],
         *,
-        on_commit: Callable[[Sequence[Committed]], None] | None = None,
+        on_commit: Callable[[Sequence[Completion], Sequence[Committed]], None] | None = None,
     ) -> None:
         self._commit = commit
         self._on_commit = on_commit
@@ -168,7 +168,7 @@ class GroupCommitter:
         if telemetry.listening():
             telemetry.emit("commit.stop", {"duration_seconds": took, "attempts": len(group)}, {})
         if self._on_commit is not None:
-            self._on_commit(committed)
+            self._on_commit(group, committed)
 
 
 def _halved(parts: list[list[Completion]]) -> list[list[Completion]]:

@@ -26,6 +26,7 @@ from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
+from flowstone.engine.step_log import tell_committed
 from flowstone.errors import (
     DatabaseUnavailableError,
     RunNotFoundError,
@@ -246,6 +247,7 @@ class InlineRunner:
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
                 completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
             committed = self._committed(completion)
+            tell_committed(completion, committed)
         finally:
             self._tokens.pop(claim.step_id, None)
         if self.on_commit is not None:

@@ -12,7 +12,7 @@ from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
 from flowstone.core.queueing import FetchedJob, KnownAssets, can_run, other_keys
 from flowstone.core.shape import Shapes
 from flowstone.core.state import State
-from flowstone.core.step import Completion, Target
+from flowstone.core.step import Claim, Completion, Target
 from flowstone.core.text import clean_text
 from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
@@ -47,6 +47,7 @@ class NodeWork:
         standings: tells which of them are under way.
         shapes: what is declared of the assets here.
         others: returns what the other living workers know.
+        on_begin: told of each attempt whose function is about to be called.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class NodeWork:
         standings: Standings,
         shapes: Shapes,
         others: Callable[[], Sequence[KnownAssets]],
+        on_begin: Callable[[Claim], None] | None = None,
     ) -> None:
+        self._on_begin = on_begin
         self._graph = graph
         self._reader = reader
         self._runner = runner
@@ -128,6 +131,8 @@ class NodeWork:
         if job.inputs.missing and job.inputs.skip is None:
             return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
         policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+        if self._on_begin is not None:
+            self._on_begin(claim)
         return _recorded(self._runner.perform(claim, job.inputs, token, policy=policy))
 
     def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:

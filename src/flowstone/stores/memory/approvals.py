@@ -68,7 +68,9 @@ class MemoryApprovals:
             if asked.state.is_decided:
                 raise asked.too_late()
             state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
-            return self._settle(asked, state, by=by, comment=comment)
+            settled = self._settle(asked, state, by=by, comment=comment)
+        self._tables.tell_ended()
+        return settled
 
     def expire_due(self, *, limit: int = 1000) -> int:
         """See `flowstone.protocols.ApprovalStore`."""

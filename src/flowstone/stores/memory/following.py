@@ -35,6 +35,7 @@ class Following:
         tables = self._tables
         tables.active.pop((row.asset, row.partition), None)
         tables.runs[row.run_id].open -= 1
+        tables.note_end(row)
         if tables.after_end is not None:
             tables.after_end(row, now)
         if row.children is None:

@@ -95,7 +95,8 @@ class MemoryLedger:
         with self._tables.changed:
             committed = [NOWHERE if one is None else self._commit_or_fail(one) for one in ready]
             self._tables.announce()
-            return committed
+        self._tables.tell_ended()
+        return committed
 
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         """See `flowstone.protocols.Ledger`."""
@@ -113,6 +114,7 @@ class MemoryLedger:
                 else:
                     self._give_back(row, now, delay_seconds, reason)
             self._tables.announce()
+        self._tables.tell_ended()
         return ours
 
     def request_cancel(self, step_id: int) -> State:
@@ -123,7 +125,8 @@ class MemoryLedger:
                 raise RunNotFoundError("step", str(step_id))
             self._cancel(row, datetime.now(UTC))
             self._tables.announce()
-            return row.state
+        self._tables.tell_ended()
+        return row.state
 
     def invalidate(self, targets: Sequence[Target]) -> int:
         """See `flowstone.protocols.Ledger`."""
@@ -148,7 +151,8 @@ class MemoryLedger:
             # what was asked counts, even if nothing of it was left to cancel
             run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
-            return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
+        self._tables.tell_ended()
+        return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
 
     # --- placing ------------------------------------------------------------------------------------------
 
@@ -188,6 +192,7 @@ class MemoryLedger:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
             run_row.joined[target] = joined
+            tables.joiners[joined.id].append(run.id)
             return PlacedStep(joined.id, joined.run_id, joined.state, deduplicated=True)
         row = StepRow(next(tables.step_ids), run, new, State.PENDING)
         tables.steps[row.id] = row

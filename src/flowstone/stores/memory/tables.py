@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
+from flowstone import telemetry
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
@@ -140,7 +141,7 @@ class ScatterRow:
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("info", "is_cancelled", "joined", "new", "open", "scatter", "steps")
+    __slots__ = ("info", "is_cancelled", "is_told", "joined", "new", "open", "scatter", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
@@ -149,6 +150,7 @@ class RunRow:
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
         self.is_cancelled = False
+        self.is_told = False
         self.scatter: ScatterRow | None = None
 
     def record(self) -> RunRecord:
@@ -198,6 +200,8 @@ class Tables:
         self.steps: dict[int, StepRow] = {}
         self.runs: dict[str, RunRow] = {}
         self.active: dict[Target, int] = {}
+        self.joiners: defaultdict[int, list[str]] = defaultdict(list)
+        self._touched: dict[str, None] = {}
         self.current: dict[Target, int] = {}
         self.newest: dict[Target, int] = {}
         self.by_asset: dict[str, list[int]] = defaultdict(list)
@@ -210,6 +214,30 @@ class Tables:
         self.after_fork: Callable[[], None] = lambda: None
         # the lock is held meanwhile, so that a forked child sees nothing half done
         renew_after_fork(self, lambda tables: tables.after_fork(), hold=True)
+
+    def note_end(self, row: StepRow) -> None:
+        """Note which runs may be over because a step is; the caller holds the lock."""
+        waiting = self.joiners.pop(row.id, ())
+        if telemetry.listening():
+            self._touched |= dict.fromkeys((row.run_id, *waiting))
+
+    def tell_ended(self) -> None:
+        """Emit `run.ended` for runs that are over since the last time; called without the lock."""
+        if not self._touched:
+            return
+        ended = []
+        with self.changed:
+            touched, self._touched = self._touched, {}
+            for run_id in touched:
+                run = self.runs.get(run_id)
+                if run is None or run.open or run.is_told:
+                    continue
+                record = run.record()
+                if record.state.is_terminal:
+                    run.is_told = True
+                    ended.append(record)
+        for record in ended:
+            telemetry.emit_run_ended(record)
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

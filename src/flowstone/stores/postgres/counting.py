@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import sub_runs
+from flowstone.stores.postgres.database import note_ended
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import load_sql
 
@@ -98,6 +99,7 @@ class Tally:
         rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
         over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
         notify_done(connection, over + self._told)
+        note_ended([run_id for run_id, left, *_ in rows if not left and self.runs[run_id]["finished"]])
         exceeded = sub_runs.exceeded(rows, self.runs, self._closed)
         return Counted(*self._refill(connection, rows), rows, exceeded)
 

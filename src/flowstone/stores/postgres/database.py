@@ -9,8 +9,9 @@ import selectors
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
@@ -39,6 +40,16 @@ _KEEPALIVES = {
     "tcp_user_timeout": "60000",
 }
 _POOL_NAME = "flowstone"
+
+
+_ended_runs: ContextVar[list[str] | None] = ContextVar("flowstone_ended_runs", default=None)
+
+
+def note_ended(runs: Iterable[str]) -> None:
+    """Note that the transaction under way ends runs; `Database.after_runs` is told when it is committed."""
+    ended = _ended_runs.get()
+    if ended is not None:
+        ended.extend(runs)
 
 
 class Database:
@@ -88,6 +99,8 @@ class Database:
         self._guard = threading.Lock()
         self._pool: ConnectionPool[Connection[TupleRow]] | None = None
         self._closed = False
+        self.after_runs: Callable[[list[str]], None] | None = None
+        """Told of the runs that a transaction ended, after its commit."""
         self._open: weakref.WeakSet[Connection[TupleRow]] = weakref.WeakSet()
         renew_after_fork(self, Database._leave_to_parent)
 
@@ -144,8 +157,15 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection[TupleRow]]:
         """Borrow a connection with a transaction open: committed at the end, rolled back on an exception."""
+        ended: list[str] = []
         with self.connection() as connection, connection.transaction():
-            yield connection
+            token = _ended_runs.set(ended)
+            try:
+                yield connection
+            finally:
+                _ended_runs.reset(token)
+        if ended and self.after_runs is not None:
+            self.after_runs(ended)
 
     @contextmanager
     def dedicated(self) -> Iterator[Connection[TupleRow]]:

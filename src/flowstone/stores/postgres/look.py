@@ -86,6 +86,7 @@ def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
     claim: Claim = claim_from(row[2:11])
     claim.approvals = approvals
     claim.run = RunInfo.from_json(row[19], id=claim.run_id, kind=row[18])
+    claim.queued_seconds = max(0.0, row[21])
     return FetchedJob(
         job_id=row[0],
         claim=claim,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
+from flowstone import telemetry
 from flowstone.core.project import Project
 from flowstone.core.ranges import NewRange
 from flowstone.core.step import NewRun, NewStep, PlacedStep
-from flowstone.errors import DatabaseUnavailableError
+from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.protocols import CallerLoop, OpensRuns
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.approvals import PostgresApprovals
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 EMBEDDED = "embedded"
+
+
+log = logging.getLogger(__name__)
 
 
 class CheckedDatabase(Database):
@@ -133,6 +138,7 @@ class PostgresStore:
         self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
         self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
         self.catalog = PostgresCatalog(database, self._signals)
+        database.after_runs = partial(_tell_ended, self.catalog)
         self.checks = PostgresChecks(database)
         self.standings = PostgresStandings(database)
         self.queue = PostgresQueue(database)
@@ -239,3 +245,17 @@ def upgrade(database: Database) -> list[str]:
     """
     with database:
         return migrations.upgrade(database, also=partial(oban_tables.install, schema=database.project.oban_schema))
+
+
+def _tell_ended(catalog: PostgresCatalog, runs: list[str]) -> None:
+    """Emit `run.ended`; what was committed stays so, whatever happens here."""
+    if not telemetry.listening():
+        return
+    try:
+        found = [catalog.run(run_id) for run_id in runs]
+    except DatabaseError as error:
+        log.warning("run.ended of %s cannot be told: %s", ", ".join(runs), error)
+        return
+    for record in found:
+        if record is not None:
+            telemetry.emit_run_ended(record)

@@ -1,0 +1,141 @@
+"""What a process says of the steps that it runs: lines in its log, and events after their commits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flowstone import telemetry
+from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Committed, Completion
+from flowstone.core.text import error_line
+
+log = logging.getLogger("flowstone.steps")
+
+_MOST_A_SECOND = 20
+_LONGEST_ERROR = 500
+
+
+class StepLog:
+    """Logs starts and ends of steps: INFO, WARNING for what is repeated, ERROR for what failed for good.
+
+    Of steps that are so short that their lines would cost more than they do, some are logged each second and the
+    others counted; warnings and errors always are logged.
+
+    Args:
+        label: writes an encoded partition of an asset as people type it.
+        now: a clock in seconds, for tests.
+    """
+
+    def __init__(self, label: Callable[[str, str], str], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._label = label
+        self._now = now
+        self._lock = threading.Lock()
+        self._second = 0.0
+        self._lines = self._left_out = 0
+
+    def began(self, claim: Claim) -> None:
+        """Say that an attempt begins."""
+        if log.isEnabledFor(logging.INFO):
+            of = f" of {claim.max_attempts}" if claim.max_attempts > 1 else ""
+            self._info("%s begins: attempt %d%s, run %s", self._target(claim), claim.attempt, of, claim.run_id)
+
+    def ended(self, group: Sequence[Completion], committed: Sequence[Committed]) -> None:
+        """Say what was committed of a group of attempts."""
+        for completion, one in zip(group, committed, strict=True):
+            if one.accepted:
+                self._say(completion, one.state)
+            tell_committed(completion, one)
+
+    def _say(self, completion: Completion, state: State) -> None:
+        claim, outcome = completion.claim, completion.outcome
+        if state is State.RETRYING and isinstance(outcome, Failed):
+            again = f"{completion.retry_in_seconds or 0.0:.3g} s"
+            message = "%s failed in attempt %d of %d and is repeated in %s: %s (run %s, step %d)"
+            error = error_line(outcome.error)[:_LONGEST_ERROR]
+            where = (claim.run_id, claim.step_id)
+            log.warning(message, self._target(claim), claim.attempt, claim.max_attempts, again, error, *where)
+        elif state is State.FAILED:
+            error = "the database refused its result"
+            if isinstance(outcome, Failed):
+                error = error_line(outcome.error)[:_LONGEST_ERROR]
+            message = "%s failed for good in attempt %d of %d: %s (run %s, step %d)"
+            where = (claim.run_id, claim.step_id)
+            log.error(message, self._target(claim), claim.attempt, claim.max_attempts, error, *where)
+        elif log.isEnabledFor(logging.INFO):
+            took = (completion.finished_at - claim.started_at).total_seconds()
+            what = _what_came_of(outcome, state)
+            self._info(
+                "%s %s after %.3f s (run %s, step %d)",
+                self._target(claim),
+                what,
+                took,
+                claim.run_id,
+                claim.step_id,
+            )
+
+    def _target(self, claim: Claim) -> str:
+        return f"{claim.asset} [{self._label(claim.asset, claim.partition)}]" if claim.partition else claim.asset
+
+    def _info(self, message: str, *arguments: object) -> None:
+        now = self._now()
+        left_out = 0
+        with self._lock:
+            if now - self._second >= 1.0:
+                left_out, self._second, self._lines, self._left_out = self._left_out, now, 0, 0
+            self._lines += 1
+            shown = self._lines <= _MOST_A_SECOND
+            self._left_out += not shown
+        if left_out:
+            log.info(
+                "... and %d more lines of this kind: steps are shorter than it takes to tell of them.", left_out
+            )
+        if shown:
+            log.info(message, *arguments)
+
+
+def tell_committed(completion: Completion, committed: Committed) -> None:
+    """Emit `attempt.committed`, when somebody listens."""
+    if not telemetry.listening() or not isinstance(completion.claim, Claim):
+        return
+    claim, outcome = completion.claim, completion.outcome
+    measured = {"duration_seconds": (completion.finished_at - claim.started_at).total_seconds()}
+    if claim.queued_seconds is not None:
+        measured["queue_seconds"] = claim.queued_seconds
+    if committed.state is State.RETRYING and completion.retry_in_seconds is not None:
+        measured["retry_in_seconds"] = completion.retry_in_seconds
+    about: dict[str, Any] = {
+        "asset": claim.asset,
+        "partition": claim.partition,
+        "run_id": claim.run_id,
+        "step_id": str(claim.step_id),
+        "attempt": claim.attempt,
+        "max_attempts": claim.max_attempts,
+        "accepted": committed.accepted,
+        "outcome": type(outcome).__name__.lower(),
+        "state": committed.state.value,
+        "final": committed.accepted and committed.state.is_terminal,
+    }
+    if isinstance(outcome, Failed):
+        about |= {"error": error_line(outcome.error), "error_type": outcome.error_type}
+    telemetry.emit("attempt.committed", measured, about)
+
+
+def _what_came_of(outcome: object, state: State) -> str:
+    match outcome:
+        case Succeeded() if state is State.COMPLETED:
+            return "completed"
+        case Skipped(reason=reason):
+            return f"was skipped ({reason})" if reason else "was skipped"
+        case Snoozed(reason=reason, after_seconds=seconds) if state is not State.CANCELLED:
+            return f"looks again in {seconds:.3g} s ({reason})"
+        case Suspended() | Scattered() if state is not State.CANCELLED:
+            return outcome.reason
+        case Stopped(reason=reason):
+            return f"was {state.value} ({reason})"
+        case _:
+            return f"is {state.value}"
