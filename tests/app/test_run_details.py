@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,13 @@ def test_every_step_on_a_worker_sees_the_config(fleet: FlowStone) -> None:
     assert again.reused == again.total
     other = fleet.backfill("daily", config={"rows": 5})
     assert other.succeeded == other.total
+    # one partition is under way with another config when its turn comes: that one fails, the rest goes on
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    under_way = fleet.schedule("daily", partition=date(2020, 1, 5), config={"rows": 6}, scheduled_at=later)
+    conflicting = fleet.backfill("daily", config={"rows": 7})
+    assert (conflicting.failed, conflicting.succeeded) == (1, conflicting.total - 1)
+    assert [under_way.run_id in text for text in conflicting.errors.values()] == [True]
+    fleet.cancel_job(under_way)
     parts_by_name(fleet, "oban")
 
 
@@ -237,13 +244,41 @@ def test_who_joins_sees_the_run_that_it_joined(flow: FlowStone, under_way: str) 
 
 def test_another_config_does_not_join(flow: FlowStone, under_way: str) -> None:
     before = len(flow.runs.latest())
-    with pytest.raises(RunConflictError, match=f"'gated' is being computed by run '{under_way}'") as caught:
+    with pytest.raises(RunConflictError, match=f"'gated' is computed by run '{under_way}'") as caught:
         flow.schedule("gated", executor="async", config={"rows": 4})
     with pytest.raises(RunConflictError):
         flow.materialize_all("gated", config={"rows": 10}, executor="async")
 
     assert caught.value.run_id == under_way
     assert len(flow.runs.latest()) == before
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres"])
+def test_the_same_run_id_with_another_config_is_another_request(
+    kind: str, tmp_path: Path, database_url: str
+) -> None:
+    url = database_url if kind == "postgres" else None
+    with make(Settings(executor="sync", database_url=url, storage=str(tmp_path))) as flow:
+        first = flow.materialize("plain", config={"rows": 3}, run_id="mine")
+        assert flow.materialize("plain", config={"rows": 3}, run_id="mine").step_id == first.step_id
+        assert flow.materialize("plain", run_id="mine").step_id == first.step_id
+        with pytest.raises(RunConflictError, match="'plain' is computed by run 'mine' with another config"):
+            flow.materialize("plain", config={"rows": 4}, run_id="mine")
+        assert flow.load("plain")["config"][0] == 3
+
+
+def test_a_config_of_one_asset_is_no_matter_of_another(flow: FlowStone) -> None:
+    """An asset whose config must be given stops no run that does not compute it (dagster 10707, 11462)."""
+    assert flow.backfill("daily", partitions=[date(2020, 1, 1)]).ok
+    assert flow.materialize("plain").state is State.COMPLETED
+    flow.materialize("regional", config={"region": "eu"})
+    assert flow.materialize_all("report").value == [10, "eu"]
+
+
+def test_a_schedule_that_cannot_work_is_refused_when_the_app_is_built(tmp_path: Path) -> None:
+    wrong = Schedule("plain", "0 2 * * *", config={"rowz": 3})
+    with pytest.raises(DefinitionError, match=r"Schedule 'plain': config of .*Did you mean 'rows'"):
+        make(Settings(executor="sync", storage=str(tmp_path)), schedules=[wrong])
 
 
 def test_a_retry_keeps_what_the_run_was_about(tmp_path: Path) -> None:

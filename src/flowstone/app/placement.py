@@ -30,6 +30,7 @@ from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.run_details import RunDetails
+from flowstone.core.selection import select
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
@@ -115,6 +116,15 @@ class Placement:
         if order.details is not None:
             return reader.of(order.details, assets)
         return reader.read(order.given, assets, expand=order.expand)
+
+    def check_request(self, request: RunRequest) -> None:
+        """Refuse a request whose config or parts could not work, long before it is placed.
+
+        Raises:
+            OptionsError: see `FlowStone.materialize`.
+        """
+        names = select(self._parts.graph, request.selection)
+        self._parts.details.read(_given(request), names, expand=names)
 
     def _plan(self, order: Order, checked: CheckedDetails) -> Plan:
         # what was not over at a tick that is made up for may be over by now, or when a step is to start
@@ -221,7 +231,8 @@ class Placement:
         }
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
         for step in steps:
-            step.config_hash, step.exact = hashes.get(step.asset), step.asset in checked.exact
+            step.exact = step.asset in checked.exact
+            step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         if durable:
             run.shapes = self._shapes(_running(plan))
@@ -264,15 +275,7 @@ class Placement:
             explicit=explicit,
             allow_incomplete=request.allow_incomplete,
             now=now,
-            given=Given(
-                request.config,
-                request.tags,
-                request.metadata,
-                request.io,
-                request.resources,
-                request.hooks,
-                request.hooks_config,
-            ),
+            given=_given(request),
         )
 
     def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
@@ -474,6 +477,19 @@ class Placement:
                     'processes cannot read, so workers cannot run it. Give it io="postgres" or io="filesystem".',
                     where=asset.where,
                 )
+
+
+def _given(request: RunRequest) -> Given:
+    """Return what a request of an automation says of its run."""
+    return Given(
+        request.config,
+        request.tags,
+        request.metadata,
+        request.io,
+        request.resources,
+        request.hooks,
+        request.hooks_config,
+    )
 
 
 def _running(plan: Plan) -> set[str]:

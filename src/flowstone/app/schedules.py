@@ -20,7 +20,7 @@ from flowstone.core.automation.record import (
 from flowstone.core.automation.schedule import Schedule
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.schedules import ScheduleEvaluator
-from flowstone.errors import FlowStoneError
+from flowstone.errors import DefinitionError, FlowStoneError, OptionsError
 
 _LEASE_SECONDS = 3600.0
 
@@ -67,6 +67,10 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
         self._parts = parts
         self._placement = placement
         for schedule in schedules:
+            try:
+                placement.check_request(schedule.request(None))
+            except OptionsError as error:
+                raise DefinitionError(f"Schedule {schedule.name!r}: {error}") from error
             self._add(schedule.name, ScheduleEvaluator(schedule, parts.graph, placement.prepare_request))
         parts.evaluators.extend(self._evaluators.values())
 

@@ -54,7 +54,7 @@ class RunConflictError(FlowStoneError, RuntimeError):
         self.run_id = run_id
         target = f"{asset!r} [{partition}]" if partition else repr(asset)
         super().__init__(
-            f"{target} is being computed by run {run_id!r} with another config, other resources or another IO "
+            f"{target} is computed by run {run_id!r} with another config, other resources or another IO "
             f"manager than this request names. Wait for it (flow.runs.wait({run_id!r})) or cancel it "
             f"(`{command('cancel', run_id)}`), and ask again; a request that names none of them joins it."
         )

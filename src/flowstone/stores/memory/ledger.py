@@ -219,12 +219,11 @@ class MemoryLedger:
             if not new.exact:
                 continue
             target = (new.asset, new.partition)
-            active = self._tables.active.get(target)
-            if active is None or (run is not None and target in run.steps):
-                continue
-            under_way = self._tables.steps[active]
-            if under_way.new.config_hash != new.config_hash:
-                raise RunConflictError(*target, under_way.run_id)
+            there = run.steps.get(target) if run is not None else None
+            if there is None and target in self._tables.active:
+                there = self._tables.steps[self._tables.active[target]]
+            if there is not None and there.new.config_hash != new.config_hash:
+                raise RunConflictError(*target, there.run_id)
 
     def _wait_for(self, row: StepRow, parents: list[StepRow], run: NewRun) -> None:
         new = row.new

@@ -291,6 +291,8 @@ def _what(given: object, found: object) -> str:
         return (
             f"its driver is {driver.__module__.partition('.')[0]!r}, and transactions are joined on psycopg only"
         )
+    if kind.__module__.partition(".")[0] == "django":
+        return f"a {name} wraps the connection: pass its attribute `connection`, inside transaction.atomic()"
     if hasattr(given, "begin") or hasattr(given, "getconn"):
         return f"a {name} hands connections out and is none itself"
     if hasattr(given, "connection") and hasattr(given, "fetchone"):

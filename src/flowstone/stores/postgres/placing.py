@@ -92,7 +92,12 @@ class Placing:
 
     def _find_own(self) -> None:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
-        for position, step_id, state in self.connection.execute(load_sql("ledger/own_steps"), parameters):
+        for position, step_id, state, config_hash in self.connection.execute(
+            load_sql("ledger/own_steps"), parameters
+        ):
+            new = self.steps[position - 1]
+            if new.exact and config_hash != new.config_hash:
+                raise RunConflictError(new.asset, new.partition, self.run.id)
             self.placed[position - 1] = PlacedStep(step_id, self.run.id, State(state), deduplicated=True)
 
     def _find_recent(self, seconds: float) -> None:
