@@ -8,7 +8,11 @@ WITH wanted AS (
     SELECT w.key, d.revision + pg_catalog.row_number() OVER (ORDER BY w.place) AS revision
     FROM flowstone.partition_definitions AS d
     CROSS JOIN wanted AS w
-    LEFT JOIN flowstone.partition_keys AS k ON k.definition = d.name AND k.key = w.key
+    LEFT JOIN LATERAL (
+        SELECT o.key, o.position, o.revision FROM flowstone.partition_keys AS o
+        WHERE o.definition = %(name)s AND o.key = w.key
+        OFFSET 0
+    ) AS k ON true
     WHERE d.name = %(name)s AND (k.key IS NULL OR k.revision > k.position)
 ), kept AS (
     INSERT INTO flowstone.partition_keys (definition, key, position, revision)
