@@ -56,6 +56,7 @@ class Settings:
         sweep_seconds: how often workers look for what a lost notification or worker left behind.
         conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
+        memory_steps: how many steps that are over, and that nothing needs, an app in memory remembers.
         oban: how workers use Oban: `prune_after_seconds`, age at which FlowStone's rows of `oban_jobs` that are
             over are deleted (a day; 0 or None keeps them; those of other applications are never touched),
             `metrics`, whether workers broadcast what Oban's dashboard shows, and `name`, of their Oban instance.
@@ -82,6 +83,7 @@ class Settings:
     sweep_seconds: float = 15.0
     conditions_seconds: float = 5.0
     retention_days: float = 90.0
+    memory_steps: int = 10_000
     oban: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,6 +145,8 @@ class Settings:
             if item.name.endswith("_seconds"):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                     raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number above 0.")
+            elif item.name == "memory_steps" and (type(value) is not int or value < 1):
+                raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
         try:

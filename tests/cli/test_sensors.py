@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import CommandLine
+
+from flowstone.cli.loading import load_app
 
 APP = """\
 from flowstone import DynamicPartitions, FlowStone, SensorResult, SkipReason, asset, sensor
@@ -130,3 +133,19 @@ def test_what_cannot_work_is_answered(cli: CommandLine) -> None:
     broken = cli("sensors", "preview", "breaks")
     assert broken.code == 1
     assert "no network" in broken.err
+
+
+@pytest.mark.usefixtures("recorded")
+def test_run_keys_are_listed_and_forgotten(cli: CommandLine) -> None:
+    with load_app("sensing:flow", directory=Path.cwd()) as flow:
+        run_id = flow.sensors.evaluate("inbox").run_ids[0]
+    del sys.modules["sensing"]  # that app is closed
+    assert cli("sensors", "keys", "inbox", "--json").json["run_keys"][0]["run_id"] == run_id
+    assert "key 0" in cli("sensors", "keys", "inbox").out
+    assert "sensors keys inbox" in cli("sensors", "forget", "inbox").err
+    assert "--key belongs to" in cli("sensors", "show", "inbox", "--key", "key 0").err
+    assert cli("sensors", "forget", "inbox", "--key", "key 0", "--key", "x").out.splitlines() == [
+        "key 0: may trigger again",
+        "x: was not used",
+    ]
+    assert cli("sensors", "keys", "inbox", "--json").json["run_keys"] == []

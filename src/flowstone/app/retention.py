@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flowstone.app.wiring import Parts, control_of
+from flowstone.app.wiring import Parts, discard_values
 from flowstone.core.output import StoredOutput
 from flowstone.errors import OptionsError
 
@@ -45,6 +44,7 @@ class RetentionView:
     def prune(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> Pruned:
         """Delete steps of runs that ended long ago, with their stored values, and old ticks.
 
+        An app in memory does so by itself when more than `memory_steps` (a setting) are over and of no use.
         Kept are current versions, everything they were made from, and what reused steps stand on.
 
         Args:
@@ -53,24 +53,18 @@ class RetentionView:
 
         Raises:
             OptionsError: `older_than` is negative.
-            ExecutorUnavailableError: this app has no database.
         """
         age = timedelta(days=self._parts.settings.retention_days) if older_than is None else older_than
         if age < timedelta(0):
             raise OptionsError(f"older_than={older_than!r}: give a positive time.")
-        control = control_of(self._parts)
+        retention = self._parts.store.retention
         seconds = min(age, _OLDEST).total_seconds()
         if dry_run:
-            counts = control.prunable(older_than_seconds=seconds)
+            counts = retention.prunable(older_than_seconds=seconds)
         else:
-            counts = control.prune(older_than_seconds=seconds, discard=self._discard)
+            counts = retention.prune(older_than_seconds=seconds, discard=self._discard)
         ticks = self._parts.store.automations.prune_ticks(older_than_seconds=seconds, dry_run=dry_run)
         return Pruned(*counts, ticks=ticks, dry_run=dry_run)
 
     def _discard(self, outputs: Sequence[StoredOutput]) -> None:
-        for stored in outputs:
-            manager = self._parts.managers.get(stored.io)
-            if manager is not None:
-                # a value that cannot be deleted now is an orphan for the manager's own sweep
-                with suppress(OSError):
-                    manager.discard(stored)
+        discard_values(self._parts.managers, outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from flowstone.app.placed import Placed
@@ -41,8 +42,8 @@ class SensorRuns:
 
     def drive(self, run_ids: Sequence[str]) -> None:
         """Take runs that were opened to their end; with a queue, workers do that."""
-        mine = self._mine()
-        left = [run_id for run_id in run_ids if run_id in mine]
+        mine = {run_id: ready for run_id in run_ids if (ready := self._ready(run_id)) is not None}
+        left = [*mine]
         try:
             while left:
                 self._placement.driving.drive(self._placed(mine[left[0]]))
@@ -75,6 +76,14 @@ class SensorRuns:
             ready.run.details,
             self._parts.store.catalog.run_details,
         )
+
+    def _ready(self, run_id: str) -> Prepared | None:
+        """Return what was prepared for a run; one of a forgotten run key has got another id when it was opened."""
+        mine = self._mine()
+        if run_id in mine:
+            return mine[run_id]
+        ready = mine.get(run_id.rpartition("-")[0])
+        return None if ready is None else ready._replace(run=replace(ready.run, id=run_id))
 
     def _mine(self) -> dict[str, Prepared]:
         mine: dict[str, Prepared] | None = getattr(self._prepared, "runs", None)

@@ -16,6 +16,7 @@ from flowstone.core.automation.record import (
     AutomationRecord,
     NewTick,
     PartitionChange,
+    RunKey,
     TakenAutomation,
     TickRecord,
     TickState,
@@ -24,9 +25,10 @@ from flowstone.core.automation.request import RunRequest
 from flowstone.core.automation.sensing import check_cursor
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.selection import select
+from flowstone.core.text import clean_text
 from flowstone.engine.automation.sensors import SensorEvaluator, SensorParts
 from flowstone.engine.failures import failure
-from flowstone.errors import SensorError
+from flowstone.errors import OptionsError, SensorError
 
 _LEASE_MARGIN_SECONDS = 3600.0
 
@@ -133,6 +135,44 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
         """
         check_cursor(name, cursor)
         self._store.set_cursor(self._declared(name).id, cursor)
+
+    def run_keys(self, name: str, *, key: str | None = None, limit: int = 100) -> Sequence[RunKey]:
+        """Return the run keys that a sensor has used, the newest first, with the runs that they triggered.
+
+        Args:
+            name: the sensor.
+            key: only this one.
+            limit: how many at most.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            OptionsError: the limit is less than 1.
+        """
+        if limit < 1:
+            raise OptionsError(f"limit={limit!r}: give at least 1.")
+        return self._store.run_keys(self._find(name).id, key=key, limit=limit)
+
+    def forget_run_keys(self, name: str, keys: Iterable[str]) -> Sequence[str]:
+        """Let run keys trigger again, the next time that the sensor asks for them; their runs stay recorded.
+
+        Args:
+            name: the sensor.
+            keys: the run keys; those that were not used are left out.
+
+        Returns:
+            Those that may trigger again.
+
+        Raises:
+            UnknownAutomationError: there is no such sensor.
+            OptionsError: `keys` is no list of texts.
+        """
+        if isinstance(keys, str):
+            raise OptionsError(f"keys={keys!r} is one run key; pass a list: [{keys!r}].")
+        given = [*keys]
+        for key in given:
+            if not isinstance(key, str):
+                raise OptionsError(f"keys: {key!r} is no run key; they are texts.")
+        return self._store.forget_run_keys(self._find(name).id, [clean_text(key) for key in given])
 
     def run_now(self, name: str) -> TickRecord | None:
         """Have a sensor evaluated now, even while it is paused.

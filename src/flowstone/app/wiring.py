@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from flowstone.core.capability import Capability
 from flowstone.core.check_set import CheckSet
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
+from flowstone.core.output import StoredOutput
 from flowstone.core.project import Project
 from flowstone.core.shape import Shapes
 from flowstone.core.step import StepRecord
@@ -125,6 +126,24 @@ def control_of(parts: Parts) -> Control:
     return parts.store.control
 
 
+def discard_values(
+    managers: Mapping[str, IOManager], outputs: Sequence[StoredOutput], *, of_this_process: bool = False
+) -> None:
+    """Delete values that nobody can read any more.
+
+    Args:
+        managers: by name.
+        outputs: the values.
+        of_this_process: only those that other processes cannot read anyway.
+    """
+    for stored in outputs:
+        manager = managers.get(stored.io)
+        if manager is not None and not (of_this_process and manager.shared):
+            # a value that cannot be deleted now is an orphan for the manager's own sweep
+            with suppress(OSError):
+                manager.discard(stored)
+
+
 def assemble(declared: Declared, settings: Settings) -> Parts:
     """Build an app's parts and check that they fit together.
 
@@ -145,6 +164,8 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     except BaseException:
         store.close()  # it may have started a server
         raise
+    if isinstance(store, MemoryStore):
+        store.retention.limit(settings.memory_steps, partial(discard_values, managers, of_this_process=True))
     values = ValueStore(managers, default, project=settings.project)
     managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
     return _connect(

@@ -15,7 +15,7 @@ from flowstone.cli.automation import pause_or_resume, say_run, show_ticks, tick_
 from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
-from flowstone.core.automation.record import AutomationKind
+from flowstone.core.automation.record import AutomationKind, RunKey
 from flowstone.core.partition import encode_partition, partition_label
 from flowstone.core.text import clean_text
 from flowstone.errors import FlowStoneError, OptionsError, command
@@ -32,10 +32,12 @@ class SensorAction(StrEnum):
     TICKS = "ticks"
     PREVIEW = "preview"
     SET_CURSOR = "set-cursor"
+    KEYS = "keys"
+    FORGET = "forget"
 
 
 _NAMELESS = (SensorAction.LIST, SensorAction.TICKS)
-_ACTIONS = "list, show, pause, resume, run, ticks, preview or set-cursor."
+_ACTIONS = "list, show, pause, resume, run, ticks, preview, set-cursor, keys or forget."
 
 
 def sensors(
@@ -43,12 +45,15 @@ def sensors(
     action: Annotated[SensorAction, typer.Argument(metavar="[ACTION]", help=_ACTIONS)] = SensorAction.LIST,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a sensor.")] = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many ticks, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many ticks or run keys, newest first.")] = 20,
     cursor: Annotated[
         str | None, typer.Option(help="The cursor to set; without it, set-cursor goes back to the beginning.")
     ] = None,
+    keys: Annotated[
+        list[str] | None, typer.Option("--key", metavar="KEY", help="A run key to forget; may be repeated.")
+    ] = None,
 ) -> int:
-    """List sensors, show, pause, resume, run or preview one, set its cursor, or tell what its ticks came to."""
+    """List sensors; show, pause, resume, run or preview one; its cursor, its ticks, its run keys."""
     session.warn_if_forgetful()
     flow = session.flow
     if name is None and action not in _NAMELESS:
@@ -57,10 +62,16 @@ def sensors(
         )
     if cursor is not None and action is not SensorAction.SET_CURSOR:
         raise OptionsError(f"--cursor belongs to `flowstone sensors set-cursor NAME`, not to {str(action)!r}.")
+    if keys and action is not SensorAction.FORGET:
+        raise OptionsError(f"--key belongs to `flowstone sensors forget NAME`, not to {str(action)!r}.")
     if action is SensorAction.TICKS:
         show_ticks(session, flow.sensors.ticks(name, limit=limit))
     elif name is None:
         _list(session, flow.sensors.list())
+    elif action is SensorAction.KEYS:
+        _run_keys(session, flow.sensors.run_keys(name, limit=limit))
+    elif action is SensorAction.FORGET:
+        _forget(session, flow, name, keys or [])
     elif action in (SensorAction.SHOW, SensorAction.LIST):
         _show(session, flow.sensors.get(name))
     elif action in (SensorAction.PREVIEW, SensorAction.RUN):
@@ -94,6 +105,30 @@ def _change(session: Session, flow: FlowStone, action: SensorAction, name: str, 
         _set_cursor(session, flow, name, cursor)
     else:
         pause_or_resume(session, flow.sensors, name, paused=action is SensorAction.PAUSE)
+
+
+def _run_keys(session: Session, found: Sequence[RunKey]) -> None:
+    if session.out.as_json:
+        rows = [
+            {"run_key": one.run_key, "run_id": one.run_id, "used_at": one.used_at.isoformat()} for one in found
+        ]
+        session.out.json({"run_keys": rows})
+        return
+    columns = [Column("RUN KEY"), Column("RUN", rank=2), Column("USED")]
+    session.out.table(columns, [[one.run_key, one.run_id, moment(one.used_at)] for one in found])
+
+
+def _forget(session: Session, flow: FlowStone, name: str, keys: Sequence[str]) -> None:
+    if not keys:
+        listed = command("sensors", "keys", name)
+        raise OptionsError(f"Which run keys? Pass --key KEY, as often as there are keys; `{listed}` lists them.")
+    forgotten = flow.sensors.forget_run_keys(name, keys)
+    if session.out.as_json:
+        session.out.json({"forgotten": list(forgotten)})
+        return
+    for key in keys:
+        what = "may trigger again" if key in forgotten else "was not used"
+        session.out.line(f"{one_line(key)}: {what}")
 
 
 def _list(session: Session, found: Sequence[SensorStatus]) -> None:

@@ -12,6 +12,7 @@ from flowstone.core.automation.record import (
     Concluded,
     Conclusion,
     PreparedRun,
+    RunKey,
     TakenAutomation,
     TickRecord,
 )
@@ -68,6 +69,12 @@ class AutomationStore(Protocol):
 
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
         """Return the newest ticks, of one automation or of all."""
+
+    def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
+        """Return the run keys that an automation has used, the newest first; all, or this one."""
+
+    def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
+        """Let run keys trigger again; return those that had been used. Their runs stay recorded."""
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
         """Forget ticks that were evaluated long ago; return how many. Run keys are never forgotten.

@@ -210,6 +210,10 @@ class Control(Protocol):
     def situation(self, target: Target) -> StepSituation | None:
         """Return what is known of the newest step of a target."""
 
+
+class Retention(Protocol):
+    """Forgets what ended long ago and nothing needs."""
+
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
     ) -> PruneCounts:
@@ -259,6 +263,10 @@ class Store(Protocol):
     @property
     def control(self) -> Control | None:
         """What people may do to running work; None when work here cannot outlive a call."""
+
+    @property
+    def retention(self) -> Retention:
+        """Forgets what nothing needs."""
 
     @property
     def ranges(self) -> RangeStore | None:

@@ -158,6 +158,32 @@ class EvaluatingTests(AutomationCase):
         assert [run.id for run in store.catalog.runs()] in (["r1", "r3"], ["r3", "r1"])
         assert [tick.state for tick in store.automations.ticks(INBOX)] == [TickState.SKIPPED, TickState.REQUESTED]
 
+    def test_a_forgotten_run_key_triggers_again_with_a_run_of_its_own(self, store: Store, clock: SetClock) -> None:
+        """What was used is listed, newest first; after it was forgotten it triggers once more."""
+
+        def ask(key: str) -> tuple[str, ...]:
+            clock.forward(1)
+            ticks = [requested(clock.at, f"run of {key}", key=key)]
+            taken = self.taken(store, INBOX)
+            return store.automations.conclude(taken, Conclusion(ticks=ticks, cursor=None, due_at=clock.at)).run_ids
+
+        automations = store.automations
+        assert (ask("a"), ask("b"), ask("a")) == (("run of a",), ("run of b",), ())
+        assert [(one.run_key, one.run_id) for one in automations.run_keys(INBOX)] == [
+            ("b", "run of b"),
+            ("a", "run of a"),
+        ]
+        assert [one.run_key for one in automations.run_keys(INBOX, limit=1)] == ["b"]
+        assert [one.run_key for one in automations.run_keys(INBOX, key="a")] == ["a"]
+        assert automations.run_keys(NIGHTLY) == []
+        assert automations.forget_run_keys(NIGHTLY, ["a"]) == []
+        assert automations.forget_run_keys(INBOX, ["never", "a", "a"]) == ["a"]
+        assert [one.run_key for one in automations.run_keys(INBOX)] == ["b"]
+        assert (ask("a"), ask("a"), ask("b")) == (("run of a-2",), (), ())
+        assert automations.forget_run_keys(INBOX, ["a"]) == ["a"]
+        assert ask("a") == ("run of a-3",)
+        assert {run.id for run in store.catalog.runs()} == {"run of a", "run of b", "run of a-2", "run of a-3"}
+
     def test_a_key_twice_in_one_conclusion_triggers_once(self, store: Store) -> None:
         """The same holds within one conclusion."""
         taken = self.taken(store)

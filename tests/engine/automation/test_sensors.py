@@ -19,6 +19,7 @@ from flowstone import (
     RunRequest,
     SensorContext,
     SensorResult,
+    Settings,
     SkipReason,
     StaticPartitions,
     asset,
@@ -31,6 +32,7 @@ from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.automation.sensors import SensorEvaluator, run_id_of
 from flowstone.errors import (
     DefinitionError,
+    OptionsError,
     PartitionError,
     SelectionError,
     SensorError,
@@ -439,3 +441,32 @@ def test_a_record_is_not_needed_to_evaluate() -> None:
     assert (conclusion.due_at - now).total_seconds() == 90
     with pytest.raises(PartitionError):
         flow.partitions.list("nobody")
+
+
+@pytest.mark.parametrize("place", ["memory", "database"])
+def test_run_keys_are_listed_and_forgotten(place: str, database_url: str) -> None:
+    @asset
+    def report() -> int:
+        return 1
+
+    @sensor(selection="report")
+    def looks(context):
+        return context.request(run_key="a.csv", force=True)
+
+    url = database_url if place == "database" else None
+    settings = Settings(executor="sync" if url is None else "auto", database_url=url)
+    with FlowStone([report], sensors=[looks], settings=settings) as flow:
+        first = flow.sensors.evaluate("looks")
+        assert flow.sensors.evaluate("looks").run_ids == ()
+        (used,) = flow.sensors.run_keys("looks")
+        assert (used.run_key, used.run_id) == ("a.csv", first.run_ids[0])
+        assert flow.sensors.forget_run_keys("looks", ["b.csv", "a.csv"]) == ["a.csv"]
+        assert flow.sensors.run_keys("looks") == []
+        again = flow.sensors.evaluate("looks")
+        assert again.run_ids == (f"{first.run_ids[0]}-2",)
+        if url is None:
+            assert [run.state.value for run in flow.runs.latest()] == ["completed", "completed"]
+        with pytest.raises(OptionsError, match=r"pass a list: \['a.csv'\]"):
+            flow.sensors.forget_run_keys("looks", "a.csv")
+        with pytest.raises(OptionsError, match="limit=0"):
+            flow.sensors.run_keys("looks", limit=0)

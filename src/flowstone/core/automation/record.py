@@ -93,6 +93,20 @@ class PartitionChange(NamedTuple):
     remove: bool = False
 
 
+class RunKey(NamedTuple):
+    """A run key that a sensor has used: it triggers no second run until somebody lets it.
+
+    Args:
+        run_key: the key.
+        run_id: the run that it triggered last.
+        used_at: when.
+    """
+
+    run_key: str
+    run_id: str
+    used_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTick:
     """A tick to be recorded, with everything it asks for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -56,6 +56,13 @@ class MemoryApprovals:
         """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             return [self._requests[one] for one in self._of_step.get(step_id, ())]
+
+    def forget(self, step_ids: Collection[int]) -> None:
+        """Drop the requests of steps that are forgotten; called with the lock held."""
+        for step_id in step_ids:
+            for one in self._of_step.pop(step_id, ()):
+                self._requests.pop(one, None)
+                self._untold.pop(one, None)
 
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
         """See `flowstone.protocols.ApprovalStore`."""

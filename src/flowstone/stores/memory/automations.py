@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -14,6 +15,7 @@ from flowstone.core.automation.record import (
     Conclusion,
     NewTick,
     PreparedRun,
+    RunKey,
     TakenAutomation,
     TickRecord,
     TickState,
@@ -51,6 +53,15 @@ class _Row:
         self.taken_until = None
 
 
+@dataclass(slots=True)
+class _UsedKey:
+    """A run key, how often it has triggered, and whether it may do so again."""
+
+    used: RunKey
+    times: int
+    forgotten: bool = False
+
+
 class MemoryAutomations:
     """Implements `flowstone.protocols.AutomationStore` over dictionaries.
 
@@ -77,7 +88,7 @@ class MemoryAutomations:
         self._rows: dict[AutomationId, _Row] = {}
         self._ticks: list[TickRecord] = []
         self._instants: set[tuple[AutomationId, datetime]] = set()
-        self._keys: set[tuple[AutomationId, str]] = set()
+        self._keys: dict[AutomationId, dict[str, _UsedKey]] = defaultdict(dict)
         self._tick_ids = count(1)
 
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
@@ -175,6 +186,29 @@ class MemoryAutomations:
             chosen = (one for one in reversed(self._ticks) if automation in (None, one.automation))
             return [one for one, _ in zip(chosen, range(limit), strict=False)]
 
+    def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
+        """See `flowstone.protocols.AutomationStore`."""
+        with self._lock:
+            used = [one.used for one in self._keys.get(automation, {}).values() if not one.forgotten]
+        return [one for one in reversed(used) if key is None or one.run_key == key][:limit]
+
+    def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
+        """See `flowstone.protocols.AutomationStore`."""
+        forgotten = []
+        with self._lock:
+            for key in dict.fromkeys(keys):
+                used = self._keys.get(automation, {}).get(key)
+                if used is not None and not used.forgotten:
+                    used.forgotten = True
+                    forgotten.append(key)
+        return forgotten
+
+    def keep_ticks(self, most: int) -> None:
+        """Forget all ticks but the newest; called with the lock held."""
+        if len(self._ticks) > most:
+            self._ticks = self._ticks[-most:]
+            self._instants = {(one.automation, one.at) for one in self._ticks if not one.by_hand}
+
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
         """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
@@ -219,7 +253,8 @@ class MemoryAutomations:
                 return []
             self._instants.add((automation, tick.at))
         self._partition_keys.apply_changes(tick.partitions, by=f"{automation.kind} {automation.name}")
-        placed = [*tick.run_ids, *(run.run.id for run in tick.runs if self._place(automation, run, known))]
+        opened = [run_id for run in tick.runs if (run_id := self._place(automation, run, known)) is not None]
+        placed = [*tick.run_ids, *opened]
         state, reason = settled(tick, placed) if tick.runs else (tick.state, tick.reason)
         self._ticks.append(
             TickRecord(
@@ -251,11 +286,18 @@ class MemoryAutomations:
         )
         return True
 
-    def _place(self, automation: AutomationId, prepared: PreparedRun, known: list[str]) -> bool:
+    def _place(self, automation: AutomationId, prepared: PreparedRun, known: list[str]) -> str | None:
+        run = prepared.run
         if prepared.run_key is not None:
-            if (automation, prepared.run_key) in self._keys:
+            keys = self._keys[automation]
+            used = keys.get(prepared.run_key)
+            if used is not None and not used.forgotten:
                 known.append(prepared.run_key)
-                return False
-            self._keys.add((automation, prepared.run_key))
-        self._ledger.open_run(prepared.run, prepared.steps)
-        return True
+                return None
+            times = used.times + 1 if used is not None else 1
+            if times > 1:
+                run = replace(run, id=f"{run.id}-{times}")
+            keys.pop(prepared.run_key, None)  # the order is that of their use
+            keys[prepared.run_key] = _UsedKey(RunKey(prepared.run_key, run.id, self._now()), times)
+        self._ledger.open_run(run, prepared.steps)
+        return run.id

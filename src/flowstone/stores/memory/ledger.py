@@ -46,6 +46,7 @@ class MemoryLedger:
         """See `flowstone.protocols.Ledger`."""
         tables = self._tables
         with tables.changed:
+            tables.before_open()
             row = tables.runs.get(run.id)
             self._refuse_conflicts(row, steps)
             if row is None:

@@ -60,6 +60,13 @@ class MemoryScatters:
         self.cancel: Callable[[StepRow, datetime], None]
         """Cancels a step; the ledger says how."""
 
+    def forget(self, step_ids: Collection[int]) -> None:
+        """Drop the scatters of steps that are forgotten; called with the lock held."""
+        for step_id in step_ids:
+            scatter = self._by_step.pop(step_id, None)
+            if scatter is not None:
+                self._by_run.pop(scatter.run_id, None)
+
     def begin(self, step_id: int, token: int, new: NewScatter) -> OpenScatter | None:
         """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:

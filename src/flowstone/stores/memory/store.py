@@ -13,6 +13,7 @@ from flowstone.stores.memory.catalog import MemoryCatalog
 from flowstone.stores.memory.checks import MemoryChecks
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
+from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.standings import MemoryStandings
 from flowstone.stores.memory.tables import Tables
@@ -45,6 +46,7 @@ class MemoryStore:
         self.standings = MemoryStandings(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
+        self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations)
 
     def end_lost(self, step_ids: Sequence[int]) -> bool:
         """See `flowstone.protocols.Store`; what runs here ends with this process."""

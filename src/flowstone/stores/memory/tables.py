@@ -211,6 +211,7 @@ class Tables:
         self.step_ids = count(1)
         self.tokens = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
+        self.before_open: Callable[[], None] = lambda: None
         self.after_fork: Callable[[], None] = lambda: None
         # the lock is held meanwhile, so that a forked child sees nothing half done
         renew_after_fork(self, lambda tables: tables.after_fork(), hold=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from flowstone.core.automation.record import (
     Conclusion,
     NewTick,
     PreparedRun,
+    RunKey,
     TakenAutomation,
     TickRecord,
     TickState,
@@ -117,6 +119,19 @@ class PostgresAutomations:
             rows = self._execute("ticks", _named(automation) | {"limit": limit})
         return [_tick(row) for row in rows]
 
+    def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
+        """See `flowstone.protocols.AutomationStore`."""
+        parameters = {**_named(automation), "run_key": key, "limit": limit}
+        with self._database.connection() as connection:
+            return [RunKey(*row) for row in connection.execute(load_sql("automations/run_keys"), parameters)]
+
+    def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
+        """See `flowstone.protocols.AutomationStore`."""
+        parameters = {**_named(automation), "run_keys": list(keys)}
+        with self._database.connection() as connection:
+            gone = {row[0] for row in connection.execute(load_sql("automations/forget_keys"), parameters)}
+        return [key for key in dict.fromkeys(keys) if key in gone]
+
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
         """See `flowstone.protocols.AutomationStore`."""
         age = {"older_than_seconds": older_than_seconds}
@@ -188,23 +203,26 @@ class _Concluding:
             return []
         automation = self._taken.record.id
         apply_changes(self._connection, tick.partitions, by=f"{automation.kind} {automation.name}")
-        placed = [*tick.run_ids, *(run.run.id for run in tick.runs if self._place(run))]
+        opened = [run_id for run in tick.runs if (run_id := self._place(run)) is not None]
+        placed = [*tick.run_ids, *opened]
         if tick.runs or tick.run_ids:
             state, reason = settled(tick, placed)
             self._execute("finish_tick", {"id": row[0], "run_ids": placed, "state": state, "reason": reason})
         return placed
 
-    def _place(self, prepared: PreparedRun) -> bool:
-        """Open a run unless its key was used before; return whether it was opened."""
+    def _place(self, prepared: PreparedRun) -> str | None:
+        """Open a run unless its key was used before; return its id if it was opened."""
         run = prepared.run
         if prepared.run_key is not None:
             parameters = {"run_key": prepared.run_key, "run_id": run.id}
-            if self._execute("use_key", parameters).fetchone() is None:
+            used = self._execute("use_key", parameters).fetchone()
+            if used is None:
                 self._known.append(prepared.run_key)
-                return False
+                return None
+            run = replace(run, id=used[0])
         driver = None if run.durable else self._worker_id()
         Placing(self._connection, run, prepared.steps, driver, again=self._again).place()
-        return True
+        return run.id
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> Any:
         return self._connection.execute(load_sql(f"automations/{name}"), self._id | parameters)

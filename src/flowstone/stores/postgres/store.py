@@ -142,7 +142,7 @@ class PostgresStore:
         self.checks = PostgresChecks(database)
         self.standings = PostgresStandings(database)
         self.queue = PostgresQueue(database)
-        self.control = PostgresControl(database)
+        self.control = self.retention = PostgresControl(database)
         self.approvals = PostgresApprovals(database)
         self.scatters = PostgresScatters(database)
         self.ranges = PostgresRanges(database)

@@ -1,0 +1,174 @@
+"""Forgetting in memory: by age when somebody asks, and by itself, so that no long-lived process fills up."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from flowstone.core.control import PruneCounts
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.stores.memory.approvals import MemoryApprovals
+from flowstone.stores.memory.automations import MemoryAutomations
+from flowstone.stores.memory.scatters import MemoryScatters
+from flowstone.stores.memory.tables import RunRow, StepRow, Tables
+
+_NEWEST_RUNS = 100
+
+
+class MemoryRetention:
+    """Implements `flowstone.protocols.Retention` over dictionaries.
+
+    What is kept is the same as in PostgreSQL: what `load` returns, everything it was made from, what reused steps
+    stand on, and the items of a step that is kept.
+
+    Args:
+        tables: the rows of the store, whose lock makes each method a transaction.
+        approvals: forgets the requests of steps that go.
+        scatters: forgets the scatters of steps that go.
+        automations: forgets old ticks.
+    """
+
+    def __init__(
+        self, tables: Tables, approvals: MemoryApprovals, scatters: MemoryScatters, automations: MemoryAutomations
+    ) -> None:
+        self._tables = tables
+        self._approvals = approvals
+        self._scatters = scatters
+        self._automations = automations
+        self._limit: int | None = None
+        self._discard: Callable[[Sequence[StoredOutput]], None] = lambda _: None
+        self._after_last = 0
+        tables.before_open = self._keep_within_limit
+
+    def limit(self, steps: int, discard: Callable[[Sequence[StoredOutput]], None]) -> None:
+        """Keep at most so many steps that are over and that nothing needs, and as many ticks, from now on.
+
+        Args:
+            steps: how many; the oldest go first.
+            discard: deletes values that nobody can read any more.
+        """
+        self._limit, self._discard = steps, discard
+
+    def prune(
+        self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
+    ) -> PruneCounts:
+        """See `flowstone.protocols.Retention`."""
+        with self._tables.changed:
+            gone = self._unneeded(self._ended(older_than_seconds))
+            counts = _count(gone)
+            discard(_outputs(gone))
+            runs = self._forget(gone, self._ended(older_than_seconds))
+            return counts._replace(runs=runs)
+
+    def prunable(self, *, older_than_seconds: float) -> PruneCounts:
+        """See `flowstone.protocols.Retention`."""
+        with self._tables.changed:
+            ended = self._ended(older_than_seconds)
+            gone = self._unneeded(ended)
+            ids = {row.id for row in gone}
+            return _count(gone)._replace(runs=sum(_is_empty(run, without=ids) for run in ended))
+
+    def _keep_within_limit(self) -> None:
+        """Forget the oldest that nothing needs; looks once for every `limit` of new steps, with the lock held."""
+        tables = self._tables
+        if self._limit is None or len(tables.steps) - self._after_last <= self._limit:
+            return
+        # whoever has just got the result of a run may not have looked at it yet
+        ended = self._ended(0.0)[:-_NEWEST_RUNS]
+        unneeded = sorted(row.id for row in self._unneeded(ended))
+        # down to half, so that the next look is far away
+        last = unneeded[-self._limit // 2] if len(unneeded) > self._limit // 2 else 0
+        gone = self._unneeded(ended, below=last)
+        self._discard(_outputs(gone))
+        self._forget(gone, ended)
+        self._automations.keep_ticks(self._limit)
+        self._after_last = len(tables.steps) - min(len(tables.steps), self._limit // 2)
+
+    def _ended(self, older_than_seconds: float) -> list[RunRow]:
+        before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        found = []
+        for run in self._tables.runs.values():
+            rows = (*run.steps.values(), *run.joined.values())
+            if run.state(Counter(row.state for row in rows)) is State.RUNNING:
+                continue
+            if max((row.finished_at for row in rows if row.finished_at), default=run.new.created_at) <= before:
+                found.append(run)
+        return found
+
+    def _unneeded(self, runs: Iterable[RunRow], *, below: int | None = None) -> list[StepRow]:
+        """Return the steps of runs that nothing else needs; only those below an id, if it is given."""
+        tables = self._tables
+        candidates = {
+            row.id: row
+            for run in runs
+            for row in run.steps.values()
+            if tables.current.get(_target(row)) != row.id and (below is None or row.id < below)
+        }
+        standing: dict[int, list[int]] = defaultdict(list)
+        for row in tables.steps.values():
+            if row.state is State.REUSED and row.output_step is not None:
+                standing[row.output_step].append(row.id)
+        left = dict(candidates)
+        while True:
+            # who is read by, or stands under, something that stays must stay; that may keep others in turn
+            kept = [row for row in left.values() if self._is_needed(row, left, standing)]
+            if not kept:
+                return list(left.values())
+            for row in kept:
+                del left[row.id]
+
+    def _is_needed(
+        self, row: StepRow, going: Mapping[int, StepRow], standing: Mapping[int, Sequence[int]]
+    ) -> bool:
+        for user in (*self._tables.readers.get(row.id, ()), *standing.get(row.id, ())):
+            if user not in going:
+                return True
+        scatter = self._tables.runs[row.run_id].scatter
+        return scatter is not None and scatter.step_id in self._tables.steps and scatter.step_id not in going
+
+    def _forget(self, gone: Sequence[StepRow], runs: Sequence[RunRow]) -> int:
+        """Delete steps with all that is recorded of them, and runs of which nothing is left; count those."""
+        tables = self._tables
+        ids = {row.id for row in gone}
+        for row in gone:
+            del tables.steps[row.id]
+            tables.runs[row.run_id].steps.pop(_target(row), None)
+            if tables.newest.get(_target(row)) == row.id:
+                del tables.newest[_target(row)]
+            tables.readers.pop(row.id, None)
+            tables.checks_of_step.pop(row.id, None)
+            for read in row.inputs:
+                readers = tables.readers.get(read.step_id)
+                if readers is not None and read.step_id not in ids:
+                    tables.readers[read.step_id] = [one for one in readers if one not in ids]
+        for asset in {row.asset for row in gone}:
+            tables.by_asset[asset] = [one for one in tables.by_asset[asset] if one not in ids]
+            tables.checks[asset] = [one for one in tables.checks[asset] if one.step_id not in ids]
+        self._approvals.forget(ids)
+        self._scatters.forget(ids)
+        empty = [run for run in runs if _is_empty(run, without=frozenset())]
+        for run in empty:
+            tables.runs.pop(run.new.id, None)
+        return len(empty)
+
+
+def _target(row: StepRow) -> tuple[str, str]:
+    return row.asset, row.partition
+
+
+def _is_empty(run: RunRow, *, without: Iterable[int]) -> bool:
+    gone = frozenset(without)
+    return all(row.id in gone for row in run.steps.values())
+
+
+def _outputs(gone: Sequence[StepRow]) -> list[StoredOutput]:
+    return [row.stored for row in gone if row.stored is not None and row.output_step == row.id]
+
+
+def _count(gone: Sequence[StepRow]) -> PruneCounts:
+    outputs = _outputs(gone)
+    return PruneCounts(
+        steps=len(gone), values=len(outputs), size_bytes=sum(output.size_bytes or 0 for output in outputs)
+    )
