@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -49,6 +50,7 @@ def serve(
     grace_seconds: float | None = None,
     on_ready: Callable[[], None] | None = None,
     ends_process: bool = False,
+    automation: bool = True,
 ) -> int:
     """Run a worker node in this process until SIGTERM, SIGINT or SIGHUP, then return an exit code.
 
@@ -64,6 +66,8 @@ def serve(
         on_ready: told when the node takes work.
         ends_process: whether the process is to end when this returns. It then does, within the same time, also
             when threads, executors or exit handlers of user code hang.
+        automation: whether this node evaluates schedules, sensors and conditions by itself; else only those that
+            people ask for.
 
     Returns:
         0 when everything ended in order.
@@ -79,7 +83,7 @@ def serve(
     steps = StepLog(flow.graph.label)
     committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
     node = _node(flow, store, committer, steps, heartbeat, limits, grace, board)
-    automations = _automations(flow, store, limits)
+    automations = _automations(flow, store, limits, by_hand_only=not automation)
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     with _events(heartbeat, limits), _background(flow, committer):
         _warn_of_disagreements(flow, store, heartbeat)
@@ -255,10 +259,25 @@ def _node(
     )
 
 
-def _automations(flow: FlowStone, store: PostgresStore, limits: Mapping[str, int]) -> AutomationLoop:
+def left_off(flow: FlowStone) -> str:
+    """Return what a node without automation leaves off, for people; empty when the app has nothing of that kind.
+
+    Example:
+        >>> left_off(FlowStone([]))
+        ''
+    """
+    number = Counter(one.id.kind.value for one in flow.parts.evaluators)
+    return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in sorted(number.items()))
+
+
+def _automations(
+    flow: FlowStone, store: PostgresStore, limits: Mapping[str, int], *, by_hand_only: bool
+) -> AutomationLoop:
     width = limits.get(_SENSORS) or flow.settings.queues.get(_SENSORS, DEFAULT_QUEUES[_SENSORS])
     lease = flow.settings.lease_seconds
-    return AutomationLoop(flow.parts.evaluators, store.automations, width=width, lease_seconds=lease)
+    return AutomationLoop(
+        flow.parts.evaluators, store.automations, width=width, lease_seconds=lease, by_hand_only=by_hand_only
+    )
 
 
 def _warn_of_disagreements(flow: FlowStone, store: PostgresStore, heartbeat: Heartbeat) -> None:

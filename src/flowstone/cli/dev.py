@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from flowstone.app import database
 from flowstone.cli.children import Workers, interruptible
@@ -13,7 +16,15 @@ from flowstone.config import Settings
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
 
 
-def dev(session: Session, *, queues: Queues = None, concurrency: Concurrency = None) -> int:
+def dev(
+    session: Session,
+    *,
+    queues: Queues = None,
+    concurrency: Concurrency = None,
+    automation: Annotated[
+        bool, typer.Option("--automation", help="Start schedules, sensors and conditions by themselves as well.")
+    ] = False,
+) -> int:
     """Start the embedded PostgreSQL, bring its tables up to date and run one worker; Ctrl-C stops it all."""
     settings = Settings.load()
     target, folder = session.target, session.app_dir
@@ -22,6 +33,7 @@ def dev(session: Session, *, queues: Queues = None, concurrency: Concurrency = N
         arguments += ["--queue", queue]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
+    arguments.append("--automation" if automation else "--no-automation")
     if session.given.verbose:
         arguments.append("--verbose")
     with interruptible(), EmbeddedPostgres(embedded_directory(settings)) as dsn:

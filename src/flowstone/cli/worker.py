@@ -9,13 +9,17 @@ from typing import Annotated
 
 import typer
 
-from flowstone.app.worker import serve
+from flowstone.app.worker import left_off, serve
 from flowstone.cli.session import Session
-from flowstone.errors import ConfigurationError
+from flowstone.errors import ConfigurationError, command
 
 Queues = Annotated[
     list[str] | None,
     typer.Option("--queue", metavar="NAME[=LIMIT]", help="A queue to work on and how many steps at once."),
+]
+Automation = Annotated[
+    bool,
+    typer.Option("--automation/--no-automation", help="Start schedules, sensors and conditions by themselves."),
 ]
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", min=1, help="Steps at once on each queue that is given no limit.")
@@ -31,17 +35,25 @@ def worker(
     grace_seconds: Annotated[
         float | None, typer.Option("--grace", min=0.0, help="Seconds that running steps get when it is stopped.")
     ] = None,
+    automation: Automation = True,
 ) -> int:
     """Work on queues until SIGTERM, SIGHUP or Ctrl-C; a second signal leaves at once."""
     logging.getLogger("flowstone").setLevel(logging.INFO)  # what its steps do is what a worker is there for
     wanted = read_queues(queues or [], concurrency, session.flow.settings.queues)
     listed = ", ".join(f"{one}={limit}" for one, limit in (wanted or session.flow.settings.queues).items())
+    off = "" if automation else left_off(session.flow)
+    if off:
+        session.out.note(
+            f"Automation is off: {off} of this app start nothing by themselves. --automation starts them; "
+            f"`{command('schedules', 'run', 'NAME')}` runs one now."
+        )
     code = serve(
         session.flow,
         queues=wanted,
         name=name,
         grace_seconds=grace_seconds,
         ends_process=True,
+        automation=automation,
         on_ready=lambda: session.out.note(f"Worker {os.getpid()} is ready: {listed}."),
     )
     if session.out.as_json:

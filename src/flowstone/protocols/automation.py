@@ -32,12 +32,17 @@ class AutomationStore(Protocol):
         """Make a row for each automation that has none, due at once; those in `paused` begin paused."""
 
     def take(
-        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+        self,
+        automations: Sequence[AutomationId],
+        *,
+        lease_seconds: float,
+        limit: int = 1,
+        by_hand_only: bool = False,
     ) -> list[TakenAutomation]:
         """Take automations of these that are due, not paused and evaluated by nobody else, the longest due first.
 
         An evaluation whose lease ran out may be taken by others. One that was asked for by hand is due even
-        while paused.
+        while paused, and `by_hand_only` takes no others.
         """
 
     def renew(self, taken: Sequence[TakenAutomation]) -> None:

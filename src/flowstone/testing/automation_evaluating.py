@@ -64,6 +64,14 @@ class EvaluatingTests(AutomationCase):
         taken = store.automations.take([INBOX, NIGHTLY], lease_seconds=9, limit=2)
         assert [one.record.id for one in taken] == [NIGHTLY, INBOX]
 
+    def test_only_what_people_ask_for(self, store: Store) -> None:
+        """A node without automation takes what was asked for by hand and nothing that is due by itself."""
+        store.automations.declare([INBOX, NIGHTLY])
+        assert store.automations.take([INBOX, NIGHTLY], lease_seconds=9, limit=2, by_hand_only=True) == []
+        store.automations.request(NIGHTLY)
+        (taken,) = store.automations.take([INBOX, NIGHTLY], lease_seconds=9, limit=2, by_hand_only=True)
+        assert (taken.record.id, taken.by_hand) == (NIGHTLY, True)
+
     def test_a_renewed_lease_lasts_and_a_lost_one_stays_lost(self, store: Store, clock: SetClock) -> None:
         """Renewing prolongs a lease that is held, and no other."""
         taken = self.taken(store, lease=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstone import DailyPartitions, DynamicPartitions, FlowStone, asset
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.automation.sensing import Sensed, SensorContext, sense
 from flowstone.core.automation.sensor import Sensor
-from flowstone.errors import DefinitionError, SensorError
+from flowstone.errors import DefinitionError
 from flowstone.io.sources.listing import FoundFile, LocalListing, ObjectListing
 from flowstone.io.sources.new_files import new_files
 
@@ -190,8 +191,63 @@ def test_partitions_may_be_shared_left_out_and_added() -> None:
 def test_a_function_that_gives_no_partition_is_named() -> None:
     shelf = Shelf()
     shelf.put("a")
-    with pytest.raises(SensorError, match="'a 1000000000 1' is no partition"):
-        look(watch(shelf, partition=lambda file: 1.5), now=shelf.now)
+    sensed = look(watch(shelf, partition=lambda file: 1.5), now=shelf.now)
+    assert sensed.requests == ()
+    assert "'a 1000000000 1' is no partition" in (sensed.skip_reason or "")
+
+
+def test_one_bad_file_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    days = DailyPartitions("2024-01-01", end="2024-01-31")
+
+    @asset(partitions=days)
+    def orders(context) -> str:  # type: ignore[no-untyped-def]
+        return str(context.partition)
+
+    inbox = new_files(
+        tmp_path,
+        name="inbox",
+        selection="orders",
+        settle=0,
+        partition=lambda file: date.fromisoformat(file.name[:10]),
+    )
+    flow = FlowStone.for_testing([orders], sensors=[inbox])
+    for name in ("2024-01-02.csv", "readme.txt", "2023-12-31.csv", "2024-01-03.csv"):
+        (tmp_path / name).write_text("x")
+    tick = flow.sensors.evaluate("inbox")
+    assert tick.state.value == "requested"
+    assert len(tick.run_ids) == 2
+    assert [flow.exists("orders", partition=date(2024, 1, day)) for day in (2, 3)] == [True, True]
+    for bad in ("readme.txt", "2023-12-31.csv"):
+        assert f"left out: {bad}" in (tick.reason or "")
+    # they are looked at again until they can be used, and others go on meanwhile
+    (tmp_path / "2024-01-04.csv").write_text("x")
+    tick = flow.sensors.evaluate("inbox")
+    assert len(tick.run_ids) == 1
+    assert "readme.txt" in (tick.reason or "")
+    (tmp_path / "readme.txt").unlink()
+    (tmp_path / "2023-12-31.csv").rename(tmp_path / "2024-01-05.csv")
+    tick = flow.sensors.evaluate("inbox")
+    assert flow.exists("orders", partition=date(2024, 1, 5))
+    assert "left out" not in (tick.reason or "")
+    assert flow.sensors.evaluate("inbox").reason == "nothing new"
+
+
+def test_a_file_whose_partition_comes_later_is_not_lost(tmp_path: Path) -> None:
+    customers = DynamicPartitions("customers")
+
+    @asset(partitions=customers)
+    def orders(context) -> str:  # type: ignore[no-untyped-def]
+        return str(context.partition)
+
+    inbox = new_files(
+        tmp_path, name="inbox", selection="orders", settle=0, partition=lambda file: file.name.removesuffix(".csv")
+    )
+    flow = FlowStone.for_testing([orders], sensors=[inbox])
+    (tmp_path / "acme.csv").write_text("x")
+    assert "'acme' is not a partition" in (flow.sensors.evaluate("inbox").reason or "")
+    flow.partitions.add("customers", ["acme"])
+    flow.sensors.evaluate("inbox")
+    assert flow.load("orders", partition="acme") == "acme"
 
 
 EVENTS = st.lists(

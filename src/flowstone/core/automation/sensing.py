@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Unpack
@@ -55,6 +55,8 @@ class SensorResult:
         add_partitions: keys to add to dynamic partitions, before the runs are placed.
         remove_partitions: keys to remove from them.
         skip_reason: why there was nothing to do.
+        left_out: with it, requests that cannot be planned are left out instead of failing the whole evaluation: it
+            takes their run keys and returns the cursor to keep.
 
     Example:
         >>> SensorResult(requests=[RunRequest(selection="orders")], cursor="7").cursor
@@ -66,6 +68,7 @@ class SensorResult:
     add_partitions: Keys = ()
     remove_partitions: Keys = ()
     skip_reason: str | None = None
+    left_out: Callable[[Collection[str]], str | None] | None = None
 
 
 class SensorContext:
@@ -151,6 +154,7 @@ class Sensed:
     cursor: str | None = None
     partitions: tuple[PartitionChange, ...] = ()
     skip_reason: str | None = None
+    left_out: Callable[[Collection[str]], str | None] | None = None
 
 
 def sense(context: SensorContext, answer: object) -> Sensed:
@@ -173,7 +177,7 @@ def sense(context: SensorContext, answer: object) -> Sensed:
     requests: dict[object, RunRequest] = {}
     changes: dict[PartitionChange, None] = {}
     reasons: list[str] = []
-    name, cursor = context.name, None
+    name, cursor, left_out = context.name, None, None
     for part in _parts(name, answer):
         if isinstance(part, RunRequest):
             _add(name, requests, part)
@@ -186,10 +190,17 @@ def sense(context: SensorContext, answer: object) -> Sensed:
             changes |= dict.fromkeys(_changes(name, part.remove_partitions, remove=True))
             reasons += [part.skip_reason] if part.skip_reason is not None else []
             cursor = part.cursor if part.cursor is not None else cursor
+            left_out = part.left_out or left_out
     cursor = context.cursor if cursor is None else cursor
     check_cursor(name, cursor)
     reason = "; ".join(reasons) if reasons else None
-    return Sensed(requests=tuple(requests.values()), cursor=cursor, partitions=tuple(changes), skip_reason=reason)
+    return Sensed(
+        requests=tuple(requests.values()),
+        cursor=cursor,
+        partitions=tuple(changes),
+        skip_reason=reason,
+        left_out=left_out,
+    )
 
 
 def check_cursor(sensor: str, cursor: object) -> None:

@@ -31,6 +31,7 @@ class AutomationLoop:
         lease_seconds: after how long without a sign of this node others may take over what it evaluates.
         grace_seconds: how long evaluations at work may still conclude when this stops.
         poll_seconds: longest time between two looks.
+        by_hand_only: evaluate only what people ask for (`run_now`), nothing by itself.
 
     Example:
         >>> from flowstone.stores.memory import MemoryStore
@@ -49,6 +50,7 @@ class AutomationLoop:
         lease_seconds: float = 30.0,
         grace_seconds: float = 5.0,
         poll_seconds: float = _POLL_SECONDS,
+        by_hand_only: bool = False,
     ) -> None:
         self._evaluators: Mapping[AutomationId, Evaluator] = {one.id: one for one in evaluators}
         self._store = store
@@ -56,6 +58,7 @@ class AutomationLoop:
         self._lease = lease_seconds
         self._grace = grace_seconds
         self._poll = poll_seconds
+        self._by_hand_only = by_hand_only
         self._at_work: dict[AutomationId, Evaluation] = {}
         self._abandoned: dict[AutomationId, Evaluation] = {}
         self._due: dict[AutomationId, datetime] = {}
@@ -123,7 +126,7 @@ class AutomationLoop:
         idle = [one for one in self._evaluators if one not in self._at_work and one not in self._abandoned]
         if room <= 0 or not idle:
             return 0
-        begun = self._store.take(idle, lease_seconds=self._lease, limit=room)
+        begun = self._store.take(idle, lease_seconds=self._lease, limit=room, by_hand_only=self._by_hand_only)
         for taken in begun:
             self._begin(taken)
         return len(begun)

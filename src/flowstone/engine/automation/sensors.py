@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -20,15 +21,17 @@ from flowstone.core.automation.record import (
     TickState,
 )
 from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.sensing import MOST_REQUESTS, Sensed, SensorContext, sense
+from flowstone.core.automation.sensing import MOST_REQUESTS, Sensed, SensorContext, check_cursor, sense
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.context import Resources
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.deadline import Deadline
 from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
 from flowstone.engine.resources import ResourcePool
-from flowstone.errors import FlowStoneError, SensorError, did_you_mean
+from flowstone.errors import DatabaseError, FlowStoneError, SensorError, did_you_mean
 from flowstone.protocols import PrepareRun
+
+log = logging.getLogger("flowstone.automation")
 
 RUN_KIND = "sensor"
 _LONGEST_REASON = 2000
@@ -89,19 +92,25 @@ class SensorEvaluator:
         """See `flowstone.protocols.Evaluator`."""
         started = time.monotonic()
         sensed = self.sense(taken)
-        runs = self.prepare(taken, sensed)
+        problems: dict[str, str] = {}
+        runs = self.prepare(taken, sensed, problems)
+        cursor = sensed.cursor
+        if problems and sensed.left_out is not None:
+            cursor = sensed.left_out(problems)
+            check_cursor(self.sensor.name, cursor)
+        reason = "; ".join([*([sensed.skip_reason] if sensed.skip_reason else []), *problems.values()])
         asks = bool(runs or sensed.partitions)
         tick = NewTick(
             at=taken.now,
             state=TickState.REQUESTED if asks else TickState.SKIPPED,
-            reason=None if sensed.skip_reason is None else clean_text(sensed.skip_reason, limit=_LONGEST_REASON),
+            reason=clean_text(reason, limit=_LONGEST_REASON) if reason else None,
             runs=runs,
             partitions=sensed.partitions,
             took_seconds=time.monotonic() - started,
             repeatable=True,
         )
         due_at = taken.now + timedelta(seconds=self.sensor.every_seconds)
-        yield Conclusion(ticks=[tick], cursor=sensed.cursor, due_at=due_at)
+        yield Conclusion(ticks=[tick], cursor=cursor, due_at=due_at)
 
     def sense(self, taken: TakenAutomation) -> Sensed:
         """Call the function and return what it asks for, checked; nothing is planned yet.
@@ -132,14 +141,31 @@ class SensorEvaluator:
                 )
         return sensed
 
-    def prepare(self, taken: TakenAutomation, sensed: Sensed) -> list[PreparedRun]:
+    def prepare(
+        self, taken: TakenAutomation, sensed: Sensed, problems: dict[str, str] | None = None
+    ) -> list[PreparedRun]:
         """Plan and check what was asked for; nothing is recorded yet.
+
+        Args:
+            taken: the evaluation.
+            sensed: what was asked for.
+            problems: filled with what cannot be planned, by run key, where the sensor can do without.
 
         Raises:
             SensorError: a request cannot work.
         """
+        prepared: list[PreparedRun] = []
         with self._parts.assume(sensed.partitions):
-            return [self._prepared(taken, position, one) for position, one in enumerate(sensed.requests)]
+            for position, one in enumerate(sensed.requests):
+                try:
+                    prepared.append(self._prepared(taken, position, one))
+                except SensorError as error:
+                    database = isinstance(error.__cause__, DatabaseError)
+                    if problems is None or sensed.left_out is None or one.run_key is None or database:
+                        raise
+                    problems[one.run_key] = f"left out: {one.run_key}: {error.__cause__}"
+                    log.warning("Sensor %r left out %s: %s", self.sensor.name, one.run_key, error.__cause__)
+        return prepared
 
     def _prepared(self, taken: TakenAutomation, position: int, request: RunRequest) -> PreparedRun:
         # A run key makes the same run id wherever and whenever: even if the run keys were lost, the same run is

@@ -87,13 +87,16 @@ class _Files:
         # Read before listing: a file that appears while the directory is read, behind where the reading is,
         # is younger than this. Were a still younger one taken, the watermark would pass the first.
         latest = min(_nanoseconds(now), time.time_ns()) - self._settle_ns
-        found = [
-            Taken(file, Place(file.changed_ns, file.path), _identity(file))
-            for file in self._counting()
-            if file.changed_ns <= latest and (mark is None or _is_new(file, mark))
-        ]
+        again = frozenset(mark.again if mark is not None else ())
+        found, once_more = [], []
+        for file in self._counting():
+            taken = Taken(file, Place(file.changed_ns, file.path), _identity(file))
+            if file.changed_ns <= latest and (mark is None or _is_new(file, mark)):
+                found.append(taken)
+            elif file.path in again:
+                once_more.append(taken._replace(again=True))
         found.sort(key=lambda taken: (taken.thing.changed_ns, taken.thing.path))
-        return found[: self._limit]
+        return [*sorted(once_more, key=lambda taken: taken.thing.path), *found[: self._limit]]
 
     def _counting(self) -> Iterator[FoundFile]:
         hidden = self._pattern.startswith(".")

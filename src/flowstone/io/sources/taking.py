@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple, Self, cast
@@ -17,6 +17,8 @@ from flowstone.io.sources.watermark import Place, Watermark, moved
 _MOST_KEY = 1000
 _DEFAULT_LIMIT = 1000
 _MOST_LIMIT = 10_000
+MOST_AGAIN = 300
+"""How many things that could not be used are looked at again, the newest."""
 _LONGEST_SETTLE_SECONDS = 31 * 86_400.0
 
 
@@ -95,6 +97,8 @@ class Taken[T](NamedTuple):
     thing: T
     place: Place
     identity: str
+    again: bool = False
+    """Whether it was taken before and could not be used then."""
 
 
 def result_of[T](
@@ -112,20 +116,40 @@ def result_of[T](
         taken: what is new.
         partition: which partition a thing belongs to; one for which it is None asks for nothing.
         add_to: dynamic partitions to which those partitions are added.
+
+    One thing that cannot be used does not hold up the others: it is left out, said, and looked at again.
     """
     newest: dict[str, tuple[Partition, Taken[T]]] = {}
+    unusable: dict[str, str] = {}
     for one in taken:
-        key = partition(one.thing) if partition is not None else None
-        if partition is None or key is not None:
-            # by its text, for 1 and True are equal, and so are two spellings of an instant
-            newest[_encode(context.name, key, one)] = key, one
-    after = moved(mark, [one.place for one in taken])
+        try:
+            key = partition(one.thing) if partition is not None else None
+            if partition is None or key is not None:
+                # by its text, for 1 and True are equal, and so are two spellings of an instant
+                newest[_encode(context.name, key, one)] = key, one
+        except Exception as error:  # noqa: BLE001 - a function of the user
+            unusable[_name(one)] = f"left out: {one.identity}: {type(error).__name__}: {error}"
+            if not one.again:
+                context.logger.warning("%s is left out: %s: %s", one.identity, type(error).__name__, error)
+    after = moved(mark, [one.place for one in taken if not one.again])
+    names = {one.identity: _name(one) for _, one in newest.values()}
+
+    def cursor(run_keys: Collection[str] = ()) -> str | None:
+        again = [*unusable, *(names[key] for key in run_keys if key in names)][-MOST_AGAIN:]
+        return None if after is None else replace(after, again=tuple(dict.fromkeys(again))).to_cursor()
+
+    nothing = [] if newest or unusable else ["nothing new"]
     return SensorResult(
         requests=[context.request(partition=key, run_key=one.identity) for key, one in newest.values()],
-        cursor=None if after is None else after.to_cursor(),
+        cursor=cursor(),
         add_partitions=[] if add_to is None else [(add_to, key) for key, _ in newest.values()],
-        skip_reason=None if newest else "nothing new",
+        skip_reason="; ".join([*unusable.values(), *nothing]) or None,
+        left_out=cursor,
     )
+
+
+def _name(taken: Taken[Any]) -> str:
+    return str(taken.place.tie)
 
 
 def identity_of(parts: Iterable[str]) -> str:

@@ -37,11 +37,13 @@ class Watermark:
         at: the watermark.
         after: of those on it, the last one taken.
         seen: digests of those on it that were taken; None when there are too many.
+        again: names of things before it that could not be used so far, and are looked at again.
     """
 
     at: Exact
     after: Exact
     seen: frozenset[str] | None
+    again: tuple[str, ...] = ()
 
     def is_before(self, place: Place) -> bool:
         """Whether a thing is new, given that its time is not before the watermark's."""
@@ -54,7 +56,8 @@ class Watermark:
     def to_cursor(self) -> str:
         """Return it as the text of a cursor."""
         seen = None if self.seen is None else sorted(self.seen)
-        return json.dumps({"at": encode_exact(self.at), "after": encode_exact(self.after), "seen": seen})
+        again = {"again": list(self.again)} if self.again else {}
+        return json.dumps({"at": encode_exact(self.at), "after": encode_exact(self.after), "seen": seen} | again)
 
     @classmethod
     def from_cursor(cls, cursor: str | None, *, sensor: str) -> Self | None:
@@ -68,7 +71,8 @@ class Watermark:
         try:
             kept = json.loads(cursor)
             seen = None if kept["seen"] is None else frozenset(map(str, kept["seen"]))
-            return cls(decode_exact(kept["at"]), decode_exact(kept["after"]), seen)
+            again = tuple(map(str, kept.get("again", ())))
+            return cls(decode_exact(kept["at"]), decode_exact(kept["after"]), seen, again)
         except (ValueError, TypeError, LookupError, InvalidOperation) as error:
             raise SensorError(
                 sensor,

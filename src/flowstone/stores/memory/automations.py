@@ -98,12 +98,18 @@ class MemoryAutomations:
                 self._row(one, paused=one in paused)
 
     def take(
-        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+        self,
+        automations: Sequence[AutomationId],
+        *,
+        lease_seconds: float,
+        limit: int = 1,
+        by_hand_only: bool = False,
     ) -> list[TakenAutomation]:
         """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             now = self._now()
-            due = [row for one in set(automations) if (row := self._rows.get(one)) and row.is_due(now)]
+            rows = [row for one in set(automations) if (row := self._rows.get(one)) and row.is_due(now)]
+            due = [row for row in rows if row.requested or not by_hand_only]
             due.sort(key=lambda row: (row.record.due_at or now, row.record.id))
             return [self._take(row, now, lease_seconds) for row in due[:limit]]
 

@@ -60,10 +60,16 @@ class PostgresAutomations:
             self._execute("declare", _several(ordered) | {"paused": [one in paused for one in ordered]})
 
     def take(
-        self, automations: Sequence[AutomationId], *, lease_seconds: float, limit: int = 1
+        self,
+        automations: Sequence[AutomationId],
+        *,
+        lease_seconds: float,
+        limit: int = 1,
+        by_hand_only: bool = False,
     ) -> list[TakenAutomation]:
         """See `flowstone.protocols.AutomationStore`."""
         parameters = _several(automations) | {"lease_seconds": lease_seconds, "limit": limit}
+        parameters["by_hand_only"] = by_hand_only
         rows = self._execute("take", parameters)
         taken = [TakenAutomation(record=_record(row), token=row[8], now=row[9], by_hand=row[10]) for row in rows]
         return sorted(taken, key=lambda one: (one.record.due_at or one.now, one.record.id))

@@ -11,7 +11,8 @@ due AS MATERIALIZED (
         AND (
             a.requested
             OR (
-                NOT a.paused
+                NOT %(by_hand_only)s
+                AND NOT a.paused
                 AND a.due_at <= clock.now
                 AND NOT (
                     a.kind = 'sensor'
