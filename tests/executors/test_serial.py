@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -63,15 +66,49 @@ def test_on_step_that_raises_before_a_step_fails_that_step() -> None:
     assert made.materialize_all("two").value == 10_000
 
 
-def test_pauses_are_between_steps() -> None:
+def test_a_pause_is_before_each_step() -> None:
     started = time.monotonic()
-    flow().materialize_all("two", executor="serial", executor_opts={"pause_between": 0.05})
-    assert 0.05 <= time.monotonic() - started < 5
+    flow().materialize_all("two", executor="serial", executor_opts={"pause_between": timedelta(seconds=0.05)})
+    assert 0.1 <= time.monotonic() - started < 5
+    started = time.monotonic()
+    patient = SerialExecutor(pause_between=60)
+    flow().materialize_all("two", executor=patient, executor_opts={"pause_between": 0})
+    assert time.monotonic() - started < 30
+
+
+def test_the_account_is_logged_unless_it_is_not_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    flow().materialize_all("two", executor="serial")
+    said = [record.getMessage() for record in caplog.records if record.name == "flowstone.serial"]
+    assert said[0] == "1. one begins"
+    assert said[1].startswith("1. one completed: [0, 1, 2, 3, 4, ...] (")
+    caplog.clear()
+    flow().materialize_all("two", executor="serial", executor_opts={"verbose": False})
+    assert not [record for record in caplog.records if record.name == "flowstone.serial"]
+
+
+def test_where_nobody_configured_logging_the_account_is_on_standard_error() -> None:
+    program = "from flowstone import FlowStone, asset\n@asset\ndef one():\n    return 1\n"
+    program += "FlowStone.for_testing([one]).materialize('one', executor='serial')\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.splitlines()[0] == "1. one begins"
+
+
+def test_a_listener_that_raises_after_a_step_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def late(event: StepEvent) -> None:
+        if event.phase == "after":
+            raise ZeroDivisionError
+
+    assert flow().materialize_all("two", executor=SerialExecutor(on_step=late)).ok
+    assert "on_step raised after step 1, which is over all the same" in caplog.text
 
 
 def test_bad_options_are_refused_early() -> None:
     with pytest.raises(OptionsError, match="pause_between"):
         SerialExecutor(pause_between=-1)
+    with pytest.raises(OptionsError, match="on_step"):
+        SerialExecutor(on_step=5)  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match="verbose"):
+        SerialExecutor(verbose="no")  # type: ignore[arg-type]
     made = flow()
     with pytest.raises(OptionsError, match="pause_between"):
         made.materialize("one", executor="serial", executor_opts={"pause_between": -1})

@@ -6,9 +6,10 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from flowstone.core.declaring import duration, shown
 from flowstone.core.job import Job
 from flowstone.errors import CapabilityError, OptionsError, did_you_mean
 from flowstone.protocols import ChecksOptions, Executor
@@ -76,18 +77,24 @@ def check_portable(executor: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def seconds_option(name: str, value: object) -> float | None:
+def seconds_option(name: str, value: object, *, or_none: bool = False) -> float | None:
     """Return a duration option in seconds.
+
+    Args:
+        name: the option.
+        value: what was given.
+        or_none: whether 0 will do.
 
     Raises:
         OptionsError: it is not a positive number or timedelta.
     """
     if value is None:
         return None
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_SECONDS:
-        raise OptionsError(f"{name}={value!r}: give a number of seconds above 0, or a timedelta.")
-    return float(seconds)
+    seconds = duration(value, most=_LONGEST_SECONDS)
+    if seconds is None or not (seconds or or_none):
+        least = "from 0 on" if or_none else "above 0"
+        raise OptionsError(f"{name}={shown(value)}: give a number of seconds {least}, or a timedelta.")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
