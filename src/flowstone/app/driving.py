@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from flowstone.app.placed import Placed
-from flowstone.app.results import Progress
+from flowstone.app.results import Progress, ProgressReports
 from flowstone.app.waiting import WaitNotice
 from flowstone.app.wiring import Parts
 from flowstone.core.capability import Capability
@@ -114,39 +114,41 @@ class Driving:
         try:
             report()
             self._parts.driver.drive(drive, position)
-            if on_progress is not None:
-                self._report(placed.run_id, on_progress)
+            report(last=True)
         except BaseException:
             # an interrupt at the terminal, or on_progress raised: nobody will run the rest
             for step_id in self._parts.store.ledger.cancel_run(placed.run_id):
                 self._parts.inline.cancel(step_id)
             raise
 
-    def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[[], None]:
+    def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[..., None]:
         if on_progress is None:
-            return lambda: None
+            return lambda last=False: None
         lock = threading.Lock()
         due = 0.0
+        reports = self._reports(placed.run_id, on_progress)
 
-        def report() -> None:
+        def report(*, last: bool = False) -> None:
             nonlocal due
             with lock:
                 # counting the steps of a large run after each of them would cost more than running them
-                if time.monotonic() >= due:
-                    self._report(placed.run_id, on_progress)
+                if last or time.monotonic() >= due:
+                    self._report(placed.run_id, reports)
                     due = time.monotonic() + _REPORT_SECONDS
 
         return report
 
-    def _report(
-        self, run_id: str, on_progress: Callable[[Progress], None], waiting_for: tuple[str, ...] = ()
-    ) -> None:
+    def _reports(self, run_id: str, on_progress: Callable[[Progress], None]) -> ProgressReports:
+        catalog = self._parts.store.catalog
+        return ProgressReports(lambda state, limit: catalog.steps(run_id, state=state, limit=limit), on_progress)
+
+    def _report(self, run_id: str, reports: ProgressReports, waiting_for: tuple[str, ...] = ()) -> None:
         try:
             record = self._parts.store.catalog.run(run_id)
+            if record is not None:
+                reports.tell(record, waiting_for)
         except DatabaseUnavailableError:
             return  # whoever waits for the run says so, or gives up
-        if record is not None:
-            on_progress(Progress(run_id, record.total, record.counts, waiting_for=waiting_for))
 
     def _held_up(self, placed: Placed) -> list[str]:
         """Return what a durable run waits for; of a large backfill that nobody has begun, its first partition."""
@@ -177,11 +179,12 @@ class Driving:
         """
         deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
         over = False
+        reports = None if on_progress is None else self._reports(run_id, on_progress)
         due = time.monotonic() + _LOST_SECONDS
         notice = WaitNotice(f"Run {run_id}", held_up or (lambda: self._parts.waiting.of_run(run_id)))
         while not over and (deadline is None or time.monotonic() < deadline):
-            if on_progress is not None:
-                self._report(run_id, on_progress, notice.reasons)
+            if reports is not None:
+                self._report(run_id, reports, notice.reasons)
             pause = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
             over = self._parts.store.catalog.wait([], run_id=run_id, timeout_seconds=max(0.01, pause))
             if not over:
@@ -189,8 +192,8 @@ class Driving:
                 if joined and time.monotonic() >= due:
                     self._parts.store.end_lost(joined)
                     due = time.monotonic() + _LOST_SECONDS
-        if on_progress is not None:
-            self._report(run_id, on_progress)
+        if reports is not None:
+            self._report(run_id, reports)
         return over
 
 

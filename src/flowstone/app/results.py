@@ -12,9 +12,11 @@ from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord, Target
+from flowstone.core.text import error_line
 from flowstone.errors import FlowStoneError, StepCancelledError, StepFailedError
 
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+_MOST_TOLD = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,27 @@ class StepFailure:
     step_id: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedStep:
+    """A step of a run that is over.
+
+    Args:
+        asset: its asset.
+        partition: value of its partition; None without partitions.
+        state: what it ended as.
+        error_type: qualified name of the class of what was raised, if anything was.
+        error: type and first line of the error, or why it was skipped or never started.
+        step_id: the step.
+    """
+
+    asset: str
+    partition: Partition
+    state: State
+    error_type: str | None
+    error: str | None
+    step_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is: what `on_progress` receives.
@@ -51,12 +74,14 @@ class Progress:
         total: number of steps.
         counts: number of steps in each state that occurs.
         waiting_for: what it waits for, when nothing of it moves.
+        finished: the steps that ended since the last report; empty for runs of more than 5,000 steps.
     """
 
     run_id: str
     total: int
     counts: dict[State, int]
     waiting_for: tuple[str, ...] = ()
+    finished: tuple[FinishedStep, ...] = ()
 
     @property
     def done(self) -> int:
@@ -281,5 +306,50 @@ def _failure_of(step: StepRecord) -> StepFailure:
         error=step.error or step.reason or step.state.value,
         attempts=step.attempt,
         data=step.error_data,
+        step_id=step.id,
+    )
+
+
+class ProgressReports:
+    """Tells a listener how far a run is, and what ended since it was told the last time.
+
+    Args:
+        steps: reads the steps of the run in some state, at most so many.
+        on_progress: the listener.
+    """
+
+    def __init__(
+        self, steps: Callable[[State, int], Sequence[StepRecord]], on_progress: Callable[[Progress], None]
+    ) -> None:
+        self._steps = steps
+        self._on_progress = on_progress
+        self._seen: set[int] = set()
+        self._counted: dict[State, int] = {}
+
+    def tell(self, record: RunRecord, waiting_for: tuple[str, ...] = ()) -> None:
+        """Report how far the run is now."""
+        finished = self._finished(record) if record.total <= _MOST_TOLD else ()
+        self._on_progress(Progress(record.id, record.total, record.counts, waiting_for, finished))
+
+    def _finished(self, record: RunRecord) -> tuple[FinishedStep, ...]:
+        more = [
+            state
+            for state, number in record.counts.items()
+            if state.is_terminal and number > self._counted.get(state, 0)
+        ]
+        found = [step for state in more for step in self._steps(state, _MOST_TOLD) if step.id not in self._seen]
+        self._seen.update(step.id for step in found)
+        for step in found:
+            self._counted[step.state] = self._counted.get(step.state, 0) + 1
+        return tuple(map(_finished_of, found))
+
+
+def _finished_of(step: StepRecord) -> FinishedStep:
+    return FinishedStep(
+        asset=step.asset,
+        partition=decode_partition(step.partition),
+        state=step.state,
+        error_type=step.error_type,
+        error=error_line(step.error) or step.reason,
         step_id=step.id,
     )
