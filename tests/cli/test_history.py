@@ -95,3 +95,27 @@ def test_a_database_that_is_down_is_one_line(
         assert "hunter2" not in answer.err
         assert len(answer.err.splitlines()) == 1
     assert cli("runs", "--json").json["error"]["type"] == "DatabaseUnavailableError"
+
+
+def test_history_of_an_asset_that_is_gone(
+    cli: CommandLine, shop: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    assert cli("materialize", "numbers", "--executor", "sync").code == 0
+    assert cli("backfill", "region", "--partitions", "eu,us", "--executor", "sync").code == 0
+    assert len(cli("history", "region", "--json").json["versions"]) == 2
+    assert "eu" in cli("history", "region", "--partition", "eu").out
+    refused = cli("prune", "--asset", "region")
+    assert (refused.code, "is declared" in refused.err) == (2, True)
+
+    shop.write_text("from flowstone import FlowStone\nflow = FlowStone([])\n")
+    gone = cli("history", "region", "--json").json
+    assert (gone["declared"], len(gone["versions"])) == (False, 2)
+    assert len(cli("history", "region", "--partition", "eu", "--json").json["versions"]) == 1
+    assert "declared no more" in cli("history", "numbers").err
+    assert cli("history", "never").code == 2
+
+    assert "Would delete 2 steps of region" in cli("prune", "--asset", "region", "--dry-run").out
+    assert cli("prune", "--asset", "region", "--json").json["steps"] == 2
+    assert cli("history", "region").code == 2
+    assert cli("history", "numbers").code == 0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_target, was_removed
+from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_asset, recorded_target, was_removed
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.control import describe_target
@@ -17,12 +17,21 @@ from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
 from flowstone.core.text import error_line
 
+_EVERY = 1_000_000
+
 
 class CommittedValues:
-    """The verbs that only read: values, their existence, their history."""
+    """The verbs that only read: values, their existence, their history.
+
+    They take the names of assets that are declared no more, as long as there is something recorded of these.
+    """
 
     parts: Parts
     conditions: ConditionsView
+
+    def _recorded(self, asset: AssetLike) -> Asset:
+        """Return an asset, also one that is declared no more."""
+        return recorded_asset(self.parts.graph, self.parts.store.catalog, asset)
 
     def load(self, asset: AssetLike, *, partition: Partition = None) -> Any:
         """Return the committed value of an asset's partition.
@@ -31,7 +40,7 @@ class CommittedValues:
             DependencyNotReadyError: nothing is committed.
             StorageError: the value cannot be read.
         """
-        target = recorded_target(find_asset(self.parts.graph, asset), partition)
+        target = recorded_target(self._recorded(asset), partition)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
             raise self.parts.graph.not_ready(target, [target], datetime.now(UTC))
@@ -39,7 +48,7 @@ class CommittedValues:
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:
         """Return whether an asset's partition has a committed success."""
-        target = recorded_target(find_asset(self.parts.graph, asset), partition)
+        target = recorded_target(self._recorded(asset), partition)
         return target in self.parts.store.catalog.current([target])
 
     def invalidate(self, asset: AssetLike, *, partitions: Iterable[Partition] | None = None) -> int:
@@ -54,8 +63,11 @@ class CommittedValues:
         Returns:
             How many versions were in use.
         """
-        found = find_asset(self.parts.graph, asset)
-        if partitions is None:
+        found = self._recorded(asset)
+        if partitions is None and found.name not in self.parts.graph:
+            records = self.parts.store.catalog.history(found.name, None, state=State.COMPLETED, limit=_EVERY)
+            targets = list(dict.fromkeys((record.asset, record.partition) for record in records))
+        elif partitions is None:
             targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
         else:
             targets = [recorded_target(found, partition) for partition in partitions]
@@ -133,7 +145,7 @@ class CommittedValues:
             partition: one partition; None for all of them.
             limit: how many at most.
         """
-        found = find_asset(self.parts.graph, asset)
+        found = self._recorded(asset)
         key = None if partition is None else recorded_target(found, partition)[1]
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.inline.materialization(record) for record in records]

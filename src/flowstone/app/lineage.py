@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowstone.app.requests import AssetLike, find_asset, recorded_target
+from flowstone.app.requests import AssetLike, recorded_asset, recorded_target
 from flowstone.app.wiring import Parts
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition, decode_partition, partition_label
@@ -104,7 +104,7 @@ class LineageView:
 
     def _walk(self, asset: AssetLike, partition: Partition, depth: int | None, *, downward: bool) -> list[Version]:
         catalog = self._parts.store.catalog
-        target = recorded_target(find_asset(self._parts.graph, asset), partition)
+        target = recorded_target(recorded_asset(self._parts.graph, catalog, asset), partition)
         level = list(catalog.current([target]).values())
         steps: dict[int, int] = dict.fromkeys(level, 0)
         distance = 0

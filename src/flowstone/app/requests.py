@@ -9,8 +9,8 @@ from functools import partial
 from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.app.results import RunResult
 from flowstone.app.run_handle import RunHandle
-from flowstone.core.asset import Asset
-from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.asset import Asset, asset
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
 from flowstone.core.partition import Partition, decode_partition, encode_partition
@@ -24,6 +24,7 @@ from flowstone.errors import (
     RunNotFoundError,
     UnknownPartitionError,
 )
+from flowstone.protocols import Catalog
 
 type AssetLike = str | Asset
 
@@ -37,6 +38,26 @@ def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
         UnknownAssetError: it is not there; suggests the closest name.
     """
     return graph[wanted.name if isinstance(wanted, Asset) else wanted]
+
+
+def recorded_asset(graph: AssetGraph, catalog: Catalog, wanted: AssetLike) -> Asset:
+    """Return an asset of the graph, or a stand-in for one that is declared no more but has a history.
+
+    Raises:
+        UnknownAssetError: nobody ever declared it here; suggests the closest name.
+    """
+    name = wanted.name if isinstance(wanted, Asset) else wanted
+    if name in graph:
+        return graph[name]
+    newest = catalog.history(name, None, limit=1)
+    if not newest:
+        return find_asset(graph, wanted)
+    partitions = AnyPartitions() if newest[0].partition else None
+    return asset(name=name, partitions=partitions, description="declared no more")(_declared_no_more)
+
+
+def _declared_no_more() -> None:
+    """Stand for the function of an asset that is declared no more."""
 
 
 def step_id_of(step: Job | str | int) -> int | None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from flowstone.app.wiring import Parts, discard_values
 from flowstone.core.output import StoredOutput
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, UnknownAssetError
 
 _OLDEST = timedelta(days=365 * 1000)
 """More than any run is old, and still a time that PostgreSQL can subtract."""
@@ -65,6 +65,36 @@ class RetentionView:
             counts = retention.prune(older_than_seconds=seconds, discard=self._discard)
         ticks = self._parts.store.automations.prune_ticks(older_than_seconds=seconds, dry_run=dry_run)
         return Pruned(*counts, ticks=ticks, dry_run=dry_run)
+
+    def prune_asset(self, asset: str, *, dry_run: bool = False) -> Pruned:
+        """Delete everything that is recorded of an asset that is declared no more, with all its values.
+
+        Args:
+            asset: its name.
+            dry_run: only say what would be deleted.
+
+        Raises:
+            OptionsError: the asset is declared, or a step of it is not over.
+            UnknownAssetError: nothing is recorded under this name.
+            ExecutorUnavailableError: this app has no database.
+        """
+        graph, control = self._parts.graph, control_of(self._parts)
+        if asset in graph:
+            raise OptionsError(
+                f"The asset {asset!r} is declared: its current versions are needed. Take them out of use with "
+                "flow.invalidate, or remove the asset from the app first."
+            )
+        counts, unfinished = control.recorded_of(asset)
+        if not counts.steps:
+            raise UnknownAssetError(asset, graph.assets)
+        if unfinished:
+            raise OptionsError(
+                f"{unfinished} steps of {asset!r} are not over. Cancel their runs first: "
+                "`flowstone runs --state running` lists them."
+            )
+        if not dry_run:
+            counts = control.prune_asset(asset, discard=self._discard)
+        return Pruned(*counts, dry_run=dry_run)
 
     def _discard(self, outputs: Sequence[StoredOutput]) -> None:
         discard_values(self._parts.managers, outputs)

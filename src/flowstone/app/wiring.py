@@ -206,6 +206,7 @@ def _connect(
     shapes = Shapes(graph, lambda asset: values.manager(asset).name)
     if isinstance(store, PostgresStore):
         store.heartbeat.assets = shapes.to_json
+        store.database.renamed = {earlier: one.name for one in graph for earlier in one.renamed_from}
     return Parts(
         settings=settings,
         graph=graph,

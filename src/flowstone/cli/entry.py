@@ -24,7 +24,7 @@ from flowstone.cli.demo import demo
 from flowstone.cli.dev import dev
 from flowstone.cli.doctor import doctor
 from flowstone.cli.fleet import executors, queues, scale, workers
-from flowstone.cli.history import cancel, runs, status
+from flowstone.cli.history import cancel, history, runs, status
 from flowstone.cli.partition_keys import partitions
 from flowstone.cli.sensors import sensors
 from flowstone.cli.session import Given
@@ -52,6 +52,7 @@ _COMMANDS: tuple[tuple[str, Command], ...] = (
     ("materialize", materialize),
     ("backfill", backfill),
     ("status", status),
+    ("history", history),
     ("cancel", cancel),
     ("runs", runs),
     ("partitions", partitions),

@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
+from flowstone.app.requests import recorded_asset
 from flowstone.cli.output import Column, Output, moment, one_line, took
-from flowstone.cli.partitions import label
+from flowstone.cli.partitions import One, label
 from flowstone.cli.scattered import show_scattered
 from flowstone.cli.session import Session
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
 from flowstone.core.text import error_line
-from flowstone.errors import RunNotFoundError, command
+from flowstone.errors import OptionsError, RunNotFoundError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
@@ -57,6 +58,50 @@ def runs(
         Column("TOOK", rank=6, right=True),
     ]
     session.out.table(columns, [_run_row(run) for run in found])
+
+
+def history(
+    session: Session,
+    asset: Annotated[str, typer.Argument(metavar="ASSET", help="An asset, also one that is declared no more.")],
+    *,
+    partition: One = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+) -> None:
+    """List the committed versions of an asset, or of one partition, newest first."""
+    flow = session.flow
+    session.warn_if_forgetful()
+    found = recorded_asset(flow.graph, flow.parts.store.catalog, asset)
+    key = None
+    if partition is not None:
+        if found.partitions is None:
+            raise OptionsError(f"--partition {partition!r}: {found.name!r} has no partitions.")
+        key = found.partitions.with_removed().parse(partition)
+    versions = flow.history(found.name, partition=key, limit=limit)
+    if session.out.as_json:
+        listed = [one.to_json() for one in versions]
+        session.out.json({"asset": found.name, "declared": found.name in flow.graph, "versions": listed})
+        return
+    session.note_project(flow.settings)
+    if found.name not in flow.graph:
+        session.out.note(f"{one_line(found.name)} is declared no more.")
+    columns = [
+        Column("STEP"),
+        Column("PARTITION"),
+        Column("COMMITTED"),
+        Column("CODE VERSION", rank=1),
+        Column("RUN", rank=2),
+    ]
+    rows = [
+        [
+            str(one.step_id),
+            label(one.key, found),
+            moment(one.finished_at),
+            one.code_version or "",
+            one.run_id,
+        ]
+        for one in versions
+    ]
+    session.out.table(columns, rows)
 
 
 def status(session: Session, identifier: Id) -> None:

@@ -94,10 +94,25 @@ def prune(
             "--older-than", metavar="AGE", help="Such as 30d or 12h; default: the setting retention_days."
         ),
     ] = None,
+    asset: Annotated[
+        str | None,
+        typer.Option("--asset", metavar="NAME", help="All that is recorded of an asset that is declared no more."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
     flow = session.flow
+    if asset is not None:
+        if older_than is not None:
+            raise OptionsError("Give --asset or --older-than: all of an asset that is gone, or what is old.")
+        gone = flow.retention.prune_asset(asset, dry_run=dry_run)
+        if session.out.as_json:
+            session.out.json({**asdict(gone), "asset": asset})
+            return
+        done = "Would delete" if dry_run else "Deleted"
+        values = f"{gone.values:,} values of {gone.size_bytes:,} bytes"
+        session.out.line(f"{done} {gone.steps:,} steps of {one_line(asset)} with {values}.")
+        return
     age = timedelta(days=flow.settings.retention_days) if older_than is None else read_age(older_than)
     pruned = flow.retention.prune(older_than=age, dry_run=dry_run)
     if session.out.as_json:

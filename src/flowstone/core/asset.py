@@ -82,6 +82,7 @@ class Asset:
         self.routes = options.routes
         self.config = options.config
         self.allow_incomplete = options.allow_incomplete
+        self.renamed_from = options.renamed_from
         self.is_async = is_coroutine_function(function)
         self.copied_from: Asset | None = None
         look_like(self, function)
@@ -151,6 +152,7 @@ class AssetOptions:
     routes: tuple[str, ...] = ()
     config: Any = None
     allow_incomplete: bool = False
+    renamed_from: tuple[str, ...] = ()
 
 
 _KEPT = (
@@ -164,6 +166,7 @@ _KEPT = (
     "automation",
     "config",
     "allow_incomplete",
+    "renamed_from",
 )
 """Options of `@asset` that are kept as they were given, once they were checked."""
 _OTHERS = ("name", "deps", "partitions", "timeout", "description", "requires", "tags", "routes", "concurrency")
@@ -202,6 +205,10 @@ def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]
             problem = f"config={shown(checked['config'])}: {error}"
     if not isinstance(checked.get("allow_incomplete", False), bool):
         problem = f"allow_incomplete={shown(checked['allow_incomplete'])}: give True or False"
+    if "renamed_from" in checked:
+        given_names = checked["renamed_from"]
+        listed = (given_names,) if isinstance(given_names, str) else given_names
+        checked["renamed_from"] = names(listed, "renamed_from", about, where)
     if problem:
         raise DefinitionError(f"{about} was declared with {problem}.", where=where)
     return checked
@@ -256,6 +263,7 @@ def asset(
     routes: Iterable[str] = (),
     config: Any = None,
     allow_incomplete: bool = False,
+    renamed_from: str | Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -274,7 +282,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             direct downstream assets of which the function chooses some by returning a `Route`), `config` (the
             type of what a run may configure: a dataclass, a TypedDict, a pydantic model, or `dict`; read it
             as `context.config`), `allow_incomplete` (its partitions may be computed before they are over,
-            and again afterwards).
+            and again afterwards), `renamed_from` (earlier names of the asset: what is recorded under them becomes
+            its own history).
 
     Returns:
         An `Asset`, still callable as the plain function.

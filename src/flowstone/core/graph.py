@@ -51,6 +51,7 @@ class AssetGraph:
     def __init__(self, assets: Iterable[Asset]) -> None:
         self._assets = _by_name(assets)
         self._check_dependencies()
+        self._check_earlier_names()
         self.order = tuple(self._sorted())
         self._downstream: dict[str, list[str]] = {name: [] for name in self._assets}
         for name in self.order:
@@ -151,6 +152,23 @@ class AssetGraph:
             for dependency in one.dependencies:
                 if dependency.asset not in self._assets:
                     raise UnknownDependencyError(one.name, dependency.asset, self._assets, where=one.where)
+
+    def _check_earlier_names(self) -> None:
+        taken: dict[str, str] = {}
+        for one in self._assets.values():
+            for earlier in one.renamed_from:
+                if earlier in self._assets:
+                    raise DefinitionError(
+                        f"Asset {one.name!r} says renamed_from={earlier!r}, but {earlier!r} is declared too: a "
+                        "history can belong to one of them only. Remove the option, or the other asset.",
+                        where=one.where,
+                    )
+                if earlier in taken:
+                    raise DefinitionError(
+                        f"The assets {taken[earlier]!r} and {one.name!r} both say renamed_from={earlier!r}.",
+                        where=one.where,
+                    )
+                taken[earlier] = one.name
 
     def _add_routes(self, router: Asset) -> None:
         below = self._downstream[router.name]

@@ -222,6 +222,12 @@ class Retention(Protocol):
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         """Return what `prune` would delete, without deleting it."""
 
+    def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
+        """Return what is recorded of an asset, and how many steps of it are not over."""
+
+    def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
+        """Delete everything that is recorded of an asset, its current versions included; return what that was."""
+
 
 class CallerLoop:
     """The event loop of whoever awaits a verb in another thread, and whether that one has given up.

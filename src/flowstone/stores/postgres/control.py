@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from flowstone.stores.postgres.sql import load_sql
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
+
+log = logging.getLogger("flowstone")
 
 _BATCH = 2000
 
@@ -125,6 +128,30 @@ class PostgresControl:
             row = connection.execute(load_sql("control/count_prunable"), parameters).fetchone()
         return PruneCounts(*row) if row else PruneCounts()
 
+    def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
+        """See `flowstone.protocols.Control`."""
+        with self._database.connection() as connection:
+            row = connection.execute(load_sql("control/count_of_asset"), {"asset": asset}).fetchone()
+        assert row is not None
+        return PruneCounts(row[0], 0, row[1], row[2]), row[3]
+
+    def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
+        """See `flowstone.protocols.Control`."""
+        steps = values = size_bytes = 0
+        while True:
+            with self._database.transaction() as connection:
+                connection.execute(load_sql("control/forget_pointers"), {"asset": asset})
+                found = {"asset": asset, "limit": _BATCH}
+                rows = connection.execute(load_sql("control/of_asset"), found).fetchall()
+                outputs = [StoredOutput.from_json(output) for _, output in rows if output]
+                discard(outputs)
+                connection.execute(load_sql("control/prune_steps"), {"steps": [row[0] for row in rows]})
+            steps += len(rows)
+            values += len(outputs)
+            size_bytes += sum(output.size_bytes or 0 for output in outputs)
+            if not rows:
+                return PruneCounts(steps, 0, values, size_bytes)
+
     def _set_paused(
         self, connection: Connection[TupleRow], run_id: str, *, paused: bool
     ) -> tuple[bool, int | None, int]:
@@ -132,3 +159,27 @@ class PostgresControl:
         if row is None:
             raise RunNotFoundError("run", run_id)
         return bool(row[0]), row[1], int(row[2])
+
+
+def carry_over(database: Database, renamed: Mapping[str, str]) -> dict[str, str]:
+    """Give assets what is recorded under their earlier names.
+
+    Args:
+        database: where.
+        renamed: earlier name to the name of today.
+
+    Returns:
+        Those that have to wait, because something under the earlier name is still in use.
+    """
+    waiting = {}
+    for old, new in renamed.items():
+        names = {"old": old, "new": new}
+        with database.transaction() as connection:
+            row = connection.execute(load_sql("control/rename_state"), names).fetchone()
+            assert row is not None
+            if row[0] and row[1]:
+                waiting[old] = new
+            elif row[0]:
+                moved = connection.execute(load_sql("control/rename_asset"), names).fetchone()
+                log.info("The history of %r (%d steps) is now that of %r.", old, moved[0] if moved else 0, new)
+    return waiting

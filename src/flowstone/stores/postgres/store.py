@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -25,7 +26,7 @@ from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.caller import CallerDatabase
 from flowstone.stores.postgres.catalog import PostgresCatalog
 from flowstone.stores.postgres.checks import PostgresChecks
-from flowstone.stores.postgres.control import PostgresControl
+from flowstone.stores.postgres.control import PostgresControl, carry_over
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
+log = logging.getLogger("flowstone")
+
 EMBEDDED = "embedded"
+_CARRY_OVER_SECONDS = 10.0
 
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,10 @@ class CheckedDatabase(Database):
 
     def __init__(self, dsn: str, *, project: Project | None = None, max_size: int = 20) -> None:
         super().__init__(dsn, project=project, max_size=max_size)
+        self.renamed: Mapping[str, str] = {}
+        """Earlier names of assets, whose history is to be carried over, and their names of today."""
+        self._carry_over_at = 0.0
+        self._told: set[tuple[str, str]] = set()
         self._checking = threading.Lock()
         self._durable: bool | None = None
 
@@ -73,8 +81,32 @@ class CheckedDatabase(Database):
             SchemaVersionError: the tables are missing, older or newer; names the command that helps.
         """
         self._check()
+        if self.renamed and time.monotonic() >= self._carry_over_at:
+            self._carry_over()
         with super().connection() as connection:
             yield connection
+
+    def _carry_over(self) -> None:
+        """Give renamed assets their history before anything is read; what is in use is tried again later."""
+        with self._checking:
+            if not self.renamed or time.monotonic() < self._carry_over_at:
+                return
+            self._carry_over_at = time.monotonic() + _CARRY_OVER_SECONDS
+            plain = Database(self.dsn, project=self.project, max_size=1)
+            try:
+                waiting = carry_over(plain, self.renamed)
+            finally:
+                plain.close()
+            for old, new in waiting.items():
+                if (old, new) not in self._told:
+                    self._told.add((old, new))
+                    log.warning(
+                        "The history of %r becomes that of %r when no step of it is under way and no living "
+                        "worker declares the earlier name.",
+                        old,
+                        new,
+                    )
+            self.renamed = waiting
 
     def _check(self) -> None:
         if self._durable is not None:
