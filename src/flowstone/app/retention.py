@@ -76,15 +76,14 @@ class RetentionView:
         Raises:
             OptionsError: the asset is declared, or a step of it is not over.
             UnknownAssetError: nothing is recorded under this name.
-            ExecutorUnavailableError: this app has no database.
         """
-        graph, control = self._parts.graph, control_of(self._parts)
+        graph, retention = self._parts.graph, self._parts.store.retention
         if asset in graph:
             raise OptionsError(
                 f"The asset {asset!r} is declared: its current versions are needed. Take them out of use with "
                 "flow.invalidate, or remove the asset from the app first."
             )
-        counts, unfinished = control.recorded_of(asset)
+        counts, unfinished = retention.recorded_of(asset)
         if not counts.steps:
             raise UnknownAssetError(asset, graph.assets)
         if unfinished:
@@ -93,7 +92,7 @@ class RetentionView:
                 "`flowstone runs --state running` lists them."
             )
         if not dry_run:
-            counts = control.prune_asset(asset, discard=self._discard)
+            counts = retention.prune_asset(asset, discard=self._discard)
         return Pruned(*counts, dry_run=dry_run)
 
     def _discard(self, outputs: Sequence[StoredOutput]) -> None:

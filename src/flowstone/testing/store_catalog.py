@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import NewStep
 from flowstone.testing.store_case import StoreCase
@@ -226,3 +227,19 @@ class CatalogTests(StoreCase):
         scene.store.ledger.request_cancel(step.id)
         thread.join(30)
         assert answers == [True]
+
+    def test_an_asset_is_forgotten_as_a_whole(self, scene: Scene) -> None:
+        """Its steps, its current versions and their values; what read it stays."""
+        first, again = scene.make("a", run_id="one"), scene.make("a", run_id="two")
+        reader = scene.one("b", run_id="three")
+        scene.end(scene.claim(reader.id), inputs=[again])
+        retention = scene.store.retention
+        counts, unfinished = retention.recorded_of("a")
+        assert (counts.steps, counts.values, unfinished) == (2, 2, 0)
+        discarded: list[StoredOutput] = []
+        assert retention.prune_asset("a", discard=discarded.extend) == counts
+        assert len(discarded) == 2
+        assert [scene.store.catalog.step(one) for one in (first, again)] == [None, None]
+        assert scene.store.catalog.current([("a", ""), ("b", "")]) == {("b", ""): reader.id}
+        assert scene.store.catalog.history("a", None) == []
+        assert retention.recorded_of("a")[0].steps == 0

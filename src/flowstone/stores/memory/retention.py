@@ -70,6 +70,25 @@ class MemoryRetention:
             ids = {row.id for row in gone}
             return _count(gone)._replace(runs=sum(_is_empty(run, without=ids) for run in ended))
 
+    def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
+        """See `flowstone.protocols.Retention`."""
+        with self._tables.changed:
+            rows = self._of(asset)
+            return _count(rows), sum(not row.state.is_terminal for row in rows)
+
+    def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
+        """See `flowstone.protocols.Retention`."""
+        with self._tables.changed:
+            gone = [row for row in self._of(asset) if row.state.is_terminal]
+            discard(_outputs(gone))
+            for row in gone:
+                self._tables.current.pop(_target(row), None)
+            self._forget(gone, ())
+            return _count(gone)
+
+    def _of(self, asset: str) -> list[StepRow]:
+        return [self._tables.steps[step_id] for step_id in self._tables.by_asset.get(asset, ())]
+
     def _keep_within_limit(self) -> None:
         """Forget the oldest that nothing needs; looks once for every `limit` of new steps, with the lock held."""
         tables = self._tables

@@ -129,14 +129,14 @@ class PostgresControl:
         return PruneCounts(*row) if row else PruneCounts()
 
     def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
-        """See `flowstone.protocols.Control`."""
+        """See `flowstone.protocols.Retention`."""
         with self._database.connection() as connection:
             row = connection.execute(load_sql("control/count_of_asset"), {"asset": asset}).fetchone()
         assert row is not None
         return PruneCounts(row[0], 0, row[1], row[2]), row[3]
 
     def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
-        """See `flowstone.protocols.Control`."""
+        """See `flowstone.protocols.Retention`."""
         steps = values = size_bytes = 0
         while True:
             with self._database.transaction() as connection:
