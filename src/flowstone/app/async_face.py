@@ -65,7 +65,7 @@ class AsyncFace:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
                 # nothing more may happen on the caller's connection once this returns
-                caller.given_up = True
+                caller.give_up()
                 await asyncio.wait([work])
                 raise
 

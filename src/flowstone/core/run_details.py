@@ -44,6 +44,8 @@ class RunDetails:
 
     def to_json(self) -> dict[str, Any] | None:
         """Return what is said as JSON; None when nothing is."""
+        if self is NO_DETAILS:
+            return None
         return {one.name: value for one in fields(RunDetails) if (value := getattr(self, one.name))} or None
 
     @classmethod

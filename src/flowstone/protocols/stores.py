@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Sequence
+from asyncio import AbstractEventLoop, run_coroutine_threadsafe
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
@@ -239,6 +240,24 @@ class CallerLoop:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.given_up = False
+        self._at_work: Future[Any] | None = None
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, from the thread that does the work, and return what comes of it.
+
+        Raises:
+            CancelledError: the caller has given up.
+        """
+        self._at_work = at_work = run_coroutine_threadsafe(work, self.loop)
+        if self.given_up:
+            at_work.cancel()
+        return at_work.result()
+
+    def give_up(self) -> None:
+        """Begin nothing more, and stop what is at work."""
+        self.given_up = True
+        if self._at_work is not None:
+            self._at_work.cancel()
 
 
 class OpensRuns(Protocol):

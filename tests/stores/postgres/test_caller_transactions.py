@@ -19,9 +19,11 @@ from flowstone import FlowStone, asset
 from flowstone.app.run_handle import RunHandle
 from flowstone.config import Settings
 from flowstone.core.calendar import DailyPartitions
+from flowstone.core.project import Project
 from flowstone.core.state import State
-from flowstone.errors import OptionsError, RunConflictError, RunNotFoundError, WaitTimeoutError
+from flowstone.errors import DatabaseError, OptionsError, RunConflictError, RunNotFoundError, WaitTimeoutError
 from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.store import upgrade
 
 days = DailyPartitions(date(2015, 1, 1), end=date(2024, 1, 1))
 
@@ -277,10 +279,12 @@ def test_an_awaited_verb_that_is_cancelled_does_nothing_more(flow: FlowStone, da
                 task = asyncio.create_task(flow.aio.schedule("orders", connection=connection))
                 await asyncio.sleep(0.3)
                 task.cancel()
-                await asyncio.sleep(0.05)
-                await holder.rollback()
                 with pytest.raises(asyncio.CancelledError):
-                    await task
+                    await asyncio.wait_for(task, 20)
+                assert connection.info.transaction_status.name == "INTRANS"
+                await connection.execute("CREATE TABLE goes_on (id int)")
+            assert listed(flow) == []
+            await holder.rollback()
         assert listed(flow) == []
 
     asyncio.run(main())
@@ -366,3 +370,34 @@ def test_handles_of_runs(flow: FlowStone) -> None:
         flow.runs.wait("nowhere")
     with pytest.raises(OptionsError, match="timeout_seconds"):
         flow.runs.wait(handle, timeout_seconds=-1)
+
+
+def test_the_transaction_of_a_project(database_url: str, tmp_path: Path) -> None:
+    with Database(database_url, project=Project("shop")) as database:
+        upgrade(database)
+    settings = Settings(database_url=database_url, project="shop", storage=str(tmp_path))
+    plain = Settings(database_url=database_url, storage=str(tmp_path))
+    with FlowStone([orders], settings=settings) as shop, FlowStone([orders], settings=plain) as other:
+        with psycopg.connect(database_url) as connection:
+            job = shop.schedule("orders", connection=connection)
+            connection.commit()
+        assert listed(shop) == [job.run_id]
+        assert listed(other) == []
+
+
+def test_a_snapshot_that_is_too_old_is_told(flow: FlowStone, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1")
+        flow.schedule("orders")
+        with pytest.raises(DatabaseError, match="READ COMMITTED"):
+            flow.schedule("orders", connection=connection)
+        assert connection.info.transaction_status.name == "INTRANS"
+
+
+def test_free_configs_come_back_exactly(flow: FlowStone, database_url: str) -> None:
+    given = {"zz": 1e22, "a": [1.0, -0.5, 10**20], "b": {"y": None, "x": "ü\u2028"}}
+    run = flow.materialize("configured", config=given, executor="sync")
+    found = flow.parts.store.catalog.run_details(run.run_id).config["configured"]
+
+    assert repr(found) == repr(given)

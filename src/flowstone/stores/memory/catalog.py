@@ -153,7 +153,8 @@ class MemoryCatalog:
             wanted = [
                 run
                 for run in self._tables.runs.values()
-                if (parent is None or run.new.parent == parent) and (tag is None or tag in run.new.details.tags)
+                if (parent is None or run.new.parent == parent)
+                and (tag is None or (tag in run.new.details.tags and run.new.parent is None))
             ]
             return [run.record() for run in reversed(wanted[-limit:])]
 

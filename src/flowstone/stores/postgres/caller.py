@@ -7,14 +7,13 @@ the caller's is committed or rolled back.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flowstone.core.project import Project
-from flowstone.errors import DatabaseError, OptionsError, StepCancelledError
+from flowstone.errors import DatabaseError, OptionsError
 from flowstone.protocols import CallerLoop
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import load_sql
@@ -160,7 +159,7 @@ class _Statements:
             await cursor.execute(text, parameters, prepare=False)
             return _Rows(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
 
-        return _awaited(run, self._caller)
+        return self._caller.run(run())
 
     def undo(self) -> None:
         """Roll back to the savepoint, as far as the connection still works."""
@@ -178,17 +177,6 @@ class _Statements:
     def executemany(self, query: Any, several: Any) -> None:
         for parameters in several:
             self.execute(query, parameters)
-
-
-def _awaited[T](work: Callable[[], Awaitable[T]], caller: CallerLoop) -> T:
-    """Run a coroutine on the caller's loop, from the thread that does the work."""
-    if caller.given_up:
-        raise StepCancelledError("placing the run")
-
-    async def run() -> T:
-        return await work()
-
-    return asyncio.run_coroutine_threadsafe(run(), caller.loop).result()
 
 
 @cache
@@ -271,7 +259,7 @@ def _unwrapped(given: object, caller: CallerLoop | None) -> object:
     try:
         if is_awaited:
             assert caller is not None
-            return _awaited(find, caller)
+            return caller.run(find())
         connection = alchemy.connection() if is_session else alchemy
         connection.exec_driver_sql("SELECT 1")
         return connection.connection.driver_connection

@@ -316,6 +316,7 @@ def insert_run(
             "created_at": run.created_at,
             "retry_of": run.retry_of,
             "details": to_json(details) if (details := run.details.to_json()) else None,
+            "tags": list(run.details.tags) or None,
             "assets": list(run.assets) or None,
             "shapes": None if run.shapes is None else to_json(run.shapes),
         },

@@ -8,6 +8,6 @@ SELECT id, kind, selection, executor, state, priority, max_concurrency, created_
     ) AS process_lost
 FROM flowstone.runs
 WHERE (%(run_id)s::text IS NULL OR id = %(run_id)s) AND (%(parent)s::text IS NULL OR parent = %(parent)s)
-    AND (%(tag)s::text IS NULL OR details -> 'tags' ? %(tag)s)
+    AND (%(tag)s::text IS NULL OR (tags @> ARRAY[%(tag)s::text] AND parent IS NULL))
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s;

@@ -12,8 +12,7 @@ WITH placed AS (
         s.queue, %(worker)s, s.priority, least(s.attempt, 32766), least(greatest(s.max_attempts, s.attempt + 1), 32767),
         pg_catalog.jsonb_build_object('step', s.id, 'asset', s.asset, 'partition', s.partition, 'run', s.run_id),
         pg_catalog.jsonb_build_object('asset', s.asset, 'partition', s.partition, 'run', s.run_id),
-        coalesce(s.tags, '{}') || CASE WHEN r.details ? 'tags'
-            THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text(r.details -> 'tags')) END,
+        coalesce(s.tags, '{}') || r.tags,
         pg_catalog.timezone('UTC', coalesce(s.scheduled_at, pg_catalog.clock_timestamp()))
     FROM flowstone.steps AS s
     JOIN flowstone.runs AS r ON r.id = s.run_id

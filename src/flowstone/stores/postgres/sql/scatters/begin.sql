@@ -3,7 +3,7 @@
 -- Uses steps_pkey, runs_pkey, steps_of_target, scatters_pkey.
 WITH step AS (
     SELECT s.id, s.asset, s.partition, s.run_id, s.priority, s.queue, s.limits, r.executor, r.durable, r.driver, r.paused,
-        r.deps_timeout_seconds, r.retry_of, r.details
+        r.deps_timeout_seconds, r.retry_of, r.details, r.tags
     FROM flowstone.steps AS s
     JOIN flowstone.runs AS r ON r.id = s.run_id
     WHERE s.id = %(step_id)s AND s.token = %(token)s AND s.state = 'running'
@@ -17,10 +17,10 @@ WITH step AS (
 ), opened AS (
     INSERT INTO flowstone.runs (
         id, kind, selection, executor, durable, driver, priority, max_concurrency, paused, deps_timeout_seconds,
-        created_at, parent, releases_step, allowed_failures, open_steps, details
+        created_at, parent, releases_step, allowed_failures, open_steps, details, tags
     )
     SELECT %(run_id)s, %(kind)s, %(selection)s, executor, durable, driver, priority, %(max_concurrency)s, paused,
-        deps_timeout_seconds, pg_catalog.clock_timestamp(), run_id, id, %(allowed)s, 1, details
+        deps_timeout_seconds, pg_catalog.clock_timestamp(), run_id, id, %(allowed)s, 1, details, tags
     FROM step
     ON CONFLICT (id) DO NOTHING
 ), scattered AS (
