@@ -91,6 +91,7 @@ PLAIN: list[tuple[object, object]] = [
     (pd.Timestamp("2024-01-05"), "2024-01-05T00:00:00"),
     (pd.Timedelta(seconds=3), 3.0),
     (pd.NaT, "NaT"),
+    (pd.NA, None),
     (Decimal("1.50"), "1.50"),
     (Decimal("NaN"), "NaN"),
     (Path("/data/x.csv"), "/data/x.csv"),

@@ -25,7 +25,7 @@ _MOST_VALUES = 10_000  # in so many characters
 _DEEPEST = 20
 _LONGEST_NUMBER_BITS = 1024  # what a double can hold, so that every reader of the JSON can hold it too
 _REMEDY = (
-    "Give text, numbers, dates, lists and dicts with text as keys: str(...), a number of it, or "
+    "Give text, numbers, dates, lists and dicts with text as keys: str(...), list(...), a number of it, or "
     "dataclasses.asdict(...)."
 )
 
@@ -132,6 +132,8 @@ class _Cleaner:
             return _number(value.total_seconds())
         if isinstance(value, Mapping):
             return self.mapping(value, place, depth)
+        if type(value).__name__ == "NAType":  # of pandas
+            return None
         if type(value).__module__ == "numpy":
             return self._numpy(value, place, depth)
         if isinstance(value, Set):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,3 +159,25 @@ def test_resources_that_were_not_asked_for_are_named() -> None:
 def test_a_run_key_that_the_database_cannot_keep_is_refused(key: str) -> None:
     with pytest.raises(OptionsError, match="run_key"):
         RunRequest(selection="orders", run_key=key)
+
+
+def test_reasons_are_text_whatever_was_given() -> None:
+    context = SensorContext("inbox", now=datetime(2024, 1, 1, tzinfo=UTC))
+    said = [SkipReason(ValueError("no files")), SensorResult(skip_reason=5)]  # type: ignore[arg-type]
+    assert sense(context, said).skip_reason == "no files; 5"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"force": "no"},
+        {"priority": 3.0},
+        {"priority": True},
+        {"priority": 10},
+        {"max_concurrency": "3"},
+        {"max_concurrency": 0},
+    ],
+)
+def test_requests_with_wrong_types_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionsError, match=f"{next(iter(options))}="):
+        RunRequest(selection="orders", **options)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from flowstone.core.declaring import shown, whole_number
 from flowstone.core.partition import Partition
 from flowstone.core.run_details import check_document, check_tags
 from flowstone.core.selection import Selection
@@ -53,7 +54,7 @@ class RunRequest:
 
     Raises:
         OptionsError: the run key is empty, longer than 1,000 bytes of UTF-8, or has characters that the
-            database cannot keep; or the priority is not 0 to 9.
+            database cannot keep; or a number or a switch is of another type, or out of range.
 
     Example:
         >>> RunRequest(selection="orders", run_key="inbox/2024-01-01.csv").force
@@ -81,8 +82,21 @@ class RunRequest:
             object.__setattr__(self, "metadata", check_document("metadata", self.metadata))
         if self.run_key is not None:
             _check_key(self.run_key)
-        if self.priority is not None and (isinstance(self.priority, bool) or self.priority not in range(10)):
-            raise OptionsError(f"priority={self.priority!r}: give a whole number from 0 (first) to 9.")
+        for option in ("force", "allow_incomplete"):
+            if not isinstance(getattr(self, option), bool):
+                raise OptionsError(f"{option}={shown(getattr(self, option))}: give True or False.")
+        if self.priority is not None:
+            object.__setattr__(self, "priority", _whole("priority", self.priority, 0, 9, "from 0 (first) to 9"))
+        if self.max_concurrency is not None:
+            most = _whole("max_concurrency", self.max_concurrency, 1, 2**31 - 1, "from 1 on")
+            object.__setattr__(self, "max_concurrency", most)
+
+
+def _whole(option: str, given: object, least: int, most: int, range_: str) -> int:
+    found = whole_number(given, least=least, most=most)
+    if found is None:
+        raise OptionsError(f"{option}={shown(given)}: give a whole number {range_}.")
+    return found
 
 
 def _check_key(key: object) -> None:

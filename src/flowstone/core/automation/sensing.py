@@ -14,6 +14,7 @@ from flowstone.core.context import CancellationToken, Resources
 from flowstone.core.dynamic import DynamicPartitions, encode_key
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
+from flowstone.core.text import plain_text
 from flowstone.errors import SensorError
 
 MOST_CURSOR = 100_000
@@ -182,13 +183,13 @@ def sense(context: SensorContext, answer: object) -> Sensed:
         if isinstance(part, RunRequest):
             _add(name, requests, part)
         elif isinstance(part, SkipReason):
-            reasons.append(part.text)
+            reasons.append(plain_text(part.text))
         else:
             for request in _requests(name, part.requests):
                 _add(name, requests, request)
             changes |= dict.fromkeys(_changes(name, part.add_partitions, remove=False))
             changes |= dict.fromkeys(_changes(name, part.remove_partitions, remove=True))
-            reasons += [part.skip_reason] if part.skip_reason is not None else []
+            reasons += [plain_text(part.skip_reason)] if part.skip_reason is not None else []
             cursor = part.cursor if part.cursor is not None else cursor
             left_out = part.left_out or left_out
     cursor = context.cursor if cursor is None else cursor
