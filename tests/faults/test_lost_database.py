@@ -142,12 +142,11 @@ def test_another_oban_rescues_a_running_job_by_its_age(fleet: Fleet) -> None:
     job = fleet.flow.schedule("gated", partition=ITEMS[0])
     fleet.wait_event("start", "gated")
     fleet.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'executing'")
-    fleet.wait(
-        lambda: fleet.rows("SELECT 1 FROM oban_jobs WHERE state = 'cancelled'"), "the job to be taken and dropped"
-    )
+    fleet.wait(lambda: fleet.rows("SELECT 1 FROM oban_jobs WHERE state = 'executing'"), "the job to be put right")
     fleet.open_gate(ITEMS[0])
     fleet.flow.runs.wait_for(job, timeout_seconds=20)
     assert len(fleet.events("start", "gated")) == 1
+    assert fleet.rows("SELECT state::text, attempt FROM oban_jobs") == [("completed", 1)]
 
 
 def test_a_step_that_waits_for_inputs_loses_its_job(fleet: Fleet) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from tests.faults.fault_app import ITEMS
 from tests.faults.fleet import check
 from tests.steering.crew import Crew
 
+from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
 from flowstone.core.step import Completion
 from flowstone.stores.postgres.sql import load_sql
@@ -22,10 +24,6 @@ ROWS = "SELECT state::text, attempt, max_attempts, errors, tags, meta FROM oban_
 
 def finish(crew: Crew, *, error: str | None = None, retry_in: float | None = None) -> None:
     """End the attempts that `hand` holds in the queue of backfills, or fail them."""
-    from datetime import UTC, datetime
-
-    from flowstone.core.outcome import Failed, Skipped
-
     outcome = Skipped("enough") if error is None else Failed(error, "ValueError", retryable=True)
     ends = [
         Completion(job.claim, outcome, (), datetime.now(UTC), retry_in_seconds=retry_in)
@@ -233,6 +231,25 @@ def test_rows_tell_what_became_of_their_steps(crew: Crew) -> None:
     assert (state, attempt, most) == ("discarded", 3, 3)
     assert [(one["attempt"], one["error"]) for one in errors] == [(n, f"broken {n}") for n in (1, 2, 3)]
     assert all(one["at"].endswith("Z") for one in errors)
+
+
+@pytest.mark.parametrize("how", ["failed", "lost"])
+def test_the_job_of_a_step_that_was_cancelled_while_it_ran_does_not_start_it_again(crew: Crew, how: str) -> None:
+    """Its attempt would have been repeated at once, had nobody cancelled it."""
+    lease = crew.lease()
+    job = crew.flow.schedule("gated", partition=ITEMS[0])
+    (taken,) = crew.take("assets")
+    assert crew.flow.cancel_job(job) is State.CANCELLING
+    if how == "failed":
+        failed = Failed("broken", "ValueError", retryable=True)
+        crew.store.ledger.commit([Completion(taken.claim, failed, (), datetime.now(UTC), retry_in_seconds=0.0)])
+    else:
+        lease.remove()
+        assert crew.store.queue.rescue() == 1
+        crew.lease("other")
+    assert [one[1] for one in jobs(crew)] == ["cancelled"]
+    assert crew.take("assets", worker="other" if how == "lost" else "hand") == []
+    assert crew.flow.job_status(job) is State.CANCELLED
 
 
 def test_what_is_given_back_does_not_count_in_the_row(crew: Crew) -> None:

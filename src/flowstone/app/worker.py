@@ -200,7 +200,9 @@ def _store(flow: FlowStone) -> PostgresStore:
     # what a client never needs, such as the tables that Oban's own loops write to, and the right to do so
     if wrong := oban_tables.problems(store.database):
         raise ExecutorUnavailableError(
-            "oban", f"Oban's tables do not fit: {'; '.join(wrong)}", "Run `flowstone db upgrade`."
+            "oban",
+            f"Oban's tables do not fit: {'; '.join(wrong)}",
+            "`flowstone db upgrade` adds what is missing, or says why it cannot.",
         )
     return store
 

@@ -65,7 +65,7 @@ def _oban(database: Database, upgrade: str) -> Check:
     """Say whether work can be placed in Oban's tables, as `db upgrade` and a worker would say it."""
     wrong = oban_tables.problems(database)
     if wrong:
-        remedy = f"Run `{upgrade}`: it adds what is missing, or says why it cannot."
+        remedy = f"`{upgrade}` adds what is missing, or says why it cannot; what a role may do, its owner grants."
         return Check("oban tables", Verdict.FAIL, "; ".join(wrong), remedy)
     with database.connection() as connection:
         slow = oban_tables.structure(connection).slow

@@ -286,6 +286,10 @@ class Store(Protocol):
         """Whether its transactions can place work on a queue."""
 
     @property
+    def queue_problem(self) -> str | None:
+        """Why they cannot, when the store could have a queue."""
+
+    @property
     def control(self) -> Control | None:
         """What people may do to running work; None when work here cannot outlive a call."""
 

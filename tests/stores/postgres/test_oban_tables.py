@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from flowstone.errors import DatabaseError
+from flowstone import FlowStone, asset
+from flowstone.app.worker import serve
+from flowstone.config import Settings
+from flowstone.errors import DatabaseError, ExecutorUnavailableError
 from flowstone.stores.postgres import oban_tables
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
@@ -57,7 +62,7 @@ def test_what_elixirs_tables_lack_is_added_and_the_rest_stays(empty_database_url
         assert execute(empty_database_url, TOUCHED) == before
     with Database(empty_database_url) as database:
         assert oban_tables.problems(database) == []
-        assert oban_tables.installed(database)
+        assert oban_tables.unfit(database) is None
 
 
 def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(empty_database_url: str) -> None:
@@ -108,6 +113,42 @@ def test_a_role_that_may_not_change_them_is_told_whose_they_are(empty_database_u
                 oban_tables.install(connection, schema="public")
     finally:
         execute(empty_database_url, "DROP OWNED BY flowstone_guest; DROP ROLE flowstone_guest")
+
+
+def test_a_role_without_rights_is_told_what_to_grant(empty_database_url: str) -> None:
+    upgrade(Database(empty_database_url))
+    execute(empty_database_url, 'DROP ROLE IF EXISTS "odd guest"; CREATE ROLE "odd guest"')
+    execute(empty_database_url, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "odd guest"')
+    options = empty_database_url + "&options=-c%20role%3Dodd%5C%20guest"
+    try:
+        with Database(options) as database:
+            (said,) = oban_tables.problems(database)
+        grant = 'GRANT DELETE, INSERT, UPDATE ON {} TO "odd guest"'
+        assert said.endswith(f"{grant.format('oban_jobs')}; {grant.format('oban_producers')}")
+    finally:
+        execute(empty_database_url, 'DROP OWNED BY "odd guest"; DROP ROLE "odd guest"')
+
+
+def test_without_them_people_are_told_and_nothing_ends_with_a_traceback(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """Work in this process goes on, and `why` answers; what needs the queue says what is missing."""
+
+    @asset
+    def one() -> int:
+        return 1
+
+    upgrade(Database(empty_database_url))
+    execute(empty_database_url, "DROP TABLE public.oban_producers")
+    with FlowStone([one], settings=Settings(database_url=empty_database_url, storage=str(tmp_path))) as flow:
+        assert flow.materialize("one").value == 1
+        assert flow.why("one") == ["it is over: completed"]
+        missing = "the table oban_producers is missing"
+        for call in (flow.queues.list, lambda: flow.queues.pause("assets"), lambda: serve(flow)):
+            with pytest.raises(ExecutorUnavailableError, match=missing):
+                call()
+        with pytest.raises(ExecutorUnavailableError, match=missing):
+            flow.materialize("one", executor="oban", force=True)
 
 
 def test_the_statements_of_the_package_have_what_is_left_out() -> None:

@@ -63,7 +63,7 @@ class ObanExecutor:
         if not store.durable:
             raise ExecutorUnavailableError(
                 self.name,
-                "Oban's tables in the database are missing or incomplete",
+                store.queue_problem or "the database has no queue",
                 "Install the extra with pip install 'flowstone[oban]' and run `flowstone db upgrade`.",
             )
         self._store = store

@@ -33,6 +33,7 @@ class MemoryStore:
     name = "memory"
     shared = False
     durable = False
+    queue_problem = None
     control = None
     ranges = None
 

@@ -11,7 +11,7 @@ from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
-from flowstone.errors import RunNotFoundError
+from flowstone.errors import ExecutorUnavailableError, RunNotFoundError
 from flowstone.stores.postgres import operators, transport
 from flowstone.stores.postgres.counting import UNLIMITED, refill
 from flowstone.stores.postgres.database import Database
@@ -66,6 +66,7 @@ class PostgresControl:
         reset_limit: bool = False,
     ) -> None:
         """See `flowstone.protocols.Control`."""
+        self._require_queue()
         with self._database.transaction() as connection:
             parameters = {"name": name, "paused": paused, "node_limit": node_limit, "reset_limit": reset_limit}
             connection.execute(load_sql("queues/set"), parameters)
@@ -75,6 +76,7 @@ class PostgresControl:
 
     def queues(self) -> list[QueueStatus]:
         """See `flowstone.protocols.Control`."""
+        self._require_queue()
         with self._database.connection() as connection:
             rows = connection.execute(load_sql("queues/list")).fetchall()
         return [
@@ -95,8 +97,14 @@ class PostgresControl:
             if row is None:
                 return None
             inputs = connection.execute(load_sql("control/open_inputs"), {"step_id": row[0]}).fetchall()
-        open_inputs = tuple((asset, key, State(state)) for _, asset, key, state in inputs)
-        return replace(StepSituation(row[0], State(row[1]), *row[2:]), open_inputs=open_inputs)
+            open_inputs = tuple((asset, key, State(state)) for _, asset, key, state in inputs)
+            found = replace(StepSituation(row[0], State(row[1]), *row[2:]), open_inputs=open_inputs)
+            if found.durable and not found.state.is_terminal and self._database.durable:
+                named = {"queue": found.queue, "job_id": found.job_id}
+                job = connection.execute(load_sql("control/why_job"), named).fetchone()
+                if job is not None:
+                    found = replace(found, job_state=job[0], ahead=job[1], paused_nodes=job[2])
+        return found
 
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
@@ -151,6 +159,16 @@ class PostgresControl:
             size_bytes += sum(output.size_bytes or 0 for output in outputs)
             if not rows:
                 return PruneCounts(steps, 0, values, size_bytes)
+
+    def _require_queue(self) -> None:
+        """Refuse what needs Oban's tables where these are missing.
+
+        Raises:
+            ExecutorUnavailableError: says what is missing.
+        """
+        if not self._database.durable:
+            why = self._database.queue_problem or "the database has no queue"
+            raise ExecutorUnavailableError("oban", why, "Run `flowstone db upgrade`.")
 
     def _set_paused(
         self, connection: Connection[TupleRow], run_id: str, *, paused: bool

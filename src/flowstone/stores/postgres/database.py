@@ -138,6 +138,11 @@ class Database:
         """Whether work can be placed on Oban's queue here; not known of a plain database."""
         return False
 
+    @property
+    def queue_problem(self) -> str | None:
+        """Why no work can be placed on Oban's queue here, when that is known."""
+        return None
+
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
         """Borrow an autocommit connection from the pool.

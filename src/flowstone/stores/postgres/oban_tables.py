@@ -110,11 +110,12 @@ def structure(connection: Connection[TupleRow]) -> Structure:
     return Structure(*row)
 
 
-def installed(database: Database) -> bool:
-    """Whether the tables are there, with everything that work on them needs."""
+def unfit(database: Database) -> str | None:
+    """Return what keeps everybody from placing work in Oban's tables; None when nothing does."""
     with database.connection() as connection:
         found = structure(connection)
-    return not found.missing and not found.misfits
+    wrong = found.misfits + [f"{one} is missing" for one in found.missing]
+    return f"Oban's tables do not fit: {'; '.join(wrong)}" if wrong else None
 
 
 def problems(database: Database) -> list[str]:
@@ -124,7 +125,12 @@ def problems(database: Database) -> list[str]:
     """
     with database.connection() as connection:
         found = structure(connection)
-        return found.misfits + [f"{one} is missing" for one in found.missing] or _refusals(connection)
+        if wrong := found.misfits + [f"{one} is missing" for one in found.missing]:
+            return wrong
+        denied = [row[0] for row in connection.execute(load_sql("queue/privileges"))]
+        if denied:
+            return [f"the role {found.role!r} may not work with them: {'; '.join(denied)}"]
+        return _refusals(connection)
 
 
 def install(connection: Connection[TupleRow], *, schema: str) -> None:

@@ -62,6 +62,7 @@ class CheckedDatabase(Database):
         self._told: set[tuple[str, str]] = set()
         self._checking = threading.Lock()
         self._durable: bool | None = None
+        self._queue_problem: str | None = None
 
     def _leave_to_parent(self) -> None:
         super()._leave_to_parent()
@@ -72,6 +73,12 @@ class CheckedDatabase(Database):
         """Whether Oban's tables are there, so that transactions can place work on its queue."""
         self._check()
         return bool(self._durable)
+
+    @property
+    def queue_problem(self) -> str | None:
+        """Why they cannot, when they cannot."""
+        self._check()
+        return self._queue_problem
 
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
@@ -116,7 +123,8 @@ class CheckedDatabase(Database):
                 plain = Database(self.dsn, project=self.project, max_size=1)
                 try:
                     migrations.require_current(plain)
-                    self._durable = oban_tables.installed(plain)
+                    self._queue_problem = oban_tables.unfit(plain)
+                    self._durable = self._queue_problem is None
                 finally:
                     plain.close()
 
@@ -222,6 +230,11 @@ class PostgresStore:
     def durable(self) -> bool:
         """Whether work can be placed on Oban's queue here."""
         return self.database.durable
+
+    @property
+    def queue_problem(self) -> str | None:
+        """Why no work can be placed on Oban's queue here, when it cannot."""
+        return self.database.queue_problem
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
         """See `flowstone.protocols.Store`."""

@@ -51,7 +51,7 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | No
         {
             "id": job_id,
             "step_id": step_id,
-            "state": "available" if delay == 0 else JOB_STATES[state],
+            "state": "available" if delay == 0 and not state.is_terminal else JOB_STATES[state],
             "delay_seconds": delay,
             "gives_back": state in _GIVEN_BACK,
             "failed": state in _FAILED,

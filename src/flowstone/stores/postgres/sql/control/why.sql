@@ -1,36 +1,24 @@
--- What is known of the active step of a target, else of the newest one: its job, its run, the workers of its queue.
+-- What is known of the active step of a target, else of the newest one: its run, the workers of its queue; what Oban's
+-- tables say of it, where there are any, is asked by control/why_job.
 -- Uses steps_of_target.
 SELECT s.id, s.state, s.reason, s.waiting_on, s.scheduled_at, s.attempt, s.max_attempts, s.error, s.parked_for,
     s.job_id, s.queue, s.worker, s.started_at, s.run_id, r.paused, r.max_concurrency, r.active_steps, r.durable,
-    j.state::text, coalesce(q.paused, false),
+    NULL AS job_state, coalesce(q.paused, false),
     (
         SELECT pg_catalog.count(*)
         FROM flowstone.workers AS w
         WHERE w.kind = 'node' AND w.lost_at IS NULL AND w.queues ? s.queue
             AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
     ) AS workers,
-    (
-        SELECT pg_catalog.count(*)
-        FROM public.oban_jobs AS o
-        WHERE o.state = 'available' AND o.queue = s.queue
-            AND o.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
-            AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
-    ) AS ahead,
+    0 AS ahead,
     b.failures, CASE WHEN b.open_until > pg_catalog.clock_timestamp() THEN b.open_until END,
-    (
-        SELECT pg_catalog.count(*)
-        FROM public.oban_producers AS n
-        WHERE n.queue = s.queue AND n.node LIKE 'flowstone@%%' AND n.meta ->> 'paused' = 'true'
-            AND NOT n.meta ? 'shutdown_started_at'
-            AND n.updated_at > pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute'
-    ) AS paused_nodes,
+    0 AS paused_nodes,
     CASE WHEN s.finished_at IS NULL AND (s.state IN ('running', 'cancelling') OR NOT r.durable) AND (
         h.id IS NULL OR h.lost_at IS NOT NULL
         OR h.beat_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => h.lease_seconds)
     ) THEN coalesce(h.id, s.worker, r.driver) END AS lost_holder
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
-LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id
 LEFT JOIN flowstone.queues AS q ON q.name = s.queue
 LEFT JOIN flowstone.workers AS h ON h.id = CASE WHEN s.state IN ('running', 'cancelling') THEN s.worker ELSE r.driver END
 LEFT JOIN flowstone.breakers AS b ON b.name = s.parked_for AND b.open_until IS NOT NULL
