@@ -81,6 +81,7 @@ def test_a_look_for_work_reads_only_our_rows(crew: Crew) -> None:
     crew.execute("ANALYZE oban_jobs")
     crew.flow.schedule("quick", partition=ITEMS[0])
     names = {"queue": "assets", "demand": 10, "below": 32767, "worker_id": "hand", "worker": WORKER}
+    names |= {"left": False, "left_assets": [], "left_runs": [], "left_steps": []}
     for statement, parameters in (
         ("queue/fetch", names | {"attempted_by": ["here", "x"]}),
         ("queue/stage", {"queues": ["assets"], "limit": 100}),

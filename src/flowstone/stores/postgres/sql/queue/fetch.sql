@@ -15,7 +15,7 @@ WITH chosen AS (
         AND NOT EXISTS (SELECT FROM flowstone.queues AS q WHERE q.name = %(queue)s AND q.paused)
         AND NOT (%(left)s AND EXISTS (
             SELECT FROM flowstone.steps AS o
-            WHERE o.id = CASE WHEN p.worker = %(worker)s THEN (p.args ->> 'step')::bigint END
+            WHERE o.id = CASE WHEN p.args ->> 'step' ~ '^[0-9]{1,18}$' THEN (p.args ->> 'step')::bigint END
                 AND (o.asset = ANY(%(left_assets)s::text[]) OR o.id = ANY(%(left_steps)s::bigint[])
                     OR o.run_id || ' ' || o.asset = ANY(%(left_runs)s::text[]))
         ))
