@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
+from flowstone.core.declaring import checks_options
 from flowstone.core.project import DEFAULT_PROJECT, check_project
 from flowstone.core.text import hide_values, is_secret_name, mask_secrets
 from flowstone.errors import ConfigurationError, did_you_mean
@@ -35,6 +36,7 @@ _told: set[Path] = set()
 log = logging.getLogger("flowstone")
 
 
+@checks_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set for an app and its workers.

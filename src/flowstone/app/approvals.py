@@ -6,11 +6,14 @@ import getpass
 import os
 from collections.abc import Sequence
 
+from flowstone.app.requests import whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.declaring import view
 from flowstone.errors import ApprovalNotFoundError, OptionsError
 
 
+@view("flow.approvals")
 class ApprovalsView:
     """Requests for approval: steps that stopped with `AwaitApproval` until somebody decides.
 
@@ -49,7 +52,7 @@ class ApprovalsView:
         except ValueError:
             known = ", ".join(ApprovalState)
             raise OptionsError(f"state={state!r} is not a state of approvals; give one of {known}.") from None
-        return self._parts.store.approvals.list(state=wanted, limit=limit)
+        return self._parts.store.approvals.list(state=wanted, limit=whole_number("limit", limit))
 
     def get(self, approval_id: int | str) -> Approval:
         """Return a request with its decision, if there is one.
@@ -102,6 +105,7 @@ class ApprovalsView:
         return approvals.decide(number, approve=approve, by=by or current_user(), comment=comment)
 
 
+@view("flow.audit")
 class AuditView:
     """The audit log: who did what to what, and when. It only grows."""
 
@@ -115,7 +119,7 @@ class AuditView:
             subject: only those about this, such as `approval:7`.
             limit: how many at most.
         """
-        return self._parts.store.approvals.audit(subject=subject, limit=limit)
+        return self._parts.store.approvals.audit(subject=subject, limit=whole_number("limit", limit))
 
 
 def current_user() -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from flowstone.app.approvals import ApprovalsView, AuditView
 from flowstone.app.async_face import AsyncFace
 from flowstone.app.checks import ChecksView
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.declared import Declared, ExecutorLike
+from flowstone.app.declared import Declared, ExecutorLike, check_declared
 from flowstone.app.executors import ExecutorsView
 from flowstone.app.lineage import LineageView
+from flowstone.app.order import refuse_unknown
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
 from flowstone.app.queues import QueuesView
@@ -52,10 +53,25 @@ class AssembledApp:
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown("FlowStone", unknown, AssembledApp.__init__.__annotations__)
+        check_declared(
+            assets=assets,
+            checks=checks,
+            io=io,
+            resources=resources,
+            executors=executors,
+            notifiers=notifiers,
+            schedules=schedules,
+            sensors=sensors,
+            settings=settings,
+        )
         for option, value in (("database_url", database_url), ("project", project)):
             if settings is not None and value is not None:
                 raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
+        if settings is not None:
+            settings.check("Settings(...)")
         self.settings = settings or Settings.load(database_url=address_of(database_url), project=project)
         declared = Declared(
             assets=assets,
@@ -94,6 +110,7 @@ class AssembledApp:
     @classmethod
     def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
         """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
+        refuse_unknown("FlowStone.for_testing", set(options) - set(_OPTIONS), _OPTIONS)
         if "settings" not in options:
             options["settings"] = Settings(
                 executor="sync", project=options.pop("project", None) or DEFAULT_PROJECT
@@ -107,6 +124,7 @@ class AssembledApp:
         Raises:
             ExecutorUnavailableError: no database is configured, or it does not answer.
         """
+        refuse_unknown("FlowStone.for_production", set(options) - set(_OPTIONS), _OPTIONS)
         app = cls(assets, **options)
         app.parts.executors.get("oban")
         return app
@@ -125,3 +143,6 @@ class AssembledApp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_OPTIONS = tuple(name for name in AssembledApp.__init__.__annotations__ if name not in ("return", "unknown"))

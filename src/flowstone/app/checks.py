@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flowstone.app.requests import AssetLike, find_asset, target_of
+from flowstone.app.requests import AssetLike, find_asset, target_of, whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.check import Check
 from flowstone.core.check_record import CheckRecord
+from flowstone.core.declaring import view
 from flowstone.core.partition import Partition
 from flowstone.core.step import StepRecord
 from flowstone.engine.check_runner import Subject
 
 
+@view("flow.checks")
 class ChecksView:
     """Results of asset checks, newest first.
 
@@ -58,7 +60,11 @@ class ChecksView:
         """
         found = find_asset(self._parts.graph, asset)
         return self._parts.store.checks.results(
-            found.name, partition=_key(found, partition), check=check, failed=failed, limit=limit
+            found.name,
+            partition=_key(found, partition),
+            check=check,
+            failed=failed,
+            limit=whole_number("limit", limit),
         )
 
     def latest(
@@ -80,10 +86,12 @@ class ChecksView:
             limit: how many at most.
         """
         if asset is None:
-            return self._parts.store.checks.latest(failed=failed, limit=limit)
+            return self._parts.store.checks.latest(failed=failed, limit=whole_number("limit", limit))
         found = find_asset(self._parts.graph, asset)
         key = _key(found, partition)
-        return self._parts.store.checks.latest(found.name, partition=key, failed=failed, limit=limit)
+        return self._parts.store.checks.latest(
+            found.name, partition=key, failed=failed, limit=whole_number("limit", limit)
+        )
 
     def run(self, asset: AssetLike, *, partition: Partition = None) -> list[CheckRecord]:
         """Run all checks of an asset on its committed version now, here, and record what they find with it.

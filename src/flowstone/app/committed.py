@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.requests import AssetLike, all_targets, find_asset, recorded_asset, recorded_target, was_removed
+from flowstone.app.requests import (
+    AssetLike,
+    all_targets,
+    find_asset,
+    recorded_asset,
+    recorded_target,
+    several,
+    was_removed,
+    whole_number,
+)
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.control import describe_target
@@ -70,7 +79,7 @@ class CommittedValues:
         elif partitions is None:
             targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
         else:
-            targets = [recorded_target(found, partition) for partition in partitions]
+            targets = [recorded_target(found, partition) for partition in several(partitions)]
         return self.parts.store.ledger.invalidate(targets)
 
     def why(self, asset: AssetLike, partition: Partition = None) -> list[str]:
@@ -147,6 +156,7 @@ class CommittedValues:
         """
         found = self._recorded(asset)
         key = None if partition is None else recorded_target(found, partition)[1]
+        limit = whole_number("limit", limit)
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.inline.materialization(record) for record in records]
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from itertools import batched
 
 from flowstone.app.placement import Placement
-from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed
+from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed, whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.automation.decision import Decision
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
+from flowstone.core.declaring import view
 from flowstone.core.partition import Partition, decode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
@@ -26,6 +27,7 @@ type Decisions = list[Decision]
 """Decisions about targets, in the order of their importance."""
 
 
+@view("flow.conditions")
 class ConditionsView:
     """What assets with a condition want, and why; see `flowstone.core.automation.leaves` for the conditions.
 
@@ -169,7 +171,7 @@ class ConditionsView:
     def ticks(self, asset: AssetLike, *, limit: int = 50) -> Sequence[TickRecord]:
         """Return the newest ticks of an asset's condition: those that asked for something, or failed."""
         (one,) = self._chosen(asset)
-        return self._parts.store.automations.ticks(_id(one), limit=limit)
+        return self._parts.store.automations.ticks(_id(one), limit=whole_number("limit", limit))
 
     def explain(self, target: Target) -> Texts:
         """Return lines on why a target is wanted or not; none without a condition, or while it is in progress.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from flowstone.app.requests import whole_number
 from flowstone.core.automation.record import (
     AutomationKind,
     AutomationRecord,
@@ -36,6 +37,7 @@ class DeclaredAutomations[One: Evaluator]:
         Raises:
             UnknownAutomationError: there is none of this name.
         """
+        limit = whole_number("limit", limit)
         if name is not None:
             return self._store.ticks(self._find(name).id, limit=limit)
         ticks = [tick for one in self._evaluators.values() for tick in self._store.ticks(one.id, limit=limit)]

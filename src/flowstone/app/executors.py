@@ -5,10 +5,12 @@ from __future__ import annotations
 from flowstone.app.placement import Placement
 from flowstone.app.wiring import Parts
 from flowstone.core.capability import Capability
+from flowstone.core.declaring import view
 from flowstone.errors import FlowStoneError
 from flowstone.protocols import Executor
 
 
+@view("flow.executors")
 class ExecutorsView:
     """The executors of an app, and what each declares.
 

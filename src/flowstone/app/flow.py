@@ -23,6 +23,7 @@ from flowstone.app.requests import (
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.run_handle import RunHandle
 from flowstone.app.runs import AnyStep
+from flowstone.core.declaring import view
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
@@ -33,6 +34,7 @@ from flowstone.errors import OptionsError, StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
 
 
+@view("flow")
 class FlowStone(AssembledApp, CommittedValues):
     """An app: assets with the places where they run, are stored and are recorded.
 

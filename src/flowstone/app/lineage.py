@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flowstone.app.requests import AssetLike, recorded_asset, recorded_target
 from flowstone.app.wiring import Parts
+from flowstone.core.declaring import view
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition, decode_partition, partition_label
 from flowstone.core.step import StepRecord
@@ -56,6 +57,7 @@ class Version:
         }
 
 
+@view("flow.lineage")
 class LineageView:
     """Recorded lineage: what really was read, not what the graph declares.
 

@@ -162,4 +162,5 @@ def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> N
     """
     options = [name for name in known if name not in ("self", "unknown", "return")]
     for name in unknown:
-        raise OptionsError(f"{verb}() has no option {name!r}.{did_you_mean(name, options)}")
+        listed = ", ".join(sorted(options))
+        raise OptionsError(f"{verb}() has no option {name!r}.{did_you_mean(name, options)} Options: {listed}.")

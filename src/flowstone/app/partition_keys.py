@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from flowstone.app.wiring import Parts
+from flowstone.core.declaring import view
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dimensions import MultiPartitions
 from flowstone.core.dynamic import DynamicPartitions, encode_key
@@ -16,6 +17,7 @@ from flowstone.errors import OptionsError, PartitionError, did_you_mean
 type Definition = str | DynamicPartitions
 
 
+@view("flow.partitions")
 class PartitionKeysView:
     """Adds and removes keys of dynamic partitions, lists them and tells their history.
 

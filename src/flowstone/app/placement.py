@@ -320,6 +320,8 @@ class Placement:
 
     def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
         """Place an order, take it to its end, and return the outcome."""
+        if on_progress is not None and not callable(on_progress):
+            raise OptionsError(f"on_progress={on_progress!r}: give a function of one Progress.")
         catalog = self._parts.store.catalog
         while True:
             placed = self.place(order)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.control import QueueStatus
+from flowstone.core.declaring import view
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.protocols import Control
 
 
+@view("flow.queues")
 class QueuesView:
     """Pause, resume and resize queues in the whole fleet; needs a database.
 

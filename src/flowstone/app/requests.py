@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from functools import partial
 
 from flowstone.app.partition_targets import PackedKeys, PartitionTargets
 from flowstone.app.results import RunResult
 from flowstone.app.run_handle import RunHandle
 from flowstone.core.asset import Asset, asset
+from flowstone.core.declaring import shown
 from flowstone.core.definition import AnyPartitions, PartitionsDefinition
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
@@ -36,8 +37,13 @@ def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
 
     Raises:
         UnknownAssetError: it is not there; suggests the closest name.
+        OptionsError: it is neither an asset nor a name, or an asset that this app does not have.
     """
-    return graph[wanted.name if isinstance(wanted, Asset) else wanted]
+    if isinstance(wanted, str):
+        return graph[wanted]
+    if not isinstance(wanted, Asset):
+        raise OptionsError(f"{shown(wanted)} is no asset: give one that @asset made, or its name.")
+    return graph.own(wanted)
 
 
 def recorded_asset(graph: AssetGraph, catalog: Catalog, wanted: AssetLike) -> Asset:
@@ -46,9 +52,11 @@ def recorded_asset(graph: AssetGraph, catalog: Catalog, wanted: AssetLike) -> As
     Raises:
         UnknownAssetError: nobody ever declared it here; suggests the closest name.
     """
+    if not isinstance(wanted, str | Asset):
+        return find_asset(graph, wanted)
     name = wanted.name if isinstance(wanted, Asset) else wanted
     if name in graph:
-        return graph[name]
+        return find_asset(graph, wanted)
     newest = catalog.history(name, None, limit=1)
     if not newest:
         return find_asset(graph, wanted)
@@ -102,6 +110,20 @@ def run_id_of(run: str | RunRecord | RunResult | RunHandle | Job) -> str:
     if "\x00" in run or not run.isprintable():
         raise RunNotFoundError("run", run)
     return run
+
+
+def several(partitions: Iterable[Partition]) -> Iterable[Partition]:
+    """Return partitions that were given as a list, or another iterable.
+
+    Raises:
+        PartitionError: it is one partition, or something else.
+    """
+    given: object = partitions
+    if isinstance(given, str | bytes | date):
+        raise PartitionError(f"partitions={shown(given)} is one partition; pass a list: [{shown(given)}].")
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise PartitionError(f"partitions={shown(given)}: pass a list of partitions.")
+    return partitions
 
 
 def whole_number(name: str, value: object, *, least: int = 1, most: int = 1_000_000_000) -> int:
@@ -271,8 +293,7 @@ def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[str]:
 
 
 def _checked(asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]) -> Iterator[str]:
-    if isinstance(partitions, str):
-        raise PartitionError(f"partitions={partitions!r} is one partition; pass a list of partitions.")
+    partitions = several(partitions)
     for partition in partitions:
         yield (
             encode_partition(definition.validate(partition))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flowstone.app.wiring import Parts, discard_values
+from flowstone.core.declaring import view
 from flowstone.core.output import StoredOutput
 from flowstone.errors import OptionsError, UnknownAssetError
 
@@ -35,6 +36,7 @@ class Pruned:
     dry_run: bool = False
 
 
+@view("flow.retention")
 class RetentionView:
     """Deletes old history; what `load` returns and what it was made from is always kept."""
 
@@ -55,8 +57,9 @@ class RetentionView:
             OptionsError: `older_than` is negative.
         """
         age = timedelta(days=self._parts.settings.retention_days) if older_than is None else older_than
-        if age < timedelta(0):
-            raise OptionsError(f"older_than={older_than!r}: give a positive time.")
+        given: object = age
+        if not isinstance(given, timedelta) or given < timedelta(0):
+            raise OptionsError(f"older_than={given!r}: give a timedelta from 0 on, such as timedelta(days=30).")
         retention = self._parts.store.retention
         seconds = min(age, _OLDEST).total_seconds()
         if dry_run:

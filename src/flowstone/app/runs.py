@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Never, overload
 
 from flowstone.app.order import BACKFILL_QUEUE, Order, refuse_unknown
@@ -13,6 +13,7 @@ from flowstone.app.results import Progress, RecordedTargets, RunResult
 from flowstone.app.run_handle import RunHandle
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
+from flowstone.core.declaring import duration, shown, view
 from flowstone.core.job import Job, JobStatus
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
@@ -39,6 +40,7 @@ type AnyStep = Job | str | int
 _EVERY = 1_000_000
 
 
+@view("flow.runs")
 class RunsView:
     """What ran, runs and will run.
 
@@ -83,7 +85,9 @@ class RunsView:
     def steps(self, run_id: AnyRun, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
         """Return steps of a run, all or those in one state."""
         if state is not None and state not in set(State):
-            raise OptionsError(f"state={state!r}: give a State.{did_you_mean(str(state), State)}")
+            raise OptionsError(
+                f"state={state!r}: give a State.{did_you_mean(str(state), [one.value for one in State])}"
+            )
         limit = whole_number("limit", limit)
         return self._parts.store.catalog.steps(run_id_of(run_id), state=state and State(state), limit=limit)
 
@@ -351,12 +355,12 @@ class RunsView:
             return self.handle(self._placement.start(order).run_id)
         return self._placement.run(order, on_progress)
 
-    def wait_for(self, job: AnyStep, *, timeout_seconds: float | None = None) -> Materialization:
+    def wait_for(self, job: AnyStep, *, timeout_seconds: float | timedelta | None = None) -> Materialization:
         """Wait until a step is over and return what it stands for.
 
         Args:
             job: the handle or its id.
-            timeout_seconds: give up waiting after this; the step goes on.
+            timeout_seconds: give up waiting after this, a timedelta or seconds; the step goes on.
 
         Raises:
             StepFailedError: it has no result.
@@ -364,8 +368,12 @@ class RunsView:
             WaitTimeoutError: it was not over in time.
         """
         record = self.step(job)
+        if timeout_seconds is not None and duration(timeout_seconds) is None:
+            raise OptionsError(
+                f"timeout_seconds={shown(timeout_seconds)}: give a timedelta or seconds, from 0 to a year."
+            )
         joined = job.deduplicated if isinstance(job, Job) else False
-        self._parts.wait(record, timeout_seconds)
+        self._parts.wait(record, None if timeout_seconds is None else duration(timeout_seconds))
         return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
 
     def _told(self, record: StepRecord) -> tuple[State, str | None]:

@@ -18,6 +18,7 @@ from flowstone.core.automation.record import (
     TickState,
 )
 from flowstone.core.automation.schedule import Schedule
+from flowstone.core.declaring import view
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.schedules import ScheduleEvaluator
 from flowstone.errors import DefinitionError, FlowStoneError, OptionsError
@@ -47,6 +48,7 @@ class ScheduleStatus:
         return self.schedule.paused if self.record is None else self.record.paused
 
 
+@view("flow.schedules")
 class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
     """Lists, pauses and runs the schedules of the app; worker nodes evaluate them.
 

@@ -24,6 +24,7 @@ from flowstone.core.automation.record import (
 from flowstone.core.automation.request import RunRequest
 from flowstone.core.automation.sensing import check_cursor
 from flowstone.core.automation.sensor import Sensor
+from flowstone.core.declaring import view
 from flowstone.core.selection import select
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.sensors import SensorEvaluator, SensorParts
@@ -72,6 +73,7 @@ class SensorPreview:
     skip_reason: str | None = None
 
 
+@view("flow.sensors")
 class SensorsView(DeclaredAutomations[SensorEvaluator]):
     """Lists, pauses, tries and evaluates the sensors of the app; worker nodes evaluate them by themselves.
 

@@ -22,6 +22,7 @@ from flowstone.core.declaring import (
     names,
     place_of,
     shown,
+    warn_of_milliseconds,
     whole_number,
 )
 from flowstone.core.definition import PartitionsDefinition
@@ -361,6 +362,7 @@ def _timeout(timeout: object, about: str, where: str) -> float | None:
             "at most a year.",
             where=where,
         )
+    warn_of_milliseconds(f"{about}: timeout", timeout, seconds)
     return seconds
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
 
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, did_you_mean
 
 YEAR_SECONDS = 31_536_000.0
+_MONTH_SECONDS = 30 * 86_400.0
+_LONG_SECONDS = 10_000.0
 _SHOWN = 200
 
 
@@ -49,6 +52,37 @@ def duration(value: object, *, least: float = 0.0, most: float = YEAR_SECONDS) -
             return None
         seconds = found
     return seconds if least <= seconds <= most else None
+
+
+def spelled(seconds: float) -> str:
+    """Return a long time for people.
+
+    Example:
+        >>> spelled(60_000), spelled(90)
+        ('16.7 hours', '90 seconds')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:g} seconds"
+
+
+def warn_of_milliseconds(option: str, value: object, seconds: float) -> None:
+    """Warn of a number that is in seconds and looks like milliseconds.
+
+    Args:
+        option: the option that it was given for.
+        value: what was given; a timedelta says what it means.
+        seconds: what that comes to.
+    """
+    # whole thousands that are no whole hours are what milliseconds look like, and nobody counts months in seconds
+    in_thousands = seconds >= _LONG_SECONDS and not seconds % 1000 and bool(seconds % 3600)
+    if not isinstance(value, timedelta) and (in_thousands or seconds >= _MONTH_SECONDS):
+        warnings.warn(
+            f"{option}={value!r} is {spelled(seconds)}: it is in seconds, not milliseconds. Write "
+            f"timedelta(seconds={seconds:g}) if that is what you mean, else {seconds / 1000:g}.",
+            stacklevel=3,
+        )
 
 
 def number(value: object) -> float | None:
@@ -261,3 +295,77 @@ def look_like(declared: object, function: Callable[..., Any]) -> None:
         if isinstance(value, str):
             setattr(declared, name, value)
     declared.__wrapped__ = function  # type: ignore[attr-defined]
+
+
+def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
+    """Return a function that refuses misspelt options, and calls without what it needs, in words of its user.
+
+    Args:
+        function: what is called; one that takes any keyword is left as it is.
+        about: how its user writes it, such as `flow.runs.latest()`.
+
+    Example:
+        >>> checks_call(lambda limit=5: limit, "latest()")(limt=3)
+        Traceback (most recent call last):
+        ...
+        flowstone.errors.placing.OptionsError: latest() has no option 'limt'. Did you mean 'limit'? Options: limit.
+    """
+    signature = inspect.signature(function)
+    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        return function
+    named = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.POSITIONAL_ONLY)}
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        if not keywords.keys() <= named:
+            name = next(one for one in keywords if one not in named)
+            listed = ", ".join(sorted(named)) or "none"
+            raise OptionsError(f"{about} has no option {name!r}.{did_you_mean(name, named)} Options: {listed}.")
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError as error:
+            raise OptionsError(f"{about}: {error}.") from None
+        return function(*args, **keywords)
+
+    return call
+
+
+def view(about: str) -> Callable[[Any], Any]:
+    """Have the public methods of a class speak in words of its user when they are called wrongly.
+
+    Args:
+        about: how its user reaches it, such as `flow.runs`.
+    """
+
+    def decorate(kind: Any) -> Any:
+        methods = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+        public = {name for name, value in methods.items() if not name.startswith("_")}
+        for name in public:
+            if inspect.isfunction(methods[name]):
+                setattr(kind, name, checks_call(methods[name], f"{about}.{name}()"))
+
+        def absent(self: object, name: str) -> Any:
+            raise AttributeError(f"{about} has no {name!r}.{did_you_mean(name, public)}", name=name, obj=self)
+
+        kind.__getattr__ = absent
+        return kind
+
+    return decorate
+
+
+def checks_options[T: type](kind: T) -> T:
+    """Have a class that users make objects of refuse misspelt options in words of its user."""
+    init = kind.__init__  # type: ignore[misc]
+    signature = inspect.signature(init)
+    named = [name for name in signature.parameters if name != "self"]
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in signature.parameters:
+                raise UnknownOptionError(f"{kind.__name__}(...)", name, named)
+        init(self, *args, **options)
+
+    kind.__init__ = checked  # type: ignore[misc]
+    return kind

@@ -19,6 +19,7 @@ from flowstone.errors import (
     DefinitionError,
     DependencyNotReadyError,
     DuplicateAssetError,
+    OptionsError,
     UnknownAssetError,
     UnknownDependencyError,
     did_you_mean,
@@ -98,6 +99,21 @@ class AssetGraph:
         """Return an encoded partition of an asset as people write it; the asset may be one that is gone."""
         found = self._assets.get(name)
         return write_partition(None if found is None else found.partitions, key)
+
+    def own(self, asset: Asset) -> Asset:
+        """Return the asset of this graph that an asset object stands for.
+
+        Raises:
+            UnknownAssetError: there is none of its name.
+            OptionsError: there is one, and it was declared somewhere else.
+        """
+        found = self[asset.name]
+        if found.where != asset.where:
+            raise OptionsError(
+                f"This asset {asset.name!r} ({asset.where}) is not the one of this app, which is declared at "
+                f"{found.where}. Give the name, {asset.name!r}, or make the app with this asset."
+            )
+        return found
 
     def describe(self, name: str, key: str) -> str:
         """Return an asset and its encoded partition as people read it: `orders [2024-01-31]`."""

@@ -8,7 +8,15 @@ from datetime import timedelta
 from types import UnionType
 from typing import get_args
 
-from flowstone.core.declaring import duration, is_coroutine_function, number, shown, whole_number
+from flowstone.core.declaring import (
+    checks_options,
+    duration,
+    is_coroutine_function,
+    number,
+    shown,
+    warn_of_milliseconds,
+    whole_number,
+)
 from flowstone.errors import DefinitionError, RetryPolicyError
 
 MOST_ATTEMPTS = 1000
@@ -18,6 +26,7 @@ type Backoff = Callable[[int, BaseException | None], float | timedelta]
 """Says how long to wait after an attempt, in place of the figures of the policy."""
 
 
+@checks_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """When to try again: exponential backoff with jitter, or what a function says.
@@ -63,6 +72,8 @@ class RetryPolicy:
             raise _wrong("max_attempts", self.max_attempts, f"a whole number from 1 to {MOST_ATTEMPTS:,}")
         object.__setattr__(self, "max_attempts", attempts)
         for name in ("backoff_seconds", "max_backoff_seconds"):
+            given = getattr(self, name)
+            warn_of_milliseconds(name, given, duration(given) or 0.0)
             self._set(name, duration(getattr(self, name)), "a timedelta or seconds, from 0 to a year")
         factor, jitter = number(self.factor), number(self.jitter)
         self._set("factor", factor if factor is not None and factor >= 1 else None, "a number from 1 on")

@@ -7,10 +7,11 @@ A name with other characters stands between double quotes, `+"my orders"`; a quo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from flowstone.core.asset import Asset
+from flowstone.core.declaring import shown
 from flowstone.core.graph import AssetGraph
 from flowstone.errors import SelectionError, did_you_mean
 
@@ -46,10 +47,16 @@ def select(graph: AssetGraph, selection: Selection) -> tuple[str, ...]:
         (('a', 'b'), ('a',))
     """
     chosen: set[str] = set()
-    if isinstance(selection, str | Asset):
-        selection = (selection,)
-    for item in selection:
-        chosen |= {graph[item.name].name} if isinstance(item, Asset) else _Parser(graph, item).parse()
+    given: object = (selection,) if isinstance(selection, str | Asset) else selection
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise SelectionError(shown(given), "give a name, an expression, an asset, or a list of these.")
+    for item in given:
+        if isinstance(item, Asset):
+            chosen.add(graph.own(item).name)
+        elif isinstance(item, str):
+            chosen |= _Parser(graph, item).parse()
+        else:
+            raise SelectionError(shown(item), "give a name, an expression or an asset.")
     hidden = {name for name in chosen if graph[name].hidden}
     chosen -= hidden
     if hidden and not chosen:

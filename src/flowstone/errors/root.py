@@ -31,7 +31,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("numbres", ["numbers", "doubled"])
         " Did you mean 'numbers'?"
     """
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

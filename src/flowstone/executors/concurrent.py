@@ -12,9 +12,11 @@ from itertools import count
 from typing import Any
 
 from flowstone.core.capability import Capability
+from flowstone.core.declaring import checks_options, shown, whole_number
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
+from flowstone.errors import OptionsError
 from flowstone.executors.options import check_options, seconds_option
 from flowstone.protocols import RunJob
 
@@ -23,6 +25,7 @@ _log = logging.getLogger("flowstone.executors.async")
 _IDLE_SECONDS = 5.0
 
 
+@checks_options
 class AsyncExecutor:
     """Runs jobs concurrently: `def` functions in threads, `async def` functions on one event loop.
 
@@ -52,8 +55,8 @@ class AsyncExecutor:
     )
 
     def __init__(self, *, max_concurrency: int = 32, timeout_seconds: float = 60.0) -> None:
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency={max_concurrency}: give at least 1")
+        if whole_number(max_concurrency, least=1, most=10_000) is None:
+            raise OptionsError(f"max_concurrency={shown(max_concurrency)}: give a whole number from 1 to 10,000.")
         self.max_concurrency = max_concurrency
         self._timeout = seconds_option("timeout_seconds", timeout_seconds)
         self._run: RunJob | None = None
@@ -76,7 +79,7 @@ class AsyncExecutor:
     def check(self, options: Mapping[str, Any]) -> None:
         """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
-        seconds_option("timeout_seconds", options.get("timeout_seconds"))
+        seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job as soon as there is room and wait for it.

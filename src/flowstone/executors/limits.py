@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowstone.core.capability import Capability
+from flowstone.core.declaring import checks_options, duration, shown, whole_number
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
-from flowstone.errors import CapabilityError
+from flowstone.errors import CapabilityError, OptionsError
 from flowstone.executors.local_limits import LocalLimits
 from flowstone.executors.options import check_call
 from flowstone.protocols import CancelsJobs, Executor, ReportsStatus, RunJob
 
 
+@checks_options
 class RateLimited:
     """Starts at most so many steps in a time, through another executor; the rest waits, nothing fails.
 
@@ -41,6 +43,7 @@ class RateLimited:
 
     def __init__(self, inner: Executor, rate: str | int, *, name: str | None = None) -> None:
         parse_limit(rate)
+        _refuse_name(inner, "RateLimited")
         self._inner = inner
         self._local = LocalLimits()
         self.name = inner.name
@@ -79,6 +82,7 @@ class RateLimited:
             return self._inner.schedule(job, **options)
 
 
+@checks_options
 class CircuitBreaker:
     """Pauses after repeated failures, then tries one step before it lets the others go on.
 
@@ -104,8 +108,14 @@ class CircuitBreaker:
     def __init__(
         self, inner: Executor, *, failures: int = 5, reset_seconds: float = 60.0, name: str | None = None
     ) -> None:
-        if failures < 1 or reset_seconds <= 0:
-            raise ValueError(f"failures={failures}, reset_seconds={reset_seconds}: both must be above 0")
+        _refuse_name(inner, "CircuitBreaker")
+        reset = duration(reset_seconds)
+        if whole_number(failures, least=1, most=1_000_000) is None or not reset:
+            raise ValueError(
+                f"CircuitBreaker(failures={shown(failures)}, reset_seconds={shown(reset_seconds)}): give a whole "
+                "number from 1 on, and a timedelta or seconds above 0."
+            )
+        reset_seconds = reset
         text = Breaker(failures, reset_seconds).text
         parse_limit(text)
         self.limits = {**_limits(inner), name or f"breaker of {inner.name}": text}
@@ -191,6 +201,11 @@ class CircuitBreaker:
             else:
                 self._failed = 0
             self._changed.notify_all()
+
+
+def _refuse_name(inner: object, around: str) -> None:
+    if isinstance(inner, str | type) or not hasattr(inner, "execute"):
+        raise OptionsError(f"{around}({shown(inner)}, ...): give an executor object, such as SyncExecutor().")
 
 
 def _limits(inner: Executor) -> dict[str, int | str]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flowstone.core.declaring import duration, shown
+from flowstone.core.declaring import YEAR_SECONDS, duration, shown, spelled, warn_of_milliseconds
 from flowstone.core.job import Job
 from flowstone.errors import CapabilityError, OptionsError, did_you_mean
 from flowstone.protocols import ChecksOptions, Executor
 
 MAX_OPTIONS_BYTES = 64 * 1024
 _LONGEST_QUEUE = 127
-_LONGEST_SECONDS = 100 * 365 * 86_400.0
 
 
 def check_options(executor: str, options: Mapping[str, Any], known: frozenset[str]) -> None:
@@ -77,23 +77,34 @@ def check_portable(executor: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def seconds_option(name: str, value: object, *, or_none: bool = False) -> float | None:
+def seconds_option(
+    name: str, value: object, *, or_none: bool = False, most: float = YEAR_SECONDS, warn: bool = False
+) -> float | None:
     """Return a duration option in seconds.
 
     Args:
         name: the option.
-        value: what was given.
+        value: a timedelta or seconds; None for none.
         or_none: whether 0 will do.
+        most: the longest that makes sense.
+        warn: warn of a number that looks like milliseconds, as whoever looks at an option first does.
 
     Raises:
-        OptionsError: it is not a positive number or timedelta.
+        OptionsError: it is not a timedelta or a number above 0, or longer than makes sense.
     """
     if value is None:
         return None
-    seconds = duration(value, most=_LONGEST_SECONDS)
+    seconds = duration(value, most=math.inf)
     if seconds is None or not (seconds or or_none):
         least = "from 0 on" if or_none else "above 0"
         raise OptionsError(f"{name}={shown(value)}: give a number of seconds {least}, or a timedelta.")
+    if seconds > most:
+        raise OptionsError(
+            f"{name}={shown(value)} is {spelled(seconds)}, more than {spelled(most)}: it is in seconds, not "
+            f"milliseconds. Did you mean {seconds / 1000:g}?"
+        )
+    if warn:
+        warn_of_milliseconds(name, value, seconds)
     return seconds
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from flowstone.core.capability import Capability
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import checks_options, shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
@@ -26,6 +26,7 @@ from flowstone.protocols import RunJob
 log = logging.getLogger("flowstone.executors")
 account_log = logging.getLogger("flowstone.serial")
 
+_LONGEST_PAUSE_SECONDS = 600.0
 _OPTIONS = frozenset({"timeout_seconds", "on_step", "pause_between", "verbose"})
 _summary = reprlib.Repr(maxstring=60, maxother=60, maxlist=5, maxdict=5, maxset=5, maxtuple=5)
 
@@ -53,6 +54,7 @@ class StepEvent:
     error: str | None = None
 
 
+@checks_options
 class SerialExecutor:
     """Sync plus a step-by-step account; never more than one step at a time in this process.
 
@@ -80,7 +82,7 @@ class SerialExecutor:
         verbose: bool = True,
     ) -> None:
         self._on_step = _listener(on_step)
-        self._pause = seconds_option("pause_between", pause_between, or_none=True) or 0.0
+        self._pause = seconds_option("pause_between", pause_between, or_none=True, most=_LONGEST_PAUSE_SECONDS) or 0.0
         self._verbose = _flag(verbose)
         self._inner = SyncExecutor()
         self._begin()
@@ -97,8 +99,8 @@ class SerialExecutor:
     def check(self, options: Mapping[str, Any]) -> None:
         """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
-        seconds_option("timeout_seconds", options.get("timeout_seconds"))
-        seconds_option("pause_between", options.get("pause_between"), or_none=True)
+        seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
+        seconds_option("pause_between", options.get("pause_between"), or_none=True, most=_LONGEST_PAUSE_SECONDS)
         _listener(options.get("on_step"))
         _flag(options.get("verbose", True))
 

@@ -38,7 +38,7 @@ class SyncExecutor:
     def check(self, options: Mapping[str, Any]) -> None:
         """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
-        seconds_option("timeout_seconds", options.get("timeout_seconds"))
+        seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job now.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from flowstone.core.declaring import shown, whole_number
+from flowstone.core.declaring import checks_options, shown, whole_number
 from flowstone.core.partition import Partition
 from flowstone.core.run_details import check_document, check_tags
 from flowstone.core.selection import Selection
@@ -31,6 +31,7 @@ class RequestOptions(TypedDict, total=False):
     allow_incomplete: bool
 
 
+@checks_options
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """A run that a schedule, a sensor or a condition wants.

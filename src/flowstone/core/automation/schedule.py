@@ -12,6 +12,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.cron import Cron
 from flowstone.core.automation.record import AutomationId, AutomationKind
 from flowstone.core.automation.request import RunRequest
+from flowstone.core.declaring import checks_options
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import DefinitionError, did_you_mean
@@ -30,6 +31,7 @@ class CatchUp(StrEnum):
     """Each of them runs, the oldest first."""
 
 
+@checks_options
 @dataclass(frozen=True)
 class Schedule:
     """Runs assets at the times of a cron expression; worker nodes see to it, each instant exactly once.

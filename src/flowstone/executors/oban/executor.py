@@ -76,7 +76,7 @@ class ObanExecutor:
     def check(self, options: Mapping[str, Any]) -> None:
         """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
-        seconds_option("wait_timeout", options.get("wait_timeout"))
+        seconds_option("wait_timeout", options.get("wait_timeout"), warn=True)
         placing_options(options)
 
     def execute(self, job: Job, **options: Any) -> Materialization:
