@@ -82,7 +82,9 @@ class SerialExecutor:
         verbose: bool = True,
     ) -> None:
         self._on_step = _listener(on_step)
-        self._pause = seconds_option("pause_between", pause_between, or_none=True, most=_LONGEST_PAUSE_SECONDS) or 0.0
+        self._pause = (
+            seconds_option("pause_between", pause_between, or_none=True, most=_LONGEST_PAUSE_SECONDS) or 0.0
+        )
         self._verbose = _flag(verbose)
         self._inner = SyncExecutor()
         self._begin()
