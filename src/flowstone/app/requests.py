@@ -52,10 +52,9 @@ def recorded_asset(graph: AssetGraph, catalog: Catalog, wanted: AssetLike) -> As
     Raises:
         UnknownAssetError: nobody ever declared it here; suggests the closest name.
     """
-    if not isinstance(wanted, str | Asset):
-        return find_asset(graph, wanted)
-    name = wanted.name if isinstance(wanted, Asset) else wanted
-    if name in graph:
+    given: object = wanted
+    name = given.name if isinstance(given, Asset) else given
+    if not isinstance(name, str) or name in graph:
         return find_asset(graph, wanted)
     newest = catalog.history(name, None, limit=1)
     if not newest:
