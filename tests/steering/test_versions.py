@@ -62,9 +62,7 @@ def test_nothing_is_committed_in_another_shape(crew: Rolling, caplog: pytest.Log
     def reasons() -> list[str]:
         return [str(crew.flow.runs.step(job).reason) for job in placed]
 
-    crew.wait(
-        lambda: all(one.startswith("waits for a worker with the code") for one in reasons()), "they are left"
-    )
+    crew.wait(lambda: all(one.startswith("left to a worker with the code") for one in reasons()), "they are left")
     assert crew.rows("SELECT asset FROM flowstone.current_outputs") == [("region",)]
     assert {state for (state,) in crew.rows("SELECT state FROM flowstone.steps WHERE finished_at IS NULL")} == {
         "pending"
@@ -93,4 +91,4 @@ def test_steps_go_to_those_who_know_them_without_passing_hands(crew: Rolling) ->
         assert result.ok
     assert crew.rows("SELECT max(attempt), max(snoozes) FROM flowstone.steps") == [(1, 0)]
     # the one that does not know them drew its room full once
-    assert crew.workers[0].said.count("is left to other workers") <= 1
+    assert crew.workers[0].said.count("is left to a worker with the code") <= 1

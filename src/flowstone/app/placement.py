@@ -158,6 +158,7 @@ class Placement:
         """
         executor = self.executor(order.executor)
         order = _with_options(order, executor)
+        self.warn_of_disagreements()
         within = None if connection is None else self._within(connection, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
             whole = as_range(order, self._parts.graph, executor, self._parts.reader)
@@ -408,19 +409,16 @@ class Placement:
         )
 
     def warn_of_disagreements(self) -> None:
-        """Log which assets living workers declare otherwise; at the first durable request, and seldom later."""
+        """Log which assets living workers and applications declare otherwise; at first, and seldom later."""
         store = self._parts.store
         if not isinstance(store, PostgresStore) or time.monotonic() < self._compare_at:
             return
         self._compare_at = time.monotonic() + _COMPARED_SECONDS
         at_work = shapes_at_work(store.database)
-        for said in self._parts.shapes.disagreements(
-            (who, assets) for who, kind, assets in at_work if kind == "node"
-        ):
+        for said in self._parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
             log.warning("%s. Workers run only steps that were placed with what they declare.", said)
 
     def _shapes(self, names: Iterable[str]) -> dict[str, str]:
-        self.warn_of_disagreements()
         return {name: self._parts.shapes.digest(name) for name in names}
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:

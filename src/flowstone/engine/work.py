@@ -87,7 +87,7 @@ class NodeWork:
                 others = self._others() if others is None else others
                 if not self._somebody_can(job, others):
                     continue
-            left.append((job, f"waits for a worker with the code that placed it: {_short(problem)}"))
+            left.append((job, f"left to a worker with the code that placed it: {_short(problem)}"))
         return left
 
     def known(self, asset: str) -> dict[str, Any] | None:

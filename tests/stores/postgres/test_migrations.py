@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
+from flowstone.core.project import Project
 from flowstone.errors import DatabaseError, MigrationChangedError, SchemaVersionError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.migrations import (
@@ -15,6 +17,7 @@ from flowstone.stores.postgres.migrations import (
     status,
     upgrade,
 )
+from flowstone.stores.postgres.store import upgrade as install
 
 pytestmark = pytest.mark.both_servers
 
@@ -140,3 +143,21 @@ def test_two_migrators_at_once(empty_database_url):
     for thread in threads:
         thread.join()
     assert sorted(applied) == [[], [], [], [FIRST.name, "0002_slow"]]
+
+
+def test_a_project_needs_no_rights_on_public(empty_database_url):
+    role = f"limited_{uuid4().hex}"
+    with Database(empty_database_url).dedicated() as connection:
+        connection.execute(f"CREATE ROLE {role}")
+        connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        connection.execute(f"CREATE SCHEMA flowstone_shop AUTHORIZATION {role}")
+    try:
+        limited = f"{empty_database_url}&options=-c%20role%3D{role}"
+        assert install(Database(limited, project=Project("shop"))) == [one.name for one in known_migrations()]
+        with Database(empty_database_url).dedicated() as connection:
+            made = connection.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tableowner = %s", [role])
+            assert made.fetchall() == [("flowstone_shop",)]
+    finally:
+        with Database(empty_database_url).dedicated() as connection:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")

@@ -284,7 +284,7 @@ class Node:
         for reason, left in claims.items():
             if reason not in self._told:
                 self._told.add(reason)
-                log.warning("A step of %s is left to other workers: it %s", left[0].asset, reason)
+                log.warning("A step of %s is %s", left[0].asset, reason)
             self._ledger.hand_back(left, reason=reason)
 
     def perform(self, job: TakenJob, *, on_room: Callable[[], None]) -> asyncio.Future[None]:
