@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
 
@@ -10,12 +11,20 @@ from flowstone.app.placement import Placement
 from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed, whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
+from flowstone.core.automation.condition import Paced
 from flowstone.core.automation.decision import Decision
+from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
 from flowstone.core.declaring import view
 from flowstone.core.partition import Partition, decode_partition
 from flowstone.core.step import Target
-from flowstone.engine.automation.conditions import KIND, ConditionEvaluator
+from flowstone.engine.automation.conditions import (
+    KIND,
+    ConditionEvaluator,
+    Memory,
+    active_upstream,
+    held_back,
+)
 from flowstone.engine.automation.fact_reader import FactReader
 from flowstone.engine.automation.scope import begun, every, scope
 from flowstone.errors import DefinitionError, command
@@ -208,7 +217,26 @@ class ConditionsView:
         record = self._parts.store.automations.record(_id(asset))
         # one that nobody declared yet missed nothing
         facts = self._facts.facts(asset.name, partitions, now=now, since=record.since if record else now)
-        return [asset.automation.condition.evaluate(one, now) for one in facts]
+        decisions = [asset.automation.condition.evaluate(one, now) for one in facts]
+        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.wanted]
+        why = self._held_back(asset, asset.automation, record, wanted, now) if wanted else None
+        return [replace(one, held=why) if why and one.wanted else one for one in decisions]
+
+    def _held_back(
+        self,
+        asset: Asset,
+        limits: Paced,
+        record: AutomationRecord | None,
+        wanted: Sequence[TargetFacts],
+        now: datetime,
+    ) -> str | None:
+        """Return why a worker would not ask yet for what is wanted."""
+        active = self._facts.active([asset.name, *sorted(self._parts.graph.upstream(asset.name))])
+        own = active.get(asset.name, 0)
+        if own >= limits.active:
+            return f"{own} steps of it are active, and it asks for no more than {limits.active}"
+        since = Memory.read(record.cursor).held if record is not None else None
+        return held_back(limits, wanted, active_upstream(active, asset), now, since or now)
 
     def _run(self, asset: Asset, decisions: Decisions) -> Decisions:
         assert asset.automation is not None

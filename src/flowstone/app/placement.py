@@ -279,9 +279,12 @@ class Placement:
             given=_given(request),
         )
 
-    def prepare_targets(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
+    def prepare_targets(
+        self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
+    ) -> PreparedRun:
         """See `flowstone.protocols.PrepareTargets`."""
         order = self.wanted(asset, partitions, run_id=run_id, kind=kind, executor="oban")
+        order = replace(order, max_concurrency=max_concurrency)
         ready = self.prepare(order, self.executor(order.executor))
         return PreparedRun(ready.run, ready.steps)
 

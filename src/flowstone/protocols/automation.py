@@ -147,7 +147,9 @@ class PrepareRun(Protocol):
 class PrepareTargets(Protocol):
     """What the app hands conditions: it plans some partitions of one asset without recording anything."""
 
-    def __call__(self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
+    def __call__(
+        self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
+    ) -> PreparedRun:
         """Return the run, planned for the worker queue; the partitions are computed although committed.
 
         Args:
@@ -155,6 +157,7 @@ class PrepareTargets(Protocol):
             partitions: encoded partitions.
             run_id: id for the run; the same id again is the same run.
             kind: who asks, such as `condition`.
+            max_concurrency: most of its steps at once in the fleet.
 
         Raises:
             FlowStoneError: it cannot work; says why.

@@ -316,7 +316,7 @@ def test_and_or_not_of_python_are_refused() -> None:
 
 
 def test_limits() -> None:
-    assert paced(eager()).requests == 20
+    assert paced(eager()).requests == 1000
     limited = eager().at_most(3, active=7)
     assert (limited.requests, limited.active, paced(limited)) == (3, 7, limited)
     for requests in (0, -1, True, 1.5):

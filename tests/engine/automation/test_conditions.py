@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from flowstone import AllPartitions, DailyPartitions, FunctionMapping, asset, dep, eager, on_cron, on_missing, when
+from flowstone import (
+    AllPartitions,
+    DailyPartitions,
+    FunctionMapping,
+    any_input_updated,
+    asset,
+    dep,
+    eager,
+    on_cron,
+    on_missing,
+    when,
+)
 from flowstone.core.asset import Asset
 from flowstone.core.automation.record import (
     AutomationId,
@@ -64,8 +75,17 @@ class Stage:
         }
         self.store.automations.declare([one.id for one in self.evaluators.values()])
 
-    def prepare(self, name: str, partitions: Sequence[str], *, run_id: str, kind: str) -> PreparedRun:
-        run = NewRun(id=run_id, kind=kind, selection=name, executor="test", created_at=self.at)
+    def prepare(
+        self, name: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
+    ) -> PreparedRun:
+        run = NewRun(
+            id=run_id,
+            kind=kind,
+            selection=name,
+            executor="test",
+            created_at=self.at,
+            max_concurrency=max_concurrency,
+        )
         code = self.graph[name].code_version
         return PreparedRun(run, [NewStep(name, key, forced=True, code_version=code) for key in partitions])
 
@@ -100,6 +120,13 @@ class Stage:
             outcome = Failed("boom", "ValueError", retryable=False) if fails else Succeeded(stored, None)
             self.store.ledger.commit([Completion(claim, outcome, inputs.versions(), self.at)])
         return len(placed)
+
+    def finish(self, name: str, key: str) -> None:
+        """Run one step that is placed."""
+        (placed,) = [one.id for one in self.store.catalog.history(name, key) if one.state is State.PENDING]
+        for claim in self.store.ledger.claim([placed], now=self.at):
+            stored = StoredOutput("memory", f"{claim.step_id}", content_hash="1")
+            self.store.ledger.commit([Completion(claim, Succeeded(stored, None), (), self.at)])
 
     def make(self, name: str, key: str = "", content: str | None = "same") -> None:
         """Compute a target by hand."""
@@ -340,3 +367,68 @@ def test_a_condition_that_raises_is_the_evaluators_failure() -> None:
     stage = Stage(one)
     with pytest.raises(RuntimeError, match="broken condition"):
         stage.evaluate("one")
+
+
+def test_one_changed_input_makes_one_run_however_many_partitions_it_touches() -> None:
+    @asset
+    def rates() -> int:
+        return 1
+
+    @asset(partitions=DailyPartitions("2022-09-06"), automation=eager())
+    def days(rates: int) -> int:
+        return rates
+
+    stage = Stage(rates, days)
+    stage.make("rates")
+    assert len(stage.evaluate("days")) == 634
+    assert stage.evaluate("days") == []
+    (run,) = [one for one in stage.store.catalog.runs() if one.kind == "condition"]
+    assert run.total == 634
+    stage.work()
+    stage.make("rates", content="2")
+    assert len(stage.evaluate("days")) == 634, "the next wave is one run again"
+
+
+def test_while_a_wave_runs_upstream_what_it_touches_is_collected() -> None:
+    @asset(partitions=DailyPartitions("2024-05-01"), automation=on_missing())
+    def days() -> int:
+        return 1
+
+    @asset(partitions=DailyPartitions("2024-05-01"), automation=eager())
+    def report(days: int) -> int:
+        return days
+
+    stage = Stage(days, report)
+    assert len(stage.evaluate("days")) == 31
+    stage.finish("days", "d:2024-05-30")
+    assert stage.evaluate("report", after=1) == [], "there may be more of it in a moment"
+    assert stage.evaluate("report", after=40) == ["2024-05-30"], "but nothing is held back for long"
+    stage.work()
+    assert len(stage.evaluate("report", after=1)) == 30, "the rest together"
+
+
+def test_debounce_waits_until_inputs_rest() -> None:
+    @asset
+    def source() -> int:
+        return 1
+
+    @asset(automation=any_input_updated().debounce(timedelta(seconds=30)))
+    def after(source: int) -> int:
+        return source
+
+    stage = Stage(source, after)
+    stage.make("source")
+    stage.make("after")
+    for number in range(5):
+        stage.make("source", content=f"{number}")
+        assert stage.evaluate("after", after=20) == [], "it came just now"
+    assert stage.evaluate("after", after=15) == [""]
+    stage.work()
+    asked = []
+    for number in range(20):
+        stage.make("source", content=f"again {number}")
+        asked.append(len(stage.evaluate("after", after=20)))
+        if asked[-1]:
+            break
+    assert asked[-1] == 1, "inputs that never rest are not waited for for ever"
+    assert len(asked) > 10

@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 from flowstone.core.automation.decision import Decision, Verdict, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.errors import DefinitionError
 
-MOST_REQUESTS = 20
+MOST_REQUESTS = 1000
 """How many partitions of one asset a condition asks for at once when it does not say otherwise."""
-MOST_ACTIVE = 40
+MOST_ACTIVE = 1000
 """How many steps of one asset may be active for a condition to ask for more when it does not say otherwise."""
+MOST_AT_WORK = 40
+"""How many of the steps that a condition asked for are at work at once, in the whole fleet."""
 
 
 class Condition(ABC):
@@ -50,7 +52,7 @@ class Condition(ABC):
         active = facts.standing.active is not None
         return Decision(facts.asset, facts.partition, facts.name, whole, active)
 
-    def at_most(self, requests: int, *, active: int = MOST_ACTIVE) -> Paced:
+    def at_most(self, requests: int, *, active: int = MOST_AT_WORK) -> Paced:
         """Limit how much is asked for; the last thing that is said about a condition.
 
         Args:
@@ -58,6 +60,19 @@ class Condition(ABC):
             active: nothing is asked for while that many steps of the asset are active.
         """
         return Paced(self, requests, active)
+
+    def debounce(self, quiet: timedelta) -> Paced:
+        """Ask only when no input was committed for a while: what comes in bursts is then computed once.
+
+        Inputs that never rest are waited for ten times as long, not for ever.
+
+        Args:
+            quiet: how long nothing has to be committed.
+
+        Raises:
+            DefinitionError: it is not a positive timedelta.
+        """
+        return Paced(self).debounce(quiet)
 
     def __and__(self, other: Condition) -> Condition:
         return _joined(AllOf, self, other)
@@ -169,6 +184,20 @@ class Paced:
     condition: Condition
     requests: int = MOST_REQUESTS
     active: int = MOST_ACTIVE
+    quiet: timedelta | None = None
+
+    def at_most(self, requests: int, *, active: int = MOST_AT_WORK) -> Paced:
+        """See `Condition.at_most`."""
+        return Paced(self.condition, requests, active, self.quiet)
+
+    def debounce(self, quiet: timedelta) -> Paced:
+        """See `Condition.debounce`."""
+        given: object = quiet
+        if not isinstance(given, timedelta) or given <= timedelta(0):
+            raise DefinitionError(
+                f"debounce({quiet!r}): give a positive timedelta, such as timedelta(seconds=30)."
+            )
+        return Paced(self.condition, self.requests, self.active, quiet)
 
     def __post_init__(self) -> None:
         given: tuple[tuple[str, object], ...] = (("requests", self.requests), ("active", self.active))
@@ -177,9 +206,10 @@ class Paced:
                 raise DefinitionError(f"at_most(): {name}={value!r}: give a whole number of at least 1.")
 
     def __repr__(self) -> str:
-        if (self.requests, self.active) == (MOST_REQUESTS, MOST_ACTIVE):
-            return repr(self.condition)
-        return f"({self.condition}).at_most({self.requests}, active={self.active})"
+        text = repr(self.condition)
+        if (self.requests, self.active) != (MOST_REQUESTS, MOST_ACTIVE):
+            text = f"({text}).at_most({self.requests}, active={self.active})"
+        return text if self.quiet is None else f"({text}).debounce({self.quiet})"
 
 
 def paced(automation: Condition | Paced) -> Paced:

@@ -60,6 +60,7 @@ class Decision:
         name: the target as people read it.
         because: the verdicts of the condition and of what always holds.
         in_progress: whether it is being computed, or placed for it.
+        held: why it is not asked for yet although it is wanted, for people.
     """
 
     asset: str
@@ -67,6 +68,7 @@ class Decision:
     name: str
     because: Verdict
     in_progress: bool = False
+    held: str | None = None
 
     @property
     def wanted(self) -> bool:
@@ -82,7 +84,8 @@ class Decision:
     def explain(self) -> list[str]:
         """Return lines for people: the answer, then each condition and fact with yes or no."""
         answer = "is wanted" if self.wanted else "is not wanted"
-        return [f"{self.name} {answer}: {self.reason}", *self.because.lines(1)]
+        held = [f"it is asked for later: {self.held}"] if self.wanted and self.held else []
+        return [f"{self.name} {answer}: {self.reason}", *held, *self.because.lines(1)]
 
     def to_json(self) -> dict[str, object]:
         """Return the decision with JSON types."""
@@ -91,6 +94,7 @@ class Decision:
             "partition": self.partition or None,
             "wanted": self.wanted,
             "reason": self.reason,
+            "held": self.held,
             "because": self.because.to_json(),
         }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flowstone.core.asset import Asset
-from flowstone.core.automation.condition import Paced
+from flowstone.core.automation.condition import MOST_AT_WORK, Paced
 from flowstone.core.automation.decision import Decision, listed
+from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationKind,
@@ -21,7 +22,7 @@ from flowstone.core.automation.record import (
 from flowstone.core.graph import AssetGraph
 from flowstone.core.text import clean_text
 from flowstone.engine.automation.fact_reader import FactReader
-from flowstone.engine.automation.scope import begun, scope
+from flowstone.engine.automation.scope import NEWEST, Scope, begun, scope
 from flowstone.protocols import PrepareTargets
 
 KIND = "condition"
@@ -29,6 +30,10 @@ KIND = "condition"
 _SOON_SECONDS = 0.5
 _SLOWER = 1.6
 _TIMEOUT_SECONDS = 60.0
+_HOLD = timedelta(seconds=30)
+_TIMES = 10
+_WAVE = 3000
+"""How many older partitions are looked at when something is wanted."""
 _MOST_REASON = 1000
 
 
@@ -40,11 +45,13 @@ class Memory:
         older: where to go on among the older partitions.
         quiet: whether the newest tick, if there is one, says that nothing was wanted.
         busy: for how many evaluations something has been in progress without anything being asked for.
+        held: since when something has been wanted that was held back; None when nothing is.
     """
 
     older: str | None = None
     quiet: bool = True
     busy: int = 0
+    held: datetime | None = None
 
     @classmethod
     def read(cls, cursor: str | None) -> Memory:
@@ -52,19 +59,22 @@ class Memory:
 
         Example:
             >>> Memory.read(Memory("d:2024-01-01", False, 2).written())
-            Memory(older='d:2024-01-01', quiet=False, busy=2)
+            Memory(older='d:2024-01-01', quiet=False, busy=2, held=None)
             >>> Memory.read("what is this")
-            Memory(older=None, quiet=True, busy=0)
+            Memory(older=None, quiet=True, busy=0, held=None)
         """
         try:
             found = json.loads(cursor or "{}")
-            return cls(found.get("older"), bool(found.get("quiet", True)), int(found.get("busy", 0)))
+            held = found.get("held")
+            since = None if held is None else datetime.fromisoformat(held)
+            return cls(found.get("older"), bool(found.get("quiet", True)), int(found.get("busy", 0)), since)
         except (ValueError, TypeError, AttributeError):
             return cls()
 
     def written(self) -> str:
         """Return the cursor."""
-        return json.dumps({"older": self.older, "quiet": self.quiet, "busy": self.busy})
+        held = None if self.held is None else self.held.isoformat()
+        return json.dumps({"older": self.older, "quiet": self.quiet, "busy": self.busy, "held": held})
 
 
 class ConditionEvaluator:
@@ -114,13 +124,18 @@ class ConditionEvaluator:
         # before the facts: what ends in between is seen, rather than missed for a while
         active = self._facts.active(self._around)
         looked_at = scope(self._asset.partitions, taken.now, before.older)
-        going_on = begun(self._asset.partitions, taken.now) if self._asset.allow_incomplete else []
-        keys = [*going_on, *looked_at.partitions]
-        facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
-        decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
-        chosen = affordable(decisions, self._limits, active.get(self._asset.name, 0))
-        busy = before.busy + 1 if active and not chosen else 0
-        memory = Memory(looked_at.resume, not chosen, busy)
+        facts, chosen = self._look(looked_at, taken, active)
+        since = before.held or taken.now
+        why = held_back(self._limits, facts, active_upstream(active, self._asset), taken.now, since)
+        held = bool(chosen) and why is not None and not taken.by_hand
+        if held:
+            chosen = []
+        elif chosen and len(looked_at.partitions) >= NEWEST:
+            # what changed for one partition may have changed for all: one run for as many as possible
+            looked_at = scope(self._asset.partitions, taken.now, older=_WAVE)
+            _, chosen = self._look(looked_at, taken, active)
+        busy = before.busy + 1 if (active or held) and not chosen else 0
+        memory = Memory(looked_at.resume, not chosen, busy, since if held else None)
         yield Conclusion(
             ticks=self._ticks(taken, chosen, before),
             cursor=memory.written(),
@@ -128,11 +143,26 @@ class ConditionEvaluator:
             wakes=self._below if chosen else (),
         )
 
+    def _look(
+        self, looked_at: Scope, taken: TakenAutomation, active: Mapping[str, int]
+    ) -> tuple[list[TargetFacts], list[Decision]]:
+        """Return the facts of what is wanted there, and the decisions that are affordable."""
+        going_on = begun(self._asset.partitions, taken.now) if self._asset.allow_incomplete else []
+        keys = [*going_on, *looked_at.partitions]
+        facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
+        decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
+        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.wanted]
+        return wanted, affordable(decisions, self._limits, active.get(self._asset.name, 0))
+
     def _ticks(self, taken: TakenAutomation, chosen: Sequence[Decision], before: Memory) -> list[NewTick]:
         """Return the tick that is worth recording: not one of many on which there was nothing to do."""
         if chosen:
             run = self._prepare(
-                self._asset.name, [one.partition for one in chosen], run_id=f"{KIND}-{taken.token}", kind=KIND
+                self._asset.name,
+                [one.partition for one in chosen],
+                run_id=f"{KIND}-{taken.token}",
+                kind=KIND,
+                max_concurrency=MOST_AT_WORK,
             )
             reason = listed([f"{one.name}: {one.reason}" for one in chosen])
             reason = clean_text(reason, limit=_MOST_REASON)
@@ -146,6 +176,38 @@ class ConditionEvaluator:
         if asked or busy:
             return min(self._every, _SOON_SECONDS * _SLOWER ** min(busy, 20))
         return self._every
+
+
+def active_upstream(active: Mapping[str, int], asset: Asset) -> int:
+    """Return how many steps upstream of an asset are active that may change several of its partitions."""
+    if asset.partitions is None:
+        return 0
+    return sum(number for name, number in active.items() if name != asset.name)
+
+
+def held_back(
+    limits: Paced, wanted: Sequence[TargetFacts], upstream: int, now: datetime, since: datetime
+) -> str | None:
+    """Return why what is wanted is not asked for yet: more of it may come, and one run for all is better.
+
+    Args:
+        limits: of the condition.
+        wanted: facts of what is wanted.
+        upstream: how many steps upstream are active.
+        now: the present.
+        since: since when something has been held back; nothing is for long.
+    """
+    waited = now - since
+    if limits.quiet is not None and waited < _TIMES * limits.quiet:
+        moments = [one.committed.committed_at for facts in wanted for one in facts.inputs if one.committed]
+        newest = max(moments, default=None)
+        if newest is not None and now - newest < limits.quiet:
+            ago = (now - newest).total_seconds()
+            return f"an input was committed {ago:.0f} s ago, and it waits until none was for {limits.quiet}"
+    if upstream and waited < _HOLD:
+        steps = "1 step" if upstream == 1 else f"{upstream} steps"
+        return f"{steps} upstream of it in progress may change more of its partitions, for {_HOLD} at most"
+    return None
 
 
 def affordable(decisions: Sequence[Decision], limits: Paced, active: int) -> list[Decision]:
