@@ -132,6 +132,8 @@ def is_storable(text: str) -> bool:
     """
     if "\x00" in text:
         return False
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -93,7 +93,7 @@ class _Cleaner:
         for name, value in items:
             if not isinstance(name, str):
                 raise _refusal(f"has the key {_short(name)}: keys must be text", place, name, "Write str(key).")
-            key = self._text(name, place)
+            key = name if type(name) is str and len(name) < 40 and name.isidentifier() else self._text(name, place)
             cleaned[key] = self._value(value, f"{place}[{_short(key)}]", depth + 1)
         return cleaned
 

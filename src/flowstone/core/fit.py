@@ -53,10 +53,14 @@ def fit(completion: Completion) -> Completion:
     Args:
         completion: the end of an attempt, whose parts may be anything that hooks and IO managers left there.
     """
+    if completion.is_fit:
+        return completion
     try:
-        return _fit(completion)
+        ready = _fit(completion)
     except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
-        return failed(completion.claim, error)
+        ready = failed(completion.claim, error)
+    ready.is_fit = True
+    return ready
 
 
 def failed(claim: Claim, error: BaseException) -> Completion:
@@ -91,6 +95,12 @@ def _fit(completion: Any) -> Completion:
             raise _unfit("retry_in_seconds", completion.retry_in_seconds)
     if not isinstance(completion.inputs, tuple) or not all(map(_is_input, completion.inputs)):
         raise _unfit("inputs", completion.inputs)
+    version = completion.code_version
+    if (
+        not (version is None or (isinstance(version, str) and is_storable(version)))
+        or type(completion.ran) is not bool
+    ):
+        raise _unfit("code_version", version)
     checks = completion.checks
     if not isinstance(checks, tuple):
         raise _unfit("checks", checks)
@@ -142,17 +152,16 @@ def _fit_outcome(outcome: Any, asset: str) -> AttemptOutcome:
 def _fit_stored(stored: Any, asset: str) -> StoredOutput:
     if not isinstance(stored, StoredOutput):
         raise _unfit("stored", stored)
-    for name in ("io", "location", "serializer", "content_hash", "value_type"):
-        text = getattr(stored, name)
-        optional = name in ("serializer", "content_hash")
-        if not (isinstance(text, str) and is_storable(text)) and not (text is None and optional):
-            raise _unfit(f"stored.{name}", text)
+    if not (_is_kept(stored.io) and _is_kept(stored.location) and _is_kept(stored.value_type)):
+        raise _unfit("stored", stored)
+    if not all(text is None or _is_kept(text) for text in (stored.serializer, stored.content_hash)):
+        raise _unfit("stored", stored)
     size = stored.size_bytes
     if size is not None and not _is_id(size):
         raise _unfit("stored.size_bytes", size)
     if stored.payload is not None and not isinstance(stored.payload, bytes):
         raise _unfit("stored.payload", stored.payload)
-    if stored.metadata == {} and type(stored.metadata) is dict:
+    if type(stored.metadata) is dict and not stored.metadata:
         return stored
     return replace(stored, metadata=output_facts(stored.metadata, asset))
 
@@ -229,6 +238,10 @@ def _is_input(one: Any) -> bool:
         return False
     parameter, _asset, _partition, step_id = cast("tuple[object, ...]", one)
     return isinstance(parameter, str) and is_storable(parameter) and _is_id(step_id)
+
+
+def _is_kept(text: object) -> bool:
+    return isinstance(text, str) and is_storable(text)
 
 
 def _is_id(value: object) -> bool:

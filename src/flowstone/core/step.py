@@ -180,6 +180,8 @@ class Completion:
         finished_at: when it ended.
         retry_in_seconds: delay until the next attempt; None for no further attempt.
         checks: results of the checks that looked at its value.
+
+    `is_fit` says that `flowstone.core.fit` has looked at it; a changed copy (`replace`) is looked at again.
         ran: whether the asset's code was asked, or would have been: then `code_version` is recorded.
         code_version: the version that this code declares of itself.
     """
@@ -192,6 +194,7 @@ class Completion:
     checks: tuple[CheckRecord, ...] = ()
     ran: bool = False
     code_version: str | None = None
+    is_fit: bool = field(default=False, init=False, compare=False, repr=False)
 
 
 class Committed(NamedTuple):

@@ -351,7 +351,16 @@ def spoilt_completions() -> Iterator[tuple[str, Spoil]]:
         Scattered(0, 0),
     )
     for value in HOSTILE_OBJECTS:
-        for name in ("claim", "outcome", "inputs", "finished_at", "retry_in_seconds", "checks"):
+        for name in (
+            "claim",
+            "outcome",
+            "inputs",
+            "finished_at",
+            "retry_in_seconds",
+            "checks",
+            "ran",
+            "code_version",
+        ):
             yield f"{name}={type(value)}", partial(_with, name=name, value=value)
         for name in _fields(StoredOutput("memory", "x")):
             yield f"stored.{name}={type(value)}", partial(_with_stored, name=name, value=value)
