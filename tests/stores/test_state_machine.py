@@ -169,8 +169,9 @@ class StepMachine(RuleBasedStateMachine):
             assert row.open == sum(not step.state.is_terminal for step in own)
             record = self.store.catalog.run(run_id)
             assert record is not None
-            assert (record.state is State.RUNNING) == (record.done < record.total)
-            assert (record.finished_at is None) == (record.state is State.RUNNING)
+            going_on = (State.RUNNING, State.CANCELLING)  # the latter when all that is left is being cancelled
+            assert (record.state in going_on) == (record.done < record.total)
+            assert (record.finished_at is None) == (record.state in going_on)
 
     @invariant()
     def waiting_steps_wait_for_somebody(self) -> None:
