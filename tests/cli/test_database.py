@@ -58,6 +58,7 @@ def test_doctor_with_a_database(cli: CommandLine, empty_database_url: str) -> No
     cli("db", "upgrade", "--database-url", empty_database_url)
     answer = cli("doctor", "--database-url", empty_database_url, "--json")
     checks = {check["name"]: check["verdict"] for check in answer.json["checks"]}
+    assert checks["connections"] == "ok"
     assert (answer.code, checks["migrations"], checks["oban tables"]) == (0, "ok", "ok")
     assert checks["workers"] == "warn"
 

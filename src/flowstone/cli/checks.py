@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -88,7 +90,24 @@ def _package(extra: str, package: str, purpose: str) -> Check:
         return Check(name, Verdict.OK, version(package))
     except PackageNotFoundError:
         remedy = f"Needed for {purpose}: pip install 'flowstone[{extra}]'"
+        if package == "oban" and (lacking := _lacks_for_building()):
+            remedy += f". It is built from source, and {lacking}"
         return Check(name, Verdict.WARN, "not installed", remedy)
+
+
+def _lacks_for_building() -> str:
+    """Return what is missing to build a package in C++ for this interpreter; empty when nothing is."""
+    compiler = os.environ.get("CXX") or "c++"
+    found = [name for name in (compiler.split()[0], "g++", "clang++") if shutil.which(name)]
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if not found:
+        return (
+            "there is no C++ compiler here: apt install build-essential (Debian), dnf install gcc-c++ (Fedora), "
+            "apk add build-base (Alpine), xcode-select --install (macOS)"
+        )
+    if not headers.is_file():
+        return f"the headers of this Python are missing ({headers}): apt install python3-dev, or another Python"
+    return ""
 
 
 def _embedded_wheel() -> Check:

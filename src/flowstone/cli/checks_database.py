@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,9 @@ from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.sql import load_sql
+
+CONNECTIONS_OF_A_WORKER = 26
+"""Connections of one worker beside one for each queue: for transactions, Oban, notifications and the lease."""
 
 
 def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Check]:
@@ -35,12 +38,12 @@ def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator
         return
     try:
         with opened(settings) as database:
-            yield from _asked(database)
+            yield from _asked(database, settings.queues)
     except FlowStoneError as error:
         yield Check("database", Verdict.FAIL, "does not work", str(error))
 
 
-def _asked(database: Database) -> Iterator[Check]:
+def _asked(database: Database, queues: Collection[str]) -> Iterator[Check]:
     health = look(database)
     yield Check("database", Verdict.OK, f"{database.masked_dsn} answers")
     yield _server(health)
@@ -57,6 +60,7 @@ def _asked(database: Database) -> Iterator[Check]:
         yield Check("migrations", Verdict.FAIL, ", ".join(wrong), remedy)
     yield _oban(database, upgrade)
     yield _workers(health)
+    yield _connections(database, health, len(queues))
     if not wrong:
         yield from _declarations(database)
 
@@ -113,6 +117,22 @@ def _declarations(database: Database) -> Iterator[Check]:
                 yield Check(
                     f"asset {name}", Verdict.WARN, f"{who} declares {different}, as {other} has it", remedy
                 )
+
+
+def _connections(database: Database, health: Health, queues: int) -> Check:
+    """Say whether there is room for the connections of the workers that run, or of one."""
+    with database.connection() as connection:
+        row = connection.execute(load_sql("health/connections")).fetchone()
+    assert row is not None
+    most, of_role, of_database, used = row
+    room = min(limit for limit in (most, of_role, of_database) if limit is not None and limit >= 0)
+    workers = max(1, sum(worker.kind == "node" for worker in health.workers or ()))
+    need = workers * (queues + CONNECTIONS_OF_A_WORKER)
+    found = f"{room} for clients, {used} in use; {workers} worker{'s' * (workers > 1)} may need {need}"
+    if room - used >= 3 and room >= need:
+        return Check("connections", Verdict.OK, found)
+    remedy = "Raise max_connections (or CONNECTION LIMIT of the role or database), or run fewer workers."
+    return Check("connections", Verdict.WARN if room - used >= 3 else Verdict.FAIL, found, remedy)
 
 
 def _workers(health: Health) -> Check:

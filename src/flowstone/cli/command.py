@@ -97,7 +97,9 @@ def _explain(session: Session, error: BaseException) -> int:
         return exit_code(error)
     if _is_driver_failure(error):
         session.trace(error)
-        session.out.error(f"The database failed: {' '.join(str(error).split())}")
+        session.out.error(
+            f"The database failed ({type(error).__name__}): {' '.join(str(error).split())}. --verbose shows where."
+        )
         _answer(session, error)
         return FAILED
     raise error
@@ -109,8 +111,5 @@ def _answer(session: Session, error: BaseException) -> None:
 
 
 def _is_driver_failure(error: BaseException) -> bool:
-    """Whether the database driver lost the server; anything else that it raises is a bug of ours."""
-    return any(
-        kind.__module__.partition(".")[0] == "psycopg" and kind.__name__ in ("OperationalError", "InterfaceError")
-        for kind in type(error).__mro__
-    )
+    """Whether the database, or its driver, refused something in a way that nothing of ours explains."""
+    return any(kind.__module__.partition(".")[0] == "psycopg" for kind in type(error).__mro__)

@@ -15,8 +15,10 @@ class DatabaseUnavailableError(DatabaseError, ConnectionError):
     def __init__(self, target: str, why: str) -> None:
         self.target = target
         self.why = why
+        _, fatal, reason = why.partition("FATAL: ")
+        said = f"refuses the connection: {reason.strip()}" if fatal else f"does not answer: {why}"
         super().__init__(
-            f"PostgreSQL at {target} does not answer: {why}. Check that the server runs and that "
+            f"PostgreSQL at {target} {said}. Check that the server runs and that "
             "FLOWSTONE_DATABASE_URL is right; `flowstone doctor` looks at each part."
         )
 

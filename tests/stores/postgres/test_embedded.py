@@ -399,3 +399,55 @@ def test_windows_is_told_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(EmbeddedDatabaseError, match="WSL"):
         EmbeddedPostgres(tmp_path)
+
+
+def test_a_server_that_hangs_while_it_shuts_down_is_started_again(embedded, directory, caplog):
+    """Somebody stopped it politely, and a client stays: it answers nobody and does not end."""
+    dsn = embedded.start()
+    pid = pid_of(embedded)
+    with Database(dsn).dedicated() as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+        os.kill(pid, signal.SIGTERM)
+        other = EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST, start_timeout_seconds=PATIENCE_SECONDS)
+        assert ask(other.start(), "SELECT number FROM kept") == 7
+        assert pid_of(other) != pid
+    assert "hangs while it shuts down" in caplog.text
+    other.stop()
+
+
+def test_a_server_that_is_stopped_by_a_signal_is_told(embedded, directory):
+    """Nobody waits for two minutes for what cannot answer."""
+    embedded.start()
+    pid = pid_of(embedded)
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    try:
+        with pytest.raises(EmbeddedDatabaseError, match=f"kill -CONT {pid}"):
+            EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST).start()
+        assert time.monotonic() - started < PATIENCE_SECONDS
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_forked_child_is_a_user_of_its_own(embedded, directory):
+    """The end of the parent does not take the server from a child that goes on."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
+    dsn = embedded.start()
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(theirs)
+        os.read(ours, 1)  # until the parent says so, or is gone
+        os._exit(0)
+    os.close(ours)
+    try:
+        embedded.stop()
+        assert ask(dsn, "SELECT 1") == 1
+    finally:
+        os.close(theirs)
+        os.waitpid(child, 0)
+    other = EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST)
+    other.start()
+    other.stop()
+    assert other.server_pid is None

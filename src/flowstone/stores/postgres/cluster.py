@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 USER = DATABASE = "flowstone"
 _POLL_SECONDS = 0.02
+_TELL_SECONDS = 3.0
+_SHUTTING_DOWN = "shutting down"
+_STOP_MODES = ((2.0, "fast"), (12.0, "immediate"))
+"""After how many seconds a server that hangs while it shuts down is stopped in which way."""
 _LOG_TAIL_LINES = 20
 _UNFINISHED = "data.unfinished-"
 
@@ -124,10 +128,16 @@ class Cluster:
             self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", seconds)
 
     def _joined(self, timeout_seconds: float) -> bool:
-        """Wait until the living server answers (True) or no server lives (False)."""
-        deadline = time.monotonic() + timeout_seconds
+        """Wait until the living server answers (True) or no server lives (False).
+
+        A server that is being shut down and waits for its clients to leave is stopped for good after a moment, so
+        that it can be started again: it answers nobody any more.
+        """
+        started = time.monotonic()
+        asked, told = 0, False
         while True:
-            if self._answers():
+            problem = self._problem()
+            if problem is None:
                 return True
             alive = FileLock(self._directory / "server.lock")
             try:
@@ -135,23 +145,45 @@ class Cluster:
                     return False
             finally:
                 alive.close()
-            if time.monotonic() >= deadline:
+            waited, pid = time.monotonic() - started, self.server_pid()
+            if pid is not None and _is_stopped(pid):
                 raise EmbeddedDatabaseError(
-                    f"A server (pid {self.server_pid()}) runs on {self.data} but did not answer within "
-                    f"{timeout_seconds:g} s. Stop it with `kill -INT {self.server_pid()}` and try again."
+                    f"The server (pid {pid}) on {self.data} is stopped by a signal and answers nobody. Let it go "
+                    f"on with `kill -CONT {pid}`, or end it with `kill -QUIT {pid}; kill -CONT {pid}`, and try "
+                    "again."
+                )
+            if _SHUTTING_DOWN in problem and asked < len(_STOP_MODES) and waited > _STOP_MODES[asked][0]:
+                log.warning("The server on %s hangs while it shuts down; stopping it (%s).", self.data, problem)
+                self._run("pg_ctl", "stop", "-D", "data", "-m", _STOP_MODES[asked][1], "-W")
+                asked += 1
+            if not told and waited > _TELL_SECONDS:
+                told = True
+                log.warning("Waiting for the server (pid %s) on %s: %s", pid, self.data, problem)
+            if waited >= timeout_seconds:
+                raise EmbeddedDatabaseError(
+                    f"A server (pid {pid}) runs on {self.data} but did not answer within "
+                    f"{timeout_seconds:g} s ({problem}). Stop it with `kill -INT {pid}` and try again."
                     f"{self._log_tail()}"
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _answers(self) -> bool:
+    def _problem(self) -> str | None:
+        """Return why the server does not answer; None when it does."""
         if self._socket.find() is None:
-            return False
+            return "it has no socket"
+        pid = self.server_pid()
+        if pid is not None and _is_stopped(pid):
+            return "it is stopped by a signal"  # connecting would take its time to fail
         try:
             with Database(self._dsn("postgres")).dedicated() as connection:
                 row = connection.execute(load_sql("database/data_directory")).fetchone()
-                return row is not None and Path(str(row[0])).samefile(self.data)
-        except (DatabaseUnavailableError, OSError):
-            return False
+                if row is not None and Path(str(row[0])).samefile(self.data):
+                    return None
+                return "another server answers on its socket"
+        except DatabaseUnavailableError as error:
+            return error.why
+        except OSError as error:
+            return str(error)
 
     def _dsn(self, database: str) -> str:
         host = quote(str(self._socket.ensure()), safe="")
@@ -283,6 +315,15 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True  # it belongs to somebody else
     return True
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal; False where that is not known."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in ("T", "t")
 
 
 def _works_in(pid: int, directory: Path) -> bool:

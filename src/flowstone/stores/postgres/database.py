@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import selectors
 import threading
 import time
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.project import Project
-from flowstone.errors import DatabaseError, DatabaseUnavailableError
+from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
+from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _BUSY_SECONDS = 30.0
 _CLOSE_SECONDS = 1.0
+_PROBE_SECONDS = 1.0
 # A peer that vanished without a word is noticed after about a minute instead of two hours.
 _KEEPALIVES = {
     "keepalives_idle": "30",
@@ -39,6 +42,11 @@ _KEEPALIVES = {
     # the same for what was sent and never confirmed, for which the kernel would try a quarter of an hour
     "tcp_user_timeout": "60000",
 }
+# Whatever the role or the database says otherwise: values are read and written in these forms.
+_SESSION = (
+    "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c search_path=public "
+    "-c default_transaction_isolation=read\\ committed"
+)
 _POOL_NAME = "flowstone"
 
 
@@ -94,7 +102,8 @@ class Database:
             "connect_timeout": str(max(1, round(connect_timeout_seconds))),
             "fallback_application_name": application_name,
             **given,
-            "options": f"{given.get('options', '')} -c TimeZone=UTC".strip(),
+            "client_encoding": "UTF8",
+            "options": f"{given.get('options', '')} {_SESSION}".strip(),
         }
         self._guard = threading.Lock()
         self._pool: ConnectionPool[Connection[TupleRow]] | None = None
@@ -178,6 +187,7 @@ class Database:
         connection = self._connect()
         try:
             with self._naming_lost_servers(connection):
+                self._refuse(connection)
                 yield connection
         finally:
             connection.close()
@@ -187,8 +197,45 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: with the reason, when that does not work.
+            ConfigurationError: it works, and FlowStone cannot work with what is there.
         """
-        self._connect().close()
+        connection = self._connect()
+        try:
+            with self._naming_lost_servers(connection):
+                self._refuse(connection)
+        finally:
+            connection.close()
+
+    def _refuse(self, connection: Connection[TupleRow]) -> None:
+        """Refuse what would fail later in ways that nobody understands."""
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in ("UTF8", None):
+            raise ConfigurationError(
+                f"The database {self.masked_dsn} is encoded in {encoding}, which cannot hold every text. Make one "
+                "with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+            )
+        if self.is_pooled(connection) and not self.keeps_sessions(connection):
+            raise ConfigurationError(
+                f"{self.masked_dsn} leads through a connection pooler in transaction mode: sessions are not kept, "
+                "so notifications get lost and prepared statements and locks collide. Give the address of the "
+                "server itself, or that of a pool in session mode (PgBouncer: pool_mode = session)."
+            )
+
+    def is_pooled(self, connection: Connection[TupleRow]) -> bool:
+        """Return whether something stands between us and the server: it makes up the id of the backend."""
+        row = connection.execute(load_sql("health/backend")).fetchone()
+        return row is not None and int(row[0]) != connection.info.backend_pid
+
+    def keeps_sessions(self, connection: Connection[TupleRow]) -> bool:
+        """Return whether a notification arrives on a connection that listens, as it does in a real session."""
+        channel = f"flowstone_probe_{secrets.token_hex(8)}"
+        connection.execute(with_identifiers(load_sql("database/listen"), channel=channel))
+        other = self._connect()
+        try:
+            other.execute(load_sql("database/notify"), {"channel": channel})
+        finally:
+            other.close()
+        return any(connection.notifies(timeout=_PROBE_SECONDS, stop_after=1))
 
     def listen(self, channels: Iterable[LiteralString]) -> Listener:
         """Return a listener on these notification channels, with a connection of its own."""
@@ -273,6 +320,22 @@ class Database:
             if connection.closed:
                 raise self._unavailable(error) from error
             raise
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise DatabaseError(
+                f"PostgreSQL at {self.masked_dsn} is read-only: a standby, or default_transaction_read_only is on "
+                "for this role or database. Connect to the primary; with several hosts in the URL, add "
+                "target_session_attrs=read-write."
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise DatabaseError(
+                f"The role of {self.masked_dsn} may not do that: {' '.join(str(error).split())}. Run as the role "
+                "that ran `flowstone db upgrade`, or let that one GRANT the rights."
+            ) from error
+        except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as error:
+            raise DatabaseError(
+                f"{self.masked_dsn} leads through a connection pooler that mixes up sessions "
+                f"({error.diag.sqlstate}). Give the address of the server itself, or a pool in session mode."
+            ) from error
 
     def _unavailable(self, error: Exception) -> DatabaseUnavailableError:
         why = " ".join(str(error).split()) or type(error).__name__
