@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -126,7 +126,7 @@ class Pooler:
             threading.Thread(target=self._down, args=(server, client), daemon=True).start()
 
     def _up(self, client: socket.socket, server: socket.socket) -> None:
-        with server:
+        with server, suppress(OSError):  # one side has left
             while data := client.recv(65536):
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)

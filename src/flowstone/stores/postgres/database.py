@@ -42,11 +42,9 @@ _KEEPALIVES = {
     # the same for what was sent and never confirmed, for which the kernel would try a quarter of an hour
     "tcp_user_timeout": "60000",
 }
-# Whatever the role or the database says otherwise: values are read and written in these forms.
-_SESSION = (
-    "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c search_path=public "
-    "-c default_transaction_isolation=read\\ committed"
-)
+# Whatever the role or the database says otherwise: values are read and written in these forms. Nothing else is set
+# here, because poolers let no other settings through.
+_SESSION = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
 _POOL_NAME = "flowstone"
 
 
@@ -255,8 +253,15 @@ class Database:
             connection = psycopg.connect(autocommit=True, **self._parameters, **self._cursors())  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             raise self._unavailable(error) from error
-        self._open.add(connection)
+        self._take_in(connection)
         return connection
+
+    def _take_in(self, connection: Connection[TupleRow]) -> None:
+        from psycopg import IsolationLevel
+
+        # our statements look again after waiting for a lock, whatever the role or the database says otherwise
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        self._open.add(connection)
 
     def _cursors(self) -> dict[str, Any]:
         """Have every statement on these connections mean the tables of the project."""
@@ -286,7 +291,7 @@ class Database:
             # its pauses double all the time, up to minutes; whoever waits asks for a new connection instead
             reconnect_timeout=self._timeout,
             check=_check,
-            configure=self._open.add,
+            configure=self._take_in,
             name=_POOL_NAME,
             open=True,
         )
