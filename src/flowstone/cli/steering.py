@@ -101,6 +101,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
+    session.warn_if_forgetful()
     flow = session.flow
     if asset is not None:
         if older_than is not None:
