@@ -8,8 +8,9 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,23 +70,30 @@ class EmbeddedPostgres:
         self._guard = threading.Lock()
         self._users: FileLock | None = None
         self._pid = 0
+        self._of_child: FileLock | None = None
         renew_after_fork(self, EmbeddedPostgres._join_after_fork)
+        _servers.add(self)
+
+    def _hold_for_child(self) -> None:
+        """Before a fork: take the lock that the child will have, so that there is no moment without it."""
+        if self._users is not None:
+            with suppress(OSError):
+                self._of_child = FileLock(self._users.path)
+                self._of_child.try_shared()
+
+    def _leave_to_child(self) -> None:
+        """After a fork, in the parent: the child holds its lock on."""
+        of_child, self._of_child = self._of_child, None
+        if of_child is not None:
+            of_child.close()
 
     def _join_after_fork(self) -> None:
         """In a forked child: become a user of the server in its own right, or the parent would stop it."""
         self._guard = threading.Lock()
-        shared, self._users = self._users, None
-        if shared is None:
-            return
-        try:
-            own = FileLock(shared.path)
-            if own.try_shared():
-                self._users, self._pid = own, os.getpid()
-            else:
-                own.close()  # it is being stopped
-        except OSError:
-            log.warning("The copy of this process cannot hold the embedded PostgreSQL in %s.", self.directory)
-        shared.close()
+        shared, self._users = self._users, self._of_child
+        self._of_child, self._pid = None, os.getpid()
+        if shared is not None:
+            shared.close()
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.directory)!r})"
@@ -193,6 +201,23 @@ class EmbeddedPostgres:
         # Root may have made it: the user of the data must be able to take part later, without root.
         ServerAccount.for_data(self.directory / "data").own(lock.path)
         return lock
+
+
+_servers: weakref.WeakSet[EmbeddedPostgres] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for server in list(_servers):
+        server._hold_for_child()  # noqa: SLF001 - of this module
+
+
+def _after_fork_in_parent() -> None:
+    for server in list(_servers):
+        server._leave_to_child()  # noqa: SLF001 - of this module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def _wheel_binaries() -> Path:
