@@ -176,6 +176,10 @@ PLANTED = "hunter2-planted"
         f"passwords=['a', '{PLANTED}']",
         f"secret: {{'a': '{PLANTED}'}}",
         f"Bearer {PLANTED}",
+        f"password:\n  {PLANTED}\nhost: x",
+        f"db:\n  password: |-\n    first\n\n    {PLANTED}",
+        f"secret_key_base={PLANTED}",
+        f"azure://id:{PLANTED}?tenantId=x",
         f"PASSWORD\t=\t{PLANTED}",
         f"password :{PLANTED}",
         f"password={PLANTED!r}, user='x'",
@@ -210,6 +214,7 @@ def test_secrets_are_masked_in_any_spelling_and_form(text: str) -> None:
     "text",
     [
         "password reset",
+        "http://[::1]:80/x http://host:port/x http://{host}:{port} file://C:\\x http://h:8080, http://h:80.",
         "token_count=5",
         "tokens=5",
         "max_tokens=4096",
@@ -305,6 +310,11 @@ def test_masking_hostile_texts_takes_linear_time(text: str) -> None:
     mask_secrets(text[:200_000])
     # a quadratic pattern takes minutes for these
     assert time.process_time() - started < 10
+
+
+def test_what_follows_a_block_of_yaml_is_left_alone() -> None:
+    text = "db:\n  password: |\n    a\n    b\n  host: x\npassword:\nuser: me"
+    assert mask_secrets(text) == "db:\n  password: |\n    ***\n  host: x\npassword:\nuser: me"
 
 
 def test_values_are_masked_in_the_forms_that_they_are_written_in() -> None:

@@ -128,14 +128,16 @@ def test_storing_is_given_up_and_the_previous_version_stays() -> None:
     assert flow.load("one") == 1
 
 
-@pytest.mark.parametrize("kind", ["generator", "async generator"])
+@pytest.mark.parametrize("kind", ["generator", "iterator", "async generator"])
 def test_values_that_can_be_read_once_are_refused(kind: str) -> None:
     async def agen():
         yield 1
 
     @asset
     def once():
-        return {"generator": lambda: (n for n in [1]), "async generator": agen}[kind]()
+        return {"generator": lambda: (n for n in [1]), "iterator": lambda: iter([1]), "async generator": agen}[
+            kind
+        ]()
 
     with pytest.raises(SerializationError, match="'once' returned something that can be read only once"):
         FlowStone.for_testing([once]).materialize("once")

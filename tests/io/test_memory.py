@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import csv
 import gc
+import io
+import itertools
+import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 
 import pytest
 
 from flowstone.core.output import OutputAddress
-from flowstone.errors import StorageError
+from flowstone.errors import SerializationError, StorageError
 from flowstone.io import MemoryIO
 
 
@@ -48,3 +53,39 @@ def test_none_is_a_value() -> None:
     stored = memory.store(None, address())
     assert stored.io == "scratch"
     assert memory.load(stored) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: (n for n in [1]), "$"),
+        (lambda: map(str, [1]), "$"),
+        (lambda: zip([1], [2], strict=True), "$"),
+        (lambda: iter([1]), "$"),
+        (lambda: reversed([1]), "$"),
+        (lambda: csv.reader(["a,b"]), "$"),
+        (lambda: csv.DictReader(["a,b"]), "$"),
+        (lambda: itertools.chain([1]), "$"),
+        (lambda: io.StringIO("a"), "$"),
+        (lambda: {"rows": [1, filter(None, [1])]}, '$["rows"][1]'),
+        (lambda: (1, {2: enumerate("a")}), "$[1][2]"),
+    ],
+)
+def test_what_only_its_first_reader_could_read_is_refused(make: Callable[[], object], path: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        MemoryIO().store(make(), address())
+    assert caught.value.path == path
+    assert "'numbers'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", [[1], {1: 2}.items(), {1: 2}.keys(), range(3), "text", {"a": [iter]}, [[1]] * 10_000]
+)
+def test_what_can_be_read_again_is_kept(value: object) -> None:
+    memory = MemoryIO()
+    assert memory.load(memory.store(value, address())) is value
+
+
+def test_a_temporary_file_is_refused_too() -> None:
+    with tempfile.NamedTemporaryFile() as file, pytest.raises(SerializationError):
+        MemoryIO().store([file], address())

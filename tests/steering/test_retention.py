@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,10 @@ from flowstone import FlowStone, StaticPartitions, asset
 from flowstone.app.retention import Pruned
 from flowstone.config import Settings
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion, NewTick, TickState
+from flowstone.core.output import StoredOutput
+from flowstone.io import MemoryIO
 from flowstone.stores.postgres.database import Database
+from flowstone.testing.marks import wait_until
 
 NOW = timedelta(0)
 LARGE = 200_000  # more than travels with a commit, so it is kept in chunks
@@ -62,7 +66,8 @@ def prune(flow: FlowStone, older_than: timedelta | None = None) -> Pruned:
     """Prune, and check that this is what was foretold."""
     foretold = flow.retention.prune(older_than=older_than, dry_run=True)
     pruned = flow.retention.prune(older_than=older_than)
-    assert foretold == replace(pruned, dry_run=True)
+    # what is out of reach shows when it is tried, and leftovers when they are looked for
+    assert foretold == replace(pruned, dry_run=True, leftovers=0, out_of_reach={})
     return pruned
 
 
@@ -212,3 +217,84 @@ def test_ticks_go_by_their_age(flow: FlowStone) -> None:
         assert prune(flow, timedelta(hours=1)).ticks == 0
         assert prune(flow, NOW).ticks == 1
         assert prune(flow, NOW).ticks == 0
+
+
+def old(path: Path) -> Path:
+    """Let a file seem to have been written long ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"left behind")
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_leftovers_of_dead_attempts_go_and_those_of_live_ones_stay(flow: FlowStone) -> None:
+    with flow:
+        step = flow.materialize("raw").step_id
+        result = flow.materialize_all("broken", partition="b")
+        assert result.failed
+        (failed_step,) = [one.id for one in flow.parts.store.catalog.steps(result.run_id)]
+        place = Path(flow.settings.storage) / "values" / "raw" / "@unpartitioned"
+        dead = [
+            old(place / f"{step}-7.json"),  # an attempt that is not the one that succeeded
+            old(place / f"{failed_step}-1.json"),
+            old(place / f".{failed_step}-1.json.0123456789abcdef.tmp"),
+            old(place / ".0123456789abcdef.tmp"),  # of an earlier version of FlowStone
+        ]
+        live = flow.schedule("clean", executor="oban", force=True)
+        waiting = [
+            old(place / f"{live.id}-1.json"),
+            old(place / f".{live.id}-1.json.0123456789abcdef.tmp"),
+            old(place / "999999999-1.json"),  # of another database, perhaps
+            old(place / "notes.txt"),
+        ]
+        young = place / f"{failed_step}-2.json"
+        young.touch()
+        database = Database(flow.settings.database_url or "")
+        with database.dedicated() as connection:
+            for version in (f"{failed_step}-1", f"{live.id}-1"):
+                connection.execute("INSERT INTO flowstone.output_chunks VALUES (%s, 0, '')", [version])
+        pruned = flow.retention.prune(older_than=timedelta(days=1))
+        assert pruned.leftovers == len(dead) + 1
+        assert not any(path.exists() for path in dead)
+        assert all(path.exists() for path in (*waiting, young))
+        assert flow.load("raw") == "raw"
+        with database.dedicated() as connection:
+            left = connection.execute("SELECT version FROM flowstone.output_chunks").fetchall()
+        assert left == [(f"{live.id}-1",)]
+        flow.cancel_job(live)
+        assert flow.retention.sweep() == 3
+
+
+class Elsewhere(MemoryIO):
+    """A manager without a sweep, whose storage refuses to delete."""
+
+    shared = True  # type: ignore[assignment]
+
+    def discard(self, stored: StoredOutput) -> None:
+        raise PermissionError("not yours")
+
+
+@asset(io="elsewhere")
+def far():
+    return 1
+
+
+def test_prune_tells_what_it_cannot_reach(database_url: str, tmp_path: Path) -> None:
+    given_settings = Settings(database_url=database_url, storage=str(tmp_path / "storage"), executor="sync")
+    with FlowStone([far], io={"elsewhere": Elsewhere("elsewhere")}, settings=given_settings) as flow:
+        for _ in range(4):
+            flow.materialize("far", force=True)
+        pruned = prune(flow, NOW)
+        assert (pruned.values, pruned.out_of_reach, pruned.not_swept) == (3, {"elsewhere": 3}, ("elsewhere",))
+        flow.materialize("far", force=True)
+    with FlowStone([raw], settings=given_settings) as flow:
+        assert prune(flow, NOW).out_of_reach == {"elsewhere": 1}
+
+
+def test_a_worker_sweeps_when_it_starts(crew: Crew) -> None:
+    flow = crew.flow
+    step = flow.materialize("quick", partition=ITEMS[0], executor="sync").step_id
+    left = old(Path(flow.settings.storage) / "values" / "quick" / "0" / f".{step}-7.json.0123456789abcdef.tmp")
+    (worker,) = crew.start()
+    assert wait_until(lambda: not left.exists())
+    assert worker.alive

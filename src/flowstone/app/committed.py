@@ -46,13 +46,15 @@ class CommittedValues:
         """Return the committed value of an asset's partition.
 
         Raises:
-            DependencyNotReadyError: nothing is committed.
+            NotMaterializedError: nothing is committed; a `DependencyNotReadyError` that says so.
             StorageError: the value cannot be read.
         """
         target = recorded_target(self._recorded(asset), partition)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
-            raise self.parts.graph.not_ready(target, [target], datetime.now(UTC))
+            newest = self.parts.store.catalog.history(*target, limit=1)
+            last = f"its newest step is {newest[0].state.value}" if newest else "it was never asked for"
+            raise self.parts.graph.not_materialized(target, datetime.now(UTC), last)
         return self.parts.values.load(found.stored)
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from flowstone.app.wiring import Parts, discard_values
 from flowstone.core.declaring import view
 from flowstone.core.output import StoredOutput
+from flowstone.engine.gathered import GatheredIO
 from flowstone.errors import OptionsError, UnknownAssetError
+from flowstone.protocols import IOManager, SweepableIO
+
+log = logging.getLogger("flowstone")
 
 _OLDEST = timedelta(days=365 * 1000)
 """More than any run is old, and still a time that PostgreSQL can subtract."""
@@ -26,6 +33,10 @@ class Pruned:
         size_bytes: size of these values, as far as it is known.
         ticks: number of ticks of schedules, sensors and conditions.
         dry_run: whether nothing was deleted.
+        leftovers: number of files and rows that attempts left which died between storing and committing.
+        out_of_reach: for each name of an IO manager, the number of values that could not be deleted: this app does
+            not declare the manager, or the manager failed. Their records are gone.
+        not_swept: names of IO managers that do not look for leftovers.
     """
 
     steps: int
@@ -34,6 +45,9 @@ class Pruned:
     size_bytes: int = 0
     ticks: int = 0
     dry_run: bool = False
+    leftovers: int = 0
+    out_of_reach: Mapping[str, int] = field(default_factory=dict)
+    not_swept: tuple[str, ...] = ()
 
 
 @view("flow.retention")
@@ -62,12 +76,23 @@ class RetentionView:
             raise OptionsError(f"older_than={given!r}: give a timedelta from 0 on, such as timedelta(days=30).")
         retention = self._parts.store.retention
         seconds = min(age, _OLDEST).total_seconds()
+        out_of_reach: Counter[str] = Counter()
+        leftovers = 0
         if dry_run:
             counts = retention.prunable(older_than_seconds=seconds)
         else:
-            counts = retention.prune(older_than_seconds=seconds, discard=self._discard)
+            counts = retention.prune(older_than_seconds=seconds, discard=partial(self._discard, out_of_reach))
+            leftovers = self.sweep()
         ticks = self._parts.store.automations.prune_ticks(older_than_seconds=seconds, dry_run=dry_run)
-        return Pruned(*counts, ticks=ticks, dry_run=dry_run)
+        managers = self._parts.managers.items()
+        return Pruned(
+            *counts,
+            ticks=ticks,
+            dry_run=dry_run,
+            leftovers=leftovers,
+            out_of_reach=dict(out_of_reach),
+            not_swept=tuple(sorted(name for name, one in managers if one.shared and not _sweeps(one))),
+        )
 
     def prune_asset(self, asset: str, *, dry_run: bool = False) -> Pruned:
         """Delete everything that is recorded of an asset that is declared no more, with all its values.
@@ -94,9 +119,37 @@ class RetentionView:
                 f"{unfinished} steps of {asset!r} are not over. Cancel their runs first: "
                 "`flowstone runs --state running` lists them."
             )
+        out_of_reach: Counter[str] = Counter()
         if not dry_run:
-            counts = retention.prune_asset(asset, discard=self._discard)
-        return Pruned(*counts, dry_run=dry_run)
+            counts = retention.prune_asset(asset, discard=partial(self._discard, out_of_reach))
+        return Pruned(*counts, dry_run=dry_run, out_of_reach=dict(out_of_reach))
 
-    def _discard(self, outputs: Sequence[StoredOutput]) -> None:
-        discard_values(self._parts.managers, outputs)
+    def sweep(self) -> int:
+        """Delete what attempts left that died between storing and committing; workers do so by themselves.
+
+        Nothing of an attempt that may still commit is touched, and nothing of steps that this database does not
+        know, because another one may share the storage.
+
+        Returns:
+            How many files and rows were deleted; 0 for an app in memory, which shares no storage by its steps.
+        """
+        if not self._parts.store.shared:
+            return 0
+        keep = self._parts.store.retention.wanted_versions
+        age = 2 * self._parts.settings.lease_seconds
+        deleted = 0
+        for name, manager in self._parts.managers.items():
+            if isinstance(manager, SweepableIO):
+                try:
+                    deleted += manager.sweep(older_than_seconds=age, keep=keep)
+                except Exception as error:  # noqa: BLE001 - a storage that is away is swept the next time
+                    log.warning("The leftovers of the IO manager %r cannot be deleted for now: %s", name, error)
+        return deleted
+
+    def _discard(self, out_of_reach: Counter[str], outputs: Sequence[StoredOutput]) -> None:
+        for name, number in discard_values(self._parts.managers, outputs).items():
+            out_of_reach[name] += number
+
+
+def _sweeps(manager: IOManager) -> bool:
+    return isinstance(manager, SweepableIO | GatheredIO)

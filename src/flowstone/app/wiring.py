@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,10 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.output import StoredOutput
 from flowstone.core.project import Project
+from flowstone.core.scatter import Scatter
 from flowstone.core.shape import Shapes
 from flowstone.core.step import StepRecord
+from flowstone.core.value_types import ValueTypes
 from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval
 from flowstone.engine.check_runner import CheckRunner
 from flowstone.engine.checks import CheckHooks
@@ -56,6 +60,8 @@ from flowstone.io.postgres import PostgresIO
 from flowstone.protocols import Control, Evaluator, Executor, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
+
+log = logging.getLogger("flowstone")
 
 _WAIT_SECONDS = 2.0
 
@@ -128,20 +134,32 @@ def control_of(parts: Parts) -> Control:
 
 def discard_values(
     managers: Mapping[str, IOManager], outputs: Sequence[StoredOutput], *, of_this_process: bool = False
-) -> None:
+) -> Counter[str]:
     """Delete values that nobody can read any more.
 
     Args:
         managers: by name.
         outputs: the values.
         of_this_process: only those that other processes cannot read anyway.
+
+    Returns:
+        How many could not be deleted, by the name of their manager: it is not declared here, or it failed.
     """
+    out_of_reach: Counter[str] = Counter()
     for stored in outputs:
         manager = managers.get(stored.io)
-        if manager is not None and not (of_this_process and manager.shared):
-            # a value that cannot be deleted now is an orphan for the manager's own sweep
-            with suppress(OSError):
-                manager.discard(stored)
+        if of_this_process and (manager is None or manager.shared):
+            continue
+        if manager is None:
+            out_of_reach[stored.io] += 1
+            continue
+        try:
+            manager.discard(stored)
+        except Exception as error:  # noqa: BLE001 - the others are deleted all the same
+            if not out_of_reach[stored.io]:
+                log.warning("A value of the IO manager %r cannot be deleted: %s", stored.io, error)
+            out_of_reach[stored.io] += 1
+    return out_of_reach
 
 
 def assemble(declared: Declared, settings: Settings) -> Parts:
@@ -166,7 +184,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         raise
     if isinstance(store, MemoryStore):
         store.retention.limit(settings.memory_steps, partial(discard_values, managers, of_this_process=True))
-    values = ValueStore(managers, default, project=settings.project)
+    values = ValueStore(managers, default, project=settings.project, types=_declared_types(graph))
     managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
     return _connect(
         declared,
@@ -298,6 +316,14 @@ def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> 
         name: manager.in_project(project) if isinstance(manager, FilesystemIO | PostgresIO) else manager
         for name, manager in managers.items()
     }
+
+
+def _declared_types(graph: AssetGraph) -> ValueTypes:
+    functions = [one.function for one in graph]
+    functions += [
+        one.gathering.function for one in graph if isinstance(one, Scatter) and one.gathering is not None
+    ]
+    return ValueTypes(functions)
 
 
 def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str) -> None:

@@ -258,6 +258,7 @@ def _node(
         oban_name=settings.oban["name"],
         metrics=settings.oban["metrics"],
         prune_after_seconds=settings.oban["prune_after_seconds"],
+        sweep_values=flow.retention.sweep,
     )
 
 

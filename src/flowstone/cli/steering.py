@@ -123,6 +123,19 @@ def prune(
     counts = f"{pruned.steps:,} steps and {pruned.runs:,} runs"
     session.out.line(f"{done} {counts} that ended more than {duration(age.total_seconds())} ago,")
     session.out.line(f"with {pruned.values:,} values of {pruned.size_bytes:,} bytes, and {pruned.ticks:,} ticks.")
+    if pruned.leftovers:
+        session.out.line(
+            f"Deleted {pruned.leftovers:,} leftovers of attempts that died while they stored a value."
+        )
+    for name, number in pruned.out_of_reach.items():
+        declared = name in flow.parts.managers
+        why = "it failed, see the log" if declared else "this app does not declare it"
+        session.out.line(
+            f"Out of reach: {number:,} values of the IO manager {name!r} stay where they are ({why})."
+        )
+    if pruned.not_swept:
+        names = ", ".join(map(repr, pruned.not_swept))
+        session.out.line(f"Not looked at: leftovers of the IO manager {names}, which has no sweep().")
 
 
 def read_age(text: str) -> timedelta:

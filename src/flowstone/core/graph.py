@@ -19,6 +19,7 @@ from flowstone.errors import (
     DefinitionError,
     DependencyNotReadyError,
     DuplicateAssetError,
+    NotMaterializedError,
     OptionsError,
     UnknownAssetError,
     UnknownDependencyError,
@@ -121,11 +122,19 @@ class AssetGraph:
 
     def not_ready(self, target: Target, missing: Sequence[Target], now: datetime) -> DependencyNotReadyError:
         """Return the error for a partition of an asset some of whose inputs are missing."""
-        found = self._assets.get(target[0])
-        unfinished = (
-            found is not None and not found.allow_incomplete and not is_over(found.partitions, target[1], now)
+        return DependencyNotReadyError(
+            *target, missing, allow_incomplete=self._is_unfinished(target, now), label=self.label
         )
-        return DependencyNotReadyError(*target, missing, allow_incomplete=unfinished, label=self.label)
+
+    def not_materialized(self, target: Target, now: datetime, last: str) -> NotMaterializedError:
+        """Return the error for a partition of an asset for which nothing is committed, and what happened last."""
+        return NotMaterializedError(
+            *target, last=last, allow_incomplete=self._is_unfinished(target, now), label=self.label
+        )
+
+    def _is_unfinished(self, target: Target, now: datetime) -> bool:
+        found = self._assets.get(target[0])
+        return found is not None and not found.allow_incomplete and not is_over(found.partitions, target[1], now)
 
     def over_at(self, name: str, key: str) -> datetime | None:
         """Return when an encoded partition of an asset is over, where that is a moment."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 from flowstone.core.project import DEFAULT_PROJECT
@@ -107,3 +110,56 @@ def type_name(value: object) -> str:
     """
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def is_read_once(value: object) -> bool:
+    """Return whether a value is used up by whoever reads it first: an iterator, an open file, a coroutine.
+
+    Example:
+        >>> is_read_once(map(str, [1])), is_read_once(iter([])), is_read_once([1]), is_read_once({1: 2}.items())
+        (True, True, False, False)
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    if isinstance(value, Iterator | AsyncIterator | Awaitable):
+        return True
+    # what tempfile returns passes everything on to a file and is none by type
+    return kind.__module__ == "tempfile" and hasattr(value, "read")
+
+
+def find_read_once(value: object) -> tuple[str, object] | None:
+    """Return the place and value of something that can be read only once, in a value or its containers.
+
+    Only the first elements of lists, tuples, sets and dicts are looked at, so that large values cost nothing.
+
+    Example:
+        >>> place, found = find_read_once({"rows": [1, zip("ab")]})
+        >>> place
+        '$["rows"][1]'
+    """
+    left: deque[tuple[str, object]] = deque([("$", value)])
+    for _ in range(_MOST_LOOKED_AT):
+        if not left:
+            return None
+        place, one = left.popleft()
+        if is_read_once(one):
+            return place, one
+        kind = type(one)
+        if kind is dict:
+            for key, item in islice(one.items(), _MOST_ELEMENTS):  # type: ignore[attr-defined]
+                step = f'["{key}"]' if type(key) is str else f"[{key!r:.40}]"
+                left.append((place + step, item))
+        elif kind in (list, tuple, set, frozenset):
+            elements = islice(one, _MOST_ELEMENTS)  # type: ignore[call-overload]
+            left.extend(
+                (f"{place}[{position}]", item)
+                for position, item in enumerate(elements)
+                if type(item) not in _PLAIN
+            )
+    return None
+
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_MOST_ELEMENTS = 100
+_MOST_LOOKED_AT = 1000

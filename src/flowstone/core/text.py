@@ -103,6 +103,7 @@ def _cut(text: str, limit: int) -> str:
 
 _MASK = "***"
 _LONGEST_MASKED = 1024 * 1024
+_MOST_LINES = 200
 _NAME_ENDING = (
     r"passwords?|passwd|passphrase|pwd|secrets?|token|credentials?|authorization|cookie|"
     r"(?:api|access|secret|private|signing|encryption|master|session|auth|account|shared)[_-]?(?:access[_-]?)?key|"
@@ -110,7 +111,7 @@ _NAME_ENDING = (
     r"x-amz-signature|client_?key_?data"
 )
 _NAME_REST = (
-    r"(?:\d{1,3}|[_-]?(?:value|text|plain|raw|old|new|confirm|confirmation|repeat|hash|b64|base64|encoded))?"
+    r"(?:\d{1,3}|[_-]?(?:value|text|plain|raw|old|new|confirm|confirmation|repeat|hash|b64|base64|base|encoded))?"
 )
 _KEY = re.compile(
     rf"(?P<name>{_NAME_ENDING}){_NAME_REST}(?P<close>[\])]{{0,2}}(?:\\{{0,4}}[\"'])?\]?)"
@@ -129,7 +130,7 @@ _BARE = re.compile(r"(?:[^\s,;)&\"'\]}<>]|[,;)&\"'\]}<>]{1,8}(?=[^\s,;)&\"'\]}<>
 _BRACKETED = re.compile(r"[\[{(][^\]})\n]{0,2000}[\]})]")
 _REST_OF_LINE = re.compile(r"[^\r\n]*[^\s]")
 _REST_OF_HEADER = re.compile(r"[^\r\n\"'\\]*[^\s\"'\\]")
-_BLOCK = re.compile(r"[|>][+-]?\d?[ \t]*\r?\n(?:(?:(?P<indent>[ \t]+)\S[^\n]*|[ \t]*)(?:\n|$)){0,200}")
+_BLOCK = re.compile(r"(?:[|>][+-]?\d?)?[ \t]*\r?\n")
 _HARMLESS = re.compile(
     r"(?:none|null|nil|true|false|undefined|\*+|\[?(?:redacted|hidden|masked|filtered)\]?|<[^<>\n]{0,60}>|"
     r"\$\{?\w{1,64}\}?|\$\(\w{1,64}\)|\{\w{0,64}\}|%\(\w{1,64}\)s|%s|"
@@ -146,10 +147,18 @@ _BY_FORM = (
     # user information of a URL; what follows a host and a colon is a port when it is a number that ends there
     (
         re.compile(
-            r"(?P<head>[a-zA-Z][\w+.-]{0,40}://[^\s:/@]{0,500}):(?!\d{1,5}(?:[/?#\"'<>),;\]}\s]|$))"
+            r"(?P<head>[a-zA-Z][\w+.-]{0,40}://[^\s:/@]{0,500}):(?!\d{1,5}(?:[/?#\"'<>),;\]}\s]|\.?(?:\s|$)))"
             r"(?:(?!://)[^\s]){1,1000}@"
         ),
         r"\g<head>:***@",
+    ),
+    # without a host behind it: what is no port is a secret
+    (
+        re.compile(
+            r"(?P<head>://[^\s:/@\[?#\"']{1,500}):(?!\d{1,5}(?:[/?#\"'<>),;\]}\s]|\.?(?:\s|$))|port\b|\*\*\*)"
+            r"[^\s/?#@\"'\\{}<>$%*]{1,1000}(?=[/?#\"'\s]|$)"
+        ),
+        r"\g<head>:***",
     ),
     (re.compile(r"(?P<head>://)[A-Za-z0-9_\-.~%]{20,500}@"), r"\g<head>***@"),
     (re.compile(r"(?i)(?P<head>%3A%2F%2F[^\s%&]{0,500}%3A)[^\s&]{1,200}?(?=%40)"), r"\g<head>***"),
@@ -238,11 +247,13 @@ def _value_of(text: str, key: re.Match[str]) -> tuple[int, int] | None:
     ):
         return None
     if kind == ":":
-        found = _BLOCK.match(text, start) or (
-            _REST_OF_HEADER if name in ("authorization", "cookie") else _BARE
-        ).match(text, start)
-        if found is not None and name != "cookie" and not key["close"] and _begins_line(text, key, before):
-            found = _BLOCK.match(text, start) or _REST_OF_LINE.match(text, start)
+        if name != "cookie" and not key["close"] and _begins_line(text, key, before):
+            block = _block_of_lines(text, start, key.start() - len(before))
+            if block is not None:
+                return block if block[0] < block[1] else None
+            found = _REST_OF_LINE.match(text, start)
+        else:
+            found = (_REST_OF_HEADER if name in ("authorization", "cookie") else _BARE).match(text, start)
     elif name == "authorization":
         found = _REST_OF_HEADER.match(text, start)
     else:
@@ -282,6 +293,33 @@ def _is_message(text: str, key: re.Match[str], before: str) -> bool:
         return False
     words = text[max(0, key.start() - 24) : key.start()].split()
     return bool(words) and words[-1].lower().strip("'\"(") in _NOT_A_NAME
+
+
+def _block_of_lines(text: str, start: int, key: int) -> tuple[int, int] | None:
+    """Return the place of the lines below a name of YAML that are indented further than the name.
+
+    It is empty when nothing is there to mask; None when no lines follow the name.
+    """
+    begin = _BLOCK.match(text, start)
+    if begin is None:
+        return None
+    indent = key - (text.rfind("\n", 0, key) + 1)
+    first = end = stop = begin.end()
+    for _ in range(_MOST_LINES):
+        following = text.find("\n", end)
+        following = len(text) if following < 0 else following
+        line = text[end:following]
+        if line.strip():
+            if len(line) - len(line.lstrip(" \t")) <= indent:
+                break
+            stop = following
+        end = following + 1
+        if end > len(text):
+            break
+    inner = text[first:stop]
+    if inner.strip() in ("", _MASK):
+        return first, first
+    return first + len(inner) - len(inner.lstrip()), first + len(inner.rstrip())
 
 
 def _begins_line(text: str, key: re.Match[str], before: str) -> bool:

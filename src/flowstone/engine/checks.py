@@ -13,10 +13,11 @@ from flowstone.core.check_set import CheckSet
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
+from flowstone.core.output import is_read_once
 from flowstone.core.text import clean_text, error_line
 from flowstone.engine.check_runner import CheckRunner, Subject, Verdict
 from flowstone.engine.failures import failure, user_traceback
-from flowstone.engine.hooks import ONE_TIME_VALUES, ValueStore
+from flowstone.engine.hooks import ValueStore
 from flowstone.errors import CheckFailedError, FailedCheck, StepCancelledError
 from flowstone.protocols import Hook, StepCall
 
@@ -42,7 +43,7 @@ class ChecksHook:
         """Run the inner step and look at its value."""
         began = time.monotonic()
         outcome = step(context)
-        if not isinstance(outcome, Succeeded) or isinstance(outcome.value, ONE_TIME_VALUES):
+        if not isinstance(outcome, Succeeded) or is_read_once(outcome.value):
             return outcome  # no value, or one that looking at would use up and storing refuses
         subject = _subject(context, outcome, time.monotonic() - began)
         if self._blocking:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from flowstone import telemetry
@@ -16,16 +15,15 @@ from flowstone.core.asset import Asset
 from flowstone.core.config_type import ConfigError, ConfigSchema, config_schema
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.output import JsonValue, OutputAddress, StoredOutput, type_name
+from flowstone.core.output import JsonValue, OutputAddress, StoredOutput, is_read_once, type_name
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.core.run_details import RunDetails, check_document
+from flowstone.core.value_types import ValueTypes, value_types
 from flowstone.errors import ConfigurationError, OptionsError, SerializationError, did_you_mean
 from flowstone.protocols import Hook, IOManager, StepCall
 
 _STORE_PAUSES_SECONDS = (0.05, 0.5)
 _NOTHING: Mapping[str, str] = {}
-ONE_TIME_VALUES = (GeneratorType, AsyncGeneratorType, CoroutineType)
-"""Values that are used up by whoever looks at them first; storing refuses them."""
 
 
 def onion(hooks: Sequence[Hook], core: StepCall) -> StepCall:
@@ -175,9 +173,18 @@ class ValueStore:
         managers: IO managers by name.
         default: name of the one used by assets that name none.
         project: project of the app.
+        types: the classes that assets declare; objects of no others are stored as JSON, or built of it.
     """
 
-    def __init__(self, managers: Mapping[str, IOManager], default: str, *, project: str = DEFAULT_PROJECT) -> None:
+    def __init__(
+        self,
+        managers: Mapping[str, IOManager],
+        default: str,
+        *,
+        project: str = DEFAULT_PROJECT,
+        types: ValueTypes | None = None,
+    ) -> None:
+        self._types = types
         self._managers = managers
         self._default = default
         self._project = project
@@ -220,7 +227,11 @@ class ValueStore:
                 f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
                 f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
             ) from None
-        return manager.load(stored)
+        token = value_types.set(self._types)
+        try:
+            return manager.load(stored)
+        finally:
+            value_types.reset(token)
 
     def store(self, context: AssetContext, value: object) -> StoredOutput:
         """Store the value of a step; a passing fault is retried without running the function again.
@@ -230,12 +241,12 @@ class ValueStore:
             OSError: storing failed repeatedly.
         """
         manager = self.manager(context.asset, context.run.io)
-        if isinstance(value, ONE_TIME_VALUES):
+        if is_read_once(value):
             raise SerializationError(
                 f"Asset {context.asset.name!r} returned something that can be read only once",
                 path="$",
                 type_name=type_name(value),
-                remedy="Return a list (or a table, or a path) instead of a generator.",
+                remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
             )
         address = OutputAddress(
             context.asset.name,
@@ -246,7 +257,11 @@ class ValueStore:
             context.token,
             self._project,
         )
-        stored = self._store_with_patience(manager, value, address)
+        token = value_types.set(self._types)
+        try:
+            stored = self._store_with_patience(manager, value, address)
+        finally:
+            value_types.reset(token)
         return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
 
     def _store_with_patience(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:

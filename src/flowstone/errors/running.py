@@ -44,6 +44,39 @@ class DependencyNotReadyError(FlowStoneError, RuntimeError):
         )
 
 
+class NotMaterializedError(DependencyNotReadyError):
+    """Nothing is committed for an asset's partition, so there is no value to load.
+
+    Args:
+        asset: the asset.
+        partition: its encoded partition.
+        last: what came of the newest step for it.
+        allow_incomplete: whether it is not over, so that only asking for that builds it.
+        label: writes an encoded partition of an asset as people type it: that of the asset graph.
+    """
+
+    def __init__(
+        self,
+        asset: str,
+        partition: str,
+        *,
+        last: str = "",
+        allow_incomplete: bool = False,
+        label: Callable[[str, str], str] = lambda asset, key: key,
+    ) -> None:
+        super().__init__(asset, partition, [(asset, partition)], allow_incomplete=allow_incomplete, label=label)
+        text = label(asset, partition) if partition else None
+        target = f"{asset!r}" + (f" [{text}]" if text is not None else "")
+        remedy = command(
+            "materialize", selected(asset, upstream=True), partition=text, allow_incomplete=allow_incomplete
+        )
+        happened = f" ({last})" if last else ""
+        self.args = (
+            f"Nothing is committed for {target}{happened}, so there is no value to load. Make it with "
+            f"flow.materialize_all({asset!r}, ...) or `{remedy}`.",
+        )
+
+
 class StepFailedError(FlowStoneError, RuntimeError):
     """A step ended without a materialization and its original exception is not in this process.
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 _PREFIX = "."
 _SUFFIX = ".tmp"
+_LONGEST_NAME = 255  # bytes, on every file system in use
 # Folders cannot be synced on every file system; there is nothing to gain from failing then.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -33,7 +34,7 @@ def replacing(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
         ...     Path(folder, "a").read_bytes()
         b'1'
     """
-    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         # "xb" opens with 0o666 less the umask, unlike the tempfile module, so others can read the value.
         with temporary.open("xb") as file:
@@ -48,6 +49,24 @@ def replacing(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def _temporary_name(name: str) -> str:
+    """Return a name that says which file it will be, as far as it fits."""
+    rest = f"{secrets.token_hex(8)}{_SUFFIX}"
+    full = f"{_PREFIX}{name}.{rest}"
+    return full if len(full.encode()) <= _LONGEST_NAME else f"{_PREFIX}{rest}"
+
+
+def final_name(temporary: Path) -> str | None:
+    """Return the name that a temporary file would have got; None when it does not tell.
+
+    Example:
+        >>> final_name(Path(".7-1.json.0123456789abcdef.tmp"))
+        '7-1.json'
+    """
+    name = temporary.name.removeprefix(_PREFIX).removesuffix(_SUFFIX).rpartition(".")[0]
+    return name or None
 
 
 def make_folder(path: Path, *, durable: bool) -> None:
@@ -83,6 +102,11 @@ def temporary_files(root: Path, *, older_than_seconds: float) -> Iterator[Path]:
     for path in root.rglob(f"{_PREFIX}*{_SUFFIX}"):
         if is_older(path, older_than_seconds):
             yield path
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file has the name of a temporary one."""
+    return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
 
 
 def is_older(path: Path, seconds: float) -> bool:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import batched
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.project import DEFAULT_PROJECT, Project
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError
-from flowstone.io.atomic_files import is_older, make_folder, replacing, temporary_files
+from flowstone.io.atomic_files import (
+    final_name,
+    is_older,
+    is_temporary,
+    make_folder,
+    replacing,
+    temporary_files,
+)
 from flowstone.io.choice import choose_serializer
 from flowstone.io.encoding import decode, encode
 from flowstone.io.failures import storage_error
@@ -22,6 +31,8 @@ from flowstone.protocols import KeepVersions, Serializer
 _UNPARTITIONED = "@unpartitioned"
 # for the same reason no asset gets the folder of a project
 _OF_PROJECT = "@project-"
+_PAGE = 1000
+_DAY_SECONDS = 86_400.0
 
 
 class _Place(NamedTuple):
@@ -201,35 +212,36 @@ class FilesystemIO:
 
         Args:
             older_than_seconds: only files last written longer ago.
-            keep: told the versions of one folder, returns those that are committed or may still be; None
-                deletes temporary files only.
+            keep: told versions, returns those that are committed or may still be; None deletes temporary files
+                only, by their age alone.
 
         Returns:
             How many files were deleted.
         """
-        doomed = list(self.leftovers(older_than_seconds=older_than_seconds))
-        if keep is not None:
-            for versions in self._folders(older_than_seconds):
-                kept = set(keep(list(versions)))
-                doomed += [path for version, path in versions.items() if version not in kept]
-        for path in doomed:
-            path.unlink(missing_ok=True)
-        return len(doomed)
+        if keep is None:
+            return _delete(self.leftovers(older_than_seconds=older_than_seconds))
+        deleted = 0
+        for page in batched(self._versions(older_than_seconds), _PAGE):
+            kept = set(keep(sorted({version for version, _ in page if version})))
+            # of a temporary file that does not tell its version only the age is known
+            deleted += _delete(
+                path for version, path in page if version not in kept and (version or is_older(path, _DAY_SECONDS))
+            )
+        return deleted
 
-    def _folders(self, older_than_seconds: float) -> Iterator[dict[str, Path]]:
-        """Yield the old files of each folder by version."""
+    def _versions(self, older_than_seconds: float) -> Iterator[tuple[str, Path]]:
+        """Yield the old files of this project, and the old temporary ones, with their versions."""
         for folder, folders, names in self._root.walk():
             if folder == self._root:
                 # versions are known in their own project only
                 folders[:] = [name for name in folders if _project_of(name) == self._project.name]
-            versions: dict[str, Path] = {}
             for name in names:
                 path = folder / name
-                place = _Place.parse(path.relative_to(self._root).as_posix())
-                if place is not None and is_older(path, older_than_seconds):
-                    versions[place.version] = path
-            if versions:
-                yield versions
+                temporary = is_temporary(path)
+                told = final_name(path) if temporary else name
+                place = _Place.parse((folder / told).relative_to(self._root).as_posix()) if told else None
+                if (temporary or place is not None) and is_older(path, older_than_seconds):
+                    yield place.version if place is not None else "", path
 
     def _place(self, stored: StoredOutput, action: str) -> _Place:
         place = _Place.parse(stored.location)
@@ -241,6 +253,15 @@ class FilesystemIO:
         """Refuse a path that symbolic links lead out of the root."""
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise _outside(action, place.asset, place.partition, "a symbolic link leads out of the root")
+
+
+def _delete(paths: Iterable[Path]) -> int:
+    deleted = 0
+    for path in list(paths):
+        with suppress(OSError):  # deleted by somebody else meanwhile, or denied: the next sweep tries again
+            path.unlink()
+            deleted += 1
+    return deleted
 
 
 def _project_of(folder: str) -> str:

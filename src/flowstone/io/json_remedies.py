@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
+from flowstone.core.value_types import is_typed
+
 _KEEP_ALIVE = "Return plain data instead, or keep the live object within this process with io='memory'."
 
 _BUILTINS = (str, bytes, int, float, complex, dict, list, tuple, frozenset, set)
@@ -50,9 +52,10 @@ def remedy_for(value: object) -> str:
         >>> remedy_for(PurePath("a"))
         'Return str(value).'
     """
+    declare = f"Name the class in the return annotation of the asset (-> {type(value).__name__}), or: "
     for applies, remedy in _REMEDIES:
         if applies(value):
-            return remedy
+            return declare + remedy if is_typed(value) else remedy
     library = type(value).__module__.partition(".")[0]
     if library in _LIBRARIES:
         return _LIBRARIES[library]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 from flowstone.core.output import JsonValue, type_name
+from flowstone.core.value_types import is_declared, take_apart, value_types
 from flowstone.errors import SerializationError
 from flowstone.io.json_remedies import remedy_for
 from flowstone.io.json_tags import (
@@ -32,9 +33,10 @@ class JsonSerializer:
     None, bool, int, float, str, list and dict with text keys are ordinary JSON. Everything else is a tag, an
     object whose only key starts with `$`: bytes, tuple, set, frozenset, dict with other keys, date, datetime
     and time with their zone, timedelta, Decimal, UUID, complex, non-finite floats, very long integers, text
-    with lone surrogates, NumPy scalars. A dict that looks like a tag is escaped. Subclasses of these types
-    are refused, because they would come back as something else. Equal values give equal bytes, except that
-    dicts keep their order.
+    with lone surrogates, NumPy scalars; and dataclasses, enums, named tuples and pydantic models whose class an
+    asset names in its return annotation. A dict that looks like a tag is escaped. Subclasses of these types are
+    refused, because they would come back as something else. Equal values give equal bytes, except that dicts
+    keep their order.
 
     Example:
         >>> import io
@@ -110,7 +112,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _path(steps: list[str]) -> str:
-    path = "$" + "".join(reversed(steps))
+    path = "$" + "".join(reversed(steps)).replace('["__dict__"]', "")
     if len(path) <= _LONGEST_PATH:
         return path
     return f"{path[: _LONGEST_PATH // 2]} ... {path[-_LONGEST_PATH // 2 :]}"
@@ -170,9 +172,11 @@ class _Walker:
         container = _CONTAINERS.get(kind)
         if container is None:
             scalar = encode_numpy_scalar(value)
-            if scalar is None:
+            if scalar is not None:
+                return scalar
+            if not is_declared(value):
                 raise UnencodableError("JSON cannot hold this value", value, remedy_for(value))
-            return scalar
+            container = _Walker.declared
         identity = id(value)
         if identity in self._inside:
             raise UnencodableError("The value contains itself", value, "Refer to parts by a key instead.")
@@ -199,6 +203,17 @@ class _Walker:
 
     def sequence(self, values: list[Any], depth: int) -> JsonValue:
         return values if _is_plain_run(values) else self.items(values, depth)
+
+    def declared(self, value: object, depth: int) -> JsonValue:
+        kinds = value_types.get()
+        assert kinds is not None  # it is declared
+        try:
+            form, content = take_apart(value)
+        except TypeError as error:
+            raise UnencodableError(
+                f"JSON cannot hold this object, because {error}", value, "Make it a field, or leave it out."
+            ) from None
+        return {"$object": [kinds.name_of(type(value)), form, self.encode(content, depth)]}
 
     def unordered(self, values: Collection[object], depth: int) -> JsonValue:
         try:

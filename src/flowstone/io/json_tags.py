@@ -14,6 +14,8 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowstone.core.output import JsonValue
+from flowstone.core.value_types import build, value_types
+from flowstone.errors import SerializationError
 
 # Longer integers are written in hexadecimal: Python refuses to parse long decimal ones (the limit can be
 # lowered to 640 digits), and their decimal form takes quadratic time.
@@ -171,7 +173,32 @@ LEAVES: Mapping[type, Callable[[Any], JsonValue]] = {
 }
 """Encoder of each type without parts, by exact type."""
 
+
+def _decode_object(document: Any) -> object:
+    name, form, content = document
+    kinds = value_types.get()
+    kind = kinds.find(name) if kinds is not None else None
+    simple = name.partition(":")[2]
+    if kind is None:
+        raise SerializationError(
+            "The value holds an object of a class that no asset of this app declares, and nothing else is built",
+            path="$",
+            type_name=name,
+            remedy=f"Name the class in the return annotation of its asset: -> {simple}.",
+        )
+    try:
+        return build(kind, form, content)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise SerializationError(
+            f"The class of a stored object has changed ({error})",
+            path="$",
+            type_name=name,
+            remedy="Materialize the asset again, or give the new fields defaults.",
+        ) from error
+
+
 TAGS: Mapping[str, Callable[[Any], object]] = {
+    "$object": _decode_object,
     "$int": lambda text: int(text, 16),
     "$float": _decode_float,
     "$str": lambda text: base64.b64decode(text, validate=True).decode("utf-8", "surrogatepass"),

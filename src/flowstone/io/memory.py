@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowstone.core.output import OutputAddress, StoredOutput, type_name
-from flowstone.errors import StorageError
+from flowstone.core.output import OutputAddress, StoredOutput, find_read_once, type_name
+from flowstone.errors import SerializationError, StorageError
 
 
 class MemoryIO:
@@ -38,7 +38,20 @@ class MemoryIO:
         return False
 
     def store(self, value: object, address: OutputAddress) -> StoredOutput:
-        """Keep `value` under the version of this attempt."""
+        """Keep `value` under the version of this attempt.
+
+        Raises:
+            SerializationError: it is, or holds, something that only its first reader could read.
+        """
+        found = find_read_once(value)
+        if found is not None:
+            place, culprit = found
+            raise SerializationError(
+                "The value holds something that can be read only once, and every reader gets the same object",
+                path=place,
+                type_name=type_name(culprit),
+                remedy="Return lists instead of generators, iterators and open files.",
+            ).for_asset(address.asset, address.partition)
         location = address.version
         self._values[location] = value
         return StoredOutput(self._name, location, value_type=type_name(value))

@@ -220,6 +220,9 @@ class Retention(Protocol):
     ) -> PruneCounts:
         """Delete what ended long ago and nothing needs; return what that was."""
 
+    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+        """Return which of these versions of values are committed, may still be, or are of steps unknown here."""
+
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         """Return what `prune` would delete, without deleting it."""
 

@@ -93,6 +93,7 @@ class Node:
         oban_name: name of the Oban instance, for Oban's tools.
         metrics: whether it tells Oban's tools what it does.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
+        sweep_values: deletes what dead attempts left in the storage.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Node:
         oban_name: str = "flowstone",
         metrics: bool = False,
         prune_after_seconds: float | None = None,
+        sweep_values: Callable[[], int] | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._schema = schema
@@ -137,6 +139,7 @@ class Node:
             sweep_seconds=sweep_seconds,
             prune_after_seconds=prune_after_seconds,
             left=self._left,
+            sweep_values=sweep_values,
         )
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")

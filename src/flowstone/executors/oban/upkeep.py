@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ _POLL_SECONDS = 1.0
 _OPERATORS_SECONDS = 2.0
 _PRUNE_SECONDS = 60.0
 _MOST_SIGNALLED = 10_000
+_VALUES_SECONDS = 6 * 3600.0
 
 
 class AskStore(Protocol):
@@ -42,6 +44,7 @@ class Upkeep:
         ask: asks the store from a thread.
         sweep_seconds: how often lost workers and leftovers are looked for.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
+        sweep_values: deletes what attempts left in the storage that died while they stored a value.
         left: what this worker has left to others.
     """
 
@@ -58,7 +61,9 @@ class Upkeep:
         sweep_seconds: float,
         left: LeftToOthers,
         prune_after_seconds: float | None = None,
+        sweep_values: Callable[[], int] | None = None,
     ) -> None:
+        self._sweep_values_now = sweep_values
         self._queue = queue
         self._ledger = ledger
         self._attempts = attempts
@@ -86,6 +91,8 @@ class Upkeep:
             (self._sweep, self._look_for_lost_starts),
             (self._sweep, self._look_again_at_what_was_left),
         ]
+        if self._sweep_values_now is not None:
+            acts.append((_VALUES_SECONDS, self._sweep_values))
         if self._prune_after:
             acts.append((_PRUNE_SECONDS, self._prune_jobs))
         self._tasks = [asyncio.create_task(self._every(seconds, act)) for seconds, act in acts]
@@ -114,6 +121,20 @@ class Upkeep:
         """Cancel steps whose jobs were cancelled with Oban's tools."""
         signalled, self._signalled = self._signalled, set()
         await self._call(partial(self._queue.follow_cancels, sorted(signalled)))
+
+    async def _sweep_values(self) -> None:
+        """Delete leftovers in the storage, which may take long: nothing waits for that, not even the end."""
+        threading.Thread(target=self._sweep_storage, name="flowstone-sweep", daemon=True).start()
+
+    def _sweep_storage(self) -> None:
+        assert self._sweep_values_now is not None
+        try:
+            deleted = self._sweep_values_now()
+        except Exception as error:  # noqa: BLE001 - tried again the next time
+            log.warning("Leftovers in the storage cannot be deleted for now: %s", error)
+            return
+        if deleted:
+            log.info("%d leftovers of attempts that died while they stored a value were deleted.", deleted)
 
     async def _prune_jobs(self) -> None:
         """Delete old jobs of ours; Oban's pruner would delete those of everybody."""

@@ -38,11 +38,11 @@ class MemoryRetention:
         self._scatters = scatters
         self._automations = automations
         self._limit: int | None = None
-        self._discard: Callable[[Sequence[StoredOutput]], None] = lambda _: None
+        self._discard: Callable[[Sequence[StoredOutput]], object] = lambda _: None
         self._after_last = 0
         tables.before_open = self._keep_within_limit
 
-    def limit(self, steps: int, discard: Callable[[Sequence[StoredOutput]], None]) -> None:
+    def limit(self, steps: int, discard: Callable[[Sequence[StoredOutput]], object]) -> None:
         """Keep at most so many steps that are over and that nothing needs, and as many ticks, from now on.
 
         Args:
@@ -61,6 +61,10 @@ class MemoryRetention:
             discard(_outputs(gone))
             runs = self._forget(gone, self._ended(older_than_seconds))
             return counts._replace(runs=runs)
+
+    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+        """See `flowstone.protocols.Retention`; what other processes store is unknown here, and numbered alike."""
+        return set(versions)
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         """See `flowstone.protocols.Retention`."""

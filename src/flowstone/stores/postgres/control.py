@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("flowstone")
 
 _BATCH = 2000
+_VERSION = re.compile(r"(\d{1,18})-(\d{1,9})")
 
 
 class PostgresControl:
@@ -169,6 +171,23 @@ class PostgresControl:
         if not self._database.durable:
             why = self._database.queue_problem or "the database has no queue"
             raise ExecutorUnavailableError("oban", why, "Run `flowstone db upgrade`.")
+
+    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+        """See `flowstone.protocols.Control`."""
+        found = {version: _VERSION.fullmatch(version) for version in versions}
+        ours = [(version, int(match[1]), int(match[2])) for version, match in found.items() if match]
+        wanted = {version for version, match in found.items() if not match}
+        for start in range(0, len(ours), _BATCH):
+            page = ours[start : start + _BATCH]
+            parameters = {
+                "versions": [version for version, _, _ in page],
+                "steps": [step for _, step, _ in page],
+                "attempts": [attempt for _, _, attempt in page],
+            }
+            with self._database.connection() as connection:
+                rows = connection.execute(load_sql("control/wanted_versions"), parameters)
+                wanted |= {row[0] for row in rows}
+        return wanted
 
     def _set_paused(
         self, connection: Connection[TupleRow], run_id: str, *, paused: bool
