@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     from flowstone.core.automation.sensing import SensorContext, SensorResult, SkipReason
     from flowstone.core.automation.sensor import Sensor, sensor
     from flowstone.core.automation.ticking import on_cron
-    from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
+    from flowstone.core.calendar import (
+        DailyPartitions,
+        MonthlyPartitions,
+        QuarterlyPartitions,
+        WeeklyPartitions,
+        YearlyPartitions,
+    )
     from flowstone.core.capability import Capability
     from flowstone.core.check import CheckResult, check
     from flowstone.core.check_context import CheckContext
@@ -53,7 +59,7 @@ if TYPE_CHECKING:
     from flowstone.core.dependency import Dependency, dep
     from flowstone.core.dimensions import MultiPartitions
     from flowstone.core.dynamic import DynamicPartitions
-    from flowstone.core.hourly import HourlyPartitions
+    from flowstone.core.hourly import CronPartitions, HourlyPartitions, MinutelyPartitions
     from flowstone.core.job import Job, JobStatus
     from flowstone.core.mapping import (
         AllPartitions,
@@ -91,6 +97,7 @@ __all__ = [
     "CheckResult",
     "CircuitBreaker",
     "Condition",
+    "CronPartitions",
     "DailyPartitions",
     "Dependency",
     "DynamicPartitions",
@@ -106,11 +113,13 @@ __all__ = [
     "JobStatus",
     "LastN",
     "Materialization",
+    "MinutelyPartitions",
     "MonthlyPartitions",
     "MultiPartitions",
     "PartitionMapping",
     "PartitionsDefinition",
     "Previous",
+    "QuarterlyPartitions",
     "RateLimited",
     "RetryLater",
     "RetryPolicy",
@@ -131,6 +140,7 @@ __all__ = [
     "StaticPartitions",
     "TimeWindowOverlap",
     "WeeklyPartitions",
+    "YearlyPartitions",
     "all_inputs_ready",
     "any_input_in_progress",
     "any_input_updated",
@@ -156,6 +166,10 @@ __all__ = [
 # Names are loaded when they are first used (PEP 562): importing the package costs next to nothing, which the
 # command line and every child process of an isolated asset would otherwise pay at each start.
 _MODULES = {
+    "YearlyPartitions": "flowstone.core.calendar",
+    "QuarterlyPartitions": "flowstone.core.calendar",
+    "MinutelyPartitions": "flowstone.core.hourly",
+    "CronPartitions": "flowstone.core.hourly",
     "AllPartitions": "flowstone.core.mapping",
     "AnyPartitions": "flowstone.core.definition",
     "Approval": "flowstone.core.approval",

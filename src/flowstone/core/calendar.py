@@ -205,6 +205,62 @@ class MonthlyPartitions(CalendarPartitions):
         return key.isoformat()[:7]
 
 
+class QuarterlyPartitions(MonthlyPartitions):
+    """One partition per quarter; the key is its first day, a `date`, written as "2024-04".
+
+    Args:
+        start: the first day of the first quarter, as a date or as text.
+        end: the first day of the last quarter, included; None for no end.
+        timezone: IANA name of the zone whose quarters these are.
+
+    Raises:
+        DefinitionError: the zone or a date cannot be used, or `end` comes before `start`.
+
+    Example:
+        >>> quarters = QuarterlyPartitions("2024-01")
+        >>> quarters.label(date(2024, 4, 1)), quarters.window(date(2024, 4, 1)).duration.days
+        ('2024-04', 91)
+    """
+
+    kind = "quarterly"
+    unit = "quarter"
+    months = 3
+
+    def _truncate(self, day: date) -> date:
+        return day.replace(month=day.month - (day.month - 1) % self.months, day=1)
+
+    def _add(self, key: date, steps: int) -> date | None:
+        return super()._add(key, steps * self.months)
+
+
+class YearlyPartitions(QuarterlyPartitions):
+    """One partition per year; the key is its first day, a `date`, written as "2024".
+
+    Args:
+        start: the first day of the first year, as a date or as text.
+        end: the first day of the last year, included; None for no end.
+        timezone: IANA name of the zone whose years these are.
+
+    Raises:
+        DefinitionError: the zone or a date cannot be used, or `end` comes before `start`.
+
+    Example:
+        >>> years = YearlyPartitions("2023")
+        >>> years.parse("2024"), years.label(date(2024, 1, 1))
+        (datetime.date(2024, 1, 1), '2024')
+    """
+
+    kind = "yearly"
+    unit = "year"
+    months = 12
+
+    def _read(self, text: str) -> date:
+        return super()._read(f"{text}-01" if len(text) == len("2024") else text)
+
+    def _text(self, key: date) -> str:
+        return key.isoformat()[:4]
+
+
 def _add_days(day: date, days: int) -> date | None:
     try:
         return day + timedelta(days=days)

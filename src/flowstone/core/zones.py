@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from flowstone.errors import DefinitionError, PartitionError, did_you_mean
 
 SECOND = timedelta(seconds=1)
-HOUR = timedelta(hours=1)
 _WEEK = timedelta(days=7)
 
 
@@ -143,8 +142,13 @@ def next_change(instant: datetime, until: datetime, zone: tzinfo) -> datetime | 
     return None
 
 
-def start_of_hour(instant: datetime, zone: tzinfo) -> datetime:
+def start_of_hour(instant: datetime, zone: tzinfo, minutes: int = 60) -> datetime:
     """Return when the local hour around an instant began: at a full hour, or where the clock was changed.
+
+    Args:
+        instant: an aware datetime.
+        zone: whose clock decides.
+        minutes: length of the windows in place of an hour; it divides 60.
 
     Example:
         >>> instant = datetime(2024, 10, 5, 15, 50, tzinfo=UTC)
@@ -152,13 +156,18 @@ def start_of_hour(instant: datetime, zone: tzinfo) -> datetime:
         '2024-10-06T02:30:00+11:00'
     """
     local = in_zone(instant, zone)
-    full = local.replace(minute=0, second=0, microsecond=0)
+    full = local.replace(minute=local.minute - local.minute % minutes, second=0, microsecond=0)
     began = in_zone(full, zone)
     return began if began.utcoffset() == local.utcoffset() else _clock_change(began, local, zone)
 
 
-def next_hour(start: datetime, zone: tzinfo) -> datetime | None:
+def next_hour(start: datetime, zone: tzinfo, minutes: int = 60) -> datetime | None:
     """Return when the local hour that begins at `start` is over, or None at the end of the calendar.
+
+    Args:
+        start: where it begins.
+        zone: whose clock decides.
+        minutes: see `start_of_hour`.
 
     Example:
         >>> next_hour(datetime(2024, 10, 5, 15, tzinfo=UTC), ZoneInfo("Australia/Lord_Howe")).isoformat()
@@ -166,7 +175,8 @@ def next_hour(start: datetime, zone: tzinfo) -> datetime | None:
     """
     local = in_zone(start, zone)
     try:
-        end = in_zone(local.replace(minute=0, second=0, microsecond=0) + HOUR, zone)
+        full = local.replace(minute=local.minute - local.minute % minutes, second=0, microsecond=0)
+        end = in_zone(full + timedelta(minutes=minutes), zone)
     except OverflowError:
         return None
     return end if end.utcoffset() == local.utcoffset() else _clock_change(local, end, zone)
