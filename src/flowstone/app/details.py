@@ -29,6 +29,11 @@ class Given(NamedTuple):
     hooks: Iterable[str] = ()
     hooks_config: Mapping[str, Any] | None = None
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing was passed."""
+        return all(one is None or one == () for one in self)
+
 
 NOTHING = Given()
 
@@ -45,6 +50,9 @@ class CheckedDetails:
 
     details: RunDetails = NO_DETAILS
     exact: Mapping[str, str | None] = field(default_factory=dict)
+
+
+UNSAID = CheckedDetails()
 
 
 class DetailsReader:
@@ -85,8 +93,8 @@ class DetailsReader:
         Raises:
             OptionsError: something is unknown or does not fit; names option and value.
         """
-        if all(one is None or one == () for one in given):
-            return CheckedDetails()
+        if given.says_nothing:
+            return UNSAID
         asked = list(dict.fromkeys(targets))
         scope = self._scope(asked, expand)
         config, secrets = self._config(given.config, scope)

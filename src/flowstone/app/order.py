@@ -85,6 +85,8 @@ class Order:
         """Names of the assets that are asked for."""
         if isinstance(self.targets, PartitionTargets):
             return (self.targets.asset,)
+        if len(self.targets) == 1:
+            return (self.targets[0][0],)
         return tuple(dict.fromkeys(asset for asset, _ in self.targets))
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flowstone import telemetry
 from flowstone.app.async_face import caller_loop
-from flowstone.app.details import CheckedDetails, Given
+from flowstone.app.details import UNSAID, CheckedDetails, Given
 from flowstone.app.driving import Driving
 from flowstone.app.large import as_range, max_attempts_of, priority_of, queue_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
@@ -112,10 +112,11 @@ class Placement:
 
     def _checked(self, order: Order) -> CheckedDetails:
         """Return what an order says of its run, checked."""
-        reader, assets = self._parts.details, order.assets
         if order.details is not None:
-            return reader.of(order.details, assets)
-        return reader.read(order.given, assets, expand=order.expand)
+            return self._parts.details.of(order.details, order.assets)
+        if order.given.says_nothing:
+            return UNSAID
+        return self._parts.details.read(order.given, order.assets, expand=order.expand)
 
     def check_request(self, request: RunRequest) -> None:
         """Refuse a request whose config or parts could not work, long before it is placed.
