@@ -162,7 +162,7 @@ def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> N
     Example:
         >>> refuse_unknown("materialize", [], ["force"])
     """
-    options = [name for name in known if name not in ("self", "unknown", "return")]
     for name in unknown:
+        options = [name for name in known if name not in ("self", "unknown", "return")]
         listed = ", ".join(sorted(options))
         raise OptionsError(f"{verb}() has no option {name!r}.{did_you_mean(name, options)} Options: {listed}.")

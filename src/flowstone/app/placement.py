@@ -29,7 +29,7 @@ from flowstone.core.control import describe_target
 from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.ranges import NewRange
 from flowstone.core.retry import NO_RETRY
-from flowstone.core.run_details import RunDetails
+from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.selection import select
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
@@ -228,13 +228,9 @@ class Placement:
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = getattr(executor, "limits", None) if durable else None
-        hashes = {
-            name: self._parts.details.config_hash(details, self._parts.graph[name]) for name in _running(plan)
-        }
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
-        for step in steps:
-            step.exact = step.asset in checked.exact
-            step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
+        if details is not NO_DETAILS:
+            self._mark(steps, plan, details, checked)
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         if durable:
             run.shapes = self._shapes(_running(plan))
@@ -424,6 +420,14 @@ class Placement:
 
     def _shapes(self, names: Iterable[str]) -> dict[str, str]:
         return {name: self._parts.shapes.digest(name) for name in names}
+
+    def _mark(self, steps: Sequence[NewStep], plan: Plan, details: RunDetails, checked: CheckedDetails) -> None:
+        """Note with each step what stands for how its run computes it."""
+        reader, graph = self._parts.details, self._parts.graph
+        hashes = {name: reader.config_hash(details, graph[name]) for name in _running(plan)}
+        for step in steps:
+            step.exact = step.asset in checked.exact
+            step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
         """Refuse a request whose inputs nobody is about to make, unless it was told to wait for them.

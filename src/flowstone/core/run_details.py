@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any
 
 from flowstone.core.config_type import MAX_CONFIG_BYTES, ConfigError, Place, is_secret_name, to_json
 from flowstone.core.output import JsonValue
@@ -49,7 +49,7 @@ class RunDetails:
         return {one.name: value for one in fields(RunDetails) if (value := getattr(self, one.name))} or None
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any] | None, **more: Any) -> Self:
+    def from_json(cls, document: Mapping[str, Any] | None) -> RunDetails:
         """Return what `to_json` made a document of.
 
         Example:
@@ -57,14 +57,14 @@ class RunDetails:
             ('nightly',)
         """
         if not document:
-            return cls(**more)
+            return NO_DETAILS
         found = {one.name: document[one.name] for one in fields(RunDetails) if one.name in document}
         found.update({name: tuple(found[name]) for name in ("tags", "hooks") if name in found})
         if "secrets" in found:
             found["secrets"] = tuple(tuple(place) for place in found["secrets"])
-        return cls(**found, **more)
+        return cls(**found)
 
-    def masked(self) -> Self:
+    def masked(self) -> RunDetails:
         """Return the same without secrets, for showing."""
         if not (self.config or self.metadata or self.hooks_config):
             return self
@@ -92,26 +92,54 @@ class RunDetails:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+NO_DETAILS = RunDetails()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RunInfo(RunDetails):
+class RunInfo:
     """The run that a step belongs to: `context.run`; a step that other requests joined shows the one it began in.
 
     Args:
         id: the run.
         kind: the verb that asked for it, such as `backfill`.
+        details: what was said of it.
     """
 
     id: str
     kind: str = ""
+    details: RunDetails = NO_DETAILS
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None, *, id: str, kind: str) -> RunInfo:  # noqa: A002
+        """Return the run with the details that `RunDetails.to_json` made a document of."""
+        return cls(id=id, kind=kind, details=RunDetails.from_json(document))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names to find the run by."""
+        return self.details.tags
+
+    @property
+    def metadata(self) -> Mapping[str, JsonValue]:
+        """Facts for people."""
+        return self.details.metadata
+
+    @property
+    def config(self) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Config of each asset of the run that takes one."""
+        return self.details.config
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Names of the hooks that the run uses."""
+        return self.details.hooks
 
     def __repr__(self) -> str:
-        shown = self.masked()
-        said = {one.name: value for one in fields(self) if (value := getattr(shown, one.name))}
+        shown = self.details.masked()
+        said = {"id": self.id, "kind": self.kind}
+        said |= {one.name: value for one in fields(shown) if (value := getattr(shown, one.name))}
         said.pop("secrets", None)
         return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in said.items())})"
-
-
-NO_DETAILS = RunDetails()
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class ChecksHook:
             pass
         except BaseException:
             with suppress(Exception):
-                self._values.manager(context.asset, context.run.io).discard(outcome.stored)
+                self._values.manager(context.asset, context.run.details.io).discard(outcome.stored)
             raise
         return outcome
 
@@ -135,7 +135,7 @@ def _subject(context: AssetContext, outcome: Succeeded, elapsed: float) -> Subje
         metadata=context.metadata | outcome.stored.metadata,
         started_at=context.started_at + timedelta(seconds=elapsed),
         cancellation=context.cancellation,
-        substitutes=context.run.resources,
+        substitutes=context.run.details.resources,
     )
 
 

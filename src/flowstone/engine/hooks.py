@@ -240,7 +240,7 @@ class ValueStore:
             SerializationError: the value cannot be represented; names the asset.
             OSError: storing failed repeatedly.
         """
-        manager = self.manager(context.asset, context.run.io)
+        manager = self.manager(context.asset, context.run.details.io)
         if is_read_once(value):
             raise SerializationError(
                 f"Asset {context.asset.name!r} returned something that can be read only once",

@@ -146,7 +146,7 @@ class StepRunner:
             asset = inputs.leg or self._graph[claim.asset]
             context = self._context(asset, claim, cancellation, records)
             context.request = request
-            return _asked_once(claim, _checked(self._around(asset.name, context.run.hooks)(context)))
+            return _asked_once(claim, _checked(self._around(asset.name, context.run.details.hooks)(context)))
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
             return outcome_of(error, policy)
 
@@ -179,10 +179,10 @@ class StepRunner:
             token=claim.token,
             started_at=claim.started_at,
             cancellation=cancellation,
-            resources=self._resources.for_asset(asset, run.resources),
+            resources=self._resources.for_asset(asset, run.details.resources),
             run=run,
-            config=asset.config_in(run),
-            hooks_config=self._hooks.configs(run) if run.hooks else None,
+            config=None if asset.config is None else asset.config_in(run.details),
+            hooks_config=self._hooks.configs(run.details) if run.details.hooks else None,
             check_records=records,
             approvals=claim.approvals,
         )

@@ -145,7 +145,7 @@ class RunRow:
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
-        self.info = RunInfo.from_json(new.details.to_json(), id=new.id, kind=new.kind)
+        self.info = RunInfo(id=new.id, kind=new.kind, details=new.details)
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
