@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_plus
 from flowstone.core.declaring import checks_options
 from flowstone.core.project import DEFAULT_PROJECT, check_project
 from flowstone.core.text import hide_values, is_secret_name, mask_secrets
-from flowstone.errors import ConfigurationError, did_you_mean
+from flowstone.errors import ConfigurationError, did_you_mean, option_hint
 
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
 _ENVIRONMENT = {
@@ -115,7 +115,7 @@ class Settings:
         path, from_file = read_settings_file(directory or Path.cwd())
         for name, value in from_file.items():
             if name not in known:
-                raise ConfigurationError(f"{path}: there is no setting {name!r}.{did_you_mean(name, known)}")
+                raise ConfigurationError(f"{path}: there is no setting {name!r}.{option_hint(name, known)}")
             found[name] = value
         for name, variable in _ENVIRONMENT.items():
             if os.environ.get(variable):
@@ -128,7 +128,7 @@ class Settings:
         found |= {name: value for name, value in arguments.items() if value is not None}
         for name in found:
             if name not in known:
-                raise ConfigurationError(f"There is no setting {name!r}.{did_you_mean(name, known)}")
+                raise ConfigurationError(f"There is no setting {name!r}.{option_hint(name, known)}")
         try:
             settings = replace(cls(), **found)
         except ConfigurationError as error:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from flowstone import DailyPartitions, FlowStone, asset
+from flowstone import DailyPartitions, FlowStone, StaticPartitions, asset
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
-from flowstone.errors import DefinitionError, DependencyNotReadyError, OptionsError, UnknownAssetError
+from flowstone.errors import (
+    DefinitionError,
+    DependencyNotReadyError,
+    OptionsError,
+    UnknownAssetError,
+    UnknownPartitionError,
+)
 from flowstone.stores.postgres.queue import Lease
 
 DAYS = DailyPartitions(start=date(2024, 1, 1), end=date(2024, 1, 4))
@@ -143,3 +149,30 @@ def test_what_cannot_be_meant_is_refused() -> None:
         FlowStone.for_testing([renamed("new")])
     with pytest.raises(DefinitionError, match="renamed_from"):
         asset(name="new", renamed_from=3)(lambda: 1)  # type: ignore[arg-type]
+
+
+def test_partitions_that_left_the_declaration_can_be_looked_at(settings: Settings) -> None:
+    def declare(*keys: str) -> Asset:
+        @asset(name="region", partitions=StaticPartitions(keys) if keys else None)
+        def region(context):
+            return f"of {context.partition}"
+
+        return region
+
+    with FlowStone([declare("eu", "us")], settings=settings) as flow:
+        assert flow.backfill("region", partitions=["eu", "us"]).succeeded == 2
+    for keys in (("us",), ()):
+        with FlowStone([declare(*keys)], settings=settings) as flow:
+            assert flow.load("region", partition="eu") == "of eu"
+            assert flow.exists("region", partition="eu")
+            assert [one.partition for one in flow.history("region", partition="eu")] == ["eu"]
+            assert [one.partition for one in flow.lineage.upstream("region", partition="eu")] == ["eu"]
+            assert flow.why("region", "eu") == ["it is over: completed"]
+            for verb in (flow.load, flow.materialize, flow.schedule):
+                with pytest.raises(UnknownPartitionError, match="'asia' is not a partition"):
+                    verb("region", partition="asia")
+            with pytest.raises(UnknownPartitionError, match="'eu' is not a partition"):
+                flow.materialize("region", partition="eu")
+    with FlowStone([declare("us")], settings=settings) as flow:
+        assert flow.invalidate("region", partitions=["eu"]) == 1
+        assert not flow.exists("region", partition="eu")

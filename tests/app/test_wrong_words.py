@@ -57,7 +57,29 @@ OPTS = "executor_opts"
 SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
     # misspelt
     (lambda f: f.materialize("one", forse=True), "materialize() has no option 'forse'. Did you mean 'force'?"),
-    (lambda f: f.backfill("one", max_parallel=2), "backfill() has no option 'max_parallel'."),
+    # words of other tools
+    (lambda f: f.backfill("one", max_parallel=2), "no option 'max_parallel'. Did you mean 'max_concurrency'?"),
+    (lambda f: f.materialize_all("one", workers=2), "no option 'workers'. Did you mean 'max_concurrency'?"),
+    (lambda f: f.materialize("one", retries=2), "no option 'retries'. Retries are declared, @asset(retry="),
+    (lambda f: f.materialize("one", timeout=2), "executor_opts={'timeout_seconds': 60}"),
+    (lambda f: f.materialize(asset_name="one"), "no option 'asset_name'. Did you mean 'asset'?"),
+    (lambda f: f.materialize("region", partition_key="eu"), "Did you mean 'partition'?"),
+    (lambda f: f.runs.wait("x", timeout=2), "Did you mean 'timeout_seconds'?"),
+    (lambda f: asset(retries=3)(lambda: 1), "no option 'retries'. Did you mean 'retry'?"),
+    (lambda f: RetryPolicy(retries=3), "no option 'retries'. Did you mean 'max_attempts'?"),
+    (lambda f: f.run("one"), "flow has no 'run'. Did you mean 'materialize'?"),
+    # places
+    (
+        lambda f: FlowStone([one], "postgresql://x"),
+        "FlowStone(): too many positional arguments; options",
+    ),
+    (lambda f: FlowStone(), "FlowStone(): missing a required argument: 'assets'."),
+    (lambda f: f.materialize_all(), "flow.materialize_all(): missing a required argument: 'selection'."),
+    (
+        lambda f: f.materialize("region", "eu"),
+        "flow.materialize(): too many positional arguments; options are given",
+    ),
+    (lambda f: f.materialize("region"), "is partitioned by StaticPartitions(['eu', 'us']);"),
     (lambda f: f.schedule("one", sheduled_at=None), "Did you mean 'scheduled_at'?"),
     (lambda f: f.plan("one", forse=True), "flow.plan() has no option 'forse'. Did you mean 'force'?"),
     (lambda f: f.load("one", partion=1), "flow.load() has no option 'partion'. Did you mean 'partition'?"),
@@ -129,6 +151,7 @@ SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
     (lambda f: FlowStone("one"), "FlowStone(assets='one'): give a list"),
     (lambda f: FlowStone([one], executors={"x": 5}), "FlowStone(executors={'x': 5}): give an executor"),
     (lambda f: FlowStone([one], io={"x": 5}), "FlowStone(io={'x': 5}): give an IO manager object"),
+    (lambda f: FlowStone([one], hooks=3), "hooks=3: give a list of hooks"),
     (lambda f: FlowStone([one], resources=[5]), "FlowStone(resources=[5]): give a mapping"),
     (lambda f: FlowStone([one], notifiers=[5]), "give a list of functions"),
     (lambda f: FlowStone([one], schedules=[5]), "FlowStone(schedules=[5]): give a list of Schedule objects"),
@@ -139,7 +162,7 @@ SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
 
 @pytest.mark.parametrize(("call", "text"), SAID, ids=[str(number) for number in range(len(SAID))])
 def test_wrong_words_get_ours(flow: FlowStone, call: Callable[[FlowStone], Any], text: str) -> None:
-    with pytest.raises(FlowStoneError, match=re.escape(text)) as caught:
+    with pytest.raises((FlowStoneError, AttributeError), match=re.escape(text)) as caught:
         call(flow)
     assert not re.search(r"\b(\w+View|How|Order|AssembledApp|CommittedValues)\b", str(caught.value))
     assert flow.runs.latest() == [] or "schedule" in str(call.__code__.co_names)

@@ -129,8 +129,8 @@ def _holding_itself() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
-        ({"when": object()}, "no plain form at metadata['when'] (type builtins.object)"),
-        ({"rows": [1, {b"x"}]}, "no plain form at metadata['rows'][1][...] (type builtins.bytes)"),
+        ({"when": object()}, "cannot be recorded at metadata['when'] (type builtins.object)"),
+        ({"rows": [1, {b"x"}]}, "cannot be recorded at metadata['rows'][1][...] (type builtins.bytes)"),
         ({1: 2}, "has the key int: keys must be text at metadata (type builtins.int). Write str(key)."),
         ({"a": {b"x": 1}}, "has the key bytes: keys must be text at metadata['a']"),
         ([1], "must be a dict"),
@@ -141,10 +141,10 @@ def _holding_itself() -> dict[str, Any]:
         ({"deep": _nested(30)}, "nested more than 20 deep"),
         (_holding_itself(), "or holds itself"),
         ({"array": np.zeros(20_000)}, "holds more than 10,000 values at metadata['array']"),
-        ({"bytes": np.array([b"x"])}, "no plain form at metadata['bytes'] (type numpy.ndarray)"),
+        ({"bytes": np.array([b"x"])}, "cannot be recorded at metadata['bytes'] (type numpy.ndarray)"),
         ({"wrong": Unreadable()}, "cannot be read (ZeroDivisionError) at metadata['wrong']"),
-        ({"frame": pd.DataFrame({"a": [1]})}, "no plain form at metadata['frame'] (type pandas"),
-        ({"class": dict}, "no plain form at metadata['class'] (type builtins.type)"),
+        ({"frame": pd.DataFrame({"a": [1]})}, "cannot be recorded at metadata['frame'] (type pandas"),
+        ({"class": dict}, "cannot be recorded at metadata['class'] (type builtins.type)"),
     ],
     ids=lambda one: one[:30] if isinstance(one, str) else "",
 )

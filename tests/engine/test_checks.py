@@ -330,7 +330,9 @@ def test_hostile_answers() -> None:
     assert [one.passed for one in found.values()] == [True, False, False, False]
     assert 9_900 < len(found["endless"].description) <= 10_000
     assert "no text" in (found["unprintable"].error or "")
-    assert "no plain form at metadata['when'] (type builtins.object). Give text" in (found["not_json"].error or "")
+    assert "cannot be recorded at metadata['when'] (type builtins.object). Give text" in (
+        found["not_json"].error or ""
+    )
     assert "returned a value of type 'list'" in (found["not_awaited"].error or "")
 
 

@@ -49,7 +49,7 @@ class CommittedValues:
             NotMaterializedError: nothing is committed; a `DependencyNotReadyError` that says so.
             StorageError: the value cannot be read.
         """
-        target = recorded_target(self._recorded(asset), partition)
+        target = recorded_target(self._recorded(asset), partition, self.parts.store.catalog)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
             newest = self.parts.store.catalog.history(*target, limit=1)
@@ -59,7 +59,7 @@ class CommittedValues:
 
     def exists(self, asset: AssetLike, *, partition: Partition = None) -> bool:
         """Return whether an asset's partition has a committed success."""
-        target = recorded_target(self._recorded(asset), partition)
+        target = recorded_target(self._recorded(asset), partition, self.parts.store.catalog)
         return target in self.parts.store.catalog.current([target])
 
     def invalidate(self, asset: AssetLike, *, partitions: Iterable[Partition] | None = None) -> int:
@@ -81,7 +81,9 @@ class CommittedValues:
         elif partitions is None:
             targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
         else:
-            targets = [recorded_target(found, partition) for partition in several(partitions)]
+            targets = [
+                recorded_target(found, partition, self.parts.store.catalog) for partition in several(partitions)
+            ]
         return self.parts.store.ledger.invalidate(targets)
 
     def why(self, asset: AssetLike, partition: Partition = None) -> list[str]:
@@ -104,7 +106,7 @@ class CommittedValues:
             ['nobody has asked for it: nothing is planned and nothing is committed']
         """
         found = find_asset(self.parts.graph, asset)
-        target = recorded_target(found, partition)
+        target = recorded_target(found, partition, self.parts.store.catalog)
         return [*self._situation(found, target), *self.conditions.explain(target)]
 
     def _situation(self, found: Asset, target: Target) -> list[str]:
@@ -157,7 +159,7 @@ class CommittedValues:
             limit: how many at most.
         """
         found = self._recorded(asset)
-        key = None if partition is None else recorded_target(found, partition)[1]
+        key = None if partition is None else recorded_target(found, partition, self.parts.store.catalog)[1]
         limit = whole_number("limit", limit)
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.inline.materialization(record) for record in records]

@@ -106,7 +106,7 @@ class LineageView:
 
     def _walk(self, asset: AssetLike, partition: Partition, depth: int | None, *, downward: bool) -> list[Version]:
         catalog = self._parts.store.catalog
-        target = recorded_target(recorded_asset(self._parts.graph, catalog, asset), partition)
+        target = recorded_target(recorded_asset(self._parts.graph, catalog, asset), partition, catalog)
         level = list(catalog.current([target]).values())
         steps: dict[int, int] = dict.fromkeys(level, 0)
         distance = 0

@@ -11,7 +11,7 @@ from flowstone.app.details import NOTHING, Given
 from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
-from flowstone.errors import OptionsError, did_you_mean
+from flowstone.errors import OptionsError, option_hint
 from flowstone.executors.options import NO_PLACING_OPTIONS, PlacingOptions, placing_options
 from flowstone.protocols import Executor
 
@@ -165,4 +165,4 @@ def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> N
     for name in unknown:
         options = [name for name in known if name not in ("self", "unknown", "return")]
         listed = ", ".join(sorted(options))
-        raise OptionsError(f"{verb}() has no option {name!r}.{did_you_mean(name, options)} Options: {listed}.")
+        raise OptionsError(f"{verb}() has no option {name!r}.{option_hint(name, options)} Options: {listed}.")

@@ -11,7 +11,7 @@ from flowstone.app.results import RunResult
 from flowstone.app.run_handle import RunHandle
 from flowstone.core.asset import Asset, asset
 from flowstone.core.declaring import shown
-from flowstone.core.definition import AnyPartitions, PartitionsDefinition
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition, read_partition
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
 from flowstone.core.partition import Partition, decode_partition, encode_partition
@@ -164,23 +164,52 @@ def target_of(asset: Asset, partition: Partition) -> Target:
     return asset.name, encode_partition(asset.partitions.validate(partition))
 
 
-def recorded_target(asset: Asset, partition: Partition) -> Target:
-    """Return the target for reading what is recorded: as `target_of`, but removed dynamic keys will do.
+def recorded_target(asset: Asset, partition: Partition, catalog: Catalog) -> Target:
+    """Return the target for reading what is recorded: as `target_of`, but what was a partition once will do.
+
+    That is a removed dynamic key, and one that left the declaration and of which something is recorded.
 
     Raises:
         UnknownPartitionError: the asset never had such a partition.
         PartitionError: see `target_of`.
     """
-    if asset.partitions is None or partition is None:
-        return target_of(asset, partition)
-    return asset.name, encode_partition(asset.partitions.with_removed().validate(partition))
+    try:
+        if asset.partitions is None or partition is None:
+            return target_of(asset, partition)
+        return asset.name, encode_partition(asset.partitions.with_removed().validate(partition))
+    except UnknownPartitionError:
+        target = asset.name, encode_partition(partition)
+        if not catalog.history(*target, limit=1):
+            raise
+        return target
+
+
+def read_recorded(asset: Asset, text: str, catalog: Catalog) -> Partition:
+    """Return the partition that a person wrote, which may be one of earlier; see `recorded_target`.
+
+    Raises:
+        PartitionError: the asset never had such a partition.
+    """
+    definition = AnyPartitions() if asset.partitions is None else asset.partitions.with_removed()
+    readings: tuple[Callable[[], Partition], ...] = (
+        lambda: read_partition(definition, text),
+        lambda: read_partition(AnyPartitions(), text),
+        lambda: text,
+    )
+    problem: PartitionError | None = None
+    for read in readings:
+        try:
+            return decode_partition(recorded_target(asset, read(), catalog)[1])
+        except PartitionError as error:
+            problem = problem or error
+    raise PartitionError(f"Asset {asset.name!r}: {problem}") from problem
 
 
 def was_removed(asset: Asset, key: str) -> bool:
-    """Whether this encoded partition of an asset is a key that was removed at run time."""
-    if asset.partitions is None or asset.partitions.with_removed() is asset.partitions:
-        return False
-    return decode_partition(key) not in asset.partitions
+    """Whether this encoded partition of an asset is one of earlier: its key was removed, or declared no more."""
+    if asset.partitions is None:
+        return bool(key)
+    return bool(key) and decode_partition(key) not in asset.partitions
 
 
 def refuse_items(graph: AssetGraph, targets: Sequence[Target]) -> None:

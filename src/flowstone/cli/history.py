@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
-from flowstone.app.requests import recorded_asset
+from flowstone.app.requests import read_recorded, recorded_asset
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import One, label
 from flowstone.cli.scattered import show_scattered
@@ -18,7 +18,7 @@ from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
 from flowstone.core.text import error_line
-from flowstone.errors import OptionsError, RunNotFoundError, command
+from flowstone.errors import RunNotFoundError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
@@ -71,11 +71,7 @@ def history(
     flow = session.flow
     session.warn_if_forgetful()
     found = recorded_asset(flow.graph, flow.parts.store.catalog, asset)
-    key = None
-    if partition is not None:
-        if found.partitions is None:
-            raise OptionsError(f"--partition {partition!r}: {found.name!r} has no partitions.")
-        key = found.partitions.with_removed().parse(partition)
+    key = None if partition is None else read_recorded(found, partition, flow.parts.store.catalog)
     versions = flow.history(found.name, partition=key, limit=limit)
     if session.out.as_json:
         listed = [one.to_json() for one in versions]

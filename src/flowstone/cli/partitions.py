@@ -45,18 +45,6 @@ def parse_one(graph: AssetGraph, names: Iterable[str], text: str | None) -> Part
     return _parse(asset, definition, text)
 
 
-def parse_recorded(graph: AssetGraph, name: str, text: str | None) -> Partition:
-    """Read the partition of an asset that may be one whose key was removed.
-
-    Raises:
-        PartitionError: the asset is not partitioned, or never had such a partition.
-    """
-    if text is None:
-        return None
-    asset, definition = lead(graph, [name])
-    return _parse(asset, definition.with_removed(), text)
-
-
 def parse_several(
     graph: AssetGraph,
     names: Sequence[str],

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from flowstone.app.requests import find_asset, recorded_target
+from flowstone.app.requests import find_asset, read_recorded, recorded_target
 from flowstone.app.results import Progress
 from flowstone.cli.building import ExecutorName, NoWait, note_without_worker, show_placed, show_result
 from flowstone.cli.output import duration, one_line
-from flowstone.cli.partitions import One, label, parse_recorded
+from flowstone.cli.partitions import One, label
 from flowstone.cli.progress import reporting
 from flowstone.cli.session import Session
 from flowstone.errors import OptionsError, command
@@ -34,9 +34,10 @@ def why(
     flow = session.flow
     session.warn_if_forgetful()
     found = find_asset(flow.graph, asset)
-    wanted = parse_recorded(flow.graph, asset, partition)
+    catalog = flow.parts.store.catalog
+    wanted = None if partition is None else read_recorded(found, partition, catalog)
     reasons = flow.why(found, wanted)
-    shown = label(recorded_target(found, wanted)[1], found)
+    shown = label(recorded_target(found, wanted, catalog)[1], found)
     if session.out.as_json:
         session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
         return

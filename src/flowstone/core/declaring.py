@@ -11,7 +11,7 @@ from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
 
-from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, did_you_mean
+from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, option_hint
 
 YEAR_SECONDS = 31_536_000.0
 _MONTH_SECONDS = 30 * 86_400.0
@@ -303,7 +303,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
     """Return a function that refuses misspelt options, and calls without what it needs, in words of its user.
 
     Args:
-        function: what is called; one that takes any keyword is left as it is.
+        function: what is called; one that takes any keyword looks at these itself.
         about: how its user writes it, such as `flow.runs.latest()`.
 
     Example:
@@ -315,7 +315,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
     signature = inspect.signature(function)
     parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
-        return function
+        return _checks_places(function, signature, about)
     named = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.POSITIONAL_ONLY)}
 
     @functools.wraps(function)
@@ -323,11 +323,42 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
         if not keywords.keys() <= named:
             name = next(one for one in keywords if one not in named)
             listed = ", ".join(sorted(named)) or "none"
-            raise OptionsError(f"{about} has no option {name!r}.{did_you_mean(name, named)} Options: {listed}.")
+            raise OptionsError(f"{about} has no option {name!r}.{option_hint(name, named)} Options: {listed}.")
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
             raise OptionsError(f"{about}: {error}.") from None
+        return function(*args, **keywords)
+
+    return call
+
+
+def _checks_places[**P, T](function: Callable[P, T], signature: inspect.Signature, about: str) -> Callable[P, T]:
+    """Do as `checks_call` for a function that looks at its keywords itself: what it needs, and how many places."""
+    known = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    if any(one.kind is one.VAR_POSITIONAL for one in known):
+        return function
+    most = sum(one.kind is not one.KEYWORD_ONLY for one in known)
+    needed = [(place, one.name) for place, one in enumerate(known) if one.default is one.empty]
+    names = [one.name for one in known if one.name != "self"]
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        if len(args) > most or any(place >= len(args) and name not in keywords for place, name in needed):
+            for name in keywords:
+                if name not in names:
+                    listed = ", ".join(sorted(names))
+                    raise OptionsError(
+                        f"{about} has no option {name!r}.{option_hint(name, names)} Options: {listed}."
+                    )
+            try:
+                signature.bind(*args, **keywords)
+            except TypeError as error:
+                raise OptionsError(
+                    f"{about}: {error}; options are given by name, such as {names[-1]}=..."
+                    if len(args) > most
+                    else f"{about}: {error}."
+                ) from None
         return function(*args, **keywords)
 
     return call
@@ -347,8 +378,11 @@ def view(about: str) -> Callable[[Any], Any]:
             if inspect.isfunction(methods[name]):
                 setattr(kind, name, checks_call(methods[name], f"{about}.{name}()"))
 
+        if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(kind.__init__).parameters.values()):
+            kind.__init__ = checks_call(kind.__init__, f"{kind.__name__}()")
+
         def absent(self: object, name: str) -> Any:
-            raise AttributeError(f"{about} has no {name!r}.{did_you_mean(name, public)}", name=name, obj=self)
+            raise AttributeError(f"{about} has no {name!r}.{option_hint(name, public)}", name=name, obj=self)
 
         kind.__getattr__ = absent
         return kind

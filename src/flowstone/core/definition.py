@@ -343,6 +343,10 @@ class StaticPartitions(ListedPartitions):
         """Describe the definition with JSON types; keys are encoded."""
         return {"type": "static", "keys": list(self._keys)}
 
+    def __repr__(self) -> str:
+        more = f", ... {len(self._keys) - 10:,} more" if len(self._keys) > 10 else ""
+        return f"StaticPartitions([{', '.join(map(repr, islice(self._keys.values(), 10)))}{more}])"
+
     def _hint(self, text: str) -> str:
         shown = ", ".join(islice(self._labels, 10))
         more = f" and {len(self._labels) - 10} more" if len(self._labels) > 10 else ""

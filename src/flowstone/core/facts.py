@@ -46,7 +46,7 @@ def clean_facts(
         most_characters: how long they may be as JSON.
 
     Raises:
-        SerializationError: something has no plain form, or there is too much of it; names the place, the type and
+        SerializationError: something cannot be recorded, or there is too much of it; names the place, the type and
             the remedy.
 
     Example:
@@ -141,7 +141,7 @@ class _Cleaner:
             return sorted(listed, key=lambda one: (type(one).__name__, one if isinstance(one, str) else repr(one)))
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
             return [self._value(one, f"{place}[{index}]", depth + 1) for index, one in enumerate(value)]
-        raise _refusal("has no plain form", place, value, _REMEDY)
+        raise _refusal("cannot be recorded", place, value, _REMEDY)
 
     def _numpy(self, value: Any, place: str, depth: int) -> JsonValue:
         """Return a bool, a date or an array of NumPy; its numbers are numbers already."""
@@ -154,9 +154,9 @@ class _Cleaner:
         elif kind in "biufSUO" and kind and kind != "S":
             plain = value.tolist()
         else:
-            raise _refusal("has no plain form", place, value, _REMEDY)
+            raise _refusal("cannot be recorded", place, value, _REMEDY)
         if type(plain).__module__ == "numpy":
-            raise _refusal("has no plain form", place, value, _REMEDY)
+            raise _refusal("cannot be recorded", place, value, _REMEDY)
         return self._value(plain, place, depth)
 
     def _text(self, text: str, place: str) -> str:
@@ -181,7 +181,7 @@ def _number(value: float) -> float | str:
 
 
 def _refusal(problem: str, place: str, value: object, remedy: str) -> SerializationError:
-    return SerializationError(f"A fact {problem}", path=place, type_name=type_name(value), remedy=remedy)
+    return SerializationError(f"A value {problem}", path=place, type_name=type_name(value), remedy=remedy)
 
 
 def _too_much(why: str, place: str, value: object) -> SerializationError:

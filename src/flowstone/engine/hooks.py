@@ -62,6 +62,12 @@ class HookSet:
     """
 
     def __init__(self, declared: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = ()) -> None:
+        given: object = declared
+        if not isinstance(given, Mapping | Sequence) or isinstance(given, str):
+            raise ConfigurationError(
+                f"hooks={given!r}: give a list of hooks, objects with a method call(context, step), or a "
+                "mapping of names to them."
+            )
         parts = [declared] if isinstance(declared, Mapping) else list(declared)
         self.always: list[Hook] = []
         self._named: dict[str, Hook] = {}

@@ -49,7 +49,7 @@ from flowstone.errors.placing import (
     ResourceError,
     RunConflictError,
 )
-from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, selected
+from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, option_hint, selected
 from flowstone.errors.routing import RouteError
 from flowstone.errors.running import (
     DependencyNotReadyError,
@@ -127,5 +127,6 @@ __all__ = [
     "command",
     "did_you_mean",
     "join_names",
+    "option_hint",
     "selected",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flowstone.errors.root import FlowStoneError, did_you_mean
+from flowstone.errors.root import FlowStoneError, did_you_mean, option_hint
 
 
 class DefinitionError(FlowStoneError, ValueError):
@@ -27,7 +27,7 @@ class UnknownOptionError(DefinitionError, TypeError):
         self.option = option
         listed = sorted(known)
         super().__init__(
-            f"{about}: there is no option {option!r}.{did_you_mean(option, listed)} Options: {', '.join(listed)}.",
+            f"{about}: there is no option {option!r}.{option_hint(option, listed)} Options: {', '.join(listed)}.",
             where=where,
         )
 

@@ -35,6 +35,79 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+_OTHER_WORDS = {
+    "max_concurrency concurrency": "max_parallel max_parallelism parallel parallelism workers max_workers "
+    "num_workers n_jobs max_concurrent concurrency_limit max_active_tasks max_active_runs pool pools "
+    "concurrency_key",
+    "retry max_attempts": "retries max_retries num_retries retry_count retry_policy attempts tries max_tries",
+    "backoff_seconds retry": "retry_delay retry_delay_seconds retry_delay_ms delay wait_seconds "
+    "base_delay interval",
+    "retry_on": "exceptions retry_exceptions retry_for on_exceptions retry_if",
+    "partition partitions": "partition_key partition_id key ds date day execution_date logical_date data_interval",
+    "partitions partition": "partition_keys partition_range partitions_def keys dates days start end "
+    "from_ to until",
+    "asset selection name": "asset_name asset_key asset_keys assets node task job target targets op name key",
+    "config": "run_config op_config conf params parameters op_kwargs settings_dict",
+    "timeout_seconds timeout": "timeout timeout_s timeout_sec timeout_ms execution_timeout deadline max_runtime "
+    "run_timeout seconds",
+    "tags metadata": "run_tags op_tags labels labels_dict",
+    "metadata": "extra info annotations",
+    "io": "io_manager io_manager_key io_manager_def io_managers storage result_storage persist_result",
+    "deps": "depends_on upstream upstream_assets dependencies non_argument_deps ins after",
+    "group": "group_name",
+    "code_version": "version op_version",
+    "requires resources": "required_resource_keys resource_keys resource_defs",
+    "automation": "automation_condition auto_materialize_policy schedule cron freshness_policy",
+    "description": "doc docs docstring help",
+    "wait": "block blocking background run_async detach",
+    "scheduled_at": "at when run_at eta countdown start_at start_time scheduled_for scheduled_time "
+    "delay schedule_in",
+    "force": "overwrite rerun refresh full_refresh refresh_cache recompute ignore_cache reset",
+    "timezone": "tz execution_timezone time_zone",
+    "cron": "cron_schedule cron_string schedule expression interval",
+    "selection": "job job_name asset assets target asset_selection",
+    "database_url": "db database db_url url dsn connection_string postgres_url",
+    "isolation": "isolated process subprocess sandbox",
+    "unique": "dedup unique_for unique_period deduplicate",
+    "on_progress": "progress callback on_step on_event",
+    "materialize": "run execute launch submit trigger apply call",
+    "materialize_all": "run_all execute_job build",
+    "cancel": "terminate kill stop abort",
+    "load": "load_asset_value get_value result read",
+}
+"""Option or verb here (the first that is there) to words for it elsewhere: Dagster, Prefect, Airflow, Celery."""
+
+_ELSEWHERE = {
+    "retry": " Retries are declared, @asset(retry=RetryPolicy(max_attempts=3)); an executor in this process "
+    "follows them with executor_opts={'retry': True}.",
+    "timeout": " A limit is declared, @asset(timeout=60), or given for one call: "
+    "executor_opts={'timeout_seconds': 60}, {'wait_timeout': 60} on oban.",
+}
+
+
+def option_hint(name: str, known: Iterable[str]) -> str:
+    """Return what was meant by an option that is not there: a word of another tool, or the closest name.
+
+    Args:
+        name: what was written.
+        known: the options that exist.
+
+    Example:
+        >>> option_hint("max_parallel", ["force", "max_concurrency"]), option_hint("froce", ["force"])
+        (" Did you mean 'max_concurrency'?", " Did you mean 'force'?")
+    """
+    options = list(known)
+    meant = [ours.split() for ours, theirs in _OTHER_WORDS.items() if name in theirs.split()]
+    for ours in meant:
+        if found := next((one for one in ours if one in options and one != name), None):
+            return f" Did you mean {found!r}?"
+    if name.startswith("retr") or name in ("attempts", "tries", "max_tries"):
+        return _ELSEWHERE["retry"] if "executor_opts" in options else ""
+    if name in _OTHER_WORDS["timeout_seconds timeout"].split() or name == "timeout_seconds":
+        return _ELSEWHERE["timeout"] if "executor_opts" in options else ""
+    return did_you_mean(name, options)
+
+
 def join_names(items: Iterable[str], *, limit: int = 10) -> str:
     """Return names joined by commas, the first ones when there are many.
 

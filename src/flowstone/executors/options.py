@@ -12,7 +12,7 @@ from typing import Any
 
 from flowstone.core.declaring import YEAR_SECONDS, duration, shown, spelled, warn_of_milliseconds
 from flowstone.core.job import Job
-from flowstone.errors import CapabilityError, OptionsError, did_you_mean
+from flowstone.errors import CapabilityError, OptionsError, option_hint
 from flowstone.protocols import ChecksOptions, Executor
 
 MAX_OPTIONS_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ def check_options(executor: str, options: Mapping[str, Any], known: frozenset[st
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise OptionsError(
-                f"The executor {executor!r} has no option {name!r}.{did_you_mean(name, known)} "
+                f"The executor {executor!r} has no option {name!r}.{option_hint(name, known)} "
                 f"Its options: {listed}."
             )
 

@@ -84,9 +84,8 @@ def address_of(given: object) -> str | None:
         return _of_pool(given)
     url: Any = getattr(given, "url", given)
     if not hasattr(url, "render_as_string"):
-        kind = type(given)
         raise ConfigurationError(
-            f"database_url={kind.__module__}.{kind.__qualname__} object: give a URL, an engine of SQLAlchemy or a "
+            f"database_url={type(given).__qualname__} object: give a URL, an engine of SQLAlchemy or a "
             "connection pool of psycopg."
         )
     if url.get_backend_name() != "postgresql" or not (url.host or url.database or url.query):

@@ -103,7 +103,7 @@ def status(database: Database) -> list[MigrationStatus]:
 def upgrade(
     database: Database,
     *,
-    also: Callable[[Connection[TupleRow]], None] | None = None,
+    also: Callable[[Connection[TupleRow]], Sequence[str] | None] | None = None,
     migrations: list[Migration] | None = None,
 ) -> list[str]:
     """Apply what is missing, each migration in a transaction of its own.
@@ -114,11 +114,11 @@ def upgrade(
     Args:
         database: where to.
         also: called last with the connection, under the same lock, on every upgrade; it installs tables that are
-            not ours and must do nothing when they are there. It opens its own transactions.
+            not ours, does nothing when they are there, and returns what it added. It opens its own transactions.
         migrations: other than those of this version (tests).
 
     Returns:
-        Names of the migrations that were applied now.
+        Names of the migrations that were applied now, and what `also` added.
 
     Raises:
         SchemaVersionError: the database is newer than this version.
@@ -136,7 +136,7 @@ def upgrade(
         if also is not None:
             problem = f"Other tables could not be installed in {database.masked_dsn}"
             with failing_as(problem):
-                also(connection)
+                applied += also(connection) or ()
         return applied
 
 

@@ -133,20 +133,25 @@ def problems(database: Database) -> list[str]:
         return _refusals(connection)
 
 
-def install(connection: Connection[TupleRow], *, schema: str) -> None:
+def install(connection: Connection[TupleRow], *, schema: str) -> list[str]:
     """Create the tables, or add what is missing to those that somebody else made.
 
     Args:
         connection: without a transaction: a new state can be used only after the one that adds it.
         schema: where they lie.
 
+    Returns:
+        What was added, for people.
+
     Raises:
         DatabaseError: they cannot be made to fit; says why, and nothing is changed.
     """
     if not available():
-        return
+        return []
     found = structure(connection)
     _refuse(found.misfits, schema)
+    made = not found.has_jobs
+    added = ["Oban: its tables"] if made else [f"Oban: {one}" for one in found.missing]
     if found.missing:
         _add(connection, found, schema)
         found = structure(connection)
@@ -162,7 +167,9 @@ def install(connection: Connection[TupleRow], *, schema: str) -> None:
         with _explaining(schema, found), connection.transaction():
             connection.execute(load_sql("queue/index_available"))
             connection.execute(load_sql("queue/index_due"))
+        added += [] if made else [f"Oban: the index {one}" for one in found.slow]
     _refuse(_refusals(connection), schema)
+    return added
 
 
 def _add(connection: Connection[TupleRow], found: Structure, schema: str) -> None:

@@ -286,7 +286,7 @@ def upgrade(database: Database) -> list[str]:
     """Bring the tables of the database's project, and Oban's when that package is installed, up to date.
 
     Returns:
-        Names of the migrations that were applied.
+        Names of the migrations that were applied, and what was added to Oban's tables.
     """
     with database:
         return migrations.upgrade(database, also=partial(oban_tables.install, schema=database.project.oban_schema))
