@@ -68,6 +68,9 @@ def environment_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Itera
     for extra, package, purpose in _EXTRAS:
         yield _package(extra, package, purpose)
     yield _embedded_wheel()
+    yield Check(
+        "web pages", Verdict.OK, "none in this version: `flowstone runs`, `queues` and `why` tell what goes on"
+    )
     try:
         settings = Settings.load(**given)
     except FlowStoneError as error:
