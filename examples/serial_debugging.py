@@ -35,6 +35,6 @@ def tell(event: StepEvent) -> None:
 if __name__ == "__main__":
     flow = FlowStone.for_testing([readings, valid, mean])
     result = flow.materialize_all(
-        "mean", executor="serial", executor_opts={"on_step": tell, "pause_between": 0.05}
+        "mean", executor="serial", executor_opts={"on_step": tell, "verbose": False, "pause_between": 0.05}
     )
     print(f"{result.succeeded} steps, mean {result.value:.2f}")

@@ -58,7 +58,7 @@ READY = StepSituation(
         ({"state": State.RETRYING, "scheduled_at": NOW}, "its next attempt is due at 2024-01-31 12:00:00 UTC"),
         ({"state": State.WAITING, "scheduled_at": NOW, "reason": "waits for x"}, "waits for x"),
         (
-            {"state": State.FAILED, "error": "Traceback\n  File x\nValueError: no\n"},
+            {"state": State.FAILED, "error": "Traceback (most recent call last):\n  File x\nValueError: no\n"},
             "it is over: failed (ValueError: no)",
         ),
         ({"state": State.COMPLETED}, "it is over: completed"),

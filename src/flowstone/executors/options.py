@@ -141,6 +141,7 @@ def placing_options(options: Mapping[str, Any]) -> PlacingOptions:
         OptionsError: one of them cannot work; names option, value and remedy.
 
     Example:
+        >>> from datetime import timedelta
         >>> placing_options({"queue": "reports", "unique": timedelta(minutes=5)}).unique_seconds
         300.0
     """
