@@ -507,12 +507,15 @@ def child():
 def run_script(tmp_path: Path, rest: str) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT + rest)
-    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, str(script), "--moved-by", "1"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_main_script(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
+        # what it reads of its command line before the guard is there when it is imported again
+        "import sys\nassert int(sys.argv[2]) == 1\n"
         "if __name__ == '__main__':\n    moved_point = call(moved, point=Point(1))\n"
         "    print(moved_point, type(moved_point) is Point, child())\n",
     )

@@ -54,6 +54,7 @@ class ChildProcess:
                     sys.executable,
                     "-c",
                     _PROGRAM.format(path=self.path, call=theirs.fileno(), control=control),
+                    *_arguments(),
                 ],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -187,6 +188,12 @@ class ChildProcess:
         elif seconds:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
+
+
+def _arguments() -> list[str]:
+    """Return what follows the name in `sys.argv`: a main script that is imported again may read it."""
+    given: list[object] = [*getattr(sys, "argv", [])[1:]]
+    return [one for one in given if isinstance(one, str) and "\0" not in one]
 
 
 def search_path() -> list[str]:
