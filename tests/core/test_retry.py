@@ -81,6 +81,11 @@ def test_figures_out_of_range_are_refused(options: dict) -> None:
         RetryPolicy(**options)
 
 
+def test_seconds_in_place_of_the_function_are_told_their_option() -> None:
+    with pytest.raises(DefinitionError, match=r"backoff=5\): .*, or backoff_seconds=5 for the first delay"):
+        RetryPolicy(backoff=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "given",
     [[ConnectionError, OSError], {ConnectionError}, ConnectionError, ConnectionError | OSError, iter([OSError])],

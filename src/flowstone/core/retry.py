@@ -84,7 +84,10 @@ class RetryPolicy:
             )
         backoff: object = self.backoff
         if backoff is not None and (not callable(backoff) or is_coroutine_function(backoff)):
-            raise _wrong("backoff", self.backoff, "a function of the attempt and the error that returns seconds")
+            wanted = "a function of the attempt and the error that returns seconds"
+            if duration(backoff) is not None:
+                wanted += f", or backoff_seconds={shown(backoff)} for the first delay"
+            raise _wrong("backoff", backoff, wanted)
 
     def _set(self, name: str, value: object, remedy: str) -> None:
         if value is None:
