@@ -117,3 +117,16 @@ def test_no_color_is_respected(shop: Path) -> None:
     _, plain = on_a_terminal("doctor", NO_COLOR="1")
     assert re.search(r"\x1b\[[0-9;]*3[0-7]m", coloured)
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain)
+
+
+def test_an_interrupt_while_modules_are_loaded_ends_like_any_other() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'flowstone.cli.entry': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import flowstone.cli\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

@@ -77,6 +77,14 @@ class Unreadable(list[Any]):
         return iter([1 // 0])
 
 
+class Text(str):
+    def __len__(self) -> int:
+        raise RuntimeError
+
+    __hash__ = str.__hash__
+    __eq__ = __str__ = __repr__ = encode = isidentifier = __len__  # type: ignore[assignment]
+
+
 PLAIN: list[tuple[object, object]] = [
     (np.bool_(True), True),
     (np.datetime64("2024-01-05"), "2024-01-05"),
@@ -84,6 +92,8 @@ PLAIN: list[tuple[object, object]] = [
     (np.array(1.5), 1.5),
     (np.array([[np.nan, 1.0]]), [["NaN", 1.0]]),
     (np.str_("a"), "a"),
+    (Text("a"), "a"),
+    ({Text("a b"): 1}, {"a b": 1}),
     (date(2024, 1, 5), "2024-01-05"),
     (datetime(2024, 1, 5, tzinfo=UTC), "2024-01-05T00:00:00+00:00"),
     (time(1, 2), "01:02:00"),

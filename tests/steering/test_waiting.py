@@ -37,6 +37,18 @@ def test_an_input_that_is_under_way_is_waited_for_without_being_asked(crew: Crew
     assert found == [ITEMS[0].upper()]
 
 
+def test_whoever_joins_a_step_that_waits_for_inputs_and_makes_them_does_not_wait_for_its_next_look(
+    crew: Crew,
+) -> None:
+    crew.start(queues={"assets": 4})
+    job = crew.flow.schedule("after", partition=ITEMS[0])
+    crew.wait(lambda: crew.rows("SELECT 1 FROM flowstone.steps WHERE snoozes > 0"), "a look at the inputs")
+    assert crew.flow.settings.snooze_seconds == 60  # when it would look next
+    made = crew.flow.materialize_all("after", partition=ITEMS[0], executor_opts={"wait_timeout": 20})
+    assert made.value == ITEMS[0].upper()
+    assert crew.flow.runs.step(job).state.value == "completed"
+
+
 def test_whoever_waits_is_told_for_what(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[str, ...]] = []
     with caplog.at_level(logging.WARNING, logger="flowstone"), suppress(WaitTimeoutError):

@@ -93,7 +93,9 @@ class _Cleaner:
         for name, value in items:
             if not isinstance(name, str):
                 raise _refusal(f"has the key {_short(name)}: keys must be text", place, name, "Write str(key).")
-            key = name if type(name) is str and len(name) < 40 and name.isidentifier() else self._text(name, place)
+            key = str.__str__(name)  # a subclass may do anything when it is looked at
+            if len(key) >= 40 or not key.isidentifier():
+                key = self._text(key, place)
             cleaned[key] = self._value(value, f"{place}[{_short(key)}]", depth + 1)
         return cleaned
 
@@ -160,11 +162,12 @@ class _Cleaner:
         return self._value(plain, place, depth)
 
     def _text(self, text: str, place: str) -> str:
+        text = str.__str__(text)
         self._characters += len(text)
         if self._characters > self._most_characters:
             raise _too_much(f"holds more than {self._most_characters:,} characters of text", place, text)
         # escapes are longer than what they stand for; the limit must not cut here, as it has its own error
-        return clean_text(str.__str__(text), limit=10 * self._most_characters)
+        return clean_text(text, limit=10 * self._most_characters)
 
 
 def _integer(value: int, place: str) -> int:

@@ -234,7 +234,7 @@ class Placing:
         if not positions:
             return []
         parameters = self._targets(positions) | {"priorities": [self.steps[p].priority for p in positions]}
-        overtaking = []
+        overtaking, looking = [], {}
         for index, step_id, run_id, state, job_id, priority, config_hash in self.connection.execute(
             load_sql("ledger/join_active"), parameters
         ):
@@ -245,6 +245,8 @@ class Placing:
             self.placed[position] = PlacedStep(step_id, run_id, State(state), deduplicated=True)
             if job_id is not None:
                 overtaking.append((job_id, priority))
+                if new.inputs and state == State.WAITING.value:
+                    looking[job_id] = step_id
         for position in positions:
             if self.placed[position] is None:  # it ended after the insert had seen it
                 raise PlanOutdatedError(*self._target(position))
@@ -254,6 +256,7 @@ class Placing:
             if self.connection.execute(load_sql("workers/held_by_lost"), parameters).fetchone() is not None:
                 raise HolderLostError
         transport.raise_priority(self.connection, overtaking)
+        transport.look_sooner(self.connection, looking)
         return positions
 
     def _connect(self, joined: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ job know each other without a second write.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
@@ -87,6 +87,13 @@ def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, i
     if jobs:
         ids, priorities = [job for job, _ in jobs], [priority for _, priority in jobs]
         connection.execute(load_sql("queue/raise_priority"), {"ids": ids, "priorities": priorities})
+
+
+def look_sooner(connection: Connection[TupleRow], jobs: Mapping[int, int]) -> None:
+    """Let steps that wait for inputs look soon: step id by job id."""
+    if jobs:
+        parameters = {"ids": list(jobs), "steps": list(jobs.values())}
+        connection.execute(load_sql("queue/look_sooner"), parameters)
 
 
 def announce(connection: Connection[TupleRow], queues: Iterable[str]) -> None:
