@@ -32,7 +32,10 @@ class Given(NamedTuple):
     @property
     def says_nothing(self) -> bool:
         """Whether nothing was passed."""
-        return all(one is None or one == () for one in self)
+        for one in self:
+            if one is not None and one != ():
+                return False
+        return True
 
 
 NOTHING = Given()

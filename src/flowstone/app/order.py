@@ -19,9 +19,10 @@ NORMAL_PRIORITY = 4
 BACKFILL_PRIORITY = 8
 BACKFILL_QUEUE = "backfill"
 _WIDEST = 1_000_000
+_FLAGS = ("force", "force_deps", "allow_incomplete", "wait_for_inputs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Order:
     """A request to place work.
 
@@ -90,9 +91,10 @@ class Order:
         return tuple(dict.fromkeys(asset for asset, _ in self.targets))
 
     def __post_init__(self) -> None:
-        for name in ("force", "force_deps", "wait_for_inputs", "allow_incomplete"):
-            flag = getattr(self, name)
-            if not isinstance(flag, bool) and not (flag is None and name == "wait_for_inputs"):
+        waits = True if self.wait_for_inputs is None else self.wait_for_inputs
+        flags = (self.force, self.force_deps, self.allow_incomplete, waits)
+        for name, flag in zip(_FLAGS, flags, strict=True):
+            if flag is not True and flag is not False:
                 raise OptionsError(f"{name}={flag!r}: give True or False.")
         if self.executor_opts is not None:
             _check_names("executor_opts", self.executor_opts)

@@ -129,12 +129,13 @@ class Placement:
 
     def _plan(self, order: Order, checked: CheckedDetails) -> Plan:
         # what was not over at a tick that is made up for may be over by now, or when a step is to start
-        moments = [one for one in (order.now, order.scheduled_at) if one is not None]
-        present = max([datetime.now(UTC), *moments])
+        now = present = datetime.now(UTC)
+        if order.now is not None or order.scheduled_at is not None:
+            present = max(now, order.now or now, order.scheduled_at or now)
         return self._parts.planner.plan(
             Request(
                 targets=order.targets,
-                now=order.now or datetime.now(UTC),
+                now=order.now or now,
                 present=present,
                 explicit=order.explicit,
                 allow_incomplete=order.allow_incomplete,
@@ -179,7 +180,6 @@ class Placement:
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
             if all(one.state.is_terminal for one in placed):
                 self._tell_ended(ready.run.id)
-        priorities = [step.priority for step in ready.steps]
         return Placed(
             ready.run.id,
             ready.executor,
@@ -187,7 +187,7 @@ class Placement:
             placed,
             ready.plan,
             ready.order,
-            priorities,
+            [step.priority for step in ready.steps],
             ready.run.details,
             self._parts.store.catalog.run_details,
         )
@@ -220,20 +220,21 @@ class Placement:
         refuse_items(self._parts.graph, order.targets)
         checked = self._checked(order)
         plan = self._plan(order, checked)
-        details = self._parts.details.complete(checked.details, _running(plan))
+        running = _running(plan)
+        details = self._parts.details.complete(checked.details, running)
         if plan.missing:
             self._refuse_missing(order, plan, durable)
         if durable:
-            self._check_portable_values(_running(plan), details)
+            self._check_portable_values(running, details)
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = getattr(executor, "limits", None) if durable else None
         steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
         if details is not NO_DETAILS:
-            self._mark(steps, plan, details, checked)
+            self._mark(steps, running, details, checked)
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         if durable:
-            run.shapes = self._shapes(_running(plan))
+            run.shapes = self._shapes(running)
         return Prepared(run, steps, plan, executor, options, order)
 
     def prepare_request(
@@ -421,10 +422,12 @@ class Placement:
     def _shapes(self, names: Iterable[str]) -> dict[str, str]:
         return {name: self._parts.shapes.digest(name) for name in names}
 
-    def _mark(self, steps: Sequence[NewStep], plan: Plan, details: RunDetails, checked: CheckedDetails) -> None:
+    def _mark(
+        self, steps: Sequence[NewStep], running: Iterable[str], details: RunDetails, checked: CheckedDetails
+    ) -> None:
         """Note with each step what stands for how its run computes it."""
         reader, graph = self._parts.details, self._parts.graph
-        hashes = {name: reader.config_hash(details, graph[name]) for name in _running(plan)}
+        hashes = {name: reader.config_hash(details, graph[name]) for name in running}
         for step in steps:
             step.exact = step.asset in checked.exact
             step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
@@ -472,7 +475,7 @@ class Placement:
             planned.optional,
             planned.all_optional,
             planned.skip,
-            tags=tuple(sorted(asset.tags)),
+            tags=tuple(sorted(asset.tags)) if asset.tags else (),
         )
 
     def _check_portable_values(self, names: Iterable[str], details: RunDetails) -> None:
@@ -510,12 +513,12 @@ def _with_options(order: Order, executor: Executor) -> Order:
     Raises:
         OptionsError: one of them cannot work, is unknown, or says again what the call says itself.
     """
-    options = order.executor_opts or {}
-    if not isinstance(options, Mapping):
+    options = order.executor_opts
+    if options and not isinstance(options, Mapping):
         raise OptionsError(f"executor_opts={options!r}: give a mapping of options by name.")
     if Capability.QUEUE not in executor.capabilities or order.placing != NO_PLACING_OPTIONS:
         return order
-    return order.with_options(options)
+    return order.with_options(options or {})
 
 
 def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
@@ -541,7 +544,7 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
         OptionsError: an option is unknown or cannot work.
         CapabilityError: the executor does not declare what is asked for.
     """
-    options = dict(order.executor_opts or {})
+    options = dict(order.executor_opts) if order.executor_opts else {}
     capabilities = executor.capabilities
     retry = options.pop("retry", False)
     if not isinstance(retry, bool):
@@ -551,15 +554,16 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
     options = _others(options, executor)
     if Capability.DURABLE in capabilities:
         check_portable(executor.name, options)
+    asked = []
+    if retry:
+        asked.append(Capability.RETRY)
+    if order.scheduled_at is not None:
+        asked.append(Capability.SCHEDULED_AT)
     # a priority that was given to whatever executor there is may be one that it has no use for
-    ordered = order.priority is not None and order.executor != "auto"
-    asked = {
-        Capability.RETRY: retry,
-        Capability.SCHEDULED_AT: order.scheduled_at is not None,
-        Capability.PRIORITY: ordered,
-    }
-    for capability, wanted in asked.items():
-        if wanted and capability not in capabilities:
+    if order.priority is not None and order.executor != "auto":
+        asked.append(Capability.PRIORITY)
+    for capability in asked:
+        if capability not in capabilities:
             raise CapabilityError(executor.name, capability.value, capabilities)
     return options, retry or Capability.DURABLE in capabilities
 

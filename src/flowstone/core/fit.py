@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 
 from flowstone.core.approval import LONGEST_TIMEOUT_SECONDS, ON_TIMEOUT, check_portable
@@ -28,6 +29,7 @@ from flowstone.errors import SerializationError
 
 _BIGINT = 2**63
 _LONGEST_REASON = 1000
+_LONGEST_VERSION = 1000
 _LONGEST_MESSAGE = 10_000
 _LONGEST_DELAY_SECONDS = 10 * 31_536_000.0
 _REMEDY = (
@@ -41,6 +43,8 @@ NOWHERE = Committed(0, State.NOT_FOUND, accepted=False)
 
 def can_be_committed(completion: Any) -> bool:
     """Whether a completion names an attempt at all; one that does not can be neither committed nor failed."""
+    if type(completion) is Completion and completion.is_fit:
+        return True
     claim: object = getattr(completion, "claim", None)
     return isinstance(claim, Claim) and _is_id(claim.step_id) and _is_id(claim.token)
 
@@ -56,7 +60,7 @@ def fit(completion: Completion) -> Completion:
     if completion.is_fit:
         return completion
     try:
-        ready = _fit(completion)
+        ready = completion if _is_plain(completion) else _fit(completion)
     except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
         ready = failed(completion.claim, error)
     ready.is_fit = True
@@ -84,6 +88,47 @@ def failed(claim: Claim, error: BaseException) -> Completion:
     return Completion(claim, outcome, (), claim.started_at)
 
 
+def _is_plain(completion: Completion) -> bool:
+    """Whether this is the usual end of an attempt, a value stored without metadata, of which nothing is to change.
+
+    Says in one look what `_fit` finds out part by part; whatever is unusual is left to that.
+    """
+    outcome, at = completion.outcome, completion.finished_at
+    if type(outcome) is not Succeeded or type(at) is not datetime or at.tzinfo is None:
+        return False
+    if type(completion.inputs) is not tuple:
+        return False
+    if completion.checks != () or completion.retry_in_seconds is not None or type(completion.ran) is not bool:
+        return False
+    stored, version = outcome.stored, completion.code_version
+    if type(stored) is not StoredOutput or type(stored.metadata) is not dict or stored.metadata:
+        return False
+    io, location, value_type = stored.io, stored.location, stored.value_type
+    if not (type(io) is type(location) is type(value_type) is str):
+        return False
+    text = io + location + value_type
+    if stored.serializer is not None or stored.content_hash is not None or stored.size_bytes is not None:
+        serializer, digest, size = stored.serializer, stored.content_hash, stored.size_bytes
+        if not (type(serializer) is type(digest) is str and _is_id(size)):
+            return False
+        text += serializer + digest
+    for one in completion.inputs:
+        if type(one) is not InputVersion or type(one[0]) is not str or not _is_id(one[3]):
+            return False
+        text += one[0]
+    return (
+        text.isascii()
+        and "\x00" not in text
+        and (version is None or (type(version) is str and _is_plain_version(version)))
+        and (stored.payload is None or type(stored.payload) is bytes)
+    )
+
+
+@lru_cache(maxsize=1000)
+def _is_plain_version(version: str) -> bool:
+    return version == clean_text(version, limit=_LONGEST_VERSION)
+
+
 def _fit(completion: Any) -> Completion:
     outcome = _fit_outcome(completion.outcome, completion.claim.asset)
     if not isinstance(completion.finished_at, datetime) or completion.finished_at.tzinfo is None:
@@ -108,7 +153,7 @@ def _fit(completion: Any) -> Completion:
         checks = tuple(map(_fit_check, checks))
     version, ran = completion.code_version, completion.ran is True
     if version is not None:
-        version = clean_text(plain_text(version) or "", limit=1000)
+        version = clean_text(plain_text(version) or "", limit=_LONGEST_VERSION)
     as_it_is = version == completion.code_version and ran is completion.ran
     if as_it_is and outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
         same: Completion = completion

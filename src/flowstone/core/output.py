@@ -138,6 +138,8 @@ def find_read_once(value: object) -> tuple[str, object] | None:
         >>> place
         '$["rows"][1]'
     """
+    if type(value) in _PLAIN:
+        return None
     left: deque[tuple[str, object]] = deque([("$", value)])
     for _ in range(_MOST_LOOKED_AT):
         if not left:

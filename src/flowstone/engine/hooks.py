@@ -210,7 +210,7 @@ class ValueStore:
         Raises:
             ConfigurationError: this app does not declare the one that the run names.
         """
-        other = chosen.get(asset.owner) if asset.has_own_io else None
+        other = chosen.get(asset.owner) if chosen and asset.has_own_io else None
         if other is None:
             return self._managers[asset.io or self._default]
         if other not in self._managers:
@@ -272,8 +272,11 @@ class ValueStore:
 
     def _store_with_patience(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
         for pause in _STORE_PAUSES_SECONDS:
-            with suppress(OSError):
+            try:
                 return manager.store(value, address)
+            except (OSError, ExceptionGroup):
+                with suppress(OSError):  # what else a group holds is raised
+                    raise
             time.sleep(pause)
         return manager.store(value, address)
 

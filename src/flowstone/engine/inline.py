@@ -256,11 +256,12 @@ class InlineRunner:
 
     def _committed(self, completion: Completion) -> Committed:
         """Commit; while the database is away the result is kept and committed when it is back, for two minutes."""
-        deadline, pause, again = time.monotonic() + _AWAY_SECONDS, _FIRST_PAUSE_SECONDS, False
+        deadline, pause, again = 0.0, _FIRST_PAUSE_SECONDS, False
         while True:
             try:
                 committed = self._store.ledger.commit([completion])[0]
             except DatabaseUnavailableError as error:
+                deadline = deadline or time.monotonic() + _AWAY_SECONDS
                 if time.monotonic() >= deadline:
                     raise
                 if not again:

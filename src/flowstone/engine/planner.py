@@ -71,7 +71,7 @@ class Plan:
         return sum(step.reuse is not None for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Request:
     """What is asked of the planner.
 
@@ -150,10 +150,11 @@ class Planner:
         if not targets:
             return
         committed = self._catalog.current(targets)
-        early = self._early(committed)
-        found.early |= early
-        for target in early:
-            del committed[target]
+        if self._timed:
+            early = self._early(committed)
+            found.early |= early
+            for target in early:
+                del committed[target]
         exact = found.request.exact
         if exact:
             steps = [step for target, step in committed.items() if target[0] in exact]
@@ -262,33 +263,39 @@ class Planner:
         for target in level:
             if not found.must_run(target):
                 continue
-            so_far = None if found.over.is_over(*target) else found.over
+            so_far = None if target[0] not in self._timed or found.over.is_over(*target) else found.over
             found.running[target] = reads = self._reader.targets(*target, request.now, so_far)
-            held_up = next((read for read in reads if not self._may(found, read)), None)
-            if held_up is not None:
-                found.held_up[target] = held_up
+            if not reads:
                 continue
-            if target[0] in self._own and request.expand is None:
-                self._learn_before(found, target, reads)
-            if request.expand is not None:
+            if self._timed:
+                held_up = next((read for read in reads if not self._may(found, read)), None)
+                if held_up is not None:
+                    found.held_up[target] = held_up
+                    continue
+            if request.expand is None:
+                if target[0] in self._own:
+                    self._learn_before(found, target, reads)
+            else:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
             following.update(dict.fromkeys(reads))
         if not following:
             return []
         self._leave_out(found, (read for read in following if read not in found.wanted))
-        return [
+        new = [
             read
             for read in following
             if read not in found.running
             and read not in found.skipped
             and (request.force_deps or read not in found.committed)
-            and found.may_expand(read)
         ]
+        return new if request.expand is None else [read for read in new if found.may_expand(read)]
 
     def _steps(self, found: _Found) -> list[PlannedStep]:
         running, request = found.running, found.request
         ordered = self._in_order({**running, **found.wanted, **found.skipped}, running)
-        position = {target: index for index, target in enumerate(ordered)}
+        position: dict[Target, int] = {}
+        if len(ordered) > 1:  # else it reads nothing of this plan
+            position = {target: index for index, target in enumerate(ordered)}
         steps = []
         for target in ordered:
             if target not in running:
@@ -296,7 +303,7 @@ class Planner:
                 reuse = found.committed[target] if skip is None else None
                 steps.append(PlannedStep(*target, reuse=reuse, skip=skip))
                 continue
-            inputs = tuple([position[read] for read in running[target] if read in position])
+            inputs = tuple([position[read] for read in running[target] if read in position]) if position else ()
             # force holds also for what another run commits between planning and placing
             forced = (
                 target in found.committed
@@ -305,7 +312,7 @@ class Planner:
                 or (request.force if target in found.wanted else request.force_deps)
             )
             step = PlannedStep(*target, inputs=inputs, forced=forced)
-            if self._reader.optional(target[0]):
+            if inputs and self._reader.optional(target[0]):
                 self._mark_optional(step, running[target], ordered)
             steps.append(step)
         return steps
@@ -313,8 +320,12 @@ class Planner:
     def _in_order(self, targets: Iterable[Target], reads: Mapping[Target, Sequence[Target]]) -> list[Target]:
         """Return targets in an order that can run: by rank, partitions of one that reads itself in turn."""
         targets = list(targets)
+        if len(targets) < 2:
+            return targets
+        if not self._own:
+            return sorted(targets, key=lambda target: self._rank[target[0]])
         place: dict[Target, int] = {}
-        for root in targets if self._own else ():
+        for root in targets:
             stack = [root] if root[0] in self._own else []
             while stack:
                 before = [one for one in reads.get(stack[-1], ()) if one[0] == root[0] and one not in place]

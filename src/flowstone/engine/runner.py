@@ -119,7 +119,9 @@ class StepRunner:
         outcome = self._outcome(claim, request, cancellation, records)
         if copies() != process:
             _end_copy(self._graph[claim.asset])
-        outcome, delay = _retry_delay(claim, outcome, policy)
+        delay = None
+        if policy is not None:
+            outcome, delay = _retry_delay(claim, outcome, policy)
         # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
         finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
         version = (inputs.leg or self._graph[claim.asset]).code_version
@@ -238,7 +240,7 @@ def _end_copy(asset: Asset) -> NoReturn:
 
 
 def _checked(outcome: AttemptOutcome) -> AttemptOutcome:
-    if not isinstance(outcome, _OUTCOMES):
+    if type(outcome) not in _OUTCOMES and not isinstance(outcome, _OUTCOMES):
         raise TypeError(
             f"A hook answered with {outcome!r} instead of the outcome of its step. "
             "End the hook's call() with: return step(context)"
@@ -256,9 +258,9 @@ def _asked_once(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
 
 
 def _retry_delay(
-    claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy | None
+    claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy
 ) -> tuple[AttemptOutcome, float | None]:
-    if policy is None or not isinstance(outcome, Failed) or not outcome.retryable:
+    if not isinstance(outcome, Failed) or not outcome.retryable:
         return outcome, None
     if claim.attempt >= claim.max_attempts:
         return outcome, None
