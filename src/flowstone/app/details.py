@@ -17,6 +17,8 @@ from flowstone.engine.resources import ResourcePool
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.errors.root import join_names
 
+_NO_NAMES = (None, ())
+
 
 class Given(NamedTuple):
     """What was passed to a verb, unchecked; see `FlowStone.materialize`."""
@@ -32,10 +34,9 @@ class Given(NamedTuple):
     @property
     def says_nothing(self) -> bool:
         """Whether nothing was passed."""
-        for one in self:
-            if one is not None and one != ():
-                return False
-        return True
+        if self.config is self.metadata is self.io is self.resources is self.hooks_config is None:
+            return self.tags in _NO_NAMES and self.hooks in _NO_NAMES
+        return all(one is None or one == () for one in self)
 
 
 NOTHING = Given()

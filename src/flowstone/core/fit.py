@@ -43,8 +43,6 @@ NOWHERE = Committed(0, State.NOT_FOUND, accepted=False)
 
 def can_be_committed(completion: Any) -> bool:
     """Whether a completion names an attempt at all; one that does not can be neither committed nor failed."""
-    if type(completion) is Completion and completion.is_fit:
-        return True
     claim: object = getattr(completion, "claim", None)
     return isinstance(claim, Claim) and _is_id(claim.step_id) and _is_id(claim.token)
 
