@@ -11,11 +11,13 @@ import pytest
 
 from flowstone import (
     CircuitBreaker,
+    CronPartitions,
     DailyPartitions,
     FlowStone,
     RateLimited,
     RetryPolicy,
     RunRequest,
+    Schedule,
     Settings,
     StaticPartitions,
     asset,
@@ -73,6 +75,11 @@ SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
         lambda f: FlowStone([one], "postgresql://x"),
         "FlowStone(): too many positional arguments; options",
     ),
+    (
+        lambda f: Schedule("s", "0 0 * * *", "one"),
+        "Schedule(...): too many positional arguments. Give options by name",
+    ),
+    (lambda f: CronPartitions(3, "2024-01-01T00:00"), "cron=3: give five fields"),  # type: ignore[arg-type]
     (lambda f: FlowStone(), "FlowStone(): missing a required argument: 'assets'."),
     (lambda f: f.materialize_all(), "flow.materialize_all(): missing a required argument: 'selection'."),
     (

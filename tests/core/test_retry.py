@@ -74,6 +74,7 @@ def test_classes_decide() -> None:
         {"retry_on": None},
         {"fatal_on": [int]},
         {"backoff": 5},
+        {"backoff": lambda attempt: 1},
     ],
 )
 def test_figures_out_of_range_are_refused(options: dict) -> None:

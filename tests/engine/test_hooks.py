@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -140,6 +146,39 @@ def test_values_that_can_be_read_once_are_refused(kind: str) -> None:
         ]()
 
     with pytest.raises(SerializationError, match="'once' returned something that can be read only once"):
+        FlowStone.for_testing([once]).materialize("once")
+
+
+@dataclass
+class Held:
+    name: str
+    rows: object
+
+
+class Pair(NamedTuple):
+    name: str
+    rows: object
+
+
+@contextmanager
+def opened() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (lambda: Held("a", iter([1])), "$.rows"),
+        (lambda: Pair("a", map(str, [1])), "$.rows"),
+        (lambda: [Held("a", {"x": (1, zip("ab"))})], '$[0].rows["x"][1]'),
+        (lambda: deque([iter([1])]), "$[0]"),
+        (lambda: OrderedDict(a=iter([1])), '$["a"]'),
+        (opened, "$"),
+    ],
+)
+def test_read_once_values_are_found_in_objects(value: Callable[[], object], place: str) -> None:
+    once = asset(name="once")(value)
+    with pytest.raises(SerializationError, match=rf"read only once.* at {re.escape(place)} "):
         FlowStone.for_testing([once]).materialize("once")
 
 

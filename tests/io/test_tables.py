@@ -105,6 +105,9 @@ PANDAS |= {
     "texts as index": pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", None], dtype=object)),
     "index named like a column": pd.DataFrame({"a": [1]}, index=pd.Index([5], name="a")),
     "odd index names": pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([(1, "x")], names=[7, (1, "y")])),
+    "missing text in a level": pd.DataFrame(
+        [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("b", None)])
+    ),
     "same index names": pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([(1, "x")], names=["q", "q"])),
     "named range": pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name=("r", 1))),
     "intervals": pd.DataFrame({"i": pd.interval_range(0, 2, closed="left")}, index=pd.interval_range(0, 2)),
@@ -249,6 +252,7 @@ def test_many_categories_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("frame", "path"),
     [
+        (pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", None)])), "$.columns"),
         (pd.DataFrame({"a": [1 + 2j]}), "$['a']"),
         (pd.DataFrame({"b": [1], "a": pd.arrays.SparseArray([0])}), "$['a']"),
         (pd.DataFrame({"a": ["x", object()]}), "$['a'][1]"),

@@ -401,6 +401,12 @@ def checks_options[T: type](kind: T) -> T:
         for name in options:
             if name not in signature.parameters:
                 raise UnknownOptionError(f"{kind.__name__}(...)", name, named)
+        if args:  # without, what is missing is said by the class itself
+            try:
+                signature.bind(self, *args, **options)
+            except TypeError as error:
+                listed = ", ".join(f"{name}=..." for name in named[:4])
+                raise DefinitionError(f"{kind.__name__}(...): {error}. Give options by name: {listed}.") from None
         init(self, *args, **options)
 
     kind.__init__ = checked  # type: ignore[misc]

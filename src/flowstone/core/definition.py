@@ -390,7 +390,8 @@ class AnyPartitions(PartitionsDefinition):
     types: tuple[type, ...]
 
     def __init__(self, type: type | Iterable[type] | None = None) -> None:  # noqa: A002 - what it is about
-        given = _KINDS if type is None else tuple(type) if isinstance(type, Iterable) else (type,)
+        several = isinstance(type, Iterable) and not isinstance(type, str)
+        given: Iterable[object] = _KINDS if type is None else tuple(type) if several else (type,)  # type: ignore[arg-type]
         unusable = [repr(one) for one in given if one not in _KINDS]
         if unusable or not given:
             raise DefinitionError(

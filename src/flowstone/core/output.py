@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flowstone.core.project import DEFAULT_PROJECT
 
@@ -124,14 +125,15 @@ def is_read_once(value: object) -> bool:
         return False
     if isinstance(value, Iterator | AsyncIterator | Awaitable):
         return True
-    # what tempfile returns passes everything on to a file and is none by type
-    return kind.__module__ == "tempfile" and hasattr(value, "read")
+    # what tempfile returns passes everything on to a file and is none by type; a `with` of contextlib opens once
+    return (kind.__module__ == "tempfile" and hasattr(value, "read")) or isinstance(value, _OPENED_ONCE)
 
 
 def find_read_once(value: object) -> tuple[str, object] | None:
     """Return the place and value of something that can be read only once, in a value or its containers.
 
-    Only the first elements of lists, tuples, sets and dicts are looked at, so that large values cost nothing.
+    Only the first elements of lists, tuples, sets, dicts and deques and the fields of dataclasses and named tuples
+    are looked at, so that large values cost nothing.
 
     Example:
         >>> place, found = find_read_once({"rows": [1, zip("ab")]})
@@ -147,21 +149,27 @@ def find_read_once(value: object) -> tuple[str, object] | None:
         place, one = left.popleft()
         if is_read_once(one):
             return place, one
-        kind = type(one)
-        if kind is dict:
-            for key, item in islice(one.items(), _MOST_ELEMENTS):  # type: ignore[attr-defined]
-                step = f'["{key}"]' if type(key) is str else f"[{key!r:.40}]"
-                left.append((place + step, item))
-        elif kind in (list, tuple, set, frozenset):
-            elements = islice(one, _MOST_ELEMENTS)  # type: ignore[call-overload]
-            left.extend(
-                (f"{place}[{position}]", item)
-                for position, item in enumerate(elements)
-                if type(item) not in _PLAIN
-            )
+        left.extend((place + step, item) for step, item in _elements(one) if type(item) not in _PLAIN)
     return None
 
 
+def _elements(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the first things that a container holds, with how each is reached; nothing for what is none."""
+    if isinstance(value, dict):
+        for key, item in islice(dict.items(value), _MOST_ELEMENTS):
+            yield f'["{key}"]' if type(key) is str else f"[{key!r:.40}]", item
+    elif isinstance(value, tuple) and isinstance(names := getattr(type(value), "_fields", None), tuple):
+        yield from ((f".{name}", item) for name, item in zip(names, tuple.__iter__(value), strict=False))
+    elif isinstance(value, _CONTAINERS):
+        kind: Any = next(one for one in _CONTAINERS if isinstance(value, one))
+        held = islice(kind.__iter__(value), _MOST_ELEMENTS)
+        yield from ((f"[{place}]", item) for place, item in enumerate(held))
+    elif not isinstance(value, type) and (names := getattr(type(value), "__dataclass_fields__", None)):
+        yield from ((f".{name}", getattr(value, name, None)) for name in islice(names, _MOST_ELEMENTS))
+
+
+_CONTAINERS = (list, tuple, set, frozenset, deque)
+_OPENED_ONCE = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _MOST_ELEMENTS = 100
 _MOST_LOOKED_AT = 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -83,7 +84,7 @@ class RetryPolicy:
                 name, _classes(getattr(self, name)), "exception classes, such as (ConnectionError, TimeoutError)"
             )
         backoff: object = self.backoff
-        if backoff is not None and (not callable(backoff) or is_coroutine_function(backoff)):
+        if backoff is not None and not _takes_two(backoff):
             wanted = "a function of the attempt and the error that returns seconds"
             if duration(backoff) is not None:
                 wanted += f", or backoff_seconds={shown(backoff)} for the first delay"
@@ -122,6 +123,19 @@ class RetryPolicy:
     def retries(self, error: BaseException) -> bool:
         """Whether this error is worth another attempt, the number of attempts aside."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.fatal_on)  # type: ignore[arg-type]
+
+
+def _takes_two(function: object) -> bool:
+    """Whether something can be called, not awaited, with two arguments; a function that does not tell may be."""
+    if not callable(function) or is_coroutine_function(function):
+        return False
+    try:
+        inspect.signature(function).bind(1, None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def _classes(given: object) -> tuple[type[BaseException], ...] | None:

@@ -30,9 +30,10 @@ def check_options(executor: str, options: Mapping[str, Any], known: frozenset[st
     """
     for name in options:
         if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
+            taken = known | {"retry"}  # which is looked at before an executor sees the others
+            listed = ", ".join(sorted(taken))
             raise OptionsError(
-                f"The executor {executor!r} has no option {name!r}.{option_hint(name, known)} "
+                f"The executor {executor!r} has no option {name!r}.{option_hint(name, taken)} "
                 f"Its options: {listed}."
             )
 
@@ -99,9 +100,11 @@ def seconds_option(
         least = "from 0 on" if or_none else "above 0"
         raise OptionsError(f"{name}={shown(value)}: give a number of seconds {least}, or a timedelta.")
     if seconds > most:
+        meant = seconds / 1000
+        remedy = f" Did you mean {meant:g}?" if meant <= most and meant < _PLAIN_DIGITS else ""
         raise OptionsError(
             f"{name}={shown(value)} is {spelled(seconds)}, more than {spelled(most)}: it is in seconds, not "
-            f"milliseconds. Did you mean {seconds / 1000:g}?"
+            f"milliseconds.{remedy}"
         )
     if warn:
         warn_of_milliseconds(name, value, seconds)
@@ -127,6 +130,8 @@ class PlacingOptions:
     unique_seconds: float | None = None
     scheduled_at: datetime | None = None
 
+
+_PLAIN_DIGITS = 1_000_000  # from here on `g` writes an exponent
 
 NO_PLACING_OPTIONS = PlacingOptions()
 

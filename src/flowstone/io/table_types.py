@@ -284,9 +284,15 @@ def _encode_index(index: pandas.Index[Any], path: str) -> tuple[dict[str, Any], 
     about |= {"data": how, "rows": len(index), "multi": isinstance(index, pandas.MultiIndex)}
     if about["multi"] or "plain" not in how["codecs"]:
         restored = _decode_index(about, arrays)
-        if _index_types(restored) != _index_types(index) or type(restored) is not type(index):
+        same = _index_types(restored) == _index_types(index) and type(restored) is type(index)
+        if not same or _level_dtypes(restored) != _level_dtypes(index):
             raise _refusal("This index", index.dtype, path, "Call .reset_index() first.")
     return about, arrays
+
+
+def _level_dtypes(index: Any) -> list[object]:
+    """Return the dtypes of the levels of an index; among whole numbers a missing label would make them decimal."""
+    return [level.dtype for level in getattr(index, "levels", ())]
 
 
 def _frequency(index: Any, frequency: Any, path: str) -> str:

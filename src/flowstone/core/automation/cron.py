@@ -156,7 +156,8 @@ def _comes_true(expression: str) -> bool:
 
 
 def _checked(expression: str) -> str:
-    if not expression.strip():
+    given: object = expression
+    if not isinstance(given, str) or not given.strip():
         raise DefinitionError(f"cron={expression!r}: give five fields, such as '0 6 * * *' for 6:00 every day.")
     text = " ".join(expression.split())
     if text.startswith("@"):
