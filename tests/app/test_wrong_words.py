@@ -77,7 +77,7 @@ SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
     ),
     (
         lambda f: Schedule("s", "0 0 * * *", "one"),
-        "Schedule(...): too many positional arguments. Give options by name",
+        "Schedule(...): too many positional arguments. Give",
     ),
     (lambda f: CronPartitions(3, "2024-01-01T00:00"), "cron=3: give five fields"),  # type: ignore[arg-type]
     (lambda f: FlowStone(), "FlowStone(): missing a required argument: 'assets'."),
