@@ -149,6 +149,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
         FlowStone.for_testing([renamed("new")])
     with pytest.raises(DefinitionError, match="renamed_from"):
         asset(name="new", renamed_from=3)(lambda: 1)  # type: ignore[arg-type]
+    assert asset(name="new", renamed_from=None)(lambda: 1).renamed_from == ()
 
 
 def test_partitions_that_left_the_declaration_can_be_looked_at(settings: Settings) -> None:

@@ -207,7 +207,7 @@ def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]
     if not isinstance(checked.get("allow_incomplete", False), bool):
         problem = f"allow_incomplete={shown(checked['allow_incomplete'])}: give True or False"
     if "renamed_from" in checked:
-        given_names = checked["renamed_from"]
+        given_names = () if checked["renamed_from"] is None else checked["renamed_from"]
         listed = (given_names,) if isinstance(given_names, str) else given_names
         checked["renamed_from"] = names(listed, "renamed_from", about, where)
     if problem:
@@ -264,7 +264,7 @@ def asset(
     routes: Iterable[str] = (),
     config: Any = None,
     allow_incomplete: bool = False,
-    renamed_from: str | Iterable[str] = (),
+    renamed_from: str | Iterable[str] | None = (),
 ) -> Callable[[Callable[..., Any]], Asset]: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
