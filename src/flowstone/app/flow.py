@@ -147,7 +147,8 @@ class FlowStone(AssembledApp, CommittedValues):
         )
         while True:
             placed = self._placement.place(order)
-            step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
+            position = placed.asked_for
+            step, job = placed.steps[position], placed.job(position)
             if not step.state.is_terminal and not step.deduplicated:
                 return self._placement.driving.execute(placed, job)
             try:

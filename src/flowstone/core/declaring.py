@@ -341,10 +341,14 @@ def _checks_places[**P, T](function: Callable[P, T], signature: inspect.Signatur
     most = sum(one.kind is not one.KEYWORD_ONLY for one in known)
     needed = [(place, one.name) for place, one in enumerate(known) if one.default is one.empty]
     names = [one.name for one in known if one.name != "self"]
+    enough = max((place + 1 for place, _ in needed), default=0)
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
-        if len(args) > most or any(place >= len(args) and name not in keywords for place, name in needed):
+        given = len(args)
+        if enough <= given <= most:
+            return function(*args, **keywords)
+        if given > most or any(place >= given and name not in keywords for place, name in needed):
             for name in keywords:
                 if name not in names:
                     listed = ", ".join(sorted(names))
@@ -356,7 +360,7 @@ def _checks_places[**P, T](function: Callable[P, T], signature: inspect.Signatur
             except TypeError as error:
                 raise OptionsError(
                     f"{about}: {error}; options are given by name, such as {names[-1]}=..."
-                    if len(args) > most
+                    if given > most
                     else f"{about}: {error}."
                 ) from None
         return function(*args, **keywords)

@@ -44,7 +44,9 @@ NOWHERE = Committed(0, State.NOT_FOUND, accepted=False)
 def can_be_committed(completion: Any) -> bool:
     """Whether a completion names an attempt at all; one that does not can be neither committed nor failed."""
     claim: object = getattr(completion, "claim", None)
-    return isinstance(claim, Claim) and _is_id(claim.step_id) and _is_id(claim.token)
+    if not isinstance(claim, Claim) or not type(claim.step_id) is type(claim.token) is int:
+        return False
+    return 0 <= claim.step_id < _BIGINT and 0 <= claim.token < _BIGINT
 
 
 def fit(completion: Completion) -> Completion:
@@ -111,7 +113,9 @@ def _is_plain(completion: Completion) -> bool:
             return False
         text += serializer + digest
     for one in completion.inputs:
-        if type(one) is not InputVersion or type(one[0]) is not str or not _is_id(one[3]):
+        if type(one) is not InputVersion or type(one[0]) is not str or type(one[3]) is not int:
+            return False
+        if not 0 <= one[3] < _BIGINT:
             return False
         text += one[0]
     return (

@@ -241,9 +241,11 @@ class InlineRunner:
                 policy = None
                 if claim.max_attempts > 1:
                     policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-                completion = self._snoozed(claim, inputs) or self._runner.perform(
-                    claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
-                )
+                completion = self._snoozed(claim, inputs) if self._may_wait else None
+                if completion is None:
+                    completion = self._runner.perform(
+                        claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
+                    )
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
                 completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
             committed = self._committed(completion)
@@ -280,7 +282,7 @@ class InlineRunner:
 
     def _snoozed(self, claim: Claim, inputs: ResolvedInputs) -> Completion | None:
         """Return the end of an attempt whose inputs are missing, when it may wait for them."""
-        if not self._may_wait or claim.step_id not in self._may_wait:
+        if claim.step_id not in self._may_wait:
             return None
         if not inputs.missing or inputs.skip is not None or inputs.error is not None:
             del self._may_wait[claim.step_id]

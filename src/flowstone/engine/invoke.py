@@ -55,7 +55,8 @@ class Invoker:
             return self._processes.call(context, context.inputs, timeout_seconds=timeout_seconds)
         value: Any
         if timeout_seconds is None or asset.is_async:
-            value = asset.function(*_leading(context), **context.inputs)
+            function, inputs = asset.function, context.inputs
+            value = function(context, **inputs) if asset.takes_context else function(**inputs)
         else:
             value = self._limited(asset, context, timeout_seconds)
         # a decorator may hide that it is wrapped around `async def`

@@ -134,7 +134,8 @@ class Planner:
         level = list(found.wanted)
         while level:
             level = self._level(found, level)
-            self._learn(found, level)
+            if level:
+                self._learn(found, level)
         if found.held_up:
             self._leave_out_held_up(found)
         return Plan(self._steps(found), self._missing(found))
@@ -218,9 +219,9 @@ class Planner:
         }
 
     def _refuse_incomplete(self, found: _Found) -> None:
-        if found.request.allow_incomplete:
+        if not self._timed or found.request.allow_incomplete or not found.request.explicit:
             return
-        for target in found.wanted if found.request.explicit else ():
+        for target in found.wanted:
             if target[0] in found.request.explicit and not self._may(found, target):
                 raise self._incomplete(target, target)
 

@@ -92,9 +92,15 @@ class MemoryLedger:
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         """See `flowstone.protocols.Ledger`."""
         # before the lock: making them fit asks objects of user code for their text
-        ready = [fit(one) if can_be_committed(one) else None for one in completions]
+        ready = [(one if one.is_fit else fit(one)) if can_be_committed(one) else None for one in completions]
+        committed = []
         with self._tables.changed:
-            committed = [NOWHERE if one is None else self._commit_or_fail(one) for one in ready]
+            for one in ready:
+                try:
+                    committed.append(NOWHERE if one is None else self._commit(one))
+                except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
+                    assert one is not None
+                    committed.append(self._commit(failed(one.claim, error)))
             self._tables.announce()
         self._tables.tell_ended()
         return committed
@@ -157,14 +163,12 @@ class MemoryLedger:
 
     # --- placing ------------------------------------------------------------------------------------------
 
-    def _recent(self, new: NewStep, run: NewRun) -> StepRow | None:
+    def _recent(self, new: NewStep, run: NewRun, seconds: float) -> StepRow | None:
         """Return the step of a target that was placed so lately that it answers instead of a new one."""
-        if run.unique_seconds is None:
-            return None
         row = self._tables.steps.get(self._tables.newest.get((new.asset, new.partition), 0))
         if row is not None and new.exact and row.new.config_hash != new.config_hash:
             return None
-        if row is None or row.created_at <= run.created_at - timedelta(seconds=run.unique_seconds):
+        if row is None or row.created_at <= run.created_at - timedelta(seconds=seconds):
             return None
         return row
 
@@ -174,7 +178,7 @@ class MemoryLedger:
         own = run_row.steps.get(target)
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
-        recent = self._recent(new, run)
+        recent = None if run.unique_seconds is None else self._recent(new, run, run.unique_seconds)
         if recent is not None:
             run_row.joined[target] = recent
             return PlacedStep(recent.id, recent.run_id, recent.state, deduplicated=True)
@@ -251,12 +255,6 @@ class MemoryLedger:
         if row is None or row.token != claim.token or row.state not in (State.RUNNING, State.CANCELLING):
             return None
         return row
-
-    def _commit_or_fail(self, completion: Completion) -> Committed:
-        try:
-            return self._commit(completion)
-        except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
-            return self._commit(failed(completion.claim, error))
 
     def _commit(self, completion: Completion) -> Committed:
         row = self._ours(completion.claim)
