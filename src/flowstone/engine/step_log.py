@@ -40,9 +40,9 @@ class StepLog:
 
     def began(self, claim: Claim) -> None:
         """Say that an attempt begins."""
-        if log.isEnabledFor(logging.INFO):
+        if log.isEnabledFor(logging.INFO) and self._has_room():
             of = f" of {claim.max_attempts}" if claim.max_attempts > 1 else ""
-            self._info("%s begins: attempt %d%s, run %s", self._target(claim), claim.attempt, of, claim.run_id)
+            log.info("%s begins: attempt %d%s, run %s", self._target(claim), claim.attempt, of, claim.run_id)
 
     def ended(self, group: Sequence[Completion], committed: Sequence[Committed]) -> None:
         """Say what was committed of a group of attempts."""
@@ -66,10 +66,10 @@ class StepLog:
             message = "%s failed for good in attempt %d of %d: %s (run %s, step %d)"
             where = (claim.run_id, claim.step_id)
             log.error(message, self._target(claim), claim.attempt, claim.max_attempts, error, *where)
-        elif log.isEnabledFor(logging.INFO):
+        elif log.isEnabledFor(logging.INFO) and self._has_room():
             took = (completion.finished_at - claim.started_at).total_seconds()
             what = _what_came_of(outcome, state)
-            self._info(
+            log.info(
                 "%s %s after %.3f s (run %s, step %d)",
                 self._target(claim),
                 what,
@@ -81,7 +81,8 @@ class StepLog:
     def _target(self, claim: Claim) -> str:
         return f"{claim.asset} [{self._label(claim.asset, claim.partition)}]" if claim.partition else claim.asset
 
-    def _info(self, message: str, *arguments: object) -> None:
+    def _has_room(self) -> bool:
+        """Whether one more line of this second is told; asked before it is put together."""
         now = self._now()
         left_out = 0
         with self._lock:
@@ -94,8 +95,7 @@ class StepLog:
             log.info(
                 "... and %d more lines of this kind: steps are shorter than it takes to tell of them.", left_out
             )
-        if shown:
-            log.info(message, *arguments)
+        return shown
 
 
 def tell_committed(completion: Completion, committed: Committed) -> None:
