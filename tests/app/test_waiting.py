@@ -70,6 +70,14 @@ def test_waiting_is_bounded() -> None:
     assert run.state is State.FAILED
 
 
+def test_who_waits_in_this_process_is_told_for_what(caplog: pytest.LogCaptureFixture) -> None:
+    flow = make_flow(deps_timeout_seconds=0.3, snooze_seconds=0.05)
+    with caplog.at_level(logging.WARNING, logger="flowstone"), pytest.raises(DependencyNotReadyError):
+        flow.materialize("table", wait_for_inputs=True)
+    told = [record.getMessage() for record in caplog.records if "waits for raw" in record.getMessage()]
+    assert told == ["table waits for raw"]  # once, not at every look
+
+
 def test_a_flag_is_true_or_false() -> None:
     with pytest.raises(OptionsError, match="wait_for_inputs='yes': give True or False"):
         make_flow().materialize("table", wait_for_inputs="yes")  # type: ignore[arg-type]

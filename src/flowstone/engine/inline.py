@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from flowstone.core.context import CancellationToken
+from flowstone.core.control import describe_target
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
@@ -77,6 +78,7 @@ class InlineRunner:
         self._snooze_seconds = min(snooze_seconds, _LONGEST_PAUSE_SECONDS)
         self._deps_timeout_seconds = deps_timeout_seconds
         self._may_wait: dict[int, float] = {}
+        self._told_waits: dict[int, str] = {}
         self._hold_limits = hold_limits
         self._await_approval = await_approval
         self._graph = graph
@@ -285,14 +287,22 @@ class InlineRunner:
         if claim.step_id not in self._may_wait:
             return None
         if not inputs.missing or inputs.skip is not None or inputs.error is not None:
-            del self._may_wait[claim.step_id]
+            self._waits_no_more(claim.step_id)
             return None
         left = self._may_wait[claim.step_id] - time.monotonic()
         if left <= 0:
-            del self._may_wait[claim.step_id]
+            self._waits_no_more(claim.step_id)
             return None
+        reason = waits_for(inputs.missing)
+        if self._told_waits.get(claim.step_id) != reason:
+            self._told_waits[claim.step_id] = reason
+            log.warning("%s %s", describe_target(claim.asset, claim.partition), reason)
         pause = min(self._snooze_seconds, left)
-        return Completion(claim, Snoozed(pause, waits_for(inputs.missing)), (), claim.started_at)
+        return Completion(claim, Snoozed(pause, reason), (), claim.started_at)
+
+    def _waits_no_more(self, step_id: int) -> None:
+        del self._may_wait[step_id]
+        self._told_waits.pop(step_id, None)
 
     def _answer(
         self, claim: Claim, completion: Completion, committed: Committed

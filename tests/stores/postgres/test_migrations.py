@@ -41,10 +41,8 @@ def tables(database: Database) -> set[str]:
         return {row[0] for row in rows}
 
 
-def test_each_number_is_used_once():
-    versions = [migration.version for migration in known_migrations()]
-    assert versions == sorted(set(versions))
-    assert versions[0] == 1
+def test_files_are_numbered_without_gaps():
+    assert [migration.version for migration in known_migrations()] == list(range(1, len(known_migrations()) + 1))
 
 
 def test_checksum_does_not_depend_on_line_endings():
