@@ -160,7 +160,8 @@ class Heartbeat:
     def _watch(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
         """Wait until the child says that the lease is lost, or ends."""
         assert process.stdout is not None
-        with suppress(ValueError, OSError):
+        told = b""
+        with suppress(ValueError, OSError):  # closed meanwhile: the same as an end
             told = process.stdout.readline()
         if not told:
             # a child that cannot live at all is not started again in a tight circle
