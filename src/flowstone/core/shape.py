@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 from flowstone.core.asset import Asset
@@ -20,6 +21,9 @@ from flowstone.core.scatter import ItemAsset
 from flowstone.errors import PartitionError, StepChangedError, UnknownAssetError
 
 _LONGEST = 200
+_MOST_FOUND = 4096
+_EXACT = (str, int, date)
+"""Types whose equal values have the same key; equal datetimes may differ in their zone."""
 _WHICH_KEYS = ("type", "keys", "start", "end")
 
 
@@ -87,6 +91,7 @@ class Shapes:
         self._graph = graph
         self._io = io
         self._known: dict[str, tuple[AssetShape, str]] = {}
+        self._found: set[tuple[str, str]] = set()
 
     def __getitem__(self, name: str) -> AssetShape:
         return self._of(name)[0]
@@ -126,13 +131,24 @@ class Shapes:
         asset = self._graph[name]
         if job.shape is not None and job.shape != self.digest(name):
             return StepChangedError(name, key, f"it is declared now with {self[name].describe()}")
-        if isinstance(asset, ItemAsset) or _has_partition(asset.partitions, key):
+        if isinstance(asset, ItemAsset) or self._has(name, key):
             return None
         if asset.partitions is None:
             return StepChangedError(name, key, "the asset has no partitions now")
         if not key:
             return StepChangedError(name, key, f"the asset has partitions now: {self[name].partitions}")
         return StepChangedError(name, key, f"the partitions are now {self[name].partitions}")
+
+    def _has(self, name: str, key: str) -> bool:
+        """Whether an asset has a partition; a worker asks when it takes a step and when it prepares it."""
+        if (name, key) in self._found:
+            return True
+        if not _has_partition(self._graph[name].partitions, key):
+            return False  # not kept: a key may be added while this runs
+        if len(self._found) >= _MOST_FOUND:
+            self._found.clear()
+        self._found.add((name, key))
+        return True
 
     def _of(self, name: str) -> tuple[AssetShape, str]:
         found = self._known.get(name)
@@ -172,12 +188,15 @@ def _has_partition(definition: PartitionsDefinition | None, key: str) -> bool:
     """Whether an encoded key is one of these partitions; keys that come and go are, also when they are gone."""
     if definition is None or not key:
         return definition is None and not key
+    if isinstance(definition, DynamicPartitions):
+        return True
     try:
         value = decode_partition(key)
+        found = definition.with_removed().validate(value)
         # exactly this key: a definition also takes what a person would write for it
-        return isinstance(definition, DynamicPartitions) or key == encode_partition(
-            definition.with_removed().validate(value)
-        )
+        if type(found) is type(value) and type(value) in _EXACT:
+            return found == value
+        return key == encode_partition(found)
     except (PartitionError, ValueError):
         return False
 
