@@ -4,34 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.circuit import Circuit
 from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.state import State
 from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-type Ended = tuple[int, str, Breaker, bool]
-"""Step id, name of a breaker, the breaker, whether the attempt failed."""
-
 _FAILED = (State.FAILED, State.RETRYING)
 _COUNTED = (*_FAILED, State.COMPLETED)
 
 
-def ended_attempts(steps: Iterable[Follow]) -> list[Ended]:
+class EndedAttempt(NamedTuple):
+    """An attempt that counts for a breaker.
+
+    Args:
+        step_id: its step.
+        name: name of the breaker.
+        breaker: its thresholds.
+        failed: whether the attempt failed.
+    """
+
+    step_id: int
+    name: str
+    breaker: Breaker
+    failed: bool
+
+
+class BreakerRow(NamedTuple):
+    """A breaker as the table has it; see `Circuit`."""
+
+    name: str
+    failures: int
+    open_until: float | None
+    next_step: int | None
+
+
+class SlotRow(NamedTuple):
+    """The slot of a limit that a step holds; of a breaker, the step that is tried holds one."""
+
+    limit_name: str
+    step_id: int
+
+
+def ended_attempts(steps: Iterable[Follow]) -> list[EndedAttempt]:
     """Return the attempts among steps that moved which count for a breaker.
 
     Attempts that were given back, cancelled or skipped say nothing. Neither do those of steps without a job: their
     process drives them itself, and no breaker of the fleet holds them up.
     """
     return [
-        (step.id, name, breaker, step.state in _FAILED)
+        EndedAttempt(step.id, name, breaker, step.state in _FAILED)
         for step in steps
         if step.limits and step.job_id is not None and step.state in _COUNTED
         for name, value in step.limits.items()
@@ -44,7 +73,7 @@ def tripped(connection: Connection[TupleRow], names: Iterable[str]) -> set[str]:
     asked = sorted(set(names))
     if not asked:
         return set()
-    return {row[0] for row in connection.execute(load_sql("breakers/tripped"), {"names": asked})}
+    return set(fetch_column(connection, str, "breakers/tripped", {"names": asked}))
 
 
 def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Circuit]:
@@ -52,8 +81,8 @@ def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Ci
     asked = sorted(set(names))
     if not asked:
         return {}
-    rows = connection.execute(load_sql("breakers/read"), {"names": asked})
-    found = {name: Circuit(*state) for name, *state in rows}
+    rows = fetch_all(connection, BreakerRow, "breakers/read", {"names": asked})
+    found = {row.name: Circuit(row.failures, row.open_until, row.next_step) for row in rows}
     return {name: found.get(name) or Circuit() for name in asked}
 
 
@@ -65,20 +94,21 @@ def write(connection: Connection[TupleRow], circuits: Mapping[str, Circuit]) -> 
 
 
 def count(
-    connection: Connection[TupleRow], ended: Sequence[Ended], slots: Iterable[tuple[str, int]], *, now: float
+    connection: Connection[TupleRow], ended: Sequence[EndedAttempt], slots: Iterable[SlotRow], *, now: float
 ) -> set[str]:
     """Count attempts that ended, and return the breakers that closed by it.
 
     Args:
         connection: with the locks of the limits.
         ended: the attempts, of breakers that are locked.
-        slots: which steps held slots of which limits: of a breaker, the step that was tried.
+        slots: the slots that the steps held.
         now: the database's time in seconds since 1970.
     """
-    circuits = read(connection, (name for _, name, _, _ in ended))
+    circuits = read(connection, (one.name for one in ended))
     were_open = {name for name, circuit in circuits.items() if circuit.open_until is not None}
-    tried = set(slots)
-    for step_id, name, breaker, failed in ended:
-        circuits[name].end(breaker, failed=failed, tried=(name, step_id) in tried, now=now)
+    held = set(slots)
+    for one in ended:
+        tried = SlotRow(one.name, one.step_id) in held
+        circuits[one.name].end(one.breaker, failed=one.failed, tried=tried, now=now)
     write(connection, circuits)
     return {name for name in were_open if circuits[name].open_until is None}

@@ -17,18 +17,51 @@ from flowstone.core.circuit import Circuit, describe_open
 from flowstone.core.limits import Breaker, Limit, Rate, parse_limit
 from flowstone.stores.postgres import breakers
 from flowstone.stores.postgres.counting import Follow
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-type Limited = tuple[int, int, Mapping[str, int | str]]
-"""Job id, step id, limits."""
-
-
 _MOST_WOKEN = 10_000
 """Steps that one transaction wakes; the sweep wakes the rest."""
+
+
+class LimitedStep(NamedTuple):
+    """A step that is about to start, and asks for slots of its limits."""
+
+    job_id: int
+    step_id: int
+    limits: Mapping[str, int | str]
+
+
+class LimitRow(NamedTuple):
+    """A limit, locked: when steps started that a rate counts, in seconds since 1970."""
+
+    name: str
+    starts: list[float]
+
+
+class TakenRow(NamedTuple):
+    """How many slots of a limit are taken, and the time of the database in seconds since 1970."""
+
+    name: str
+    taken: int
+    now: float
+
+
+class WakingRow(NamedTuple):
+    """How many steps that wait for a limit may look again."""
+
+    name: str
+    number: int
+
+
+class WokenRow(NamedTuple):
+    """A step that waited for a limit and is woken."""
+
+    job_id: int
+    queue: str
 
 
 class _Refusal(NamedTuple):
@@ -87,14 +120,12 @@ class _Desk:
         return _Refusal(name, wait, describe_open(name, circuit.failures, until))
 
 
-def admit(connection: Connection[TupleRow], steps: Sequence[Limited]) -> set[int]:
+def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set[int]:
     """Take slots for steps that are about to start; park those that may not. Returns the parked ones."""
     if not steps:
         return set()
-    asked = [
-        (job, step, {name: parse_limit(value) for name, value in limits.items()}) for job, step, limits in steps
-    ]
-    named = {name: limit for _, _, limits in asked for name, limit in limits.items()}
+    asked = [{name: parse_limit(value) for name, value in step.limits.items()} for step in steps]
+    named = {name: limit for limits in asked for name, limit in limits.items()}
     guards = {name for name, limit in named.items() if isinstance(limit, Breaker)}
     # a closed breaker stops nobody, so that nobody waits for its lock
     shut = breakers.tripped(connection, guards)
@@ -105,14 +136,14 @@ def admit(connection: Connection[TupleRow], steps: Sequence[Limited]) -> set[int
     circuits = breakers.read(connection, shut)
     desk.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
     parked = []
-    for job_id, step_id, parsed in asked:
-        refused = desk.admit(step_id, parsed)
+    for step, limits in zip(steps, asked, strict=True):
+        refused = desk.admit(step.step_id, limits)
         if refused is not None:
-            parked.append((job_id, step_id, refused))
+            parked.append((step, refused))
     _take(connection, desk)
     if parked:
         _park(connection, parked)
-    return {step_id for _, step_id, _ in parked}
+    return {step.step_id for step, _ in parked}
 
 
 def release(connection: Connection[TupleRow], steps: Sequence[Follow]) -> set[str]:
@@ -125,15 +156,15 @@ def release(connection: Connection[TupleRow], steps: Sequence[Follow]) -> set[st
         return set()
     ids = [step.id for step in steps]
     ended = breakers.ended_attempts(steps)
-    asked = {"steps": ids, "breakers": sorted({name for _, name, _, _ in ended})}
-    held = {row[0] for row in connection.execute(load_sql("limits/held"), asked)}
-    held |= {name for _, name, _, failed in ended if failed}
+    asked = {"steps": ids, "breakers": sorted({one.name for one in ended})}
+    held = set(fetch_column(connection, str, "limits/held", asked))
+    held |= {one.name for one in ended if one.failed}
     if not held:
         return set()
     desk = _open_desk(connection, sorted(held))
-    slots = connection.execute(load_sql("limits/free"), {"steps": ids}).fetchall()
-    freed = Counter(name for name, _ in slots)
-    counted = [one for one in ended if one[1] in held]
+    slots = fetch_all(connection, breakers.SlotRow, "limits/free", {"steps": ids})
+    freed = Counter(slot.limit_name for slot in slots)
+    counted = [one for one in ended if one.name in held]
     for name in breakers.count(connection, counted, slots, now=desk.now):
         freed[name] = _MOST_WOKEN
     return _wake(connection, freed)
@@ -141,9 +172,10 @@ def release(connection: Connection[TupleRow], steps: Sequence[Follow]) -> set[st
 
 def repair(connection: Connection[TupleRow]) -> int:
     """Free slots that nobody uses and wake who waits for them; return how much there was to do."""
-    stale = Counter(row[0] for row in connection.execute(load_sql("limits/stale")))
-    overdue = Counter({row[0]: row[1] for row in connection.execute(load_sql("limits/overdue"))})
-    idle = Counter({row[0]: min(row[1], _MOST_WOKEN) for row in connection.execute(load_sql("breakers/idle"))})
+    stale = Counter(fetch_column(connection, str, "limits/stale"))
+    overdue = Counter({row.name: row.number for row in fetch_all(connection, WakingRow, "limits/overdue")})
+    resting = fetch_all(connection, WakingRow, "breakers/idle")
+    idle = Counter({row.name: min(row.number, _MOST_WOKEN) for row in resting})
     if stale or overdue or idle:
         _wake(connection, stale | overdue | idle)
     return stale.total() + overdue.total() + idle.total()
@@ -151,10 +183,10 @@ def repair(connection: Connection[TupleRow]) -> int:
 
 def _open_desk(connection: Connection[TupleRow], names: Sequence[str]) -> _Desk:
     desk = _Desk()
-    desk.starts = dict(connection.execute(load_sql("limits/lock"), {"names": list(names)}).fetchall())
-    counts = connection.execute(load_sql("limits/count"), {"names": list(desk.starts)})
-    for name, taken, now in counts:
-        desk.taken[name], desk.now = taken, now
+    locked = fetch_all(connection, LimitRow, "limits/lock", {"names": list(names)})
+    desk.starts = {row.name: row.starts for row in locked}
+    for row in fetch_all(connection, TakenRow, "limits/count", {"names": list(desk.starts)}):
+        desk.taken[row.name], desk.now = row.taken, row.now
     return desk
 
 
@@ -167,24 +199,22 @@ def _take(connection: Connection[TupleRow], desk: _Desk) -> None:
     breakers.write(connection, {name: desk.circuits[name] for name in desk.waited_for})
 
 
-def _park(connection: Connection[TupleRow], parked: Sequence[tuple[int, int, _Refusal]]) -> None:
-    delays = [refused.delay_seconds for _, _, refused in parked]
+def _park(connection: Connection[TupleRow], parked: Sequence[tuple[LimitedStep, _Refusal]]) -> None:
+    delays = [refused.delay_seconds for _, refused in parked]
     steps = {
-        "steps": [step for _, step, _ in parked],
-        "names": [refused.name for _, _, refused in parked],
-        "reasons": [refused.reason for _, _, refused in parked],
+        "steps": [step.step_id for step, _ in parked],
+        "names": [refused.name for _, refused in parked],
+        "reasons": [refused.reason for _, refused in parked],
     }
     connection.execute(load_sql("limits/park"), steps | {"delays": delays})
-    connection.execute(load_sql("limits/park_jobs"), {"jobs": [job for job, _, _ in parked], "delays": delays})
+    jobs = [step.job_id for step, _ in parked]
+    connection.execute(load_sql("limits/park_jobs"), {"jobs": jobs, "delays": delays})
 
 
 def _wake(connection: Connection[TupleRow], freed: Mapping[str, int]) -> set[str]:
-    jobs: list[int] = []
-    queues: set[str] = set()
+    woken: list[WokenRow] = []
     for name in sorted(freed):
-        for job_id, queue in connection.execute(load_sql("limits/wake"), {"name": name, "number": freed[name]}):
-            jobs.append(job_id)
-            queues.add(queue)
-    if jobs:
-        connection.execute(load_sql("limits/wake_jobs"), {"jobs": jobs})
-    return queues
+        woken += fetch_all(connection, WokenRow, "limits/wake", {"name": name, "number": freed[name]})
+    if woken:
+        connection.execute(load_sql("limits/wake_jobs"), {"jobs": [step.job_id for step in woken]})
+    return {step.queue for step in woken}

@@ -67,7 +67,8 @@ class Look:
         if expiries:
             deciding.expire_jobs(self.connection, expiries)
         started = [row for row in rows if row[2] is not None]
-        parked = limits.admit(self.connection, [(row[0], row[2], row[14]) for row in started if row[14]])
+        limited = [limits.LimitedStep(row[0], row[2], row[14]) for row in started if row[14]]
+        parked = limits.admit(self.connection, limited)
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next look is up to a second away
             transport.announce(self.connection, [self.queue])

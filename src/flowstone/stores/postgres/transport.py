@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
 from flowstone.stores.postgres.rows import JOB_STATES, to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -36,8 +36,8 @@ def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     """Insert the jobs of steps that have a job id; return the queues with something to do now."""
     if not steps:
         return set()
-    rows = connection.execute(load_sql("queue/enqueue"), {"steps": list(steps), "worker": WORKER})
-    return {row[0] for row in rows}
+    parameters = {"steps": list(steps), "worker": WORKER}
+    return set(fetch_column(connection, str, "queue/enqueue", parameters))
 
 
 def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | None, State, object]]) -> set[str]:
@@ -64,22 +64,21 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | No
     again = [job["id"] for job in jobs if job["state"] == "available"]
     if not again:
         return set()
-    return {row[0] for row in connection.execute(load_sql("queue/queues_of"), {"jobs": again})}
+    return set(fetch_column(connection, str, "queue/queues_of", {"jobs": again}))
 
 
 def place_again(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     """Put steps that were begun from a range, and go on later, on the queue; return the queues with work now."""
     if not steps:
         return set()
-    rows = connection.execute(load_sql("ranges/place_again"), {"steps": list(steps)})
-    return enqueue(connection, [row[0] for row in rows])
+    return enqueue(connection, fetch_column(connection, int, "ranges/place_again", {"steps": list(steps)}))
 
 
 def range_queues(connection: Connection[TupleRow], runs: Sequence[str]) -> set[str]:
     """Return the queues on which runs have partitions that nobody has begun."""
     if not runs:
         return set()
-    return {row[0] for row in connection.execute(load_sql("ranges/queues"), {"runs": list(runs)})}
+    return set(fetch_column(connection, str, "ranges/queues", {"runs": list(runs)}))
 
 
 def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int]]) -> None:

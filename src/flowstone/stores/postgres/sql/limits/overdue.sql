@@ -1,6 +1,6 @@
 -- Limits with free slots and steps that wait for one, and how many may try. What was woken may be unable to start: its
 -- queue or run was paused, no worker serves its queue, or it was cancelled. Uses steps_parked and slots_pkey.
-SELECT p.name, least(p.waiting, p.most - p.taken)
+SELECT p.name, least(p.waiting, p.most - p.taken) AS number
 FROM (
     SELECT s.parked_for AS name, pg_catalog.count(*) AS waiting,
         -- breakers are texts; see breakers/idle
