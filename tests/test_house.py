@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tools import house
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "flowstone"
@@ -34,6 +35,8 @@ MOST_LINES_OF_A_MODULE = 700
 """An alarm, not an aim: a module is one whole thought, usually 150 to 500 lines."""
 MOST_LINES_OF_A_FUNCTION = 60
 """An alarm as well: a function is one step of the story."""
+OLD_WORDS_LEFT = 3500
+"""How many words of the glossary's last table may still stand somewhere; it only becomes smaller."""
 
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -272,3 +275,48 @@ def test_no_machine_is_named() -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
     )
+
+
+def test_old_words_are_out_of_use() -> None:
+    """Each thing has the one word of the glossary, in code, SQL, comments, texts, pages and tests."""
+    words = house.old_words()
+    left = [
+        f"{path.relative_to(ROOT)}:{line} {' '.join(word.parts)}: say {word.word}"
+        for path in house.spoken()
+        for line, word in house.old_words_in(path, words)
+    ]
+    assert len(left) <= OLD_WORDS_LEFT, "\n" + "\n".join(left)
+
+
+def test_each_thing_has_one_word_and_each_word_one_thing() -> None:
+    text = house.GLOSSARY.read_text(encoding="utf-8")
+    terms = re.findall(r"^\| ([\w ]+) \| .+ \|$", text.partition(house.NO_LONGER_IN_USE)[0], re.MULTILINE)[1:]
+    old = [" ".join(word.parts) for word in house.old_words()]
+    assert len(terms) > 25
+    assert terms.count("run") == 1
+    assert len({*terms, *old}) == len(terms) + len(old)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("x.py", "def take_quill(): ...", ["quill"]),
+        ("x.py", "class WaxTabletBoard: ...", ["wax tablet"]),
+        ("x.py", "# what is wax\n# tablet", ["wax tablet"]),
+        ("x.py", "# an abacus\nabacus = 'abacus'", ["abacus"]),
+        ("x.py", "def test_an_abacus(): ...", []),
+        ("x.sql", "-- an abacus and a quill\nSELECT 'abacus' AS abacus", ["quill", "abacus"]),
+        ("x.md", "An abacus of the `quill`, quillable.", ["quill"]),
+    ],
+)
+def test_old_words_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, found: list[str]
+) -> None:
+    words = [
+        house.OldWord(("quill",), "pen", names_only=False),
+        house.OldWord(("wax", "tablet"), "page", names_only=False),
+        house.OldWord(("abacus",), "sum", names_only=True),
+    ]
+    monkeypatch.setattr(house, "ROOT", tmp_path)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert [" ".join(word.parts) for _, word in house.old_words_in(tmp_path / name, words)] == found

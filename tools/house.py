@@ -9,12 +9,16 @@ What each figure is for, and what it was when this was first measured, stands in
 from __future__ import annotations
 
 import ast
+import io
 import json
+import keyword
 import re
 import statistics
 import sys
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -22,6 +26,12 @@ from types import FrameType
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "flowstone"
 GLOSSARY = ROOT / "docs" / "glossary.md"
+NO_LONGER_IN_USE = "## No longer in use"
+NOT_OURS = {
+    ("src/flowstone/io/pickling.py", "tell"),
+    ("src/flowstone/io/streams.py", "tell"),
+}
+"""Old words that are names of others: `tell` of files."""
 
 type Figures = dict[str, int | float]
 
@@ -61,17 +71,17 @@ def cut(found: dict[str, Path]) -> Figures:
 
 def importers(found: dict[str, Path]) -> dict[str, set[str]]:
     """Return, for each module, the modules that import it."""
-    wanted: dict[str, set[str]] = defaultdict(set)
+    importing: dict[str, set[str]] = defaultdict(set)
     for name, path in found.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
                     full = f"{node.module}.{alias.name}"
-                    wanted[full if full in found else node.module].add(name)
+                    importing[full if full in found else node.module].add(name)
             elif isinstance(node, ast.Import):
                 for alias in node.names:
-                    wanted[alias.name].add(name)
-    return {name: wanted[name] - {name} for name in found}
+                    importing[alias.name].add(name)
+    return {name: importing[name] - {name} for name in found}
 
 
 def only_one_sibling(found: dict[str, Path]) -> list[str]:
@@ -97,22 +107,94 @@ def positional_reads(found: dict[str, Path]) -> int:
     )
 
 
-def old_words() -> list[str]:
-    """Return the words that the glossary took out of use: the lines of its last table."""
-    if not GLOSSARY.is_file():
-        return []
-    section = GLOSSARY.read_text(encoding="utf-8").partition("## No longer in use")[2]
-    rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
-    return [word for row in rows for word in re.findall(r"`(.+?)`", row)]
+@dataclass(frozen=True)
+class OldWord:
+    """A word that is out of use, as the glossary lists it.
+
+    Args:
+        parts: its parts, in small letters: one, or several that follow each other in a name or in a sentence.
+        word: what is said instead.
+        names_only: whether it may stay in comments, texts and pages, where it is plain English.
+    """
+
+    parts: tuple[str, ...]
+    word: str
+    names_only: bool
 
 
-def old_words_left(words: list[str]) -> int:
-    """Return how often such a word still stands in code or SQL."""
-    if not words:
-        return 0
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
-    paths: Iterator[Path] = (path for path in SOURCE.rglob("*") if path.suffix in {".py", ".sql"})
-    return sum(len(pattern.findall(path.read_text(encoding="utf-8"))) for path in paths)
+def old_words() -> list[OldWord]:
+    """Return the words that the glossary took out of use: the table of its last section."""
+    section = GLOSSARY.read_text(encoding="utf-8").partition(NO_LONGER_IN_USE)[2] if GLOSSARY.is_file() else ""
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    return [
+        OldWord(tuple(word.split()), instead, where == "names")
+        for words, instead, where in rows
+        for word in re.findall(r"`(.+?)`", words)
+    ]
+
+
+def spoken() -> Iterator[Path]:
+    """Return the files whose words count: not migrations, which never change, nor the changelog."""
+    yield ROOT / "README.md"
+    for folder in ("src", "docs", "examples", "benchmarks", "tests", "tools"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in {".py", ".sql", ".md", ".toml"} and "migrations" not in path.parts:
+                yield path
+
+
+def names_in(path: Path, text: str) -> str:
+    """Return a file with everything blanked that is no name: texts, comments, and in pages all of it."""
+    if path.suffix == ".sql":
+        return re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", _blank, text, flags=re.DOTALL)
+    if path.suffix != ".py":
+        return ""
+    lines: dict[int, str] = defaultdict(str)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NAME and not keyword.iskeyword(token.string) and token.string[:5] != "test_":
+            line, column = token.start
+            lines[line] = lines[line].ljust(column) + token.string
+    return "\n".join(lines[number] for number in range(1, max(lines, default=0) + 1))
+
+
+def _blank(found: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", " ", found[0])
+
+
+def old_words_in(path: Path, words: list[OldWord]) -> list[tuple[int, OldWord]]:
+    """Return where old words stand in a file: line and word, a whole word or a part of a name."""
+    text = path.read_text(encoding="utf-8")
+    if path == GLOSSARY:
+        text = text.partition(NO_LONGER_IN_USE)[0]
+    found = []
+    for names_only in (False, True):
+        kind = [word for word in words if word.names_only is names_only]
+        found += _occurrences(names_in(path, text) if names_only else text, kind)
+    return [
+        (line, word) for line, word in found if (path.relative_to(ROOT).as_posix(), word.parts[0]) not in NOT_OURS
+    ]
+
+
+def _occurrences(text: str, words: list[OldWord]) -> Iterator[tuple[int, OldWord]]:
+    by_first: dict[str, list[OldWord]] = defaultdict(list)
+    for word in words:
+        by_first[word.parts[0]].append(word)
+    parts = list(re.finditer(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text))
+    for position, part in enumerate(parts):
+        for word in by_first.get(part[0].lower(), ()):
+            here = parts[position : position + len(word.parts)]
+            if tuple(one[0].lower() for one in here) == word.parts and _belong_together(text, here):
+                yield text.count("\n", 0, part.start()) + 1, word
+
+
+def _belong_together(text: str, parts: list[re.Match[str]]) -> bool:
+    # a comment may go on in the next line
+    return all(re.fullmatch(r"_?|-|\s+(?:(?:#|--)\s+)?", text[a.end() : b.start()]) for a, b in pairwise(parts))
+
+
+def old_words_left() -> int:
+    """Return how often such a word still stands in code, SQL, comments, texts, tests or pages."""
+    words = old_words()
+    return sum(len(old_words_in(path, words)) for path in spoken())
 
 
 def walk_of_a_materialize() -> Figures:
@@ -153,13 +235,12 @@ def walk_of_a_materialize() -> Figures:
 def figures() -> Figures:
     """Return all figures."""
     found = modules()
-    words = old_words()
     return {
         **cut(found),
         "modules that one sibling imports": len(only_one_sibling(found)),
         "rows read by number": positional_reads(found),
         "SQL files": sum(1 for _ in SOURCE.rglob("*.sql")),
-        "old words left": old_words_left(words),
+        "old words left": old_words_left(),
         **walk_of_a_materialize(),
     }
 
