@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from flowstone.core.project import Project
 from flowstone.errors import DatabaseError, OptionsError
@@ -115,20 +115,42 @@ class CallerDatabase:
         return Identity(*row)
 
 
-class _Rows:
-    """What a statement returned, read at once."""
+class _Cursor:
+    """Stands in for a cursor of psycopg: what a statement returns is read at once.
 
-    def __init__(self, rows: Sequence[tuple[Any, ...]], rowcount: int) -> None:
-        self._rows = iter(rows)
-        self.rowcount = rowcount
+    Args:
+        statements: the connection.
+        row_factory: what a row is made into; tuples when None.
+    """
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __init__(self, statements: _Statements, row_factory: Any = None) -> None:
+        self._statements = statements
+        self._row_factory = row_factory
+        self._rows: Iterator[Any] = iter(())
+        self.rowcount = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Any]:
         return self._rows
 
-    def fetchone(self) -> tuple[Any, ...] | None:
+    def execute(self, query: Any, parameters: Any = None) -> Self:
+        rows, self.rowcount = self._statements.run(query, parameters, self._row_factory)
+        self._rows = iter(rows)
+        return self
+
+    def executemany(self, query: Any, several: Any) -> None:
+        for parameters in several:
+            self.execute(query, parameters)
+
+    def fetchone(self) -> Any:
         return next(self._rows, None)
 
-    def fetchall(self) -> list[tuple[Any, ...]]:
+    def fetchall(self) -> list[Any]:
         return list(self._rows)
 
 
@@ -145,19 +167,25 @@ class _Statements:
         self._connection = connection
         self._project = project
         self._caller = caller
-        self.rowcount = 0
 
-    def execute(self, query: Any, parameters: Any = None) -> _Rows:
+    def cursor(self, *, row_factory: Any = None) -> _Cursor:
+        return _Cursor(self, row_factory)
+
+    def execute(self, query: Any, parameters: Any = None) -> _Cursor:
+        return self.cursor().execute(query, parameters)
+
+    def run(self, query: Any, parameters: Any, row_factory: Any) -> tuple[Sequence[Any], int]:
+        """Run a statement; return its rows and their number."""
         text = self._project.sql(query)
         if self._caller is None:
-            cursor = _cursors()[0](self._connection)
+            cursor = _cursors()[0](self._connection, row_factory)
             cursor.execute(text, parameters, prepare=False)
-            return _Rows(cursor.fetchall() if cursor.description else (), cursor.rowcount)
+            return cursor.fetchall() if cursor.description else (), cursor.rowcount
 
-        async def run() -> _Rows:
-            cursor = _cursors()[1](self._connection)
+        async def run() -> tuple[Sequence[Any], int]:
+            cursor = _cursors()[1](self._connection, row_factory)
             await cursor.execute(text, parameters, prepare=False)
-            return _Rows(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
+            return await cursor.fetchall() if cursor.description else (), cursor.rowcount
 
         return self._caller.run(run())
 
@@ -170,30 +198,22 @@ class _Statements:
         self.execute("ROLLBACK TO SAVEPOINT flowstone_placing")
         self.execute("RELEASE SAVEPOINT flowstone_placing")
 
-    @contextmanager
-    def cursor(self) -> Iterator[_Statements]:
-        yield self
-
-    def executemany(self, query: Any, several: Any) -> None:
-        for parameters in several:
-            self.execute(query, parameters)
-
 
 @cache
 def _cursors() -> tuple[type[Any], type[Any]]:
-    """Return cursors that leave the connection's own settings aside: rows are tuples, types are psycopg's."""
+    """Return cursors that leave the connection's own settings aside: types are psycopg's."""
     from psycopg import AsyncCursor, Cursor, adapters
     from psycopg.adapt import AdaptersMap
     from psycopg.rows import tuple_row
 
     class PlainCursor(Cursor[Any]):
-        def __init__(self, connection: Any) -> None:
-            super().__init__(connection, row_factory=tuple_row)
+        def __init__(self, connection: Any, row_factory: Any) -> None:
+            super().__init__(connection, row_factory=row_factory or tuple_row)
             self._adapters = AdaptersMap(adapters)
 
     class PlainAsyncCursor(AsyncCursor[Any]):
-        def __init__(self, connection: Any) -> None:
-            super().__init__(connection, row_factory=tuple_row)
+        def __init__(self, connection: Any, row_factory: Any) -> None:
+            super().__init__(connection, row_factory=row_factory or tuple_row)
             self._adapters = AdaptersMap(adapters)
 
     return PlainCursor, PlainAsyncCursor

@@ -7,10 +7,11 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
-from flowstone.core.output import StoredOutput
+from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -20,11 +21,12 @@ from flowstone.core.step import (
     RunRecord,
     StepRecord,
     Target,
+    run_state,
 )
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
-from flowstone.stores.postgres.rows import run_from, step_from, to_json
+from flowstone.stores.postgres.rows import fetch_row, fetch_rows, fetch_value, fetch_values, to_json
 from flowstone.stores.postgres.sql import load_sql
 
 _POLL_SECONDS = 1.0
@@ -45,24 +47,28 @@ class PostgresCatalog:
         """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
-        rows = self._rows("current", {"targets": to_json(targets)})
-        return {targets[position - 1]: step_id for position, step_id in rows}
+        rows = self._rows(_Position, "current", {"targets": to_json(targets)})
+        return {targets[row.position - 1]: row.step_id for row in rows}
 
     def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
         """See `flowstone.protocols.Catalog`."""
-        return dict(self._rows("config_hashes", {"steps": list(step_ids)})) if step_ids else {}
+        if not step_ids:
+            return {}
+        rows = self._rows(ConfigHash, "config_hashes", {"steps": list(step_ids)})
+        return {row.id: row.config_hash for row in rows}
 
     def run_details(self, run_id: str) -> RunDetails:
         """See `flowstone.protocols.Catalog`."""
-        rows = self._rows("run_details", {"run_id": run_id})
-        return RunDetails.from_json(rows[0][0] if rows else None)
+        with self._database.connection() as connection:
+            document = fetch_value(connection, dict, load_sql("catalog/run_details"), {"run_id": run_id})
+        return RunDetails.from_json(document)
 
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
         """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
-        rows = self._rows("started", {"targets": to_json(targets)})
-        return {targets[position - 1]: started_at for position, started_at in rows}
+        rows = self._rows(_Started, "started", {"targets": to_json(targets)})
+        return {targets[row.position - 1]: row.started_at for row in rows}
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """See `flowstone.protocols.Catalog`."""
@@ -72,61 +78,51 @@ class PostgresCatalog:
             "assets": [asset for _, asset, _ in wanted],
             "partitions": [key for _, _, key in wanted],
         }
-        for position, step_id, output, payload, started_at, own in self._rows("resolve", parameters):
-            stored = StoredOutput.from_json(output, payload)
-            found[position - 1] = CommittedOutput(step_id, stored, started_at, own)
+        for row in self._rows(_Resolved, "resolve", parameters):
+            stored = StoredOutput.from_json(row.output, row.payload)
+            found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
         return found
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
         """See `flowstone.protocols.Catalog`."""
         if not wanted:
             return set()
-        return {position - 1 for (position,) in self._rows("skipped", {"wanted": to_json(wanted)})}
+        with self._database.connection() as connection:
+            positions = fetch_values(connection, int, load_sql("catalog/skipped"), {"wanted": to_json(wanted)})
+        return {position - 1 for position in positions}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""
-        rows = self._rows("step", {"step_id": step_id})
-        return step_from(rows[0]) if rows else None
+        with self._database.connection() as connection:
+            return fetch_row(connection, StepRecord, load_sql("catalog/step"), {"step_id": step_id})
 
     def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return [step_from(row) for row in self._rows("steps", {"run_id": run_id, "state": state, "limit": limit})]
+        return self._rows(StepRecord, "steps", {"run_id": run_id, "state": state, "limit": limit})
 
     def history(
         self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
         """See `flowstone.protocols.Catalog`."""
         parameters = {"asset": asset, "partition": partition, "state": state, "limit": limit}
-        return [step_from(row) for row in self._rows("history", parameters)]
+        return self._rows(StepRecord, "history", parameters)
 
     def attempts(self, step_id: int) -> list[AttemptRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return [
-            AttemptRecord(
-                attempt=row[0],
-                state=State(row[1]),
-                started_at=row[2],
-                finished_at=row[3],
-                worker=row[4],
-                error=row[5],
-                error_type=row[6],
-                retry_at=row[7],
-            )
-            for row in self._rows("attempts", {"step_id": step_id})
-        ]
+        return self._rows(AttemptRecord, "attempts", {"step_id": step_id})
 
     def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
         """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[InputVersion]] = {step_id: [] for step_id in step_ids}
-        for step_id, parameter, asset, key, upstream in self._rows("inputs", {"steps": list(step_ids)}):
-            found[step_id].append(InputVersion(parameter, asset, key, upstream))
+        for row in self._rows(_Input, "inputs", {"steps": list(step_ids)}):
+            found[row.step_id].append(InputVersion(row.parameter, row.asset, row.partition, row.upstream))
         return {step_id: tuple(inputs) for step_id, inputs in found.items()}
 
     def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
         """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[int]] = {step_id: [] for step_id in step_ids}
-        for upstream, reader in self._rows("readers", {"steps": list(step_ids)}):
-            found[upstream].append(reader)
+        for row in self._rows(_Reader, "readers", {"steps": list(step_ids)}):
+            found[row.upstream].append(row.reader)
         return {step_id: tuple(readers) for step_id, readers in found.items()}
 
     def run(self, run_id: str) -> RunRecord | None:
@@ -185,15 +181,82 @@ class PostgresCatalog:
         return unfinished
 
     def _unfinished(self, step_ids: Sequence[int], run_id: str | None) -> bool:
-        return bool(self._rows("unfinished", {"steps": list(step_ids), "run_id": run_id})[0][0])
+        with self._database.connection() as connection:
+            parameters = {"steps": list(step_ids), "run_id": run_id}
+            return bool(fetch_value(connection, bool, load_sql("catalog/unfinished"), parameters))
 
     def _runs(self, parameters: Mapping[str, object]) -> list[RunRecord]:
-        rows = self._rows("runs", parameters)
+        records = self._rows(RunRecord, "runs", parameters)
         counts: dict[str, dict[State, int]] = defaultdict(dict)
-        for run_id, state, number in self._rows("counts", {"runs": [row[0] for row in rows]}):
-            counts[run_id][State(state)] = number
-        return [run_from(row, counts[row[0]]) for row in rows]
+        for row in self._rows(_Count, "counts", {"runs": [record.id for record in records]}):
+            counts[row.run_id][row.state] = row.steps
+        return [
+            replace(
+                record,
+                state=run_state(record.state, counts[record.id]),
+                counts=counts[record.id],
+                details=record.details.masked(),
+            )
+            for record in records
+        ]
 
-    def _rows(self, name: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    def _rows[T](self, kind: type[T], name: str, parameters: Mapping[str, object]) -> list[T]:
         with self._database.connection() as connection:
-            return connection.execute(load_sql(f"catalog/{name}"), parameters).fetchall()
+            return fetch_rows(connection, kind, load_sql(f"catalog/{name}"), parameters)
+
+
+class _Position(NamedTuple):
+    """A row of `catalog/current`: positions of targets count from 1."""
+
+    position: int
+    step_id: int
+
+
+class ConfigHash(NamedTuple):
+    """A row of `catalog/config_hashes`."""
+
+    id: int
+    config_hash: str | None
+
+
+class _Started(NamedTuple):
+    """A row of `catalog/started`."""
+
+    position: int
+    started_at: datetime
+
+
+class _Resolved(NamedTuple):
+    """A row of `catalog/resolve`."""
+
+    position: int
+    step_id: int
+    output: dict[str, JsonValue]
+    payload: bytes | None
+    started_at: datetime | None
+    own: bool
+
+
+class _Input(NamedTuple):
+    """A row of `catalog/inputs`."""
+
+    step_id: int
+    parameter: str
+    asset: str
+    partition: str
+    upstream: int
+
+
+class _Reader(NamedTuple):
+    """A row of `catalog/readers`."""
+
+    upstream: int
+    reader: int
+
+
+class _Count(NamedTuple):
+    """A row of `catalog/counts`."""
+
+    run_id: str
+    state: State
+    steps: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flowstone.core.check_record import CheckRecord, Severity
+from flowstone.core.check_record import CheckRecord
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.rows import fetch_rows, to_json
 from flowstone.stores.postgres.sql import load_sql
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PostgresChecks:
 
     def _records(self, name: str, parameters: Mapping[str, object]) -> list[CheckRecord]:
         with self._database.connection() as connection:
-            return [_record(row) for row in connection.execute(load_sql(name), parameters)]
+            return fetch_rows(connection, CheckRecord, load_sql(name), parameters)
 
 
 def insert_checks(connection: Connection[TupleRow], records: Iterable[CheckRecord]) -> int:
@@ -89,22 +89,3 @@ def insert_checks(connection: Connection[TupleRow], records: Iterable[CheckRecor
         for one in records
     ]
     return connection.execute(load_sql("checks/record"), {"rows": to_json(rows)}).rowcount
-
-
-def _record(row: Sequence[Any]) -> CheckRecord:
-    return CheckRecord(
-        check=row[0],
-        asset=row[1],
-        partition=row[2],
-        step_id=row[3],
-        attempt=row[4],
-        token=row[5],
-        passed=row[6],
-        severity=Severity(row[7]),
-        blocking=row[8],
-        description=row[9],
-        error=row[10],
-        metadata=row[11],
-        started_at=row[12],
-        took_seconds=row[13],
-    )

@@ -1,19 +1,30 @@
-"""Between Python values and rows of the tables."""
+"""Between Python values and rows of the tables.
+
+No row is read by number. A statement names its columns as the fields of a class, a `NamedTuple` or a frozen
+dataclass, and `fetch_rows` and `fetch_row` return instances of it; records of the core are made straight from
+their rows. Statements of one column are read with `fetch_values` and `fetch_value`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_origin, get_type_hints
 
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
-from flowstone.core.output import StoredOutput
 from flowstone.core.route import ROUTE_KEY
-from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Completion, RunRecord, StepRecord, run_state
+from flowstone.core.step import Claim, Completion
+
+if TYPE_CHECKING:
+    from psycopg import Connection, Cursor
+    from psycopg.rows import RowMaker
+    from psycopg.sql import Composed
 
 _INLINE = "inline:"
 
@@ -32,6 +43,124 @@ JOB_STATES = {
     State.AWAITING_APPROVAL: "suspended",
 }
 """Which state of Oban's row follows from the state of its step."""
+
+
+def fetch_rows[T](
+    connection: Connection[Any],
+    kind: type[T],
+    statement: LiteralString | Composed,
+    parameters: Mapping[str, Any] | None = None,
+) -> list[T]:
+    """Run a statement and return its rows.
+
+    Args:
+        connection: where.
+        kind: class with a field for each column, see `rows_of`.
+        statement: its text.
+        parameters: its parameters, by name.
+    """
+    return _execute(connection, rows_of(kind), statement, parameters).fetchall()
+
+
+def fetch_row[T](
+    connection: Connection[Any],
+    kind: type[T],
+    statement: LiteralString | Composed,
+    parameters: Mapping[str, Any] | None = None,
+) -> T | None:
+    """Run a statement and return its first row; None when there is none."""
+    return _execute(connection, rows_of(kind), statement, parameters).fetchone()
+
+
+def fetch_values[T](
+    connection: Connection[Any],
+    kind: Callable[..., T],
+    statement: LiteralString | Composed,
+    parameters: Mapping[str, Any] | None = None,
+) -> list[T]:
+    """Run a statement of one column and return its values, which are of the type `kind` and are not converted."""
+    return [value for (value,) in _execute(connection, _tuples, statement, parameters)]
+
+
+def fetch_value[T](
+    connection: Connection[Any],
+    kind: Callable[..., T],
+    statement: LiteralString | Composed,
+    parameters: Mapping[str, Any] | None = None,
+) -> T | None:
+    """Run a statement of one column and return its first value; None when there is no row."""
+    row = _execute(connection, _tuples, statement, parameters).fetchone()
+    if row is None:
+        return None
+    (value,) = row
+    return value  # type: ignore[no-any-return]
+
+
+def _execute[T](
+    connection: Connection[Any],
+    factory: Callable[[Cursor[Any]], RowMaker[T]],
+    statement: LiteralString | Composed,
+    parameters: Mapping[str, Any] | None,
+) -> Cursor[T]:
+    return connection.cursor(row_factory=factory).execute(statement, parameters)
+
+
+def _tuples(cursor: Cursor[Any]) -> RowMaker[tuple[Any, ...]]:
+    return tuple
+
+
+def rows_of[T](kind: type[T]) -> Callable[[Cursor[Any]], RowMaker[T]]:
+    """Return a row factory that makes instances of a class, as `psycopg.rows.class_row` does.
+
+    Columns are matched with fields by their names, and values turned into what the fields are annotated with:
+    members of enums, tuples of arrays, and whatever a class makes of JSON with its `from_json`.
+
+    Args:
+        kind: a `NamedTuple` or a dataclass.
+    """
+
+    def row_factory(cursor: Cursor[Any]) -> RowMaker[T]:
+        result = cursor.pgresult
+        assert result is not None
+        columns = tuple(result.fname(column) for column in range(result.nfields))
+        return _maker(kind, columns)  # type: ignore[arg-type]
+
+    return row_factory
+
+
+@cache
+def _maker(kind: Any, columns: tuple[bytes | None, ...]) -> Callable[[Sequence[Any]], Any]:
+    """Return what makes an instance of the values of a row."""
+    names = tuple(column.decode() for column in columns if column)
+    hints = get_type_hints(kind)
+    if unknown := [name for name in names if name not in hints]:
+        raise TypeError(f"{kind} has no field for the columns {', '.join(unknown)}.")
+    converters = [(name, _converter(hints[name])) for name in names]
+    if names == getattr(kind, "_fields", None) and not any(convert for _, convert in converters):
+        return kind._make  # type: ignore[no-any-return]
+
+    def make(values: Sequence[Any]) -> Any:
+        return kind(
+            **{
+                name: value if convert is None else convert(value)
+                for (name, convert), value in zip(converters, values, strict=True)
+            }
+        )
+
+    return make
+
+
+def _converter(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what turns a value of the driver into one of an annotated type; None when it is one already."""
+    if isinstance(hint, UnionType) and NoneType in get_args(hint):
+        (*others,) = (one for one in get_args(hint) if one is not NoneType)
+        convert = _converter(others[0]) if len(others) == 1 else None
+        return None if convert is None else lambda value: None if value is None else convert(value)
+    if get_origin(hint) is tuple:
+        return lambda value: tuple(value or ())
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    return getattr(hint, "from_json", None)
 
 
 def to_json(value: object) -> str:
@@ -134,56 +263,3 @@ def _ended(completion: Completion) -> dict[str, object]:
 def claim_from(row: Sequence[Any]) -> Claim:
     """Return the claim in (id, run, asset, partition, attempt, max_attempts, token, started_at, forced)."""
     return Claim(*row[:9])
-
-
-def step_from(row: Sequence[Any]) -> StepRecord:
-    """Return the step in a row of the catalog's step columns."""
-    return StepRecord(
-        id=row[0],
-        run_id=row[1],
-        asset=row[2],
-        partition=row[3],
-        state=State(row[4]),
-        attempt=row[5],
-        max_attempts=row[6],
-        priority=row[7],
-        queue=row[8],
-        executor=row[9],
-        created_at=row[10],
-        scheduled_at=row[11],
-        started_at=row[12],
-        finished_at=row[13],
-        worker=row[14],
-        error=row[15],
-        error_type=row[16],
-        reason=row[17],
-        output_step=row[18],
-        stored=StoredOutput.from_json(row[19]) if row[19] else None,
-        code_version=row[20],
-        waiting_on=row[21],
-        forced=row[22],
-        invalidated_at=row[23],
-        error_data=row[24],
-    )
-
-
-def run_from(row: Sequence[Any], counts: dict[State, int]) -> RunRecord:
-    """Return the run in a row of `catalog/runs`."""
-    return RunRecord(
-        id=row[0],
-        kind=row[1],
-        selection=row[2],
-        executor=row[3],
-        state=run_state(State(row[4]), counts),
-        priority=row[5],
-        max_concurrency=row[6],
-        created_at=row[7],
-        finished_at=row[8],
-        paused=row[9],
-        retry_of=row[10],
-        parent=row[11],
-        details=RunDetails.from_json(row[12]).masked(),
-        assets=tuple(row[13] or ()),
-        process_lost=row[14],
-        counts=counts,
-    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
 from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.rows import fetch_rows, to_json
 from flowstone.stores.postgres.sql import load_sql
 
 
@@ -23,32 +24,74 @@ class PostgresStandings:
         """See `flowstone.protocols.Standings`."""
         if not targets:
             return {}
-        rows = self._rows("standing", {"targets": to_json(targets)})
-        return {targets[row[0] - 1]: _standing(row) for row in rows}
+        rows = self._rows(_StandingRow, "standing", {"targets": to_json(targets)})
+        return {targets[row.position - 1]: row.standing() for row in rows}
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
         """See `flowstone.protocols.Standings`."""
         found: dict[int, Reads] = {}
         if step_ids:
-            for step_id, asset, partition, upstream, content_hash in self._rows(
-                "reads", {"steps": list(step_ids)}
-            ):
-                found.setdefault(step_id, {})[asset, partition] = DataVersion(upstream, content_hash)
+            for row in self._rows(_Read, "reads", {"steps": list(step_ids)}):
+                data = DataVersion(row.upstream, row.content_hash)
+                found.setdefault(row.step_id, {})[row.asset, row.partition] = data
         return found
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
         """See `flowstone.protocols.Standings`."""
-        return dict(self._rows("active", {"assets": list(assets)}))
+        return {row.asset: row.active for row in self._rows(_Active, "active", {"assets": list(assets)})}
 
-    def _rows(self, name: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    def _rows[T](self, kind: type[T], name: str, parameters: Mapping[str, object]) -> list[T]:
         with self._database.connection() as connection:
-            return connection.execute(load_sql(f"standings/{name}"), parameters).fetchall()
+            return fetch_rows(connection, kind, load_sql(f"standings/{name}"), parameters)
 
 
-def _standing(row: Sequence[Any]) -> Standing:
-    committed = newest = None
-    if row[1] is not None:
-        committed = CommittedVersion(DataVersion(row[1], row[4]), row[2], row[3], row[12])
-    if row[5] is not None:
-        newest = NewestStep(row[5], State(row[6]), *row[7:12])
-    return Standing(committed, newest)
+class _StandingRow(NamedTuple):
+    """A row of `standings/standing`: a target by its position from 1, its version in use, its newest step."""
+
+    position: int
+    committed_step: int | None
+    committed_at: datetime
+    committed_code: str | None
+    content_hash: str | None
+    committed_started_at: datetime | None
+    newest_step: int | None
+    newest_state: State | None
+    newest_code: str | None
+    placed_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_id: str
+
+    def standing(self) -> Standing:
+        committed = newest = None
+        if self.committed_step is not None:
+            data = DataVersion(self.committed_step, self.content_hash)
+            committed = CommittedVersion(data, self.committed_at, self.committed_code, self.committed_started_at)
+        if self.newest_step is not None and self.newest_state is not None:
+            newest = NewestStep(
+                self.newest_step,
+                self.newest_state,
+                self.newest_code,
+                self.placed_at,
+                self.started_at,
+                self.finished_at,
+                self.run_id,
+            )
+        return Standing(committed, newest)
+
+
+class _Read(NamedTuple):
+    """A row of `standings/reads`."""
+
+    step_id: int
+    asset: str
+    partition: str
+    upstream: int
+    content_hash: str | None
+
+
+class _Active(NamedTuple):
+    """A row of `standings/active`: how many steps of an asset are not over."""
+
+    asset: str
+    active: int

@@ -1,6 +1,6 @@
 -- Number of steps of runs in each state, own and joined; partitions that nobody has begun count as pending.
 -- Uses steps_of_run, run_joins_of_run and ranges_of_run.
-SELECT c.run_id, c.state, pg_catalog.sum(c.steps)::bigint
+SELECT c.run_id, c.state, pg_catalog.sum(c.steps)::bigint AS steps
 FROM (
     SELECT run_id, state, pg_catalog.count(*) AS steps
     FROM flowstone.steps

@@ -1,6 +1,6 @@
 -- The version to read for each (run, asset, partition): the run's own result wins, else the current one. A small value
 -- comes along. Uses steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
-SELECT t.position, s.id, s.output, p.payload, s.started_at, own.output_step IS NOT NULL
+SELECT t.position, s.id AS step_id, s.output, p.payload, s.started_at, own.output_step IS NOT NULL AS own
 FROM unnest(%(runs)s::text[], %(assets)s::text[], %(partitions)s::text[])
     WITH ORDINALITY AS t (run_id, asset, partition, position)
 LEFT JOIN LATERAL (

@@ -1,5 +1,5 @@
 -- The newest result of each check of each partition, of one asset or of all. Uses check_results_latest.
-SELECT check_name, asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
+SELECT check_name AS "check", asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
     started_at, took_seconds
 FROM (
     SELECT DISTINCT ON (r.asset, r.partition, r.check_name) r.*

@@ -1,6 +1,6 @@
 -- Results of the checks of an asset, or of one of its partitions or checks, newest first.
 -- Uses check_results_of_asset, check_results_latest, check_results_failed.
-SELECT check_name, asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
+SELECT check_name AS "check", asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
     started_at, took_seconds
 FROM flowstone.check_results
 WHERE asset = %(asset)s

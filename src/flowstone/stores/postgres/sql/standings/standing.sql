@@ -1,8 +1,11 @@
 -- How targets stand, given as [[asset, partition], ...]: the version in use, and the newest step that was not served by
 -- an earlier version; of two steps only the newer one can be active. Uses current_outputs_pkey, steps_pkey,
 -- steps_of_target.
-SELECT t.position, c.step_id, c.committed_at, s.code_version, s.output ->> 'content_hash',
-    n.id, n.state, n.code_version, n.placed_at, n.started_at, n.finished_at, n.run_id, s.started_at
+SELECT t.position,
+    c.step_id AS committed_step, c.committed_at, s.code_version AS committed_code,
+    s.output ->> 'content_hash' AS content_hash, s.started_at AS committed_started_at,
+    n.id AS newest_step, n.state AS newest_state, n.code_version AS newest_code, n.placed_at, n.started_at,
+    n.finished_at, n.run_id
 FROM pg_catalog.jsonb_array_elements(%(targets)s::jsonb) WITH ORDINALITY AS t (target, position)
 LEFT JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition = t.target ->> 1
 LEFT JOIN flowstone.steps AS s ON s.id = c.step_id
