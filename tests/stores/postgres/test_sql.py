@@ -4,33 +4,37 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeAliasType, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from psycopg import Connection
 
 import flowstone
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import _maker, load_sql
 
 _SOURCE = Path(flowstone.__file__).parent
-_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int2": (int,),
-    "int4": (int,),
-    "int8": (int,),
-    "float8": (float,),
-    "text": (str,),
-    "name": (str,),
-    "oban_job_state": (str,),
-    "bytea": (bytes,),
-    "timestamptz": (datetime,),
-    "_text": (list,),
-    "_int8": (list,),
-    "_float8": (list,),
+_TYPES: dict[str, set[type]] = {
+    "bool": {bool},
+    "int2": {int},
+    "int4": {int},
+    "int8": {int},
+    "float8": {float},
+    "text": {str},
+    "name": {str},
+    "oban_job_state": {str},
+    "bytea": {bytes},
+    "timestamptz": {datetime},
+    "_text": {list},
+    "_int8": {list},
+    "_float8": {list},
 }
 """Which Python types may stand for a column; jsonb holds anything."""
 
@@ -76,7 +80,11 @@ def migrated(server) -> Iterator[Connection[Any]]:
 def test_the_type_of_a_row_has_the_columns_of_its_statement(migrated, module, statement, kind):
     columns = _columns(migrated, statement)
     found = eval(ast.unparse(kind), vars(importlib.import_module(module)))
-    if hasattr(found, "_fields"):
+    if is_dataclass(found):
+        required = {one.name for one in fields(found) if one.default is one.default_factory is MISSING}
+        assert required <= set(columns) <= {one.name for one in fields(found)}
+        hints = get_type_hints(found)
+    elif hasattr(found, "_fields"):
         assert list(columns) == list(found._fields)
         hints = get_type_hints(found)
     else:
@@ -84,7 +92,7 @@ def test_the_type_of_a_row_has_the_columns_of_its_statement(migrated, module, st
         hints = dict.fromkeys(columns, found)
     for name, column in columns.items():
         if column not in ("json", "jsonb"):
-            assert _plain(hints[name]) <= {*_TYPES[column]}, f"{name} is {column}, declared as {hints[name]}"
+            assert _plain(hints[name]) <= _TYPES[column], f"{name} is {column}, declared as {hints[name]}"
 
 
 def _columns(connection: Connection[Any], statement: str) -> dict[str, str]:
@@ -103,19 +111,57 @@ def _columns(connection: Connection[Any], statement: str) -> dict[str, str]:
     assert not prepared.error_message, prepared.error_message.decode()
     told = connection.pgconn.describe_prepared(b"")
     assert not told.error_message, told.error_message.decode()
-    fields = [(str(told.fname(n) or b"", "utf-8"), told.ftype(n)) for n in range(told.nfields)]
+    found = [(str(told.fname(n) or b"", "utf-8"), told.ftype(n)) for n in range(told.nfields)]
     types = {
         row[0]: row[1]
         for row in connection.execute(
-            "SELECT oid::bigint, typname FROM pg_type WHERE oid = ANY(%s)", [[oid for _, oid in fields]]
+            "SELECT oid::bigint, typname FROM pg_type WHERE oid = ANY(%s)", [[oid for _, oid in found]]
         )
     }
-    assert len(dict(fields)) == len(fields), f"two columns of {statement} have one name: {fields}"
-    return {name: types[oid] for name, oid in fields}
+    assert len(dict(found)) == len(found), f"two columns of {statement} have one name: {found}"
+    return {name: types[oid] for name, oid in found}
 
 
 def _plain(hint: Any) -> set[Any]:
-    """Return the types that a hint allows, without None and without what containers hold."""
+    """Return the types that a hint allows, without None, what containers hold, and what rows are turned into."""
     if get_origin(hint) in (Union, UnionType):
         return {one for part in get_args(hint) for one in _plain(part)} - {type(None)}
-    return {get_origin(hint) or hint}
+    if isinstance(hint, TypeAliasType):
+        return _plain(hint.__value__)
+    if get_origin(hint) is Literal:
+        return {type(one) for one in get_args(hint)}
+    plain = get_origin(hint) or hint
+    if isinstance(plain, type) and issubclass(plain, StrEnum):
+        return {str}
+    return {list if plain is tuple else plain}
+
+
+class Plain(NamedTuple):
+    number: int
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rich:
+    state: State
+    earlier: State | None
+    stored: StoredOutput | None
+    assets: tuple[str, ...]
+
+
+def test_columns_are_matched_with_fields_by_name():
+    assert _maker(Plain, (b"number", b"text"))((1, "a")) == Plain(1, "a")
+    assert _maker(Plain, (b"text", b"number"))(("a", 1)) == Plain(1, "a")
+    assert _maker(Plain, (b"number",))((1,)) == Plain(1)
+    with pytest.raises(TypeError, match="no field for the columns surprise"):
+        _maker(Plain, (b"number", b"surprise"))
+
+
+def test_values_become_what_fields_are_annotated_with():
+    make = _maker(Rich, (b"state", b"earlier", b"stored", b"assets"))
+    found = make(("running", "failed", {"io": "filesystem", "location": "a"}, ["a", "b"]))
+    stored = StoredOutput("filesystem", "a")
+    assert found == Rich(state=State.RUNNING, earlier=State.FAILED, stored=stored, assets=("a", "b"))
+    assert found.state is State.RUNNING
+    nothing = Rich(state=State.COMPLETED, earlier=None, stored=None, assets=())
+    assert make(("completed", None, None, None)) == nothing

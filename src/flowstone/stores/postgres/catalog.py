@@ -26,8 +26,8 @@ from flowstone.core.step import (
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
-from flowstone.stores.postgres.rows import fetch_row, fetch_rows, fetch_value, fetch_values, to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 _POLL_SECONDS = 1.0
 _AWAY_SECONDS = 120.0
@@ -47,27 +47,30 @@ class PostgresCatalog:
         """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
-        rows = self._rows(_Position, "current", {"targets": to_json(targets)})
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, CurrentOutput, "catalog/current", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.step_id for row in rows}
 
     def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
         """See `flowstone.protocols.Catalog`."""
         if not step_ids:
             return {}
-        rows = self._rows(ConfigHash, "config_hashes", {"steps": list(step_ids)})
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, ConfigHash, "catalog/config_hashes", {"steps": list(step_ids)})
         return {row.id: row.config_hash for row in rows}
 
     def run_details(self, run_id: str) -> RunDetails:
         """See `flowstone.protocols.Catalog`."""
         with self._database.connection() as connection:
-            document = fetch_value(connection, dict, load_sql("catalog/run_details"), {"run_id": run_id})
+            document = fetch_value(connection, dict, "catalog/run_details", {"run_id": run_id})
         return RunDetails.from_json(document)
 
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
         """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
-        rows = self._rows(_Started, "started", {"targets": to_json(targets)})
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _Started, "catalog/started", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.started_at for row in rows}
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
@@ -78,7 +81,9 @@ class PostgresCatalog:
             "assets": [asset for _, asset, _ in wanted],
             "partitions": [key for _, _, key in wanted],
         }
-        for row in self._rows(_Resolved, "resolve", parameters):
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _Resolved, "catalog/resolve", parameters)
+        for row in rows:
             stored = StoredOutput.from_json(row.output, row.payload)
             found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
         return found
@@ -88,40 +93,48 @@ class PostgresCatalog:
         if not wanted:
             return set()
         with self._database.connection() as connection:
-            positions = fetch_values(connection, int, load_sql("catalog/skipped"), {"wanted": to_json(wanted)})
+            positions = fetch_column(connection, int, "catalog/skipped", {"wanted": to_json(wanted)})
         return {position - 1 for position in positions}
 
     def step(self, step_id: int) -> StepRecord | None:
         """See `flowstone.protocols.Catalog`."""
         with self._database.connection() as connection:
-            return fetch_row(connection, StepRecord, load_sql("catalog/step"), {"step_id": step_id})
+            return fetch_one(connection, StepRecord, "catalog/step", {"step_id": step_id})
 
     def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return self._rows(StepRecord, "steps", {"run_id": run_id, "state": state, "limit": limit})
+        parameters = {"run_id": run_id, "state": state, "limit": limit}
+        with self._database.connection() as connection:
+            return fetch_all(connection, StepRecord, "catalog/steps", parameters)
 
     def history(
         self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
         """See `flowstone.protocols.Catalog`."""
         parameters = {"asset": asset, "partition": partition, "state": state, "limit": limit}
-        return self._rows(StepRecord, "history", parameters)
+        with self._database.connection() as connection:
+            return fetch_all(connection, StepRecord, "catalog/history", parameters)
 
     def attempts(self, step_id: int) -> list[AttemptRecord]:
         """See `flowstone.protocols.Catalog`."""
-        return self._rows(AttemptRecord, "attempts", {"step_id": step_id})
+        with self._database.connection() as connection:
+            return fetch_all(connection, AttemptRecord, "catalog/attempts", {"step_id": step_id})
 
     def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
         """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[InputVersion]] = {step_id: [] for step_id in step_ids}
-        for row in self._rows(_Input, "inputs", {"steps": list(step_ids)}):
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _Input, "catalog/inputs", {"steps": list(step_ids)})
+        for row in rows:
             found[row.step_id].append(InputVersion(row.parameter, row.asset, row.partition, row.upstream))
         return {step_id: tuple(inputs) for step_id, inputs in found.items()}
 
     def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
         """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[int]] = {step_id: [] for step_id in step_ids}
-        for row in self._rows(_Reader, "readers", {"steps": list(step_ids)}):
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _Reader, "catalog/readers", {"steps": list(step_ids)})
+        for row in rows:
             found[row.upstream].append(row.reader)
         return {step_id: tuple(readers) for step_id, readers in found.items()}
 
@@ -183,12 +196,14 @@ class PostgresCatalog:
     def _unfinished(self, step_ids: Sequence[int], run_id: str | None) -> bool:
         with self._database.connection() as connection:
             parameters = {"steps": list(step_ids), "run_id": run_id}
-            return bool(fetch_value(connection, bool, load_sql("catalog/unfinished"), parameters))
+            return bool(fetch_value(connection, bool, "catalog/unfinished", parameters))
 
     def _runs(self, parameters: Mapping[str, object]) -> list[RunRecord]:
-        records = self._rows(RunRecord, "runs", parameters)
+        with self._database.connection() as connection:
+            records = fetch_all(connection, RunRecord, "catalog/runs", parameters)
+            rows = fetch_all(connection, _Count, "catalog/counts", {"runs": [record.id for record in records]})
         counts: dict[str, dict[State, int]] = defaultdict(dict)
-        for row in self._rows(_Count, "counts", {"runs": [record.id for record in records]}):
+        for row in rows:
             counts[row.run_id][row.state] = row.steps
         return [
             replace(
@@ -200,12 +215,8 @@ class PostgresCatalog:
             for record in records
         ]
 
-    def _rows[T](self, kind: type[T], name: str, parameters: Mapping[str, object]) -> list[T]:
-        with self._database.connection() as connection:
-            return fetch_rows(connection, kind, load_sql(f"catalog/{name}"), parameters)
 
-
-class _Position(NamedTuple):
+class CurrentOutput(NamedTuple):
     """A row of `catalog/current`: positions of targets count from 1."""
 
     position: int

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flowstone.core.check_record import CheckRecord
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import fetch_rows, to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import fetch_all, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -43,7 +43,8 @@ class PostgresChecks:
     ) -> list[CheckRecord]:
         """See `flowstone.protocols.CheckStore`."""
         parameters = {"asset": asset, "partition": partition, "check": check, "failed": failed, "limit": limit}
-        return self._records("checks/results", parameters)
+        with self._database.connection() as connection:
+            return fetch_all(connection, CheckRecord, "checks/results", parameters)
 
     def latest(
         self,
@@ -55,18 +56,17 @@ class PostgresChecks:
     ) -> list[CheckRecord]:
         """See `flowstone.protocols.CheckStore`."""
         parameters = {"asset": asset, "partition": partition, "failed": failed, "limit": limit}
-        return self._records("checks/latest", parameters)
+        with self._database.connection() as connection:
+            return fetch_all(connection, CheckRecord, "checks/latest", parameters)
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
         """See `flowstone.protocols.CheckStore`."""
         found: dict[int, tuple[CheckRecord, ...]] = dict.fromkeys(step_ids, ())
-        for record in self._records("checks/of_steps", {"steps": list(step_ids)}):
+        with self._database.connection() as connection:
+            records = fetch_all(connection, CheckRecord, "checks/of_steps", {"steps": list(step_ids)})
+        for record in records:
             found[record.step_id] += (record,)
         return found
-
-    def _records(self, name: str, parameters: Mapping[str, object]) -> list[CheckRecord]:
-        with self._database.connection() as connection:
-            return fetch_rows(connection, CheckRecord, load_sql(name), parameters)
 
 
 def insert_checks(connection: Connection[TupleRow], records: Iterable[CheckRecord]) -> int:

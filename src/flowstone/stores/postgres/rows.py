@@ -1,30 +1,17 @@
-"""Between Python values and rows of the tables.
-
-No row is read by number. A statement names its columns as the fields of a class, a `NamedTuple` or a frozen
-dataclass, and `fetch_rows` and `fetch_row` return instances of it; records of the core are made straight from
-their rows. Statements of one column are read with `fetch_values` and `fetch_value`.
-"""
+"""Between Python values and rows of the tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
-from functools import cache
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_origin, get_type_hints
+from typing import Any
 
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Completion
-
-if TYPE_CHECKING:
-    from psycopg import Connection, Cursor
-    from psycopg.rows import RowMaker
-    from psycopg.sql import Composed
 
 _INLINE = "inline:"
 
@@ -43,124 +30,6 @@ JOB_STATES = {
     State.AWAITING_APPROVAL: "suspended",
 }
 """Which state of Oban's row follows from the state of its step."""
-
-
-def fetch_rows[T](
-    connection: Connection[Any],
-    kind: type[T],
-    statement: LiteralString | Composed,
-    parameters: Mapping[str, Any] | None = None,
-) -> list[T]:
-    """Run a statement and return its rows.
-
-    Args:
-        connection: where.
-        kind: class with a field for each column, see `rows_of`.
-        statement: its text.
-        parameters: its parameters, by name.
-    """
-    return _execute(connection, rows_of(kind), statement, parameters).fetchall()
-
-
-def fetch_row[T](
-    connection: Connection[Any],
-    kind: type[T],
-    statement: LiteralString | Composed,
-    parameters: Mapping[str, Any] | None = None,
-) -> T | None:
-    """Run a statement and return its first row; None when there is none."""
-    return _execute(connection, rows_of(kind), statement, parameters).fetchone()
-
-
-def fetch_values[T](
-    connection: Connection[Any],
-    kind: Callable[..., T],
-    statement: LiteralString | Composed,
-    parameters: Mapping[str, Any] | None = None,
-) -> list[T]:
-    """Run a statement of one column and return its values, which are of the type `kind` and are not converted."""
-    return [value for (value,) in _execute(connection, _tuples, statement, parameters)]
-
-
-def fetch_value[T](
-    connection: Connection[Any],
-    kind: Callable[..., T],
-    statement: LiteralString | Composed,
-    parameters: Mapping[str, Any] | None = None,
-) -> T | None:
-    """Run a statement of one column and return its first value; None when there is no row."""
-    row = _execute(connection, _tuples, statement, parameters).fetchone()
-    if row is None:
-        return None
-    (value,) = row
-    return value  # type: ignore[no-any-return]
-
-
-def _execute[T](
-    connection: Connection[Any],
-    factory: Callable[[Cursor[Any]], RowMaker[T]],
-    statement: LiteralString | Composed,
-    parameters: Mapping[str, Any] | None,
-) -> Cursor[T]:
-    return connection.cursor(row_factory=factory).execute(statement, parameters)
-
-
-def _tuples(cursor: Cursor[Any]) -> RowMaker[tuple[Any, ...]]:
-    return tuple
-
-
-def rows_of[T](kind: type[T]) -> Callable[[Cursor[Any]], RowMaker[T]]:
-    """Return a row factory that makes instances of a class, as `psycopg.rows.class_row` does.
-
-    Columns are matched with fields by their names, and values turned into what the fields are annotated with:
-    members of enums, tuples of arrays, and whatever a class makes of JSON with its `from_json`.
-
-    Args:
-        kind: a `NamedTuple` or a dataclass.
-    """
-
-    def row_factory(cursor: Cursor[Any]) -> RowMaker[T]:
-        result = cursor.pgresult
-        assert result is not None
-        columns = tuple(result.fname(column) for column in range(result.nfields))
-        return _maker(kind, columns)  # type: ignore[arg-type]
-
-    return row_factory
-
-
-@cache
-def _maker(kind: Any, columns: tuple[bytes | None, ...]) -> Callable[[Sequence[Any]], Any]:
-    """Return what makes an instance of the values of a row."""
-    names = tuple(column.decode() for column in columns if column)
-    hints = get_type_hints(kind)
-    if unknown := [name for name in names if name not in hints]:
-        raise TypeError(f"{kind} has no field for the columns {', '.join(unknown)}.")
-    converters = [(name, _converter(hints[name])) for name in names]
-    if names == getattr(kind, "_fields", None) and not any(convert for _, convert in converters):
-        return kind._make  # type: ignore[no-any-return]
-
-    def make(values: Sequence[Any]) -> Any:
-        return kind(
-            **{
-                name: value if convert is None else convert(value)
-                for (name, convert), value in zip(converters, values, strict=True)
-            }
-        )
-
-    return make
-
-
-def _converter(hint: Any) -> Callable[[Any], Any] | None:
-    """Return what turns a value of the driver into one of an annotated type; None when it is one already."""
-    if isinstance(hint, UnionType) and NoneType in get_args(hint):
-        (*others,) = (one for one in get_args(hint) if one is not NoneType)
-        convert = _converter(others[0]) if len(others) == 1 else None
-        return None if convert is None else lambda value: None if value is None else convert(value)
-    if get_origin(hint) is tuple:
-        return lambda value: tuple(value or ())
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint
-    return getattr(hint, "from_json", None)
 
 
 def to_json(value: object) -> str:

@@ -1,21 +1,24 @@
 """SQL by name: every statement lives in its own file under `sql/<store>/`, and its columns are read by name.
 
-The type of a row is a `NamedTuple` whose fields are the columns of the statement, in their order: about as fast as
-the tuple of the driver, and the type checker sees each column. A test compares names and types with what the
-database says of every statement that is run through `fetch_...`.
+No row is read by number. A statement names its columns as the fields of a class, and the type checker sees each of
+them: a record of the core where one can be made straight from the row, else a `NamedTuple`, which is about as fast
+as the tuple of the driver. A test compares names and types with what the database says of every statement that is
+run through `fetch_...`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, LiteralString
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-    from psycopg.rows import TupleRow
+    from psycopg import Connection, Cursor
+    from psycopg.rows import RowMaker
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)+")
 
@@ -45,33 +48,35 @@ def load_sql(name: str) -> LiteralString:
     return file.read_text(encoding="utf-8")
 
 
-type Parameters = Mapping[str, object] | None
+type Parameters = Mapping[str, Any] | None
 
 
-def fetch_all[R: tuple[Any, ...]](
-    connection: Connection[TupleRow], kind: type[R], statement: str, parameters: Parameters = None
-) -> list[R]:
+def fetch_all[T](
+    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
+) -> list[T]:
     """Run a statement and return its rows.
+
+    Columns are matched with fields by their names, and values turned into what the fields are annotated with:
+    members of enums, tuples of arrays, and what a class makes of JSON with its `from_json`.
 
     Args:
         connection: where.
-        kind: a `NamedTuple` with the columns of the statement as fields, in their order.
+        kind: a `NamedTuple` or a dataclass with a field for each column of the statement.
         statement: its name, see `load_sql`.
         parameters: its parameters by name.
     """
-    return list(map(_maker(kind), connection.execute(load_sql(statement), parameters).fetchall()))
+    return _execute(connection, _rows_of(kind), statement, parameters).fetchall()
 
 
-def fetch_one[R: tuple[Any, ...]](
-    connection: Connection[TupleRow], kind: type[R], statement: str, parameters: Parameters = None
-) -> R | None:
+def fetch_one[T](
+    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
+) -> T | None:
     """Run a statement and return its first row, or None when it has none; see `fetch_all`."""
-    row = connection.execute(load_sql(statement), parameters).fetchone()
-    return None if row is None else _maker(kind)(row)
+    return _execute(connection, _rows_of(kind), statement, parameters).fetchone()
 
 
 def fetch_column[T](
-    connection: Connection[TupleRow], kind: type[T], statement: str, parameters: Parameters = None
+    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
 ) -> list[T]:
     """Run a statement with one column and return its values.
 
@@ -81,11 +86,11 @@ def fetch_column[T](
         statement: its name, see `load_sql`.
         parameters: its parameters by name.
     """
-    return [value for (value,) in connection.execute(load_sql(statement), parameters)]
+    return [value for (value,) in _execute(connection, _tuples, statement, parameters)]
 
 
 def fetch_value[T](
-    connection: Connection[TupleRow], kind: type[T], statement: str, parameters: Parameters = None
+    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
 ) -> T | None:
     """Run a statement with one column and return the value of its first row, or None; see `fetch_column`."""
     for value in fetch_column(connection, kind, statement, parameters):
@@ -93,6 +98,61 @@ def fetch_value[T](
     return None
 
 
-def _maker[R: tuple[Any, ...]](kind: type[R]) -> Callable[[Sequence[Any]], R]:
-    make: Callable[[Sequence[Any]], R] = kind._make  # type: ignore[attr-defined]  # no bound says NamedTuple
+def _execute[T](
+    connection: Connection[Any],
+    factory: Callable[[Cursor[Any]], RowMaker[T]],
+    statement: str,
+    parameters: Parameters,
+) -> Cursor[T]:
+    return connection.cursor(row_factory=factory).execute(load_sql(statement), parameters)
+
+
+def _tuples(cursor: Cursor[Any]) -> RowMaker[tuple[Any, ...]]:
+    return tuple
+
+
+def _rows_of[T](kind: type[T]) -> Callable[[Cursor[Any]], RowMaker[T]]:
+    """Return a row factory that makes instances of a class, as `psycopg.rows.class_row` does."""
+
+    def row_factory(cursor: Cursor[Any]) -> RowMaker[T]:
+        result = cursor.pgresult
+        assert result is not None
+        columns = tuple(result.fname(column) for column in range(result.nfields))
+        return _maker(kind, columns)  # type: ignore[arg-type]
+
+    return row_factory
+
+
+@cache
+def _maker(kind: Any, columns: tuple[bytes | None, ...]) -> Callable[[Sequence[Any]], Any]:
+    """Return what makes an instance of the values of a row."""
+    names = tuple(column.decode() for column in columns if column)
+    hints = get_type_hints(kind)
+    if unknown := [name for name in names if name not in hints]:
+        raise TypeError(f"{kind} has no field for the columns {', '.join(unknown)}.")
+    converters = [(name, _converter(hints[name])) for name in names]
+    if names == getattr(kind, "_fields", None) and not any(convert for _, convert in converters):
+        return kind._make  # type: ignore[no-any-return]
+
+    def make(values: Sequence[Any]) -> Any:
+        return kind(
+            **{
+                name: value if convert is None else convert(value)
+                for (name, convert), value in zip(converters, values, strict=True)
+            }
+        )
+
     return make
+
+
+def _converter(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what turns a value of the driver into one of an annotated type; None when it is one already."""
+    if isinstance(hint, UnionType) and NoneType in get_args(hint):
+        (*others,) = (one for one in get_args(hint) if one is not NoneType)
+        convert = _converter(others[0]) if len(others) == 1 else None
+        return None if convert is None else lambda value: None if value is None else convert(value)
+    if get_origin(hint) is tuple:
+        return lambda value: tuple(value or ())
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    return getattr(hint, "from_json", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ from flowstone.core.automation.standing import CommittedVersion, DataVersion, Ne
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import fetch_rows, to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.sql import fetch_all
 
 
 class PostgresStandings:
@@ -24,25 +24,26 @@ class PostgresStandings:
         """See `flowstone.protocols.Standings`."""
         if not targets:
             return {}
-        rows = self._rows(_StandingRow, "standing", {"targets": to_json(targets)})
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _StandingRow, "standings/standing", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.standing() for row in rows}
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
         """See `flowstone.protocols.Standings`."""
         found: dict[int, Reads] = {}
         if step_ids:
-            for row in self._rows(_Read, "reads", {"steps": list(step_ids)}):
+            with self._database.connection() as connection:
+                rows = fetch_all(connection, _Read, "standings/reads", {"steps": list(step_ids)})
+            for row in rows:
                 data = DataVersion(row.upstream, row.content_hash)
                 found.setdefault(row.step_id, {})[row.asset, row.partition] = data
         return found
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
         """See `flowstone.protocols.Standings`."""
-        return {row.asset: row.active for row in self._rows(_Active, "active", {"assets": list(assets)})}
-
-    def _rows[T](self, kind: type[T], name: str, parameters: Mapping[str, object]) -> list[T]:
         with self._database.connection() as connection:
-            return fetch_rows(connection, kind, load_sql(f"standings/{name}"), parameters)
+            rows = fetch_all(connection, _Active, "standings/active", {"assets": list(assets)})
+        return {row.asset: row.active for row in rows}
 
 
 class _StandingRow(NamedTuple):
