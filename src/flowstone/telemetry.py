@@ -33,7 +33,8 @@ EVENTS: Mapping[str, str] = {
 """Every event that FlowStone emits."""
 
 _log = logging.getLogger("flowstone.telemetry")
-_handlers: dict[str, tuple[frozenset[str], Handler]] = {}
+listeners: dict[str, tuple[frozenset[str], Handler]] = {}
+"""The attached handlers by name. Hot paths see whether there are any before they put an event together."""
 
 
 def attach(name: str, events: Iterable[str], handler: Handler) -> None:
@@ -58,7 +59,7 @@ def attach(name: str, events: Iterable[str], handler: Handler) -> None:
         if not matching:
             raise ValueError(f"There is no event {event!r}. Known events: {', '.join(EVENTS)}.")
         wanted |= matching
-    _handlers[name] = (frozenset(wanted), handler)
+    listeners[name] = (frozenset(wanted), handler)
 
 
 def _matches(pattern: str, event: str) -> bool:
@@ -67,17 +68,17 @@ def _matches(pattern: str, event: str) -> bool:
 
 def detach(name: str) -> None:
     """Stop calling a handler; detaching one that is not attached is fine."""
-    _handlers.pop(name, None)
+    listeners.pop(name, None)
 
 
 def listening() -> bool:
-    """Whether anybody listens: hot paths ask before they put an event together."""
-    return bool(_handlers)
+    """Whether anybody listens."""
+    return bool(listeners)
 
 
 def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, Any]) -> None:
     """Tell the handlers of an event about it."""
-    for name, (events, handler) in list(_handlers.items()):
+    for name, (events, handler) in list(listeners.items()):
         if event in events:
             try:
                 handler(event, measurements, metadata)

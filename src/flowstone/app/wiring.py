@@ -27,7 +27,7 @@ from flowstone.core.step import StepRecord
 from flowstone.core.value_types import ValueTypes
 from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval
 from flowstone.engine.check_runner import CheckRunner
-from flowstone.engine.checks import CheckHooks
+from flowstone.engine.checks import StepChecks
 from flowstone.engine.coroutines import CoroutineRunner
 from flowstone.engine.driver import Driver
 from flowstone.engine.gathered import IO_NAME, GatheredIO
@@ -84,7 +84,7 @@ class Parts:
     executors: ExecutorSelector
     waiting: Waiting
     notices: ApprovalNotices
-    checks: CheckHooks
+    checks: StepChecks
     details: DetailsReader
     resources: ResourcePool
     coroutines: CoroutineRunner
@@ -214,9 +214,9 @@ def _connect(
     reader = InputReader(graph, store.catalog, complete=scattering.complete)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
-    skins = CheckHooks(checks, CheckRunner(resources, coroutines), values)
+    step_checks = StepChecks(checks, CheckRunner(resources, coroutines), values)
     hooks = HookSet(declared.hooks)
-    runner = _runner(hooks, graph, values, resources, skins, Invoker(coroutines, processes))
+    runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes))
     driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
@@ -240,7 +240,7 @@ def _connect(
         executors=_executors(store, inline, waiting, declared.executors),
         waiting=waiting,
         notices=notices,
-        checks=skins,
+        checks=step_checks,
         details=DetailsReader(graph, checks=checks, resources=resources, values=values, hooks=hooks),
         resources=resources,
         coroutines=coroutines,
@@ -254,7 +254,7 @@ def _runner(
     graph: AssetGraph,
     values: ValueStore,
     resources: ResourcePool,
-    checks: CheckHooks,
+    checks: StepChecks,
     invoker: Invoker,
 ) -> StepRunner:
     return StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks)

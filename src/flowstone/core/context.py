@@ -10,7 +10,6 @@ from typing import Any
 
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
-from flowstone.core.check_record import CheckRecord
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition
 from flowstone.core.run_details import RunInfo
@@ -129,6 +128,7 @@ class AssetContext:
         started_at: when this attempt started, timezone-aware.
         cancellation: tells when to stop.
         resources: what the asset requires, opened.
+        inputs: the values that the function receives, by parameter; loaded when it is about to be called.
         metadata: small JSON facts recorded with the output; fill it as you like.
         approvals: decisions at the gates of this step that let it go on, by name of the gate, in order.
     """
@@ -138,14 +138,12 @@ class AssetContext:
         "asset",
         "attempt",
         "cancellation",
-        "check_records",
         "config",
         "hooks_config",
         "inputs",
         "key",
         "metadata",
         "partition",
-        "request",
         "resources",
         "run",
         "run_id",
@@ -168,7 +166,6 @@ class AssetContext:
         cancellation: CancellationToken,
         resources: Mapping[str, Any],
         approvals: Iterable[Approval] = (),
-        check_records: list[CheckRecord] | None = None,
         run: RunInfo | None = None,
         config: Any = None,
         hooks_config: Mapping[str, Any] | None = None,
@@ -189,11 +186,6 @@ class AssetContext:
         self.inputs: dict[str, Any] = {}
         self.metadata: dict[str, JsonValue] = {}
         self.approvals: dict[str, Approval] = {one.gate: one for one in approvals} if approvals else {}
-        # where the skins of checks leave their results
-        self.check_records = [] if check_records is None else check_records
-        # how the engine calls the function at the end of the hooks, which are composed once per app; plain data,
-        # because a function that holds the context would keep the inputs alive after the step
-        self.request: Any = None
 
     @property
     def approval(self) -> Approval | None:

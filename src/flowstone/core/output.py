@@ -121,7 +121,7 @@ def is_read_once(value: object) -> bool:
         (True, True, False, False)
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return False
     if isinstance(value, Iterator | AsyncIterator | Awaitable):
         return True
@@ -140,7 +140,7 @@ def find_read_once(value: object) -> tuple[str, object] | None:
         >>> place
         '$["rows"][1]'
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return None
     left: deque[tuple[str, object]] = deque([("$", value)])
     for _ in range(_MOST_LOOKED_AT):
@@ -149,7 +149,7 @@ def find_read_once(value: object) -> tuple[str, object] | None:
         place, one = left.popleft()
         if is_read_once(one):
             return place, one
-        left.extend((place + step, item) for step, item in _elements(one) if type(item) not in _PLAIN)
+        left.extend((place + step, item) for step, item in _elements(one) if type(item) not in PLAIN)
     return None
 
 
@@ -170,6 +170,7 @@ def _elements(value: object) -> Iterator[tuple[str, object]]:
 
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _OPENED_ONCE = (_GeneratorContextManager, _AsyncGeneratorContextManager)
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""Types of values that are neither containers nor used up by reading them."""
 _MOST_ELEMENTS = 100
 _MOST_LOOKED_AT = 1000

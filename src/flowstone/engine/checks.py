@@ -1,4 +1,4 @@
-"""The skins that checks add to the onion around a step: blocking ones before storing, the others after."""
+"""The checks around storing the value of a step: blocking ones before, the others after."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 from flowstone.core.check import Check
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.check_set import CheckSet
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.output import is_read_once
+from flowstone.core.output import JsonValue, StoredOutput, is_read_once
 from flowstone.core.text import clean_text, error_line
 from flowstone.engine.check_runner import CheckRunner, Subject, Verdict
 from flowstone.engine.failures import failure, user_traceback
 from flowstone.engine.hooks import ValueStore
 from flowstone.errors import CheckFailedError, FailedCheck, StepCancelledError
-from flowstone.protocols import Hook, StepCall
 
 _SHOWN = 1_000  # characters of what a check found, in the error of its step
 
 
-class ChecksHook:
-    """The skin that runs the blocking checks of an asset before its value is stored, or the others after.
+class AssetChecks:
+    """The checks of one asset as its steps run them: blocking ones before its value is stored, the others after.
 
     Args:
         runner: runs them.
@@ -35,54 +35,74 @@ class ChecksHook:
 
     def __init__(self, runner: CheckRunner, checks: Sequence[Check], values: ValueStore) -> None:
         self._runner = runner
-        self._checks = tuple(checks)
+        self._blocking = tuple([check for check in checks if check.blocking])
+        self._others = tuple([check for check in checks if not check.blocking])
         self._values = values
-        self._blocking = any(check.blocking for check in checks)
 
-    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """Run the inner step and look at its value."""
-        began = time.monotonic()
-        outcome = step(context)
-        if not isinstance(outcome, Succeeded) or is_read_once(outcome.value):
-            return outcome  # no value, or one that looking at would use up and storing refuses
-        subject = _subject(context, outcome, time.monotonic() - began)
-        if self._blocking:
-            return self._guard(context, subject, outcome)
-        return self._observe(context, subject, outcome)
+    def store(
+        self, context: AssetContext, value: object, records: list[CheckRecord], *, began: float
+    ) -> AttemptOutcome:
+        """Store a value that no blocking check refuses, and have the other checks look at it.
 
-    def _guard(self, context: AssetContext, subject: Subject, outcome: Succeeded) -> AttemptOutcome:
+        Args:
+            context: the step.
+            value: what its function returned.
+            records: what the checks find is put there.
+            began: when its inputs were about to be loaded, by `time.monotonic`.
+
+        Returns:
+            What came of the step: a value that was refused is a failure.
+        """
+        if self._blocking and not is_read_once(value):  # what looking at would use up is refused by storing
+            refused = self._guard(context, _subject(context, {}, began), value, records)
+            if refused is not None:
+                return refused
+        stored = self._values.store(context, value)
+        if self._others:
+            self._observe(context, _subject(context, stored.metadata, began), value, stored, records)
+        return Succeeded(stored, value)
+
+    def _guard(
+        self, context: AssetContext, subject: Subject, value: object, records: list[CheckRecord]
+    ) -> Failed | None:
         blocked: list[Verdict] = []
         try:
-            for check in self._checks:
+            for check in self._blocking:
                 context.cancellation.raise_if_cancelled(context.asset.name)
-                blocked.append(self._runner.run(check, subject, outcome.value))
-                context.check_records.append(blocked[-1].record)
+                blocked.append(self._runner.run(check, subject, value))
+                records.append(blocked[-1].record)
                 if not blocked[-1].record.blocks:
                     blocked.pop()
-            return refusal(subject, blocked) if blocked else outcome
+            return refusal(subject, blocked) if blocked else None
         finally:
             blocked.clear()  # errors, whose tracebacks hold this frame
 
-    def _observe(self, context: AssetContext, subject: Subject, outcome: Succeeded) -> AttemptOutcome:
+    def _observe(
+        self,
+        context: AssetContext,
+        subject: Subject,
+        value: object,
+        stored: StoredOutput,
+        records: list[CheckRecord],
+    ) -> None:
         try:
-            for check in self._checks:
+            for check in self._others:
                 if context.cancellation.is_cancelled:
                     break  # too late to stop the step: its value is stored and is committed
-                context.check_records.append(self._runner.run(check, subject, outcome.value).record)
+                records.append(self._runner.run(check, subject, value).record)
         except StepCancelledError:
             pass
         except BaseException:
             with suppress(Exception):
-                self._values.manager(context.asset, context.run.details.io).discard(outcome.stored)
+                self._values.manager(context.asset, context.run.details.io).discard(stored)
             raise
-        return outcome
 
 
-class CheckHooks:
-    """The skins that the checks of each asset add to the onion around its steps.
+class StepChecks:
+    """The checks of the app, for the steps of each asset.
 
     Args:
-        declared: the checks of the app.
+        declared: the checks.
         runner: runs them.
         values: where values are stored.
     """
@@ -92,21 +112,10 @@ class CheckHooks:
         self.runner = runner
         self._values = values
 
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """Names of the assets that have checks."""
-        return self.declared.assets
-
-    def before_storing(self, asset: str) -> list[Hook]:
-        """Return what looks at a value while it can still be refused."""
-        return self._hooks([check for check in self.declared.of(asset) if check.blocking])
-
-    def after_storing(self, asset: str) -> list[Hook]:
-        """Return what looks at a value that will be published whatever it finds."""
-        return self._hooks([check for check in self.declared.of(asset) if not check.blocking])
-
-    def _hooks(self, checks: Sequence[Check]) -> list[Hook]:
-        return [ChecksHook(self.runner, checks, self._values)] if checks else []
+    def of(self, asset: str) -> AssetChecks | None:
+        """Return the checks around the steps of an asset; None when it has none."""
+        checks = self.declared.of(asset)
+        return AssetChecks(self.runner, checks, self._values) if checks else None
 
 
 def refusal(subject: Subject, blocked: Sequence[Verdict]) -> Failed:
@@ -124,7 +133,7 @@ def refusal(subject: Subject, blocked: Sequence[Verdict]) -> Failed:
     return replace(failure(error, None), retryable=all(verdict.check.retry for verdict in blocked))
 
 
-def _subject(context: AssetContext, outcome: Succeeded, elapsed: float) -> Subject:
+def _subject(context: AssetContext, metadata: dict[str, JsonValue], began: float) -> Subject:
     return Subject(
         asset=context.asset,
         key=context.key,
@@ -132,8 +141,8 @@ def _subject(context: AssetContext, outcome: Succeeded, elapsed: float) -> Subje
         step_id=int(context.step_id),
         attempt=context.attempt,
         token=context.token,
-        metadata=context.metadata | outcome.stored.metadata,
-        started_at=context.started_at + timedelta(seconds=elapsed),
+        metadata=context.metadata | metadata,
+        started_at=context.started_at + timedelta(seconds=time.monotonic() - began),
         cancellation=context.cancellation,
         substitutes=context.run.details.resources,
     )

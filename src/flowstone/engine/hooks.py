@@ -1,5 +1,4 @@
-"""The default skins of the onion around every step, from the outside in: telemetry, log fields, the
-hooks of the app, storing, loading; innermost the function itself."""
+"""The middleware around every step, and where values are stored: the hooks of the app, those of a run by name."""
 
 from __future__ import annotations
 
@@ -8,17 +7,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from flowstone import telemetry
 from flowstone.core.asset import Asset
+from flowstone.core.check_record import CheckRecord
 from flowstone.core.config_type import ConfigError, ConfigSchema, config_schema
 from flowstone.core.context import AssetContext
-from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
-from flowstone.core.output import JsonValue, OutputAddress, StoredOutput, is_read_once, type_name
+from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.output import PLAIN, JsonValue, OutputAddress, StoredOutput, is_read_once, type_name
 from flowstone.core.project import DEFAULT_PROJECT
+from flowstone.core.retry import RetryPolicy
 from flowstone.core.run_details import RunDetails, check_document
 from flowstone.core.value_types import ValueTypes, value_types
+from flowstone.engine.inputs import ResolvedInputs
 from flowstone.errors import ConfigurationError, OptionsError, SerializationError, did_you_mean
 from flowstone.protocols import Hook, IOManager, StepCall
 
@@ -26,24 +27,51 @@ _STORE_PAUSES_SECONDS = (0.05, 0.5)
 _NOTHING: Mapping[str, str] = {}
 
 
-def onion(hooks: Sequence[Hook], core: StepCall) -> StepCall:
-    """Wrap `core` in hooks, the first one outermost.
+class CallRequest(NamedTuple):
+    """How the function of one attempt is called.
+
+    Args:
+        inputs: the versions that it reads.
+        timeout_seconds: limit of its running time when the asset declares none.
+        stoppable: see `Invoker.call`.
+        policy: which exceptions are worth another attempt; None for the default classes.
+        checks: what the checks of the asset found so far.
+    """
+
+    inputs: ResolvedInputs
+    timeout_seconds: float | None
+    stoppable: bool
+    policy: RetryPolicy | None
+    checks: list[CheckRecord]
+
+
+class AttemptCall(Protocol):
+    """A link of the chain around a function: made once for an asset, called for each attempt."""
+
+    def __call__(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
+        """Run what is left of the attempt."""
+
+
+def chain(hooks: Sequence[Hook], call: AttemptCall) -> AttemptCall:
+    """Return `call` with hooks around it, the first one outermost; itself when there are none.
 
     Example:
         >>> from flowstone.core.outcome import Skipped
-        >>> onion([], lambda context: Skipped("done"))(None)
+        >>> chain([], lambda context, request: Skipped("done"))(None, None)
         Skipped(reason='done')
     """
-    call = core
     for hook in reversed(hooks):
-        call = partial(_skin, hook.call, call)
+        call = partial(_through, hook.call, call)
     return call
 
 
-def _skin(
-    call: Callable[[AssetContext, StepCall], AttemptOutcome], inner: StepCall, context: AssetContext
+def _through(
+    hook: Callable[[AssetContext, StepCall], AttemptOutcome],
+    inner: AttemptCall,
+    context: AssetContext,
+    request: CallRequest,
 ) -> AttemptOutcome:
-    return call(context, inner)
+    return hook(context, partial(inner, request=request))
 
 
 class HookSet:
@@ -57,7 +85,10 @@ class HookSet:
         ConfigurationError: something is no hook.
 
     Example:
-        >>> HookSet({"timed": TelemetryHook()}).names
+        >>> class Timed:
+        ...     def call(self, context, step):
+        ...         return step(context)
+        >>> HookSet({"timed": Timed()}).names
         ['timed']
     """
 
@@ -128,48 +159,6 @@ class HookSet:
     def _schema(self, name: str) -> ConfigSchema | None:
         declared = getattr(self._named.get(name), "config", None)
         return None if declared is None else config_schema(declared)
-
-
-class TelemetryHook:
-    """Emits `step.start`, `step.stop` and `step.exception` when somebody listens."""
-
-    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """Measure the inner step."""
-        if not telemetry.listening():
-            return step(context)
-        about = _about(context)
-        telemetry.emit("step.start", {}, about)
-        started = time.perf_counter()
-        outcome = step(context)
-        measured = {"duration_seconds": time.perf_counter() - started}
-        if isinstance(outcome, Failed):
-            failed = about | {"error": outcome.error, "error_type": outcome.error_type}
-            telemetry.emit("step.exception", measured, failed)
-        else:
-            telemetry.emit("step.stop", measured, about | {"outcome": type(outcome).__name__.lower()})
-        return outcome
-
-
-class LogFieldsHook:
-    """Lets log records written inside the step carry its asset, partition, run and attempt."""
-
-    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """Set the fields around the inner step."""
-        token = telemetry.step_fields.set(_about(context))
-        try:
-            return step(context)
-        finally:
-            telemetry.step_fields.reset(token)
-
-
-def _about(context: AssetContext) -> dict[str, Any]:
-    return {
-        "asset": context.asset.name,
-        "partition": context.key,
-        "run_id": context.run_id,
-        "attempt": context.attempt,
-        "step_id": context.step_id,
-    }
 
 
 class ValueStore:
@@ -246,16 +235,17 @@ class ValueStore:
             SerializationError: the value cannot be represented; names the asset.
             OSError: storing failed repeatedly.
         """
-        manager = self.manager(context.asset, context.run.details.io)
-        if is_read_once(value):
+        asset, chosen = context.asset, context.run.details.io
+        manager = self.manager(asset, chosen) if chosen else self._managers[asset.io or self._default]
+        if type(value) not in PLAIN and is_read_once(value):
             raise SerializationError(
-                f"Asset {context.asset.name!r} returned something that can be read only once",
+                f"Asset {asset.name!r} returned something that can be read only once",
                 path="$",
                 type_name=type_name(value),
                 remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
             )
         address = OutputAddress(
-            context.asset.name,
+            asset.name,
             context.key,
             context.run_id,
             context.step_id,
@@ -265,12 +255,12 @@ class ValueStore:
         )
         token = value_types.set(self._types)
         try:
-            stored = self._store_with_patience(manager, value, address)
+            stored = self._stored(manager, value, address)
         finally:
             value_types.reset(token)
         return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
 
-    def _store_with_patience(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
+    def _stored(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
         for pause in _STORE_PAUSES_SECONDS:
             try:
                 return manager.store(value, address)
@@ -279,47 +269,3 @@ class ValueStore:
                     raise
             time.sleep(pause)
         return manager.store(value, address)
-
-
-class StorageHook:
-    """Stores what the function returned; the innermost skin but one."""
-
-    def __init__(self, values: ValueStore) -> None:
-        self._values = values
-
-    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """Run the inner step and store its value."""
-        outcome = step(context)
-        if type(outcome) is _Returned:
-            return Succeeded(self._values.store(context, outcome.value), outcome.value)
-        return outcome
-
-
-class _Returned(Succeeded):
-    """A value that is not stored yet; never leaves the onion."""
-
-
-_NOT_STORED = StoredOutput("", "")
-
-
-def returned(value: object) -> AttemptOutcome:
-    """Wrap a value for the storing hook."""
-    return _Returned(_NOT_STORED, value)
-
-
-def default_hooks(
-    values: ValueStore,
-    between: Sequence[Hook] = (),
-    *,
-    before_storing: Sequence[Hook] = (),
-    after_storing: Sequence[Hook] = (),
-) -> list[Hook]:
-    """Return the hooks of an app, outermost first.
-
-    Args:
-        values: where values are stored.
-        between: the app's own hooks; they see the stored output.
-        before_storing: see the value before it is stored.
-        after_storing: see the stored output before the app's own hooks do.
-    """
-    return [TelemetryHook(), LogFieldsHook(), *between, *after_storing, StorageHook(values), *before_storing]

@@ -72,6 +72,10 @@ class Invoker:
         function = partial(asset.function, *_leading(context), **context.inputs)
         return run_in_thread(function, name=f"flowstone-{asset.name}", timeout_seconds=timeout_seconds, late=late)
 
+    def wait_for(self, context: AssetContext, coroutine: Any) -> object:
+        """Run a coroutine that a function returned, and return its result."""
+        return self._await(context.asset, context, coroutine, None)
+
     def _await(self, asset: Asset, context: AssetContext, coroutine: Any, timeout_seconds: float | None) -> object:
         try:
             return self._coroutines.run(

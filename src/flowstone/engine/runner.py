@@ -1,4 +1,4 @@
-"""The one step runner: load the inputs, call the function, store the value.
+"""The one step runner: through the hooks, load the inputs, call the function, check and store the value.
 
 Every executor runs steps through this, so the same program means the same everywhere. The runner neither
 claims nor commits: inline executors do that step by step, workers of the durable executor in groups.
@@ -10,14 +10,16 @@ import logging
 import os
 import random
 import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple, NoReturn
+from types import CoroutineType
+from typing import Any, NoReturn
 
+from flowstone import telemetry
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.fit import fit, output_facts
-from flowstone.core.forks import copies
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     AttemptOutcome,
@@ -36,28 +38,62 @@ from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
 from flowstone.core.run_details import RunInfo
 from flowstone.core.step import Claim, Completion
-from flowstone.engine.checks import CheckHooks
+from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.hooks import HookSet, ValueStore, default_hooks, onion, returned
+from flowstone.engine.hooks import AttemptCall, CallRequest, HookSet, ValueStore, chain
 from flowstone.engine.inputs import ResolvedInputs
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
-from flowstone.protocols import StepCall
 
 log = logging.getLogger("flowstone")
 
 _ANSWERS = (Outcome, Scattered, Snoozed, Route)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
+_NO_RESOURCES: Mapping[str, Any] = {}
 
 
-class CallRequest(NamedTuple):
-    """How the function of one attempt is called; travels with its context to the end of the hooks."""
+class AssetCall:
+    """The call at the end of an asset's chain: load the inputs, call the function, check the value, store it.
 
-    inputs: ResolvedInputs
-    timeout_seconds: float | None
-    stoppable: bool
-    policy: RetryPolicy | None
+    Args:
+        values: IO managers.
+        invoker: how functions are called.
+        checks: the checks of the asset; None when it has none.
+    """
+
+    def __init__(self, values: ValueStore, invoker: Invoker, checks: AssetChecks | None) -> None:
+        self._values = values
+        self._invoker = invoker
+        self._checks = checks
+
+    def __call__(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
+        """Run one attempt; what loading and the function raise is an outcome here, so that hooks see it as one."""
+        asset, inputs = context.asset, request.inputs
+        began = time.monotonic()
+        try:
+            if inputs.plans or inputs.given:
+                context.inputs = inputs.arguments(self._values.load)
+            limit = asset.timeout_seconds or request.timeout_seconds
+            if limit is not None or asset.is_async or asset.isolation == "process":
+                value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
+            else:
+                value = asset.function(*((context,) if asset.takes_context else ()), **context.inputs)
+                if type(value) is CoroutineType:  # a decorator may hide that it is wrapped around `async def`
+                    value = self._invoker.wait_for(context, value)
+            if context.metadata or type(context.metadata) is not dict:
+                context.metadata = output_facts(context.metadata, asset.name)
+            if asset.routes or context.metadata or isinstance(value, _ANSWERS):
+                if isinstance(value, Outcome):
+                    return outcome_of(value, request.policy)
+                if isinstance(value, Scattered | Snoozed):
+                    return value  # what a leg of a scatter says of itself
+                value = _routed(context, value)
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
+            return outcome_of(error, request.policy)
+        if self._checks is not None:
+            return self._checks.store(context, value, request.checks, began=began)
+        return Succeeded(self._values.store(context, value), value)
 
 
 class StepRunner:
@@ -69,7 +105,7 @@ class StepRunner:
         resources: what assets may require.
         invoker: how functions are called.
         hooks: the app's own hooks around every step.
-        checks: the skins that checks add.
+        checks: the checks of the app.
     """
 
     def __init__(
@@ -80,17 +116,16 @@ class StepRunner:
         resources: ResourcePool,
         invoker: Invoker,
         hooks: HookSet | None = None,
-        checks: CheckHooks | None = None,
+        checks: StepChecks | None = None,
     ) -> None:
-        self._graph = graph
+        self._assets = graph.assets
         self._values = values
         self._resources = resources
         self._invoker = invoker
         self._hooks = hooks or HookSet()
         self._checks = checks
-        # one for all assets without checks, one for each with checks; and one more for each set of named hooks
-        self._onions: dict[tuple[str | None, tuple[str, ...]], StepCall] = {}
-        self._with_checks = frozenset(checks.assets if checks is not None else ())
+        # for each asset, and for each set of named hooks that a run puts around it
+        self._chains: dict[tuple[str, tuple[str, ...]], AttemptCall] = {}
 
     def perform(
         self,
@@ -104,6 +139,9 @@ class StepRunner:
     ) -> Completion:
         """Run one attempt, whatever happens becomes its outcome, and return what to commit.
 
+        An outcome may hold an exception, whose traceback holds this frame: no local variable may hold the outcome
+        in the end, or both would keep the inputs in memory until the cyclic collector runs.
+
         Args:
             claim: the attempt.
             inputs: the versions it reads.
@@ -112,68 +150,65 @@ class StepRunner:
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.
         """
-        started = time.monotonic()
-        process = copies()
+        started, process = time.monotonic(), os.getpid()
+        asset = inputs.leg or self._assets[claim.asset]
         records: list[CheckRecord] = []
-        request = CallRequest(inputs, timeout_seconds, stoppable, policy)
-        outcome = self._outcome(claim, request, cancellation, records)
-        if copies() != process:
-            _end_copy(self._graph[claim.asset])
-        delay = None
-        if policy is not None:
-            outcome, delay = _retry_delay(claim, outcome, policy)
-        # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
-        finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
-        version = (inputs.leg or self._graph[claim.asset]).code_version
-        ended = Completion(
-            claim, outcome, inputs.versions(), finished_at, delay, tuple(records), ran=True, code_version=version
-        )
-        return fit(ended)
-
-    def _outcome(
-        self, claim: Claim, request: CallRequest, cancellation: CancellationToken, records: list[CheckRecord]
-    ) -> AttemptOutcome:
-        """Call through the hooks; whatever happens is returned.
-
-        An outcome may hold an exception, whose traceback holds this frame: no local variable may hold the
-        outcome, or both would keep the inputs in memory until the cyclic collector runs.
-        """
-        inputs, policy = request.inputs, request.policy
         try:
             if inputs.skip is not None:
-                return Skipped(inputs.skip)
-            problem = inputs.problem(claim)
-            if problem is not None:
-                return failure(problem, policy)
-            asset = inputs.leg or self._graph[claim.asset]
-            context = self._context(asset, claim, cancellation, records)
-            context.request = request
-            return _asked_once(claim, _checked(self._around(asset.name, context.run.details.hooks)(context)))
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
-            return outcome_of(error, policy)
+                outcome: AttemptOutcome = Skipped(inputs.skip)
+            elif (inputs.missing or inputs.error) and (problem := inputs.problem(claim)) is not None:
+                outcome = failure(problem, policy)
+            else:
+                context = self._context(asset, claim, cancellation)
+                call = self._chains.get((asset.name, context.run.details.hooks)) or self._chain(context)
+                request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
+                about = {
+                    "asset": asset.name,
+                    "partition": claim.partition,
+                    "run_id": claim.run_id,
+                    "attempt": claim.attempt,
+                    "step_id": context.step_id,
+                }
+                fields = telemetry.step_fields.set(about)
+                try:
+                    if telemetry.listeners:
+                        outcome = _measured(call, context, request, about)
+                    else:
+                        outcome = call(context, request)
+                finally:
+                    telemetry.step_fields.reset(fields)
+                if type(outcome) is not Succeeded:
+                    outcome = _answer(claim, outcome)
+        except BaseException as error:  # noqa: BLE001 - whatever a hook raises is an outcome of its step
+            outcome = outcome_of(error, policy)
+        try:
+            if os.getpid() != process:
+                _end_copy(asset)
+            # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
+            finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
+            delay = None
+            if policy is not None and isinstance(outcome, Failed):
+                outcome, delay = _retry_delay(claim, outcome, policy)
+            read, found, version = inputs.versions(), tuple(records), asset.code_version
+            return fit(Completion(claim, outcome, read, finished_at, delay, found, ran=True, code_version=version))
+        finally:
+            del outcome
 
-    def _around(self, asset: str, named: tuple[str, ...]) -> StepCall:
-        """Return the function of an asset with the hooks around it; those that the run names follow the app's."""
-        key = (asset if asset in self._with_checks else None, named)
-        found = self._onions.get(key)
-        if found is None:
-            checks = self._checks if key[0] is not None else None
-            skins = default_hooks(
-                self._values,
-                [*self._hooks.always, *self._hooks.named(named)],
-                before_storing=checks.before_storing(asset) if checks else (),
-                after_storing=checks.after_storing(asset) if checks else (),
-            )
-            found = self._onions[key] = onion(skins, self._call)
+    def _chain(self, context: AssetContext) -> AttemptCall:
+        """Return the call of an asset with the hooks around it; those that the run names follow the app's."""
+        asset, named = context.asset.name, context.run.details.hooks
+        checks = None if self._checks is None else self._checks.of(asset)
+        call = AssetCall(self._values, self._invoker, checks)
+        found = chain([*self._hooks.always, *self._hooks.named(named)], call)
+        self._chains[asset, named] = found
         return found
 
-    def _context(
-        self, asset: Asset, claim: Claim, cancellation: CancellationToken, records: list[CheckRecord]
-    ) -> AssetContext:
+    def _context(self, asset: Asset, claim: Claim, cancellation: CancellationToken) -> AssetContext:
         run = claim.run or RunInfo(id=claim.run_id)
+        requires = asset.requires or asset.takes_context
         return AssetContext(
             asset=asset,
-            partition=decode_partition(claim.partition),
+            partition=decode_partition(claim.partition) if claim.partition else None,
             key=claim.partition,
             run_id=claim.run_id,
             step_id=str(claim.step_id),
@@ -181,52 +216,41 @@ class StepRunner:
             token=claim.token,
             started_at=claim.started_at,
             cancellation=cancellation,
-            resources=self._resources.for_asset(asset, run.details.resources),
+            resources=self._resources.for_asset(asset, run.details.resources) if requires else _NO_RESOURCES,
             run=run,
             config=None if asset.config is None else asset.config_in(run.details),
             hooks_config=self._hooks.configs(run.details) if run.details.hooks else None,
-            check_records=records,
             approvals=claim.approvals,
         )
 
-    def _call(self, context: AssetContext) -> AttemptOutcome:
-        """Load and call, innermost; errors become outcomes here, so that hooks see them as outcomes too."""
-        inputs, timeout_seconds, stoppable, policy = context.request
-        try:
-            if inputs.plans or inputs.given:
-                context.inputs = inputs.arguments(self._values.load)
-            limit = context.asset.timeout_seconds or timeout_seconds
-            value = self._invoker.call(context, timeout_seconds=limit, stoppable=stoppable)
-            if context.metadata or type(context.metadata) is not dict:
-                context.metadata = output_facts(context.metadata, context.asset.name)
-        except BaseException as error:  # noqa: BLE001 - see perform
-            return outcome_of(error, policy)
-        if context.asset.routes or context.metadata or isinstance(value, _ANSWERS):
-            return self._answered(context, value, policy)
-        return returned(value)
 
-    def _answered(self, context: AssetContext, value: object, policy: RetryPolicy | None) -> AttemptOutcome:
-        """Return what a function means that returned something else than a plain value."""
-        if isinstance(value, Outcome):
-            return outcome_of(value, policy)
-        if isinstance(value, Scattered | Snoozed):
-            return value  # what a leg of a scatter says of itself
-        return self._routed(context, value, policy)
+def _measured(
+    call: AttemptCall, context: AssetContext, request: CallRequest, about: dict[str, Any]
+) -> AttemptOutcome:
+    """Emit `step.start`, and `step.stop` or `step.exception`, around an attempt."""
+    telemetry.emit("step.start", {}, about)
+    started = time.perf_counter()
+    outcome = call(context, request)
+    measured = {"duration_seconds": time.perf_counter() - started}
+    if isinstance(outcome, Failed):
+        failed = about | {"error": outcome.error, "error_type": outcome.error_type}
+        telemetry.emit("step.exception", measured, failed)
+    else:
+        telemetry.emit("step.stop", measured, about | {"outcome": type(outcome).__name__.lower()})
+    return outcome
 
-    def _routed(self, context: AssetContext, value: object, policy: RetryPolicy | None) -> AttemptOutcome:
-        """Record a decision beside the value; nobody else may write under its key."""
-        asset = context.asset
-        context.metadata.pop(ROUTE_KEY, None)
-        try:
-            if isinstance(value, Route):
-                decision = decide(value, asset.name, asset.routes, asset.where)
-                context.metadata[ROUTE_KEY] = decision.to_json()
-                return returned(value.value)
-            if asset.routes:
-                raise RouteError(asset.name, (), asset.routes, where=asset.where, returned=type_name(value))
-        except Exception as error:  # noqa: BLE001 - see perform
-            return outcome_of(error, policy)
-        return returned(value)
+
+def _routed(context: AssetContext, value: object) -> object:
+    """Record a decision beside the value, and return that; nobody else may write under its key."""
+    asset = context.asset
+    context.metadata.pop(ROUTE_KEY, None)
+    if isinstance(value, Route):
+        decision = decide(value, asset.name, asset.routes, asset.where)
+        context.metadata[ROUTE_KEY] = decision.to_json()
+        return value.value
+    if asset.routes:
+        raise RouteError(asset.name, (), asset.routes, where=asset.where, returned=type_name(value))
+    return value
 
 
 def _end_copy(asset: Asset) -> NoReturn:
@@ -239,17 +263,19 @@ def _end_copy(asset: Asset) -> NoReturn:
     os._exit(1)
 
 
-def _checked(outcome: AttemptOutcome) -> AttemptOutcome:
-    if type(outcome) not in _OUTCOMES and not isinstance(outcome, _OUTCOMES):
+def _answer(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
+    """Return what came through the hooks, or the failure that it is.
+
+    Asking again at a gate that is open is one: the function would stop there for ever.
+
+    Raises:
+        TypeError: it is no outcome.
+    """
+    if not isinstance(outcome, _OUTCOMES):
         raise TypeError(
             f"A hook answered with {outcome!r} instead of the outcome of its step. "
             "End the hook's call() with: return step(context)"
         )
-    return outcome
-
-
-def _asked_once(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
-    """Refuse to ask again at a gate that is open: the function would stop there for ever."""
     if isinstance(outcome, Suspended):
         for earlier in claim.approvals:
             if earlier.gate == outcome.gate:
@@ -257,12 +283,8 @@ def _asked_once(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
     return outcome
 
 
-def _retry_delay(
-    claim: Claim, outcome: AttemptOutcome, policy: RetryPolicy
-) -> tuple[AttemptOutcome, float | None]:
-    if not isinstance(outcome, Failed) or not outcome.retryable:
-        return outcome, None
-    if claim.attempt >= claim.max_attempts:
+def _retry_delay(claim: Claim, outcome: Failed, policy: RetryPolicy) -> tuple[Failed, float | None]:
+    if not outcome.retryable or claim.attempt >= claim.max_attempts:
         return outcome, None
     try:
         chance = random.random()  # noqa: S311 - jitter, not a secret

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowstone.core.output import OutputAddress, StoredOutput, find_read_once, type_name
+from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, find_read_once, type_name
 from flowstone.errors import SerializationError, StorageError
 
 
@@ -43,7 +43,7 @@ class MemoryIO:
         Raises:
             SerializationError: it is, or holds, something that only its first reader could read.
         """
-        found = find_read_once(value)
+        found = None if type(value) in PLAIN else find_read_once(value)
         if found is not None:
             place, culprit = found
             raise SerializationError(

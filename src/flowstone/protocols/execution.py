@@ -14,19 +14,19 @@ from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State
 
 type StepCall = Callable[[AssetContext], AttemptOutcome]
-"""The rest of the onion around a step."""
+"""What is left of a step: the hooks further in, loading, the function, its checks, storing."""
 
 
 @runtime_checkable
 class Hook(Protocol):
-    """A skin of the onion around every step.
+    """Middleware around every step.
 
     `call` does what it likes before and after `step(context)`, which runs the rest: inner hooks, loading the
     inputs, the function, storing. It returns the outcome, or another one.
     """
 
     def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """Run the rest of the onion."""
+        """Run the rest of the step."""
 
 
 type ResourceFactory = Callable[[], object | AbstractContextManager[object]]
