@@ -1,6 +1,6 @@
 """Assets that say when they want to be computed, and an app that says why.
 
-Worker nodes evaluate conditions; here, without a database, `flow.conditions.run()` computes what is wanted.
+Worker nodes evaluate conditions; here, without a database, `flow.conditions.run()` computes what is requested.
 """
 
 from __future__ import annotations

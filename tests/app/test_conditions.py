@@ -1,4 +1,4 @@
-"""`flow.conditions` on the store in memory: deciding, explaining, computing what is wanted."""
+"""`flow.conditions` on the store in memory: deciding, explaining, computing what is requested."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def app(*assets: object, storage: Path) -> FlowStone:
 
 
 def names(flow: FlowStone) -> list[str]:
-    """Compute what is wanted; return the names."""
+    """Compute what is requested; return the names."""
     return [decision.name for decision in flow.conditions.run()]
 
 

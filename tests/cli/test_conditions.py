@@ -49,11 +49,11 @@ def test_what_is_wanted_and_why(cli: CommandLine) -> None:
     answer = cli("automation", "cleaned", "--partition", "2024-01-03", "--json").json
     assert [(one["wanted"], one["partition"]) for one in answer["decisions"]] == [(True, "d:2024-01-03")]
     text = cli("automation", "cleaned").out
-    assert "cleaned [2024-01-10] is not wanted: input orders [2024-01-10] is missing" in text
-    assert "2 of the 10 newest are wanted" in text
+    assert "cleaned [2024-01-10] is not requested: input orders [2024-01-10] is missing" in text
+    assert "2 of the 10 newest would be requested" in text
     assert "yes: on_missing(): nothing is committed" in text
     assert (
-        "cleaned [2024-01-03] is wanted: nothing is committed"
+        "cleaned [2024-01-03] is requested: nothing is committed"
         in cli("why", "cleaned", "--partition", "2024-01-03").out
     )
 

@@ -33,7 +33,7 @@ class Line(Fleet):
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
     def wait_settled(self, *, paused: str | None = None) -> None:
-        """Wait until every condition was evaluated twice since anything went on, and nothing is wanted."""
+        """Wait until every condition was evaluated twice since anything went on, and nothing is requested."""
         due = self.due(paused)
         times = dict.fromkeys(due, 0)
 
@@ -81,7 +81,7 @@ def test_a_chain_reacts_to_new_data_only(line: Line) -> None:
     ticks = line.flow.conditions.ticks("first")
     assert [tick.state for tick in ticks if tick.run_ids] == [TickState.REQUESTED] * 2
     assert any("input source changed: data version" in (tick.reason or "") for tick in ticks)
-    assert line.flow.why("first")[1].startswith("first is not wanted: no input changed since it was computed")
+    assert line.flow.why("first")[1].startswith("first is not requested: no input changed since it was computed")
 
 
 @pytest.mark.faults
@@ -96,7 +96,7 @@ def test_what_failed_is_not_hammered_and_what_is_paused_not_asked_for(line: Line
     line.wait(lambda: line.starts().get("third") == 1, "the try of the third")
     line.wait_settled()
     assert line.starts()["third"] == 1
-    (why,) = [text for text in line.flow.why("third") if text.startswith("third is not wanted")]
+    (why,) = [text for text in line.flow.why("third") if text.startswith("third is not requested")]
     assert "it ended as failed and neither inputs nor code changed since" in why
     line.provide("fine")
     line.wait(lambda: line.flow.exists("third"), "the third")

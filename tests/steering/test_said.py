@@ -37,7 +37,7 @@ def test_what_steps_say(crew: Saying) -> None:
     assert {step.state for step in steps.values()} == {State.FAILED}
     expected = {
         "endless": "RetryPolicy(backoff=...) returned nan, so there is no further attempt",
-        "fights": "The retry policy could not tell whether to try again: SystemExit",
+        "fights": "The retry policy could not decide whether to try again: SystemExit",
         "poisoned": "context.metadata['fact'] (type tests.steering.said_app.Unspeakable)",
         "ended": "Fatal: the contract ended",
         "hooked": "SystemExit: a hook",

@@ -15,7 +15,7 @@ from flowstone.errors import ApprovalNotFoundError, OptionsError
 
 @view("flow.approvals")
 class ApprovalsView:
-    """Requests for approval: steps that stopped with `AwaitApproval` until somebody decides.
+    """Requests for approval: steps that stopped with `AwaitApproval` until a person decides.
 
     Example:
         >>> from flowstone import AwaitApproval, FlowStone, asset

@@ -77,7 +77,7 @@ class ConditionsView:
         partitions: Iterable[Partition] | None = None,
         now: datetime | None = None,
     ) -> Decisions:
-        """Say what is wanted, and why, without doing anything.
+        """Say what would be requested, and why, without doing anything.
 
         Args:
             asset: an asset with a condition; None for all of them.
@@ -97,7 +97,7 @@ class ConditionsView:
             ...     return [1, 2, 3]
             >>> for line in FlowStone.for_testing([numbers]).conditions.evaluate("numbers")[0].explain()[:2]:
             ...     print(line)
-            numbers is wanted: nothing is committed; no input is in progress
+            numbers is requested: nothing is committed; no input is in progress
               yes: all of
         """
         at = now or datetime.now(UTC)
@@ -131,7 +131,7 @@ class ConditionsView:
         return {decode_partition(one.partition): reasons for one in facts if (reasons := one.staleness)}
 
     def run(self, asset: AssetLike | None = None, *, now: datetime | None = None) -> Decisions:
-        """Compute what is wanted, here and now, upstream assets first; paused conditions are left out.
+        """Compute what is to be requested, here and now, upstream assets first; paused conditions are left out.
 
         All complete partitions are looked at, each is computed at most once, and as many at a time as
         `at_most()` says. For apps and tests without workers.
@@ -183,7 +183,7 @@ class ConditionsView:
         return self._parts.store.automations.ticks(_id(one), limit=whole_number("limit", limit))
 
     def explain(self, target: Target) -> Texts:
-        """Return lines on why a target is wanted or not; none without a condition, or while it is in progress.
+        """Return lines on why a target is requested or not; none without a condition, or while it is in progress.
 
         Args:
             target: asset name and encoded partition.
@@ -230,7 +230,7 @@ class ConditionsView:
         wanted: Sequence[TargetFacts],
         now: datetime,
     ) -> str | None:
-        """Return why a worker would not ask yet for what is wanted."""
+        """Return why a worker would not request yet what a condition asks for."""
         active = self._facts.active([asset.name, *sorted(self._parts.graph.upstream(asset.name))])
         own = active.get(asset.name, 0)
         if own >= limits.active:

@@ -272,7 +272,7 @@ class DetailsReader:
                     f"hooks_config={{{name!r}: ...}}: this request does not use a hook {name!r}."
                     f"{did_you_mean(str(name), names)} Name it as well: hooks=[{name!r}]."
                 )
-        # what a hook needs and was not told is missed here, not on a worker
+        # what a hook needs and does not get is missed here, not on a worker
         documents = {name: self._hooks.document(name, configs.get(name, {})) for name in names}
         return names, {name: document for name, document in documents.items() if document}
 

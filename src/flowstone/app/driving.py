@@ -68,7 +68,7 @@ class Driving:
         record = self._record(job)
         if record.state not in _NOT_STARTED:
             return
-        if isinstance(error, KeyboardInterrupt):  # somebody at the terminal ends it
+        if isinstance(error, KeyboardInterrupt):  # a person at the terminal ends it
             self._parts.store.ledger.request_cancel(record.id)
         else:
             self._parts.inline.refused(record, error, by=placed.executor.name)
@@ -84,7 +84,7 @@ class Driving:
 
         Args:
             placed: the run.
-            on_progress: told about it at the start, at the end, and a few times a second between.
+            on_progress: called with it at the start, at the end, and a few times a second between.
         """
         if Capability.DURABLE in placed.executor.capabilities:
             self.watch(
@@ -173,7 +173,7 @@ class Driving:
         Args:
             run_id: the run.
             timeout_seconds: give up waiting after this.
-            on_progress: told about it at the start, at the end, and now and then between.
+            on_progress: called with it at the start, at the end, and now and then between.
             held_up: says what it waits for; by default what is recorded of its steps.
             joined: steps of other runs that it waits for, whose processes may be lost.
         """

@@ -42,7 +42,7 @@ class FlowStone(AssembledApp, CommittedValues):
         assets: the assets; everything they depend on must be among them.
         checks: what looks at their values; see `flowstone.check`.
         database_url: PostgreSQL to record in and to queue on (`postgresql://...`; an engine of SQLAlchemy or a
-            pool of psycopg tells the same address, and connections are our own), or `embedded` for the one
+            pool of psycopg has the same address, and connections are our own), or `embedded` for the one
             that comes in a wheel. Default: `FLOWSTONE_DATABASE_URL` or the settings file; without any of
             these everything stays in memory.
         project: which of the projects that share the database, each with assets, queues, limits, automations and
@@ -53,7 +53,7 @@ class FlowStone(AssembledApp, CommittedValues):
         hooks: wrapped around every step, first one outermost; or name to hook (also as an element of the list),
             for those that a run uses by name.
         executors: more executors by name.
-        notifiers: functions that are told of every request for approval, and of what came of it.
+        notifiers: functions that are called for every request for approval, and for its decision.
         schedules: what runs at certain times.
         sensors: what looks now and then whether something should run.
         settings: settings to use instead of reading file and environment.
@@ -101,7 +101,7 @@ class FlowStone(AssembledApp, CommittedValues):
         Args:
             asset: the asset or its name.
             partition: which partition; None for an asset without partitions.
-            wait_for_inputs: wait for inputs that are missing until somebody made them, at most
+            wait_for_inputs: wait for inputs that are missing until they are made, at most
                 `deps_timeout_seconds`. Without it only those are waited for that a durable step is about to make.
             allow_incomplete: compute the partition, now and once more when it is over, although it is not over.
             executor: `auto` (Oban with a database, else sync), `sync`, `async`, `serial`, `oban`, a registered
@@ -117,7 +117,7 @@ class FlowStone(AssembledApp, CommittedValues):
             io: name of the IO manager that keeps the targets of this run.
             resources: resources that stand in for required ones, by name, such as `{"db": "test_db"}`.
             hooks: names of hooks around the steps of this run.
-            hooks_config: what these hooks are told, by name.
+            hooks_config: config of these hooks, by name.
             **unknown: refused, with the closest option.
 
         Returns:
@@ -243,8 +243,8 @@ class FlowStone(AssembledApp, CommittedValues):
     def cancel_job(self, job: AnyStep) -> State:
         """Ask for a job's end and return its state now.
 
-        Queued work never starts. Running work is told through its cancellation token and is `cancelling` until
-        it is over. Cancelling again, or after the end, changes nothing and answers with the truth.
+        Queued work never starts. Running work is signalled through its cancellation token and is `cancelling`
+        until it is over. Cancelling again, or after the end, changes nothing and answers with the truth.
 
         Raises:
             RunNotFoundError: there is no such job.
@@ -309,7 +309,7 @@ class FlowStone(AssembledApp, CommittedValues):
             partition: partition of the selected assets; None takes all complete ones.
             force_deps: compute what is upstream as well, though committed.
             max_concurrency: most steps at once.
-            on_progress: told how far it is.
+            on_progress: called with how far it is.
             allow_incomplete: see `materialize`; what is upstream and not over is computed then as well.
             executor: see `materialize`.
             executor_opts: see `materialize`.
@@ -409,7 +409,7 @@ class FlowStone(AssembledApp, CommittedValues):
             selection: asset, name or selection expression.
             partitions: partitions of the first selected partitioned asset; None takes all complete ones.
             max_concurrency: most steps at once, in the whole fleet on a durable executor (1,000 by default there).
-            on_progress: told how far it is.
+            on_progress: called with how far it is.
             wait_for_inputs: whether steps wait for inputs that are missing; None does so on a durable executor.
             allow_incomplete: see `materialize_all`.
             executor: see `materialize`.

@@ -41,10 +41,10 @@ class Order:
         queue: queue to use instead of the asset's.
         max_concurrency: most steps at once.
         scheduled_at: earliest start.
-        watched: whether somebody waits for the end.
+        watched: whether a caller waits for the end.
         retry_of: run whose failures this order repeats.
         wait_for_inputs: whether steps wait for inputs that nobody is about to make; None leaves that to the verb:
-            a request that somebody waits for does not, durable work that was only placed does.
+            a request that is waited for does not, durable work that was only placed does.
         explicit: names of the assets whose partitions were said: one that is not over is refused; of the others it
             is left out.
         allow_incomplete: compute partitions that are not over.

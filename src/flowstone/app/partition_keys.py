@@ -19,7 +19,7 @@ type Definition = str | DynamicPartitions
 
 @view("flow.partitions")
 class PartitionKeysView:
-    """Adds and removes keys of dynamic partitions, lists them and tells their history.
+    """Adds and removes keys of dynamic partitions, lists them and their history.
 
     Example:
         >>> from flowstone import DynamicPartitions, FlowStone, asset

@@ -1,4 +1,4 @@
-"""What became of an order: its run, its steps, and the executor that holds them."""
+"""An order that was placed: its run, its steps, and the executor that holds them."""
 
 from __future__ import annotations
 

@@ -433,7 +433,7 @@ class Placement:
             step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
-        """Refuse a request whose inputs nobody is about to make, unless it was told to wait for them.
+        """Refuse a request whose inputs nobody is about to make, unless it asks to wait for them.
 
         Raises:
             DependencyNotReadyError: names what is missing for the first step that cannot start.

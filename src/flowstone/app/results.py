@@ -100,7 +100,7 @@ class Progress:
 
 
 class RecordedTargets(Sequence[Target]):
-    """What a run was asked for, as far as its record tells: read when it is needed."""
+    """What a run was asked for, as far as it is recorded: read when it is needed."""
 
     def __init__(self, read: Callable[[], list[Target]]) -> None:
         self._read = read
@@ -240,7 +240,7 @@ class RunResult:
 
         Raises:
             StepFailedError: something failed.
-            StepCancelledError: the run was cancelled; tells what became of its steps.
+            StepCancelledError: the run was cancelled; names the states of its steps.
         """
         if self.failed:
             step = next(step for state in _FAILURES for step in self.steps(state))
@@ -311,7 +311,7 @@ def _failure_of(step: StepRecord) -> StepFailure:
 
 
 class ProgressReports:
-    """Tells a listener how far a run is, and what ended since it was told the last time.
+    """Reports to a listener how far a run is, and what ended since the last report.
 
     Args:
         steps: reads the steps of the run in some state, at most so many.

@@ -172,7 +172,7 @@ class RunsView:
         return state
 
     def cancel(self, run_id: AnyRun) -> RunRecord:
-        """Cancel every step of a run that is not over; running ones are told.
+        """Cancel every step of a run that is not over; running ones are signalled.
 
         Raises:
             RunNotFoundError: there is no such run.
@@ -236,7 +236,7 @@ class RunsView:
         Args:
             run_id: the run, its handle or its record.
             timeout_seconds: give up waiting after this; the run goes on.
-            on_progress: told how far it is.
+            on_progress: called with how far it is.
 
         Returns:
             The outcome, as `materialize_all` and `backfill` return it.
@@ -316,7 +316,7 @@ class RunsView:
             run_id: the run that failed or was cancelled.
             executor: see `FlowStone.materialize`.
             executor_opts: see `FlowStone.materialize`.
-            on_progress: told how far it is.
+            on_progress: called with how far it is.
             wait: whether to wait for the end; else the answer is a `RunHandle`.
             **unknown: refused, with the closest option.
 

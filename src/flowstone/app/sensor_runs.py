@@ -60,7 +60,7 @@ class SensorRuns:
         self._mine().clear()
 
     def _placed(self, ready: Prepared) -> Placed:
-        # it is open: opening it again only tells its steps, all of which look joined
+        # it is open: opening it again only returns its steps, all of which look joined
         run_id = ready.run.id
         told = self._parts.store.ledger.open_run(ready.run, ready.steps)
         steps = [one._replace(deduplicated=one.run_id != run_id) for one in told]

@@ -246,7 +246,7 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
             select(self._parts.graph, sensor.selection)
 
     def _record_failure(self, taken: TakenAutomation, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # somebody at a terminal wants it to end
+        if not isinstance(error, Exception):  # a person at a terminal wants it to end
             self._store.give_back(taken)
             return
         self._conclude(taken, NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error))

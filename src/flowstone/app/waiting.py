@@ -72,7 +72,7 @@ class Waiting:
         return []
 
     def notice_of_step(self, step_id: int) -> WaitNotice:
-        """Return what tells the log while somebody waits for a step."""
+        """Return what logs while a caller waits for a step."""
 
         def look() -> list[str]:
             record = self._store.catalog.step(step_id)
@@ -111,7 +111,7 @@ class Waiting:
 
 
 class WaitNotice:
-    """Tells the log what somebody waits for: once at first, again when that changes, now and then otherwise.
+    """Logs what a caller waits for: once at first, again when that changes, now and then otherwise.
 
     Args:
         what: who waits, for people.
@@ -125,10 +125,10 @@ class WaitNotice:
         self._told = ""
         self._told_at = 0.0
         self.reasons: tuple[str, ...] = ()
-        """What is waited for, as of the last look."""
+        """What is waited for, as of the last check."""
 
     def __call__(self) -> tuple[str, ...]:
-        """Look, at most every two seconds, and tell the log; return what is waited for."""
+        """Check, at most every two seconds, and log; return what is waited for."""
         now = time.monotonic()
         if now < self._due:
             return self.reasons

@@ -36,7 +36,7 @@ log = logging.getLogger("flowstone.worker")
 _LAST_SECONDS = 19.0
 """How long everything after the grace may take; the documents say 20 s."""
 _CLEAN_UP_SECONDS = 10.0
-"""How long user code may clean up after all was committed or handed back, exit handlers included."""
+"""How long user code may clean up after all was committed or released, exit handlers included."""
 _FLUSH_SECONDS = 15.0
 _SENSORS = "sensors"
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
@@ -63,7 +63,7 @@ def serve(
         queues: queue name to steps at once; the settings' by default.
         name: name of this node for people, in place of the host's.
         grace_seconds: how long running steps may finish; the settings' by default.
-        on_ready: told when the node takes work.
+        on_ready: called when the node acquires work.
         ends_process: whether the process is to end when this returns. It then does, within the same time, also
             when threads, executors or exit handlers of user code hang.
         automation: whether this node evaluates schedules, sensors and conditions by itself; else only those that
@@ -94,7 +94,7 @@ def serve(
     stopping.in_order()
     flow.close()
     if not all_ended:
-        _leave(0)  # user code runs in threads that nobody can stop; its work was handed back
+        _leave(0)  # user code runs in threads that nobody can stop; its work was released
     if not ends_process:
         stopping.let_live()
     return 0
@@ -105,7 +105,7 @@ class _Stopping:
 
     Args:
         limit_seconds: the process ends so long after the first signal at the latest.
-        on_stop: told of the first signal.
+        on_stop: called at the first signal.
     """
 
     def __init__(self, limit_seconds: float, on_stop: Callable[[], None]) -> None:
@@ -150,7 +150,7 @@ class _Stopping:
         self._on_stop()
 
     def in_order(self) -> None:
-        """Note that all was committed or handed back: what is left is cleaning up."""
+        """Note that all was committed or released: what is left is cleaning up."""
         self._in_order = True
         left = self._deadline - time.monotonic()
         self._set_deadline(min(left, _CLEAN_UP_SECONDS) if self.asked.is_set() else _CLEAN_UP_SECONDS)
@@ -187,7 +187,7 @@ class _Stopping:
             {thread.name for thread in threading.enumerate() if thread not in ours and not thread.daemon}
         )
         what = f"The threads {', '.join(names)}" if names else "Clean-up code, an exit handler or the database"
-        done = "everything was handed back" if self._in_order else "others take over when the lease runs out"
+        done = "everything was released" if self._in_order else "others take over when the lease runs out"
         log.warning("%s did not end: leaving now all the same; %s.", what, done)
         _leave(0 if self._in_order else 1)
 

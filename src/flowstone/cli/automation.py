@@ -43,7 +43,7 @@ def schedules(
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many ticks, newest first.")] = 20,
 ) -> None:
-    """List schedules, show one with its next times, pause, resume or run it, or tell what its ticks came to."""
+    """List schedules, show one with its next times, pause, resume or run it, or show what its ticks came to."""
     session.warn_if_forgetful()
     flow = session.flow
     if name is None and action not in _NAMELESS:
@@ -168,7 +168,7 @@ def say_run(session: Session, what: AutomationKind, name: str, tick: TickRecord 
 def pause_or_resume[One: Evaluator](
     session: Session, found: DeclaredAutomations[One], name: str, *, paused: bool
 ) -> None:
-    """Pause or resume a schedule or sensor, and tell whether that changed anything."""
+    """Pause or resume a schedule or sensor, and say whether that changed anything."""
     changed = found.pause(name) if paused else found.resume(name)
     if session.out.as_json:
         session.out.json({"kind": found.kind, "name": name, "paused": paused, "changed": changed})

@@ -262,7 +262,7 @@ def _materialize_one(
             lambda: flow.materialize(name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options()),
         )
     except (Exception, SystemExit) as error:
-        # what the asset raised is recorded; anything else is about the request and told by the caller
+        # what the asset raised is recorded; anything else is about the request and reported by the caller
         if not _failed_inside(flow, how.run_id):
             raise
         session.trace(error)

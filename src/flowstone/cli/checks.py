@@ -69,7 +69,7 @@ def environment_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Itera
         yield _package(extra, package, purpose)
     yield _embedded_wheel()
     yield Check(
-        "web pages", Verdict.OK, "none in this version: `flowstone runs`, `queues` and `why` tell what goes on"
+        "web pages", Verdict.OK, "none in this version: `flowstone runs`, `queues` and `why` show what goes on"
     )
     try:
         settings = Settings.load(**given)

@@ -27,7 +27,7 @@ def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator
     try:
         settings = Settings.load(**given)
     except FlowStoneError:
-        return  # told by the checks of the environment
+        return  # reported by the checks of the environment
     if settings.database_url is None:
         yield Check(
             "database",

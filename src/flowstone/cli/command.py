@@ -76,7 +76,7 @@ def _run(given: Given, function: Callable[[Session], int | None]) -> int:
                     code = function(session) or 0
                 finally:
                     session.close()
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what it was is told below
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - what it was is reported below
             code = _explain(session, error)
         session.out.flush()
     return code

@@ -26,7 +26,7 @@ def automation(
     pause: Annotated[bool, typer.Option("--pause", help="Ask for nothing on its behalf.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with it.")] = False,
 ) -> None:
-    """Show for each asset with a condition whether it is wanted now, and why; nothing is started."""
+    """Show for each asset with a condition whether it would be requested now, and why; nothing is started."""
     session.warn_if_forgetful()
     flow = session.flow
     if asset is None:
@@ -82,7 +82,9 @@ def _explain(session: Session, flow: FlowStone, asset: str, partition: str | Non
         session.out.line(f"  {one_line(line)}")
     if len(decisions) > 1:
         wanted = sum(one.wanted for one in decisions)
-        session.out.line(f"{wanted} of the {len(decisions)} newest are wanted; --partition explains another one.")
+        session.out.line(
+            f"{wanted} of the {len(decisions)} newest would be requested; --partition explains others."
+        )
 
 
 def _json(

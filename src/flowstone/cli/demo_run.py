@@ -55,7 +55,7 @@ class Demo:
 
 @dataclass(slots=True)
 class AssetCount:
-    """What became of the partitions of one asset; `seconds` is the time of their attempts added up."""
+    """How many partitions of one asset ended how; `seconds` is the time of their attempts added up."""
 
     asset: str
     total: int = 0
@@ -67,7 +67,7 @@ class AssetCount:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What became of it all."""
+    """The end of it all."""
 
     folder: Path
     executor: str

@@ -112,7 +112,7 @@ def status(session: Session, identifier: Id) -> None:
 
 
 def cancel(session: Session, identifier: Id) -> None:
-    """Ask for the end of a step or of a whole run; queued work never starts, running work is told."""
+    """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
     flow = session.flow
     session.warn_if_forgetful()
     step, run = _find(flow, identifier)
@@ -139,7 +139,7 @@ def cancel(session: Session, identifier: Id) -> None:
     if counts:
         session.out.line(f"  {_became(run, counts)}")
     if State.CANCELLING in (after, *counts):
-        session.out.line(f"  What runs was told to stop. When it has: {command('status', identifier)}")
+        session.out.line(f"  What runs was asked to stop. When it has: {command('status', identifier)}")
 
 
 def _became(before: RunRecord | None, counts: dict[State, int]) -> str:

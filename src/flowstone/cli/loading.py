@@ -134,7 +134,7 @@ def _attribute(module: ModuleType, wanted: str | None, target: str) -> object:
 
 
 def _guarded[T](call: Callable[[], T], target: str, *, name: str = "", roots: list[Path] | None = None) -> T:
-    """Run code of the user; whatever goes wrong there is told with its place and cause."""
+    """Run code of the user; whatever goes wrong there is reported with its place and cause."""
     try:
         return call()
     except (KeyboardInterrupt, DatabaseError, AppLoadError):

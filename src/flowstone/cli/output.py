@@ -61,7 +61,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        # held on to, because user code that prints is sent to standard error while JSON is wanted
+        # held on to, because user code that prints is sent to standard error while JSON is written
         self._stdout = sys.stdout
         self._stderr = sys.stderr
         self._documents = 0

@@ -49,7 +49,7 @@ def partitions(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many entries of the history, newest first.")] = 50,
 ) -> None:
-    """List, add or remove keys of dynamic partitions, or tell who did that when."""
+    """List, add or remove keys of dynamic partitions, or show who did that when."""
     session.warn_if_forgetful()
     flow = session.flow
     if name is None:

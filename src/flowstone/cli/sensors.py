@@ -82,7 +82,7 @@ def sensors(
 
 
 def _evaluate(session: Session, action: SensorAction, name: str) -> int:
-    """Evaluate a sensor; what its function raises is told like any other failure of the app's own code."""
+    """Evaluate a sensor; what its function raises is reported like any other failure of the app's own code."""
     try:
         if action is SensorAction.RUN:
             say_run(session, AutomationKind.SENSOR, name, session.flow.sensors.run_now(name))

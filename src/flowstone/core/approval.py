@@ -35,9 +35,9 @@ class ApprovalState(StrEnum):
     PENDING = "pending"
     """Nobody has decided yet."""
     APPROVED = "approved"
-    """Somebody said yes."""
+    """A person approved."""
     REJECTED = "rejected"
-    """Somebody said no."""
+    """A person rejected."""
     EXPIRED = "expired"
     """Nobody decided in time; `on_timeout` says what that means."""
     CANCELLED = "cancelled"
@@ -93,12 +93,12 @@ class Approval:
 
     @property
     def approved(self) -> bool:
-        """Whether the step may go on: somebody said so, or silence means so."""
+        """Whether the step may go on: a person said so, or silence means so."""
         return self.state is ApprovalState.APPROVED or self._expired_as("approve")
 
     @property
     def rejected(self) -> bool:
-        """Whether the step failed of it: somebody said so, or silence means so."""
+        """Whether the step failed of it: a person said so, or silence means so."""
         return self.state is ApprovalState.REJECTED or self._expired_as("reject")
 
     def _expired_as(self, meaning: OnTimeout) -> bool:
@@ -143,7 +143,7 @@ class Approval:
         return f"{asked} was {self.verdict()}", kind
 
     def too_late(self) -> ApprovalDecidedError:
-        """Return what another decision is told."""
+        """Return the refusal of another decision."""
         return ApprovalDecidedError(
             self.id,
             state=self.state.value,

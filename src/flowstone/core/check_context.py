@@ -27,7 +27,7 @@ class CheckContext:
         resources: what the asset and the check require, opened.
         metadata: facts recorded with the output; for a blocking check, which runs before anything is stored,
             those that the asset's function noted.
-        cancellation: tells when to stop.
+        cancellation: signals when to stop.
     """
 
     asset: Asset

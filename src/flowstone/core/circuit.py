@@ -37,7 +37,7 @@ class Circuit:
     def pause(self, step_id: int, *, now: float, trying: bool) -> float | None:
         """Return the seconds until a step looks again: 0 when it may start, None when it is to rest until woken.
 
-        One step is told a time, the others rest: a thousand that look at once would only get in each other's way.
+        One step gets a time, the others rest: a thousand that try at once would only get in each other's way.
 
         Args:
             step_id: the step that wants to start.

@@ -17,7 +17,7 @@ from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
 
 
 class CancellationToken:
-    """Tells running code that it should stop; long loops ask it now and then.
+    """Signals running code that it should stop; long loops check it now and then.
 
     Example:
         >>> token = CancellationToken()
@@ -35,7 +35,7 @@ class CancellationToken:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody asked for a stop."""
+        """Whether a stop was requested."""
         return self.reason is not None
 
     def cancel(self, reason: str = "cancelled") -> None:
@@ -121,12 +121,12 @@ class AssetContext:
         run_id: run of the step.
         run: what the run is about: id, kind, tags, metadata, config of its assets.
         config: the asset's config in this run, an object of its declared type; None without one.
-        hooks_config: what the run's named hooks are told, by name.
+        hooks_config: config of the run's named hooks, by name.
         step_id: id of the step.
         attempt: 1 for the first attempt.
         token: fencing token; pass it to outside systems that support fencing.
         started_at: when this attempt started, timezone-aware.
-        cancellation: tells when to stop.
+        cancellation: signals when to stop.
         resources: what the asset requires, opened.
         inputs: the values that the function receives, by parameter; loaded when it is about to be called.
         metadata: small JSON facts recorded with the output; fill it as you like.

@@ -254,7 +254,7 @@ def signature_of(function: Any, about: str, where: str) -> list[inspect.Paramete
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise DefinitionError(
-            f"{about}: {shown(function)} does not tell its parameters; wrap it in a function.", where=where
+            f"{about}: {shown(function)} does not show its parameters; wrap it in a function.", where=where
         ) from error
     first = parameters[0].name if parameters else ""
     if first in ("self", "cls") and not inspect.ismethod(function):

@@ -77,7 +77,7 @@ class PartitionsDefinition(ABC):
     def is_complete(self, key: Partition, now: datetime) -> bool:
         """Whether this key is one of its complete keys at `now`: one that `keys(now)` yields.
 
-        Goes through all keys; a definition that can tell by the key itself overrides it.
+        Goes through all keys; a definition that knows from the key itself overrides it.
         """
         wanted = encode_partition(self.validate(key))
         return any(encode_partition(one) == wanted for one in self.keys(now))

@@ -1,4 +1,4 @@
-"""What an IO manager is told when it stores, and what it answers."""
+"""What an IO manager gets when it stores, and what it returns."""
 
 from __future__ import annotations
 

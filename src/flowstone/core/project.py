@@ -98,5 +98,5 @@ def check_project(name: object) -> None:
 
 @cache
 def _rewritten(text: LiteralString, schema: str) -> LiteralString:
-    # the schema is made of a checked name, so nothing gets into a statement that somebody else wrote
+    # the schema is made of a checked name, so nothing gets into a statement that anyone else wrote
     return _QUALIFIED.sub(schema, text)

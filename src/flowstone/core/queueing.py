@@ -71,7 +71,7 @@ class LeftToOthers:
     def forget(self, others: Sequence[KnownAssets], *, now: float) -> None:
         """Draw again what has waited for as long as it may, and what no other worker can run either.
 
-        Somebody has to say so in the end.
+        A worker has to say so in the end.
         """
         with self._lock:
             self._assets = {

@@ -126,7 +126,7 @@ class RetryPolicy:
 
 
 def _takes_two(function: object) -> bool:
-    """Whether something can be called, not awaited, with two arguments; a function that does not tell may be."""
+    """Whether something can be called, not awaited, with two arguments; what hides its signature may be."""
     if not callable(function) or is_coroutine_function(function):
         return False
     try:

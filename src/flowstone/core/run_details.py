@@ -29,8 +29,8 @@ class RunDetails:
         io: IO managers that the targets use in this run, by asset.
         resources: resources that stand in for others in this run: required name to the name of what is used.
         hooks: named hooks around the steps of this run, after those of the app.
-        hooks_config: what the named hooks are told, by name.
-        secrets: places in `config` whose values are not shown, beside those that a name such as `password` tells.
+        hooks_config: config of the named hooks, by name.
+        secrets: places in `config` whose values are not shown, beside those with a name such as `password`.
     """
 
     tags: tuple[str, ...] = ()

@@ -152,7 +152,7 @@ class NewItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """An item with what became of it.
+    """An item and how it ended.
 
     Args:
         position: in the order of discovery.

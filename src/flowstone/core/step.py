@@ -74,7 +74,7 @@ class NewRun:
         durable: whether committing transactions place what they release (else the caller drives).
         priority: 0 (first) to 9.
         max_concurrency: most steps placed at once in the fleet; None for no such limit.
-        watched: whether somebody waits for the end and wants a notification.
+        watched: whether a caller waits for the end and needs a notification.
         created_at: time of the request.
         deps_timeout_seconds: how long a step may wait for inputs from outside the run.
         retry_of: run whose failures this one repeats.
@@ -105,7 +105,7 @@ class NewRun:
 
 
 class PlacedStep(NamedTuple):
-    """What became of a step that was to be placed.
+    """The step that serves a target which was to be placed.
 
     Args:
         id: the step that now stands for the target.

@@ -41,7 +41,7 @@ class TimeWindow:
 
 
 class TimePartitions[Key: date](PartitionsDefinition):
-    """Partitions that follow one another in time. The key of each tells when its window starts.
+    """Partitions that follow one another in time. The key of each is the start of its window.
 
     Windows tile time: each ends where the next begins, however the clock is changed. The last window before
     the year 10000 ends with the last microsecond of the calendar.

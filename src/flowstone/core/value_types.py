@@ -74,7 +74,7 @@ class ValueTypes:
                 found: dict[str, type] = {}
                 for function in self._functions:
                     for kind in _classes(*_returned(function)):
-                        # of two classes with one name, as in functions, neither can be told from the other
+                        # two classes with one name, as in functions, cannot be distinguished
                         found.setdefault(f"{kind.__module__}:{kind.__qualname__}", kind)
                 self._by_name = found
         return self._by_name

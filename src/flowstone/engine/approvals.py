@@ -1,4 +1,4 @@
-"""Telling people that a decision is wanted, and waiting for it in place."""
+"""Announcing to people that a decision is needed, and waiting for it in place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ApprovalNotices:
     again, less and less often, and holds up nothing else.
 
     Args:
-        store: knows what was not told yet.
+        store: knows what was not announced yet.
         notifiers: what to call.
         timeout_seconds: how long one call may take.
 
@@ -66,19 +66,19 @@ class ApprovalNotices:
         self._loop: threading.Thread | None = None
 
     def start(self) -> None:
-        """Tell what there is to tell in the background, about once a second; nothing without notifiers."""
+        """Announce what there is to announce in the background, about once a second; nothing without notifiers."""
         if self._notifiers and self._loop is None:
             self._loop = threading.Thread(target=self._serve, name="flowstone-notices", daemon=True)
             self._loop.start()
 
     def stop(self) -> None:
-        """End the background thread; what was not told is told by others, or later."""
+        """End the background thread; what was not announced is announced by others, or later."""
         self._stopping.set()
         if self._loop is not None:
             self._loop.join(_LOOK_SECONDS)
 
     def tell(self) -> int:
-        """Tell what is to be told now; return how much that was.
+        """Announce what is to be announced now; return how much that was.
 
         Raises:
             FlowStoneError: the store does not answer; a failing notifier is only logged.
@@ -101,7 +101,7 @@ class ApprovalNotices:
         failures = self._failures[approval.id] = self._failures.get(approval.id, 0) + 1
         pause = min(_LONGEST_PAUSE_SECONDS, 2.0**failures)
         log.warning(
-            "Approval %d (%s) could not be told to everybody and is tried again in %g s: %s",
+            "Approval %d (%s) could not be announced to all notifiers and is tried again in %g s: %s",
             approval.id,
             approval.state.value,
             pause,
@@ -139,7 +139,7 @@ class ApprovalNotices:
                 self.tell()
             except Exception as error:  # noqa: BLE001 - goes on when the store answers again
                 if not failing:
-                    log.warning("Approvals cannot be told for now: %s", error)
+                    log.warning("Approvals cannot be announced for now: %s", error)
                 failing = True
             else:
                 failing = False
@@ -149,8 +149,8 @@ class InPlaceApproval:
     """Waits for decisions in the thread that runs a step, for executors of this process.
 
     Args:
-        store: where decisions are made, by anybody.
-        notices: tells people meanwhile.
+        store: where decisions are made, by any process.
+        notices: announces it to people meanwhile.
     """
 
     def __init__(self, store: Store, notices: ApprovalNotices) -> None:

@@ -45,7 +45,7 @@ class Subject:
         attempt: attempt of that step.
         token: fencing token of the attempt; None when the version is committed already.
         metadata: facts recorded with the output so far.
-        cancellation: tells when to stop.
+        cancellation: signals when to stop.
         started_at: the moment at which `Subject` was made, on the clock that records are measured by.
         began: the same moment by `time.monotonic`.
         substitutes: resources that stand in for others in the run of the step, by required name.
@@ -133,7 +133,7 @@ class CheckRunner:
             value: the value itself.
 
         Raises:
-            KeyboardInterrupt: somebody at the terminal, or the check.
+            KeyboardInterrupt: a person at the terminal, or the check.
             StepCancelledError: it stopped because the step was cancelled.
         """
         started_at, started = subject.now(), time.monotonic()
@@ -151,7 +151,7 @@ class CheckRunner:
             try:
                 found = _read(check, answer)
             except Exception as error:  # noqa: BLE001 - a nonsensical answer is a check that errored
-                exception = error.with_traceback(None)  # it tells of the answer, our own lines say nothing
+                exception = error.with_traceback(None)  # it is about the answer, our own lines say nothing
         try:
             record = found.record(
                 check, subject, started_at, took_seconds=time.monotonic() - started, exception=exception
@@ -233,7 +233,7 @@ def _tell(record: CheckRecord) -> None:
             "step_id": str(record.step_id),
         }
         telemetry.emit("check.stop", {"duration_seconds": record.took_seconds}, about)
-    if not record.passed and not record.blocks:  # what blocks is told by its step
+    if not record.passed and not record.blocks:  # what blocks is logged by its step
         why = record.description or error_line(record.error)
         target = describe_target(record.asset, record.partition)
         log.warning("Check %s of %s failed (%s): %s", record.check, target, record.severity.value, why[:_SHOWN])

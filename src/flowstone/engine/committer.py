@@ -30,7 +30,7 @@ class GroupCommitter:
 
     Args:
         commit: `Ledger.commit`.
-        on_commit: told after each group.
+        on_commit: called after each group.
 
     Example:
         >>> committer = GroupCommitter(lambda group: [])
@@ -138,7 +138,7 @@ class GroupCommitter:
         try:
             self._tell(group, committed, time.perf_counter() - started, again=again)
         except BaseException:
-            log.exception("Telling of %d committed results failed; they are committed all the same.", len(group))
+            log.exception("Logging %d committed results failed; they are committed all the same.", len(group))
         return True
 
     def _set_apart(self, stuck: list[Completion]) -> None:

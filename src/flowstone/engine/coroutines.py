@@ -38,7 +38,7 @@ class CoroutineRunner:
     itself alone: at its limit, or a grace after a cancel, its thread is left behind like that of a function.
 
     Coroutines that share objects bound to a loop (HTTP sessions, asynchronous pools) ask for the shared loop. What
-    comes to it while somebody blocks it gets a new one.
+    comes to it while a call blocks it gets a new one.
 
     Called from the main thread without a limit, while no loop runs there, a coroutine runs right there, so that a
     breakpoint and a traceback look as if it had been awaited by the caller.

@@ -160,7 +160,7 @@ class _Sink:
         return len(self.chunk) >= CHUNK or time.monotonic() - self.flushed_at > _LONGEST_PAUSE_SECONDS
 
     def flush(self) -> bool:
-        """Add what was taken; return whether more is wanted."""
+        """Add what was taken; return whether to go on."""
         goes_on: bool | None = True
         if self.chunk:
             try:
@@ -190,5 +190,5 @@ class _Sink:
             self.scatter.name,
             position,
             f"its key {key!r} is that of an earlier item. Items are known by their keys: leave the second out, "
-            "or give @scatter(key=...) a function that tells them apart.",
+            "or give @scatter(key=...) a function that gives each a name of its own.",
         )

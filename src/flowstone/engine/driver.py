@@ -33,7 +33,7 @@ class Drive:
         joined: steps of other runs that this one waits for.
         execute: runs one step through the executor and waits for it.
         job: makes the job of a step that was released later.
-        on_done: told after each step.
+        on_done: called after each step.
     """
 
     run_id: str

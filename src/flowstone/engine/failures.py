@@ -86,7 +86,7 @@ def failure(error: BaseException, policy: RetryPolicy | None) -> Failed:
     except BaseException as broken:  # noqa: BLE001 - classes of user code decide
         retryable = False
         said = f"{type(broken).__name__}: {plain_text(broken)}"
-        text += f"\nThe retry policy could not tell whether to try again: {said}"
+        text += f"\nThe retry policy could not decide whether to try again: {said}"
     kind = type(error)
     data = getattr(error, "data", None) if isinstance(error, Fatal) else None
     return Failed(

@@ -59,7 +59,7 @@ class ItemFailure:
 class Gathered:
     """Reads the results of items, lazily and in the order of discovery: a million of them need no list.
 
-    Iterating yields an `ItemResult` for each item that succeeded; it can be done as often as wanted. `len` is
+    Iterating yields an `ItemResult` for each item that succeeded; it can be repeated. `len` is
     their number.
 
     Args:

@@ -134,7 +134,7 @@ class HookSet:
         return [self._named[name] for name in names]
 
     def document(self, name: str, given: object) -> dict[str, JsonValue]:
-        """Return what a run tells a hook, as JSON, checked against the type in the hook's attribute `config`.
+        """Return a run's config for a hook, as JSON, checked against the type in the hook's attribute `config`.
 
         Raises:
             OptionsError: it does not fit.
@@ -149,7 +149,7 @@ class HookSet:
             raise OptionsError(f"{'.'.join((option, *error.place))}: {error.problem}.") from None
 
     def configs(self, run: RunDetails) -> Mapping[str, Any]:
-        """Return what the named hooks of a run are told, as objects of the types that they declare."""
+        """Return the config of the named hooks of a run, as objects of the types that they declare."""
         found: dict[str, Any] = {}
         for name in run.hooks:
             schema, said = self._schema(name), run.hooks_config.get(name, {})

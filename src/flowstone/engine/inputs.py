@@ -263,7 +263,7 @@ def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = 
 
     Args:
         missing: the inputs.
-        doing: what those are doing that somebody is about to make.
+        doing: what those are doing that are about to be made.
 
     Example:
         >>> waits_for([("raw", "d:2024-01-01")], {})

@@ -113,7 +113,7 @@ def _dump_arguments(asset: Asset, arguments: Mapping[str, Any]) -> list[Buffer]:
         for name, value in arguments.items():
             try:
                 dump(value)
-            except Exception as cause:  # noqa: BLE001 - told by the error below
+            except Exception as cause:  # noqa: BLE001 - reported by the error below
                 raise SerializationError(
                     f"Asset {asset.name!r} ({asset.where}) runs in a process of its own, and an input cannot "
                     f"be sent there ({cause})",

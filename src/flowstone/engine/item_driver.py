@@ -32,7 +32,7 @@ class ItemDriver:
     def drive(
         self, step_id: int, *, room: AbstractContextManager[object] | None, run: Callable[[Job], object]
     ) -> bool:
-        """Run the items of a step that have not begun.
+        """Run the items of a step that have not started.
 
         Args:
             step_id: the step that scattered them.
@@ -90,7 +90,7 @@ class ItemDriver:
             if threading.current_thread() is threading.main_thread():
                 raise
         except BaseException:  # noqa: BLE001 - recorded with the item; the others go on
-            # perhaps it was one failure too many: what runs beside it in this process is told
+            # perhaps it was one failure too many: what runs in this process as well is signalled
             with suppress(Exception):
                 for other in self._store.catalog.steps(item.run_id, state=State.CANCELLING, limit=_PAGE):
                     self._cancel(other.id)

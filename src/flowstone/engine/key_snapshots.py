@@ -93,7 +93,7 @@ class KeySnapshots:
             self._assumed.reset(token)
 
     def _keep(self, name: str, started: float, known: KnownKeys) -> KnownKeys:
-        """Keep what was read, unless somebody else read something newer meanwhile; return the newer one."""
+        """Keep what was read, unless another thread read something newer meanwhile; return the newer one."""
         with self._guard:
             read_at, kept = self._read.get(name, (started, known))
             newest = known if known.revision >= kept.revision else kept

@@ -33,7 +33,7 @@ class Routing:
     ) -> dict[Target, str]:
         """Return the targets that are not to run, and why.
 
-        A branch that was committed after the decision counts as chosen: somebody had it computed by force.
+        A branch that was committed after the decision counts as chosen: it was computed by force.
 
         Args:
             targets: in question; those that nobody decides about cost nothing.

@@ -145,7 +145,7 @@ class StepRunner:
         Args:
             claim: the attempt.
             inputs: the versions it reads.
-            cancellation: set when somebody wants it to stop.
+            cancellation: set when it is to stop.
             policy: which exceptions are worth another attempt, and when; None retries nothing.
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.

@@ -82,7 +82,7 @@ class StepLog:
         return f"{claim.asset} [{self._label(claim.asset, claim.partition)}]" if claim.partition else claim.asset
 
     def _has_room(self) -> bool:
-        """Whether one more line of this second is told; asked before it is put together."""
+        """Whether one more line of this second is written; checked before it is put together."""
         now = self._now()
         left_out = 0
         with self._lock:
@@ -92,14 +92,12 @@ class StepLog:
             shown = self._lines <= _MOST_A_SECOND
             self._left_out += not shown
         if left_out:
-            log.info(
-                "... and %d more lines of this kind: steps are shorter than it takes to tell of them.", left_out
-            )
+            log.info("... and %d more lines of this kind: steps are shorter than it takes to log them.", left_out)
         return shown
 
 
 def tell_committed(completion: Completion, committed: Committed) -> None:
-    """Emit `attempt.committed`, when somebody listens."""
+    """Emit `attempt.committed`, when there is a listener."""
     if not telemetry.listening() or not isinstance(completion.claim, Claim):
         return
     claim, outcome = completion.claim, completion.outcome

@@ -44,10 +44,10 @@ class NodeWork:
         runner: performs attempts.
         snooze_seconds: how long a step waits before it looks for missing inputs again; for inputs that are under
             way that is shorter at first.
-        standings: tells which of them are under way.
+        standings: knows which of them are in flight.
         shapes: what is declared of the assets here.
         others: returns what the other living workers know.
-        on_begin: told of each attempt whose function is about to be called.
+        on_begin: called for each attempt whose function is about to be called.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NodeWork:
         """Return the jobs that this worker leaves to others, with the reason.
 
         What cannot be run here as it was placed waits for a worker that can. When there is none, and the step has
-        waited for as long as it may, somebody has to say so: it is not left then, and `perform` refuses it.
+        waited for as long as it may, a worker has to say so: it is not left then, and `perform` refuses it.
         """
         left = []
         others: Sequence[KnownAssets] | None = None
@@ -143,7 +143,7 @@ class NodeWork:
             doing = self._under_way(inputs.missing)
             pause = self._snooze_seconds
             if len(doing) == len(inputs.missing):
-                # somebody is at it: look soon, and less often the longer that takes
+                # it is being made: check soon, and less often the longer that takes
                 pause = min(pause, max(_SOON_SECONDS, job.age_seconds / _SOON_PART))
             return Snoozed(pause, waits_for(inputs.missing, doing), for_inputs=True)
         claim = job.claim

@@ -121,7 +121,7 @@ def join_names(items: Iterable[str], *, limit: int = 10) -> str:
 
 
 def selected(name: str, *, upstream: bool = False) -> str:
-    """Return the selection of one asset, with what is upstream of it if wanted; `select` reads it back.
+    """Return the selection of one asset, with what is upstream of it if requested; `select` reads it back.
 
     Example:
         >>> selected("orders", upstream=True), selected("my orders", upstream=True), selected("a+1")

@@ -189,7 +189,7 @@ class WorkerCrashedError(FlowStoneError, RuntimeError):
 
     Args:
         asset: name of the asset.
-        exit_code: as `subprocess` tells it: negative for the number of a signal.
+        exit_code: as `subprocess` reports it: negative for the number of a signal.
         stderr: the last that the process wrote to standard error.
     """
 
@@ -208,13 +208,13 @@ class WorkerCrashedError(FlowStoneError, RuntimeError):
 
 
 _SIGNAL_MEANING = {
-    "SIGKILL": "out of memory (the kernel ended it), or somebody sent kill -9",
+    "SIGKILL": "out of memory (the kernel ended it), or a person sent kill -9",
     "SIGSEGV": "a bug in C code of a library (stack overflow by deep recursion included)",
     "SIGABRT": "a C library gave up, for example for want of memory",
     "SIGBUS": "a memory-mapped file became shorter, or the disk is full",
     "SIGILL": "a library was built for another processor",
     "SIGFPE": "a division by zero in C code of a library",
-    "SIGTERM": "somebody or something stopped it",
+    "SIGTERM": "a person or a supervisor stopped it",
     "SIGXCPU": "its limit of processor time was reached",
 }
 

@@ -33,7 +33,7 @@ _summary = reprlib.Repr(maxstring=60, maxother=60, maxlist=5, maxdict=5, maxset=
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """Something that the serial executor tells about a step.
+    """Something that the serial executor reports about a step.
 
     Args:
         phase: `before` a step, or `after` it.
@@ -59,7 +59,7 @@ class SerialExecutor:
     """Sync plus a step-by-step account; never more than one step at a time in this process.
 
     Args:
-        on_step: told before and after every step; what it raises before a step fails that step.
+        on_step: called before and after every step; what it raises before a step fails that step.
         pause_between: pause before every step, a timedelta or seconds; 0 for none.
         verbose: whether the account is logged as well, as INFO of the logger `flowstone.serial`. Where nobody has
             configured logging it is written to standard error.
@@ -107,7 +107,7 @@ class SerialExecutor:
         _flag(options.get("verbose", True))
 
     def execute(self, job: Job, **options: Any) -> Materialization:
-        """Run a job now, telling about it.
+        """Run a job now, and report it.
 
         Args:
             job: the job.
@@ -154,7 +154,7 @@ class SerialExecutor:
 
 
 class _Account:
-    """Tells one step to a listener and to the log."""
+    """Reports one step to a listener and to the log."""
 
     def __init__(self, tell: Callable[[StepEvent], None], *, verbose: bool) -> None:
         self._tell = tell

@@ -59,7 +59,7 @@ def _temporary_name(name: str) -> str:
 
 
 def final_name(temporary: Path) -> str | None:
-    """Return the name that a temporary file would have got; None when it does not tell.
+    """Return the name that a temporary file would have got; None when it does not show it.
 
     Example:
         >>> final_name(Path(".7-1.json.0123456789abcdef.tmp"))

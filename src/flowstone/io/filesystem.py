@@ -212,7 +212,7 @@ class FilesystemIO:
 
         Args:
             older_than_seconds: only files last written longer ago.
-            keep: told versions, returns those that are committed or may still be; None deletes temporary files
+            keep: takes versions, returns those that are committed or may still be; None deletes temporary files
                 only, by their age alone.
 
         Returns:
@@ -223,7 +223,7 @@ class FilesystemIO:
         deleted = 0
         for page in batched(self._versions(older_than_seconds), _PAGE):
             kept = set(keep(sorted({version for version, _ in page if version})))
-            # of a temporary file that does not tell its version only the age is known
+            # of a temporary file that does not show its version only the age is known
             deleted += _delete(
                 path for version, path in page if version not in kept and (version or is_older(path, _DAY_SECONDS))
             )
@@ -258,7 +258,7 @@ class FilesystemIO:
 def _delete(paths: Iterable[Path]) -> int:
     deleted = 0
     for path in list(paths):
-        with suppress(OSError):  # deleted by somebody else meanwhile, or denied: the next sweep tries again
+        with suppress(OSError):  # deleted by another process meanwhile, or denied: the next sweep tries again
             path.unlink()
             deleted += 1
     return deleted
@@ -276,5 +276,5 @@ def _outside(action: str, target: str, partition: str, why: str) -> StorageError
         partition,
         f"the location was refused, {why}",
         kind="unsafe",
-        remedy="Somebody changed the recorded location or the folder; check both, then materialize it again.",
+        remedy="The recorded location or the folder was changed; check both, then materialize it again.",
     )

@@ -172,7 +172,7 @@ class PostgresIO:
 
         Args:
             older_than_seconds: not used; the tables do not say when a chunk was written.
-            keep: told names of versions, returns those that are committed or may still be; None deletes
+            keep: takes names of versions, returns those that are committed or may still be; None deletes
                 nothing.
 
         Returns:
@@ -206,6 +206,6 @@ class PostgresIO:
                 "",
                 "the location was refused, it is not one that this manager gives",
                 kind="unsafe",
-                remedy="Somebody changed the recorded location; materialize the asset again.",
+                remedy="The recorded location was changed; materialize the asset again.",
             )
         return place, version

@@ -106,7 +106,7 @@ def _arrow_to_pandas(table: pyarrow.Table, about: dict[str, Any]) -> pandas.Data
 def _encode(frame: pandas.DataFrame, paths: list[str]) -> tuple[list[Any], dict[str, Any]]:
     """Return an Arrow array for each column of a frame whose columns are numbered, and how to read them back.
 
-    Columns of Python objects are looked at value by value, all others are told by their dtype alone.
+    Columns of Python objects are looked at value by value, all others by their dtype alone.
     """
     import numpy
     import pandas

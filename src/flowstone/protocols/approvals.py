@@ -43,17 +43,17 @@ class ApprovalStore(Protocol):
         """End the requests whose time is over as their `on_timeout` says; return how many."""
 
     def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
-        """Take requests whose state now is not told yet; until the lease is over nobody else gets them.
+        """Claim requests whose state is not announced yet; until the lease is over nobody else gets them.
 
-        Of two changes in a row only the later one is told. A decision is told for a day, a pending request as
-        long as it is pending.
+        Of two changes in a row only the later one is announced. A decision is announced for a day, a pending
+        request as long as it is pending.
         """
 
     def told(self, approval: Approval) -> None:
-        """Note that this state of a request was told."""
+        """Acknowledge that this state of a request was announced."""
 
     def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
-        """Note that this state of a request could not be told, and when to try again."""
+        """Release a state of a request that could not be announced, and say when to try again."""
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
         """Return the newest lines of the audit log, of one subject or of all, newest first."""

@@ -134,7 +134,7 @@ class PrepareRun(Protocol):
         """Return the run, planned for the worker queue.
 
         Args:
-            request: what is wanted.
+            request: what is requested.
             run_id: id for the run; the same id again is the same run.
             kind: who asks, such as `schedule`.
             now: time that decides which partitions are complete; the present when None.

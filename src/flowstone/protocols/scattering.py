@@ -38,7 +38,7 @@ class ScatterStore(Protocol):
             items: the next ones in the order of discovery.
 
         Returns:
-            Whether more are wanted: False when too many failed already. None when the attempt was superseded or
+            Whether to go on: False when too many failed already. None when the attempt was superseded or
             cancelled; nothing was added then.
 
         Raises:

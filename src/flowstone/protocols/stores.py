@@ -136,7 +136,7 @@ class DurableQueue(Protocol):
         """Return what each living worker knows, but one."""
 
     def cancelling(self, worker_id: str) -> list[int]:
-        """Return the steps of a worker that somebody wants stopped."""
+        """Return the steps of a worker that are to be stopped."""
 
     def held(self, worker_id: str) -> list[Claim]:
         """Return the attempts that a worker holds, by the tables."""

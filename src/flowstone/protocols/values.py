@@ -32,7 +32,7 @@ class IOManager(Protocol):
         """Return the value that `store` described."""
 
     def discard(self, stored: StoredOutput) -> None:
-        """Delete a version that is no longer wanted; deleting what is gone is not an error."""
+        """Delete a version that is no longer needed; deleting what is gone is not an error."""
 
 
 type KeepVersions = Callable[[Sequence[str]], Collection[str]]
@@ -48,7 +48,7 @@ class SweepableIO(Protocol):
 
         Args:
             older_than_seconds: spare what was written more recently, where the manager knows when that was.
-            keep: names the versions to spare among those found; None deletes only what can never be wanted.
+            keep: names the versions to spare among those found; None deletes only what can never be needed.
         """
 
 

@@ -40,7 +40,7 @@ def below_asks(asks: dict[str, Any]) -> int:
 
 @asset(isolation="process")
 def asks_apart(context: AssetContext) -> object:
-    """Asks from a process of its own, and is told there."""
+    """Asks from a process of its own, and is answered there."""
     if context.approval is None:
         raise AwaitApproval("Go on?", resume=["from", "afar"])
     return context.approval.resume
@@ -68,7 +68,7 @@ def asks_for_ever() -> None:
 def asks_nobody(context: AssetContext) -> str:
     """Nobody will answer; what that means is in the partition."""
     if context.approval is None:
-        raise AwaitApproval("Anybody?", timeout=0.05, on_timeout=context.partition)  # type: ignore[arg-type]
+        raise AwaitApproval("Go on?", timeout=0.05, on_timeout=context.partition)  # type: ignore[arg-type]
     return context.approval.state.value
 
 

@@ -51,7 +51,7 @@ class ApprovalConformance(ApprovalRecordTests):
         assert not scene.end(claim).accepted
 
     def test_approve_lets_the_step_go_on(self, scene: Scene) -> None:
-        """It is pending at once; its next attempt has the same number, and is told the decision."""
+        """It is pending at once; its next attempt has the same number, and gets the decision."""
         placed = scene.one()
         one = self.ask(scene, placed, resume='{"rows": 7}')
         decided = scene.store.approvals.decide(one.id, approve=True, by="ann", comment="fine")
@@ -118,7 +118,7 @@ class ApprovalConformance(ApprovalRecordTests):
         assert scene.state(placed.id) is State.FAILED
 
     def test_the_first_decision_wins(self, scene: Scene) -> None:
-        """The others are told who decided what and when."""
+        """The others learn who decided what and when."""
         placed = scene.one()
         one = self.ask(scene, placed)
         decided = scene.store.approvals.decide(one.id, approve=True, by="ann", comment="ok")
@@ -189,7 +189,7 @@ class ApprovalConformance(ApprovalRecordTests):
         assert scene.end(again).accepted
 
     def test_several_gates(self, scene: Scene) -> None:
-        """Each has its decision; all of them are told, in order."""
+        """Each has its decision; all of them are announced, in order."""
         placed = scene.one(max_attempts=1)
         for number, gate in enumerate(("budget", "legal", "press"), 1):
             one = self.ask(scene, placed, gate=gate)

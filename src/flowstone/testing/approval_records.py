@@ -1,4 +1,4 @@
-"""Conformance of approvals: what is recorded, listed, logged and told."""
+"""Conformance of approvals: what is recorded, listed, logged and announced."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ INBOX = AutomationId(AutomationKind.SENSOR, "inbox")
 
 
 class SetClock:
-    """A clock that goes when it is told to.
+    """A clock that goes when the test moves it.
 
     Example:
         >>> clock = SetClock()

@@ -155,7 +155,7 @@ class EvaluatingTests(AutomationCase):
         assert record.cursor == "r2"
 
     def test_a_run_key_triggers_once_for_each_automation(self, store: Store, clock: SetClock) -> None:
-        """A key that was used is left out, and told; another automation may use it."""
+        """A key that was used is left out and reported; another automation may use it."""
         for automation, run_id in ((INBOX, "r1"), (INBOX, "r2"), (NIGHTLY, "r3")):
             clock.forward(1)
             taken = self.taken(store, automation)

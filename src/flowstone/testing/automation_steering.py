@@ -1,4 +1,4 @@
-"""Conformance of stores: what people do to automations, and what they are told."""
+"""Conformance of stores: what people do to automations, and what they read."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class ApprovalByExecutorTests(ExecutorCase):
         return self.beside(lambda: flow.materialize(asset, executor=self.executor, **how))
 
     def test_approved(self, flow: FlowStone) -> None:
-        """The function goes on where it left off, with its first attempt, and tells what comes after it."""
+        """The function goes on where it left off, with its first attempt, and calls what comes after it."""
         run = self.beside(lambda: flow.materialize_all("below_asks", executor=self.executor))
         number = self.asked(flow)
         approval = flow.approvals.get(number)
@@ -99,7 +99,7 @@ class ApprovalByExecutorTests(ExecutorCase):
         ("meaning", "state"), [("approve", State.COMPLETED), ("skip", State.SKIPPED), ("reject", State.FAILED)]
     )
     def test_nobody_answers(self, flow: FlowStone, meaning: str, state: State) -> None:
-        """The time ends it, without anybody's help."""
+        """The time ends it, without help."""
         done = self.start(flow, "asks_nobody", partition=meaning)
         if state is State.FAILED:
             assert "expired" in str(self.failure(lambda: done.result(PATIENCE_SECONDS)))
@@ -112,7 +112,7 @@ class ApprovalByExecutorTests(ExecutorCase):
             flow.approvals.approve(one.id)
 
     def test_cancelled(self, flow: FlowStone) -> None:
-        """Somebody does not want it any more."""
+        """It is cancelled meanwhile."""
         done = self.start(flow, "asks")
         number = self.asked(flow)
         assert flow.cancel_job(str(flow.approvals.get(number).step_id)) is State.CANCELLED

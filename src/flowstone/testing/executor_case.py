@@ -82,7 +82,7 @@ class ExecutorCase(ABC):
         return flow.runs.steps(run.id)[-1]
 
     def is_error(self, error: BaseException, kind: type[BaseException], text: str) -> None:
-        """Check an error of an asset: itself, or what tells of it when the asset ran elsewhere."""
+        """Check an error of an asset: itself, or what reports it when the asset ran elsewhere."""
         assert isinstance(error, kind | StepFailedError), f"{error!r} is not a {kind.__name__}"
         assert text in str(error)
 

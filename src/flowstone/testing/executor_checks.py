@@ -78,7 +78,7 @@ class CheckingTests(ExecutorCase):
         assert "did not pass" in flow.why("ledger")[0]
 
     def test_downstream_of_a_blocked_value_does_not_run(self, flow: FlowStone) -> None:
-        """It is told at once, in the same run."""
+        """It is reported at once, in the same run."""
         self.marks.leave(SPOILED)
         result = flow.materialize_all("balance", executor=self.executor)
         states = {step.asset: step.state for step in flow.runs.steps(result.run_id)}
@@ -90,7 +90,7 @@ class CheckingTests(ExecutorCase):
 
     @pytest.mark.parametrize("kind", _ERRORS)
     def test_a_check_that_goes_wrong_has_failed(self, flow: FlowStone, kind: str) -> None:
-        """Whatever it raises or answers, its step tells of it and the executor goes on."""
+        """Whatever it raises or answers, its step reports it and the executor goes on."""
         error = self.failure(lambda: flow.materialize("judged", partition=kind, executor=self.executor))
         self.marks.leave("gate")
         self.is_error(error, CheckFailedError, "the blocking check 'odd'")

@@ -144,7 +144,7 @@ class FailureTests(ExecutorCase):
         assert not caught.value.caused_by(ValueError)
 
     def test_downstream_of_a_failure_never_runs(self, flow: FlowStone) -> None:
-        """Everything below is told at once, to the last step."""
+        """Everything below ends at once, to the last step."""
         result = flow.materialize_all("far_below_broken", executor=self.executor)
         states = {step.asset: step.state for step in flow.runs.steps(result.run_id)}
         assert states == {

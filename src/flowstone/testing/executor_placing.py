@@ -121,7 +121,7 @@ class PlacingByExecutorTests(ExecutorCase):
         assert not flow.exists("gated")
 
     def test_the_caller_learns_of_a_cancel(self, flow: FlowStone) -> None:
-        """Who waits for the value is told that it was cancelled."""
+        """Who waits for the value learns that it was cancelled."""
         caught: list[BaseException] = []
         thread = threading.Thread(target=lambda: caught.append(self.failure(lambda: self.run(flow, "gated"))))
         thread.start()
@@ -131,7 +131,7 @@ class PlacingByExecutorTests(ExecutorCase):
         assert [type(error) for error in caught] == [StepCancelledError]
 
     def test_cancel_a_run(self, flow: FlowStone) -> None:
-        """Running steps are told, waiting ones are over at once; the run ends cancelled."""
+        """Running steps are signalled, waiting ones are over at once; the run ends cancelled."""
         thread = threading.Thread(
             target=lambda: flow.materialize_all("below_gated", executor=self.executor, run_id="r")
         )

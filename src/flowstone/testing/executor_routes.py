@@ -73,7 +73,7 @@ class RouteTests(ExecutorCase):
         assert (self.marks.count("fork"), self.marks.count("right")) == (1, 0)
         forced = flow.materialize("right", partition="left", executor=self.executor, force=True)
         assert (forced.state, forced.value) == (_DONE, 12)
-        # somebody had it computed after the decision: now it is there for others as well
+        # it was computed after the decision: now it is there for others as well
         assert flow.materialize("below_right", partition="left", executor=self.executor).value == 12
 
     def test_a_retried_run_does_not_ask_again(self, flow: FlowStone) -> None:

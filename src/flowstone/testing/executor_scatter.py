@@ -100,7 +100,7 @@ class ScatterTests(ExecutorCase):
             flow.runs.retry(first.id)
 
     def test_cancelling_reaches_the_items(self, flow: FlowStone) -> None:
-        """The items that have not begun never do, the others are told; the asset is cancelled."""
+        """The items that have not started never do, the others are signalled; the asset is cancelled."""
         if not self.concurrent(flow):
             pytest.skip("the work is over when schedule returns")
         flow.materialize("numbers", executor=self.executor)

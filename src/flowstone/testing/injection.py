@@ -22,7 +22,7 @@ RUNS_OPENED = "runs_opened"
 BEFORE_COMMIT = "before_commit"
 """The conclusion has recorded everything; its transaction is not committed."""
 CONCLUDED = "concluded"
-"""The conclusion is committed; nobody was told yet."""
+"""The conclusion is committed; nobody was notified yet."""
 
 DIRECTORY = "FLOWSTONE_TEST_KILL_DIR"
 """Environment variable with the directory in which kills are armed."""

@@ -28,7 +28,7 @@ class ItemFailedError(Exception):
 
 @asset(retry=_once)
 def worked(context: AssetContext, item: Any) -> Any:
-    """What is done with each item; items are told apart by their key."""
+    """What is done with each item; items differ by their key."""
     pair = context.partition
     assert isinstance(pair, tuple)
     scenario, key = pair

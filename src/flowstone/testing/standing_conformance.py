@@ -67,7 +67,7 @@ class StandingConformance(StoreCase):
         """Failed, skipped or cancelled, with what it had read; the version before stays in use."""
         old, new = _make(scene, "up", "", content="1"), _make(scene, "up", "", content="2")
         made = _make(scene, "a", "", content="one", inputs=[old])
-        outcomes: list[AttemptOutcome] = [failed(), skipped(), Stopped("told to")]
+        outcomes: list[AttemptOutcome] = [failed(), skipped(), Stopped("asked to")]
         for number, outcome in enumerate(outcomes):
             step = _end(scene, f"try-{number}", "a", outcome, inputs=[new])
             found = _of(scene, "a")

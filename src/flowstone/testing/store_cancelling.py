@@ -148,7 +148,7 @@ class CancelTests(StoreCase):
         assert scene.store.ledger.cancel_run("run") == []
 
     def test_cancel_run_spares_joined_steps(self, scene: Scene) -> None:
-        """Work that belongs to somebody else goes on."""
+        """Work that belongs to another run goes on."""
         a = scene.one("a", run_id="owner")
         _, b = scene.open("guest", [NewStep("a", ""), NewStep("b", "", inputs=(0,))])
         assert scene.store.ledger.cancel_run("guest") == []

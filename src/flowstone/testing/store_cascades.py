@@ -52,7 +52,7 @@ class CascadeTests(StoreCase):
         assert scene.run_state("run") is State.COMPLETED
 
     def test_a_cancelled_attempt_fails_what_follows(self, scene: Scene) -> None:
-        """Downstream is told that its input will never come."""
+        """Downstream learns that its input will never come."""
         placed = scene.open("run", DIAMOND[:5])
         assert self._end_top(scene, stopped()) == State.CANCELLED
         assert scene.states(placed)[1:] == [State.UPSTREAM_FAILED] * 4

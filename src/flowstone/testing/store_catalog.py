@@ -147,7 +147,7 @@ class CatalogTests(StoreCase):
         assert [one.step_id for one in inputs[second]] == [new]
 
     def test_when_the_version_in_use_was_started(self, scene: Scene) -> None:
-        """A version is told from one that was begun earlier; the run's own result is marked as such."""
+        """A version is distinguished from one that was started earlier; the run's own result is marked as such."""
         made = scene.make("a", run_id="one")
         started = scene.step(made).started_at
         catalog = scene.store.catalog

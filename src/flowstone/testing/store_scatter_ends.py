@@ -14,7 +14,7 @@ class ScatterEndTests(StoreCase):
     """Items without a purpose are cancelled."""
 
     def test_too_many_failures_stop_the_rest(self, scene: Scene) -> None:
-        """What has not begun is cancelled, what runs is told; then the step goes on."""
+        """What has not started is cancelled, what runs is signalled; then the step goes on."""
         one = Scattering(scene)
         one.discover(*"abcdef")
         running = scene.claim(one.item("f"))
@@ -32,7 +32,7 @@ class ScatterEndTests(StoreCase):
         }
 
     def test_too_many_failures_end_the_discovery(self, scene: Scene) -> None:
-        """No more items are wanted then."""
+        """No more items are taken then."""
         one = Scattering(scene)
         claim, opened = one.open()
         assert one.store.add(opened, items(*"abc"))

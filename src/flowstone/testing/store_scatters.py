@@ -64,7 +64,7 @@ class ScatterStoreTests(StoreCase):
         assert all(row.stored is not None and row.state is State.COMPLETED for row in rows)
 
     def test_pages(self, scene: Scene) -> None:
-        """In the order of discovery, only the states that are wanted."""
+        """In the order of discovery, only the states that are asked for."""
         one = Scattering(scene)
         one.discover(*"abcde")
         one.end(*"ecb")
@@ -101,7 +101,7 @@ class ScatterStoreTests(StoreCase):
         assert one.store.counts(one.run_id).by_state == {State.COMPLETED: 3}
 
     def test_a_superseded_attempt_adds_nothing(self, scene: Scene) -> None:
-        """Only the newest attempt may, and none that is told to stop."""
+        """Only the newest attempt may, and none that is asked to stop."""
         one = Scattering(scene)
         claim, opened = one.open()
         scene.end(claim, failed(), retry=0.0)

@@ -128,6 +128,6 @@ def snoozed(seconds: float, reason: str = "not yet") -> Snoozed:
     return Snoozed(seconds, reason)
 
 
-def stopped(reason: str = "told to") -> Stopped:
+def stopped(reason: str = "asked to") -> Stopped:
     """Return the end of an attempt that was cancelled."""
     return Stopped(reason)

@@ -163,7 +163,7 @@ def test_nothing_in_progress_is_asked_for() -> None:
 def test_nothing_is_asked_for_whose_inputs_are_not_ready() -> None:
     assert not wanted(ALWAYS, target(None, version(1), Standing()))
     assert wanted(ALWAYS, target(None, version(1), version(2)))
-    assert not wanted(ALWAYS, replace(target(), problem="its inputs cannot be told: boom"))
+    assert not wanted(ALWAYS, replace(target(), problem="its inputs cannot be determined: boom"))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.SKIPPED, State.CANCELLED, State.UPSTREAM_FAILED])
@@ -280,7 +280,7 @@ def test_the_explanation_agrees_with_the_answer(condition: Condition, facts: Tar
     decision = condition.evaluate(facts, NOW)
     assert decision.wanted == holds(decision.because)
     lines = decision.explain()
-    assert lines[0].startswith(f"b is {'' if decision.wanted else 'not '}wanted: ")
+    assert lines[0].startswith(f"b is {'' if decision.wanted else 'not '}requested: ")
     assert len(lines) == 2 + sum(1 for _ in _nodes(decision.because)) - 1
     assert lines[1].strip().startswith("yes:" if decision.wanted else "no:")
     texts = {leaf.text for leaf in leaves(decision.because)}

@@ -1,4 +1,4 @@
-"""The demo's assets over a hostile repository, on two workers of which one is told to stop half way."""
+"""The demo's assets over a hostile repository, on two workers of which one is asked to stop half way."""
 
 from __future__ import annotations
 

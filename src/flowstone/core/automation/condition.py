@@ -38,9 +38,9 @@ class Condition(ABC):
     def evaluate(self, facts: TargetFacts, now: datetime) -> Decision:
         """Decide about one target: the condition, and what always has to hold beside it.
 
-        Whatever the condition says, a target is never wanted whose partition is not over (unless the asset allows
-        that), that is in progress, whose inputs are not all committed, or whose last try committed nothing and
-        would meet the same inputs and code again.
+        Whatever the condition says, a target is never requested whose partition is not over (unless the asset
+        allows that), that is in progress, whose inputs are not all committed, or whose last try committed nothing
+        and would meet the same inputs and code again.
 
         Args:
             facts: how the target and its inputs stand.

@@ -100,7 +100,7 @@ class Cron:
         while True:
             begin = max(start, end - span) if end - start > span else start
             found = None
-            for found in self.between(begin, end):  # noqa: B007 - the last one is wanted
+            for found in self.between(begin, end):  # noqa: B007 - the last one is needed
                 pass
             if found is not None or begin == start:
                 return found

@@ -60,7 +60,7 @@ class Decision:
         name: the target as people read it.
         because: the verdicts of the condition and of what always holds.
         in_progress: whether it is being computed, or placed for it.
-        held: why it is not asked for yet although it is wanted, for people.
+        held: why it is not requested yet although the condition holds, for people.
     """
 
     asset: str
@@ -83,7 +83,7 @@ class Decision:
 
     def explain(self) -> list[str]:
         """Return lines for people: the answer, then each condition and fact with yes or no."""
-        answer = "is wanted" if self.wanted else "is not wanted"
+        answer = "is requested" if self.wanted else "is not requested"
         held = [f"it is asked for later: {self.held}"] if self.wanted and self.held else []
         return [f"{self.name} {answer}: {self.reason}", *held, *self.because.lines(1)]
 

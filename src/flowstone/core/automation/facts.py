@@ -68,7 +68,7 @@ class TargetFacts:
         is_newest: whether this is the newest complete partition of an asset that is partitioned by time; True
             for all others.
         since: when the condition was first declared; cron ticks before that were not missed.
-        problem: why its inputs cannot be told, when a partition mapping says so.
+        problem: why its inputs cannot be determined, when a partition mapping says so.
         unfinished: why it is not to be computed now, when its partition is not over, for people.
         shown: the target as people read it; made of `asset` and `partition` when empty.
         early: whether a version is committed that was begun before the partition was over; it counts as none.

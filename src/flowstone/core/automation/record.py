@@ -94,7 +94,7 @@ class PartitionChange(NamedTuple):
 
 
 class RunKey(NamedTuple):
-    """A run key that a sensor has used: it triggers no second run until somebody lets it.
+    """A run key that a sensor has used: it triggers no second run until a person allows it.
 
     Args:
         run_key: the key.
@@ -160,7 +160,7 @@ class Concluded(NamedTuple):
     """What the store made of a conclusion.
 
     Args:
-        accepted: False when somebody else had taken over; nothing of it was recorded then.
+        accepted: False when another worker had taken over; nothing of it was recorded then.
         run_ids: the runs that were placed.
         known_keys: run keys that were left out because they had run before.
     """

@@ -21,7 +21,7 @@ _MOST_NAME = 120
 
 
 class CatchUp(StrEnum):
-    """What becomes of instants at which nobody could evaluate."""
+    """How missed instants are made up for: those at which nobody could evaluate."""
 
     SKIP = "skip"
     """Nothing; they are recorded as skipped."""
@@ -46,7 +46,7 @@ class Schedule:
         partition: function of the instant (aware, in the zone) that returns the partition to run, or None for
             none this time. By default the last partition of the first selected partitioned asset that is
             complete at the instant; all partitions when these are a list.
-        catch_up: what becomes of missed instants: `latest` (one run), `skip` (none), `all` (each).
+        catch_up: how missed instants are made up for: `latest` (one run), `skip` (none), `all` (each).
         force: compute the selected assets although they are committed.
         priority: 0 (first) to 9; that of the assets when None.
         max_concurrency: most steps of a run at once in the fleet.

@@ -1,4 +1,4 @@
-"""Evaluates the condition of one asset: which partitions are wanted, and one run that computes them."""
+"""Evaluates the condition of one asset: which partitions are requested, and one run that computes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TIMEOUT_SECONDS = 60.0
 _HOLD = timedelta(seconds=30)
 _TIMES = 10
 _WAVE = 3000
-"""How many older partitions are looked at when something is wanted."""
+"""How many older partitions are checked when something is to be requested."""
 _MOST_REASON = 1000
 
 
@@ -43,9 +43,9 @@ class Memory:
 
     Args:
         older: where to go on among the older partitions.
-        quiet: whether the newest tick, if there is one, says that nothing was wanted.
+        quiet: whether the newest tick, if there is one, says that nothing was requested.
         busy: for how many evaluations something has been in progress without anything being asked for.
-        held: since when something has been wanted that was held back; None when nothing is.
+        held: since when a request has been held back; None when nothing is.
     """
 
     older: str | None = None
@@ -146,7 +146,7 @@ class ConditionEvaluator:
     def _look(
         self, looked_at: Scope, taken: TakenAutomation, active: Mapping[str, int]
     ) -> tuple[list[TargetFacts], list[Decision]]:
-        """Return the facts of what is wanted there, and the decisions that are affordable."""
+        """Return the facts of what is requested there, and the decisions that are affordable."""
         going_on = begun(self._asset.partitions, taken.now) if self._asset.allow_incomplete else []
         keys = [*going_on, *looked_at.partitions]
         facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
@@ -168,7 +168,7 @@ class ConditionEvaluator:
             reason = clean_text(reason, limit=_MOST_REASON)
             return [NewTick(at=taken.now, state=TickState.REQUESTED, reason=reason, runs=[run])]
         if taken.by_hand or not before.quiet:
-            return [NewTick(at=taken.now, state=TickState.SKIPPED, reason="nothing is wanted")]
+            return [NewTick(at=taken.now, state=TickState.SKIPPED, reason="nothing is requested")]
         return []
 
     def _pause(self, busy: int, *, asked: bool) -> float:
@@ -188,11 +188,11 @@ def active_upstream(active: Mapping[str, int], asset: Asset) -> int:
 def held_back(
     limits: Paced, wanted: Sequence[TargetFacts], upstream: int, now: datetime, since: datetime
 ) -> str | None:
-    """Return why what is wanted is not asked for yet: more of it may come, and one run for all is better.
+    """Return why nothing is requested yet although it should be: more may come, and one run for all is better.
 
     Args:
         limits: of the condition.
-        wanted: facts of what is wanted.
+        wanted: facts of what is to be requested.
         upstream: how many steps upstream are active.
         now: the present.
         since: since when something has been held back; nothing is for long.
@@ -211,7 +211,7 @@ def held_back(
 
 
 def affordable(decisions: Sequence[Decision], limits: Paced, active: int) -> list[Decision]:
-    """Return those that are wanted, in their order, as many as the limits allow.
+    """Return those that are to be requested, in their order, as many as the limits allow.
 
     Args:
         decisions: in the order of their importance.

@@ -26,7 +26,7 @@ class Deadline(CancellationToken):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether time is up, or somebody asked for a stop."""
+        """Whether time is up, or a stop was requested."""
         if time.monotonic() >= self._at:
             self.cancel("timeout")
         return super().is_cancelled

@@ -32,7 +32,7 @@ class Evaluation:
         evaluator: what to evaluate.
         taken: the right.
         store: where conclusions go.
-        on_end: told when the thread has ended.
+        on_end: called when the thread has ended.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Evaluation:
         log.warning("%s failed: %s: %s", self, type(error).__name__, clean_text(str(error), limit=500))
         try:
             self._conclude_failure(failure(error, None).error)
-        except Exception as refused:  # noqa: BLE001 - the lease runs out, and somebody tries again
+        except Exception as refused:  # noqa: BLE001 - the lease runs out, and another worker tries again
             log.warning("The failure of %s could not be recorded: %s", self, refused)
 
     def _conclude_failure(self, error: str) -> None:

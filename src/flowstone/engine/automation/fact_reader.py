@@ -110,7 +110,7 @@ class FactReader:
             so_far = None if over.is_over(name, key) else over
             return self._reader.targets(name, key, now, so_far), None
         except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
-            return [], f"its inputs cannot be told: {type(error).__name__}: {error}"
+            return [], f"its inputs cannot be determined: {type(error).__name__}: {error}"
 
 
 def _steps_of(standing: Standing) -> list[int]:

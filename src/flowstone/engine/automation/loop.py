@@ -178,4 +178,4 @@ class AutomationLoop:
         try:
             one.give_back()
         except Exception as error:  # noqa: BLE001 - its lease runs out instead
-            log.warning("It could not be given back: %s", error)
+            log.warning("It could not be released: %s", error)

@@ -127,7 +127,7 @@ class Conversation:
 def _dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
     try:
         return pickle.dumps(resources[name], protocol=5)
-    except Exception as error:  # noqa: BLE001 - told by the child when the function asks for it
+    except Exception as error:  # noqa: BLE001 - reported by the child when the function asks for it
         return f"{type(error).__name__}: {error}"
 
 

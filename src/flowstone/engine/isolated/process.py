@@ -33,7 +33,7 @@ class ChildProcess:
 
     Attributes:
         pid: process id, which is also its process group.
-        path: the `sys.path` that it was told last.
+        path: the `sys.path` that it got last.
         calls: how many calls it was given.
         loaded: references that it has imported.
         stopped: whether it was killed because the pool closed.
@@ -112,7 +112,7 @@ class ChildProcess:
             self._pass_stderr_on()
         if self._socket in ready:
             return True
-        # the socket alone does not tell: a grandchild may hold its other end open
+        # the socket alone does not show it: a grandchild may hold its other end open
         if self._exit_watch in ready or (self._exit_watch is None and self._process.poll() is not None):
             raise ChildEndedError
         return False
@@ -135,7 +135,7 @@ class ChildProcess:
         with self._ending:
             if self._exit_code is None and os.getpid() == self._owner:
                 self._await_exit(patience_seconds)
-                # before it is reaped, so that its id cannot belong to somebody else yet
+                # before it is reaped, so that its id cannot belong to another process yet
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
                 self._exit_code = self._process.wait()

@@ -102,7 +102,7 @@ def check_not_loading(asset: Asset) -> None:
     """Refuse to run an asset while this child process still imports the main script.
 
     Raises:
-        DefinitionError: telling about the `if __name__ == "__main__"` guard.
+        DefinitionError: names the `if __name__ == "__main__"` guard.
     """
     if _loading_main:
         raise DefinitionError(

@@ -16,7 +16,7 @@ class Running:
 
     Args:
         claim: the attempt.
-        token: tells its function to stop.
+        token: signals its function to stop.
         prepared: what performs it.
     """
 
@@ -26,13 +26,13 @@ class Running:
 
 
 class NotBegun(Protocol):
-    """Where a worker notes which attempts it has taken and not begun, for when it is killed."""
+    """Where a worker notes which attempts it has taken and not started, for when it is killed."""
 
     def add(self, tokens: Iterable[int]) -> None:
         """Note attempts that were taken."""
 
     def remove(self, tokens: Iterable[int]) -> None:
-        """Forget attempts that begin, or were given back."""
+        """Forget attempts that start, or were released."""
 
 
 class Attempts:
@@ -79,7 +79,7 @@ class Attempts:
         self._running.pop(running.claim.token, None)
 
     def dropped(self, running: Running) -> None:
-        """Note that an attempt is given back without having begun."""
+        """Note that an attempt is released without having started."""
         self.begun([running.claim])
         self._running.pop(running.claim.token, None)
 

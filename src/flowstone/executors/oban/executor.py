@@ -27,7 +27,7 @@ class ObanExecutor:
     Args:
         store: where steps are recorded; it must carry Oban's tables.
         answer: turns a finished step into its materialization, or raises its error.
-        notice: returns, for a step, what tells the log what it waits for.
+        notice: returns, for a step, what logs what it waits for.
 
     Raises:
         ExecutorUnavailableError: there is no such store.

@@ -33,7 +33,7 @@ log = logging.getLogger("flowstone.worker")
 
 _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 _MARK = "flowstone@"
-"""What the names of our nodes begin with, by which statements tell our producers from those of others."""
+"""What the names of our nodes begin with, by which statements recognise our producers."""
 _CONNECT_SECONDS = 5.0
 
 
@@ -91,7 +91,7 @@ class Node:
         sweep_seconds: how often lost workers and leftovers are looked for.
         not_begun: notes what was taken and waits for a thread.
         oban_name: name of the Oban instance, for Oban's tools.
-        metrics: whether it tells Oban's tools what it does.
+        metrics: whether it reports to Oban's tools what it does.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
         sweep_values: deletes what dead attempts left in the storage.
     """

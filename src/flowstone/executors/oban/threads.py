@@ -83,7 +83,7 @@ class StepThreads:
     Args:
         queue: name of the queue.
         limit: steps at once.
-        attempts: told about attempts that are given back.
+        attempts: notes attempts that are released.
         finished: resolves the future of each step.
         perform: runs one attempt; never raises.
     """

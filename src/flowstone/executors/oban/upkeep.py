@@ -1,4 +1,4 @@
-"""What a worker node does beside its work: cancels, limits of queues, lost workers, lost starts, old jobs."""
+"""The maintenance of a worker node: cancels, limits of queues, lost workers, lost starts, old jobs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Upkeep:
             self._signalled.add(job_id)
 
     def scale(self, oban: Any, queue: str, limit: int) -> None:
-        """Run another number of steps of a queue at once here, until somebody sets another one."""
+        """Run another number of steps of a queue at once here, until another one is set."""
         task = asyncio.create_task(self._resize(oban, queue, limit))
         self._scaling.add(task)
         task.add_done_callback(self._scaling.discard)
@@ -143,7 +143,7 @@ class Upkeep:
             log.debug("%d jobs that were over were deleted from Oban's table.", pruned)
 
     async def _return_what_waits(self) -> None:
-        """Give back what was taken ahead and did not get its turn soon: another worker may have room."""
+        """Release what was taken ahead and did not get its turn soon: another worker may have room."""
         waiting = [running for threads in self._threads.values() for running in threads.overdue()]
         if waiting:
             await self._call(
@@ -151,7 +151,7 @@ class Upkeep:
             )
 
     async def _look_at_ranges(self) -> None:
-        """Look for what large backfills have not begun: Oban itself looks only for rows of its own table."""
+        """Poll for what large backfills have not started: Oban itself polls only its own table."""
         with_room = [queue for queue, threads in self._threads.items() if not threads.busy]
         if with_room:
             await self._call(partial(self._queue.nudge, with_room))

@@ -127,7 +127,7 @@ def parameter_style(connection: RowConnection) -> str:
             if style in PARAMETER_STYLES:
                 return str(style)
     raise ResourceError(
-        f"{type(connection).__module__}.{type(connection).__qualname__} does not tell how its statements mark "
+        f"{type(connection).__module__}.{type(connection).__qualname__} does not say how its statements mark "
         f"parameters; pass new_rows(..., dialect=Dialect(parameter_style=...)): "
         f"one of {', '.join(PARAMETER_STYLES)}."
     )

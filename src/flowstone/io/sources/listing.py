@@ -24,7 +24,7 @@ class FoundFile:
         size: in bytes.
         modified_ns: when its content was last written, as its writer has it, in nanoseconds since 1970.
         changed_ns: when it came to be there as it is, by the clock of the storage; files are taken in this order.
-        version: what else tells this content from another, such as the ETag of an object.
+        version: what else distinguishes this content from another, such as the ETag of an object.
     """
 
     path: str
@@ -149,5 +149,5 @@ def _nanoseconds(moment: object, path: str) -> int:
         return round(moment * _SECOND)
     raise ValueError(
         f"The filesystem does not say when {path!r} was modified (none of {', '.join(_TIMES)}), and without that "
-        "nobody can tell new files from old ones. Write a Listing of your own that does."
+        "new files cannot be distinguished from old ones. Write a Listing of your own that does."
     )

@@ -38,7 +38,7 @@ class HowToWatchRows(HowToWatch, total=False):
     """Options of `new_rows`, beside those of `HowToWatch` (there, `settle` is 0 by default).
 
     Attributes:
-        key: column that tells rows of one watermark apart; needed unless each row has a watermark of its own.
+        key: column that distinguishes rows of one watermark; needed unless each row has a watermark of its own.
         columns: more columns that `partition` needs.
         database: DSN of a PostgreSQL, or a function that returns a DB-API connection.
         resource: in its place, name of a resource of the app: such a function, a pool, or a connection.

@@ -13,7 +13,7 @@ class Source:
     """What is read.
 
     Args:
-        columns: columns to read; the first is the watermark, the second tells rows of one watermark apart.
+        columns: columns to read; the first is the watermark, the second distinguishes rows of one watermark.
         table: parts of the table's name, such as `("sales", "orders")`; they are quoted one by one.
         query: in its place, a query that gives such rows; the table is its name then.
         quote: character around names: `"` as the standard says, or a backquote for MySQL.

@@ -35,7 +35,7 @@ class MemoryApprovals:
         self._following = Following(tables)
         self._requests: dict[int, Approval] = {}
         self._of_step: dict[int, list[int]] = defaultdict(list)
-        # when a change may be told again, by request
+        # when a change may be claimed again, by request
         self._untold: dict[int, datetime] = {}
         self._log: list[AuditRecord] = []
         self._ids = count(1)
@@ -122,7 +122,7 @@ class MemoryApprovals:
     # --- called by the ledger, with the lock held -----------------------------------------------------------
 
     def ask(self, row: StepRow, outcome: Suspended) -> None:
-        """Record the request of a step whose attempt ends with it; the attempt is given back."""
+        """Record the request of a step whose attempt ends with it; the attempt is released."""
         now = self._now()
         one = Approval(
             id=next(self._ids),
@@ -193,7 +193,7 @@ class MemoryApprovals:
         action: str | None = None,
         details: dict[str, JsonValue] | None = None,
     ) -> None:
-        """Keep a new state of a request: to be told, and in the log."""
+        """Keep a new state of a request: to be announced, and in the log."""
         self._requests[one.id] = one
         self._untold[one.id] = self._now()
         self._log.append(

@@ -15,7 +15,7 @@ FOLLOWS = {
     State.CANCELLED: State.UPSTREAM_FAILED,
     State.SKIPPED: State.SKIPPED,
 }
-"""What becomes of a step whose input ended without a result."""
+"""The end of a step whose input ended without a result."""
 
 
 class Following:
@@ -89,7 +89,7 @@ class Following:
         return tuple(released)
 
     def _fail_downstream(self, row: StepRow, children: list[int], now: datetime) -> tuple[int, ...]:
-        """Tell everything downstream at once, without recursion: a chain may be long.
+        """Pass an end on to everything downstream at once, without recursion: a chain may be long.
 
         Returns:
             What can start because it does without the inputs that were skipped.

@@ -1,4 +1,4 @@
-"""Forgetting in memory: by age when somebody asks, and by itself, so that no long-lived process fills up."""
+"""Forgetting in memory: by age when a caller asks, and by itself, so that no long-lived process fills up."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class MemoryScatters:
     # --- called by the ledger, with the lock held -----------------------------------------------------------
 
     def close(self, step: StepRow, outcome: Scattered, inputs: tuple[InputVersion, ...], now: datetime) -> None:
-        """Let a step rest whose items are all discovered; the attempt is given back."""
+        """Let a step rest whose items are all discovered; the attempt is released."""
         step.attempt -= 1
         step.token = 0
         step.state, step.reason = State.WAITING, outcome.reason

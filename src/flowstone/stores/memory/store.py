@@ -54,7 +54,7 @@ class MemoryStore:
         return False
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
-        """See `flowstone.protocols.Store`: there is no transaction that anybody else could be part of."""
+        """See `flowstone.protocols.Store`: there is no transaction that a caller could be part of."""
         raise OptionsError("connection=: this app records in memory, and no transaction of yours is part of that.")
 
     def close(self) -> None:

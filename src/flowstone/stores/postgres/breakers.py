@@ -56,7 +56,7 @@ class SlotRow(NamedTuple):
 def ended_attempts(steps: Iterable[Follow]) -> list[EndedAttempt]:
     """Return the attempts among steps that moved which count for a breaker.
 
-    Attempts that were given back, cancelled or skipped say nothing. Neither do those of steps without a job: their
+    Attempts that were released, cancelled or skipped say nothing. Neither do those of steps without a job: their
     process drives them itself, and no breaker of the fleet holds them up.
     """
     return [

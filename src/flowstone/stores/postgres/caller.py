@@ -29,7 +29,7 @@ _TAKES = (
 
 
 class Identity(NamedTuple):
-    """What tells whether two connections see the same database, and whether one may write."""
+    """What shows whether two connections see the same database, and whether one may write."""
 
     database: int
     server_started: object

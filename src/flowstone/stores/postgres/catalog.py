@@ -172,7 +172,7 @@ class PostgresCatalog:
         return True
 
     def _runs_of(self, step_ids: Sequence[int]) -> set[str]:
-        """Runs whose end tells of these steps; only asked for the few that somebody waits for."""
+        """Runs whose end says that these steps are over; only read for the few that are waited for."""
         records = [self.step(step_id) for step_id in step_ids[:20]]
         return {record.run_id for record in records if record is not None}
 

@@ -1,4 +1,4 @@
-"""What becomes of those who wait for steps that ended: released, failed, or skipped."""
+"""The steps below those that ended: released, failed, or skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_RESULT = (State.FAILED, State.CANCELLED, State.UPSTREAM_FAILED)
 
 @dataclass(slots=True)
 class Children:
-    """What became of the steps below some that ended.
+    """The new states of the steps below some that ended.
 
     Args:
         ready: steps that may start, of runs that their callers drive.
@@ -61,7 +61,7 @@ def follow_children(
         deciding: those of them that chose their branches.
 
     Returns:
-        What became of what is below.
+        The new states of what is below.
     """
     found = Children()
     if not edges:

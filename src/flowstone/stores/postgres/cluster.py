@@ -313,7 +313,7 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it belongs to somebody else
+        return True  # it belongs to another user
     return True
 
 

@@ -1,4 +1,4 @@
-"""The counters of runs: what ended is taken off, windows are refilled, and who waits for an end is told."""
+"""The counters of runs: what ended is taken off, windows are refilled, and who waits for an end is notified."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Tally:
         self._told: list[str] = []
 
     def touch(self, runs: set[str]) -> None:
-        """Look at the windows of runs of which steps may start."""
+        """Check the windows of runs of which steps may start."""
         self._touched |= runs
         for run_id in runs:
             self.runs[run_id]["finished"] += 0
@@ -92,7 +92,7 @@ class Tally:
                 self._told.append(f"s:{step.id}")
 
     def write(self, connection: Connection[TupleRow]) -> Counted:
-        """Bring the counters up to date, refill the windows, tell who waits."""
+        """Bring the counters up to date, refill the windows, notify who waits."""
         if not self.runs:
             return Counted()
         runs = to_json([{"run_id": run_id, **count} for run_id, count in self.runs.items()])
@@ -113,7 +113,7 @@ class Tally:
             if not durable or not left or sub_runs.is_beyond(failures, allowed):
                 continue
             if limit is None:
-                # released while the run was paused, which somebody may have ended meanwhile
+                # released while the run was paused, which may have been cancelled meanwhile
                 placed += refill(connection, run_id, UNLIMITED) if run_id in self._touched else []
             elif active < limit:
                 more = refill(connection, run_id, limit - active)
@@ -141,7 +141,7 @@ def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int
 
 
 def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:
-    """Tell waiting processes, in as few notifications as fit."""
+    """Notify waiting processes, in as few notifications as fit."""
     payloads: list[str] = []
     for one in over:
         if payloads and len(payloads[-1]) + len(one) < _MAX_PAYLOAD:

@@ -52,7 +52,7 @@ _ended_runs: ContextVar[list[str] | None] = ContextVar("flowstone_ended_runs", d
 
 
 def note_ended(runs: Iterable[str]) -> None:
-    """Note that the transaction under way ends runs; `Database.after_runs` is told when it is committed."""
+    """Note that the transaction under way ends runs; `Database.after_runs` is called when it is committed."""
     ended = _ended_runs.get()
     if ended is not None:
         ended.extend(runs)
@@ -308,7 +308,7 @@ class Database:
             except PoolClosed as error:
                 raise DatabaseError(f"The connection to {self.masked_dsn} was closed meanwhile.") from error
             except PoolTimeout as error:
-                self.ping()  # tells an absent server, which is the usual reason, from a busy pool
+                self.ping()  # distinguishes an absent server, the usual reason, from a busy pool
                 if time.monotonic() >= deadline:
                     raise DatabaseError(
                         f"All {self._sizes[1]} connections to {self.masked_dsn} were in use for "

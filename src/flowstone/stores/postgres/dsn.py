@@ -72,7 +72,7 @@ def address_of(given: object) -> str | None:
         given: text, an `Engine`, `AsyncEngine` or `URL` of SQLAlchemy, or a pool of psycopg; None for none.
 
     Raises:
-        ConfigurationError: it is something else, or does not tell its address.
+        ConfigurationError: it is something else, or does not show its address.
 
     Example:
         >>> address_of("postgresql://db.example/data")
@@ -108,7 +108,7 @@ def _of_pool(pool: Any) -> str:
         return make_conninfo(conninfo, **text)
     except Exception as error:  # noqa: BLE001 - a callable of the user's may raise anything
         raise ConfigurationError(
-            f"database_url=: the pool does not tell its address ({type(error).__name__}); give a URL: "
+            f"database_url=: the pool does not show its address ({type(error).__name__}); give a URL: "
             "database_url='postgresql://...'."
         ) from None
 

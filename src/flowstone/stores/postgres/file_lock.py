@@ -47,7 +47,7 @@ class FileLock:
         return self._flock(fcntl.LOCK_EX)
 
     def try_shared(self) -> bool:
-        """Take the lock together with others unless somebody has it alone."""
+        """Take the lock together with others unless another process has it alone."""
         return self._flock(fcntl.LOCK_SH)
 
     def wait_exclusive(self, timeout_seconds: float) -> bool:

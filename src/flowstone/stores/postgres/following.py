@@ -63,7 +63,7 @@ def follow_up(
 
 
 def _follow_finished(connection: Connection[TupleRow], finished: Sequence[Follow]) -> tuple[Children, Tally]:
-    """Tell everything below steps that are over, and add up what ended."""
+    """Pass the end of steps on to everything below them, and add up what ended."""
     links = _links(connection, finished)
     deciding = [step.id for step in finished if step.decides]
     children = follow_children(connection, links.edges, {step.id: step.state for step in finished}, deciding)
@@ -83,7 +83,7 @@ def _keep_queue_in_step(
     to_enqueue: Sequence[int],
     counted: Counted,
 ) -> None:
-    """Insert jobs, move those of steps that moved, and tell the nodes."""
+    """Insert jobs, move those of steps that moved, and notify the nodes."""
     queues = transport.enqueue(connection, to_enqueue)
     queues |= transport.range_queues(connection, counted.roomy)
     queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])

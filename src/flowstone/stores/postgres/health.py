@@ -1,4 +1,4 @@
-"""What a look at the database tells about the installation: for `flowstone doctor`."""
+"""What the database says about the installation: for `flowstone doctor`."""
 
 from __future__ import annotations
 

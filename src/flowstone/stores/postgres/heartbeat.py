@@ -40,8 +40,8 @@ class Heartbeat:
         queues: queue name to limit, for people.
         beat_seconds: how often the lease is renewed.
         lease_seconds: after how long without renewal others may take over.
-        on_lost: told (from a thread) when the lease was taken away, after the new one is in place.
-        board: what this process has taken and not begun; told to the database when this process dies.
+        on_lost: called (from a thread) when the lease was taken away, after the new one is in place.
+        board: what this process has taken and not started; recorded in the database when this process dies.
         assets: returns what this process knows, for others to compare.
     """
 

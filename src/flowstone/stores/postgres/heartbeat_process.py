@@ -70,7 +70,7 @@ def beat(connection: Any, orders: dict[str, Any]) -> Any:
 
 
 def last_words(connection: Any, orders: dict[str, Any]) -> None:
-    """Tell that the other process has died, and which attempts it had not begun.
+    """Record that the other process has died, and which attempts it had not started.
 
     When the database does not answer, the lease runs out instead.
     """

@@ -65,7 +65,7 @@ class PostgresLedger:
             try:
                 return in_transaction(self._database, place, outdated_tries=_OUTDATED_TRIES)
             except HolderLostError:
-                # it ends at once, unless somebody else is just ending it
+                # it ends at once, unless another process is just ending it
                 end_lost(self._database)
                 patience -= 1
 
@@ -254,7 +254,7 @@ def _is_away(error: Exception) -> bool:
     """Whether the database can commit nothing just now, whatever it is asked: the group is tried again then."""
     from psycopg import InterfaceError, OperationalError, errors
 
-    if isinstance(error, errors.ProgramLimitExceeded):  # an OperationalError that tells of the result
+    if isinstance(error, errors.ProgramLimitExceeded):  # an OperationalError that is about the result
         return False
     away = (OperationalError, InterfaceError, errors.ReadOnlySqlTransaction, DatabaseError, OSError)
     return isinstance(error, away)

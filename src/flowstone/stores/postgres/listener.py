@@ -196,7 +196,7 @@ class Listener:
             )
 
     def _sleep(self, seconds: float, *sockets: int) -> bool:
-        """Sleep until `seconds` passed, a socket has something to read, or somebody woke us (then True)."""
+        """Sleep until `seconds` passed, a socket has something to read, or another thread woke us (then True)."""
         with selectors.DefaultSelector() as selector:
             for readable in (self._reader.fileno(), *sockets):
                 selector.register(readable, selectors.EVENT_READ)

@@ -39,7 +39,7 @@ class Look:
     attempted_by: Sequence[str]
     left: LeftToOthers
     has_ranges: bool | None = None
-    """Whether large backfills have something to begin on the queue; None while no job told."""
+    """Whether large backfills have something to begin on the queue; None while no job said so."""
 
     def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[FetchedJob]:
         """Take jobs, the most urgent first.

@@ -1,4 +1,4 @@
-"""Which attempts a worker has taken and not begun, for the process that outlives it by a moment."""
+"""Which attempts a worker has taken and not started, for the process that outlives it by a moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NotBegunBoard:
     """Fencing tokens in memory that is shared with the process of the heartbeat.
 
     Noting a token costs a fraction of a microsecond and no system call. When this process is killed, the other one
-    reads what is left and tells the database, so that attempts which only waited for a thread are given back. What
+    reads what is left and records it, so that attempts which only waited for a thread are released. What
     finds no room is not noted: such an attempt counts, as if it had begun.
 
     Example:
@@ -48,7 +48,7 @@ class NotBegunBoard:
             self._tokens[slot] = token
 
     def remove(self, tokens: Iterable[int]) -> None:
-        """Forget attempts that begin, or were given back."""
+        """Forget attempts that start, or were released."""
         for token in tokens:
             slot = self._slots.pop(token, None)
             if slot is not None:

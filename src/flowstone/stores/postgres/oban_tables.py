@@ -1,4 +1,4 @@
-"""Oban's own tables, in `public` or in the schema of the project: made, or added to when somebody else made them.
+"""Oban's own tables, in `public` or in the schema of the project: made, or added to when others made them.
 
 Elixir's Oban, an older Oban for Python or a person may have made `oban_jobs` before. Then what is missing is
 added, and nothing that is there is changed; where that would not be enough, the reason is said instead.
@@ -31,7 +31,7 @@ _COLUMNS = frozenset(
     | {"attempted_by", "scheduled_at", "attempted_at", "cancelled_at", "completed_at", "discarded_at"}
 )
 _INDEXES = ("flowstone_available", "flowstone_due")
-# storage parameters and functions that somebody else made are theirs
+# storage parameters and functions that another program made are theirs
 _STORAGE = re.compile(r"ALTER TABLE [\w.]*oban_jobs SET \(.*?\);", re.DOTALL)
 _FUNCTION = re.compile(r"CREATE OR REPLACE FUNCTION .*?LANGUAGE plpgsql;", re.DOTALL)
 
@@ -76,7 +76,7 @@ class Structure(NamedTuple):
 
     @property
     def misfits(self) -> list[str]:
-        """What keeps FlowStone from using a table that somebody else made, and what its owner can do about it."""
+        """What keeps FlowStone from using a table that others made, and what its owner can do about it."""
         if not self.has_jobs:
             return []
         found = []
@@ -134,7 +134,7 @@ def problems(database: Database) -> list[str]:
 
 
 def install(connection: Connection[TupleRow], *, schema: str) -> list[str]:
-    """Create the tables, or add what is missing to those that somebody else made.
+    """Create the tables, or add what is missing to those that another program made.
 
     Args:
         connection: without a transaction: a new state can be used only after the one that adds it.
@@ -188,7 +188,7 @@ def _add(connection: Connection[TupleRow], found: Structure, schema: str) -> Non
 
 @contextmanager
 def _explaining(schema: str, found: Structure) -> Iterator[None]:
-    """Say what could not be added to a table of somebody else."""
+    """Say what could not be added to a table of another program."""
     from psycopg import errors
 
     try:
@@ -210,7 +210,7 @@ def _explaining(schema: str, found: Structure) -> Iterator[None]:
 def _refuse(reasons: list[str], schema: str) -> None:
     if reasons:
         raise DatabaseError(
-            f"Oban's tables in the schema {schema}, which somebody else made, do not fit: {'; '.join(reasons)}. "
+            f"Oban's tables in the schema {schema}, which another program made, do not fit: {'; '.join(reasons)}. "
             "Nothing of them was changed. Then run `flowstone db upgrade` again."
         )
 
@@ -230,7 +230,7 @@ def _refusals(connection: Connection[TupleRow]) -> list[str]:
                 connection.execute(load_sql("queue/probe_end"), {"id": row[0] if row else None})
                 raise Rollback
         except errors.ReadOnlySqlTransaction:
-            return []  # a server that takes no writes is told elsewhere
+            return []  # a server that takes no writes is reported elsewhere
         except errors.CheckViolation as error:
             return [_constraint(error, edge["priority"])]
         except (errors.ProgrammingError, errors.IntegrityError, errors.DataError) as error:

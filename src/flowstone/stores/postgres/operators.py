@@ -31,7 +31,7 @@ _REVIVABLE = (State.FAILED, State.CANCELLED)
 
 
 def follow_cancels(database: Database, *, within_seconds: float, signalled: Sequence[int]) -> int:
-    """Cancel the steps of jobs that somebody cancelled with Oban's tools; return how many.
+    """Cancel the steps of jobs that were cancelled with Oban's tools; return how many.
 
     Args:
         database: where.

@@ -147,7 +147,7 @@ class PostgresQueue:
         return deciding.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
     def _take(self, look: Look, demand: int) -> list[FetchedJob]:
-        """Take jobs, and begin what large backfills have not begun; a lone job costs one statement."""
+        """Take jobs, and start what large backfills have not started; a lone job costs one statement."""
         if look.queue not in self._with_ranges:
             taken = look.take(demand)
             if look.has_ranges is False:
@@ -229,7 +229,7 @@ def rescue(database: Database) -> int:
 
 
 def end_driverless(database: Database) -> int:
-    """End what lost processes had placed for themselves and not begun; return how much."""
+    """End what lost processes had placed for themselves and not started; return how much."""
     ended = 0
     while True:
         found = in_transaction(database, lambda connection: _end_driverless(connection, durable=database.durable))
@@ -318,7 +318,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
 
 
 def _give_back(connection: Connection[TupleRow], waited: Sequence[Sequence[Any]], *, durable: bool) -> None:
-    """Give back what had only waited for a thread of a worker that died."""
+    """Release what had only waited for a thread of a worker that died."""
     if not waited:
         return
     parameters = {

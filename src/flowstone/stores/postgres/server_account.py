@@ -47,7 +47,7 @@ class ServerAccount:
             data: data directory, which need not exist.
 
         Raises:
-            EmbeddedDatabaseError: the data belong to somebody else, or root has no user to become.
+            EmbeddedDatabaseError: the data belong to another user, or root has no user to become.
 
         Example:
             >>> ServerAccount.for_data(Path("/nonexistent")).uid != 0

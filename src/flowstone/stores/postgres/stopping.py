@@ -23,7 +23,7 @@ _BATCH = 5000
 
 
 def stop_items(database: Database, stopping: Stopping) -> int:
-    """Cancel items: those that have not begun are over, those that run are told.
+    """Cancel items: those that have not started are over, those that run are signalled.
 
     Args:
         database: where.

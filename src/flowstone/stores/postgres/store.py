@@ -299,7 +299,7 @@ def _tell_ended(catalog: PostgresCatalog, runs: list[str]) -> None:
     try:
         found = [catalog.run(run_id) for run_id in runs]
     except DatabaseError as error:
-        log.warning("run.ended of %s cannot be told: %s", ", ".join(runs), error)
+        log.warning("run.ended of %s cannot be emitted: %s", ", ".join(runs), error)
         return
     for record in found:
         if record is not None:

@@ -1,7 +1,7 @@
 """Oban's table as this store uses it: the one place that knows the contract of `oban_jobs`.
 
 A job is inserted, moved and closed by the transaction that does the same to its step; Oban itself is only
-told through its own notification channel. Ids are drawn from Oban's sequence beforehand, so that step and
+notified through its own channel. Ids are drawn from Oban's sequence beforehand, so that step and
 job know each other without a second write.
 """
 

@@ -1,4 +1,4 @@
--- Take requests whose present state was not told yet, for as long as a lease. Uses checkpoints_untold.
+-- Claim requests whose present state was not announced yet, for as long as a lease. Uses checkpoints_untold.
 UPDATE flowstone.checkpoints AS c
 SET tell_after = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => %(lease_seconds)s)
 FROM (

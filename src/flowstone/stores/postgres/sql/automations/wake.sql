@@ -1,4 +1,4 @@
--- Have automations evaluated now that are due later; one that somebody concludes at this moment decides for itself, so
+-- Have automations evaluated now that are due later; one that is concluded at this moment decides for itself, so
 -- that conclusions never wait for each other. Uses automations_pkey.
 WITH clock AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, pg_catalog.clock_timestamp()) AS now

@@ -1,4 +1,4 @@
--- Jobs of ours that somebody cancelled with Oban's own tools, whose steps do not know yet: cancelled lately in the table,
+-- Jobs of ours that were cancelled with Oban's own tools, whose steps do not know yet: cancelled lately in the table,
 -- or, while they ran, by a signal that names them. Uses oban_jobs_cancelled_at_index, oban_jobs_pkey and steps_pkey.
 WITH cancelled AS (
     SELECT j.id, CASE WHEN j.args ->> 'step' ~ '^[0-9]{1,18}$' THEN (j.args ->> 'step')::bigint END AS step_id

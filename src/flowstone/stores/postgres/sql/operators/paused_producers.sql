@@ -1,4 +1,4 @@
--- Nodes of ours that somebody paused a queue on with Oban's tools. The table of producers is small.
+-- Nodes of ours on which a queue was paused with Oban's tools. The table of producers is small.
 SELECT name, node
 FROM public.oban_producers
 WHERE queue = %(queue)s AND node LIKE 'flowstone@%%' AND meta ->> 'paused' = 'true'

@@ -1,4 +1,4 @@
--- Put jobs that a worker took, and that started nothing, back to what their steps say: somebody else moved them, such as
+-- Put jobs that a worker took, and that started nothing, back to what their steps say: another program moved them, such as
 -- another Oban's rescue or a person with Oban's tools. A job that no step names any more is closed.
 -- Uses oban_jobs_pkey, steps_pkey and checkpoints_one_pending.
 UPDATE public.oban_jobs AS j
