@@ -199,10 +199,44 @@ def test_what_is_public_is_documented() -> None:
         for one in node.body:
             if not isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) or one.name.startswith("_"):
                 continue
-            if not ast.get_docstring(one) and not re.search("overload|setter|override", decorators(one)):
+            if ast.get_docstring(one) or re.search("overload|setter|override", decorators(one)):
+                continue
+            if not is_documented_above(node, one.name):
                 yield f"{name_of(path)}:{one.lineno} {node.name}.{one.name}"
 
     complaints(line for path in FILES for line in undocumented(path))
+
+
+@cache
+def declared_classes() -> dict[str, list[ast.ClassDef]]:
+    found: dict[str, list[ast.ClassDef]] = {}
+    for path in FILES:
+        for node in classes(path):
+            found.setdefault(node.name, []).append(node)
+    return found
+
+
+def is_documented_above(node: ast.ClassDef, method: str) -> bool:
+    """Whether a protocol or another base class that a class names says what a method does."""
+    bases = [base for one in node.bases for base in declared_classes().get(ast.unparse(one).split("[")[0], ())]
+    return any(
+        isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name == method and ast.get_docstring(one)
+        for base in bases
+        for one in base.body
+    ) or any(is_documented_above(base, method) for base in bases)
+
+
+def test_nothing_says_only_where_to_read() -> None:
+    """A method of a protocol is documented there; `See ...` adds nothing to the name of the base class."""
+    complaints(
+        f"{name_of(path)}:{node.lineno} {node.name}"
+        for path in FILES
+        for owner in classes(path)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and re.fullmatch(r"See `[\w.]+`\.", ast.get_docstring(node) or "")
+        and is_documented_above(owner, node.name)
+    )
 
 
 def statements(text: str) -> list[str]:

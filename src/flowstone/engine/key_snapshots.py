@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.forks import renew_after_fork
-from flowstone.core.known_keys import KeyState, KnownKeys
+from flowstone.core.known_keys import KeySource, KeyState, KnownKeys
 from flowstone.protocols import PartitionKeys
 
 _NOTHING = KnownKeys()
@@ -39,7 +39,7 @@ class _Assumed:
 _NONE = _Assumed()
 
 
-class KeySnapshots:
+class KeySnapshots(KeySource):
     """Implements `flowstone.core.known_keys.KeySource` over a store.
 
     A snapshot serves for a short while, so that checking 100,000 keys is not a question each. Reading it again
@@ -71,7 +71,6 @@ class KeySnapshots:
         self._guard = threading.Lock()
 
     def known(self, name: str, *, fresh: bool = False) -> KnownKeys:
-        """See `flowstone.core.known_keys.KeySource`."""
         started = time.monotonic()
         read_at, known = self._read.get(name, (float("-inf"), _NOTHING))
         if fresh or started - read_at > self._short_seconds:

@@ -18,7 +18,7 @@ from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.errors import OptionsError
 from flowstone.executors.options import check_options, seconds_option
-from flowstone.protocols import RunJob
+from flowstone.protocols import ChecksOptions, Executor, RunJob
 
 _OPTIONS = frozenset({"timeout_seconds"})
 _log = logging.getLogger("flowstone.executors.async")
@@ -26,7 +26,7 @@ _IDLE_SECONDS = 5.0
 
 
 @checks_options
-class AsyncExecutor:
+class AsyncExecutor(Executor, ChecksOptions):
     """Runs jobs concurrently: `def` functions in threads, `async def` functions on one event loop.
 
     `schedule` returns at once; status and result are there for any thread, in the store, until this process
@@ -73,11 +73,9 @@ class AsyncExecutor:
         self._idle = 0
 
     def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`."""
         self._run = run
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
         seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
 

@@ -21,7 +21,7 @@ from flowstone.core.text import clean_text
 from flowstone.errors import OptionsError
 from flowstone.executors.options import check_options, refuse_later, seconds_option
 from flowstone.executors.sync import SyncExecutor
-from flowstone.protocols import RunJob
+from flowstone.protocols import ChecksOptions, Executor, RunJob
 
 log = logging.getLogger("flowstone.executors")
 account_log = logging.getLogger("flowstone.serial")
@@ -55,7 +55,7 @@ class StepEvent:
 
 
 @checks_options
-class SerialExecutor:
+class SerialExecutor(Executor, ChecksOptions):
     """Sync plus a step-by-step account; never more than one step at a time in this process.
 
     Args:
@@ -95,11 +95,9 @@ class SerialExecutor:
         self._turn = threading.RLock()
 
     def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`."""
         self._inner.bind(run)
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
         seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
         seconds_option("pause_between", options.get("pause_between"), or_none=True, most=_LONGEST_PAUSE_SECONDS)

@@ -9,12 +9,12 @@ from flowstone.core.capability import Capability
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.executors.options import check_options, refuse_later, seconds_option
-from flowstone.protocols import RunJob
+from flowstone.protocols import ChecksOptions, Executor, RunJob
 
 _OPTIONS = frozenset({"timeout_seconds"})
 
 
-class SyncExecutor:
+class SyncExecutor(Executor, ChecksOptions):
     """Runs a job right where it is called: breakpoints and tracebacks look as if the function was called.
 
     There is no timeout by default. With `timeout_seconds` (here or on the asset) the function runs in a child
@@ -32,11 +32,9 @@ class SyncExecutor:
         self._run: RunJob | None = None
 
     def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`."""
         self._run = run
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
         seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
 

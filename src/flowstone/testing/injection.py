@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome
-from flowstone.protocols import StepCall
+from flowstone.protocols import Hook, StepCall
 
 BEFORE_RUN = "before_run"
 """The attempt has started, the function was not called yet."""
@@ -28,7 +28,7 @@ DIRECTORY = "FLOWSTONE_TEST_KILL_DIR"
 """Environment variable with the directory in which kills are armed."""
 
 
-class KillPoints:
+class KillPoints(Hook):
     """A hook that ends its own process with SIGKILL where a test armed it, once for each time.
 
     Pass it to the app that workers load (`FlowStone(..., hooks=[KillPoints()])`) and call `arm` from the test;
@@ -61,7 +61,6 @@ class KillPoints:
         return self._directory is not None and self._file(self._directory, point, asset).exists()
 
     def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
-        """See `flowstone.protocols.Hook`."""
         self.reach(BEFORE_RUN, context.asset.name)
         outcome = step(context)
         self.reach(AFTER_STORE, context.asset.name)

@@ -103,7 +103,6 @@ class Leaf(Condition):
     test: Callable[[TargetFacts, datetime], Verdict]
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
-        """See `Condition`."""
         return self.test(facts, now)._replace(name=self.text)
 
     def __repr__(self) -> str:
@@ -118,7 +117,6 @@ class Named(Condition):
     inner: Condition
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
-        """See `Condition`."""
         verdict = self.inner.judge(facts, now)
         return Verdict(verdict.holds, self.text, verdict.parts or (verdict,), verdict.retries)
 
@@ -133,7 +131,6 @@ class AllOf(Condition):
     parts: tuple[Condition, ...]
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
-        """See `Condition`."""
         parts = tuple(part.judge(facts, now) for part in self.parts)
         holds = all(part.holds for part in parts)
         return Verdict(holds, "all of", parts, holds and any(part.retries for part in parts))
@@ -149,7 +146,6 @@ class AnyOf(Condition):
     parts: tuple[Condition, ...]
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
-        """See `Condition`."""
         parts = tuple(part.judge(facts, now) for part in self.parts)
         retries = any(part.holds and part.retries for part in parts)
         return Verdict(any(part.holds for part in parts), "any of", parts, retries)
@@ -165,7 +161,6 @@ class Not(Condition):
     part: Condition
 
     def judge(self, facts: TargetFacts, now: datetime) -> Verdict:
-        """See `Condition`."""
         verdict = self.part.judge(facts, now)
         return Verdict(not verdict.holds, "not", (verdict,))
 

@@ -21,7 +21,7 @@ from flowstone.core.text import clean_text
 from flowstone.core.timeline import TimePartitions
 from flowstone.engine.failures import failure
 from flowstone.errors import DatabaseError, DefinitionError, FlowStoneError
-from flowstone.protocols import PrepareRun
+from flowstone.protocols import Evaluator, PrepareRun
 
 PUNCTUAL_SECONDS = 60.0
 """How late an instant may be evaluated and still counts as met, at most; half of the time to the next one if
@@ -58,7 +58,7 @@ class Position(NamedTuple):
             return None
 
 
-class ScheduleEvaluator:
+class ScheduleEvaluator(Evaluator):
     """Implements `flowstone.protocols.Evaluator` for a schedule.
 
     Args:
@@ -89,7 +89,6 @@ class ScheduleEvaluator:
         return self.schedule.paused
 
     def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
-        """See `flowstone.protocols.Evaluator`."""
         record = taken.record
         if taken.by_hand:
             tick = self.tick(taken.now, taken)

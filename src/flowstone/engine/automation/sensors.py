@@ -29,7 +29,7 @@ from flowstone.engine.automation.deadline import Deadline
 from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import DatabaseError, FlowStoneError, SensorError, did_you_mean
-from flowstone.protocols import PrepareRun
+from flowstone.protocols import Evaluator, PrepareRun
 
 log = logging.getLogger("flowstone.automation")
 
@@ -58,7 +58,7 @@ class SensorParts:
     definitions: Collection[str] = ()
 
 
-class SensorEvaluator:
+class SensorEvaluator(Evaluator):
     """Implements `flowstone.protocols.Evaluator` for a sensor.
 
     Ticks, runs, run keys, partitions and cursor are one conclusion, so they are committed together or not at
@@ -75,21 +75,17 @@ class SensorEvaluator:
 
     @property
     def id(self) -> AutomationId:
-        """See `flowstone.protocols.Evaluator`."""
         return self.sensor.id
 
     @property
     def starts_paused(self) -> bool:
-        """See `flowstone.protocols.Evaluator`."""
         return self.sensor.paused
 
     @property
     def timeout_seconds(self) -> float:
-        """See `flowstone.protocols.Evaluator`."""
         return self.sensor.timeout_seconds
 
     def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
-        """See `flowstone.protocols.Evaluator`."""
         started = time.monotonic()
         sensed = self.sense(taken)
         problems: dict[str, str] = {}

@@ -12,13 +12,13 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.step import StepRecord
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError, WaitTimeoutError
 from flowstone.executors.options import PLACING_OPTIONS, check_options, placing_options, seconds_option
-from flowstone.protocols import RunJob, Store
+from flowstone.protocols import ChecksOptions, RunJob, Store
 
 _OPTIONS = frozenset({"wait_timeout"}) | PLACING_OPTIONS
 _LOOK_SECONDS = 2.0
 
 
-class ObanExecutor:
+class ObanExecutor(ChecksOptions):
     """Runs jobs on worker nodes, durably.
 
     The job itself was placed by the transaction that opened its run; this class waits and answers. It never
@@ -74,7 +74,6 @@ class ObanExecutor:
         """See `flowstone.protocols.Executor`; workers run jobs, so nothing is kept."""
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
         check_options(self.name, options, _OPTIONS)
         seconds_option("wait_timeout", options.get("wait_timeout"), warn=True)
         placing_options(options)

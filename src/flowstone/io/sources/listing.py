@@ -96,7 +96,7 @@ def _local(entry: os.DirEntry[str], path: str) -> FoundFile:
     return FoundFile(path=path, size=status.st_size, modified_ns=status.st_mtime_ns, changed_ns=changed)
 
 
-class ObjectListing:
+class ObjectListing(Listing):
     """The objects below a prefix, through an fsspec-like filesystem.
 
     Args:
@@ -109,7 +109,6 @@ class ObjectListing:
         self._prefix = prefix
 
     def files(self, *, recursive: bool) -> Iterator[FoundFile]:
-        """See `Listing`."""
         forget = getattr(self._filesystem, "invalidate_cache", None)
         if callable(forget):  # fsspec remembers listings, and would never see anything new
             forget()

@@ -15,13 +15,14 @@ from flowstone.core.output import JsonValue
 from flowstone.core.state import State
 from flowstone.core.text import clean_text
 from flowstone.errors import ApprovalNotFoundError
+from flowstone.protocols import ApprovalStore
 from flowstone.stores.memory.following import Following
 from flowstone.stores.memory.tables import StepRow, Tables
 
 _TOLD_FOR = timedelta(days=1)
 
 
-class MemoryApprovals:
+class MemoryApprovals(ApprovalStore):
     """Implements `flowstone.protocols.ApprovalStore` over dictionaries.
 
     Args:
@@ -41,7 +42,6 @@ class MemoryApprovals:
         self._ids = count(1)
 
     def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             found = [one for one in self._requests.values() if state is None or one.state is state]
         if state is ApprovalState.PENDING:
@@ -49,11 +49,9 @@ class MemoryApprovals:
         return found[::-1][:limit]
 
     def get(self, approval_id: int) -> Approval | None:
-        """See `flowstone.protocols.ApprovalStore`."""
         return self._requests.get(approval_id)
 
     def of_step(self, step_id: int) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             return [self._requests[one] for one in self._of_step.get(step_id, ())]
 
@@ -65,7 +63,6 @@ class MemoryApprovals:
                 self._untold.pop(one, None)
 
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             asked = self._requests.get(approval_id)
             if asked is None:
@@ -80,7 +77,6 @@ class MemoryApprovals:
         return settled
 
     def expire_due(self, *, limit: int = 1000) -> int:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             now = self._now()
             due = [one for one in self.list(state=ApprovalState.PENDING, limit=limit) if one.expires_at <= now]
@@ -89,7 +85,6 @@ class MemoryApprovals:
             return len(due)
 
     def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             now = self._now()
             taken: tuple[Approval, ...] = ()
@@ -103,19 +98,16 @@ class MemoryApprovals:
             return taken
 
     def told(self, approval: Approval) -> None:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             if self._requests[approval.id].state is approval.state:
                 self._untold.pop(approval.id, None)
 
     def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             if self._requests[approval.id].state is approval.state and approval.id in self._untold:
                 self._untold[approval.id] = self._now() + timedelta(seconds=retry_in_seconds)
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
-        """See `flowstone.protocols.ApprovalStore`."""
         with self._tables.changed:
             return [one for one in reversed(self._log) if subject is None or one.subject == subject][:limit]
 

@@ -22,6 +22,7 @@ from flowstone.core.automation.record import (
     is_repeatable,
     settled,
 )
+from flowstone.protocols import AutomationStore
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.tables import Tables
@@ -62,7 +63,7 @@ class _UsedKey:
     forgotten: bool = False
 
 
-class MemoryAutomations:
+class MemoryAutomations(AutomationStore):
     """Implements `flowstone.protocols.AutomationStore` over dictionaries.
 
     Args:
@@ -92,7 +93,6 @@ class MemoryAutomations:
         self._tick_ids = count(1)
 
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             for one in automations:
                 self._row(one, paused=one in paused)
@@ -105,7 +105,6 @@ class MemoryAutomations:
         limit: int = 1,
         by_hand_only: bool = False,
     ) -> list[TakenAutomation]:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             now = self._now()
             rows = [row for one in set(automations) if (row := self._rows.get(one)) and row.is_due(now)]
@@ -114,7 +113,6 @@ class MemoryAutomations:
             return [self._take(row, now, lease_seconds) for row in due[:limit]]
 
     def renew(self, taken: Sequence[TakenAutomation]) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             for one in taken:
                 row = self._held(one)
@@ -122,7 +120,6 @@ class MemoryAutomations:
                     row.taken_until = self._now() + timedelta(seconds=row.lease_seconds)
 
     def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             row = self._held(taken)
             if row is None:
@@ -147,19 +144,16 @@ class MemoryAutomations:
             return Concluded(True, tuple(runs), tuple(known))
 
     def give_back(self, taken: TakenAutomation) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             row = self._held(taken)
             if row is not None:
                 row.release()
 
     def request(self, automation: AutomationId) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             self._row(automation).requested = True
 
     def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             row = self._rows.get(automation)
             if row is None or row.record.paused == paused:
@@ -168,7 +162,6 @@ class MemoryAutomations:
             return True
 
     def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             row = self._rows.get(automation)
             if row is not None:
@@ -176,30 +169,25 @@ class MemoryAutomations:
                 row.release()
 
     def record(self, automation: AutomationId) -> AutomationRecord | None:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             row = self._rows.get(automation)
             return row.record if row is not None else None
 
     def records(self) -> list[AutomationRecord]:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             return [self._rows[one].record for one in sorted(self._rows)]
 
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             chosen = (one for one in reversed(self._ticks) if automation in (None, one.automation))
             return [one for one, _ in zip(chosen, range(limit), strict=False)]
 
     def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             used = [one.used for one in self._keys.get(automation, {}).values() if not one.forgotten]
         return [one for one in reversed(used) if key is None or one.run_key == key][:limit]
 
     def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
-        """See `flowstone.protocols.AutomationStore`."""
         forgotten = []
         with self._lock:
             for key in dict.fromkeys(keys):
@@ -216,7 +204,6 @@ class MemoryAutomations:
             self._instants = {(one.automation, one.at) for one in self._ticks if not one.by_hand}
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
-        """See `flowstone.protocols.AutomationStore`."""
         with self._lock:
             kept_from = self._now() - timedelta(seconds=older_than_seconds)
             kept = [one for one in self._ticks if one.evaluated_at >= kept_from]

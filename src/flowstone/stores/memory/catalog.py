@@ -16,28 +16,26 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
+from flowstone.protocols import Catalog
 from flowstone.stores.memory.tables import StepRow, Tables
 
 
-class MemoryCatalog:
+class MemoryCatalog(Catalog):
     """Implements `flowstone.protocols.Catalog` over dictionaries."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     def current(self, targets: Sequence[Target]) -> dict[Target, int]:
-        """See `flowstone.protocols.Catalog`."""
         current = self._tables.current
         return {target: current[target] for target in targets if target in current}
 
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
-        """See `flowstone.protocols.Catalog`."""
         steps, current = self._tables.steps, self._tables.current
         found = {target: steps[current[target]].started_at for target in targets if target in current}
         return {target: at for target, at in found.items() if at is not None}
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
-        """See `flowstone.protocols.Catalog`."""
         found: list[CommittedOutput | None] = []
         tables = self._tables
         steps, current = tables.steps, tables.current
@@ -59,7 +57,6 @@ class MemoryCatalog:
         return found
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
-        """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
             return {position for position, one in enumerate(wanted) if self._was_skipped(*one)}
 
@@ -75,12 +72,10 @@ class MemoryCatalog:
         return False
 
     def step(self, step_id: int) -> StepRecord | None:
-        """See `flowstone.protocols.Catalog`."""
         row = self._tables.steps.get(step_id)
         return row.record() if row else None
 
     def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
-        """See `flowstone.protocols.Catalog`."""
         run = self._tables.runs.get(run_id)
         if run is None:
             return []
@@ -92,7 +87,6 @@ class MemoryCatalog:
     def history(
         self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
-        """See `flowstone.protocols.Catalog`."""
         found: list[StepRecord] = []
         with self._tables.changed:
             ids = list(self._tables.by_asset.get(asset, ()))
@@ -105,7 +99,6 @@ class MemoryCatalog:
         return found
 
     def attempts(self, step_id: int) -> list[AttemptRecord]:
-        """See `flowstone.protocols.Catalog`."""
         row = self._tables.steps.get(step_id)
         if row is None:
             return []
@@ -122,33 +115,27 @@ class MemoryCatalog:
         return list(row.attempts or ())
 
     def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
-        """See `flowstone.protocols.Catalog`."""
         steps = self._tables.steps
         return {step_id: steps[step_id].inputs for step_id in step_ids if step_id in steps}
 
     def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
             return {step_id: tuple(self._tables.readers.get(step_id, ())) for step_id in step_ids}
 
     def run(self, run_id: str) -> RunRecord | None:
-        """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
             run = self._tables.runs.get(run_id)
             return run.record() if run else None
 
     def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
-        """See `flowstone.protocols.Catalog`."""
         steps = self._tables.steps
         return {one: steps[one].new.config_hash for one in step_ids if one in steps}
 
     def run_details(self, run_id: str) -> RunDetails:
-        """See `flowstone.protocols.Catalog`."""
         run = self._tables.runs.get(run_id)
         return run.new.details if run else NO_DETAILS
 
     def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
-        """See `flowstone.protocols.Catalog`."""
         with self._tables.changed:
             wanted = [
                 run
@@ -159,7 +146,6 @@ class MemoryCatalog:
             return [run.record() for run in reversed(wanted[-limit:])]
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
-        """See `flowstone.protocols.Catalog`."""
         deadline = time.monotonic() + timeout_seconds
         with self._tables.changed:
             self._tables.waiters += 1

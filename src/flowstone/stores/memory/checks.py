@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from flowstone.core.check_record import CheckRecord
+from flowstone.protocols import CheckStore
 from flowstone.stores.memory.tables import Tables
 
 
-class MemoryChecks:
+class MemoryChecks(CheckStore):
     """Implements `flowstone.protocols.CheckStore` over lists."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     def record(self, records: Sequence[CheckRecord]) -> int:
-        """See `flowstone.protocols.CheckStore`."""
         with self._tables.changed:
             return insert_checks(self._tables, records)
 
@@ -29,7 +29,6 @@ class MemoryChecks:
         failed: bool = False,
         limit: int = 100,
     ) -> list[CheckRecord]:
-        """See `flowstone.protocols.CheckStore`."""
         found = [
             one
             for one in self._newest_first(asset)
@@ -47,14 +46,12 @@ class MemoryChecks:
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
-        """See `flowstone.protocols.CheckStore`."""
         wanted = [one for one in self._newest_first(asset) if partition is None or one.partition == partition]
         newest = _first_of_each(wanted, lambda one: (one.asset, one.partition, one.check))
         found = sorted(newest, key=lambda one: (one.asset, one.partition, one.check))
         return [one for one in found if not (failed and one.passed)][:limit]
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
-        """See `flowstone.protocols.CheckStore`."""
         found: dict[int, tuple[CheckRecord, ...]] = {}
         with self._tables.changed:
             for step_id in step_ids:

@@ -12,6 +12,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.unstarted import over_before_it_begins
 from flowstone.errors import RunConflictError, RunNotFoundError
+from flowstone.protocols import Ledger
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.checks import insert_checks
 from flowstone.stores.memory.following import Following
@@ -21,7 +22,7 @@ from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
 
 
-class MemoryLedger:
+class MemoryLedger(Ledger):
     """Implements `flowstone.protocols.Ledger` over dictionaries; the lock makes a method a transaction."""
 
     def __init__(self, tables: Tables, approvals: MemoryApprovals, scatters: MemoryScatters) -> None:
@@ -43,7 +44,6 @@ class MemoryLedger:
                 self._following.finish(row, State.CANCELLED, now)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
-        """See `flowstone.protocols.Ledger`."""
         tables = self._tables
         with tables.changed:
             tables.before_open()
@@ -58,7 +58,6 @@ class MemoryLedger:
             return placed
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
-        """See `flowstone.protocols.Ledger`."""
         claims: list[Claim] = []
         tables = self._tables
         with tables.changed:
@@ -90,7 +89,6 @@ class MemoryLedger:
         return claims
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
-        """See `flowstone.protocols.Ledger`."""
         # before the lock: making them fit asks objects of user code for their text
         ready = [(one if one.is_fit else fit(one)) if can_be_committed(one) else None for one in completions]
         committed = []
@@ -106,7 +104,6 @@ class MemoryLedger:
         return committed
 
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
-        """See `flowstone.protocols.Ledger`."""
         ours = []
         now = datetime.now(UTC)
         with self._tables.changed:
@@ -125,7 +122,6 @@ class MemoryLedger:
         return ours
 
     def request_cancel(self, step_id: int) -> State:
-        """See `flowstone.protocols.Ledger`."""
         with self._tables.changed:
             row = self._tables.steps.get(step_id)
             if row is None:
@@ -136,7 +132,6 @@ class MemoryLedger:
         return row.state
 
     def invalidate(self, targets: Sequence[Target]) -> int:
-        """See `flowstone.protocols.Ledger`."""
         with self._tables.changed:
             gone = [
                 step for target in set(targets) if (step := self._tables.current.pop(target, None)) is not None
@@ -147,7 +142,6 @@ class MemoryLedger:
             return len(gone)
 
     def cancel_run(self, run_id: str) -> list[int]:
-        """See `flowstone.protocols.Ledger`."""
         with self._tables.changed:
             run = self._tables.runs.get(run_id)
             if run is None:

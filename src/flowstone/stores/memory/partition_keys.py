@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.known_keys import KeyChange, KeyState
 from flowstone.core.text import clean_text
+from flowstone.protocols import PartitionKeys
 from flowstone.stores.memory.tables import Tables
 
 _LONGEST_NOTE = 1000
 
 
-class MemoryPartitionKeys:
+class MemoryPartitionKeys(PartitionKeys):
     """Implements `flowstone.protocols.PartitionKeys` over dictionaries.
 
     Args:
@@ -30,11 +31,9 @@ class MemoryPartitionKeys:
         self._history: dict[str, list[KeyChange]] = defaultdict(list)
 
     def keys(self, name: str) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         return [state.key for state in self.changed(name) if not state.removed]
 
     def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
-        """See `flowstone.protocols.PartitionKeys`."""
         found: list[KeyState] = []
         with self._changed:
             if name in self._states:
@@ -47,19 +46,16 @@ class MemoryPartitionKeys:
     def add(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         changes = [PartitionChange(name, key) for key in keys]
         return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
 
     def remove(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         changes = [PartitionChange(name, key, remove=True) for key in keys]
         return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
 
     def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
-        """See `flowstone.protocols.PartitionKeys`."""
         with self._changed:
             changes = list(self._history[name]) if name in self._history else []
         return [change for change in reversed(changes) if key is None or change.key == key][:limit]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from flowstone.core.control import PruneCounts
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
+from flowstone.protocols.stores import Retention
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.scatters import MemoryScatters
@@ -17,7 +18,7 @@ from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 _NEWEST_RUNS = 100
 
 
-class MemoryRetention:
+class MemoryRetention(Retention):
     """Implements `flowstone.protocols.Retention` over dictionaries.
 
     What is kept is the same as in PostgreSQL: what `load` returns, everything it was made from, what reused steps
@@ -54,7 +55,6 @@ class MemoryRetention:
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
     ) -> PruneCounts:
-        """See `flowstone.protocols.Retention`."""
         with self._tables.changed:
             gone = self._unneeded(self._ended(older_than_seconds))
             counts = _count(gone)
@@ -67,7 +67,6 @@ class MemoryRetention:
         return set(versions)
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
-        """See `flowstone.protocols.Retention`."""
         with self._tables.changed:
             ended = self._ended(older_than_seconds)
             gone = self._unneeded(ended)
@@ -75,13 +74,11 @@ class MemoryRetention:
             return _count(gone)._replace(runs=sum(_is_empty(run, without=ids) for run in ended))
 
     def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
-        """See `flowstone.protocols.Retention`."""
         with self._tables.changed:
             rows = self._of(asset)
             return _count(rows), sum(not row.state.is_terminal for row in rows)
 
     def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
-        """See `flowstone.protocols.Retention`."""
         with self._tables.changed:
             gone = [row for row in self._of(asset) if row.state.is_terminal]
             discard(_outputs(gone))

@@ -22,6 +22,7 @@ from flowstone.core.scattering import (
 )
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion, NewRun, NewStep
+from flowstone.protocols import ScatterStore
 from flowstone.stores.memory.tables import RunRow, ScatterRow, StepRow, Tables
 
 
@@ -46,7 +47,7 @@ class _Scatter(ScatterRow):
     order: list[_Item] = field(default_factory=list)
 
 
-class MemoryScatters:
+class MemoryScatters(ScatterStore):
     """Implements `flowstone.protocols.ScatterStore` over dictionaries.
 
     Args:
@@ -68,7 +69,6 @@ class MemoryScatters:
                 self._by_run.pop(scatter.run_id, None)
 
     def begin(self, step_id: int, token: int, new: NewScatter) -> OpenScatter | None:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             step = self._step(step_id, token)
             if step is None:
@@ -96,7 +96,6 @@ class MemoryScatters:
             )
 
     def add(self, scatter: OpenScatter, items: Sequence[NewItem]) -> bool | None:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             if self._step(scatter.step_id, scatter.token) is None:
                 return None
@@ -120,18 +119,15 @@ class MemoryScatters:
             return True
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, ScatterRecord]:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             return {one: self._record(self._by_step[one]) for one in step_ids if one in self._by_step}
 
     def of_run(self, run_id: str) -> ScatterRecord | None:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             found = self._by_run.get(run_id)
             return self._record(found) if found else None
 
     def items(self, step_ids: Sequence[int]) -> dict[int, str]:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             rows = [self._tables.steps[one] for one in step_ids if one in self._tables.steps]
             return {
@@ -141,7 +137,6 @@ class MemoryScatters:
             }
 
     def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             ours = self._by_run.get(run_id)
             if ours is None:
@@ -151,7 +146,6 @@ class MemoryScatters:
             return [_row(one) for one in islice((one for one in rest if one.step.state in states), limit)]
 
     def counts(self, run_id: str) -> ItemCounts:
-        """See `flowstone.protocols.ScatterStore`."""
         with self._tables.changed:
             ours = self._by_run.get(run_id)
             return ItemCounts(Counter(one.step.state for one in ours.items.values()) if ours else {})

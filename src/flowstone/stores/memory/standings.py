@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
 from flowstone.core.step import Target
+from flowstone.protocols import Standings
 from flowstone.stores.memory.tables import StepRow, Tables
 
 
-class MemoryStandings:
+class MemoryStandings(Standings):
     """Implements `flowstone.protocols.Standings` over dictionaries."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
-        """See `flowstone.protocols.Standings`."""
         tables = self._tables
         with tables.changed:
             return {
@@ -26,7 +26,6 @@ class MemoryStandings:
             }
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
-        """See `flowstone.protocols.Standings`."""
         steps = self._tables.steps
         return {
             step_id: {(one.asset, one.partition): _data(steps[one.step_id]) for one in row.inputs}
@@ -35,7 +34,6 @@ class MemoryStandings:
         }
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
-        """See `flowstone.protocols.Standings`."""
         wanted = set(assets)
         found: dict[str, int] = {}
         with self._tables.changed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
 from flowstone.errors import ApprovalNotFoundError
+from flowstone.protocols import ApprovalStore
 from flowstone.stores.postgres import deciding
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.deciding import approval_from
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
-class PostgresApprovals:
+class PostgresApprovals(ApprovalStore):
     """Implements `flowstone.protocols.ApprovalStore` on PostgreSQL.
 
     Args:
@@ -29,21 +30,17 @@ class PostgresApprovals:
         self._database = database
 
     def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         if state is ApprovalState.PENDING:
             return self._rows("pending", {"limit": limit})
         return self._rows("newest", {"state": state, "limit": limit})
 
     def get(self, approval_id: int) -> Approval | None:
-        """See `flowstone.protocols.ApprovalStore`."""
         return next(iter(self._rows("get", {"ids": [approval_id]})), None)
 
     def of_step(self, step_id: int) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         return self._rows("of_steps", {"steps": [step_id]})
 
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
-        """See `flowstone.protocols.ApprovalStore`."""
         state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
         decided = self._decide(approval_id, state, by=by, comment=comment)
         if decided:
@@ -56,27 +53,22 @@ class PostgresApprovals:
         raise found.too_late()
 
     def expire_due(self, *, limit: int = 1000) -> int:
-        """See `flowstone.protocols.ApprovalStore`."""
         durable = self._database.durable
         return in_transaction(
             self._database, lambda connection: deciding.expire_due(connection, durable=durable, limit=limit)
         )
 
     def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
-        """See `flowstone.protocols.ApprovalStore`."""
         return self._rows("take_untold", {"lease_seconds": lease_seconds, "limit": limit})
 
     def told(self, approval: Approval) -> None:
-        """See `flowstone.protocols.ApprovalStore`."""
         self._execute("told", {"id": approval.id, "state": approval.state})
 
     def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
-        """See `flowstone.protocols.ApprovalStore`."""
         parameters = {"id": approval.id, "state": approval.state, "retry_in_seconds": retry_in_seconds}
         self._execute("not_told", parameters)
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
-        """See `flowstone.protocols.ApprovalStore`."""
         parameters = {"subject": subject, "limit": limit}
         with self._database.connection() as connection:
             return [

@@ -25,6 +25,7 @@ from flowstone.core.automation.record import (
     is_repeatable,
     settled,
 )
+from flowstone.protocols import AutomationStore
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
-class PostgresAutomations:
+class PostgresAutomations(AutomationStore):
     """Implements `flowstone.protocols.AutomationStore` on PostgreSQL.
 
     Args:
@@ -53,7 +54,6 @@ class PostgresAutomations:
         self._clock = now
 
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         if automations:
             # in one order everywhere, so that nodes that start together cannot lock each other out
             ordered = sorted(set(automations))
@@ -67,7 +67,6 @@ class PostgresAutomations:
         limit: int = 1,
         by_hand_only: bool = False,
     ) -> list[TakenAutomation]:
-        """See `flowstone.protocols.AutomationStore`."""
         parameters = _several(automations) | {"lease_seconds": lease_seconds, "limit": limit}
         parameters["by_hand_only"] = by_hand_only
         rows = self._execute("take", parameters)
@@ -75,13 +74,11 @@ class PostgresAutomations:
         return sorted(taken, key=lambda one: (one.record.due_at or one.now, one.record.id))
 
     def renew(self, taken: Sequence[TakenAutomation]) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         ordered = sorted(taken, key=lambda one: one.record.id)
         tokens = {"tokens": [one.token for one in ordered]}
         self._execute("renew", _several([one.record.id for one in ordered]) | tokens)
 
     def conclude(self, taken: TakenAutomation, conclusion: Conclusion) -> Concluded:
-        """See `flowstone.protocols.AutomationStore`."""
         tries = count()
 
         def conclude(connection: Connection[TupleRow]) -> Concluded:
@@ -93,32 +90,25 @@ class PostgresAutomations:
         return in_transaction(self._database, conclude)
 
     def give_back(self, taken: TakenAutomation) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         self._execute("give_back", _named(taken.record.id) | {"token": taken.token})
 
     def request(self, automation: AutomationId) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         self._execute("request", _named(automation))
 
     def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
-        """See `flowstone.protocols.AutomationStore`."""
         return bool(self._execute("set_paused", _named(automation) | {"paused": paused}))
 
     def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
-        """See `flowstone.protocols.AutomationStore`."""
         self._execute("set_cursor", _named(automation) | {"cursor": cursor})
 
     def record(self, automation: AutomationId) -> AutomationRecord | None:
-        """See `flowstone.protocols.AutomationStore`."""
         rows = self._execute("records", _named(automation))
         return _record(rows[0]) if rows else None
 
     def records(self) -> list[AutomationRecord]:
-        """See `flowstone.protocols.AutomationStore`."""
         return [_record(row) for row in self._execute("records", {"kind": None, "name": None})]
 
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
-        """See `flowstone.protocols.AutomationStore`."""
         if automation is None:
             rows = self._execute("all_ticks", {"limit": limit})
         else:
@@ -126,20 +116,17 @@ class PostgresAutomations:
         return [_tick(row) for row in rows]
 
     def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
-        """See `flowstone.protocols.AutomationStore`."""
         parameters = {**_named(automation), "run_key": key, "limit": limit}
         with self._database.connection() as connection:
             return [RunKey(*row) for row in connection.execute(load_sql("automations/run_keys"), parameters)]
 
     def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
-        """See `flowstone.protocols.AutomationStore`."""
         parameters = {**_named(automation), "run_keys": list(keys)}
         with self._database.connection() as connection:
             gone = {row[0] for row in connection.execute(load_sql("automations/forget_keys"), parameters)}
         return [key for key in dict.fromkeys(keys) if key in gone]
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
-        """See `flowstone.protocols.AutomationStore`."""
         age = {"older_than_seconds": older_than_seconds}
         return int(self._execute("old_ticks", age)[0][0]) if dry_run else len(self._execute("prune_ticks", age))
 

@@ -24,6 +24,7 @@ from flowstone.core.step import (
     run_state,
 )
 from flowstone.errors import DatabaseUnavailableError
+from flowstone.protocols import Catalog
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.done_signals import DoneSignals
 from flowstone.stores.postgres.rows import to_json
@@ -35,7 +36,7 @@ _AWAY_SECONDS = 120.0
 log = logging.getLogger("flowstone")
 
 
-class PostgresCatalog:
+class PostgresCatalog(Catalog):
     """Implements `flowstone.protocols.Catalog` on PostgreSQL."""
 
     def __init__(self, database: Database, signals: DoneSignals) -> None:
@@ -44,7 +45,6 @@ class PostgresCatalog:
         self._away_since: float | None = None
 
     def current(self, targets: Sequence[Target]) -> dict[Target, int]:
-        """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
         with self._database.connection() as connection:
@@ -52,7 +52,6 @@ class PostgresCatalog:
         return {targets[row.position - 1]: row.step_id for row in rows}
 
     def config_hashes(self, step_ids: Sequence[int]) -> dict[int, str | None]:
-        """See `flowstone.protocols.Catalog`."""
         if not step_ids:
             return {}
         with self._database.connection() as connection:
@@ -60,13 +59,11 @@ class PostgresCatalog:
         return {row.id: row.config_hash for row in rows}
 
     def run_details(self, run_id: str) -> RunDetails:
-        """See `flowstone.protocols.Catalog`."""
         with self._database.connection() as connection:
             document = fetch_value(connection, dict, "catalog/run_details", {"run_id": run_id})
         return RunDetails.from_json(document)
 
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
-        """See `flowstone.protocols.Catalog`."""
         if not targets:
             return {}
         with self._database.connection() as connection:
@@ -74,7 +71,6 @@ class PostgresCatalog:
         return {targets[row.position - 1]: row.started_at for row in rows}
 
     def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
-        """See `flowstone.protocols.Catalog`."""
         found: list[CommittedOutput | None] = [None] * len(wanted)
         parameters = {
             "runs": [run for run, _, _ in wanted],
@@ -89,7 +85,6 @@ class PostgresCatalog:
         return found
 
     def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
-        """See `flowstone.protocols.Catalog`."""
         if not wanted:
             return set()
         with self._database.connection() as connection:
@@ -97,12 +92,10 @@ class PostgresCatalog:
         return {position - 1 for position in positions}
 
     def step(self, step_id: int) -> StepRecord | None:
-        """See `flowstone.protocols.Catalog`."""
         with self._database.connection() as connection:
             return fetch_one(connection, StepRecord, "catalog/step", {"step_id": step_id})
 
     def steps(self, run_id: str, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
-        """See `flowstone.protocols.Catalog`."""
         parameters = {"run_id": run_id, "state": state, "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, StepRecord, "catalog/steps", parameters)
@@ -110,18 +103,15 @@ class PostgresCatalog:
     def history(
         self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
-        """See `flowstone.protocols.Catalog`."""
         parameters = {"asset": asset, "partition": partition, "state": state, "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, StepRecord, "catalog/history", parameters)
 
     def attempts(self, step_id: int) -> list[AttemptRecord]:
-        """See `flowstone.protocols.Catalog`."""
         with self._database.connection() as connection:
             return fetch_all(connection, AttemptRecord, "catalog/attempts", {"step_id": step_id})
 
     def inputs(self, step_ids: Sequence[int]) -> dict[int, tuple[InputVersion, ...]]:
-        """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[InputVersion]] = {step_id: [] for step_id in step_ids}
         with self._database.connection() as connection:
             rows = fetch_all(connection, _Input, "catalog/inputs", {"steps": list(step_ids)})
@@ -130,7 +120,6 @@ class PostgresCatalog:
         return {step_id: tuple(inputs) for step_id, inputs in found.items()}
 
     def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        """See `flowstone.protocols.Catalog`."""
         found: dict[int, list[int]] = {step_id: [] for step_id in step_ids}
         with self._database.connection() as connection:
             rows = fetch_all(connection, _Reader, "catalog/readers", {"steps": list(step_ids)})
@@ -139,12 +128,10 @@ class PostgresCatalog:
         return {step_id: tuple(readers) for step_id, readers in found.items()}
 
     def run(self, run_id: str) -> RunRecord | None:
-        """See `flowstone.protocols.Catalog`."""
         found = self._runs({"run_id": run_id, "parent": None, "tag": None, "limit": 1})
         return found[0] if found else None
 
     def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
-        """See `flowstone.protocols.Catalog`."""
         return self._runs({"run_id": None, "parent": parent, "tag": tag, "limit": limit})
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flowstone.core.check_record import CheckRecord
+from flowstone.protocols import CheckStore
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import fetch_all, load_sql
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
-class PostgresChecks:
+class PostgresChecks(CheckStore):
     """Implements `flowstone.protocols.CheckStore` on PostgreSQL.
 
     Args:
@@ -26,7 +27,6 @@ class PostgresChecks:
         self._database = database
 
     def record(self, records: Sequence[CheckRecord]) -> int:
-        """See `flowstone.protocols.CheckStore`."""
         if not records:
             return 0
         with self._database.transaction() as connection:
@@ -41,7 +41,6 @@ class PostgresChecks:
         failed: bool = False,
         limit: int = 100,
     ) -> list[CheckRecord]:
-        """See `flowstone.protocols.CheckStore`."""
         parameters = {"asset": asset, "partition": partition, "check": check, "failed": failed, "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, CheckRecord, "checks/results", parameters)
@@ -54,13 +53,11 @@ class PostgresChecks:
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
-        """See `flowstone.protocols.CheckStore`."""
         parameters = {"asset": asset, "partition": partition, "failed": failed, "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, CheckRecord, "checks/latest", parameters)
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
-        """See `flowstone.protocols.CheckStore`."""
         found: dict[int, tuple[CheckRecord, ...]] = dict.fromkeys(step_ids, ())
         with self._database.connection() as connection:
             records = fetch_all(connection, CheckRecord, "checks/of_steps", {"steps": list(step_ids)})

@@ -13,6 +13,8 @@ from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError
+from flowstone.protocols import Control
+from flowstone.protocols.stores import Retention
 from flowstone.stores.postgres import operators, transport
 from flowstone.stores.postgres.counting import UNLIMITED, refill
 from flowstone.stores.postgres.database import Database
@@ -28,7 +30,7 @@ _BATCH = 2000
 _VERSION = re.compile(r"(\d{1,18})-(\d{1,9})")
 
 
-class PostgresControl:
+class PostgresControl(Control, Retention):
     """Implements `flowstone.protocols.Control` on PostgreSQL.
 
     Args:
@@ -39,7 +41,6 @@ class PostgresControl:
         self._database = database
 
     def pause_run(self, run_id: str) -> int:
-        """See `flowstone.protocols.Control`."""
         with self._database.transaction() as connection:
             self._set_paused(connection, run_id, paused=True)
             withdrawn = connection.execute(load_sql("control/withdraw"), {"run_id": run_id}).fetchall()
@@ -48,7 +49,6 @@ class PostgresControl:
             return len(withdrawn)
 
     def resume_run(self, run_id: str) -> int:
-        """See `flowstone.protocols.Control`."""
         with self._database.transaction() as connection:
             durable, limit, active = self._set_paused(connection, run_id, paused=False)
             if not durable:
@@ -67,7 +67,6 @@ class PostgresControl:
         node_limit: int | None = None,
         reset_limit: bool = False,
     ) -> None:
-        """See `flowstone.protocols.Control`."""
         self._require_queue()
         with self._database.transaction() as connection:
             parameters = {"name": name, "paused": paused, "node_limit": node_limit, "reset_limit": reset_limit}
@@ -77,7 +76,6 @@ class PostgresControl:
             transport.announce(connection, [name])
 
     def queues(self) -> list[QueueStatus]:
-        """See `flowstone.protocols.Control`."""
         self._require_queue()
         with self._database.connection() as connection:
             rows = connection.execute(load_sql("queues/list")).fetchall()
@@ -87,12 +85,10 @@ class PostgresControl:
         ]
 
     def served_queues(self) -> list[str]:
-        """See `flowstone.protocols.Control`."""
         with self._database.connection() as connection:
             return [row[0] for row in connection.execute(load_sql("queues/served"))]
 
     def situation(self, target: Target) -> StepSituation | None:
-        """See `flowstone.protocols.Control`."""
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
             row = connection.execute(load_sql("control/why"), parameters).fetchone()
@@ -111,7 +107,6 @@ class PostgresControl:
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
     ) -> PruneCounts:
-        """See `flowstone.protocols.Control`."""
         age = {"older_than_seconds": older_than_seconds}
         steps = values = size_bytes = 0
         while True:
@@ -132,21 +127,18 @@ class PostgresControl:
             return PruneCounts(steps, runs.rowcount, values, size_bytes)
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
-        """See `flowstone.protocols.Control`."""
         parameters = {"older_than_seconds": older_than_seconds}
         with self._database.connection() as connection:
             row = connection.execute(load_sql("control/count_prunable"), parameters).fetchone()
         return PruneCounts(*row) if row else PruneCounts()
 
     def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
-        """See `flowstone.protocols.Retention`."""
         with self._database.connection() as connection:
             row = connection.execute(load_sql("control/count_of_asset"), {"asset": asset}).fetchone()
         assert row is not None
         return PruneCounts(row[0], 0, row[1], row[2]), row[3]
 
     def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
-        """See `flowstone.protocols.Retention`."""
         steps = values = size_bytes = 0
         while True:
             with self._database.transaction() as connection:
@@ -173,7 +165,6 @@ class PostgresControl:
             raise ExecutorUnavailableError("oban", why, "Run `flowstone db upgrade`.")
 
     def wanted_versions(self, versions: Sequence[str]) -> set[str]:
-        """See `flowstone.protocols.Control`."""
         found = {version: _VERSION.fullmatch(version) for version in versions}
         ours = [(version, int(match[1]), int(match[2])) for version, match in found.items() if match]
         wanted = {version for version, match in found.items() if not match}

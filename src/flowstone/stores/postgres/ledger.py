@@ -16,6 +16,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.core.text import clean_text
 from flowstone.errors import DatabaseError, RunNotFoundError
+from flowstone.protocols import Ledger
 from flowstone.stores.postgres import deciding, ranges
 from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.counting import Follow
@@ -39,7 +40,7 @@ _LOST_TRIES = 3
 _OUTDATED_TRIES = 3
 
 
-class PostgresLedger:
+class PostgresLedger(Ledger):
     """Implements `flowstone.protocols.Ledger` on PostgreSQL.
 
     Args:
@@ -52,7 +53,6 @@ class PostgresLedger:
         self._worker_id = worker_id
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
-        """See `flowstone.protocols.Ledger`."""
         driver = None if run.durable else self._worker_id()
         tries = count()
         patience = _LOST_TRIES
@@ -70,7 +70,6 @@ class PostgresLedger:
                 patience -= 1
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
-        """See `flowstone.protocols.Ledger`."""
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
@@ -112,7 +111,6 @@ class PostgresLedger:
             return [self._commit_refusal(completions[0], error)]
 
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
-        """See `flowstone.protocols.Ledger`."""
         parameters = {
             "ids": [claim.step_id for claim in claims],
             "tokens": [claim.token for claim in claims],
@@ -128,7 +126,6 @@ class PostgresLedger:
         return self._transaction(give_back)
 
     def request_cancel(self, step_id: int) -> State:
-        """See `flowstone.protocols.Ledger`."""
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> State:
             self._cancel(connection, [step_id], stopping)
@@ -140,14 +137,12 @@ class PostgresLedger:
         return self._stopping(cancel)
 
     def invalidate(self, targets: Sequence[Target]) -> int:
-        """See `flowstone.protocols.Ledger`."""
         parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
         return self._transaction(
             lambda connection: connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
         )
 
     def cancel_run(self, run_id: str) -> list[int]:
-        """See `flowstone.protocols.Ledger`."""
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
             rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.known_keys import KeyChange, KeyState
 from flowstone.core.text import clean_text
+from flowstone.protocols import PartitionKeys
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import load_sql
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _LONGEST_NOTE = 1000
 
 
-class PostgresPartitionKeys:
+class PostgresPartitionKeys(PartitionKeys):
     """Implements `flowstone.protocols.PartitionKeys` on PostgreSQL.
 
     Args:
@@ -30,12 +31,10 @@ class PostgresPartitionKeys:
         self._database = database
 
     def keys(self, name: str) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         with self._database.connection() as connection:
             return [row[0] for row in connection.execute(load_sql("partition_keys/keys"), {"name": name})]
 
     def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
-        """See `flowstone.protocols.PartitionKeys`."""
         parameters = {"name": name, "after": after}
         with self._database.connection() as connection:
             return [KeyState(*row) for row in connection.execute(load_sql("partition_keys/changed"), parameters)]
@@ -43,17 +42,14 @@ class PostgresPartitionKeys:
     def add(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         return self._change(name, keys, remove=False, by=by, reason=reason)
 
     def remove(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        """See `flowstone.protocols.PartitionKeys`."""
         return self._change(name, keys, remove=True, by=by, reason=reason)
 
     def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
-        """See `flowstone.protocols.PartitionKeys`."""
         parameters = {"name": name, "key": key, "limit": limit}
         with self._database.connection() as connection:
             rows = connection.execute(load_sql("partition_keys/history"), parameters).fetchall()

@@ -13,6 +13,7 @@ from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
 from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
 from flowstone.core.state import State
 from flowstone.core.step import Claim
+from flowstone.protocols import DurableQueue
 from flowstone.stores.postgres import deciding, limits, operators, transport
 from flowstone.stores.postgres.counting import Follow, refill
 from flowstone.stores.postgres.database import Database
@@ -36,7 +37,7 @@ _EVER_SECONDS = 100 * 365 * 24 * 3600.0
 _OVERLAP_SECONDS = 60.0
 
 
-class PostgresQueue:
+class PostgresQueue(DurableQueue):
     """Implements `flowstone.protocols.DurableQueue` over `oban_jobs` and our tables.
 
     Args:
@@ -59,7 +60,6 @@ class PostgresQueue:
         attempted_by: Sequence[str],
         left: LeftToOthers | None = None,
     ) -> list[FetchedJob]:
-        """See `flowstone.protocols.DurableQueue`."""
         without = left or LeftToOthers()
         return in_transaction(
             self._database,
@@ -67,38 +67,31 @@ class PostgresQueue:
         )
 
     def known_assets(self, *, but: str) -> list[KnownAssets]:
-        """See `flowstone.protocols.DurableQueue`."""
         return [assets for _, kind, assets in shapes_at_work(self._database, but=but) if kind == "node"]
 
     def cancelling(self, worker_id: str) -> list[int]:
-        """See `flowstone.protocols.DurableQueue`."""
         with self._database.connection() as connection:
             return [row[0] for row in connection.execute(load_sql("queue/cancelling"), {"worker": worker_id})]
 
     def node_limits(self) -> dict[str, int]:
-        """See `flowstone.protocols.DurableQueue`."""
         with self._database.connection() as connection:
             return dict(connection.execute(load_sql("queues/limits")).fetchall())
 
     def held(self, worker_id: str) -> list[Claim]:
-        """See `flowstone.protocols.DurableQueue`."""
         with self._database.connection() as connection:
             return [claim_from(row) for row in connection.execute(load_sql("queue/held"), {"worker": worker_id})]
 
     def nudge(self, queues: Sequence[str]) -> None:
-        """See `flowstone.protocols.DurableQueue`."""
         with self._database.connection() as connection:
             rows = connection.execute(load_sql("ranges/nudge"), {"queues": list(queues)}).fetchall()
             transport.announce(connection, [row[0] for row in rows])
 
     def stage(self, queues: Sequence[str]) -> list[str]:
-        """See `flowstone.protocols.DurableQueue`."""
         parameters = {"queues": list(queues), "limit": _STAGED}
         with self._database.connection() as connection:
             return [row[0] for row in connection.execute(load_sql("queue/stage"), parameters)]
 
     def follow_cancels(self, signalled: Sequence[int]) -> int:
-        """See `flowstone.protocols.DurableQueue`."""
         now = time.monotonic()
         # the first time everything, then what happened since, and a little more: commits take their time
         within = _EVER_SECONDS if self._cancels_at is None else now - self._cancels_at + _OVERLAP_SECONDS
@@ -107,7 +100,6 @@ class PostgresQueue:
         return found
 
     def prune_jobs(self, older_than_seconds: float) -> int:
-        """See `flowstone.protocols.DurableQueue`."""
         now = time.monotonic()
         since = None if self._pruned_at is None else older_than_seconds + now - self._pruned_at + _OVERLAP_SECONDS
         parameters = {
@@ -126,11 +118,9 @@ class PostgresQueue:
                 return pruned
 
     def rescue(self) -> int:
-        """See `flowstone.protocols.DurableQueue`."""
         return rescue(self._database)
 
     def sweep(self) -> int:
-        """See `flowstone.protocols.DurableQueue`."""
         found = 0
         with self._database.transaction() as connection:
             if self._database.durable:

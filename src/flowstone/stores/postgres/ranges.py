@@ -13,6 +13,7 @@ from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewRun, Target
 from flowstone.errors import PlanOutdatedError, RunConflictError
+from flowstone.protocols import RangeStore
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.counting import Follow, notify_done
 from flowstone.stores.postgres.database import Database
@@ -30,7 +31,7 @@ _MOST_LOOKED_AT = 5000
 """Partitions looked at in one transaction: when most of them are there already, others get their turn."""
 
 
-class PostgresRanges:
+class PostgresRanges(RangeStore):
     """Implements `flowstone.protocols.RangeStore` on PostgreSQL.
 
     Args:
@@ -41,13 +42,11 @@ class PostgresRanges:
         self._database = database
 
     def open_run(self, run: NewRun, new: NewRange) -> int:
-        """See `flowstone.protocols.RangeStore`."""
         # the partitions can be read only once, so this transaction is not tried again; it only inserts
         with self._database.transaction() as connection:
             return _open(connection, run, new)
 
     def waiting(self, target: Target) -> NotBegun | None:
-        """See `flowstone.protocols.RangeStore`."""
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
             row = connection.execute(load_sql("ranges/find"), parameters).fetchone()

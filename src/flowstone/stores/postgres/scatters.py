@@ -18,6 +18,7 @@ from flowstone.core.scattering import (
 )
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion
+from flowstone.protocols import ScatterStore
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
-class PostgresScatters:
+class PostgresScatters(ScatterStore):
     """Implements `flowstone.protocols.ScatterStore` on PostgreSQL.
 
     Args:
@@ -40,7 +41,6 @@ class PostgresScatters:
         self._database = database
 
     def begin(self, step_id: int, token: int, new: NewScatter) -> OpenScatter | None:
-        """See `flowstone.protocols.ScatterStore`."""
         parameters = {
             "step_id": step_id,
             "token": token,
@@ -78,25 +78,20 @@ class PostgresScatters:
         )
 
     def add(self, scatter: OpenScatter, items: Sequence[NewItem]) -> bool | None:
-        """See `flowstone.protocols.ScatterStore`."""
         return in_transaction(self._database, lambda connection: _add(connection, scatter, items))
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, ScatterRecord]:
-        """See `flowstone.protocols.ScatterStore`."""
         rows = self._rows("of_steps", {"steps": list(step_ids)})
         return {row[1]: _record(row) for row in rows}
 
     def of_run(self, run_id: str) -> ScatterRecord | None:
-        """See `flowstone.protocols.ScatterStore`."""
         rows = self._rows("of_run", {"run_id": run_id})
         return _record(rows[0]) if rows else None
 
     def items(self, step_ids: Sequence[int]) -> dict[int, str]:
-        """See `flowstone.protocols.ScatterStore`."""
         return dict(self._rows("items", {"steps": list(step_ids)}))
 
     def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
-        """See `flowstone.protocols.ScatterStore`."""
         parameters = {"run_id": run_id, "after": after, "limit": limit, "states": [str(one) for one in states]}
         return [
             ItemRow(
@@ -114,7 +109,6 @@ class PostgresScatters:
         ]
 
     def counts(self, run_id: str) -> ItemCounts:
-        """See `flowstone.protocols.ScatterStore`."""
         return ItemCounts({State(state): number for state, number in self._rows("counts", {"run_id": run_id})})
 
     def _rows(self, name: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:

@@ -9,19 +9,19 @@ from typing import NamedTuple
 from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
 from flowstone.core.state import State
 from flowstone.core.step import Target
+from flowstone.protocols import Standings
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import fetch_all
 
 
-class PostgresStandings:
+class PostgresStandings(Standings):
     """Implements `flowstone.protocols.Standings` on PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
-        """See `flowstone.protocols.Standings`."""
         if not targets:
             return {}
         with self._database.connection() as connection:
@@ -29,7 +29,6 @@ class PostgresStandings:
         return {targets[row.position - 1]: row.standing() for row in rows}
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
-        """See `flowstone.protocols.Standings`."""
         found: dict[int, Reads] = {}
         if step_ids:
             with self._database.connection() as connection:
@@ -40,7 +39,6 @@ class PostgresStandings:
         return found
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
-        """See `flowstone.protocols.Standings`."""
         with self._database.connection() as connection:
             rows = fetch_all(connection, _Active, "standings/active", {"assets": list(assets)})
         return {row.asset: row.active for row in rows}
