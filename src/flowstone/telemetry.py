@@ -72,7 +72,7 @@ def detach(name: str) -> None:
 
 
 def listening() -> bool:
-    """Whether anybody listens."""
+    """Whether there is a listener."""
     return bool(listeners)
 
 
