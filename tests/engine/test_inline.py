@@ -9,7 +9,6 @@ from flowstone.core.asset import asset
 from flowstone.core.job import Job
 from flowstone.core.outcome import RetryLater
 from flowstone.core.state import State
-from flowstone.core.step import Committed
 from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledError, StepFailedError
 
 
@@ -53,12 +52,17 @@ def test_an_attempt_that_was_superseded_publishes_nothing() -> None:
     assert not flow.exists("late")
 
 
-def test_commits_are_told() -> None:
-    flow = FlowStone.for_testing([one])
-    told: list[Committed] = []
-    flow.parts.inline.on_commit = told.append
-    done = flow.materialize("one")
-    assert [(one.step_id, one.state) for one in told] == [(done.step_id, State.COMPLETED)]
+def test_what_a_commit_releases_is_told() -> None:
+    @asset
+    def two(one: int) -> int:
+        return one + 1
+
+    flow = FlowStone.for_testing([one, two])
+    told: list[int] = []
+    flow.parts.inline._on_released = told.extend
+    run = flow.materialize_all("two")
+    assert told == [step.id for step in flow.runs.steps(run.run_id, state=State.PENDING)]
+    assert len(told) == 1
 
 
 def test_a_cancel_ends_the_pause_before_the_next_look() -> None:

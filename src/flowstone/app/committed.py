@@ -162,7 +162,7 @@ class CommittedValues:
         key = None if partition is None else recorded_target(found, partition, self.parts.store.catalog)[1]
         limit = whole_number("limit", limit)
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
-        return [self.parts.inline.materialization(record) for record in records]
+        return [self.parts.results.of_record(record) for record in records]
 
 
 def _describe(step: StepRecord) -> str:

@@ -41,7 +41,7 @@ class Driving:
         if not isinstance(done, Materialization):
             # whatever it is, only what was committed counts
             self._not_started(placed, job, _returned(placed, "execute", done))
-            return self._parts.inline.materialization(self._record(job))
+            return self._parts.results.of_record(self._record(job))
         return done
 
     def schedule(self, placed: Placed, job: Job) -> Job:

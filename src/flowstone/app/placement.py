@@ -336,7 +336,7 @@ class Placement:
         return RunResult(
             record=record,
             targets=order.targets if isinstance(order.targets, PartitionTargets) else tuple(order.targets),
-            find=self._parts.inline.materialization,
+            find=self._parts.results.of_record,
             steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
             label=self._parts.graph.label,
         )

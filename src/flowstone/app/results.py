@@ -1,4 +1,4 @@
-"""What runs of several steps answer with."""
+"""What verbs answer with: of one step, and of runs of several."""
 
 from __future__ import annotations
 
@@ -8,15 +8,98 @@ from typing import Any, overload
 
 from flowstone.core.definition import write_partition
 from flowstone.core.materialization import Materialization
-from flowstone.core.output import JsonValue
+from flowstone.core.outcome import Succeeded
+from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.core.state import State
-from flowstone.core.step import RunRecord, StepRecord, Target
+from flowstone.core.step import Completion, RunRecord, StepRecord, Target
 from flowstone.core.text import error_line
 from flowstone.errors import FlowStoneError, StepCancelledError, StepFailedError
+from flowstone.protocols import Store
 
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
+_WITH_RESULT = (State.COMPLETED, State.REUSED, State.SKIPPED)
 _MOST_TOLD = 5_000
+
+
+class Results:
+    """Makes what verbs return of one step: of its record, or of the attempt that has just ended here.
+
+    Args:
+        store: what is recorded.
+        label: writes an encoded partition of an asset for people.
+        load: loads a stored value.
+    """
+
+    def __init__(
+        self, store: Store, label: Callable[[str, str], str], load: Callable[[StoredOutput], object]
+    ) -> None:
+        self._store = store
+        self._label = label
+        self._load = load
+
+    def of_attempt(self, ended: Completion) -> Materialization:
+        """Return the materialization that a successful attempt of this process is, with its value."""
+        claim, outcome = ended.claim, ended.outcome
+        assert isinstance(outcome, Succeeded)
+        return Materialization(
+            asset=claim.asset,
+            partition=decode_partition(claim.partition) if claim.partition else None,
+            run_id=claim.run_id,
+            step_id=claim.step_id,
+            attempt=claim.attempt,
+            inputs=ended.inputs,
+            stored=outcome.stored,
+            started_at=claim.started_at,
+            finished_at=ended.finished_at,
+            code_version=ended.code_version,
+            value=outcome.value,
+            checks=ended.checks,
+        )
+
+    def of_record(self, record: StepRecord, *, deduplicated: bool = False) -> Materialization:
+        """Return the materialization that a finished step stands for; its value is loaded when it is asked for.
+
+        Args:
+            record: the step.
+            deduplicated: whether whoever asked for it joined the work of another request.
+
+        Raises:
+            StepFailedError: the step has no result.
+            StepCancelledError: it was cancelled.
+        """
+        if record.state is State.CANCELLED:
+            raise StepCancelledError(record.asset, record.reason)
+        if record.state not in _WITH_RESULT:
+            raise StepFailedError(
+                record.asset,
+                record.partition,
+                record.state.value,
+                record.error or record.reason,
+                error_type=record.error_type,
+                attempts=record.attempt,
+                data=record.error_data,
+                label=self._label(record.asset, record.partition),
+            )
+        source = record.output_step or record.id
+        return Materialization(
+            asset=record.asset,
+            partition=decode_partition(record.partition),
+            run_id=record.run_id,
+            step_id=record.id,
+            state=record.state,
+            attempt=record.attempt,
+            inputs=self._store.catalog.inputs([source]).get(source, ()),
+            stored=record.stored,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            code_version=record.code_version,
+            deduplicated=deduplicated,
+            reason=record.reason,
+            invalidated_at=record.invalidated_at,
+            load=self._load,
+            checks=lambda: self._store.checks.of_steps([source])[source],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

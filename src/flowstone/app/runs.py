@@ -136,7 +136,7 @@ class RunsView:
         state, told = self._told(record)
         result = None
         if record.state.is_success:
-            result = self._parts.inline.materialization(record)
+            result = self._parts.results.of_record(record)
         waiting_for = [*([told] if told else []), *self._parts.waiting.of_step(record)]
         return JobStatus(
             state=state,
@@ -274,7 +274,7 @@ class RunsView:
         return RunResult(
             record=record,
             targets=RecordedTargets(lambda: self._targets(record)),
-            find=self._parts.inline.materialization,
+            find=self._parts.results.of_record,
             steps=lambda state: catalog.steps(record.id, state=state, limit=_EVERY),
             label=self._parts.graph.label,
         )
@@ -374,7 +374,7 @@ class RunsView:
             )
         joined = job.deduplicated if isinstance(job, Job) else False
         self._parts.wait(record, None if timeout_seconds is None else duration(timeout_seconds))
-        return self._parts.inline.materialization(self.step(str(record.id)), deduplicated=joined)
+        return self._parts.results.of_record(self.step(str(record.id)), deduplicated=joined)
 
     def _told(self, record: StepRecord) -> tuple[State, str | None]:
         """Return the state of a step, and what its executor says about it, when it knows more than is recorded."""

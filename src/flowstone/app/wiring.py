@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flowstone.app.declared import Declared, ExecutorLike
 from flowstone.app.details import DetailsReader
+from flowstone.app.results import Results
 from flowstone.app.waiting import Waiting
 from flowstone.config import Settings
 from flowstone.core.capability import Capability
@@ -78,6 +79,7 @@ class Parts:
     managers: Mapping[str, IOManager]
     reader: InputReader
     runner: StepRunner
+    results: Results
     inline: InlineRunner
     planner: Planner
     driver: Driver
@@ -211,7 +213,7 @@ def _connect(
 ) -> Parts:
     graph = graph.bound(keys := KeySnapshots(store.partition_keys))
     scattering = Scattering(graph, store.scatters, values.load)
-    reader = InputReader(graph, store.catalog, complete=scattering.complete)
+    reader = InputReader(graph, store.catalog, complete=scattering.complete if scattering.in_use else None)
     coroutines = CoroutineRunner()
     processes = IsolatedCalls()
     step_checks = StepChecks(checks, CheckRunner(resources, coroutines), values)
@@ -219,7 +221,8 @@ def _connect(
     runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes))
     driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
-    inline = _inline(settings, graph, store, reader, runner, values, driver, notices)
+    results = Results(store, graph.label, values.load)
+    inline = _inline(settings, graph, store, reader, runner, results, driver, notices)
     waiting = Waiting(store)
     shapes = Shapes(graph, lambda asset: values.manager(asset).name)
     if isinstance(store, PostgresStore):
@@ -234,10 +237,11 @@ def _connect(
         managers=managers,
         reader=reader,
         runner=runner,
+        results=results,
         inline=inline,
         planner=Planner(graph, reader, store.catalog),
         driver=driver,
-        executors=_executors(store, inline, waiting, declared.executors),
+        executors=_executors(store, inline, results, waiting, declared.executors),
         waiting=waiting,
         notices=notices,
         checks=step_checks,
@@ -266,23 +270,22 @@ def _inline(
     store: Store,
     reader: InputReader,
     runner: StepRunner,
-    values: ValueStore,
+    results: Results,
     driver: Driver,
     notices: ApprovalNotices,
 ) -> InlineRunner:
-    inline = InlineRunner(
+    return InlineRunner(
         graph,
         store,
         reader=reader,
         runner=runner,
-        values=values,
+        results=results,
         hold_limits=LocalLimits().hold,
         await_approval=InPlaceApproval(store, notices).wait,
+        on_released=driver.released,
         snooze_seconds=settings.snooze_seconds,
         deps_timeout_seconds=settings.deps_timeout_seconds,
     )
-    inline.on_commit = driver.committed
-    return inline
 
 
 def _store(settings: Settings) -> Store:
@@ -339,13 +342,13 @@ def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str
 
 
 def _executors(
-    store: Store, inline: InlineRunner, waiting: Waiting, own: Mapping[str, ExecutorLike]
+    store: Store, inline: InlineRunner, results: Results, waiting: Waiting, own: Mapping[str, ExecutorLike]
 ) -> ExecutorSelector:
     factories: dict[str, Callable[[], Executor]] = {
         "sync": SyncExecutor,
         "async": AsyncExecutor,
         "serial": SerialExecutor,
-        "oban": lambda: ObanExecutor(store, answer=inline.materialization, notice=waiting.notice_of_step),
+        "oban": lambda: ObanExecutor(store, answer=results.of_record, notice=waiting.notice_of_step),
     }
     for name, executor in own.items():
         factories[name] = executor if callable(executor) else _constant(executor)

@@ -27,6 +27,11 @@ from flowstone.errors import (
 )
 
 
+class _ByName(dict[str, Asset]):
+    def __missing__(self, name: str) -> Asset:
+        raise UnknownAssetError(name, self)
+
+
 class AssetGraph:
     """All assets of an app with their dependencies, in an order in which they can run.
 
@@ -51,7 +56,9 @@ class AssetGraph:
     """
 
     def __init__(self, assets: Iterable[Asset]) -> None:
-        self._assets = _by_name(assets)
+        self._assets = _ByName(_by_name(assets))
+        self.assets: Mapping[str, Asset] = MappingProxyType(self._assets)
+        """The assets by name; an unknown name is refused with a suggestion."""
         self._check_dependencies()
         self._check_earlier_names()
         self.order = tuple(self._sorted())
@@ -75,17 +82,9 @@ class AssetGraph:
         unchanged = all(one is self._assets[one.name] for one in assets)
         return self if unchanged else AssetGraph(assets)
 
-    @property
-    def assets(self) -> Mapping[str, Asset]:
-        """The assets by name."""
-        return MappingProxyType(self._assets)
-
     def __getitem__(self, name: str) -> Asset:
         """Return an asset by name; raise UnknownAssetError with a suggestion."""
-        try:
-            return self._assets[name]
-        except KeyError:
-            raise UnknownAssetError(name, self._assets) from None
+        return self._assets[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._assets

@@ -42,15 +42,10 @@ class State(StrEnum):
     NOT_FOUND = "not_found"
     """Nobody knows such a job; an answer to a question, never stored."""
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing more will happen."""
-        return self in TERMINAL
-
-    @property
-    def is_success(self) -> bool:
-        """Whether a committed value serves."""
-        return self in SUCCESS
+    is_terminal: bool
+    """Whether nothing more will happen."""
+    is_success: bool
+    """Whether a committed value serves."""
 
 
 TERMINAL = frozenset(
@@ -58,6 +53,9 @@ TERMINAL = frozenset(
 )
 SUCCESS = frozenset({State.COMPLETED, State.REUSED})
 ACTIVE = frozenset(State) - TERMINAL - {State.NOT_FOUND}
+
+for _state in State:
+    _state.is_terminal, _state.is_success = _state in TERMINAL, _state in SUCCESS
 
 _STARTABLE = {State.RUNNING, State.CANCELLED, State.UPSTREAM_FAILED, State.SKIPPED, State.REUSED, State.FAILED}
 _NEXT: dict[State, set[State]] = {

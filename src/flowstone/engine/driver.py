@@ -14,7 +14,6 @@ from queue import Empty, SimpleQueue
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
 from flowstone.core.state import State
-from flowstone.core.step import Committed
 from flowstone.errors import StepCancelledError
 from flowstone.protocols import Catalog
 
@@ -66,11 +65,10 @@ class Driver:
         self._inboxes: list[tuple[set[int], deque[int]]] = []
         self._lock = threading.Lock()
 
-    def committed(self, commit: Committed) -> None:
-        """Take note of a commit in this process."""
-        if commit.released:
-            for known, inbox in list(self._inboxes):
-                inbox.extend(step_id for step_id in commit.released if step_id in known)
+    def released(self, step_ids: Sequence[int]) -> None:
+        """Take note of steps that a commit in this process released."""
+        for known, inbox in list(self._inboxes):
+            inbox.extend([step_id for step_id in step_ids if step_id in known])
 
     def drive(self, run: Drive, known: Iterable[int]) -> None:
         """Run everything that is or becomes ready.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol
 
+from flowstone import telemetry
 from flowstone.core.context import CancellationToken
 from flowstone.core.control import describe_target
 from flowstone.core.forks import renew_after_fork
@@ -17,13 +19,11 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import Failed, Snoozed, Succeeded
-from flowstone.core.partition import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, StepRecord
 from flowstone.engine.failures import failure, user_traceback
-from flowstone.engine.hooks import ValueStore
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
@@ -32,8 +32,6 @@ from flowstone.errors import (
     DatabaseUnavailableError,
     RunNotFoundError,
     StaleAttemptError,
-    StepCancelledError,
-    StepFailedError,
 )
 from flowstone.protocols import Store
 
@@ -46,6 +44,16 @@ _EVERY = 1_000_000
 log = logging.getLogger("flowstone")
 
 
+class ResultMaker(Protocol):
+    """Makes what verbs return of one step."""
+
+    def of_attempt(self, ended: Completion) -> Materialization:
+        """Return the materialization that a successful attempt of this process is."""
+
+    def of_record(self, record: StepRecord) -> Materialization:
+        """Return the materialization that a finished step stands for, or raise why it has none."""
+
+
 class InlineRunner:
     """What inline executors receive as `run`.
 
@@ -54,9 +62,10 @@ class InlineRunner:
         store: where steps are claimed and committed.
         reader: resolves inputs.
         runner: performs attempts.
-        values: loads results that were already there.
+        results: makes what is returned.
         hold_limits: waits for the named limits of an asset and holds them.
         await_approval: waits until a step no longer waits for approval.
+        on_released: called with the steps that a commit released, in the thread that committed.
         snooze_seconds: how long a step that may wait for inputs pauses before it looks for them again.
         deps_timeout_seconds: how long it may do so in all.
     """
@@ -68,9 +77,10 @@ class InlineRunner:
         *,
         reader: InputReader,
         runner: StepRunner,
-        values: ValueStore,
+        results: ResultMaker,
         hold_limits: Callable[[Mapping[str, int | str]], AbstractContextManager[None]],
         await_approval: Callable[[int], None],
+        on_released: Callable[[Sequence[int]], None],
         snooze_seconds: float = 30.0,
         deps_timeout_seconds: float = 3600.0,
     ) -> None:
@@ -85,13 +95,13 @@ class InlineRunner:
         self._store = store
         self._reader = reader
         self._runner = runner
-        self._values = values
+        self._results = results
         self._tokens: dict[int, CancellationToken] = {}
         renew_after_fork(self, lambda runner: runner._tokens.clear())  # noqa: SLF001 - they are its own
         self._items = ItemDriver(store, self.cancel)
         self._scatters = frozenset([asset.name for asset in graph if isinstance(asset, Scatter)])
-        self.on_commit: Callable[[Committed], None] | None = None
-        """Called after each commit, in the thread that committed: the driver of a run listens here."""
+        self._limits = {asset.name: asset.concurrency for asset in graph if asset.concurrency}
+        self._on_released = on_released
 
     def run(
         self,
@@ -118,11 +128,13 @@ class InlineRunner:
             StaleAttemptError: another attempt took its place meanwhile.
         """
         step_id = int(job.id)
+        limits = self._limits.get(job.asset)
         while True:
-            limits = self._graph[job.asset].concurrency
-            with self._hold_limits(limits) if limits else nullcontext():
-                ended = self._try(step_id, timeout_seconds, stoppable)
-            # from here on without the limits, which others may use meanwhile
+            if limits is None:
+                ended = self._attempt(step_id, timeout_seconds, stoppable)
+            else:  # held for the attempt alone: while its step waits for anything, others may use them
+                with self._hold_limits(limits):
+                    ended = self._attempt(step_id, timeout_seconds, stoppable)
             if isinstance(ended, Materialization):
                 return ended
             if isinstance(ended, BaseException):
@@ -139,10 +151,10 @@ class InlineRunner:
             elif ended is None and (settled := self._settled(step_id)) is not None:
                 return settled
 
-    def _try(
+    def _attempt(
         self, step_id: int, timeout_seconds: float | None, stoppable: bool
     ) -> Materialization | BaseException | State | None:
-        """Run one attempt.
+        """Run one attempt: claim, perform, commit.
 
         Returns:
             What the step came to when it is over, else the state it is in now; None when it cannot be claimed.
@@ -151,9 +163,33 @@ class InlineRunner:
         claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
         if not claims:
             return None
-        completion, committed = self._attempt(claims[0], timeout_seconds, stoppable)
+        claim = claims[0]
+        token = self._tokens[step_id] = CancellationToken()
+        try:
+            try:
+                inputs = self._reader.resolve(claims)[0]
+                policy = None
+                if claim.max_attempts > 1:
+                    policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+                completion = self._snoozed(claim, inputs) if self._may_wait else None
+                if completion is None:
+                    completion = self._runner.perform(
+                        claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
+                    )
+            except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
+                completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
+            try:
+                committed = self._store.ledger.commit([completion])[0]
+            except DatabaseUnavailableError as error:
+                committed = self._committed_later(completion, error)
+            if telemetry.listeners:
+                tell_committed(completion, committed)
+        finally:
+            self._tokens.pop(step_id, None)
+        if committed.released:
+            self._on_released(committed.released)
         if committed.state.is_terminal or not committed.accepted:
-            return self._answer(claims[0], completion, committed)
+            return self._answer(completion, committed)
         if isinstance(completion.outcome, Failed):
             completion.outcome.take_exception()
         return committed.state
@@ -179,8 +215,8 @@ class InlineRunner:
         outcome = failure(error, None)
         outcome = replace(outcome, error=f"The executor {by!r} did not run it.\n{outcome.error}", retryable=False)
         committed = self._store.ledger.commit([Completion(claims[0], outcome, (), due)])[0]
-        if self.on_commit is not None:
-            self.on_commit(committed)
+        if committed.released:
+            self._on_released(committed.released)
 
     def cancel(self, step_id: int, reason: str = "cancelled") -> bool:
         """Set the token of a step that runs in this process; return whether there is one."""
@@ -190,96 +226,23 @@ class InlineRunner:
         token.cancel(reason)
         return True
 
-    def materialization(self, record: StepRecord, *, deduplicated: bool = False) -> Materialization:
-        """Return the materialization that a finished step stands for.
-
-        Raises:
-            StepFailedError: the step has no result.
-            StepCancelledError: it was cancelled.
-        """
-        if record.state is State.CANCELLED:
-            raise StepCancelledError(record.asset, record.reason)
-        if record.state not in (State.COMPLETED, State.REUSED, State.SKIPPED):
-            text = record.error or record.reason
-            label = self._graph.label(record.asset, record.partition)
-            raise StepFailedError(
-                record.asset,
-                record.partition,
-                record.state.value,
-                text,
-                error_type=record.error_type,
-                attempts=record.attempt,
-                data=record.error_data,
-                label=label,
-            )
-        source = record.output_step or record.id
-        return Materialization(
-            asset=record.asset,
-            partition=decode_partition(record.partition),
-            run_id=record.run_id,
-            step_id=record.id,
-            state=record.state,
-            attempt=record.attempt,
-            inputs=self._store.catalog.inputs([source]).get(source, ()),
-            stored=record.stored,
-            started_at=record.started_at,
-            finished_at=record.finished_at,
-            code_version=record.code_version,
-            deduplicated=deduplicated,
-            reason=record.reason,
-            invalidated_at=record.invalidated_at,
-            load=self._values.load,
-            checks=lambda: self._store.checks.of_steps([source])[source],
-        )
-
-    def _attempt(
-        self, claim: Claim, timeout_seconds: float | None, stoppable: bool
-    ) -> tuple[Completion, Committed]:
-        token = CancellationToken()
-        self._tokens[claim.step_id] = token
-        try:
-            try:
-                inputs = self._reader.resolve([claim])[0]
-                policy = None
-                if claim.max_attempts > 1:
-                    policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-                completion = self._snoozed(claim, inputs) if self._may_wait else None
-                if completion is None:
-                    completion = self._runner.perform(
-                        claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
-                    )
-            except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
-                completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
-            committed = self._committed(completion)
-            tell_committed(completion, committed)
-        finally:
-            self._tokens.pop(claim.step_id, None)
-        if self.on_commit is not None:
-            self.on_commit(committed)
-        return completion, committed
-
-    def _committed(self, completion: Completion) -> Committed:
-        """Commit; while the database is away the result is kept and committed when it is back, for two minutes."""
-        deadline, pause, again = 0.0, _FIRST_PAUSE_SECONDS, False
+    def _committed_later(self, completion: Completion, away: DatabaseUnavailableError) -> Committed:
+        """Commit a result that is kept while the database is away; it may be so for two minutes."""
+        log.warning("The result of %s is kept until the database is back: %s", completion.claim.asset, away)
+        deadline, pause = time.monotonic() + _AWAY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
             try:
                 committed = self._store.ledger.commit([completion])[0]
-            except DatabaseUnavailableError as error:
-                deadline = deadline or time.monotonic() + _AWAY_SECONDS
+            except DatabaseUnavailableError:
                 if time.monotonic() >= deadline:
                     raise
-                if not again:
-                    log.warning(
-                        "The result of %s is kept until the database is back: %s", completion.claim.asset, error
-                    )
-                again = True
-                time.sleep(pause)
-                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
                 continue
             # a try that failed may have been committed all the same, when only its answer was lost
-            if again and not committed.accepted and committed.state is State.COMPLETED:
+            if not committed.accepted and committed.state is State.COMPLETED:
                 ready = self._store.catalog.steps(completion.claim.run_id, state=State.PENDING, limit=_EVERY)
-                return committed._replace(accepted=True, released=tuple(step.id for step in ready))
+                return committed._replace(accepted=True, released=tuple([step.id for step in ready]))
             return committed
 
     def _snoozed(self, claim: Claim, inputs: ResolvedInputs) -> Completion | None:
@@ -304,35 +267,20 @@ class InlineRunner:
         del self._may_wait[step_id]
         self._told_waits.pop(step_id, None)
 
-    def _answer(
-        self, claim: Claim, completion: Completion, committed: Committed
-    ) -> Materialization | BaseException:
+    def _answer(self, completion: Completion, committed: Committed) -> Materialization | BaseException:
         """Return the materialization, or what to raise: raised here, it would hold itself through this frame."""
-        outcome = completion.outcome
+        claim, outcome = completion.claim, completion.outcome
         if not committed.accepted:
             return StaleAttemptError(claim.asset, claim.attempt)
         if type(outcome) is Succeeded and committed.state is State.COMPLETED:
-            return Materialization(
-                asset=claim.asset,
-                partition=decode_partition(claim.partition),
-                run_id=claim.run_id,
-                step_id=claim.step_id,
-                attempt=claim.attempt,
-                inputs=completion.inputs,
-                stored=outcome.stored,
-                started_at=claim.started_at,
-                finished_at=completion.finished_at,
-                code_version=self._graph[claim.asset].code_version,
-                value=outcome.value,
-                checks=completion.checks,
-            )
+            return self._results.of_attempt(completion)
         if isinstance(outcome, Failed) and committed.state is State.FAILED:
             error = outcome.take_exception()
             if error is not None:
                 return error.with_traceback(user_traceback(error.__traceback__))
         record = self._store.catalog.step(claim.step_id)
         assert record is not None
-        return self.materialization(record)
+        return self._results.of_record(record)
 
     def _settled(self, step_id: int) -> Materialization | None:
         """Answer for a step that cannot be claimed, or wait a little until that changes."""
@@ -340,7 +288,7 @@ class InlineRunner:
         if record is None:
             raise RunNotFoundError("step", str(step_id))
         if record.state.is_terminal:
-            return self.materialization(record)
+            return self._results.of_record(record)
         if record.state is State.AWAITING_APPROVAL:
             self._await_approval(step_id)
             return None

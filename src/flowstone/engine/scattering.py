@@ -41,10 +41,13 @@ class Scattering:
         self._scatters = {one.name: one for one in graph if isinstance(one, Scatter)}
         self._items = {one.name: one for one in graph if isinstance(one, ItemAsset)}
 
+    @property
+    def in_use(self) -> bool:
+        """Whether any asset scatters."""
+        return bool(self._scatters)
+
     def complete(self, claims: Sequence[Claim], resolved: list[ResolvedInputs]) -> None:
         """Say of each step of a scatter what runs and with what; in place, with two questions for all of them."""
-        if not self._scatters:
-            return
         items = [position for position, claim in enumerate(claims) if claim.asset in self._items]
         scatters = [position for position, claim in enumerate(claims) if claim.asset in self._scatters]
         if items:

@@ -49,14 +49,12 @@ class SyncExecutor(Executor, ChecksOptions):
             OptionsError: an option is unknown or unusable.
             BaseException: whatever the asset raised.
         """
-        if options:
-            check_options(self.name, options, _OPTIONS)
         assert self._run is not None, "bind() comes first"
-        return self._run(
-            job,
-            timeout_seconds=seconds_option("timeout_seconds", options.get("timeout_seconds")),
-            stoppable=True,
-        )
+        if not options:
+            return self._run(job, stoppable=True)
+        check_options(self.name, options, _OPTIONS)
+        limit = seconds_option("timeout_seconds", options.get("timeout_seconds"))
+        return self._run(job, timeout_seconds=limit, stoppable=True)
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
