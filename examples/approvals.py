@@ -22,14 +22,14 @@ def payment(context: AssetContext, invoices: list[int]) -> str:
     return f"{context.approval.resume} paid, approved by {context.approval.decided_by}"
 
 
-def tell(approval: Approval) -> None:
+def notify(approval: Approval) -> None:
     """Stands for a message to Ann, who decides at once; `flowstone approve ID` would do the same."""
     if approval.state == "pending":
         print("asked:", approval.message, approval.data)
         flow.approvals.approve(approval.id, by="ann", comment="checked")
 
 
-flow = FlowStone.for_testing([invoices, payment], notifiers=[tell])
+flow = FlowStone.for_testing([invoices, payment], notifiers=[notify])
 
 if __name__ == "__main__":
     print(flow.materialize_all("payment").value)
@@ -38,7 +38,7 @@ if __name__ == "__main__":
     try:
         flow.approvals.reject(approval.id, by="bob")
     except ApprovalDecidedError as error:
-        print("bob is told:", error.state, "by", error.decided_by)
+        print("bob reads:", error.state, "by", error.decided_by)
 
     for line in reversed(flow.audit.latest()):
         print(line.subject, line.action, "-", line.actor)

@@ -10,7 +10,7 @@ DELIVERY = [{"id": 1, "price": 12.5}, {"id": 2, "price": 3.0}]
 
 @asset
 def prices() -> list[dict[str, float]]:
-    """Stands for a file that somebody else delivers."""
+    """Stands for a file that another team delivers."""
     return list(DELIVERY)
 
 

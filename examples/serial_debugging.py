@@ -1,4 +1,4 @@
-"""A run step by step, told as it happens. Run with `python examples/serial_debugging.py`."""
+"""A run step by step, printed as it happens. Run with `python examples/serial_debugging.py`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def mean(valid: list[float]) -> float:
     return sum(valid) / len(valid)
 
 
-def tell(event: StepEvent) -> None:
-    """Print what the executor tells before and after every step."""
+def report(event: StepEvent) -> None:
+    """Print what the executor reports before and after every step."""
     if event.phase == "before":
         print(f"{event.number}. {event.job.asset} ...")
     else:
@@ -35,6 +35,6 @@ def tell(event: StepEvent) -> None:
 if __name__ == "__main__":
     flow = FlowStone.for_testing([readings, valid, mean])
     result = flow.materialize_all(
-        "mean", executor="serial", executor_opts={"on_step": tell, "verbose": False, "pause_between": 0.05}
+        "mean", executor="serial", executor_opts={"on_step": report, "verbose": False, "pause_between": 0.05}
     )
     print(f"{result.succeeded} steps, mean {result.value:.2f}")

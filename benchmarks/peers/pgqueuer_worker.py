@@ -1,4 +1,4 @@
-"""A PgQueuer worker that drains the queue once told to, and prints when it began and ended."""
+"""A PgQueuer worker that drains the queue once asked to, and prints when it began and ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the repository that somebody points the demo at; one clear line each."""
+"""What can be wrong with the repository that a user points the demo at; one clear line each."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDEST_ZONE = 14 * 60  # minutes; Kiribati
-_LONGEST = 1000  # characters of a name or subject that are worth keeping
+_MAX_CHARACTERS = 1000  # characters of a name or subject that are worth keeping
 _NUMSTAT = re.compile(rb"(\d+|-)\t(\d+|-)\t(.*)", re.DOTALL)
 _OBJECT_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
@@ -150,9 +150,9 @@ def parse_commits(tokens: Iterable[bytes]) -> Iterator[Commit]:
             committed_at=moment(committed),
             authored_at=moment(authored),
             author_offset_minutes=offset_minutes(authored_raw),
-            author_name=to_text(name)[:_LONGEST],
-            author_email=to_text(email)[:_LONGEST],
-            subject=to_text(subject)[:_LONGEST],
+            author_name=to_text(name)[:_MAX_CHARACTERS],
+            author_email=to_text(email)[:_MAX_CHARACTERS],
+            subject=to_text(subject)[:_MAX_CHARACTERS],
         )
 
 

@@ -40,7 +40,7 @@ def to_text(raw: bytes) -> str:
 
 
 def from_text(text: str) -> bytes:
-    r"""Give back the bytes that `to_text` was given.
+    r"""Return the bytes that `to_text` was given.
 
     Args:
         text: what `to_text` returned.

@@ -77,7 +77,7 @@ def listening() -> bool:
 
 
 def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, Any]) -> None:
-    """Tell the handlers of an event about it."""
+    """Call the handlers of an event."""
     for name, (events, handler) in list(listeners.items()):
         if event in events:
             try:
@@ -91,7 +91,7 @@ def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, A
 
 
 def emit_run_ended(run: Any) -> None:
-    """Tell the handlers that a run is over.
+    """Emit that a run is over.
 
     Args:
         run: its record.

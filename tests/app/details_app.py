@@ -120,12 +120,12 @@ def gated(context):
 
 
 class Noting:
-    """A hook that writes what it is told into the metadata of the step."""
+    """A hook that writes its config into the metadata of the step."""
 
     config = Region
 
     def call(self, context, step):
-        context.metadata["told"] = context.hooks_config["noting"]["region"]
+        context.metadata["region"] = context.hooks_config["noting"]["region"]
         return step(context)
 
 

@@ -202,7 +202,7 @@ def test_pausing(tmp_path: Path) -> None:
         assert not flow.conditions.pause("one")
         assert [record.paused for record in flow.conditions.list()] == [True]
         assert names(flow) == []
-        assert flow.conditions.evaluate("one")[0].wanted, "what it would say is told all the same"
+        assert flow.conditions.evaluate("one")[0].wanted, "what it would say is evaluated all the same"
         assert flow.why("one")[1] == "its condition is paused: `flowstone automation one --resume`"
         assert flow.conditions.resume("one")
         assert names(flow) == ["one"]

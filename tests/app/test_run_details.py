@@ -127,7 +127,7 @@ def parts_by_name(flow: FlowStone, executor: str) -> None:
     assert with_parts.value == "test"
     assert with_parts.stored is not None
     assert with_parts.stored.io == "filesystem"
-    assert with_parts.stored.metadata["told"] == "eu"
+    assert with_parts.stored.metadata["region"] == "eu"
     assert "began" in with_parts.stored.metadata
     assert [one.passed for one in with_parts.checks] == [True]
     # named, so not served by what others made; and without naming anything whatever is committed serves

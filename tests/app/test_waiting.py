@@ -1,4 +1,4 @@
-"""Missing inputs end a request at once unless it is told to wait, and whoever waits is told for what."""
+"""Missing inputs end a request at once unless it asks to wait, and whoever waits learns for what."""
 
 from __future__ import annotations
 

@@ -65,12 +65,12 @@ ASSETS: tuple[Asset, ...] = (bought, delivered, lifted, brief, plain, held)
 
 
 def tell(approval: Approval) -> None:
-    """Append what was told to a file; the first time is an accident when the test wants one."""
+    """Append what was announced to a file; the first time is an accident when the test wants one."""
     accident = folder() / "accident"
     if accident.exists():
         accident.unlink()
         raise ConnectionError("nobody there")
-    with (folder() / "told").open("a") as file:
+    with (folder() / "announced").open("a") as file:
         file.write(f"{approval.id} {approval.state}\n")
 
 

@@ -1,4 +1,4 @@
-"""Worker nodes tell people: every request and every decision, by any node, also after an accident."""
+"""Worker nodes notify people: every request and every decision, by any node, also after an accident."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.fleet import check
 
 def told(crew: Askers) -> list[str]:
     """What the notifier of the app wrote."""
-    file = crew.directory / "told"
+    file = crew.directory / "announced"
     return file.read_text().splitlines() if file.exists() else []
 
 

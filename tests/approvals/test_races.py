@@ -1,4 +1,4 @@
-"""Several people, the clock and a cancel at once: one of them decides, the others are told."""
+"""Several people, the clock and a cancel at once: one of them decides, the others learn of it."""
 
 from __future__ import annotations
 

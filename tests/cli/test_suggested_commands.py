@@ -111,7 +111,7 @@ def test_the_command_of_an_error_builds_what_is_missing(
 
 
 def test_partitions_are_shown_as_they_are_typed(cli: CommandLine, app_file: Path) -> None:
-    """What a list of partitions shows can be given back, also when the values look alike."""
+    """What a list of partitions shows can be used as input, also when the values look alike."""
     shown = [step["partition"] for step in cli("plan", "lookalikes", "--json").json["steps"]]
     for text in shown:
         done = cli("materialize", "+lookalikes", f"--partition={text}", "--json")

@@ -90,7 +90,7 @@ def test_parameters(function: Any, parameter: str | None, context: bool) -> None
         (lambda: True, "cannot be a check's name"),
         (own_default, "the parameters limit, orders cannot all be filled"),
         (dict.get, "as of a method"),
-        (max, "does not tell its parameters"),
+        (max, "does not show its parameters"),
     ],
 )
 def test_functions_that_cannot_be_checks(function: Any, why: str) -> None:

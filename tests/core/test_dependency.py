@@ -71,7 +71,7 @@ def test_assets_stand_for_their_names() -> None:
         (lambda: 1, ["me"], "depends on itself"),
         (lambda a: a, "a", "must be a list"),
         (dict.fromkeys, (), "cannot be filled"),
-        (type("Odd", (), {"__call__": None, "__signature__": 5})(), (), "does not tell its parameters"),
+        (type("Odd", (), {"__call__": None, "__signature__": 5})(), (), "does not show its parameters"),
     ],
 )
 def test_what_cannot_work_is_refused(function, deps, complaint: str) -> None:

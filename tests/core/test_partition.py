@@ -36,7 +36,7 @@ partitions = scalars | st.lists(inner, max_size=4).map(tuple)
 
 
 def identity(value: Partition) -> object:
-    """What makes two partitions the same one: type, value, zone and fold, as Python's == does not tell."""
+    """What makes two partitions the same one: type, value, zone and fold, which Python's == does not compare."""
     if isinstance(value, tuple):
         return tuple(identity(part) for part in value)
     if isinstance(value, datetime):

@@ -34,7 +34,7 @@ def rows(context: AssetContext) -> list[int]:
 
 
 class ToldIO(MemoryIO):
-    """Tells what is stored and discarded, in order with what checks tell."""
+    """Notes what is stored and discarded, in order with what checks note."""
 
     def __init__(self, told: list[str]) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ def test_an_attempt_that_was_superseded_publishes_nothing() -> None:
 
     @asset
     def late() -> int:
-        # somebody declares this attempt lost and starts another one
+        # a worker declares this attempt lost and starts another one
         tables = flow.parts.store.catalog._tables
         (step,) = (row for row in tables.steps.values() if row.state is State.RUNNING)
         step.token += 100

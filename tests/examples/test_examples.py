@@ -16,7 +16,7 @@ EXPECTED = {
     "quickstart.py": r"\[2, 4, 6\]\nnumbers: completed\ndoubled: completed\nagain: reused\n",
     "approvals.py": (
         r"adding up\nasked: Pay 2 invoices\? \{'total': 100\}\n100 paid, approved by ann\n"
-        r"bob is told: approved by ann\napproval:1 approval\.requested - asset payment\n"
+        r"bob reads: approved by ann\napproval:1 approval\.requested - asset payment\n"
         r"approval:1 approval\.approved - ann\n"
     ),
     "custom_executor.py": r"5 of 5 days\nnot faster than the limit: True\n1\.08\n",

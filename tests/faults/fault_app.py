@@ -1,4 +1,4 @@
-"""The app of the fault tests: its assets tell a file what they do, and wait where a test wants them to.
+"""The app of the fault tests: its assets write what they do to a file, and wait where a test says so.
 
 Workers run it with `python -c "from tests.faults.fault_app import main; main()"`, tests import it as clients.
 """
@@ -58,14 +58,14 @@ def tell(event: str, context: AssetContext) -> None:
 
 @contextmanager
 def told(context: AssetContext) -> Iterator[None]:
-    """Tell of the beginning and, when it is reached, of the end."""
+    """Note the beginning and, when it is reached, of the end."""
     tell("start", context)
     yield
     tell("end", context)
 
 
 def wait_for_gate(name: str, context: AssetContext) -> None:
-    """Wait until the test opens a gate, or somebody cancels."""
+    """Wait until the test opens a gate, or it is cancelled."""
     while not (folder() / f"open-{name}").exists():
         context.cancellation.raise_if_cancelled(context.asset.name)
         time.sleep(POLL_SECONDS)

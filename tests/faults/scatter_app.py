@@ -55,7 +55,7 @@ def found(context):
 
 @found.gather
 def gathering(context, results):
-    """Tells what it got."""
+    """Notes what it got."""
     with told(context):
         return {"values": [result.value for result in results], "total": results.total, "failed": results.failed}
 

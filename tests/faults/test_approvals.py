@@ -31,7 +31,7 @@ def askers(own_server: EmbeddedPostgres, tmp_path: Path, request: pytest.Fixture
 
 @pytest.mark.parametrize("orderly", [True, False], ids=["stopped", "crashed"])
 def test_an_approval_outlives_everything(askers: Askers, own_server: EmbeddedPostgres, orderly: bool) -> None:
-    """Workers, server and client go and come back; then somebody approves, and nothing is computed twice."""
+    """Workers, server and client go and come back; then a person approves, and nothing is computed twice."""
     (worker,) = askers.start(queues=QUEUES)
     run = askers.place("+delivered", ITEMS[0])
     (one,) = askers.asked()

@@ -23,7 +23,7 @@ COMMITTED = (CONCLUDED,)
 
 
 class SensorProcess:
-    """Evaluates when it is told to, in a child that may be killed."""
+    """Evaluates when the test says so, in a child that may be killed."""
 
     def __init__(self, fleet: Fleet, process: subprocess.Popen[str]) -> None:
         self.fleet = fleet

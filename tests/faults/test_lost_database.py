@@ -137,7 +137,7 @@ def test_jobs_are_deleted_under_load(fleet: Fleet) -> None:
 
 
 def test_another_oban_rescues_a_running_job_by_its_age(fleet: Fleet) -> None:
-    """Somebody runs plain Oban on the same tables, whose rescue knows nothing of leases."""
+    """Another program runs plain Oban on the same tables, whose rescue knows nothing of leases."""
     fleet.start(2)
     job = fleet.flow.schedule("gated", partition=ITEMS[0])
     fleet.wait_event("start", "gated")

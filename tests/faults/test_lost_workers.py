@@ -53,7 +53,7 @@ def test_sigkill_at_a_point_of_the_step(fleet: Fleet, point: str) -> None:
 
 
 def test_sigkill_costs_what_waited_for_a_thread_no_attempt(fleet: Fleet) -> None:
-    """Short steps are taken ahead of their turn; those that had not begun are given back with their attempt."""
+    """Short steps are taken ahead of their turn; those that had not started are released with their attempt."""
     queues = {"assets": 1, "backfill": 1}
     (worker,) = fleet.start(queues=queues)
     fleet.wait_over([fleet.place_many("quick", 150)])  # it learns that steps are short

@@ -76,7 +76,7 @@ def test_sigkill_among_the_items(fleet: ScatterFleet) -> None:
     assert len(fleet.events("end", "found")) == 1
 
 
-@pytest.mark.parametrize("leg", ["discovering", "gathering"])
+@pytest.mark.parametrize("phase", ["discovering", "gathering"])
 def test_sigkill_before_the_commit(fleet: ScatterFleet, leg: str) -> None:
     """All items were added, or gathered, and the transaction that says so never came."""
     fleet.start(2)

@@ -1,4 +1,4 @@
-"""An app whose steps say what hurt: to the database, to the engine, to listeners. Told events go to a file."""
+"""An app whose steps say what hurt: to the database, to the engine, to listeners. Emitted events go to a file."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    told = folder() / "told"
+    told = folder() / "emitted"
 
     def write(event: str, measured: Mapping[str, float], about: Mapping[str, Any]) -> None:
         with told.open("a") as file:

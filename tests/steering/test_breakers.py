@@ -103,7 +103,7 @@ def test_one_step_is_tried_and_its_success_wakes_the_rest(crew: Crew) -> None:
     succeed(crew, tried)
     assert circuit(crew) == (0, False)
     assert crew.rows("SELECT count(*) FROM flowstone.slots") == [(0,)]
-    # the one that was told a time is staged by Oban when that has come
+    # the one that got a time is staged by Oban when that has come
     assert len(crew.take()) == 3
     assert len(crew.take("assets")) == 1
 

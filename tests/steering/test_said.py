@@ -53,7 +53,7 @@ def test_what_steps_say(crew: Saying) -> None:
         flow.materialize("ended")
     assert caught.value.data == {"customer": 7}
     _check_log(worker.said)
-    _check_events([json.loads(line) for line in (crew.directory / "told").read_text().splitlines()])
+    _check_events([json.loads(line) for line in (crew.directory / "emitted").read_text().splitlines()])
 
 
 def _check_log(said: str) -> None:

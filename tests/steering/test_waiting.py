@@ -1,4 +1,4 @@
-"""On a database: a request whose inputs nobody makes ends at once, and whoever waits is told for what."""
+"""On a database: a request whose inputs nobody makes ends at once, and whoever waits learns for what."""
 
 from __future__ import annotations
 

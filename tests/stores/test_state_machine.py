@@ -28,7 +28,7 @@ OUTCOMES = {
 
 
 class StepMachine(RuleBasedStateMachine):
-    """Opens runs over one small graph, claims, commits, cancels and hands back, also with stale claims."""
+    """Opens runs over one small graph, claims, commits, cancels and releases, also with stale claims."""
 
     def make_store(self) -> Any:
         """Return what the machine drives; its catalog is that of a store in memory."""

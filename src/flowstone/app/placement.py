@@ -65,7 +65,7 @@ _WINDOWED = ("backfill", "retry")
 _IN_FRONT_OF_SOMEBODY = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
-instead of standing one behind the other, and the queue stays short."""
+instead of queueing one behind the other, and the queue stays short."""
 
 
 class Prepared(NamedTuple):

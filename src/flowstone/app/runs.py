@@ -441,12 +441,12 @@ class RunsView:
         return [run for run in found if not run.state.is_terminal]
 
     def _reach_items(self, run_id: str) -> None:
-        """Tell the items of a run that are being cancelled."""
+        """Signal the items of a run that are being cancelled."""
         for step in self.steps(run_id, state=State.CANCELLING, limit=_EVERY):
             self._reach(step)
 
     def _reach(self, record: StepRecord) -> None:
-        """Tell the running step: directly when it runs here, through its executor otherwise."""
+        """Signal the running step: directly when it runs here, through its executor otherwise."""
         if self._parts.inline.cancel(record.id):
             return
         for executor in self._holders(record, Capability.CANCEL):

@@ -155,7 +155,7 @@ def _show(session: Session, one: ScheduleStatus) -> None:
 
 
 def say_run(session: Session, what: AutomationKind, name: str, tick: TickRecord | None) -> None:
-    """Tell what came of running a schedule or sensor now; without a tick a worker does it."""
+    """Say what came of running a schedule or sensor now; without a tick a worker does it."""
     if session.out.as_json:
         session.out.json({"name": name, "tick": None if tick is None else tick_json(tick)})
     elif tick is None:

@@ -60,7 +60,7 @@ class Approval:
         asset: asset name.
         partition: encoded partition; empty without partitions.
         gate: which of the asset's gates this is.
-        attempt: the attempt that asked; it was given back.
+        attempt: the attempt that asked; it was released.
         message: what the person is asked.
         data: what the person is shown.
         resume: what the function left for its continuation.

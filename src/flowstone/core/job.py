@@ -23,7 +23,7 @@ class JobStatus:
         max_attempts: attempts in all.
         error: text of the last failure with its traceback; None after a success.
         error_type: qualified name of the exception.
-        reason: why it was skipped, cancelled, given back or not started.
+        reason: why it was skipped, cancelled, released or not started.
         waiting_for: what it waits for, the most important first; empty when it runs or is over.
         result: what it stands for, when that is a committed value; it is loaded when asked for.
 
@@ -83,7 +83,7 @@ class Job:
         return encode_partition(self.partition)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the JSON form; `from_json` gives back an equal job."""
+        """Return the JSON form; `from_json` makes an equal job of it."""
         return {
             "id": self.id,
             "asset": self.asset,

@@ -90,7 +90,7 @@ class AwaitApproval(Outcome):
     """Stop here until a person decides; when they approve, the function is called again.
 
     Meanwhile the step is `awaiting_approval`: it holds no thread of a worker, no slot of a limit, no place in a
-    queue, and its attempt is given back. In the call after the decision `context.approval` is there, with what
+    queue, and its attempt is released. In the call after the decision `context.approval` is there, with what
     was left in `resume`, so that the function goes on without doing again what it had done before.
 
     Args:
@@ -183,7 +183,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Snoozed:
-    """Not now: run again after a delay, the attempt is given back.
+    """Not now: run again after a delay, the attempt is released.
 
     Args:
         after_seconds: the delay.
@@ -198,7 +198,7 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class Scattered:
-    """Items were discovered: the step rests until they are over, the attempt is given back.
+    """Items were discovered: the step rests until they are over, the attempt is released.
 
     Args:
         total: number of items.
@@ -218,7 +218,7 @@ class Scattered:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """A person must decide first: nothing runs until then, the attempt is given back.
+    """A person must decide first: nothing runs until then, the attempt is released.
 
     Args:
         message: what the person is asked.

@@ -175,7 +175,7 @@ class InPlaceApproval:
             store.catalog.wait([step_id], timeout_seconds=_POLL_SECONDS)
 
     def _say(self, step_id: int, asset: str) -> None:
-        """Tell the person at the terminal why nothing happens."""
+        """Say to the person at the terminal why nothing happens."""
         for one in self._store.approvals.of_step(step_id):
             if one.state is ApprovalState.PENDING:
                 how = f"`{command('approve', str(one.id))}` or `{command('reject', str(one.id))}`"

@@ -270,7 +270,7 @@ class _Call:
             self._changed.set()
 
     def _end_if_done(self, task: asyncio.Task[Any]) -> None:
-        """Tell the end now: a task that raised SystemExit stops its loop before the callback is due."""
+        """Report the end now: a task that raised SystemExit stops its loop before the callback is due."""
         if task.done() or self._failure is not None:
             self.over.set()
             self._changed.set()

@@ -87,7 +87,7 @@ class AssetCall:
                 if isinstance(value, Outcome):
                     return outcome_of(value, request.policy)
                 if isinstance(value, Scattered | Snoozed):
-                    return value  # what a leg of a scatter says of itself
+                    return value  # what a phase of a scatter says of itself
                 value = _routed(context, value)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome of its step
             return outcome_of(error, request.policy)

@@ -164,7 +164,7 @@ class _Account:
         self._tell(event)
 
     def after(self, event: StepEvent) -> None:
-        """Tell of a step that is over; it stays so, whatever the listener does."""
+        """Report a step that is over; it stays so, whatever the listener does."""
         if self._log is not None:
             came = event.error or event.value
             what = f"{event.state}: {came}" if came else f"{event.state}"

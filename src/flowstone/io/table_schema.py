@@ -46,7 +46,7 @@ def restore_schema(table: pyarrow.Table, text: str) -> pyarrow.Table:
     """Return `table` with the schema, and the dictionaries, that `schema_to_text` noted.
 
     Args:
-        table: what Parquet gave back.
+        table: what Parquet returned.
         text: what `schema_to_text` returned for the original.
     """
     import pyarrow

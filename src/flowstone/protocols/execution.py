@@ -103,4 +103,4 @@ class CancelsJobs(Protocol):
     """An executor that can reach running work and declares the capability `cancel`."""
 
     def cancel(self, job: Job) -> None:
-        """Tell a running job to stop; the cancel itself is recorded already."""
+        """Signal a running job to stop; the cancel itself is recorded already."""

@@ -145,7 +145,7 @@ class DurableQueue(Protocol):
         """Return the queues whose number of steps at once per node was changed at run time."""
 
     def nudge(self, queues: Sequence[str]) -> None:
-        """Tell the nodes to look at those of these queues on which large backfills have something to begin."""
+        """Notify the nodes of those of these queues on which large backfills have something to start."""
 
     def stage(self, queues: Sequence[str]) -> list[str]:
         """Make jobs available that are due; return those of these queues that have work."""
@@ -168,7 +168,7 @@ class DurableQueue(Protocol):
 
 
 class RangeStore(Protocol):
-    """Keeps what large backfills have not begun as ranges of partitions."""
+    """Keeps what large backfills have not started as ranges of partitions."""
 
     def open_run(self, run: NewRun, new: NewRange) -> int:
         """Record a run over many partitions of one asset; return how many, 0 when the run is known already.

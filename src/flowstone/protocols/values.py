@@ -36,7 +36,7 @@ class IOManager(Protocol):
 
 
 type KeepVersions = Callable[[Sequence[str]], Collection[str]]
-"""Told names of versions, returns those that are committed or may still be."""
+"""Takes names of versions, returns those that are committed or may still be."""
 
 
 @runtime_checkable

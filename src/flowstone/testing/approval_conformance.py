@@ -31,7 +31,7 @@ class ApprovalConformance(ApprovalRecordTests):
     """
 
     def test_a_request_is_recorded_with_the_attempt_that_asks(self, scene: Scene) -> None:
-        """What was asked is there; the attempt is given back, and nothing can start the step."""
+        """What was asked is there; the attempt is released, and nothing can start the step."""
         placed = scene.one("a", "s:x", max_attempts=1)
         claim = scene.claim(placed.id)
         scene.end(claim, suspended("Pay?", gate="money", data='{"sum": 3}', resume="[1]", on_timeout="skip"))

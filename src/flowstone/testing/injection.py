@@ -16,7 +16,7 @@ AFTER_STORE = "after_store"
 """The value is stored, the attempt is not committed yet."""
 
 BEFORE_CONCLUDE = "before_conclude"
-"""A sensor, or another automation, was evaluated; its conclusion has not begun."""
+"""A sensor, or another automation, was evaluated; its conclusion has not started."""
 RUNS_OPENED = "runs_opened"
 """The conclusion has recorded tick, run keys, runs and jobs in its transaction, not the cursor."""
 BEFORE_COMMIT = "before_commit"

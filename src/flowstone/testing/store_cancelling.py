@@ -76,7 +76,7 @@ class CancelTests(StoreCase):
         assert len(scene.store.catalog.attempts(step.id)) == 1
 
     def test_hand_back_does_not_lose_a_cancel(self, scene: Scene) -> None:
-        """A worker that stops gives back cancelled work: that is its end."""
+        """A worker that stops releases cancelled work: that is its end."""
         step = scene.one()
         claim = scene.claim(step.id)
         scene.store.ledger.request_cancel(step.id)

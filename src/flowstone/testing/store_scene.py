@@ -54,7 +54,7 @@ class Scene:
         return claims[0]
 
     def claimable(self, step_id: int, *, now: datetime | None = None) -> bool:
-        """Try to start an attempt; when it works it is handed back at once."""
+        """Try to start an attempt; when it works it is released at once."""
         claims = self.store.ledger.claim([step_id], now=now or self.later(0))
         self.store.ledger.hand_back(claims)
         return bool(claims)

@@ -57,7 +57,7 @@ class Counted:
 
 
 class Stage:
-    """A store, a clock, the evaluators of some assets, and somebody who does the work."""
+    """A store, a clock, the evaluators of some assets, and a worker that does the work."""
 
     def __init__(self, *assets: Asset, at: datetime = START) -> None:
         self.at = at

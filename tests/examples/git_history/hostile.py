@@ -31,7 +31,7 @@ def run_git(path: Path, *arguments: str, given: bytes = b"") -> bytes:
 
 @dataclass
 class Stream:
-    """A fast-import stream under construction; one branch unless told otherwise."""
+    """A fast-import stream under construction; one branch unless another is given."""
 
     parts: list[bytes] = field(default_factory=list)
     marks: int = 0

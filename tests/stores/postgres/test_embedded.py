@@ -402,7 +402,7 @@ def test_windows_is_told_what_to_do(monkeypatch, tmp_path):
 
 
 def test_a_server_that_hangs_while_it_shuts_down_is_started_again(embedded, directory, caplog):
-    """Somebody stopped it politely, and a client stays: it answers nobody and does not end."""
+    """A person stopped it politely, and a client stays: it answers nobody and does not end."""
     dsn = embedded.start()
     pid = pid_of(embedded)
     with Database(dsn).dedicated() as connection:

@@ -1,4 +1,4 @@
-"""Tables that somebody else's Oban made: what is missing is added, the rest stays, or the reason is said."""
+"""Tables that another program's Oban made: what is missing is added, the rest stays, or the reason is said."""
 
 from __future__ import annotations
 

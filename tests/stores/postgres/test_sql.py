@@ -96,7 +96,7 @@ def test_the_type_of_a_row_has_the_columns_of_its_statement(migrated, module, st
 
 
 def _columns(connection: Connection[Any], statement: str) -> dict[str, str]:
-    """Return the columns of a statement and their types, which the database tells without running it."""
+    """Return the columns of a statement and their types, which the database knows without running it."""
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:

@@ -20,11 +20,11 @@ from flowstone.core.step import Target
 
 
 class InputFacts(NamedTuple):
-    """One (asset, partition) that a target reads, and how it stands.
+    """One (asset, partition) that a target reads, and its status.
 
     Args:
         target: asset and encoded partition.
-        standing: how it stands.
+        standing: its status.
         optional: whether the target is computed without it when it was skipped.
         unfinished: why it is not to be read now, when its partition is not over, for people.
         shown: the input as people read it; made of `target` when empty.

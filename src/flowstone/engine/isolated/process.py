@@ -142,7 +142,7 @@ class ChildProcess:
             return self._exit_code or 0
 
     def dismiss(self) -> None:
-        """Tell the idle process to end by itself; `kill` and `release` must follow."""
+        """Ask the idle process to end by itself; `kill` and `release` must follow."""
         self.channel.connection.close()
 
     def release(self) -> None:

@@ -249,7 +249,7 @@ class Node:
         try:
             prepared = self._work.prepare(fetched)
         except Exception:
-            # e.g. the database went away between the two questions: the attempts have not begun
+            # e.g. the database went away between the two questions: the attempts have not started
             self._attempts.begun(claims)
             self._ledger.hand_back(claims, reason="the worker could not prepare it")
             raise
@@ -261,7 +261,7 @@ class Node:
         return taken
 
     def _fetch(self, queue: str, demand: int, uuid: str) -> list[FetchedJob]:
-        """Take jobs that can be run here; what cannot is handed back at once, for other workers."""
+        """Take jobs that can be run here; what cannot is released at once, for other workers."""
         ours: list[FetchedJob] = []
         while len(ours) < demand:
             fetched = self._queue.fetch(
@@ -305,12 +305,12 @@ class Node:
 
     def _perform_now(self, running: Running) -> None:
         completion = self._work.perform(running.prepared, running.token)
-        # a step that was handed back meanwhile is refused by its token when this is committed
+        # a step that was released meanwhile is refused by its token when this is committed
         self._attempts.submitted(running)
         self._submit(completion)
 
     def cancel(self, running: Running) -> None:
-        """Tell a running step to stop."""
+        """Signal a running step to stop."""
         running.token.cancel("cancelled")
 
     async def _call[T](self, function: Callable[[], T]) -> T:
@@ -318,12 +318,12 @@ class Node:
         return await asyncio.get_running_loop().run_in_executor(self._calls, function)
 
     async def _hand_back(self) -> bool:
-        """Give back what did not finish in time, without using up its attempt."""
+        """Release what did not finish in time, without using up its attempt."""
         left = self._attempts.running()
         for running in left:
             running.token.cancel("the worker stops")
         if left:
-            log.warning("%d steps did not finish in time and are handed back.", len(left))
+            log.warning("%d steps did not finish in time and are released.", len(left))
         # when the database is away, the lease runs out instead
         with suppress(Exception):
             await self._call(partial(self._give_up, [one.claim for one in left]))

@@ -1,7 +1,7 @@
 """The threads in which steps of a queue run, and what was taken ahead of its turn.
 
 Asking for jobs costs several milliseconds. While steps take less than that, more of them are taken with the
-first ones, so that asking and working overlap. What does not get its turn within a second is given back.
+first ones, so that asking and working overlap. What does not get its turn within a second is released.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def follow_children(
     ended: Mapping[int, State],
     deciding: Collection[int] = (),
 ) -> Children:
-    """Tell everything below steps that ended, however far.
+    """Pass an end on to everything below, however far.
 
     Args:
         connection: with the transaction in which they ended.

@@ -107,7 +107,7 @@ class Database:
         self._pool: ConnectionPool[Connection[TupleRow]] | None = None
         self._closed = False
         self.after_runs: Callable[[list[str]], None] | None = None
-        """Told of the runs that a transaction ended, after its commit."""
+        """Called with the runs that a transaction ended, after its commit."""
         self._open: weakref.WeakSet[Connection[TupleRow]] = weakref.WeakSet()
         renew_after_fork(self, Database._leave_to_parent)
 

@@ -87,7 +87,7 @@ def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | 
 
 
 def resume_producers(connection: Connection[TupleRow], queue: str) -> None:
-    """Tell our nodes that a queue goes on which was paused with Oban's tools; those of others are not meant."""
+    """Notify our nodes that a queue goes on which was paused with Oban's tools; those of others are not meant."""
     rows = connection.execute(load_sql("operators/paused_producers"), {"queue": queue}).fetchall()
     signals = [json.dumps({"action": "resume", "queue": queue, "ident": f"{name}.{node}"}) for name, node in rows]
     if signals:

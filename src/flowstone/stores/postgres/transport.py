@@ -96,7 +96,7 @@ def look_sooner(connection: Connection[TupleRow], jobs: Mapping[int, int]) -> No
 
 
 def announce(connection: Connection[TupleRow], queues: Iterable[str]) -> None:
-    """Tell Oban's nodes which queues have new jobs, in one statement."""
+    """Notify Oban's nodes which queues have new jobs, in one statement."""
     payloads = [json.dumps({"queue": queue}) for queue in sorted(queues)]
     if payloads:
         connection.execute(load_sql("queue/notify_inserted"), {"payloads": payloads})

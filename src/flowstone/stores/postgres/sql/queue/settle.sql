@@ -1,4 +1,4 @@
--- Move jobs to the state that follows from that of their steps, and say in Oban's form what failed. What somebody
+-- Move jobs to the state that follows from that of their steps, and say in Oban's form what failed. What others
 -- cancelled with Oban's tools stays so, unless the step came to its end first: then the row says that.
 -- `errors` is a list in Oban for Python and an array in Elixir's tables; || appends to both. Uses oban_jobs_pkey.
 UPDATE public.oban_jobs AS j

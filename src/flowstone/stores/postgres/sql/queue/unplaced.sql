@@ -1,5 +1,5 @@
 -- Steps that should be on the queue but have no row there: their job was deleted, or a crash of the database lost what
--- told about it. One that was cancelled there was not lost, see operators/cancelled_left. Found by the sweep only. Uses steps_one_active and oban_jobs_pkey.
+-- notified of it. One that was cancelled there was not lost, see operators/cancelled_left. Found by the sweep only. Uses steps_one_active and oban_jobs_pkey.
 UPDATE flowstone.steps AS s
 SET job_id = pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')),
     state = CASE WHEN s.state = 'retrying' THEN s.state
