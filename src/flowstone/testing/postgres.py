@@ -20,9 +20,14 @@ from flowstone.stores.postgres.sql import load_sql
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
 # Tests lose nothing worth keeping when the machine stops.
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _TEMPLATE = "prepared"
+_NAMES_STRATEGIES = 150000
+"""Since which version of the server it is asked how to copy a database."""
 
 
 class TemporaryServer:
@@ -97,7 +102,7 @@ class TemporaryServer:
     def _temporary(self, template: str) -> Iterator[str]:
         name = f"test_{uuid4().hex}"
         with Database(self._dsn).dedicated() as connection:
-            connection.execute(with_identifiers(load_sql("testing/clone"), name=name, template=template))
+            _clone(connection, name, template)
         try:
             yield self._dsn_of(name)
         finally:
@@ -112,12 +117,21 @@ class TemporaryServer:
     def _build_template(self) -> None:
         name = f"building_{uuid4().hex}"
         with Database(self._dsn).dedicated() as connection:
-            connection.execute(with_identifiers(load_sql("testing/clone"), name=name, template="template0"))
+            _clone(connection, name, "template0")
             self._prepare(self._dsn_of(name))
+            # this session writes down what every first session of a clone would have to find out again
+            Database(self._dsn_of(name)).ping()
             connection.execute(with_identifiers(load_sql("testing/rename"), name=name, template=_TEMPLATE))
 
     def _dsn_of(self, database: str) -> str:
         return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
+
+
+def _clone(connection: Connection[TupleRow], name: str, template: str) -> None:
+    statement = load_sql("testing/clone")
+    if connection.info.server_version < _NAMES_STRATEGIES:
+        statement = statement.replace(" STRATEGY FILE_COPY", "")
+    connection.execute(with_identifiers(statement, name=name, template=template))
 
 
 def system_binaries() -> Path | None:
