@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
@@ -70,19 +71,34 @@ def context_of(target: Asset, **changes: Any) -> AssetContext:
     return AssetContext(**(given | changes))
 
 
-@pytest.fixture
-def calls() -> Iterator[IsolatedCalls]:
-    before = descriptors()
-    pool = IsolatedCalls(max_idle=2, grace_seconds=0.3)
-    yield pool
-    pool.close()
-    assert_nobody_left()
+@contextmanager
+def pool() -> Iterator[IsolatedCalls]:
+    """A pool that leaves neither children nor descriptors."""
+    bystanders, before = children(), descriptors()
+    opened = IsolatedCalls(max_idle=2, grace_seconds=0.3)
+    yield opened
+    opened.close()
+    assert children() == bystanders
     assert descriptors() == before
 
 
-def assert_nobody_left() -> None:
-    mine = [child for child in psutil.Process().children() if "isolated" in "".join(child.cmdline())]
-    assert mine == []
+@pytest.fixture(scope="module")
+def calls() -> Iterator[IsolatedCalls]:
+    """One pool for all tests that call: a child takes longer to start than they take."""
+    with pool() as opened:
+        yield opened
+
+
+@pytest.fixture
+def own_calls() -> Iterator[IsolatedCalls]:
+    """A pool of this test's own, for what counts or closes."""
+    with pool() as opened:
+        yield opened
+
+
+def children() -> set[int]:
+    """The processes that pools have started."""
+    return {child.pid for child in psutil.Process().children() if "isolated" in "".join(child.cmdline())}
 
 
 def descriptors() -> int:
@@ -201,31 +217,31 @@ def test_async_function(calls: IsolatedCalls) -> None:
     assert call(calls, functions.awaited, numbers=[1, 2]) == 3
 
 
-def test_threads_get_children_of_their_own(calls: IsolatedCalls) -> None:
+def test_threads_get_children_of_their_own(own_calls: IsolatedCalls) -> None:
+    before = children()
     barrier = threading.Barrier(3)
 
     def one(_: int) -> Any:
         barrier.wait()
-        return call(calls, functions.spins, seconds=0.2)
+        return call(own_calls, functions.spins, seconds=0.2)
 
     with ThreadPoolExecutor(3) as threads:
         assert all(threads.map(one, range(3)))
-    idle = [child for child in psutil.Process().children() if "isolated" in "".join(child.cmdline())]
-    assert len(idle) == 2  # max_idle
+    assert len(children() - before) == 2  # max_idle
 
 
-def test_stdout_and_stderr_are_passed_on(calls: IsolatedCalls, capfd: pytest.CaptureFixture[str]) -> None:
-    call(calls, functions.talks)
-    calls.close()
+def test_stdout_and_stderr_are_passed_on(own_calls: IsolatedCalls, capfd: pytest.CaptureFixture[str]) -> None:
+    call(own_calls, functions.talks)
+    own_calls.close()
     captured = capfd.readouterr()
     assert captured.out == "said on stdout\n"
     assert captured.err == "said on stderr\n"
 
 
-def test_can_be_used_again_after_close(calls: IsolatedCalls) -> None:
-    first = call(calls, functions.pid)
-    calls.close()
-    assert call(calls, functions.pid) != first
+def test_can_be_used_again_after_close(own_calls: IsolatedCalls) -> None:
+    first = call(own_calls, functions.pid)
+    own_calls.close()
+    assert call(own_calls, functions.pid) != first
 
 
 def test_child_that_died_while_idle_is_replaced(calls: IsolatedCalls) -> None:
@@ -235,9 +251,9 @@ def test_child_that_died_while_idle_is_replaced(calls: IsolatedCalls) -> None:
     assert call(calls, functions.pid) != first
 
 
-def test_children_are_recycled(calls: IsolatedCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_are_recycled(own_calls: IsolatedCalls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowstone.engine.isolated.pool._CALLS_PER_CHILD", 2)
-    assert len({call(calls, functions.pid) for _ in range(4)}) == 2
+    assert len({call(own_calls, functions.pid) for _ in range(4)}) == 2
 
 
 # --- what cannot work ---------------------------------------------------------------------------------------
@@ -454,9 +470,9 @@ def test_cancel_stops_for_real_after_the_grace(calls: IsolatedCalls, tmp_path: P
         cancelled(calls, functions.stops_never, tmp_path, lambda context: context.cancellation.cancel())
 
 
-def test_close_stops_running_calls(calls: IsolatedCalls, tmp_path: Path) -> None:
+def test_close_stops_running_calls(own_calls: IsolatedCalls, tmp_path: Path) -> None:
     with pytest.raises(StepCancelledError):
-        cancelled(calls, functions.stops_never, tmp_path, lambda _: calls.close())
+        cancelled(own_calls, functions.stops_never, tmp_path, lambda _: own_calls.close())
 
 
 def test_cancelled_before_it_began(calls: IsolatedCalls) -> None:
