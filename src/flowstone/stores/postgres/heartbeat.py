@@ -138,13 +138,12 @@ class Heartbeat:
             "last_words": self._database.project.sql(load_sql("workers/last_words")),
             "board": self._board.descriptor if self._board else None,
             "worker_id": worker_id,
-            "beat_seconds": self._beat_seconds,
             "patience_seconds": self._lease_seconds / 2,
         }
         # -I keeps the user's PYTHON* settings and directory out; the orders hold the password, so they
         # travel through the pipe and not through the arguments, which every user of the machine can read
         process = subprocess.Popen(  # noqa: S603 - our own interpreter on our own file
-            [sys.executable, "-I", str(_SCRIPT)],
+            [sys.executable, "-I", str(_SCRIPT), str(self._beat_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # no buffer, no lock: a forked child must be able to close its copies

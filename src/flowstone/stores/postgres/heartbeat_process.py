@@ -3,23 +3,25 @@
 It lives apart from the process that it speaks for, because user code can hold that one's interpreter lock for
 minutes. It falls silent when the other is stopped (SIGSTOP), and ends when the other ends: its standard input
 is a pipe that nobody else holds.
+
+The other one has just registered the lease, so the first beat comes after a pause. Most programs are over before;
+until then this process loads next to nothing, which is why modules are imported where they are used.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
 import select
 import signal
-import struct
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
+TYPE_CHECKING = False  # that of `typing`, which takes as long to load as all the rest
+if TYPE_CHECKING:
+    from typing import Any
+
+_LOADING_SECONDS = 1.0
+"""How long before the first beat is due the driver is loaded, on a busy machine too."""
 _LAST_TRIES = 3
 _LAST_PAUSE_SECONDS = 0.5
 
@@ -27,7 +29,8 @@ _LAST_PAUSE_SECONDS = 0.5
 def is_stopped(pid: int) -> bool:
     """Return whether a process is stopped by a signal or a debugger; False where that cannot be known."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as stat:  # noqa: PTH123 - pathlib takes long to load
+            state = stat.read().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return False
     return state in ("T", "t")
@@ -37,13 +40,16 @@ class HungError(Exception):
     """The database did not answer for so long that another connection is worth a try."""
 
 
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Raise HungError in the block when it takes longer: a network may swallow a connection without a word."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
+class Patience:
+    """Raises HungError in its block when it takes longer: a network may swallow a connection without a word."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
@@ -56,7 +62,7 @@ def beat(connection: Any, orders: dict[str, Any]) -> Any:
     import psycopg
 
     try:
-        with patience(orders["patience_seconds"]):
+        with Patience(orders["patience_seconds"]):
             if connection is None or connection.closed:
                 connection = psycopg.connect(**orders["connect"], autocommit=True)
             renewed = connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone()
@@ -74,6 +80,9 @@ def last_words(connection: Any, orders: dict[str, Any]) -> None:
 
     When the database does not answer, the lease runs out instead.
     """
+    import mmap
+    import struct
+
     import psycopg
 
     not_begun: list[int] = []
@@ -82,7 +91,7 @@ def last_words(connection: Any, orders: dict[str, Any]) -> None:
             not_begun = [token for (token,) in struct.iter_unpack("=q", board[:]) if token]
     for _ in range(_LAST_TRIES):
         try:
-            with patience(orders["patience_seconds"]):
+            with Patience(orders["patience_seconds"]):
                 if connection is None or connection.closed:
                     connection = psycopg.connect(**orders["connect"], autocommit=True)
                 connection.execute(orders["last_words"], {"id": orders["worker_id"], "not_begun": not_begun})
@@ -92,7 +101,7 @@ def last_words(connection: Any, orders: dict[str, Any]) -> None:
             time.sleep(_LAST_PAUSE_SECONDS)
 
 
-def main() -> None:
+def main(beat_seconds: float) -> None:
     """Read orders from the first line of standard input, then beat until it closes.
 
     An orderly end is announced by a word on standard input before it closes; without it, the other process died.
@@ -101,20 +110,28 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _hung)
-    orders = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
     connection: Any = None
     parent = os.getppid()
-    due = time.monotonic()
+    due = time.monotonic() + max(0.0, beat_seconds - _LOADING_SECONDS)
     while True:
         readable, _, _ = select.select([sys.stdin.buffer], [], [], max(0.0, due - time.monotonic()))
         if readable or os.getppid() != parent:
             if not (readable and sys.stdin.buffer.readline()):
-                last_words(connection, orders)
+                last_words(connection, parsed(line))
             return
-        due = time.monotonic() + orders["beat_seconds"]
+        due = time.monotonic() + beat_seconds
         if not is_stopped(parent):
-            connection = beat(connection, orders)
+            connection = beat(connection, parsed(line))
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """Return what the other process wrote."""
+    import json
+
+    orders: dict[str, Any] = json.loads(line)
+    return orders
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))
