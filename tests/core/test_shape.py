@@ -5,10 +5,12 @@ from datetime import UTC, date, datetime
 import pytest
 
 from flowstone import (
+    AnyPartitions,
     DailyPartitions,
     DynamicPartitions,
     HourlyPartitions,
     LastN,
+    MultiPartitions,
     StaticPartitions,
     asset,
     dep,
@@ -27,9 +29,9 @@ def made(*assets: Asset) -> Shapes:
     return Shapes(AssetGraph(assets), lambda one: one.io or "postgres")
 
 
-def job(name: str, key: str = "", shape: str | None = None) -> FetchedJob:
+def job(name: str, key: str = "", shape: str | None = None, keys: str | None = None) -> FetchedJob:
     claim = Claim(1, "r", name, key, 1, 1, 1, datetime(2024, 1, 1, tzinfo=UTC))
-    return FetchedJob(1, claim, 0, 0.0, 3600.0, shape)
+    return FetchedJob(1, claim, 0, 0.0, 3600.0, shape, keys)
 
 
 def one(partitions=None, io=None, deps=()):
@@ -85,6 +87,50 @@ def test_what_has_to_agree(left, right, same):
 def test_a_key_that_left_the_definition(declared, key, problem):
     found = made(declared).problem(job("one", key))
     assert (found is None) if problem is None else (isinstance(found, StepChangedError) and problem in str(found))
+
+
+class OwnPartitions(AnyPartitions):
+    asked = 0
+
+    def validate(self, value):
+        type(self).asked += 1
+        return super().validate(value)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        (None, None, True),
+        (None, DAYS, False),
+        (DAYS, DailyPartitions(start=date(2024, 1, 1)), True),
+        (DAYS, DailyPartitions(start=date(2023, 1, 1)), False),
+        (StaticPartitions(["a"]), StaticPartitions(["a", "b"]), False),
+        (StaticPartitions(["a"]), StaticPartitions([*"a"]), True),
+        (StaticPartitions(["1"]), StaticPartitions([1]), False),
+        (MultiPartitions(day=DAYS, of=AnyPartitions()), MultiPartitions(day=DAYS, of=AnyPartitions()), True),
+        (MultiPartitions(day=DAYS, of=AnyPartitions()), MultiPartitions(of=AnyPartitions(), day=DAYS), False),
+        (MultiPartitions(day=DAYS, of=AnyPartitions()), MultiPartitions(day=DAYS, of=DAYS), False),
+    ],
+)
+def test_which_partitions_are_the_same(left, right, same):
+    digests = [made(one(each)).keys_digest("one") for each in (left, right)]
+    assert None not in digests
+    assert (digests[0] == digests[1]) is same
+
+
+def test_a_step_placed_with_the_same_declaration_is_not_asked_about():
+    own = made(one(OwnPartitions()))
+    assert own.keys_digest("one") is None  # what it says of itself may not be all
+    assert made(one(MultiPartitions(of=OwnPartitions()))).keys_digest("one") is None
+    OwnPartitions.asked = 0
+    assert own.problem(job("one", "s:x", own.digest("one"), own.keys_digest("one"))) is None
+    assert OwnPartitions.asked == 1
+
+    now, before = made(one(StaticPartitions(["x"]))), made(one(StaticPartitions(["x", "y"])))
+    declared = before.digest("one"), before.keys_digest("one")
+    assert isinstance(now.problem(job("one", "s:y", *declared)), StepChangedError)
+    assert now.problem(job("one", "s:x", *declared)) is None
+    assert before.problem(job("one", "s:y", *declared)) is None
 
 
 def test_an_asset_that_is_not_known():

@@ -234,7 +234,7 @@ class Placement:
             self._mark(steps, running, details, checked)
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         if durable:
-            run.shapes = self._shapes(running)
+            self._note_shapes(run, running)
         return Prepared(run, steps, plan, executor, options, order)
 
     def prepare_request(
@@ -374,7 +374,7 @@ class Placement:
         details = self._parts.details.complete(checked.details, [whole.asset])
         self._check_portable_values([whole.asset], details)
         run = self._run(order, order.run_id or new_run_id(), executor, True, details)
-        run.shapes = self._shapes([whole.asset])
+        self._note_shapes(run, [whole.asset])
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
         whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
         total = open_range(run, whole)
@@ -419,8 +419,13 @@ class Placement:
         for said in self._parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
             log.warning("%s. Workers run only steps that were placed with what they declare.", said)
 
-    def _shapes(self, names: Iterable[str]) -> dict[str, str]:
-        return {name: self._parts.shapes.digest(name) for name in names}
+    def _note_shapes(self, run: NewRun, names: Iterable[str]) -> None:
+        """Record what is declared here of the assets of a run, for workers that may have other code."""
+        shapes = self._parts.shapes
+        run.shapes = {name: shapes.digest(name) for name in names}
+        # what is tried again has the partitions of an earlier run, which may have been declared otherwise
+        if run.retry_of is None:
+            run.keys = {name: keys for name in run.shapes if (keys := shapes.keys_digest(name)) is not None}
 
     def _mark(
         self, steps: Sequence[NewStep], running: Iterable[str], details: RunDetails, checked: CheckedDetails

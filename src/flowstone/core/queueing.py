@@ -21,6 +21,7 @@ class FetchedJob:
         age_seconds: time since the step was placed.
         deps_timeout_seconds: how long the step may wait for inputs from outside its run.
         shape: digest of the shape that its asset had where it was placed; None when that was not recorded.
+        keys: digest of the partitions that it had there; see `flowstone.core.shape.Shapes.keys_digest`.
     """
 
     job_id: int
@@ -29,6 +30,7 @@ class FetchedJob:
     age_seconds: float
     deps_timeout_seconds: float
     shape: str | None = None
+    keys: str | None = None
 
 
 type KnownAssets = Mapping[str, Mapping[str, Any]]

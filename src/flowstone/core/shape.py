@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
@@ -24,6 +24,7 @@ _LONGEST = 200
 _MOST_FOUND = 4096
 _EXACT = (str, int, date)
 """Types whose equal values have the same key; equal datetimes may differ in their zone."""
+_OURS = "flowstone.core."
 _WHICH_KEYS = ("type", "keys", "start", "end")
 
 
@@ -46,8 +47,7 @@ class AssetShape:
     @property
     def digest(self) -> str:
         """What is recorded with the steps that are placed."""
-        text = json.dumps([self.kind, self.inputs, self.io])
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return _digest([self.kind, self.inputs, self.io])
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON, its digest included."""
@@ -90,15 +90,23 @@ class Shapes:
     def __init__(self, graph: AssetGraph, io: Callable[[Asset], str]) -> None:
         self._graph = graph
         self._io = io
-        self._known: dict[str, tuple[AssetShape, str]] = {}
+        self._known: dict[str, _Known] = {}
         self._found: set[tuple[str, str]] = set()
 
     def __getitem__(self, name: str) -> AssetShape:
-        return self._of(name)[0]
+        return self._of(name).shape
 
     def digest(self, name: str) -> str:
         """Return the digest of an asset's shape."""
-        return self._of(name)[1]
+        return self._of(name).digest
+
+    def keys_digest(self, name: str) -> str | None:
+        """Return the digest of all that says which partitions an asset has.
+
+        Where two processes have the same one, each has the partitions of the other. None for definitions that are
+        not ours: what they describe of themselves may not be all that they go by.
+        """
+        return self._of(name).keys
 
     def to_json(self) -> dict[str, Any]:
         """Return the shapes of all assets."""
@@ -126,6 +134,9 @@ class Shapes:
             job: the step, with the digest of the shape that it was placed with.
         """
         name, key = job.claim.asset, job.claim.partition
+        known = self._known.get(name)
+        if known is not None and job.shape == known.digest and job.keys is not None and job.keys == known.keys:
+            return None  # placed with the very same declaration
         if name not in self._graph:
             return UnknownAssetError(name, self._graph.assets)
         asset = self._graph[name]
@@ -150,12 +161,19 @@ class Shapes:
         self._found.add((name, key))
         return True
 
-    def _of(self, name: str) -> tuple[AssetShape, str]:
+    def _of(self, name: str) -> _Known:
         found = self._known.get(name)
         if found is None:
-            shape = _shape(self._graph, self._graph[name], self._io(self._graph[name]))
-            found = self._known[name] = shape, shape.digest
+            asset = self._graph[name]
+            shape = _shape(self._graph, asset, self._io(asset))
+            found = self._known[name] = _Known(shape, shape.digest, _keys_digest(asset.partitions))
         return found
+
+
+class _Known(NamedTuple):
+    shape: AssetShape
+    digest: str
+    keys: str | None
 
 
 def _shape(graph: AssetGraph, asset: Asset, io: str) -> AssetShape:
@@ -175,6 +193,20 @@ def _kind(definition: PartitionsDefinition | None) -> str:
         return ", ".join(f"{name}: {_kind(one)}" for name, one in definition.dimensions.items())
     described = {name: value for name, value in definition.to_json().items() if name not in _WHICH_KEYS}
     return f"{type(definition).__name__} {json.dumps(described, default=str, sort_keys=True)}"
+
+
+def _digest(described: object) -> str:
+    text = json.dumps(described, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _keys_digest(definition: PartitionsDefinition | None) -> str | None:
+    if definition is None:
+        return _digest(None)
+    parts = list(definition.dimensions.values()) if isinstance(definition, MultiPartitions) else [definition]
+    if not all(type(one).__module__.startswith(_OURS) for one in parts):
+        return None
+    return _digest([[type(one).__name__ for one in parts], definition.to_json()])
 
 
 def _written(definition: PartitionsDefinition | None) -> str:

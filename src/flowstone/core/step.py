@@ -84,6 +84,7 @@ class NewRun:
         unique_seconds: a step of the same target that was placed less than that ago is joined, over or not, forced
             or not.
         shapes: digests of the shapes of its assets, by name; see `flowstone.core.shape`.
+        keys: digests of the partitions of those assets whose steps are of partitions that were checked, by name.
     """
 
     id: str
@@ -102,6 +103,7 @@ class NewRun:
     assets: tuple[str, ...] = ()
     unique_seconds: float | None = None
     shapes: Mapping[str, str] | None = None
+    keys: Mapping[str, str] | None = None
 
 
 class PlacedStep(NamedTuple):

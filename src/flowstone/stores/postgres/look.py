@@ -87,7 +87,7 @@ def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
     claim: Claim = claim_from(row[2:11])
     claim.approvals = approvals
     claim.run = RunInfo.from_json(row[19], id=claim.run_id, kind=row[18])
-    claim.queued_seconds = max(0.0, row[21])
+    claim.queued_seconds = max(0.0, row[22])
     return FetchedJob(
         job_id=row[0],
         claim=claim,
@@ -95,4 +95,5 @@ def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
         age_seconds=row[12],
         deps_timeout_seconds=row[13],
         shape=row[20],
+        keys=row[21],
     )

@@ -322,6 +322,7 @@ def insert_run(
             "tags": list(run.details.tags) or None,
             "assets": list(run.assets) or None,
             "shapes": None if run.shapes is None else to_json(run.shapes),
+            "keys": to_json(run.keys) if run.keys else None,
         },
     ).fetchone()
     assert row is not None

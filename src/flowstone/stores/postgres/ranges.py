@@ -98,14 +98,15 @@ class OpenRun:
     deps_timeout_seconds: float
     info: RunInfo
     shapes: Mapping[str, str] | None
+    keys: Mapping[str, str] | None
 
 
 def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left: LeftToOthers) -> list[OpenRun]:
     """Return the runs that have something to begin on a queue, the most urgent first."""
     parameters = {"queue": queue, "worker_id": worker_id, **left.parameters()}
     return [
-        OpenRun(run_id, priority, is_limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind), shapes)
-        for run_id, priority, is_limited, timeout, kind, details, shapes in connection.execute(
+        OpenRun(run_id, priority, limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind), shapes, keys)
+        for run_id, priority, limited, timeout, kind, details, shapes, keys in connection.execute(
             load_sql("ranges/open_runs"), parameters
         )
     ]
@@ -229,6 +230,7 @@ def _job(run: OpenRun, row: Sequence[Any]) -> FetchedJob:
         age_seconds=0.0,
         deps_timeout_seconds=run.deps_timeout_seconds,
         shape=(run.shapes or {}).get(asset),
+        keys=(run.keys or {}).get(asset),
     )
 
 

@@ -2,7 +2,7 @@
 -- that backfills take turns; without what this worker has left to others. Nothing for a worker whose lease was taken
 -- away. Uses ranges_open.
 SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds, r.kind, r.details,
-    r.shapes
+    r.shapes, r.keys
 FROM (
     SELECT run_id, pg_catalog.min(priority) AS priority
     FROM flowstone.ranges
