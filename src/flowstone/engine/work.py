@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flowstone.core.context import CancellationToken
@@ -133,7 +133,9 @@ class NodeWork:
         policy = self._graph[claim.asset].retry or DEFAULT_RETRY
         if self._on_begin is not None:
             self._on_begin(claim)
-        return _recorded(self._runner.perform(claim, job.inputs, token, policy=policy))
+        completion = self._runner.perform(claim, job.inputs, token, policy=policy)
+        _let_go(completion)
+        return completion
 
     def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
         return Completion(job.claim, outcome, (), job.claim.started_at)
@@ -173,11 +175,10 @@ def _short(problem: Exception) -> str:
     )
 
 
-def _recorded(completion: Completion) -> Completion:
-    """Return what is committed, without the value and the error: nobody here waits for them."""
+def _let_go(completion: Completion) -> None:
+    """Let go of the value and the error of an attempt: nobody here waits for them, the commit needs neither."""
     outcome = completion.outcome
     if isinstance(outcome, Failed):
         outcome.take_exception()
     elif isinstance(outcome, Succeeded):
-        return replace(completion, outcome=Succeeded(outcome.stored, None))
-    return completion
+        completion.outcome = Succeeded(outcome.stored, None)
