@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
@@ -30,32 +28,16 @@ def encode(
         SerializationError: naming the asset.
     """
     writer = HashingWriter(sink)
-    with naming_asset(address):
-        serializer.write(value, writer)
-    return describe(
-        value, serializer, io=io, location=location, size_bytes=writer.size_bytes, content_hash=writer.content_hash
-    )
-
-
-@contextmanager
-def naming_asset(address: OutputAddress) -> Iterator[None]:
-    """Let a SerializationError name the asset."""
     try:
-        yield
+        serializer.write(value, writer)
     except SerializationError as error:
         raise error.for_asset(address.asset, address.partition) from error.__cause__
-
-
-def describe(
-    value: object, serializer: Serializer, *, io: str, location: str, size_bytes: int, content_hash: str
-) -> StoredOutput:
-    """Return the description of an encoded value; see `StoredOutput`."""
     return StoredOutput(
         io=io,
         location=location,
         serializer=serializer.name,
-        size_bytes=size_bytes,
-        content_hash=content_hash,
+        size_bytes=writer.size_bytes,
+        content_hash=writer.content_hash,
         value_type=type_name(value),
     )
 

@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO, Self, cast
 
-from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.core.project import Project
-from flowstone.errors import ConfigurationError, StorageError
+from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io.choice import choose_serializer
 from flowstone.io.chunks import ChunkWriter, Connect, Limits, copy_value, database_errors, tuple_cursor
-from flowstone.io.encoding import decode, describe, encode, naming_asset
+from flowstone.io.encoding import decode, encode
 from flowstone.io.json_serializer import JsonSerializer
 from flowstone.io.statements import statement
 from flowstone.protocols import KeepVersions, Serializer
@@ -107,8 +107,10 @@ class PostgresIO:
         serializer = self._serializer or choose_serializer(value)
         if type(serializer) is JsonSerializer:
             # JSON is made in memory anyway: a small value needs none of the streaming below
-            with naming_asset(address):
+            try:
                 data = serializer.dumps(value)
+            except SerializationError as error:
+                raise error.for_asset(address.asset, address.partition) from error.__cause__
             if len(data) <= self._limits.inline_limit_bytes:
                 return self._inline(value, serializer, data, address)
         with database_errors("store", address.asset, address.partition), ExitStack() as transaction:
@@ -123,12 +125,15 @@ class PostgresIO:
 
     def _inline(self, value: object, serializer: Serializer, data: bytes, address: OutputAddress) -> StoredOutput:
         """Describe a small value that travels with the commit."""
-        location = f"{_INLINE}:{address.version}"
-        content_hash = hashlib.sha256(data).hexdigest()
-        stored = describe(
-            value, serializer, io=self._name, location=location, size_bytes=len(data), content_hash=content_hash
+        return StoredOutput(
+            io=self._name,
+            location=f"{_INLINE}:{address.version}",
+            serializer=serializer.name,
+            size_bytes=len(data),
+            content_hash=hashlib.sha256(data).hexdigest(),
+            value_type=type_name(value),
+            payload=data,
         )
-        return replace(stored, payload=data)
 
     def load(self, stored: StoredOutput) -> object:
         """Read a value back, from the payload when it was read along, else from the tables.
