@@ -43,7 +43,7 @@ def main() -> None:
         PRICES["tea"] = 3.6
         flow.materialize("prices", force=True)
         print("tea:", [one.name for one in flow.conditions.run()])
-        print("poster:", flow.conditions.evaluate("poster")[0].wanted, flow.conditions.stale("poster"))
+        print("poster:", flow.conditions.evaluate("poster")[0].requested, flow.conditions.stale("poster"))
 
         PRICES["tea"] = 1.9
         flow.materialize("prices", force=True)

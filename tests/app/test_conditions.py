@@ -128,13 +128,13 @@ def test_partitions_follow_theirs(tmp_path: Path) -> None:
         runs = [run for run in flow.runs.latest() if run.kind == "condition"]
         assert [run.total for run in runs] == [1, 7, 7, 7, 7], "no more than 7 at a time"
         decision = flow.conditions.evaluate("total")[0]
-        assert not decision.wanted
+        assert not decision.requested
         assert decision.reason == "input cleaned [2024-01-30] is missing"
         flow.backfill("orders", partitions=[date(2024, 1, 30)])
         assert names(flow) == ["cleaned [2024-01-30]", "total"]
         assert flow.load("total") == sum(range(1, 31))
         (one,) = flow.conditions.evaluate("cleaned", partitions=[date(2024, 1, 30)])
-        assert not one.wanted
+        assert not one.requested
 
 
 def test_what_failed_or_was_skipped_waits_for_a_change(tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_time_is_an_argument(tmp_path: Path) -> None:
         now = datetime.now(UTC)
         assert names(flow) == ["fresh", "fragile"], "ticks before the app was made do not count"
         later = [
-            one.asset for one in flow.conditions.evaluate(now=now + timedelta(days=1, minutes=1)) if one.wanted
+            one.asset for one in flow.conditions.evaluate(now=now + timedelta(days=1, minutes=1)) if one.requested
         ]
         assert later == ["nightly", "fragile"]
-        later = [one.asset for one in flow.conditions.evaluate(now=now + timedelta(days=3)) if one.wanted]
+        later = [one.asset for one in flow.conditions.evaluate(now=now + timedelta(days=3)) if one.requested]
         assert later == ["nightly", "fresh", "fragile"]
         assert [one.asset for one in flow.conditions.run("nightly", now=now + timedelta(days=1))] == ["nightly"]
 
@@ -202,7 +202,7 @@ def test_pausing(tmp_path: Path) -> None:
         assert not flow.conditions.pause("one")
         assert [record.paused for record in flow.conditions.list()] == [True]
         assert names(flow) == []
-        assert flow.conditions.evaluate("one")[0].wanted, "what it would say is evaluated all the same"
+        assert flow.conditions.evaluate("one")[0].requested, "what it would say is evaluated all the same"
         assert flow.why("one")[1] == "its condition is paused: `flowstone automation one --resume`"
         assert flow.conditions.resume("one")
         assert names(flow) == ["one"]

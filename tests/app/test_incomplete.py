@@ -252,11 +252,11 @@ def test_what_was_computed_early_is_never_reused_when_it_is_over() -> None:
     with pytest.raises(DependencyNotReadyError):  # what is committed says nothing final
         flow.materialize("reader", partition=end)
     (decision,) = flow.conditions.evaluate("reader")
-    assert not decision.wanted
+    assert not decision.requested
     assert "source" in decision.reason
     flow.materialize("source", partition=end)
     (decision,) = flow.conditions.evaluate("reader")
-    assert decision.wanted
+    assert decision.requested
     assert "computed before its partition was over" in decision.reason
     assert flow.materialize_all("total").value == 5
     assert flow.materialize_all("total").reused == 1
@@ -282,7 +282,7 @@ def test_an_asset_may_allow_it_once_and_for_all() -> None:
     assert decisions[encode_partition(TODAY)].reason.startswith("no input changed")
     assert encode_partition(TODAY) not in {one.partition for one in flow.conditions.evaluate("final")}
     (today,) = flow.conditions.evaluate("final", partitions=[TODAY])
-    assert (today.wanted, today.reason.startswith("it is not over until")) == (False, True)
+    assert (today.requested, today.reason.startswith("it is not over until")) == (False, True)
     flow.conditions.run()
     assert computed.count(TODAY) == 1
     assert len(computed) == 4

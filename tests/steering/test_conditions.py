@@ -43,7 +43,7 @@ class Line(Fleet):
             for name, at in self.due(paused).items():
                 times[name] += at != due[name]
                 due[name] = at
-            wanted = {one.asset for one in self.flow.conditions.evaluate() if one.wanted}
+            wanted = {one.asset for one in self.flow.conditions.evaluate() if one.requested}
             return min(times.values()) >= 2 and not wanted - {paused}
 
         self.wait(settled, "conditions to settle")

@@ -218,9 +218,9 @@ class ConditionsView:
         # one that nobody declared yet missed nothing
         facts = self._facts.facts(asset.name, partitions, now=now, since=record.since if record else now)
         decisions = [asset.automation.condition.evaluate(one, now) for one in facts]
-        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.wanted]
+        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
         why = self._held_back(asset, asset.automation, record, wanted, now) if wanted else None
-        return [replace(one, held=why) if why and one.wanted else one for one in decisions]
+        return [replace(one, held=why) if why and one.requested else one for one in decisions]
 
     def _held_back(
         self,
@@ -240,9 +240,9 @@ class ConditionsView:
 
     def _run(self, asset: Asset, decisions: Decisions) -> Decisions:
         assert asset.automation is not None
-        wanted = [one for one in decisions if one.wanted]
+        wanted = [one for one in decisions if one.requested]
         for some in batched(wanted, asset.automation.requests):
-            self._placement.run(self._placement.wanted(asset.name, [one.partition for one in some], kind=KIND))
+            self._placement.run(self._placement.order_for(asset.name, [one.partition for one in some], kind=KIND))
         return wanted
 
     def _set_paused(self, asset: AssetLike, *, paused: bool) -> bool:

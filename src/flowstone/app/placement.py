@@ -281,12 +281,12 @@ class Placement:
         self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
     ) -> PreparedRun:
         """See `flowstone.protocols.PrepareTargets`."""
-        order = self.wanted(asset, partitions, run_id=run_id, kind=kind, executor="oban")
+        order = self.order_for(asset, partitions, run_id=run_id, kind=kind, executor="oban")
         order = replace(order, max_concurrency=max_concurrency)
         ready = self.prepare(order, self.executor(order.executor))
         return PreparedRun(ready.run, ready.steps)
 
-    def wanted(
+    def order_for(
         self,
         asset: str,
         partitions: Sequence[str],

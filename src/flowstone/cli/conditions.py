@@ -54,7 +54,7 @@ def _list(session: Session, flow: FlowStone) -> None:
         Column("ASSET"),
         Column("CONDITION", rank=2),
         Column("PAUSED", rank=1),
-        Column("WANTED"),
+        Column("REQUESTED"),
         Column("NEWEST", rank=3),
     ]
     session.out.table(columns, [_row(flow, one, decisions[one.id.name]) for one in records])
@@ -64,8 +64,12 @@ def _list(session: Session, flow: FlowStone) -> None:
 
 def _row(flow: FlowStone, record: AutomationRecord, decisions: Sequence[Decision]) -> list[str]:
     name = record.id.name
-    wanted = sum(one.wanted for one in decisions)
-    number = f"{wanted} of {len(decisions)}" if flow.graph[name].partitions else ("yes" if wanted else "no")
+    number_requested = sum(one.requested for one in decisions)
+    number = (
+        f"{number_requested} of {len(decisions)}"
+        if flow.graph[name].partitions
+        else ("yes" if number_requested else "no")
+    )
     condition = repr(flow.graph[name].automation)
     return [name, condition, "yes" if record.paused else "", number, decisions[0].reason if decisions else ""]
 
@@ -81,9 +85,9 @@ def _explain(session: Session, flow: FlowStone, asset: str, partition: str | Non
     for line in decisions[0].explain() if decisions else ["none of its partitions is complete yet"]:
         session.out.line(f"  {one_line(line)}")
     if len(decisions) > 1:
-        wanted = sum(one.wanted for one in decisions)
+        number_requested = sum(one.requested for one in decisions)
         session.out.line(
-            f"{wanted} of the {len(decisions)} newest would be requested; --partition explains others."
+            f"{number_requested} of the {len(decisions)} newest would be requested; --partition explains others."
         )
 
 
@@ -96,7 +100,8 @@ def _json(
         "condition": repr(flow.graph[name].automation),
         "paused": record.paused,
         "evaluated": len(decisions),
-        "wanted": sum(one.wanted for one in decisions),
+        "requested": sum(one.requested for one in decisions),
+        "wanted": sum(one.requested for one in decisions),  # deprecated
         "decisions": [one.to_json() for one in shown],
     }
 

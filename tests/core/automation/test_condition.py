@@ -68,7 +68,7 @@ def target(
 
 
 def wanted(condition: Condition, facts: TargetFacts, now: datetime = NOW) -> bool:
-    return condition.evaluate(facts, now).wanted
+    return condition.evaluate(facts, now).requested
 
 
 # --- staleness --------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_an_invalidated_input_is_said_and_waited_for() -> None:
     facts = target(version(2, "x"), Standing(None, step(1)), read={("a0", ""): DataVersion(1, "y")})
     assert facts.staleness == ["input a0 was invalidated"]
     decision = (eager() | when_stale() | on_missing()).evaluate(facts, NOW)
-    assert not decision.wanted
+    assert not decision.requested
     assert "input a0 is missing" in decision.reason
 
 
@@ -135,7 +135,7 @@ def test_age_makes_stale() -> None:
     lagging = when_stale(max_lag=timedelta(hours=6))
     assert not wanted(lagging, target(version(1, ago=timedelta(hours=6))))
     decision = lagging.evaluate(target(version(1, ago=timedelta(hours=7))), NOW)
-    assert decision.wanted
+    assert decision.requested
     assert decision.reason == "it was committed at 2024-03-01 05:00+00:00, more than 6:00:00 ago"
 
 
@@ -156,7 +156,7 @@ ALWAYS = when("always", lambda facts, now: True)
 def test_nothing_in_progress_is_asked_for() -> None:
     for state in (State.PENDING, State.RUNNING, State.RETRYING, State.WAITING, State.AWAITING_APPROVAL):
         decision = ALWAYS.evaluate(target(Standing(None, step(1, state))), NOW)
-        assert not decision.wanted
+        assert not decision.requested
         assert decision.reason == f"it is {state.value}"
 
 
@@ -171,7 +171,7 @@ def test_a_try_without_result_is_not_repeated_at_the_same_state(state: State) ->
     read = {("a0", ""): DataVersion(1, "x")}
     ended = Standing(None, step(9, state, code="1"))
     decision = ALWAYS.evaluate(target(ended, version(4, "x"), tried=read, code="1"), NOW)
-    assert not decision.wanted
+    assert not decision.requested
     assert decision.reason == f"it ended as {state.value} and neither inputs nor code changed since"
     assert wanted(ALWAYS, target(ended, version(4, "other"), tried=read, code="1"))
     assert wanted(ALWAYS, target(ended, version(4, "x"), tried=read, code="2"))
@@ -278,11 +278,11 @@ def leaves(verdict: Verdict) -> Iterator[Verdict]:
 @given(conditions, any_facts())
 def test_the_explanation_agrees_with_the_answer(condition: Condition, facts: TargetFacts) -> None:
     decision = condition.evaluate(facts, NOW)
-    assert decision.wanted == holds(decision.because)
+    assert decision.requested == holds(decision.because)
     lines = decision.explain()
-    assert lines[0].startswith(f"b is {'' if decision.wanted else 'not '}requested: ")
+    assert lines[0].startswith(f"b is {'' if decision.requested else 'not '}requested: ")
     assert len(lines) == 2 + sum(1 for _ in _nodes(decision.because)) - 1
-    assert lines[1].strip().startswith("yes:" if decision.wanted else "no:")
+    assert lines[1].strip().startswith("yes:" if decision.requested else "no:")
     texts = {leaf.text for leaf in leaves(decision.because)}
     assert set(decision.reason.split("; ")) <= texts
     assert decision.reason

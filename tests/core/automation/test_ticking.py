@@ -28,27 +28,27 @@ def target(standing: Standing | None = None) -> TargetFacts:
 def test_ticks_before_the_declaration_do_not_count() -> None:
     daily = on_cron("0 6 * * *")
     decision = daily.evaluate(target(), DECLARED)
-    assert not decision.wanted
+    assert not decision.requested
     assert decision.reason == "tick 2024-01-02 06:00+00:00 is not reached"
-    assert not daily.evaluate(target(), datetime(2024, 1, 2, 5, 59, tzinfo=UTC)).wanted
-    assert daily.evaluate(target(), datetime(2024, 1, 2, 6, tzinfo=UTC)).wanted
+    assert not daily.evaluate(target(), datetime(2024, 1, 2, 5, 59, tzinfo=UTC)).requested
+    assert daily.evaluate(target(), datetime(2024, 1, 2, 6, tzinfo=UTC)).requested
 
 
 def test_once_per_tick_whoever_asked() -> None:
     daily = on_cron("0 6 * * *")
     facts = target(served(datetime(2024, 1, 3, 6, 0, 1, tzinfo=UTC)))
-    assert not daily.evaluate(facts, datetime(2024, 1, 4, 5, tzinfo=UTC)).wanted
+    assert not daily.evaluate(facts, datetime(2024, 1, 4, 5, tzinfo=UTC)).requested
     later = daily.evaluate(facts, datetime(2024, 1, 9, 7, tzinfo=UTC))
-    assert later.wanted
+    assert later.requested
     assert "tick 2024-01-09 06:00+00:00 passed" in later.reason, "of several that were missed, the latest"
 
 
 def test_a_tick_asks_again_for_what_failed() -> None:
     daily = on_cron("0 6 * * *")
     facts = target(served(datetime(2024, 1, 3, 6, 1, tzinfo=UTC), State.FAILED))
-    assert not daily.evaluate(facts, datetime(2024, 1, 3, 23, tzinfo=UTC)).wanted
-    assert daily.evaluate(facts, datetime(2024, 1, 4, 6, tzinfo=UTC)).wanted
-    assert not eager().evaluate(facts, datetime(2024, 1, 4, 6, tzinfo=UTC)).wanted
+    assert not daily.evaluate(facts, datetime(2024, 1, 3, 23, tzinfo=UTC)).requested
+    assert daily.evaluate(facts, datetime(2024, 1, 4, 6, tzinfo=UTC)).requested
+    assert not eager().evaluate(facts, datetime(2024, 1, 4, 6, tzinfo=UTC)).requested
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_each_day_has_one_tick_when_the_clock_is_changed(day: str, hours: int) -
     ticks = 0
     for quarter in range(4 * hours):
         now = start + timedelta(minutes=15 * quarter)
-        if nightly.evaluate(facts, now).wanted:
+        if nightly.evaluate(facts, now).requested:
             ticks += 1
             facts = replace(facts, standing=served(now))
     assert ticks == 1
@@ -78,18 +78,18 @@ def test_inputs_are_waited_for() -> None:
     old, new = served(datetime(2024, 1, 2, 5, tzinfo=UTC)), served(datetime(2024, 1, 2, 6, 30, tzinfo=UTC))
     facts = replace(target(), inputs=(InputFacts(("a", ""), old), InputFacts(("c", ""), new)))
     decision = daily.evaluate(facts, now)
-    assert not decision.wanted
+    assert not decision.requested
     assert decision.reason == "not committed since the tick: a"
-    assert on_cron("0 6 * * *").evaluate(facts, now).wanted
+    assert on_cron("0 6 * * *").evaluate(facts, now).requested
     facts = replace(facts, inputs=(InputFacts(("a", ""), new), InputFacts(("c", ""), new)))
-    assert daily.evaluate(facts, now).wanted
+    assert daily.evaluate(facts, now).requested
 
 
 def test_only_the_newest_partition_unless_told() -> None:
     now = datetime(2024, 1, 2, 7, tzinfo=UTC)
     older = replace(target(), partition="d:2023-12-31", is_newest=False)
-    assert not on_cron("0 6 * * *").evaluate(older, now).wanted
-    assert on_cron("0 6 * * *", all_partitions=True).evaluate(older, now).wanted
+    assert not on_cron("0 6 * * *").evaluate(older, now).requested
+    assert on_cron("0 6 * * *", all_partitions=True).evaluate(older, now).requested
 
 
 def test_expressions_and_zones_are_checked_when_they_are_declared() -> None:

@@ -71,20 +71,25 @@ class Decision:
     held: str | None = None
 
     @property
-    def wanted(self) -> bool:
+    def requested(self) -> bool:
         """Whether it should be computed now."""
         return self.because.holds
 
     @property
+    def wanted(self) -> bool:
+        """The same as `requested`; deprecated, and gone in the next version."""
+        return self.requested
+
+    @property
     def reason(self) -> str:
         """The facts that decided, on one line."""
-        deciding = self.because.parts[0] if self.wanted else self.because
+        deciding = self.because.parts[0] if self.requested else self.because
         return "; ".join(dict.fromkeys(deciding.decisive()))
 
     def explain(self) -> list[str]:
         """Return lines for people: the answer, then each condition and fact with yes or no."""
-        answer = "is requested" if self.wanted else "is not requested"
-        held = [f"it is asked for later: {self.held}"] if self.wanted and self.held else []
+        answer = "is requested" if self.requested else "is not requested"
+        held = [f"it is asked for later: {self.held}"] if self.requested and self.held else []
         return [f"{self.name} {answer}: {self.reason}", *held, *self.because.lines(1)]
 
     def to_json(self) -> dict[str, object]:
@@ -92,7 +97,8 @@ class Decision:
         return {
             "asset": self.asset,
             "partition": self.partition or None,
-            "wanted": self.wanted,
+            "requested": self.requested,
+            "wanted": self.requested,
             "reason": self.reason,
             "held": self.held,
             "because": self.because.to_json(),

@@ -151,7 +151,7 @@ class ConditionEvaluator:
         keys = [*going_on, *looked_at.partitions]
         facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
         decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
-        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.wanted]
+        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
         return wanted, affordable(decisions, self._limits, active.get(self._asset.name, 0))
 
     def _ticks(self, taken: TakenAutomation, chosen: Sequence[Decision], before: Memory) -> list[NewTick]:
@@ -219,4 +219,4 @@ def affordable(decisions: Sequence[Decision], limits: Paced, active: int) -> lis
         active: how many steps of the asset are not over.
     """
     room = min(limits.requests, limits.active - active)
-    return [one for one in decisions if one.wanted][: max(0, room)]
+    return [one for one in decisions if one.requested][: max(0, room)]
