@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowstone.app.database import opened
 from flowstone.cli.checks import Check, Verdict
@@ -16,7 +16,7 @@ from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
 from flowstone.stores.postgres.queue import shapes_at_work
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_column, fetch_one
 
 CONNECTIONS_OF_A_WORKER = 26
 """Connections of one worker beside one for each queue: for transactions, Oban, notifications and the lease."""
@@ -73,7 +73,7 @@ def _oban(database: Database, upgrade: str) -> Check:
         return Check("oban tables", Verdict.FAIL, "; ".join(wrong), remedy)
     with database.connection() as connection:
         slow = oban_tables.structure(connection).slow
-        neighbours = [row[0] for row in connection.execute(load_sql("queue/neighbours"))]
+        neighbours = fetch_column(connection, str, "queue/neighbours")
     if neighbours:
         found = f"there, but others serve queues of the same name: {', '.join(neighbours)}"
         remedy = "They take FlowStone's jobs, which they cannot run: give queues other names on one side."
@@ -122,17 +122,26 @@ def _declarations(database: Database) -> Iterator[Check]:
 def _connections(database: Database, health: Health, queues: int) -> Check:
     """Say whether there is room for the connections of the workers that run, or of one."""
     with database.connection() as connection:
-        row = connection.execute(load_sql("health/connections")).fetchone()
-    assert row is not None
-    most, of_role, of_database, used = row
-    room = min(limit for limit in (most, of_role, of_database) if limit is not None and limit >= 0)
+        found = fetch_one(connection, _Connections, "health/connections")
+    assert found is not None
+    most, used = found.most, found.used
+    room = min(limit for limit in (most, found.of_role, found.of_database) if limit is not None and limit >= 0)
     workers = max(1, sum(worker.kind == "node" for worker in health.workers or ()))
     need = workers * (queues + CONNECTIONS_OF_A_WORKER)
-    found = f"{room} for clients, {used} in use; {workers} worker{'s' * (workers > 1)} may need {need}"
+    said = f"{room} for clients, {used} in use; {workers} worker{'s' * (workers > 1)} may need {need}"
     if room - used >= 3 and room >= need:
-        return Check("connections", Verdict.OK, found)
+        return Check("connections", Verdict.OK, said)
     remedy = "Raise max_connections (or CONNECTION LIMIT of the role or database), or run fewer workers."
-    return Check("connections", Verdict.WARN if room - used >= 3 else Verdict.FAIL, found, remedy)
+    return Check("connections", Verdict.WARN if room - used >= 3 else Verdict.FAIL, said, remedy)
+
+
+class _Connections(NamedTuple):
+    """How many connections clients may have in all, as this role and to this database, and how many there are."""
+
+    most: int
+    of_role: int | None
+    of_database: int | None
+    used: int
 
 
 def _workers(health: Health) -> Check:

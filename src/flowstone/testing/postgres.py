@@ -15,7 +15,7 @@ from flowstone.errors import EmbeddedDatabaseError
 from flowstone.stores.postgres.database import Database, with_identifiers
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
 from flowstone.stores.postgres.file_lock import FileLock
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_value, load_sql
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -111,8 +111,7 @@ class TemporaryServer:
 
     def _has_template(self) -> bool:
         with Database(self._dsn).dedicated() as connection:
-            row = connection.execute(load_sql("database/exists"), {"name": _TEMPLATE}).fetchone()
-        return bool(row and row[0])
+            return bool(fetch_value(connection, bool, "database/exists", {"name": _TEMPLATE}))
 
     def _build_template(self) -> None:
         name = f"building_{uuid4().hex}"

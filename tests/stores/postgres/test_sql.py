@@ -33,6 +33,7 @@ _TYPES: dict[str, set[type]] = {
     "bytea": {bytes},
     "timestamptz": {datetime},
     "_text": {list},
+    "_int4": {list},
     "_int8": {list},
     "_float8": {list},
 }

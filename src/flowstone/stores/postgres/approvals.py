@@ -10,8 +10,7 @@ from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
 from flowstone.stores.postgres import deciding
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.deciding import approval_from
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_one, load_sql
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -30,15 +29,18 @@ class PostgresApprovals(ApprovalStore):
         self._database = database
 
     def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
-        if state is ApprovalState.PENDING:
-            return self._rows("pending", {"limit": limit})
-        return self._rows("newest", {"state": state, "limit": limit})
+        with self._database.connection() as connection:
+            if state is ApprovalState.PENDING:
+                return fetch_all(connection, Approval, "approvals/pending", {"limit": limit})
+            return fetch_all(connection, Approval, "approvals/newest", {"state": state, "limit": limit})
 
     def get(self, approval_id: int) -> Approval | None:
-        return next(iter(self._rows("get", {"ids": [approval_id]})), None)
+        with self._database.connection() as connection:
+            return fetch_one(connection, Approval, "approvals/get", {"ids": [approval_id]})
 
     def of_step(self, step_id: int) -> Sequence[Approval]:
-        return self._rows("of_steps", {"steps": [step_id]})
+        with self._database.connection() as connection:
+            return fetch_all(connection, Approval, "approvals/of_steps", {"steps": [step_id]})
 
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
         state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
@@ -59,7 +61,9 @@ class PostgresApprovals(ApprovalStore):
         )
 
     def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
-        return self._rows("take_untold", {"lease_seconds": lease_seconds, "limit": limit})
+        parameters = {"lease_seconds": lease_seconds, "limit": limit}
+        with self._database.connection() as connection:
+            return fetch_all(connection, Approval, "approvals/take_untold", parameters)
 
     def told(self, approval: Approval) -> None:
         self._execute("told", {"id": approval.id, "state": approval.state})
@@ -71,10 +75,7 @@ class PostgresApprovals(ApprovalStore):
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
         parameters = {"subject": subject, "limit": limit}
         with self._database.connection() as connection:
-            return [
-                AuditRecord(id=row[0], at=row[1], actor=row[2], action=row[3], subject=row[4], details=row[5])
-                for row in connection.execute(load_sql("approvals/audit"), parameters)
-            ]
+            return fetch_all(connection, AuditRecord, "approvals/audit", parameters)
 
     def _decide(
         self, approval_id: int, state: ApprovalState, *, by: str | None = None, comment: str | None = None
@@ -85,11 +86,6 @@ class PostgresApprovals(ApprovalStore):
             return deciding.decide(connection, [approval_id], state, durable=durable, by=by, comment=comment)
 
         return in_transaction(self._database, decide)
-
-    def _rows(self, statement: str, parameters: dict[str, object]) -> Sequence[Approval]:
-        with self._database.connection() as connection:
-            rows = connection.execute(load_sql(f"approvals/{statement}"), parameters)
-            return [approval_from(row) for row in rows]
 
     def _execute(self, statement: str, parameters: dict[str, object]) -> None:
         with self._database.connection() as connection:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.automation.record import (
     AutomationId,
@@ -29,7 +29,7 @@ from flowstone.protocols import AutomationStore
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class PostgresAutomations(AutomationStore):
     ) -> list[TakenAutomation]:
         parameters = _several(automations) | {"lease_seconds": lease_seconds, "limit": limit}
         parameters["by_hand_only"] = by_hand_only
-        rows = self._execute("take", parameters)
-        taken = [TakenAutomation(record=_record(row), token=row[8], now=row[9], by_hand=row[10]) for row in rows]
+        with self._database.transaction() as connection:
+            rows = fetch_all(connection, _TakenRow, "automations/take", parameters | {"now": self._instant()})
+        taken = [row.taken() for row in rows]
         return sorted(taken, key=lambda one: (one.record.due_at or one.now, one.record.id))
 
     def renew(self, taken: Sequence[TakenAutomation]) -> None:
@@ -96,47 +97,57 @@ class PostgresAutomations(AutomationStore):
         self._execute("request", _named(automation))
 
     def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
-        return bool(self._execute("set_paused", _named(automation) | {"paused": paused}))
+        parameters = _named(automation) | {"paused": paused}
+        with self._database.transaction() as connection:
+            return fetch_value(connection, str, "automations/set_paused", parameters) is not None
 
     def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
         self._execute("set_cursor", _named(automation) | {"cursor": cursor})
 
     def record(self, automation: AutomationId) -> AutomationRecord | None:
-        rows = self._execute("records", _named(automation))
-        return _record(rows[0]) if rows else None
+        with self._database.connection() as connection:
+            row = fetch_one(connection, _AutomationRow, "automations/records", _named(automation))
+        return row.record() if row else None
 
     def records(self) -> list[AutomationRecord]:
-        return [_record(row) for row in self._execute("records", {"kind": None, "name": None})]
+        parameters = {"kind": None, "name": None}
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _AutomationRow, "automations/records", parameters)
+        return [row.record() for row in rows]
 
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
-        if automation is None:
-            rows = self._execute("all_ticks", {"limit": limit})
-        else:
-            rows = self._execute("ticks", _named(automation) | {"limit": limit})
-        return [_tick(row) for row in rows]
+        with self._database.connection() as connection:
+            if automation is None:
+                rows = fetch_all(connection, _TickRow, "automations/all_ticks", {"limit": limit})
+            else:
+                named = _named(automation) | {"limit": limit}
+                rows = fetch_all(connection, _TickRow, "automations/ticks", named)
+        return [row.record() for row in rows]
 
     def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
         parameters = {**_named(automation), "run_key": key, "limit": limit}
         with self._database.connection() as connection:
-            return [RunKey(*row) for row in connection.execute(load_sql("automations/run_keys"), parameters)]
+            return fetch_all(connection, RunKey, "automations/run_keys", parameters)
 
     def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
         parameters = {**_named(automation), "run_keys": list(keys)}
         with self._database.connection() as connection:
-            gone = {row[0] for row in connection.execute(load_sql("automations/forget_keys"), parameters)}
+            gone = set(fetch_column(connection, str, "automations/forget_keys", parameters))
         return [key for key in dict.fromkeys(keys) if key in gone]
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
-        age = {"older_than_seconds": older_than_seconds}
-        return int(self._execute("old_ticks", age)[0][0]) if dry_run else len(self._execute("prune_ticks", age))
+        parameters = {"older_than_seconds": older_than_seconds, "now": self._instant()}
+        with self._database.transaction() as connection:
+            if dry_run:
+                return fetch_value(connection, int, "automations/old_ticks", parameters) or 0
+            return len(fetch_column(connection, int, "automations/prune_ticks", parameters))
 
     def _instant(self) -> datetime | None:
         return None if self._clock is None else self._clock()
 
-    def _execute(self, name: str, parameters: dict[str, Any]) -> list[TupleRow]:
+    def _execute(self, name: str, parameters: dict[str, Any]) -> None:
         with self._database.transaction() as connection:
-            cursor = connection.execute(load_sql(f"automations/{name}"), {"now": self._instant()} | parameters)
-            return cursor.fetchall() if cursor.description else []
+            connection.execute(load_sql(f"automations/{name}"), {"now": self._instant()} | parameters)
 
 
 class _Concluding:
@@ -160,7 +171,8 @@ class _Concluding:
 
     def conclude(self, conclusion: Conclusion) -> Concluded:
         """Check the right and write everything."""
-        if self._execute("hold", {"token": self._taken.token}).fetchone() is None:
+        held = self._id | {"token": self._taken.token}
+        if fetch_value(self._connection, bool, "automations/hold", held) is None:
             return Concluded(accepted=False)
         runs = [run_id for tick in conclusion.ticks for run_id in self._record(tick)]
         moved = None if self._taken.by_hand else max((tick.at for tick in conclusion.ticks), default=None)
@@ -180,7 +192,7 @@ class _Concluding:
 
     def _record(self, tick: NewTick) -> list[str]:
         """Insert a tick and do what it asks for, unless its instant is recorded already."""
-        parameters = {
+        parameters: dict[str, Any] = {
             "tick_at": tick.at,
             "state": tick.state,
             "reason": tick.reason,
@@ -189,10 +201,14 @@ class _Concluding:
             "by_hand": self._taken.by_hand,
             "worker": f"{socket.gethostname()}:{os.getpid()}",
         }
-        if is_repeatable(self._taken, tick) and self._execute("repeat_tick", parameters).fetchone() is not None:
+        parameters |= self._id
+        if (
+            is_repeatable(self._taken, tick)
+            and fetch_value(self._connection, int, "automations/repeat_tick", parameters) is not None
+        ):
             return []
-        row = self._execute("insert_tick", parameters).fetchone()
-        if row is None:
+        tick_id = fetch_value(self._connection, int, "automations/insert_tick", parameters)
+        if tick_id is None:
             return []
         automation = self._taken.record.id
         apply_changes(self._connection, tick.partitions, by=f"{automation.kind} {automation.name}")
@@ -200,25 +216,25 @@ class _Concluding:
         placed = [*tick.run_ids, *opened]
         if tick.runs or tick.run_ids:
             state, reason = settled(tick, placed)
-            self._execute("finish_tick", {"id": row[0], "run_ids": placed, "state": state, "reason": reason})
+            self._execute("finish_tick", {"id": tick_id, "run_ids": placed, "state": state, "reason": reason})
         return placed
 
     def _place(self, prepared: PreparedRun) -> str | None:
         """Open a run unless its key was used before; return its id if it was opened."""
         run = prepared.run
         if prepared.run_key is not None:
-            parameters = {"run_key": prepared.run_key, "run_id": run.id}
-            used = self._execute("use_key", parameters).fetchone()
-            if used is None:
+            parameters = self._id | {"run_key": prepared.run_key, "run_id": run.id}
+            run_id = fetch_value(self._connection, str, "automations/use_key", parameters)
+            if run_id is None:
                 self._known.append(prepared.run_key)
                 return None
-            run = replace(run, id=used[0])
+            run = replace(run, id=run_id)
         driver = None if run.durable else self._worker_id()
         Placing(self._connection, run, prepared.steps, driver, again=self._again).place()
         return run.id
 
-    def _execute(self, name: str, parameters: dict[str, Any]) -> Any:
-        return self._connection.execute(load_sql(f"automations/{name}"), self._id | parameters)
+    def _execute(self, name: str, parameters: dict[str, Any]) -> None:
+        self._connection.execute(load_sql(f"automations/{name}"), self._id | parameters)
 
 
 def _named(automation: AutomationId) -> dict[str, Any]:
@@ -229,30 +245,72 @@ def _several(automations: Sequence[AutomationId]) -> dict[str, Any]:
     return {"kinds": [str(one.kind) for one in automations], "names": [one.name for one in automations]}
 
 
-def _record(row: Sequence[Any]) -> AutomationRecord:
-    return AutomationRecord(
-        id=AutomationId(AutomationKind(row[0]), row[1]),
-        paused=row[2],
-        cursor=row[3],
-        since=row[4],
-        due_at=row[5],
-        last_tick_at=row[6],
-        failures=row[7],
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AutomationRow:
+    """A row of the table of automations."""
+
+    kind: AutomationKind
+    name: str
+    paused: bool
+    cursor: str | None
+    since: datetime
+    due_at: datetime | None
+    last_tick_at: datetime | None
+    failures: int
+
+    def record(self) -> AutomationRecord:
+        return AutomationRecord(
+            id=AutomationId(self.kind, self.name),
+            paused=self.paused,
+            cursor=self.cursor,
+            since=self.since,
+            due_at=self.due_at,
+            last_tick_at=self.last_tick_at,
+            failures=self.failures,
+        )
 
 
-def _tick(row: Sequence[Any]) -> TickRecord:
-    return TickRecord(
-        id=row[0],
-        automation=AutomationId(AutomationKind(row[1]), row[2]),
-        at=row[3],
-        state=TickState(row[4]),
-        reason=row[5],
-        error=row[6],
-        run_ids=tuple(row[7]),
-        evaluated_at=row[8],
-        took_seconds=row[9],
-        by_hand=row[10],
-        worker=row[11],
-        repeats=row[12],
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TakenRow(_AutomationRow):
+    """An automation, and the right to evaluate it."""
+
+    token: int
+    now: datetime
+    by_hand: bool
+
+    def taken(self) -> TakenAutomation:
+        return TakenAutomation(record=self.record(), token=self.token, now=self.now, by_hand=self.by_hand)
+
+
+class _TickRow(NamedTuple):
+    """A row of the table of ticks."""
+
+    id: int
+    kind: AutomationKind
+    name: str
+    tick_at: datetime
+    state: TickState
+    reason: str | None
+    error: str | None
+    run_ids: tuple[str, ...]
+    evaluated_at: datetime
+    took_seconds: float
+    by_hand: bool
+    worker: str | None
+    repeats: int
+
+    def record(self) -> TickRecord:
+        return TickRecord(
+            id=self.id,
+            automation=AutomationId(self.kind, self.name),
+            at=self.tick_at,
+            state=self.state,
+            reason=self.reason,
+            error=self.error,
+            run_ids=self.run_ids,
+            evaluated_at=self.evaluated_at,
+            took_seconds=self.took_seconds,
+            by_hand=self.by_hand,
+            worker=self.worker,
+            repeats=self.repeats,
+        )

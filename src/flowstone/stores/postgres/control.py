@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
 from flowstone.core.output import StoredOutput
@@ -18,7 +18,7 @@ from flowstone.protocols.stores import Retention
 from flowstone.stores.postgres import operators, transport
 from flowstone.stores.postgres.counting import UNLIMITED, refill
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -43,17 +43,18 @@ class PostgresControl(Control, Retention):
     def pause_run(self, run_id: str) -> int:
         with self._database.transaction() as connection:
             self._set_paused(connection, run_id, paused=True)
-            withdrawn = connection.execute(load_sql("control/withdraw"), {"run_id": run_id}).fetchall()
+            withdrawn = fetch_column(connection, int, "control/withdraw", {"run_id": run_id})
             parameters = {"run_id": run_id, "withdrawn": len(withdrawn)}
             connection.execute(load_sql("control/take_off"), parameters)
             return len(withdrawn)
 
     def resume_run(self, run_id: str) -> int:
         with self._database.transaction() as connection:
-            durable, limit, active = self._set_paused(connection, run_id, paused=False)
-            if not durable:
+            run = self._set_paused(connection, run_id, paused=False)
+            if not run.durable:
                 return 0
-            room = UNLIMITED if limit is None else max(0, limit - active)
+            limit = run.max_concurrency
+            room = UNLIMITED if limit is None else max(0, limit - run.active_steps)
             placed = refill(connection, run_id, room)
             queues = transport.enqueue(connection, placed) | transport.range_queues(connection, [run_id])
             transport.announce(connection, queues)
@@ -78,30 +79,26 @@ class PostgresControl(Control, Retention):
     def queues(self) -> list[QueueStatus]:
         self._require_queue()
         with self._database.connection() as connection:
-            rows = connection.execute(load_sql("queues/list")).fetchall()
-        return [
-            QueueStatus(name, paused, limit, available, scheduled, executing, nodes, tuple(declared))
-            for name, paused, limit, available, scheduled, executing, nodes, declared in rows
-        ]
+            return fetch_all(connection, QueueStatus, "queues/list")
 
     def served_queues(self) -> list[str]:
         with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(load_sql("queues/served"))]
+            return fetch_column(connection, str, "queues/served")
 
     def situation(self, target: Target) -> StepSituation | None:
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
-            row = connection.execute(load_sql("control/why"), parameters).fetchone()
-            if row is None:
+            found = fetch_one(connection, StepSituation, "control/why", parameters)
+            if found is None:
                 return None
-            inputs = connection.execute(load_sql("control/open_inputs"), {"step_id": row[0]}).fetchall()
-            open_inputs = tuple((asset, key, State(state)) for _, asset, key, state in inputs)
-            found = replace(StepSituation(row[0], State(row[1]), *row[2:]), open_inputs=open_inputs)
+            inputs = fetch_all(connection, _OpenInput, "control/open_inputs", {"step_id": found.step_id})
+            open_inputs = tuple((one.asset, one.partition, one.state) for one in inputs)
+            found = replace(found, open_inputs=open_inputs)
             if found.durable and not found.state.is_terminal and self._database.durable:
                 named = {"queue": found.queue, "job_id": found.job_id}
-                job = connection.execute(load_sql("control/why_job"), named).fetchone()
+                job = fetch_one(connection, _JobSituation, "control/why_job", named)
                 if job is not None:
-                    found = replace(found, job_state=job[0], ahead=job[1], paused_nodes=job[2])
+                    found = replace(found, **job._asdict())
         return found
 
     def prune(
@@ -111,12 +108,12 @@ class PostgresControl(Control, Retention):
         steps = values = size_bytes = 0
         while True:
             with self._database.transaction() as connection:
-                rows = connection.execute(load_sql("control/prunable"), age | {"limit": _BATCH}).fetchall()
-                outputs = [StoredOutput.from_json(output) for _, output in rows if output]
+                rows = fetch_all(connection, _Prunable, "control/prunable", age | {"limit": _BATCH})
+                outputs = [row.output for row in rows if row.output]
                 # values go first: a crash in between leaves a record without its old value, not a value
                 # that nothing knows of
                 discard(outputs)
-                connection.execute(load_sql("control/prune_steps"), {"steps": [row[0] for row in rows]})
+                connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
             steps += len(rows)
             values += len(outputs)
             size_bytes += sum(output.size_bytes or 0 for output in outputs)
@@ -129,14 +126,13 @@ class PostgresControl(Control, Retention):
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         parameters = {"older_than_seconds": older_than_seconds}
         with self._database.connection() as connection:
-            row = connection.execute(load_sql("control/count_prunable"), parameters).fetchone()
-        return PruneCounts(*row) if row else PruneCounts()
+            return fetch_one(connection, PruneCounts, "control/count_prunable", parameters) or PruneCounts()
 
     def recorded_of(self, asset: str) -> tuple[PruneCounts, int]:
         with self._database.connection() as connection:
-            row = connection.execute(load_sql("control/count_of_asset"), {"asset": asset}).fetchone()
-        assert row is not None
-        return PruneCounts(row[0], 0, row[1], row[2]), row[3]
+            found = fetch_one(connection, _OfAsset, "control/count_of_asset", {"asset": asset})
+        assert found is not None
+        return PruneCounts(found.steps, 0, found.with_value, found.size_bytes), found.open_steps
 
     def prune_asset(self, asset: str, *, discard: Callable[[Sequence[StoredOutput]], None]) -> PruneCounts:
         steps = values = size_bytes = 0
@@ -144,10 +140,10 @@ class PostgresControl(Control, Retention):
             with self._database.transaction() as connection:
                 connection.execute(load_sql("control/forget_pointers"), {"asset": asset})
                 found = {"asset": asset, "limit": _BATCH}
-                rows = connection.execute(load_sql("control/of_asset"), found).fetchall()
-                outputs = [StoredOutput.from_json(output) for _, output in rows if output]
+                rows = fetch_all(connection, _Prunable, "control/of_asset", found)
+                outputs = [row.output for row in rows if row.output]
                 discard(outputs)
-                connection.execute(load_sql("control/prune_steps"), {"steps": [row[0] for row in rows]})
+                connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
             steps += len(rows)
             values += len(outputs)
             size_bytes += sum(output.size_bytes or 0 for output in outputs)
@@ -176,17 +172,62 @@ class PostgresControl(Control, Retention):
                 "attempts": [attempt for _, _, attempt in page],
             }
             with self._database.connection() as connection:
-                rows = connection.execute(load_sql("control/wanted_versions"), parameters)
-                wanted |= {row[0] for row in rows}
+                wanted |= set(fetch_column(connection, str, "control/wanted_versions", parameters))
         return wanted
 
-    def _set_paused(
-        self, connection: Connection[TupleRow], run_id: str, *, paused: bool
-    ) -> tuple[bool, int | None, int]:
-        row = connection.execute(load_sql("control/pause_run"), {"run_id": run_id, "paused": paused}).fetchone()
-        if row is None:
+    def _set_paused(self, connection: Connection[TupleRow], run_id: str, *, paused: bool) -> _Paused:
+        run = fetch_one(connection, _Paused, "control/pause_run", {"run_id": run_id, "paused": paused})
+        if run is None:
             raise RunNotFoundError("run", run_id)
-        return bool(row[0]), row[1], int(row[2])
+        return run
+
+
+class _OpenInput(NamedTuple):
+    """An input of a step that is not there yet."""
+
+    id: int
+    asset: str
+    partition: str
+    state: State
+
+
+class _JobSituation(NamedTuple):
+    """What Oban's tables know of a step, in the words of `StepSituation`."""
+
+    job_state: str | None
+    ahead: int
+    paused_nodes: int
+
+
+class _Prunable(NamedTuple):
+    """A step to be forgotten, with the value that it stored."""
+
+    id: int
+    output: StoredOutput | None
+
+
+class _OfAsset(NamedTuple):
+    """What is recorded of an asset."""
+
+    steps: int
+    with_value: int
+    size_bytes: int
+    open_steps: int
+
+
+class _Paused(NamedTuple):
+    """A run that was paused or resumed, with the counters of its window."""
+
+    durable: bool
+    max_concurrency: int | None
+    active_steps: int
+
+
+class _Renaming(NamedTuple):
+    """Whether something is recorded under an earlier name, and whether it is in use."""
+
+    is_there: bool
+    is_in_use: bool
 
 
 def carry_over(database: Database, renamed: Mapping[str, str]) -> dict[str, str]:
@@ -203,11 +244,11 @@ def carry_over(database: Database, renamed: Mapping[str, str]) -> dict[str, str]
     for old, new in renamed.items():
         names = {"old": old, "new": new}
         with database.transaction() as connection:
-            row = connection.execute(load_sql("control/rename_state"), names).fetchone()
-            assert row is not None
-            if row[0] and row[1]:
+            found = fetch_one(connection, _Renaming, "control/rename_state", names)
+            assert found is not None
+            if found.is_there and found.is_in_use:
                 waiting[old] = new
-            elif row[0]:
-                moved = connection.execute(load_sql("control/rename_asset"), names).fetchone()
-                log.info("The history of %r (%d steps) is now that of %r.", old, moved[0] if moved else 0, new)
+            elif found.is_there:
+                moved = fetch_value(connection, int, "control/rename_asset", names)
+                log.info("The history of %r (%d steps) is now that of %r.", old, moved or 0, new)
     return waiting

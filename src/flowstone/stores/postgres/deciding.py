@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.outcome import Suspended
@@ -14,7 +14,7 @@ from flowstone.core.text import clean_text
 from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.following import follow_up, resume
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 from flowstone.stores.postgres.transport import EXPIRY_WORKER
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def request(
         for claim, outcome in newest.values()
         if claim.step_id in suspended
     ]
-    recorded = connection.execute(load_sql("approvals/request"), {"requests": to_json(requests)}).fetchall()
+    recorded = fetch_column(connection, int, "approvals/request", {"requests": to_json(requests)})
     if durable:
-        parameters = {"ids": [row[0] for row in recorded], "queue": EXPIRY_QUEUE, "worker": EXPIRY_WORKER}
+        parameters = {"ids": recorded, "queue": EXPIRY_QUEUE, "worker": EXPIRY_WORKER}
         connection.execute(load_sql("approvals/place_expiry"), parameters)
 
 
@@ -68,8 +68,7 @@ def open_gates(connection: Connection[TupleRow], steps: Sequence[int]) -> Mappin
     """Return the decisions that let each of these steps go on."""
     found: dict[int, tuple[Approval, ...]] = defaultdict(tuple)
     if steps:
-        for row in connection.execute(load_sql("approvals/of_steps"), {"steps": list(steps)}):
-            one = approval_from(row)
+        for one in fetch_all(connection, Approval, "approvals/of_steps", {"steps": list(steps)}):
             if one.approved:
                 found[one.step_id] += (one,)
     return found
@@ -107,7 +106,7 @@ def decide(
         "by": None if by is None else clean_text(by, limit=200),
         "comment": clean_text(comment, limit=10_000) if comment else None,
     }
-    decided = [approval_from(row) for row in connection.execute(load_sql("approvals/decide"), wanted | said)]
+    decided = fetch_all(connection, Approval, "approvals/decide", wanted | said)
     if decided:
         _follow(connection, decided, durable=durable)
     return decided
@@ -115,13 +114,13 @@ def decide(
 
 def expire_due(connection: Connection[TupleRow], *, durable: bool, limit: int) -> int:
     """End the requests whose time is over; return how many."""
-    due = [row[0] for row in connection.execute(load_sql("approvals/due"), {"limit": limit})]
+    due = fetch_column(connection, int, "approvals/due", {"limit": limit})
     return len(decide(connection, due, ApprovalState.EXPIRED, durable=durable))
 
 
 def expire_jobs(connection: Connection[TupleRow], jobs: Sequence[int]) -> None:
     """Do what jobs that a worker took are for: end the time of their requests."""
-    ids = [row[0] for row in connection.execute(load_sql("approvals/of_jobs"), {"jobs": list(jobs)})]
+    ids = fetch_column(connection, int, "approvals/of_jobs", {"jobs": list(jobs)})
     decide(connection, ids, ApprovalState.EXPIRED, durable=True)
     connection.execute(load_sql("approvals/settle_jobs"), {"jobs": list(jobs)})
 
@@ -130,32 +129,9 @@ def cancel(connection: Connection[TupleRow], steps: Sequence[int], *, durable: b
     """Cancel the open requests of steps that the same transaction cancelled while they waited."""
     if not steps:
         return
-    rows = connection.execute(load_sql("approvals/cancel"), {"steps": list(steps)}).fetchall()
+    ended = fetch_column(connection, int, "approvals/cancel", {"steps": list(steps)})
     if durable:
-        _end_jobs(connection, [row[0] for row in rows])
-
-
-def approval_from(row: Sequence[Any]) -> Approval:
-    """Return the request in a row of the statements under `approvals/`."""
-    return Approval(
-        id=row[0],
-        step_id=row[1],
-        run_id=row[2],
-        asset=row[3],
-        partition=row[4],
-        gate=row[5],
-        attempt=row[6],
-        message=row[7],
-        data=row[8],
-        resume=row[9],
-        state=ApprovalState(row[10]),
-        on_timeout=row[11],
-        created_at=row[12],
-        expires_at=row[13],
-        decided_at=row[14],
-        decided_by=row[15],
-        comment=row[16],
-    )
+        _end_jobs(connection, ended)
 
 
 def _follow(connection: Connection[TupleRow], decided: Sequence[Approval], *, durable: bool) -> None:

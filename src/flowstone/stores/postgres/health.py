@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_one
 
 OLDEST_SERVER = 14
 """Oldest major version of PostgreSQL that is tested."""
@@ -23,6 +25,8 @@ class AliveWorker:
         host: where it runs.
         pid: its process id there.
         beat_at: when it last renewed its lease.
+        queues: queues that it serves, and how many steps of each at once; None when it serves none.
+        started_at: when it started; None when nobody said.
     """
 
     id: str
@@ -30,6 +34,8 @@ class AliveWorker:
     host: str
     pid: int
     beat_at: datetime
+    queues: Mapping[str, int] | None = None
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +69,16 @@ def look(database: Database) -> Health:
         DatabaseUnavailableError: the database does not answer.
     """
     with database.connection() as connection:
-        row = connection.execute(load_sql("health/server")).fetchone()
-        assert row is not None
-        version, has_workers = row
+        server = fetch_one(connection, _Server, "health/server")
+        assert server is not None
         workers: tuple[AliveWorker, ...] | None = None
-        if has_workers:
-            found = connection.execute(load_sql("workers/alive")).fetchall()
-            workers = tuple(
-                AliveWorker(name, kind, host, pid, beat) for name, kind, host, pid, _, _, beat in found
-            )
-    return Health(version, workers)
+        if server.has_workers:
+            workers = tuple(fetch_all(connection, AliveWorker, "workers/alive"))
+    return Health(server.version, workers)
+
+
+class _Server(NamedTuple):
+    """The server, and whether our tables are there."""
+
+    version: str
+    has_workers: bool

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from importlib.resources import files
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from flowstone.core.project import Project
 from flowstone.errors import MigrationChangedError, SchemaVersionError
 from flowstone.stores.postgres.database import Database, failing_as
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -169,7 +169,7 @@ def require_current(database: Database, *, migrations: list[Migration] | None = 
 
 def projects(connection: Connection[TupleRow]) -> list[str]:
     """Return the names of the projects that have tables in this database."""
-    schemas = [row[0] for row in connection.execute(load_sql("migrations/schemas"))]
+    schemas = fetch_column(connection, str, "migrations/schemas")
     return sorted(project.name for schema in schemas if (project := Project.of_schema(schema)) is not None)
 
 
@@ -190,27 +190,33 @@ def _missing_tables(database: Database, others: Sequence[str]) -> SchemaVersionE
     )
 
 
+class _Applied(NamedTuple):
+    """A migration as the database recorded it."""
+
+    version: int
+    name: str
+    checksum: str
+    applied_at: datetime
+
+
 def _status(connection: Connection[TupleRow], known: list[Migration]) -> list[MigrationStatus]:
-    installed = connection.execute(load_sql("migrations/installed")).fetchone()
-    rows: list[TupleRow] = []
-    if installed and installed[0]:
-        rows = connection.execute(load_sql("migrations/applied")).fetchall()
-    applied = {row[0]: row for row in rows}
+    rows: list[_Applied] = []
+    if fetch_value(connection, bool, "migrations/installed"):
+        rows = fetch_all(connection, _Applied, "migrations/applied")
+    applied = {row.version: row for row in rows}
     entries = []
     for migration in known:
         version, name = migration.version, migration.name
         if (row := applied.pop(version, None)) is None:
             entries.append(MigrationStatus(version, name, MigrationState.PENDING))
             continue
-        same = row[2] == migration.checksum
+        same = row.checksum == migration.checksum
         state = MigrationState.APPLIED if same else MigrationState.CHANGED
-        entries.append(MigrationStatus(version, name, state, applied_at=row[3], applied_checksum=row[2]))
-    for version, name, checksum, applied_at in applied.values():
-        entries.append(
-            MigrationStatus(
-                version, name, MigrationState.UNKNOWN, applied_at=applied_at, applied_checksum=checksum
-            )
-        )
+        entries.append(MigrationStatus(version, name, state, row.applied_at, row.checksum))
+    entries += [
+        MigrationStatus(row.version, row.name, MigrationState.UNKNOWN, row.applied_at, row.checksum)
+        for row in applied.values()
+    ]
     return sorted(entries, key=lambda entry: entry.version)
 
 
@@ -229,8 +235,7 @@ def _refuse_newer_and_changed(found: list[MigrationStatus], known: list[Migratio
 
 def _take_lock(connection: Connection[TupleRow], target: str) -> None:
     key = {"key": _LOCK_KEY}
-    got = connection.execute(load_sql("migrations/try_lock"), key).fetchone()
-    if not (got and got[0]):
+    if not fetch_value(connection, bool, "migrations/try_lock", key):
         log.info("Another program upgrades %s right now; waiting for it.", target)
         connection.execute(load_sql("migrations/lock"), key)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
 from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, load_sql
 from flowstone.stores.postgres.stopping import stop_items
 from flowstone.stores.postgres.sub_runs import Stopping
 from flowstone.stores.postgres.transactions import in_transaction
@@ -40,14 +40,14 @@ def follow_cancels(database: Database, *, within_seconds: float, signalled: Sequ
     """
     parameters = {"within_seconds": within_seconds, "signalled": list(signalled)}
     with database.connection() as connection:
-        found = connection.execute(load_sql("operators/cancelled"), parameters).fetchall()
+        found = fetch_all(connection, _CancelledJob, "operators/cancelled", parameters)
     return _cancel(database, found)
 
 
 def follow_cancels_left(database: Database, *, limit: int) -> int:
     """Cancel the steps of jobs whose rows do not say when they were cancelled; return how many."""
     with database.connection() as connection:
-        found = connection.execute(load_sql("operators/cancelled_left"), {"limit": limit}).fetchall()
+        found = fetch_all(connection, _CancelledJob, "operators/cancelled_left", {"limit": limit})
     return _cancel(database, found)
 
 
@@ -64,13 +64,13 @@ def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | 
     notes: dict[int, str] = {job: "the step that it names is not recorded" for job, step in jobs if step is None}
     revived = []
     refused = []
-    for step_id, job_id, *about in connection.execute(load_sql("operators/retried"), named).fetchall():
-        if (why := _why_not(*about)) is None:
-            revived.append(step_id)
+    for step in fetch_all(connection, _RetriedStep, "operators/retried", named):
+        if (why := step.why_not()) is None:
+            revived.append(step.step_id)
         else:
-            notes[job_id] = f"not run again: {why}"
-            refused.append((job_id, step_id))
-            log.warning("Job %s of Oban was retried and does not run again: %s.", job_id, why)
+            notes[step.job_id] = f"not run again: {why}"
+            refused.append((step.job_id, step.step_id))
+            log.warning("Job %s of Oban was retried and does not run again: %s.", step.job_id, why)
     if revived:
         connection.execute(load_sql("operators/revive"), {"steps": revived})
         log.info("%d steps run again because their jobs were retried with Oban's tools.", len(revived))
@@ -88,33 +88,57 @@ def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | 
 
 def resume_producers(connection: Connection[TupleRow], queue: str) -> None:
     """Notify our nodes that a queue goes on which was paused with Oban's tools; those of others are not meant."""
-    rows = connection.execute(load_sql("operators/paused_producers"), {"queue": queue}).fetchall()
-    signals = [json.dumps({"action": "resume", "queue": queue, "ident": f"{name}.{node}"}) for name, node in rows]
+    producers = fetch_all(connection, _Producer, "operators/paused_producers", {"queue": queue})
+    signals = [
+        json.dumps({"action": "resume", "queue": queue, "ident": f"{one.name}.{one.node}"}) for one in producers
+    ]
     if signals:
         connection.execute(load_sql("operators/signal"), {"payloads": signals})
 
 
-def _why_not(
-    state: str, run_id: str, _asset: str, _partition: str, is_item: bool, durable: bool, active: int | None
-) -> str | None:
-    """Return why a step that is over cannot run again, if it cannot."""
-    if state not in _REVIVABLE:
-        return f"its step is {state}; have it computed again with `flowstone materialize --force`"
-    if is_item:
-        return f"it is an item of a scattered step; use `flowstone retry` with the run above {run_id}"
-    if not durable:
-        return f"its run {run_id} was not placed on this queue"
-    if active is not None:
-        return f"step {active} computes the same asset and partition already"
-    return None
+class _CancelledJob(NamedTuple):
+    """A step whose job was cancelled."""
+
+    step_id: int
+    job_id: int
 
 
-def _cancel(database: Database, found: Sequence[Sequence[Any]]) -> int:
-    """Cancel steps: (step, job)."""
+class _RetriedStep(NamedTuple):
+    """A step that is over and whose job was made available again."""
+
+    step_id: int
+    job_id: int
+    state: State
+    run_id: str
+    is_item: bool
+    durable: bool
+    active: int | None
+
+    def why_not(self) -> str | None:
+        """Return why it cannot run again, if it cannot."""
+        if self.state not in _REVIVABLE:
+            return f"its step is {self.state}; have it computed again with `flowstone materialize --force`"
+        if self.is_item:
+            return f"it is an item of a scattered step; use `flowstone retry` with the run above {self.run_id}"
+        if not self.durable:
+            return f"its run {self.run_id} was not placed on this queue"
+        if self.active is not None:
+            return f"step {self.active} computes the same asset and partition already"
+        return None
+
+
+class _Producer(NamedTuple):
+    """What a node of Oban calls itself."""
+
+    name: str
+    node: str
+
+
+def _cancel(database: Database, found: Sequence[_CancelledJob]) -> int:
     if not found:
         return 0
     stopping = Stopping()
-    jobs = {row[0]: row[1] for row in found}
+    jobs = {one.step_id: one.job_id for one in found}
     cancelled = in_transaction(database, lambda connection: _cancel_steps(connection, jobs, stopping))
     if stopping:
         stop_items(database, stopping)

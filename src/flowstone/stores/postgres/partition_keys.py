@@ -11,7 +11,7 @@ from flowstone.core.known_keys import KeyChange, KeyState
 from flowstone.core.text import clean_text
 from flowstone.protocols import PartitionKeys
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -32,12 +32,12 @@ class PostgresPartitionKeys(PartitionKeys):
 
     def keys(self, name: str) -> list[str]:
         with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(load_sql("partition_keys/keys"), {"name": name})]
+            return fetch_column(connection, str, "partition_keys/keys", {"name": name})
 
     def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
         parameters = {"name": name, "after": after}
         with self._database.connection() as connection:
-            return [KeyState(*row) for row in connection.execute(load_sql("partition_keys/changed"), parameters)]
+            return fetch_all(connection, KeyState, "partition_keys/changed", parameters)
 
     def add(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
@@ -52,19 +52,7 @@ class PostgresPartitionKeys(PartitionKeys):
     def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
         parameters = {"name": name, "key": key, "limit": limit}
         with self._database.connection() as connection:
-            rows = connection.execute(load_sql("partition_keys/history"), parameters).fetchall()
-        return [
-            KeyChange(
-                definition=name,
-                revision=revision,
-                key=changed,
-                removed=removed,
-                at=at,
-                by=by,
-                reason=reason,
-            )
-            for revision, changed, removed, at, by, reason in rows
-        ]
+            return fetch_all(connection, KeyChange, "partition_keys/history", parameters)
 
     def _change(
         self, name: str, keys: Sequence[str], *, remove: bool, by: str | None, reason: str | None
@@ -101,9 +89,12 @@ def apply_changes(
     notes = {"by": _note(by), "reason": _note(reason)}
     done: list[PartitionChange] = []
     for (name, remove), group in groupby(changes, key=lambda change: (change.definition, change.remove)):
-        statement = load_sql("partition_keys/remove" if remove else "partition_keys/add")
         parameters = {"name": name, "keys": [change.key for change in group], **notes}
-        done += [PartitionChange(name, row[0], remove) for row in connection.execute(statement, parameters)]
+        if remove:
+            changed = fetch_column(connection, str, "partition_keys/remove", parameters)
+        else:
+            changed = fetch_column(connection, str, "partition_keys/add", parameters)
+        done += [PartitionChange(name, key, remove) for key in changed]
     return done
 
 

@@ -52,7 +52,7 @@ WITH RECURSIVE old AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM kept AS k WHERE k.id = c.id)
 )
 SELECT
-    (SELECT pg_catalog.count(*) FROM gone),
+    (SELECT pg_catalog.count(*) FROM gone) AS steps,
     (
         SELECT pg_catalog.count(*)
         FROM old
@@ -64,6 +64,6 @@ SELECT
                 SELECT FROM flowstone.run_joins AS j
                 WHERE j.run_id = old.id AND NOT EXISTS (SELECT FROM gone WHERE gone.id = j.step_id)
             )
-    ),
-    (SELECT pg_catalog.count(gone.output) FROM gone),
-    (SELECT coalesce(pg_catalog.sum((gone.output ->> 'size_bytes')::bigint), 0)::bigint FROM gone);
+    ) AS runs,
+    (SELECT pg_catalog.count(gone.output) FROM gone) AS "values",
+    (SELECT coalesce(pg_catalog.sum((gone.output ->> 'size_bytes')::bigint), 0)::bigint FROM gone) AS size_bytes;

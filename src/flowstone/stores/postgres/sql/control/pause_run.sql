@@ -1,3 +1,3 @@
 -- Pause or resume a run; returns what is needed to refill its window. Uses runs_pkey.
 UPDATE flowstone.runs SET paused = %(paused)s WHERE id = %(run_id)s
-RETURNING durable, max_concurrency, active_steps, state;
+RETURNING durable, max_concurrency, active_steps;

@@ -2,7 +2,7 @@
 -- from, not what a reused step stands on. Pruned from the leaves of the lineage, a batch at a time. What counts here
 -- counts in control/count_prunable too.
 -- Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused.
-SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END
+SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output
 FROM flowstone.runs AS r
 JOIN flowstone.steps AS s ON s.run_id = r.id
 WHERE r.state <> 'running'

@@ -1,6 +1,6 @@
 -- What Oban's tables know of a step: the state of its job, how many of ours are before it in its queue, on how many nodes
 -- of ours that is paused. Uses oban_jobs_pkey and flowstone_available.
-SELECT j.state::text,
+SELECT j.state::text AS job_state,
     (
         SELECT pg_catalog.count(*)
         FROM public.oban_jobs AS o

@@ -12,7 +12,7 @@ WITH cancelled AS (
     WHERE j.id = ANY(%(signalled)s::bigint[]) AND j.state = 'executing'
         AND j.worker = 'flowstone.executors.oban.job.StepWorker'
 )
-SELECT s.id, c.id
+SELECT s.id AS step_id, c.id AS job_id
 FROM cancelled AS c
 JOIN flowstone.steps AS s ON s.id = c.step_id AND s.finished_at IS NULL AND s.state <> 'cancelling'
 WHERE s.job_id = c.id OR EXISTS (

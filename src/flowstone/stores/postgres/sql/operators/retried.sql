@@ -1,6 +1,6 @@
 -- Steps whose jobs were made available with Oban's tools although they are over, locked; with what decides whether
 -- they can run again. Uses steps_pkey, runs_pkey and steps_one_active.
-SELECT s.id, s.job_id, s.state, s.run_id, s.asset, s.partition, s.is_item OR r.releases_step IS NOT NULL AS is_item,
+SELECT s.id AS step_id, s.job_id, s.state, s.run_id, s.is_item OR r.releases_step IS NOT NULL AS is_item,
     r.durable,
     (
         SELECT o.id FROM flowstone.steps AS o

@@ -42,9 +42,9 @@ WITH counted AS (
     UNION SELECT queue FROM jobs
     UNION SELECT queue FROM nodes WHERE paused > 0
 )
-SELECT n.name, coalesce(q.paused, false) OR coalesce(o.paused = o.number, false), q.node_limit,
-    coalesce(j.available, 0), coalesce(j.scheduled, 0), coalesce(j.executing, 0), coalesce(o.paused, 0),
-    coalesce(d.limits, '{}')
+SELECT n.name, coalesce(q.paused, false) OR coalesce(o.paused = o.number, false) AS paused, q.node_limit,
+    coalesce(j.available, 0) AS available, coalesce(j.scheduled, 0) AS scheduled, coalesce(j.executing, 0) AS executing,
+    coalesce(o.paused, 0) AS paused_nodes, coalesce(d.limits, '{}') AS declared_limits
 FROM named AS n
 LEFT JOIN flowstone.queues AS q ON q.name = n.name
 LEFT JOIN jobs AS j ON j.queue = n.name
