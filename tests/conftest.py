@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +20,23 @@ from flowstone.testing.postgres import TemporaryServer, remove_server, system_bi
 # shared machines stall now and then, which a deadline would call a failure; in CI the same examples every time
 settings.register_profile("flowstone", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("flowstone")
+
+_BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+
+
+def keep_bytecode() -> None:
+    """Compile every module once, and not in each of the processes that the tests start.
+
+    Where PYTHONDONTWRITEBYTECODE is set, as in many containers, compiling takes half of their time. What is kept
+    lies in pytest's folder, not among the sources.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(_BYTECODE)
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+
+
+keep_bytecode()
 
 _DIRECTORY = pytest.StashKey[Path]()
 _KINDS = ("embedded", "system")
@@ -65,6 +83,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         remove_server(directory / "embedded")
         remove_server(directory / "system", binaries=system_binaries())
         directory.rmdir()
+        # modules that tests wrote themselves; nobody imports them again
+        shutil.rmtree(_BYTECODE / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
