@@ -51,7 +51,7 @@ class Settings:
         app: `module:attribute` of the app, for the command line.
         queues: queue name to number of steps that one worker node runs at once.
         deps_timeout_seconds: how long durable steps wait for inputs from outside their run.
-        snooze_seconds: how often they look meanwhile.
+        snooze_seconds: how often they poll meanwhile.
         beat_seconds: how often a worker renews its lease.
         lease_seconds: after how long without a beat a worker counts as lost.
         grace_seconds: how long a stopping worker lets running steps finish.

@@ -78,7 +78,7 @@ def test_with_a_worker_retrying_snoozing_and_over(crew: Crew) -> None:
     crew.wait(lambda: crew.rows("SELECT 1 FROM flowstone.steps WHERE snoozes > 0"), "a look at the inputs")
     missing, when = crew.flow.why("after", ITEMS[0])
     assert missing == "waits for fragile [i0000], which nobody is about to make"
-    assert when.startswith("it looks again at 20")
+    assert when.startswith("it tries again at 20")
     crew.flow.materialize("quick", partition=ITEMS[0])
     assert crew.flow.why("quick", ITEMS[0]) == ["it is over: completed"]
 

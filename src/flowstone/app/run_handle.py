@@ -52,16 +52,16 @@ class RunHandle:
 
     @property
     def state(self) -> State:
-        """The state when the run was looked at last; `not_found` as long as its transaction is not committed."""
+        """The state when the run was read last; `not_found` as long as its transaction is not committed."""
         return State.NOT_FOUND if self.record is None else self.record.state
 
     def refresh(self) -> RunHandle:
-        """Look at the run again and return the handle itself."""
+        """Read the run again and return the handle itself."""
         self.record = self._runs.find(self.id)
         return self
 
     def progress(self) -> Progress:
-        """Look at the run again and return how far it is."""
+        """Read the run again and return how far it is."""
         self.refresh()
         if self.record is None:
             return Progress(self.id, 0, {})

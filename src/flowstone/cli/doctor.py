@@ -1,4 +1,4 @@
-"""`doctor`: looks at each part of an installation and says what to do about what is wrong."""
+"""`doctor`: checks each part of an installation and says what to do about what is wrong."""
 
 from __future__ import annotations
 

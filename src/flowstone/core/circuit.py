@@ -15,7 +15,7 @@ class Circuit:
     Args:
         failures: failed attempts since the last success.
         open_until: when a step may be tried, in seconds since 1970; None while closed.
-        next_step: the step that looks again at that time.
+        next_step: the step that tries again at that time.
 
     Example:
         >>> circuit = Circuit()
@@ -35,7 +35,7 @@ class Circuit:
     next_step: int | None = None
 
     def pause(self, step_id: int, *, now: float, trying: bool) -> float | None:
-        """Return the seconds until a step looks again: 0 when it may start, None when it is to rest until woken.
+        """Return the seconds until a step tries again: 0 when it may start, None when it is to rest until woken.
 
         One step gets a time, the others rest: a thousand that try at once would only get in each other's way.
 

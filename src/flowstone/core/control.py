@@ -155,7 +155,7 @@ class StepSituation:
         elif self.reason and not self.run_paused:
             yield self.reason
         if self.scheduled_at is not None and self.state in (State.SCHEDULED, State.RETRYING, State.WAITING):
-            what = "its next attempt is due" if self.state is State.RETRYING else "it looks again"
+            what = "its next attempt is due" if self.state is State.RETRYING else "it tries again"
             if self.state is State.SCHEDULED:
                 what = "it is scheduled"
             left = (self.scheduled_at - now).total_seconds() if now is not None else 0.0

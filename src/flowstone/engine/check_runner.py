@@ -35,7 +35,7 @@ _SHOWN = 1_000  # characters of what a check found, in the error of its step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The version whose value is checked, and when the looking began.
+    """The version whose value is checked, and when the check began.
 
     Args:
         asset: its asset.

@@ -48,7 +48,7 @@ class Driver:
     """Runs until every step of a run is over.
 
     Steps released by a commit in this process arrive at once; those released elsewhere (a step that this
-    run joined ends in another process) are found by a slow look at the catalog.
+    run joined ends in another process) are found by polling the catalog slowly.
 
     Args:
         catalog: what is recorded.

@@ -66,7 +66,7 @@ class InlineRunner:
         hold_limits: waits for the named limits of an asset and holds them.
         await_approval: waits until a step no longer waits for approval.
         on_released: called with the steps that a commit released, in the thread that committed.
-        snooze_seconds: how long a step that may wait for inputs pauses before it looks for them again.
+        snooze_seconds: how long a step that may wait for inputs pauses before it polls for them again.
         deps_timeout_seconds: how long it may do so in all.
     """
 
@@ -84,7 +84,7 @@ class InlineRunner:
         snooze_seconds: float = 30.0,
         deps_timeout_seconds: float = 3600.0,
     ) -> None:
-        # nobody else needs the thread that waits here, so it may look often
+        # nobody else needs the thread that waits here, so it may poll often
         self._snooze_seconds = min(snooze_seconds, _LONGEST_PAUSE_SECONDS)
         self._deps_timeout_seconds = deps_timeout_seconds
         self._may_wait: dict[int, float] = {}

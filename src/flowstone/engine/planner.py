@@ -258,7 +258,7 @@ class Planner:
             found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
 
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
-        """Look at what may have to run; return what that reads and nobody has looked at yet."""
+        """Expand what may have to run; return what that reads and was not expanded yet."""
         request = found.request
         following: dict[Target, None] = {}
         for target in level:

@@ -130,7 +130,7 @@ def _what_came_of(outcome: object, state: State) -> str:
         case Skipped(reason=reason):
             return f"was skipped ({reason})" if reason else "was skipped"
         case Snoozed(reason=reason, after_seconds=seconds) if state is not State.CANCELLED:
-            return f"looks again in {seconds:.3g} s ({reason})"
+            return f"polls again in {seconds:.3g} s ({reason})"
         case Suspended() | Scattered() if state is not State.CANCELLED:
             return outcome.reason
         case Stopped(reason=reason):

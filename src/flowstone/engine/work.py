@@ -42,7 +42,7 @@ class NodeWork:
         graph: the assets that this worker knows.
         reader: resolves inputs.
         runner: performs attempts.
-        snooze_seconds: how long a step waits before it looks for missing inputs again; for inputs that are under
+        snooze_seconds: how long a step waits before it polls for missing inputs again; for inputs that are under
             way that is shorter at first.
         standings: knows which of them are in flight.
         shapes: what is declared of the assets here.

@@ -19,7 +19,7 @@ class DatabaseUnavailableError(DatabaseError, ConnectionError):
         said = f"refuses the connection: {reason.strip()}" if fatal else f"does not answer: {why}"
         super().__init__(
             f"PostgreSQL at {target} {said}. Check that the server runs and that "
-            "FLOWSTONE_DATABASE_URL is right; `flowstone doctor` looks at each part."
+            "FLOWSTONE_DATABASE_URL is right; `flowstone doctor` checks each part."
         )
 
     def while_waiting_for(self, what: str, seconds: float) -> DatabaseUnavailableError:

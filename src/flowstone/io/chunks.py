@@ -36,7 +36,7 @@ _BY_SQLSTATE: dict[str, tuple[StorageFailure, str]] = {
     "42P01": ("missing", _UPGRADE),
     "3F000": ("missing", _UPGRADE),
 }
-_NO_ANSWER = "Check that the server runs; `flowstone doctor` looks at each part."
+_NO_ANSWER = "Check that the server runs; `flowstone doctor` checks each part."
 _UNAVAILABLE: tuple[StorageFailure, str] = ("unavailable", _NO_ANSWER)
 _OTHER: tuple[StorageFailure, str] = ("other", "The previous version is still readable.")
 

@@ -45,7 +45,7 @@ class Ledger(Protocol):
         """Record a run and place its steps; a target that is already under way is joined.
 
         Raises:
-            RunConflictError: a target is under way with another config than an exact step wants.
+            RunConflictError: a target is under way with another config than a step that needs its own.
         """
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
@@ -339,7 +339,7 @@ class Store(Protocol):
     def end_lost(self, step_ids: Sequence[int]) -> bool:
         """End what lost processes held, if one of these steps is among it; return whether that was so.
 
-        Whoever needs a step asks now and then, so that nothing depends on a worker that looks.
+        Whoever needs a step asks now and then, so that nothing depends on a worker that polls.
         """
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:

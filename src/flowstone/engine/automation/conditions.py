@@ -172,7 +172,7 @@ class ConditionEvaluator:
         return []
 
     def _pause(self, busy: int, *, asked: bool) -> float:
-        """Return the seconds until the next look: soon while something moves, ever less so while it goes on."""
+        """Return the seconds until the next evaluation: soon while something moves, later while it goes on."""
         if asked or busy:
             return min(self._every, _SOON_SECONDS * _SLOWER ** min(busy, 20))
         return self._every

@@ -30,7 +30,7 @@ class AutomationLoop:
         width: most evaluations at once here.
         lease_seconds: after how long without a sign of this node others may take over what it evaluates.
         grace_seconds: how long evaluations at work may still conclude when this stops.
-        poll_seconds: longest time between two looks.
+        poll_seconds: longest time between two polls.
         by_hand_only: evaluate only what people ask for (`run_now`), nothing by itself.
 
     Example:

@@ -1,4 +1,4 @@
-"""Which partitions of an asset one evaluation looks at: always the newest, and a moving window of the others."""
+"""Which partitions of an asset one evaluation covers: always the newest, and a moving window of the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flowstone.core.timeline import TimePartitions
 from flowstone.errors import PartitionError
 
 NEWEST = 200
-"""How many of the newest partitions every evaluation looks at."""
+"""How many of the newest partitions every evaluation covers."""
 OLDER = 200
 """How many of the others; the next evaluation goes on with those before them, and in the end begins anew."""
 
 
 class Scope(NamedTuple):
-    """Partitions to look at.
+    """Partitions to evaluate.
 
     Args:
         partitions: encoded, the newest first.
@@ -36,7 +36,7 @@ def scope(
     newest: int = NEWEST,
     older: int = OLDER,
 ) -> Scope:
-    """Return what the next evaluation looks at.
+    """Return what the next evaluation covers.
 
     Args:
         definition: the partitions of the asset; None without partitions.

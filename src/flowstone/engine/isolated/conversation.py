@@ -15,7 +15,7 @@ from flowstone.engine.isolated.wire import Answer, Buffer, Call, Kind, load
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 _LOADING_SECONDS = 60.0
-_TICK_SECONDS = 0.05  # how often a waiting call looks at its cancellation token
+_TICK_SECONDS = 0.05  # how often a waiting call polls its cancellation token
 _log = logging.getLogger("flowstone.engine")
 
 

@@ -79,7 +79,7 @@ class ObanExecutor(ChecksOptions):
         placing_options(options)
 
     def execute(self, job: Job, **options: Any) -> Materialization:
-        """Wait for the committed outcome of a job: notification first, a look once a second as backstop.
+        """Wait for the committed outcome of a job: notification first, a poll once a second as backstop.
 
         Args:
             job: the job.

@@ -70,7 +70,7 @@ class Producer(Protocol):
     """What we use of Oban's producer of a queue."""
 
     def notify(self) -> None:
-        """Look for jobs soon."""
+        """Poll for jobs soon."""
 
 
 class Node:
@@ -295,7 +295,7 @@ class Node:
 
         Args:
             job: the steps.
-            on_room: has the producer look for more.
+            on_room: has the producer poll for more.
         """
         future = asyncio.get_running_loop().create_future()
         threads = self._threads[job.queue]

@@ -91,14 +91,14 @@ class MemoryRetention(Retention):
         return [self._tables.steps[step_id] for step_id in self._tables.by_asset.get(asset, ())]
 
     def _keep_within_limit(self) -> None:
-        """Forget the oldest that nothing needs; looks once for every `limit` of new steps, with the lock held."""
+        """Forget the oldest that nothing needs; runs once for every `limit` of new steps, with the lock held."""
         tables = self._tables
         if self._limit is None or len(tables.steps) - self._after_last <= self._limit:
             return
-        # whoever has just got the result of a run may not have looked at it yet
+        # whoever has just got the result of a run may not have read it yet
         ended = self._ended(0.0)[:-_NEWEST_RUNS]
         unneeded = sorted(row.id for row in self._unneeded(ended))
-        # down to half, so that the next look is far away
+        # down to half, so that the next pass is far away
         last = unneeded[-self._limit // 2] if len(unneeded) > self._limit // 2 else 0
         gone = self._unneeded(ended, below=last)
         self._discard(_outputs(gone))

@@ -60,7 +60,7 @@ class CallerDatabase:
 
     @property
     def durable(self) -> bool:
-        """Whether work can be placed on Oban's queue here; the caller of this has looked."""
+        """Whether work can be placed on Oban's queue here; the caller of this has checked."""
         return True
 
     @contextmanager

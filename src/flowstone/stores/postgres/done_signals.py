@@ -18,7 +18,7 @@ _CLOSE_SECONDS = 1.0
 class DoneSignals:
     """Wakes waiting threads when a notification names what they wait for.
 
-    Notifications are hints: whoever is woken looks at the tables, and looks there from time to time anyway.
+    Notifications are hints: whoever is woken reads the tables, and polls them from time to time anyway.
 
     Args:
         database: where to listen.
@@ -42,7 +42,7 @@ class DoneSignals:
 
     @contextmanager
     def subscribe(self, keys: Sequence[str]) -> Iterator[threading.Event]:
-        """Give an event that is set when one of these keys is named; subscribe before looking."""
+        """Give an event that is set when one of these keys is named; subscribe before reading the tables."""
         told = threading.Event()
         with self._lock:
             self._waiting[told] = frozenset(keys)
@@ -73,6 +73,6 @@ class DoneSignals:
             named = {key for one in arrived for key in one.payload.split(SEPARATOR)}
             with self._lock:
                 for told, keys in self._waiting.items():
-                    # an empty answer may mean that the connection was cut: everybody looks
+                    # an empty answer may mean that the connection was cut: everybody reads the tables
                     if not arrived or not keys.isdisjoint(named):
                         told.set()

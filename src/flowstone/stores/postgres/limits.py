@@ -51,7 +51,7 @@ class TakenRow(NamedTuple):
 
 
 class WakingRow(NamedTuple):
-    """How many steps that wait for a limit may look again."""
+    """How many steps that wait for a limit may try again."""
 
     name: str
     number: int

@@ -45,7 +45,7 @@ class Listener:
     """Waits for notifications and survives the loss of its connection.
 
     Notifications sent while the connection was cut are lost, so they are hints and never the truth: whoever
-    waits must look at the tables after every return of `wait`, also after an empty one. One thread waits;
+    waits must read the tables after every return of `wait`, also after an empty one. One thread waits;
     `wake` and `close` may be called from any other.
 
     Args:

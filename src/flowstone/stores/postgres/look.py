@@ -1,4 +1,4 @@
-"""One look at Oban's queue: jobs are taken and the attempts of their steps started, in one transaction."""
+"""One fetch from Oban's queue: jobs are acquired and the attempts of their steps started, in one transaction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANY_PRIORITY = 32767
 
 @dataclass(slots=True)
 class Look:
-    """A worker's look at one queue.
+    """One fetch of a worker from one queue.
 
     Args:
         connection: with a transaction open.
@@ -70,7 +70,7 @@ class Look:
         limited = [limits.LimitedStep(row[0], row[2], row[14]) for row in started if row[14]]
         parked = limits.admit(self.connection, limited)
         if parked or stale or expiries:
-            # this node has room left, and there may be more behind them; its next look is up to a second away
+            # this node has room left, and there may be more behind them; its next poll is up to a second away
             transport.announce(self.connection, [self.queue])
         gates = deciding.open_gates(self.connection, [row[2] for row in started if row[15]])
         return [_fetched(row, gates.get(row[2], ())) for row in started if row[2] not in parked]

@@ -113,7 +113,7 @@ class Placing:
                 self.joining.add(position)
 
     def _placed_since(self) -> list[int]:
-        """Return the targets that were placed elsewhere, and are over, since `_find_recent` looked."""
+        """Return the targets that were placed elsewhere, and are over, since `_find_recent` read them."""
         if self.run.unique_seconds is None:
             return []
         found = {position for position, *_ in self._recent(self.run.unique_seconds)} - self.joining

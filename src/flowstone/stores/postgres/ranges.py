@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000
 _MOST_LOOKED_AT = 5000
-"""Partitions looked at in one transaction: when most of them are there already, others get their turn."""
+"""Partitions read in one transaction: when most of them are there already, others get their turn."""
 
 
 class PostgresRanges(RangeStore):

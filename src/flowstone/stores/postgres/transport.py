@@ -47,7 +47,7 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | No
         Queues that have something to do now because of it.
     """
     jobs = [
-        # a retry that is due now does not wait for Oban's stager, which looks once a second
+        # a retry that is due now does not wait for Oban's stager, which polls once a second
         {
             "id": job_id,
             "step_id": step_id,
@@ -89,7 +89,7 @@ def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, i
 
 
 def look_sooner(connection: Connection[TupleRow], jobs: Mapping[int, int]) -> None:
-    """Let steps that wait for inputs look soon: step id by job id."""
+    """Have steps that wait for inputs poll soon: step id by job id."""
     if jobs:
         parameters = {"ids": list(jobs), "steps": list(jobs.values())}
         connection.execute(load_sql("queue/look_sooner"), parameters)

@@ -1,5 +1,5 @@
--- Breakers for which steps rest although one may be tried, or all may start, and how many are to look: the step that
--- was to look may be cancelled or paused. Uses steps_parked, breakers_pkey and slots_pkey.
+-- Breakers for which steps rest although one may be tried, or all may start, and how many are to try: the step that
+-- was to try may be cancelled or paused. Uses steps_parked, breakers_pkey and slots_pkey.
 SELECT p.name, CASE WHEN b.open_until IS NULL THEN p.waiting ELSE 1 END AS number
 FROM (
     SELECT s.parked_for AS name, pg_catalog.count(*) AS waiting

@@ -1,8 +1,8 @@
 -- Take jobs of one queue, the most urgent first, and start the attempts of their steps, in one transaction: there is
 -- no moment at which a job is taken and its step does not know. A job whose step moved on, or whose run
 -- is paused, comes back without a step.
--- What this worker has left to others, because it cannot run it as it was placed, is not looked at either.
--- A worker whose lease was taken away, and who does not know yet, gets nothing. Only rows of our workers are looked at:
+-- What this worker has left to others, because it cannot run it as it was placed, is not read either.
+-- A worker whose lease was taken away, and who does not know yet, gets nothing. Only rows of our workers are read:
 -- those of other applications in a queue of the same name are not counted, not locked, and what they hold is not read.
 -- The names are written out because only then does the planner take flowstone_available.
 -- Uses flowstone_available (else oban_jobs_state_queue_priority_scheduled_at_id_index) and steps_pkey.

@@ -1,4 +1,4 @@
--- Delete jobs of ours that ended long ago; those of others are their owners' to keep. A worker that has looked through
+-- Delete jobs of ours that ended long ago; those of others are their owners' to keep. A worker that has read through
 -- the older ones before starts where it stopped. Uses oban_jobs_completed_at_index, oban_jobs_cancelled_at_index and
 -- oban_jobs_discarded_at_index.
 WITH bounds AS (
