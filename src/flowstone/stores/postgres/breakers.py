@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.circuit import Circuit
 from flowstone.core.limits import Breaker, parse_limit
 from flowstone.core.state import State
-from flowstone.stores.postgres.counting import Follow
-from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.rows import MovedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class SlotRow(NamedTuple):
     step_id: int
 
 
-def ended_attempts(steps: Iterable[Follow]) -> list[EndedAttempt]:
+def ended_attempts(steps: Iterable[MovedStep]) -> list[EndedAttempt]:
     """Return the attempts among steps that moved which count for a breaker.
 
     Attempts that were released, cancelled or skipped say nothing. Neither do those of steps without a job: their

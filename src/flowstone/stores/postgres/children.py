@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
+from flowstone.stores.postgres.sql import fetch_all
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -25,25 +26,25 @@ class Children:
         ready: steps that may start, of runs that their callers drive.
         to_enqueue: steps that got a job.
         touched: runs with a window, or paused, of which steps may start.
-        ended: steps that are over: (id, run, state, job id).
+        ended: steps that are over.
     """
 
     ready: list[int] = field(default_factory=list)
     to_enqueue: list[int] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
-    ended: list[Sequence[Any]] = field(default_factory=list)
+    ended: list[MovedStep] = field(default_factory=list)
 
-    def released(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Take note of steps that lost inputs to wait for: (id, run, state, job id, whether it is durable)."""
-        for step_id, run_id, state, job_id, durable in rows:
-            if state == State.WAITING:
+    def released(self, steps: Iterable[ReleasedStep]) -> None:
+        """Take note of steps that lost inputs to wait for."""
+        for step in steps:
+            if step.state is State.WAITING:
                 continue
-            if job_id is not None:
-                self.to_enqueue.append(step_id)
-            elif durable:
-                self.touched.add(run_id)
+            if step.job_id is not None:
+                self.to_enqueue.append(step.id)
+            elif step.durable:
+                self.touched.add(step.run_id)
             else:
-                self.ready.append(step_id)
+                self.ready.append(step.id)
 
 
 def follow_children(
@@ -82,9 +83,9 @@ def follow_children(
 
 def _leave_out(connection: Connection[TupleRow], deciding: list[int], found: Children) -> list[int]:
     """Skip what was not chosen; return those steps."""
-    rows = connection.execute(load_sql("ledger/leave_out"), {"routers": deciding}).fetchall()
-    found.ended += rows
-    return [row[0] for row in rows]
+    left_out = fetch_all(connection, MovedStep, "ledger/leave_out", {"routers": deciding})
+    found.ended += left_out
+    return [step.id for step in left_out]
 
 
 def _release(connection: Connection[TupleRow], children: list[int], found: Children) -> None:
@@ -92,23 +93,23 @@ def _release(connection: Connection[TupleRow], children: list[int], found: Child
     if children:
         counts = Counter(children)
         parameters = {"children": list(counts), "inputs": list(counts.values())}
-        found.released(connection.execute(load_sql("ledger/release"), parameters))
+        found.released(fetch_all(connection, ReleasedStep, "ledger/release", parameters))
 
 
 def _end_below(connection: Connection[TupleRow], parents: list[int], state: State, found: Children) -> list[int]:
     """End everything that cannot do without steps that will never have a result; return what that ended."""
     parameters = {"parents": parents, "state": state}
-    rows = connection.execute(load_sql("ledger/fail_downstream"), parameters).fetchall()
-    found.ended += rows
-    return [row[0] for row in rows]
+    ended = fetch_all(connection, MovedStep, "ledger/fail_downstream", parameters)
+    found.ended += ended
+    return [step.id for step in ended]
 
 
 def _skip_below(connection: Connection[TupleRow], skipped: list[int], found: Children) -> None:
     """Skip what cannot do without skipped steps, and let start what can, as long as one of its inputs is there."""
     while skipped:
         skipped = skipped + _end_below(connection, skipped, State.SKIPPED, found)
-        rows = connection.execute(load_sql("ledger/do_without"), {"parents": skipped}).fetchall()
-        over = [row for row in rows if row[2] == State.SKIPPED]
-        found.ended += [row[:4] for row in over]
-        found.released(row for row in rows if row[2] != State.SKIPPED)
-        skipped = [row[0] for row in over]
+        steps = fetch_all(connection, ReleasedStep, "ledger/do_without", {"parents": skipped})
+        over = [step for step in steps if step.state is State.SKIPPED]
+        found.ended += [MovedStep(step.id, step.run_id, step.state, step.job_id) for step in over]
+        found.released(step for step in steps if step.state is not State.SKIPPED)
+        skipped = [step.id for step in over]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import sub_runs
 from flowstone.stores.postgres.database import note_ended
-from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -23,27 +22,6 @@ UNLIMITED = 2_000_000_000
 """Room in the window of a run that has none."""
 
 _MAX_PAYLOAD = 7000
-
-
-@dataclass(slots=True)
-class Follow:
-    """A step that moved.
-
-    Args:
-        id: the step.
-        run_id: its run.
-        state: its state now.
-        job_id: its row on Oban's queue, when it has one.
-        limits: its fleet-wide limits, of which it may hold slots.
-        decides: whether it chose which of its branches run.
-    """
-
-    id: int
-    run_id: str
-    state: State
-    job_id: int | None
-    limits: Mapping[str, int | str] | None = None
-    decides: bool = False
 
 
 class Tally:
@@ -69,12 +47,12 @@ class Tally:
         for run_id, number in closed.items():
             self.runs[run_id]["finished"] += number
 
-    def leave(self, steps: Sequence[Follow]) -> None:
+    def leave(self, steps: Sequence[MovedStep]) -> None:
         """Make room in the windows of steps that leave the queue without being over."""
         for step in steps:
             self.runs[step.run_id]["placed"] += 1
 
-    def finish(self, steps: Sequence[Follow], joined: Mapping[int, Sequence[str]]) -> None:
+    def finish(self, steps: Sequence[MovedStep], joined: Mapping[int, Sequence[str]]) -> None:
         """Take steps off that are over.
 
         Args:
@@ -96,30 +74,31 @@ class Tally:
         if not self.runs:
             return Counted()
         runs = to_json([{"run_id": run_id, **count} for run_id, count in self.runs.items()])
-        rows = connection.execute(load_sql("ledger/count_finished"), {"runs": runs}).fetchall()
-        over = [f"r:{run_id}" for run_id, left, watched, *_ in rows if not left and watched]
-        notify_done(connection, over + self._told)
-        note_ended([run_id for run_id, left, *_ in rows if not left and self.runs[run_id]["finished"]])
-        exceeded = sub_runs.exceeded(rows, self.runs, self._closed)
-        return Counted(*self._refill(connection, rows), rows, exceeded)
+        counted = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": runs})
+        over = [run for run in counted if not run.open_steps]
+        notify_done(connection, [f"r:{run.run_id}" for run in over if run.watched] + self._told)
+        note_ended([run.run_id for run in over if self.runs[run.run_id]["finished"]])
+        exceeded = sub_runs.exceeded(counted, self.runs, self._closed)
+        return Counted(*self._refill(connection, counted), counted, exceeded)
 
     def _refill(
-        self, connection: Connection[TupleRow], rows: Sequence[Sequence[Any]]
+        self, connection: Connection[TupleRow], counted: Sequence[RunCounters]
     ) -> tuple[list[int], list[str]]:
         """Return the steps that got a place in a window, and the limited runs whose windows have room left."""
         placed: list[int] = []
         roomy: list[str] = []
-        for run_id, left, _watched, durable, limit, active, _step, failures, allowed in rows:
-            if not durable or not left or sub_runs.is_beyond(failures, allowed):
+        for run in counted:
+            if not run.durable or not run.open_steps or run.is_beyond:
                 continue
-            if limit is None:
+            if run.max_concurrency is None:
                 # released while the run was paused, which may have been cancelled meanwhile
-                placed += refill(connection, run_id, UNLIMITED) if run_id in self._touched else []
-            elif active < limit:
-                more = refill(connection, run_id, limit - active)
+                placed += refill(connection, run.run_id, UNLIMITED) if run.run_id in self._touched else []
+            elif run.active_steps < run.max_concurrency:
+                room = run.max_concurrency - run.active_steps
+                more = refill(connection, run.run_id, room)
                 placed += more
-                if len(more) < limit - active:
-                    roomy.append(run_id)
+                if len(more) < room:
+                    roomy.append(run.run_id)
         return placed, roomy
 
 
@@ -128,16 +107,16 @@ class Counted(NamedTuple):
 
     to_place: Sequence[int] = ()
     roomy: Sequence[str] = ()
-    rows: Sequence[Sequence[Any]] = ()
+    runs: Sequence[RunCounters] = ()
     exceeded: Sequence[str] = ()
 
 
 def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int]:
     """Give jobs to the next steps of a limited run; the caller holds the lock of its row."""
-    rows = connection.execute(load_sql("ledger/refill"), {"run_id": run_id, "room": room}).fetchall()
-    if rows:
-        connection.execute(load_sql("ledger/count_placed"), {"run_id": run_id, "placed": len(rows)})
-    return [row[0] for row in rows]
+    steps = fetch_column(connection, int, "ledger/refill", {"run_id": run_id, "room": room})
+    if steps:
+        connection.execute(load_sql("ledger/count_placed"), {"run_id": run_id, "placed": len(steps)})
+    return steps
 
 
 def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:

@@ -11,9 +11,8 @@ from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.core.text import clean_text
-from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.following import follow_up, resume
-from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.rows import MovedStep, ReleasedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 from flowstone.stores.postgres.transport import EXPIRY_WORKER
 
@@ -137,12 +136,12 @@ def cancel(connection: Connection[TupleRow], steps: Sequence[int], *, durable: b
 def _follow(connection: Connection[TupleRow], decided: Sequence[Approval], *, durable: bool) -> None:
     """Move the steps of decided requests, and everything that depends on them."""
     verdicts = to_json([_verdict(one) for one in decided])
-    moved = connection.execute(load_sql("approvals/move_steps"), {"verdicts": verdicts}).fetchall()
+    moved = fetch_all(connection, ReleasedStep, "approvals/move_steps", {"verdicts": verdicts})
     if durable:
         _end_jobs(connection, [one.id for one in decided])
-    over = [Follow(row[0], row[1], State(row[2]), None) for row in moved if row[2] != State.PENDING]
+    over = [MovedStep(step.id, step.run_id, step.state, None) for step in moved if step.state is not State.PENDING]
     follow_up(connection, over, {}, durable=durable)
-    resume(connection, [row for row in moved if row[2] == State.PENDING], durable=durable)
+    resume(connection, [step for step in moved if step.state is State.PENDING], durable=durable)
 
 
 def _end_jobs(connection: Connection[TupleRow], requests: Sequence[int]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import limits, sub_runs, transport
 from flowstone.stores.postgres.children import Children, follow_children
-from flowstone.stores.postgres.counting import Counted, Follow, Tally
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.counting import Counted, Tally
+from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
+from flowstone.stores.postgres.sql import fetch_all
 from flowstone.stores.postgres.sub_runs import Stopping
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ _LATER = (State.PENDING, State.SCHEDULED, State.RETRYING, State.WAITING)
 
 def follow_up(
     connection: Connection[TupleRow],
-    moved: Sequence[Follow],
+    moved: Sequence[MovedStep],
     delays: Mapping[int, object],
     *,
     durable: bool,
+    deciding: Container[int] = (),
     scattered: Mapping[int, Mapping[str, object]] | None = None,
     stopping: Stopping | None = None,
 ) -> list[int]:
@@ -36,6 +38,7 @@ def follow_up(
         moved: the steps.
         delays: seconds until those that go on later.
         durable: whether there is a queue to keep in step.
+        deciding: those among them that chose which of their branches run.
         scattered: what the steps among them say that discovered items, see `sub_runs.scattered_rows`.
         stopping: learns which items are to be cancelled when this transaction is over; else the sweep does that.
 
@@ -48,7 +51,7 @@ def follow_up(
     lost = [step.id for step in finished if step.state is not State.COMPLETED]
     resting = [step.id for step in moved if step.state is State.WAITING and step.id in (scattered or ())]
     # steps are locked before runs, by everybody
-    children, tally = _follow_finished(connection, finished)
+    children, tally = _follow_finished(connection, finished, deciding)
     closing = sub_runs.close(connection, resting, scattered or {})
     left, held = sub_runs.left_behind(connection, lost)
     tally.close(closing.runs | dict.fromkeys(held, 1))
@@ -58,27 +61,28 @@ def follow_up(
         _keep_queue_in_step(connection, moved, delays, [*children.to_enqueue, *counted.to_place], counted)
         sub_runs.rest(connection, resting)
     sub_runs.mark_stopping(connection, [*left, *counted.exceeded], closing.gone, stopping)
-    transport.announce(connection, sub_runs.release(connection, counted.rows, durable=durable))
+    transport.announce(connection, sub_runs.release(connection, counted.runs, durable=durable))
     return children.ready
 
 
-def _follow_finished(connection: Connection[TupleRow], finished: Sequence[Follow]) -> tuple[Children, Tally]:
+def _follow_finished(
+    connection: Connection[TupleRow], finished: Sequence[MovedStep], deciding: Container[int]
+) -> tuple[Children, Tally]:
     """Pass the end of steps on to everything below them, and add up what ended."""
     links = _links(connection, finished)
-    deciding = [step.id for step in finished if step.decides]
-    children = follow_children(connection, links.edges, {step.id: step.state for step in finished}, deciding)
-    below = [Follow(row[0], row[1], State(row[2]), row[3]) for row in children.ended]
-    if below:
-        links.joined |= _links(connection, below).joined
+    ended = {step.id: step.state for step in finished}
+    children = follow_children(connection, links.edges, ended, [step for step in ended if step in deciding])
+    if children.ended:
+        links.joined |= _links(connection, children.ended).joined
     tally = Tally()
     tally.touch(children.touched)
-    tally.finish([*finished, *below], links.joined)
+    tally.finish([*finished, *children.ended], links.joined)
     return children, tally
 
 
 def _keep_queue_in_step(
     connection: Connection[TupleRow],
-    moved: Sequence[Follow],
+    moved: Sequence[MovedStep],
     delays: Mapping[int, object],
     to_enqueue: Sequence[int],
     counted: Counted,
@@ -88,28 +92,34 @@ def _keep_queue_in_step(
     queues |= transport.range_queues(connection, counted.roomy)
     queues |= transport.place_again(connection, [step.id for step in moved if _was_in_range(step)])
     queues |= limits.release(connection, [step for step in moved if step.limits])
-    queues |= transport.settle(
-        connection, [(step.id, step.job_id, step.state, delays.get(step.id)) for step in moved]
-    )
+    queues |= transport.settle(connection, moved, delays)
     transport.announce(connection, queues)
 
 
-def _was_in_range(step: Follow) -> bool:
+def _was_in_range(step: MovedStep) -> bool:
     """Whether a step goes on later that had been begun from a range, without a job."""
     return step.job_id is not None and step.job_id < 0 and step.state in _LATER
 
 
-def resume(connection: Connection[TupleRow], steps: Sequence[Sequence[Any]], *, durable: bool) -> None:
-    """Place steps that go on: (id, run, state, job id, whether the run is durable)."""
+def resume(connection: Connection[TupleRow], steps: Sequence[ReleasedStep], *, durable: bool) -> None:
+    """Place steps that go on."""
     if not steps:
         return
-    enqueue = [step_id for step_id, _, _, job_id, _ in steps if job_id is not None]
-    touched = {run_id for _, run_id, _, job_id, on_queue in steps if on_queue and job_id is None}
+    enqueue = [step.id for step in steps if step.job_id is not None]
+    touched = {step.run_id for step in steps if step.durable and step.job_id is None}
     tally = Tally()
     tally.touch(touched)
     counted = tally.write(connection)
     if durable:
         transport.announce(connection, transport.enqueue(connection, [*enqueue, *counted.to_place]))
+
+
+class _LinkRow(NamedTuple):
+    """Who waits for a step: another step, or another run."""
+
+    step_id: int
+    child_id: int | None
+    run_id: str | None
 
 
 @dataclass(slots=True)
@@ -120,13 +130,12 @@ class _Links:
     joined: dict[int, list[str]] = field(default_factory=dict)
 
 
-def _links(connection: Connection[TupleRow], steps: Sequence[Follow]) -> _Links:
+def _links(connection: Connection[TupleRow], steps: Sequence[MovedStep]) -> _Links:
     links = _Links()
     if steps:
-        rows = connection.execute(load_sql("ledger/links"), {"steps": [step.id for step in steps]})
-        for step_id, child_id, run_id in rows:
-            if child_id is not None:
-                links.edges.append((step_id, child_id))
-            else:
-                links.joined.setdefault(step_id, []).append(run_id)
+        for link in fetch_all(connection, _LinkRow, "ledger/links", {"steps": [step.id for step in steps]}):
+            if link.child_id is not None:
+                links.edges.append((link.step_id, link.child_id))
+            elif link.run_id is not None:
+                links.joined.setdefault(link.step_id, []).append(link.run_id)
     return links

@@ -7,8 +7,9 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone.core.approval import Approval
 from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
 from flowstone.core.outcome import Failed
 from flowstone.core.run_details import RunInfo
@@ -19,13 +20,12 @@ from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.stores.postgres import deciding, ranges
 from flowstone.stores.postgres.checks import insert_checks
-from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
-from flowstone.stores.postgres.rows import EndedRows, claim_from, newest_of_each
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
 from flowstone.stores.postgres.stopping import stop_items
 from flowstone.stores.postgres.sub_runs import Stopping, scattered_rows
 from flowstone.stores.postgres.transactions import in_transaction
@@ -38,6 +38,52 @@ log = logging.getLogger(__name__)
 
 _LOST_TRIES = 3
 _OUTDATED_TRIES = 3
+
+
+class _ClaimedRow(NamedTuple):
+    """A step whose attempt starts; see `Claim`.
+
+    Args:
+        asked: whether it has had requests for approval.
+        kind: kind of its run.
+        details: details of its run, as JSON.
+    """
+
+    step_id: int
+    run_id: str
+    asset: str
+    partition: str
+    attempt: int
+    max_attempts: int
+    token: int
+    started_at: datetime
+    forced: bool
+    asked: bool
+    kind: str
+    details: Mapping[str, Any] | None
+
+    def claim(self, approvals: tuple[Approval, ...]) -> Claim:
+        """Return the right to run the attempt."""
+        return Claim(
+            step_id=self.step_id,
+            run_id=self.run_id,
+            asset=self.asset,
+            partition=self.partition,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            token=self.token,
+            started_at=self.started_at,
+            forced=self.forced,
+            approvals=approvals,
+            run=RunInfo.from_json(self.details, id=self.run_id, kind=self.kind),
+        )
+
+
+class _StateRow(NamedTuple):
+    """A step and its state."""
+
+    id: int
+    state: State
 
 
 class PostgresLedger(Ledger):
@@ -73,16 +119,9 @@ class PostgresLedger(Ledger):
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
-            rows = connection.execute(load_sql("ledger/claim"), parameters).fetchall()
-            claims = [claim_from(row) for row in rows]
-            for one, row in zip(claims, rows, strict=True):
-                one.run = RunInfo.from_json(row[11], id=one.run_id, kind=row[10])
-            asked = [row[0] for row in rows if row[9]]
-            if asked:
-                gates = deciding.open_gates(connection, asked)
-                for one in claims:
-                    one.approvals = gates.get(one.step_id, ())
-            return claims
+            claimed = fetch_all(connection, _ClaimedRow, "ledger/claim", parameters)
+            gates = deciding.open_gates(connection, [row.step_id for row in claimed if row.asked])
+            return [row.claim(gates.get(row.step_id, ())) for row in claimed]
 
         return self._transaction(claim)
 
@@ -119,9 +158,11 @@ class PostgresLedger(Ledger):
         }
 
         def give_back(connection: Connection[TupleRow]) -> list[int]:
-            rows = connection.execute(load_sql("ledger/give_back"), parameters).fetchall()
-            self._after(connection, rows, dict.fromkeys((row[0] for row in rows), delay_seconds or None))
-            return [row[0] for row in rows]
+            moved = fetch_all(connection, MovedStep, "ledger/give_back", parameters)
+            steps = [step.id for step in moved]
+            delays = dict.fromkeys(steps, delay_seconds or None)
+            follow_up(connection, moved, delays, durable=self._database.durable)
+            return steps
 
         return self._transaction(give_back)
 
@@ -129,10 +170,10 @@ class PostgresLedger(Ledger):
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> State:
             self._cancel(connection, [step_id], stopping)
-            row = connection.execute(load_sql("catalog/step"), {"step_id": step_id}).fetchone()
-            if row is None:
+            state = self._states(connection, [step_id]).get(step_id)
+            if state is None:
                 raise RunNotFoundError("step", str(step_id))
-            return State(row[4])
+            return state
 
         return self._stopping(cancel)
 
@@ -145,12 +186,12 @@ class PostgresLedger(Ledger):
     def cancel_run(self, run_id: str) -> list[int]:
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
-            rows = connection.execute(load_sql("ledger/steps_of_run"), {"run_id": run_id}).fetchall()
+            steps = fetch_column(connection, int, "ledger/steps_of_run", {"run_id": run_id})
             if self._database.durable:
                 ranges.cancel(connection, run_id)
-            running = self._cancel(connection, [row[0] for row in rows], stopping)
+            running = self._cancel(connection, steps, stopping)
             # the run after its steps, as everybody locks them
-            if connection.execute(load_sql("ledger/mark_cancelled"), {"run_id": run_id}).fetchone() is None:
+            if fetch_value(connection, str, "ledger/mark_cancelled", {"run_id": run_id}) is None:
                 raise RunNotFoundError("run", run_id)
             return running
 
@@ -161,24 +202,33 @@ class PostgresLedger(Ledger):
         # workers lock the job before the step; taking both in that order cannot deadlock with them
         if self._database.durable:
             connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
-        rows = connection.execute(load_sql("ledger/cancel_steps"), {"ids": steps}).fetchall()
-        over = [row for row in rows if row[2] == State.CANCELLED]
-        deciding.cancel(connection, [row[0] for row in over if row[5]], durable=self._database.durable)
-        self._after(connection, over, {}, stopping=stopping)
-        return [row[0] for row in rows if row[2] == State.CANCELLING]
+        cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
+        over = [step for step in cancelled if step.state is State.CANCELLED]
+        durable = self._database.durable
+        deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=durable)
+        follow_up(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
+        return [step.id for step in cancelled if step.state is State.CANCELLING]
 
     def _commit(
         self, connection: Connection[TupleRow], completions: Sequence[Completion], stopping: Stopping
     ) -> list[Committed]:
         current = newest_of_each(completions)
         ended = EndedRows.of(current)
-        rows = connection.execute(load_sql("ledger/finish"), ended.parameters()).fetchall()
+        moved = fetch_all(connection, MovedStep, "ledger/finish", ended.parameters())
+        durable = self._database.durable
         if ended.asking:
-            suspended = {row[0] for row in rows if row[4] == State.AWAITING_APPROVAL}
-            deciding.request(connection, ended.asking, suspended, durable=self._database.durable)
-        moved = [(row[0], row[1], row[4], row[5], row[6]) for row in rows]
-        released = self._after(connection, moved, ended.delays, ended.deciding, scattered_rows(current), stopping)
-        states = {row[0]: State(row[4]) for row in rows}
+            suspended = {step.id for step in moved if step.state is State.AWAITING_APPROVAL}
+            deciding.request(connection, ended.asking, suspended, durable=durable)
+        released = follow_up(
+            connection,
+            moved,
+            ended.delays,
+            durable=durable,
+            deciding=ended.deciding,
+            scattered=scattered_rows(current),
+            stopping=stopping,
+        )
+        states = {step.id: step.state for step in moved}
         self._record_checks(connection, current, states)
         refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
         now = self._states(connection, refused)
@@ -202,28 +252,10 @@ class PostgresLedger(Ledger):
         if found:
             insert_checks(connection, found)
 
-    def _after(
-        self,
-        connection: Connection[TupleRow],
-        moved: Sequence[Sequence[Any]],
-        delays: Mapping[int, object],
-        deciding: Container[int] = (),
-        scattered: Mapping[int, Mapping[str, object]] | None = None,
-        stopping: Stopping | None = None,
-    ) -> list[int]:
-        """Do what follows from steps that moved: (id, run, state, job id, limits)."""
-        steps = [
-            Follow(row[0], row[1], State(row[2]), row[3], limits=row[4], decides=row[0] in deciding)
-            for row in moved
-        ]
-        durable = self._database.durable
-        return follow_up(connection, steps, delays, durable=durable, scattered=scattered, stopping=stopping)
-
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:
         if not steps:
             return {}
-        rows = connection.execute(load_sql("ledger/states"), {"ids": steps})
-        return {row[0]: State(row[1]) for row in rows}
+        return {row.id: row.state for row in fetch_all(connection, _StateRow, "ledger/states", {"ids": steps})}
 
     def _commit_refusal(self, completion: Completion, error: Exception) -> Committed:
         log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)

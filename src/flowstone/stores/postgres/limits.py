@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.circuit import Circuit, describe_open
 from flowstone.core.limits import Breaker, Limit, Rate, parse_limit
 from flowstone.stores.postgres import breakers
-from flowstone.stores.postgres.counting import Follow
+from flowstone.stores.postgres.rows import MovedStep
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set
     return {step.step_id for step, _ in parked}
 
 
-def release(connection: Connection[TupleRow], steps: Sequence[Follow]) -> set[str]:
+def release(connection: Connection[TupleRow], steps: Sequence[MovedStep]) -> set[str]:
     """Free the slots of steps that moved, count for their breakers, and wake who waits.
 
     Returns:

@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.approval import Approval
 from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.run_details import RunInfo
 from flowstone.core.step import Claim
 from flowstone.stores.postgres import deciding, limits, operators, transport
-from flowstone.stores.postgres.rows import claim_from
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
 _ANY_PRIORITY = 32767
+
+
+class _FetchedRow(NamedTuple):
+    """A job that was taken, with the attempt that it started.
+
+    Args:
+        job_id: the job.
+        worker: the Oban worker that it names.
+        named_step: the step that it names.
+        has_ranges: whether large backfills have something to begin on this queue.
+        step_id: the step; None when the job started nothing, and then nothing of what follows holds.
+        age_seconds: time since the step was placed.
+        asked: whether the step has had requests for approval.
+        kind: kind of its run.
+        details: details of its run, as JSON.
+        shape: digest of the shape of its asset where it was placed.
+        keys: digest of what said there which partitions the asset has.
+        queued_seconds: how long it was due.
+    """
+
+    job_id: int
+    worker: str
+    named_step: int | None
+    has_ranges: bool
+    step_id: int | None
+    run_id: str
+    asset: str
+    partition: str
+    attempt: int
+    max_attempts: int
+    token: int
+    started_at: datetime
+    forced: bool
+    snoozes: int
+    age_seconds: float
+    limits: Mapping[str, int | str] | None
+    asked: bool
+    deps_timeout_seconds: float
+    kind: str
+    details: Mapping[str, Any] | None
+    shape: str | None
+    keys: str | None
+    queued_seconds: float
+
+
+class _PausedRun(NamedTuple):
+    """A paused run of which steps were taken off the queue."""
+
+    run_id: str
+    withdrawn: int
 
 
 @dataclass(slots=True)
@@ -57,43 +107,59 @@ class Look:
             "attempted_by": list(self.attempted_by),
             **self.left.parameters(),
         }
-        rows = self.connection.execute(load_sql("queue/fetch"), parameters).fetchall()
+        rows = fetch_all(self.connection, _FetchedRow, "queue/fetch", parameters)
         if rows:
-            self.has_ranges = rows[0][17]
-        expiries = [row[0] for row in rows if row[16] == transport.EXPIRY_WORKER]
-        stale = [(row[0], row[1]) for row in rows if row[2] is None and row[16] == transport.WORKER]
+            self.has_ranges = rows[0].has_ranges
+        expiries = [row.job_id for row in rows if row.worker == transport.EXPIRY_WORKER]
+        unstarted = [row for row in rows if row.step_id is None]
+        stale = [(row.job_id, row.named_step) for row in unstarted if row.worker == transport.WORKER]
         if stale:
             self._set_right(stale)
         if expiries:
             deciding.expire_jobs(self.connection, expiries)
-        started = [row for row in rows if row[2] is not None]
-        limited = [limits.LimitedStep(row[0], row[2], row[14]) for row in started if row[14]]
+        started = {row.step_id: row for row in rows if row.step_id is not None}
+        limited = [
+            limits.LimitedStep(row.job_id, step_id, row.limits) for step_id, row in started.items() if row.limits
+        ]
         parked = limits.admit(self.connection, limited)
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next poll is up to a second away
             transport.announce(self.connection, [self.queue])
-        gates = deciding.open_gates(self.connection, [row[2] for row in started if row[15]])
-        return [_fetched(row, gates.get(row[2], ())) for row in started if row[2] not in parked]
+        gates = deciding.open_gates(self.connection, [step_id for step_id, row in started.items() if row.asked])
+        return [
+            _fetched(step_id, row, gates.get(step_id, ()))
+            for step_id, row in started.items()
+            if step_id not in parked
+        ]
 
     def _set_right(self, stale: Sequence[tuple[int, int | None]]) -> None:
         """Put jobs back that started nothing: (job, step). Runs may be paused, and people may have moved jobs."""
         jobs = {"jobs": [job for job, _ in stale], "steps": [step for _, step in stale]}
-        for run_id, number in self.connection.execute(load_sql("queue/withhold"), jobs).fetchall():
-            self.connection.execute(load_sql("control/take_off"), {"run_id": run_id, "withdrawn": number})
+        for run in fetch_all(self.connection, _PausedRun, "queue/withhold", jobs):
+            self.connection.execute(load_sql("control/take_off"), run._asdict())
         operators.reconcile(self.connection, stale)
 
 
-def _fetched(row: Sequence[Any], approvals: tuple[Approval, ...]) -> FetchedJob:
-    claim: Claim = claim_from(row[2:11])
-    claim.approvals = approvals
-    claim.run = RunInfo.from_json(row[19], id=claim.run_id, kind=row[18])
-    claim.queued_seconds = max(0.0, row[22])
+def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> FetchedJob:
     return FetchedJob(
-        job_id=row[0],
-        claim=claim,
-        snoozes=row[11],
-        age_seconds=row[12],
-        deps_timeout_seconds=row[13],
-        shape=row[20],
-        keys=row[21],
+        job_id=row.job_id,
+        claim=Claim(
+            step_id=step_id,
+            run_id=row.run_id,
+            asset=row.asset,
+            partition=row.partition,
+            attempt=row.attempt,
+            max_attempts=row.max_attempts,
+            token=row.token,
+            started_at=row.started_at,
+            forced=row.forced,
+            approvals=approvals,
+            run=RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
+            queued_seconds=max(0.0, row.queued_seconds),
+        ),
+        snoozes=row.snoozes,
+        age_seconds=row.age_seconds,
+        deps_timeout_seconds=row.deps_timeout_seconds,
+        shape=row.shape,
+        keys=row.keys,
     )

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
-from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.rows import CancelledStep
 from flowstone.stores.postgres.sql import fetch_all, load_sql
 from flowstone.stores.postgres.stopping import stop_items
 from flowstone.stores.postgres.sub_runs import Stopping
@@ -151,11 +151,10 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
     steps = {"ids": sorted(jobs)}
     # workers lock the job before the step
     connection.execute(load_sql("ledger/job_of_step"), steps)
-    rows = connection.execute(load_sql("ledger/cancel_steps"), steps).fetchall()
-    over = [row for row in rows if row[2] == State.CANCELLED]
-    deciding.cancel(connection, [row[0] for row in over if row[5]], durable=True)
-    noted = {"steps": [row[0] for row in rows], "jobs": [jobs[row[0]] for row in rows]}
+    cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
+    over = [step for step in cancelled if step.state is State.CANCELLED]
+    deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=True)
+    noted = {"steps": [step.id for step in cancelled], "jobs": [jobs[step.id] for step in cancelled]}
     connection.execute(load_sql("operators/note_cancelled"), noted)
-    ended = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in over]
-    follow_up(connection, ended, {}, durable=True, stopping=stopping)
-    return len(rows)
+    follow_up(connection, [step.moved for step in over], {}, durable=True, stopping=stopping)
+    return len(cancelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep, Target
@@ -12,7 +12,7 @@ from flowstone.core.unstarted import over_before_it_begins
 from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -24,6 +24,66 @@ _CHUNK = 5000
 
 class HolderLostError(Exception):
     """A step that was to be joined is held by a lost process; once that is ended, placing again makes it anew."""
+
+
+class OpenedRun(NamedTuple):
+    """A run that was recorded, now or by an earlier try.
+
+    Args:
+        durable: whether it is on the queue.
+        max_concurrency: the size of its window, when it has one.
+        is_new: whether it was recorded now.
+    """
+
+    durable: bool
+    max_concurrency: int | None
+    is_new: bool
+
+
+class JoinedStep(NamedTuple):
+    """A step under way for one of some targets; it is locked.
+
+    Args:
+        position: place of the target, from 1.
+        id: the step.
+        run_id: its run.
+        state: its state.
+        job_id: its row on Oban's queue, when it has one.
+        priority: the more urgent one of its own priority and the one that was asked for.
+        config_hash: how its run computes it.
+    """
+
+    position: int
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+    priority: int
+    config_hash: str | None
+
+
+class CurrentStep(NamedTuple):
+    """The committed step that serves one of some targets; its place counts from 1."""
+
+    position: int
+    step_id: int
+
+
+class ConfigHash(NamedTuple):
+    """How the run of a step computes it."""
+
+    id: int
+    config_hash: str | None
+
+
+class _FoundStep(NamedTuple):
+    """A step that was placed before for one of some targets; the place of the target counts from 1."""
+
+    position: int
+    id: int
+    run_id: str
+    state: State
+    config_hash: str | None
 
 
 @dataclass(slots=True)
@@ -58,28 +118,28 @@ class Placing:
         Raises:
             PlanOutdatedError, HolderLostError: see there; the transaction must be rolled back.
         """
-        is_new, durable, limit = insert_run(self.connection, self.run, driver=self.driver)
+        opened = insert_run(self.connection, self.run, driver=self.driver)
         self.placed = [None] * len(self.steps)
-        if not is_new:
+        if not opened.is_new:
             self._find_own()
         if self.run.unique_seconds is not None:
             self._find_recent(self.run.unique_seconds)
         if self.again:
             self._reuse_committed()
         self.ids = self._reserve_ids()
-        enqueued = self._insert(durable, limit)
+        enqueued = self._insert(opened.durable, opened.max_concurrency)
         for position in (*self._committed_since(), *self._placed_since()):
             raise PlanOutdatedError(*self._target(position))
         joined = self._join()
         self._connect(joined)
-        opened = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
+        left = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
         waiting = self._await_joined(joined)
         self.connection.execute(
             load_sql("ledger/count_opened"),
             {
                 "run_id": self.run.id,
-                "opened": opened + waiting,
-                "active": len(enqueued) if limit is not None else 0,
+                "opened": left + waiting,
+                "active": len(enqueued) if opened.max_concurrency is not None else 0,
                 "failures": sum(
                     one is not None and not one.deduplicated and one.state is State.UPSTREAM_FAILED
                     for one in self.placed
@@ -92,20 +152,18 @@ class Placing:
 
     def _find_own(self) -> None:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
-        for position, step_id, state, config_hash in self.connection.execute(
-            load_sql("ledger/own_steps"), parameters
-        ):
-            new = self.steps[position - 1]
-            if new.exact and config_hash != new.config_hash:
+        for own in fetch_all(self.connection, _FoundStep, "ledger/own_steps", parameters):
+            new = self.steps[own.position - 1]
+            if new.exact and own.config_hash != new.config_hash:
                 raise RunConflictError(new.asset, new.partition, self.run.id)
-            self.placed[position - 1] = PlacedStep(step_id, self.run.id, State(state), deduplicated=True)
+            self.placed[own.position - 1] = PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
 
     def _find_recent(self, seconds: float) -> None:
         """Let steps that were placed lately answer instead of new ones."""
-        for position, step_id, run_id, state in self._recent(seconds):
+        for position, recent in self._recent(seconds).items():
             if self.placed[position] is not None:
                 continue
-            found = PlacedStep(step_id, run_id, State(state), deduplicated=True)
+            found = PlacedStep(recent.id, recent.run_id, recent.state, deduplicated=True)
             if found.state.is_terminal:
                 self.placed[position] = found
                 self.answered_failures += found.state in (State.FAILED, State.UPSTREAM_FAILED)
@@ -116,18 +174,17 @@ class Placing:
         """Return the targets that were placed elsewhere, and are over, since `_find_recent` read them."""
         if self.run.unique_seconds is None:
             return []
-        found = {position for position, *_ in self._recent(self.run.unique_seconds)} - self.joining
+        found = self._recent(self.run.unique_seconds).keys() - self.joining
         return [position for position in sorted(found) if self._is_new(position)]
 
-    def _recent(self, seconds: float) -> list[tuple[int, int, str, str]]:
-        """Return what was placed lately, in the same way where that matters: (position, step, run, state)."""
+    def _recent(self, seconds: float) -> dict[int, _FoundStep]:
+        """Return what was placed lately, in the same way where that matters, by position."""
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id, "seconds": seconds}
-        rows = self.connection.execute(load_sql("ledger/recent"), parameters)
-        return [
-            (position - 1, step_id, run_id, state)
-            for position, step_id, run_id, state, config_hash in rows
-            if not (new := self.steps[position - 1]).exact or config_hash == new.config_hash
-        ]
+        return {
+            found.position - 1: found
+            for found in fetch_all(self.connection, _FoundStep, "ledger/recent", parameters)
+            if not (new := self.steps[found.position - 1]).exact or found.config_hash == new.config_hash
+        }
 
     def _reuse_committed(self) -> None:
         """Let what was committed between planning and placing serve instead of being computed again."""
@@ -152,8 +209,8 @@ class Placing:
         if not positions:
             return {}
         targets = to_json([(self.steps[position].asset, self.steps[position].partition) for position in positions])
-        rows = self.connection.execute(load_sql("catalog/current"), {"targets": targets})
-        found = {positions[index - 1]: step_id for index, step_id in rows}
+        current = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
+        found = {positions[one.position - 1]: one.step_id for one in current}
         exact = {step_id for position, step_id in found.items() if self.steps[position].exact}
         if exact:
             hashes = config_hashes(self.connection, exact)
@@ -169,8 +226,7 @@ class Placing:
         return one is None or not one.deduplicated
 
     def _reserve_ids(self) -> list[int]:
-        row = self.connection.execute(load_sql("ledger/step_ids"), {"number": len(self.steps)}).fetchone()
-        return list(row[0] or ()) if row else []
+        return fetch_value(self.connection, list[int], "ledger/step_ids", {"number": len(self.steps)}) or []
 
     def _insert(self, durable: bool, limit: int | None) -> list[int]:
         """Insert what is new, in chunks that keep memory flat; return the steps that got a job."""
@@ -182,7 +238,7 @@ class Placing:
             if not rows:
                 continue
             parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
-            inserted = {row[0] for row in self.connection.execute(load_sql("ledger/insert_steps"), parameters)}
+            inserted = set(fetch_column(self.connection, int, "ledger/insert_steps", parameters))
             for position in range(start, min(start + _CHUNK, len(self.steps))):
                 if self.ids[position] in inserted:
                     self.placed[position] = PlacedStep(self.ids[position], self.run.id, states[position])
@@ -235,26 +291,23 @@ class Placing:
             return []
         parameters = self._targets(positions) | {"priorities": [self.steps[p].priority for p in positions]}
         overtaking, looking = [], {}
-        for index, step_id, run_id, state, job_id, priority, config_hash in self.connection.execute(
-            load_sql("ledger/join_active"), parameters
-        ):
-            position = positions[index - 1]
+        for active in fetch_all(self.connection, JoinedStep, "ledger/join_active", parameters):
+            position = positions[active.position - 1]
             new = self.steps[position]
-            if new.exact and config_hash != new.config_hash:
-                raise RunConflictError(new.asset, new.partition, run_id)
-            self.placed[position] = PlacedStep(step_id, run_id, State(state), deduplicated=True)
-            if job_id is not None:
-                overtaking.append((job_id, priority))
-                if new.inputs and state == State.WAITING.value:
-                    looking[job_id] = step_id
+            if new.exact and active.config_hash != new.config_hash:
+                raise RunConflictError(new.asset, new.partition, active.run_id)
+            self.placed[position] = PlacedStep(active.id, active.run_id, active.state, deduplicated=True)
+            if active.job_id is not None:
+                overtaking.append((active.job_id, active.priority))
+                if new.inputs and active.state is State.WAITING:
+                    looking[active.job_id] = active.id
         for position in positions:
             if self.placed[position] is None:  # it ended after the insert had seen it
                 raise PlanOutdatedError(*self._target(position))
         joined = [one.id for position in positions if (one := self.placed[position]) is not None]
-        if not self.joins_lost:
-            parameters = {"ids": joined}
-            if self.connection.execute(load_sql("workers/held_by_lost"), parameters).fetchone() is not None:
-                raise HolderLostError
+        lost = {"ids": joined}
+        if not self.joins_lost and fetch_value(self.connection, int, "workers/held_by_lost", lost) is not None:
+            raise HolderLostError
         transport.raise_priority(self.connection, overtaking)
         transport.look_sooner(self.connection, looking)
         return positions
@@ -284,8 +337,9 @@ class Placing:
         steps = [one.id for position in joined if (one := self.placed[position]) and one.run_id != self.run.id]
         if not steps:
             return 0
-        rows = self.connection.execute(load_sql("ledger/insert_joins"), {"run_id": self.run.id, "steps": steps})
-        return len(rows.fetchall())
+        return len(
+            fetch_column(self.connection, int, "ledger/insert_joins", {"run_id": self.run.id, "steps": steps})
+        )
 
     def _targets(self, positions: Sequence[int]) -> dict[str, object]:
         return {
@@ -296,15 +350,16 @@ class Placing:
 
 def config_hashes(connection: Connection[TupleRow], steps: Iterable[int]) -> dict[int, str | None]:
     """Return how the runs of some steps were to compute them."""
-    return dict(connection.execute(load_sql("catalog/config_hashes"), {"steps": list(steps)}).fetchall())
+    rows = fetch_all(connection, ConfigHash, "catalog/config_hashes", {"steps": list(steps)})
+    return {row.id: row.config_hash for row in rows}
 
 
-def insert_run(
-    connection: Connection[TupleRow], run: NewRun, *, driver: str | None
-) -> tuple[bool, bool, int | None]:
-    """Record a run; return whether it is new, whether it is durable, and its window."""
-    row = connection.execute(
-        load_sql("ledger/open_run"),
+def insert_run(connection: Connection[TupleRow], run: NewRun, *, driver: str | None) -> OpenedRun:
+    """Record a run, unless it is recorded already."""
+    opened = fetch_one(
+        connection,
+        OpenedRun,
+        "ledger/open_run",
         {
             "id": run.id,
             "kind": run.kind,
@@ -324,9 +379,9 @@ def insert_run(
             "shapes": None if run.shapes is None else to_json(run.shapes),
             "keys": to_json(run.keys) if run.keys else None,
         },
-    ).fetchone()
-    assert row is not None
-    return bool(row[3]), bool(row[1]), row[2]
+    )
+    assert opened is not None
+    return opened
 
 
 def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enqueue: bool) -> dict[str, object]:

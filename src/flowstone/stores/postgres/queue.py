@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
 from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
@@ -15,13 +15,13 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.protocols import DurableQueue
 from flowstone.stores.postgres import deciding, limits, operators, transport
-from flowstone.stores.postgres.counting import Follow, refill
+from flowstone.stores.postgres.counting import refill
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
 from flowstone.stores.postgres.look import Look
 from flowstone.stores.postgres.ranges import Beginning, open_runs
-from flowstone.stores.postgres.rows import claim_from, to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
 from flowstone.stores.postgres.stopping import stop_left
 from flowstone.stores.postgres.transactions import in_transaction
 
@@ -35,6 +35,58 @@ _STAGED = 20_000
 _PRUNED = 10_000
 _EVER_SECONDS = 100 * 365 * 24 * 3600.0
 _OVERLAP_SECONDS = 60.0
+
+
+class WorkerAssets(NamedTuple):
+    """A living worker or application, and the assets that it knows."""
+
+    id: str
+    kind: str
+    assets: KnownAssets
+
+
+class _WorkerRow(NamedTuple):
+    """A worker with a valid lease."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    queues: dict[str, int]
+    started_at: datetime
+    beat_at: datetime
+
+
+class _Orphan(NamedTuple):
+    """An attempt that a lost process held.
+
+    Args:
+        id: the step.
+        token: its fencing token.
+        attempt: its number.
+        max_attempts: attempts in all.
+        asset: the asset.
+        worker: the lease under which it was held.
+        durable: whether its run is on the queue, so that it can run again.
+        not_begun: whether it had only waited for a thread.
+    """
+
+    id: int
+    token: int
+    attempt: int
+    max_attempts: int
+    asset: str
+    worker: str
+    durable: bool
+    not_begun: bool
+
+
+class _IdleWindow(NamedTuple):
+    """A limited run whose window has room for steps that wait for it."""
+
+    run_id: str
+    room: int
+    placed: int
 
 
 class PostgresQueue(DurableQueue):
@@ -67,11 +119,11 @@ class PostgresQueue(DurableQueue):
         )
 
     def known_assets(self, *, but: str) -> list[KnownAssets]:
-        return [assets for _, kind, assets in shapes_at_work(self._database, but=but) if kind == "node"]
+        return [one.assets for one in shapes_at_work(self._database, but=but) if one.kind == "node"]
 
     def cancelling(self, worker_id: str) -> list[int]:
         with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(load_sql("queue/cancelling"), {"worker": worker_id})]
+            return fetch_column(connection, int, "queue/cancelling", {"worker": worker_id})
 
     def node_limits(self) -> dict[str, int]:
         with self._database.connection() as connection:
@@ -79,17 +131,16 @@ class PostgresQueue(DurableQueue):
 
     def held(self, worker_id: str) -> list[Claim]:
         with self._database.connection() as connection:
-            return [claim_from(row) for row in connection.execute(load_sql("queue/held"), {"worker": worker_id})]
+            return fetch_all(connection, Claim, "queue/held", {"worker": worker_id})
 
     def nudge(self, queues: Sequence[str]) -> None:
         with self._database.connection() as connection:
-            rows = connection.execute(load_sql("ranges/nudge"), {"queues": list(queues)}).fetchall()
-            transport.announce(connection, [row[0] for row in rows])
+            transport.announce(connection, fetch_column(connection, str, "ranges/nudge", {"queues": list(queues)}))
 
     def stage(self, queues: Sequence[str]) -> list[str]:
         parameters = {"queues": list(queues), "limit": _STAGED}
         with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(load_sql("queue/stage"), parameters)]
+            return fetch_column(connection, str, "queue/stage", parameters)
 
     def follow_cancels(self, signalled: Sequence[int]) -> int:
         now = time.monotonic()
@@ -124,7 +175,7 @@ class PostgresQueue(DurableQueue):
         found = 0
         with self._database.transaction() as connection:
             if self._database.durable:
-                unplaced = [row[0] for row in connection.execute(load_sql("queue/unplaced"), {"limit": _BATCH})]
+                unplaced = fetch_column(connection, int, "queue/unplaced", {"limit": _BATCH})
                 transport.announce(connection, transport.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
         found += end_driverless(self._database)
@@ -239,7 +290,7 @@ def end_lost(database: Database, steps: Sequence[int] | None = None) -> bool:
         if not steps:
             return False
         with database.connection() as connection:
-            held = connection.execute(load_sql("workers/held_by_lost"), {"ids": list(steps)}).fetchone()
+            held = fetch_value(connection, int, "workers/held_by_lost", {"ids": list(steps)})
         if held is None:
             return False
     rescue(database)
@@ -247,28 +298,26 @@ def end_lost(database: Database, steps: Sequence[int] | None = None) -> bool:
     return True
 
 
-def shapes_at_work(database: Database, *, but: str = "") -> list[tuple[str, str, KnownAssets]]:
-    """Return id, kind and known assets of every living worker and application, but of one."""
+def shapes_at_work(database: Database, *, but: str = "") -> list[WorkerAssets]:
+    """Return every living worker and application, but one, with the assets that it knows."""
     with database.connection() as connection:
-        return connection.execute(load_sql("workers/shapes"), {"but": but}).fetchall()
+        return fetch_all(connection, WorkerAssets, "workers/shapes", {"but": but})
 
 
 def alive_workers(database: Database) -> list[dict[str, Any]]:
     """Return the workers with a valid lease."""
-    names = ("id", "kind", "host", "pid", "queues", "started_at", "beat_at")
     with database.connection() as connection:
-        rows = connection.execute(load_sql("workers/alive")).fetchall()
-    return [dict(zip(names, row, strict=True)) for row in rows]
+        return [row._asdict() for row in fetch_all(connection, _WorkerRow, "workers/alive")]
 
 
 def _end_some_orphans(connection: Connection[TupleRow], *, durable: bool) -> int:
-    orphans = connection.execute(load_sql("workers/orphans"), {"limit": _BATCH}).fetchall()
+    orphans = fetch_all(connection, _Orphan, "workers/orphans", {"limit": _BATCH})
     if orphans:
         _end_orphans(connection, orphans, durable=durable)
     return len(orphans)
 
 
-def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[Any]], *, durable: bool) -> None:
+def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[_Orphan], *, durable: bool) -> None:
     """End the attempts of lost workers; each that had begun, or may have, has used up an attempt.
 
     What runs again does so at once, the first time. One of those that died together may have killed the
@@ -277,67 +326,69 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[Sequence[An
     rows = []
     delays: dict[int, object] = {}
     turns: Counter[str] = Counter()
-    _give_back(connection, [row for row in orphans if row[10]], durable=durable)
-    for step_id, token, attempt, most, asset, _key, worker, _run, _started, placed, not_begun in orphans:
-        if not_begun:
+    _give_back(connection, [one for one in orphans if one.not_begun], durable=durable)
+    for one in orphans:
+        if one.not_begun:
             continue
-        who = "worker" if placed else "process"
-        text = f"The {who} {worker} was lost while attempt {attempt} of {asset} ran: it died or lost its lease."
-        error = Failed(text, WORKER_LOST if placed else PROCESS_LOST, retryable=True)
-        again = placed and attempt < most
+        who = "worker" if one.durable else "process"
+        error = Failed(
+            f"The {who} {one.worker} was lost while attempt {one.attempt} of {one.asset} ran: "
+            "it died or lost its lease.",
+            WORKER_LOST if one.durable else PROCESS_LOST,
+            retryable=True,
+        )
+        again = one.durable and one.attempt < one.max_attempts
         if again:
-            suspected = attempt > 1 or attempt + 1 == most
-            delays[step_id] = turns[worker] * _APART_SECONDS if suspected else 0
-            turns[worker] += suspected
+            suspected = one.attempt > 1 or one.attempt + 1 == one.max_attempts
+            delays[one.id] = turns[one.worker] * _APART_SECONDS if suspected else 0
+            turns[one.worker] += suspected
         rows.append(
             {
-                "id": step_id,
-                "token": token,
+                "id": one.id,
+                "token": one.token,
                 "state": State.RETRYING if again else State.FAILED,
                 "error": error.error,
                 "error_type": error.error_type,
-                "delay_seconds": delays.get(step_id),
+                "delay_seconds": delays.get(one.id),
                 "gives_back": False,
                 "finished_at": datetime.now(UTC),
             }
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
-    moved = connection.execute(load_sql("ledger/finish"), parameters).fetchall()
-    steps = [Follow(row[0], row[1], State(row[4]), row[5], limits=row[6]) for row in moved]
-    follow_up(connection, steps, delays, durable=durable)
+    moved = fetch_all(connection, MovedStep, "ledger/finish", parameters)
+    follow_up(connection, moved, delays, durable=durable)
 
 
-def _give_back(connection: Connection[TupleRow], waited: Sequence[Sequence[Any]], *, durable: bool) -> None:
+def _give_back(connection: Connection[TupleRow], waited: Sequence[_Orphan], *, durable: bool) -> None:
     """Release what had only waited for a thread of a worker that died."""
     if not waited:
         return
     parameters = {
-        "ids": [row[0] for row in waited],
-        "tokens": [row[1] for row in waited],
+        "ids": [one.id for one in waited],
+        "tokens": [one.token for one in waited],
         "delay_seconds": 0.0,
         "reason": "its worker was lost before it began",
     }
-    moved = connection.execute(load_sql("ledger/give_back"), parameters).fetchall()
-    steps = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in moved]
-    follow_up(connection, steps, {}, durable=durable)
+    moved = fetch_all(connection, MovedStep, "ledger/give_back", parameters)
+    follow_up(connection, moved, {}, durable=durable)
 
 
 def _refill_idle(connection: Connection[TupleRow]) -> int:
     placed: list[int] = []
-    for run_id, room, at_work in connection.execute(load_sql("queue/idle_windows")).fetchall():
-        connection.execute(load_sql("queue/set_window"), {"run_id": run_id, "placed": at_work})
-        placed += refill(connection, run_id, room)
+    for window in fetch_all(connection, _IdleWindow, "queue/idle_windows"):
+        parameters = {"run_id": window.run_id, "placed": window.placed}
+        connection.execute(load_sql("queue/set_window"), parameters)
+        placed += refill(connection, window.run_id, window.room)
     transport.announce(connection, transport.enqueue(connection, placed))
     return len(placed)
 
 
 def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
-    ids = [row[0] for row in connection.execute(load_sql("workers/lost_drivers"), {"limit": _BATCH})]
+    ids = fetch_column(connection, int, "workers/lost_drivers", {"limit": _BATCH})
     if not ids:
         return 0
     parameters = {"ids": ids, "error_type": PROCESS_LOST}
-    rows = connection.execute(load_sql("workers/end_driverless"), parameters).fetchall()
-    deciding.cancel(connection, [row[0] for row in rows if row[5]], durable=durable)
-    steps = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in rows]
-    follow_up(connection, steps, {}, durable=durable)
+    ended = fetch_all(connection, CancelledStep, "workers/end_driverless", parameters)
+    deciding.cancel(connection, [step.id for step in ended if step.had_asked], durable=durable)
+    follow_up(connection, [step.moved for step in ended], {}, durable=durable)
     return len(ids)

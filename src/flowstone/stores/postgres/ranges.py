@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import batched
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.ranges import NewRange, NotBegun
@@ -15,12 +16,12 @@ from flowstone.core.step import Claim, NewRun, Target
 from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.protocols import RangeStore
 from flowstone.stores.postgres import transport
-from flowstone.stores.postgres.counting import Follow, notify_done
+from flowstone.stores.postgres.counting import notify_done
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.placing import config_hashes, insert_run
-from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.placing import CurrentStep, JoinedStep, config_hashes, insert_run
+from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -49,13 +50,11 @@ class PostgresRanges(RangeStore):
     def waiting(self, target: Target) -> NotBegun | None:
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
-            row = connection.execute(load_sql("ranges/find"), parameters).fetchone()
-        return NotBegun(row[0], row[1], row[2], int(row[3])) if row else None
+            return fetch_one(connection, NotBegun, "ranges/find", parameters)
 
 
 def _open(connection: Connection[TupleRow], run: NewRun, new: NewRange) -> int:
-    is_new, _durable, _limit = insert_run(connection, run, driver=None)
-    if not is_new:
+    if not insert_run(connection, run, driver=None).is_new:
         return 0
     totals: list[int] = []
     with connection.cursor() as cursor:
@@ -88,28 +87,64 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str,
         }
 
 
-@dataclass(slots=True)
-class OpenRun:
-    """A run with partitions that nobody has begun, on one queue."""
+class OpenRun(NamedTuple):
+    """A run with partitions that nobody has begun, on one queue.
+
+    Args:
+        id: the run.
+        priority: the most urgent one of what is left.
+        is_limited: whether it has a window.
+        deps_timeout_seconds: how long a step may wait for inputs from outside the run.
+        kind: the verb that asked for it.
+        details: what it is about, as JSON.
+        shapes: digests of the shapes of its assets, by name.
+        keys: digests of what says which partitions they have, by name.
+    """
 
     id: str
     priority: int
     is_limited: bool
     deps_timeout_seconds: float
-    info: RunInfo
+    kind: str
+    details: Mapping[str, Any] | None
     shapes: Mapping[str, str] | None
     keys: Mapping[str, str] | None
+
+
+class _BegunPartition(NamedTuple):
+    """A partition that was taken out of a range.
+
+    Args:
+        id: its new step; None when another run computes it just now.
+        state: state of the step: it runs, or is over already.
+        token: fencing token of the attempt.
+        started_at: start of the attempt.
+        partition: the encoded partition.
+        asset: the asset of the range.
+        max_attempts: attempts in all.
+        forced: whether it is computed although a success exists.
+        priority: priority of the range.
+        config_hash: how the run computes it.
+        exact: whether only work and results with that config will do.
+    """
+
+    id: int | None
+    state: State | None
+    token: int | None
+    started_at: datetime | None
+    partition: str
+    asset: str
+    max_attempts: int
+    forced: bool
+    priority: int
+    config_hash: str | None
+    exact: bool
 
 
 def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left: LeftToOthers) -> list[OpenRun]:
     """Return the runs that have something to begin on a queue, the most urgent first."""
     parameters = {"queue": queue, "worker_id": worker_id, **left.parameters()}
-    return [
-        OpenRun(run_id, priority, limited, timeout, RunInfo.from_json(details, id=run_id, kind=kind), shapes, keys)
-        for run_id, priority, limited, timeout, kind, details, shapes, keys in connection.execute(
-            load_sql("ranges/open_runs"), parameters
-        )
-    ]
+    return fetch_all(connection, OpenRun, "ranges/open_runs", parameters)
 
 
 @dataclass(slots=True)
@@ -138,8 +173,8 @@ class Beginning:
         for run in runs:
             room = demand - len(self.begun)
             if room and run.is_limited:
-                row = self.connection.execute(load_sql("ranges/lock_window"), {"run_id": run.id}).fetchone()
-                room = min(room, row[0]) if row else 0
+                window = fetch_value(self.connection, int, "ranges/lock_window", {"run_id": run.id})
+                room = min(room, window or 0)
             before = len(self.begun)
             while room > len(self.begun) - before and self.looked_at < _MOST_LOOKED_AT:
                 if not self._begin_chunk(run, room - (len(self.begun) - before)):
@@ -154,83 +189,103 @@ class Beginning:
     def _begin_chunk(self, run: OpenRun, demand: int) -> bool:
         """Begin partitions of the first chunk that nobody else holds; return whether there was one."""
         parameters = {"run_id": run.id, "queue": self.queue, "demand": demand, "worker_id": self.worker_id}
-        rows = self.connection.execute(load_sql("ranges/begin"), parameters).fetchall()
-        self.looked_at += len(rows)
-        running = [row for row in rows if row[1] == State.RUNNING]
-        self._refuse_committed([row for row in running if not row[7]])
-        self._join(run, [row for row in rows if row[0] is None])
-        over = [Follow(row[0], run.id, State(row[1]), None) for row in rows if row[1] not in (None, State.RUNNING)]
+        taken = fetch_all(self.connection, _BegunPartition, "ranges/begin", parameters)
+        self.looked_at += len(taken)
+        running = [one for one in taken if one.state is State.RUNNING]
+        self._refuse_committed([one for one in running if not one.forced])
+        self._join(run, [one for one in taken if one.id is None])
+        over = [
+            MovedStep(one.id, run.id, one.state, None)
+            for one in taken
+            if one.id is not None and one.state is not None and one.state is not State.RUNNING
+        ]
         follow_up(self.connection, over, {}, durable=True)
-        self.begun += [_job(run, row) for row in running]
-        return bool(rows)
+        info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
+        self.begun += [_job(run, info, one) for one in running]
+        return bool(taken)
 
-    def _refuse_committed(self, running: Sequence[Sequence[Any]]) -> None:
+    def _refuse_committed(self, running: Sequence[_BegunPartition]) -> None:
         """Notice what was committed between the statement's view of the tables and its insert."""
         if not running:
             return
-        targets = to_json([(row[5], row[4]) for row in running])
-        found = self.connection.execute(load_sql("catalog/current"), {"targets": targets}).fetchall()
-        if found and running[0][10]:  # only what was made with the same config would serve
-            hashes = config_hashes(self.connection, [step_id for _, step_id in found])
-            found = [one for one in found if hashes[one[1]] == running[0][9]]
+        first = running[0]
+        targets = to_json([(one.asset, one.partition) for one in running])
+        found = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
+        if found and first.exact:  # only what was made with the same config would serve
+            hashes = config_hashes(self.connection, [one.step_id for one in found])
+            found = [one for one in found if hashes[one.step_id] == first.config_hash]
         if found:
-            raise PlanOutdatedError(running[0][5], running[0][4])
+            raise PlanOutdatedError(first.asset, first.partition)
 
-    def _join(self, run: OpenRun, rows: Sequence[Sequence[Any]]) -> None:
+    def _join(self, run: OpenRun, elsewhere: Sequence[_BegunPartition]) -> None:
         """Let the run wait for partitions that are under way elsewhere."""
-        if not rows:
+        if not elsewhere:
             return
         parameters = {
-            "assets": [row[5] for row in rows],
-            "partitions": [row[4] for row in rows],
-            "priorities": [row[8] for row in rows],
+            "assets": [one.asset for one in elsewhere],
+            "partitions": [one.partition for one in elsewhere],
+            "priorities": [one.priority for one in elsewhere],
         }
-        found = self.connection.execute(load_sql("ledger/join_active"), parameters).fetchall()
-        if len(found) < len(rows):
-            raise PlanOutdatedError(rows[0][5], rows[0][4])
-        found = self._refuse_conflicts(run, rows, found)
-        transport.raise_priority(self.connection, [(row[4], row[5]) for row in found if row[4] is not None])
-        joins = {"run_id": run.id, "steps": [row[1] for row in found]}
+        active = fetch_all(self.connection, JoinedStep, "ledger/join_active", parameters)
+        if len(active) < len(elsewhere):
+            raise PlanOutdatedError(elsewhere[0].asset, elsewhere[0].partition)
+        joined = self._refuse_conflicts(run, elsewhere, active)
+        overtaking = [(one.job_id, one.priority) for one in joined if one.job_id is not None]
+        transport.raise_priority(self.connection, overtaking)
+        joins = {"run_id": run.id, "steps": [one.id for one in joined]}
         self.connection.execute(load_sql("ledger/insert_joins"), joins)
 
     def _refuse_conflicts(
-        self, run: OpenRun, rows: Sequence[Sequence[Any]], found: list[tuple[Any, ...]]
-    ) -> list[tuple[Any, ...]]:
+        self, run: OpenRun, elsewhere: Sequence[_BegunPartition], active: list[JoinedStep]
+    ) -> list[JoinedStep]:
         """Fail the partitions that are under way with another config; return what may be joined."""
-        conflicts = {row[0]: row[2] for row in found if rows[0][10] and row[6] != rows[0][9]}
+        first = elsewhere[0]  # they all come of one range
+        conflicts = [one for one in active if first.exact and one.config_hash != first.config_hash]
         if not conflicts:
-            return found
-        errors = {
-            rows[position - 1][4]: str(RunConflictError(rows[0][5], rows[position - 1][4], other))
-            for position, other in conflicts.items()
-        }
+            return active
+        errors = {}
+        for one in conflicts:
+            partition = elsewhere[one.position - 1].partition
+            errors[partition] = str(RunConflictError(first.asset, partition, one.run_id))
         parameters = {
             "run_id": run.id,
-            "asset": rows[0][5],
+            "asset": first.asset,
             "partitions": list(errors),
             "errors": list(errors.values()),
             "error_type": f"{RunConflictError.__module__}.{RunConflictError.__qualname__}",
-            "config_hash": rows[0][9],
-            "priority": rows[0][8],
+            "config_hash": first.config_hash,
+            "priority": first.priority,
             "queue": self.queue,
         }
-        refused = self.connection.execute(load_sql("ranges/refuse"), parameters).fetchall()
-        ended = [Follow(row[0], run.id, State.FAILED, None) for row in refused]
+        refused = fetch_column(self.connection, int, "ranges/refuse", parameters)
+        ended = [MovedStep(step_id, run.id, State.FAILED, None) for step_id in refused]
         follow_up(self.connection, ended, {}, durable=True)
-        return [row for row in found if row[0] not in conflicts]
+        return [one for one in active if one not in conflicts]
 
 
-def _job(run: OpenRun, row: Sequence[Any]) -> FetchedJob:
-    step_id, _state, token, started_at, partition, asset, max_attempts, forced, *_ = row
-    claim = Claim(step_id, run.id, asset, partition, 1, max_attempts, token, started_at, forced, run=run.info)
+def _job(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> FetchedJob:
+    assert begun.id is not None
+    assert begun.token is not None
+    assert begun.started_at is not None
     return FetchedJob(
-        job_id=-step_id,
-        claim=claim,
+        job_id=-begun.id,
+        claim=Claim(
+            step_id=begun.id,
+            run_id=run.id,
+            asset=begun.asset,
+            partition=begun.partition,
+            attempt=1,
+            max_attempts=begun.max_attempts,
+            token=begun.token,
+            started_at=begun.started_at,
+            forced=begun.forced,
+            run=info,
+        ),
         snoozes=0,
         age_seconds=0.0,
         deps_timeout_seconds=run.deps_timeout_seconds,
-        shape=(run.shapes or {}).get(asset),
-        keys=(run.keys or {}).get(asset),
+        shape=(run.shapes or {}).get(begun.asset),
+        keys=(run.keys or {}).get(begun.asset),
     )
 
 
@@ -239,5 +294,5 @@ def cancel(connection: Connection[TupleRow], run_id: str) -> None:
     ended = connection.execute(load_sql("ranges/cancel"), {"run_id": run_id}).rowcount
     if ended:
         counts = {"run_id": run_id, "finished": ended, "placed": 0, "failures": 0, "cancellations": ended}
-        rows = connection.execute(load_sql("ledger/count_finished"), {"runs": to_json([counts])})
-        notify_done(connection, [f"r:{one}" for one, left, watched, *_ in rows if not left and watched])
+        runs = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": to_json([counts])})
+        notify_done(connection, [f"r:{run.run_id}" for run in runs if not run.open_steps and run.watched])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.route import ROUTE_KEY
@@ -30,6 +30,98 @@ JOB_STATES = {
     State.AWAITING_APPROVAL: "suspended",
 }
 """Which state of Oban's row follows from the state of its step."""
+
+
+class MovedStep(NamedTuple):
+    """A step that moved in this transaction.
+
+    Args:
+        id: the step.
+        run_id: its run.
+        state: its state now.
+        job_id: its row on Oban's queue, when it has one.
+        limits: its fleet-wide limits, of which it may hold slots.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+    limits: Mapping[str, int | str] | None = None
+
+
+class CancelledStep(NamedTuple):
+    """A step that was cancelled, or that runs and is to stop; see `MovedStep`.
+
+    Args:
+        id: the step.
+        run_id: its run.
+        state: its state now.
+        job_id: its row on Oban's queue, when it has one.
+        limits: its fleet-wide limits.
+        had_asked: whether it waited for an approval.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+    limits: Mapping[str, int | str] | None
+    had_asked: bool
+
+    @property
+    def moved(self) -> MovedStep:
+        """The step as one that moved."""
+        return MovedStep(self.id, self.run_id, self.state, self.job_id, self.limits)
+
+
+class ReleasedStep(NamedTuple):
+    """A step that may go on: it has less to wait for, or was decided.
+
+    Args:
+        id: the step.
+        run_id: its run.
+        state: its state now.
+        job_id: its new row on Oban's queue, when it got one.
+        durable: whether its run is on the queue.
+    """
+
+    id: int
+    run_id: str
+    state: State
+    job_id: int | None
+    durable: bool
+
+
+class RunCounters(NamedTuple):
+    """The counters of a run after a transaction changed them; its row is locked.
+
+    Args:
+        run_id: the run.
+        open_steps: steps that are not over.
+        watched: whether somebody waits for its end.
+        durable: whether it is on the queue.
+        max_concurrency: the size of its window, when it has one.
+        active_steps: steps in the window.
+        releases_step: the step that goes on when this run of items is over.
+        failures: steps that failed.
+        allowed_failures: how many items may fail, when that is known.
+    """
+
+    run_id: str
+    open_steps: int
+    watched: bool
+    durable: bool
+    max_concurrency: int | None
+    active_steps: int
+    releases_step: int | None
+    failures: int
+    allowed_failures: int | None
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether more items failed than may."""
+        return self.allowed_failures is not None and self.failures > self.allowed_failures
 
 
 def to_json(value: object) -> str:
@@ -127,8 +219,3 @@ def _ended(completion: Completion) -> dict[str, object]:
         case Stopped(reason=reason):
             row |= {"state": State.CANCELLED, "reason": reason}
     return row
-
-
-def claim_from(row: Sequence[Any]) -> Claim:
-    """Return the claim in (id, run, asset, partition, attempt, max_attempts, token, started_at, forced)."""
-    return Claim(*row[:9])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, LiteralString
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
-from flowstone.stores.postgres.counting import Follow
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import CancelledStep
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 from flowstone.stores.postgres.sub_runs import Stopping
 from flowstone.stores.postgres.transactions import in_transaction
 
@@ -33,18 +32,23 @@ def stop_items(database: Database, stopping: Stopping) -> int:
         How many.
     """
 
-    def stop(statement: LiteralString, connection: Connection[TupleRow]) -> int:
-        rows = connection.execute(statement, {"runs": list(stopping.runs), "limit": _BATCH}).fetchall()
-        return _cancel(connection, [row[0] for row in rows], durable=database.durable)
+    some = {"runs": list(stopping.runs), "limit": _BATCH}
 
-    stopped = 0
-    if stopping.items:
-        gone = list(stopping.items)
-        stopped = in_transaction(database, lambda connection: _cancel(connection, gone, durable=database.durable))
+    def stop(find: Callable[[Connection[TupleRow]], list[int]]) -> int:
+        return in_transaction(
+            database, lambda connection: _cancel(connection, find(connection), durable=database.durable)
+        )
+
+    def unplaced(connection: Connection[TupleRow]) -> list[int]:
+        return fetch_column(connection, int, "scatters/unplaced_items", some)
+
+    def left(connection: Connection[TupleRow]) -> list[int]:
+        return fetch_column(connection, int, "scatters/open_items", some)
+
+    stopped = stop(lambda _: stopping.items)
     # first what nobody works on, so that it does not begin meanwhile
-    for name in ("scatters/unplaced_items", "scatters/open_items"):
-        work = partial(stop, load_sql(name))
-        while stopping.runs and (number := in_transaction(database, work)):
+    for find in (unplaced, left):
+        while stopping.runs and (number := stop(find)):
             stopped += number
     return stopped
 
@@ -52,8 +56,8 @@ def stop_items(database: Database, stopping: Stopping) -> int:
 def stop_left(database: Database) -> int:
     """Cancel what a process was about to cancel when it died; return how many items."""
     with database.connection() as connection:
-        runs = {row[0] for row in connection.execute(load_sql("scatters/stopping"))}
-    return stop_items(database, Stopping(runs)) if runs else 0
+        runs = fetch_column(connection, str, "scatters/stopping")
+    return stop_items(database, Stopping(set(runs))) if runs else 0
 
 
 def _cancel(connection: Connection[TupleRow], items: Sequence[int], *, durable: bool) -> int:
@@ -63,9 +67,8 @@ def _cancel(connection: Connection[TupleRow], items: Sequence[int], *, durable: 
     if durable:
         # workers lock the job before the step
         connection.execute(load_sql("ledger/job_of_step"), steps)
-    rows = connection.execute(load_sql("ledger/cancel_steps"), steps).fetchall()
-    over = [row for row in rows if row[2] == State.CANCELLED]
-    deciding.cancel(connection, [row[0] for row in over if row[5]], durable=durable)
-    ended = [Follow(row[0], row[1], State(row[2]), row[3], limits=row[4]) for row in over]
-    follow_up(connection, ended, {}, durable=durable)
-    return len(rows)
+    cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
+    over = [step for step in cancelled if step.state is State.CANCELLED]
+    deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=durable)
+    follow_up(connection, [step.moved for step in over], {}, durable=durable)
+    return len(cancelled)

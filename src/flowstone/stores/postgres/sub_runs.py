@@ -5,18 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.outcome import Scattered
 from flowstone.core.state import State
 from flowstone.core.step import Completion
 from flowstone.stores.postgres import transport
-from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.rows import RunCounters, to_json
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
+
+
+class _ClosedRow(NamedTuple):
+    """A run of items whose step rests.
+
+    Args:
+        run_id: the run.
+        is_closed: whether its discovery ended now.
+        may_have_lost: whether an earlier attempt may have found items that this one did not.
+    """
+
+    run_id: str
+    is_closed: bool
+    may_have_lost: bool
+
+
+class _GoneRow(NamedTuple):
+    """An item that the last attempt did not find any more."""
+
+    step_id: int
+    run_id: str
+    state: State
+
+
+class _GatheringRow(NamedTuple):
+    """A step whose items are all over."""
+
+    id: int
+    job_id: int | None
+
+
+class _WokenRow(NamedTuple):
+    """A resting job that is available now."""
+
+    id: int
+    queue: str
 
 
 @dataclass(slots=True)
@@ -80,12 +116,10 @@ def close(
         return closing
     scattered = to_json([rows[step_id] for step_id in resting])
     reopened = []
-    for run_id, is_closed, may_have_lost in connection.execute(
-        load_sql("scatters/close"), {"scattered": scattered}
-    ):
-        closing.runs[run_id] = int(is_closed)
-        if is_closed and may_have_lost:
-            reopened.append(run_id)
+    for run in fetch_all(connection, _ClosedRow, "scatters/close", {"scattered": scattered}):
+        closing.runs[run.run_id] = int(run.is_closed)
+        if run.is_closed and run.may_have_lost:
+            reopened.append(run.run_id)
     if reopened:
         closing.gone = _let_go(connection, reopened)
     return closing
@@ -93,47 +127,41 @@ def close(
 
 def _let_go(connection: Connection[TupleRow], runs: Sequence[str]) -> list[int]:
     """Forget items that were not found again; return those of them that are not over."""
-    gone = connection.execute(load_sql("scatters/vanished"), {"runs": list(runs)}).fetchall()
-    failed = Counter(run_id for _, run_id, state in gone if state == State.FAILED)
+    gone = fetch_all(connection, _GoneRow, "scatters/vanished", {"runs": list(runs)})
+    failed = Counter(item.run_id for item in gone if item.state is State.FAILED)
     for run_id, number in failed.items():
         connection.execute(load_sql("scatters/forgive"), {"run_id": run_id, "failures": number})
-    return [step_id for step_id, _, state in gone if not State(state).is_terminal]
+    return [item.step_id for item in gone if not item.state.is_terminal]
 
 
 def exceeded(
-    rows: Sequence[Sequence[Any]], counts: Mapping[str, Mapping[str, int]], closed: Mapping[str, int]
+    counted: Sequence[RunCounters], counts: Mapping[str, Mapping[str, int]], closed: Mapping[str, int]
 ) -> list[str]:
     """Return the runs of items that this transaction brought beyond their threshold.
 
     Args:
-        rows: of `ledger/count_finished`.
+        counted: the runs of the transaction.
         counts: what was counted, by run.
         closed: runs whose threshold may have become known now.
     """
     found = []
-    for row in rows:
-        run_id, left, failures, allowed = row[0], row[1], row[7], row[8]
-        if row[6] is None or not left or not is_beyond(failures, allowed):
+    for run in counted:
+        if run.releases_step is None or not run.open_steps or not run.is_beyond:
             continue
-        if run_id in closed or failures - counts[run_id]["failures"] <= allowed:
-            found.append(run_id)
+        before = run._replace(failures=run.failures - counts[run.run_id]["failures"])
+        if run.run_id in closed or not before.is_beyond:
+            found.append(run.run_id)
     return found
-
-
-def is_beyond(failures: int, allowed: int | None) -> bool:
-    """Whether more items of a run failed than may."""
-    return allowed is not None and failures > allowed
 
 
 def left_behind(connection: Connection[TupleRow], steps: Sequence[int]) -> tuple[list[str], list[str]]:
     """Return the runs of items of steps that ended without a result, and which of them discovery held open."""
     if not steps:
         return [], []
-    runs = [row[0] for row in connection.execute(load_sql("scatters/left_behind"), {"steps": list(steps)})]
+    runs = fetch_column(connection, str, "scatters/left_behind", {"steps": list(steps)})
     if not runs:
         return [], []
-    held = [row[0] for row in connection.execute(load_sql("scatters/abandon"), {"runs": runs})]
-    return runs, held
+    return runs, fetch_column(connection, str, "scatters/abandon", {"runs": runs})
 
 
 def mark_stopping(
@@ -157,21 +185,21 @@ def rest(connection: Connection[TupleRow], steps: Sequence[int]) -> None:
         connection.execute(load_sql("scatters/rest"), {"steps": list(steps)})
 
 
-def release(connection: Connection[TupleRow], rows: Sequence[Sequence[Any]], *, durable: bool) -> set[str]:
+def release(connection: Connection[TupleRow], counted: Sequence[RunCounters], *, durable: bool) -> set[str]:
     """Let the steps go on whose items are all over; return the queues with something to do.
 
     Args:
         connection: with the transaction in which the last item ended.
-        rows: of `ledger/count_finished`.
+        counted: the runs of the transaction.
         durable: whether there is a queue.
     """
-    steps = [row[6] for row in rows if row[6] is not None and not row[1]]
+    steps = [run.releases_step for run in counted if run.releases_step is not None and not run.open_steps]
     if not steps:
         return set()
-    released = connection.execute(load_sql("scatters/release"), {"steps": steps}).fetchall()
-    jobs = {job_id: step_id for step_id, job_id in released if job_id is not None}
+    released = fetch_all(connection, _GatheringRow, "scatters/release", {"steps": steps})
+    jobs = {step.job_id: step.id for step in released if step.job_id is not None}
     if not jobs or not durable:
         return set()
-    woken = connection.execute(load_sql("scatters/wake"), {"jobs": list(jobs)}).fetchall()
-    missing = connection.execute(load_sql("scatters/missing_jobs"), {"jobs": list(jobs)}).fetchall()
-    return {row[1] for row in woken} | transport.enqueue(connection, [jobs[row[0]] for row in missing])
+    woken = fetch_all(connection, _WokenRow, "scatters/wake", {"jobs": list(jobs)})
+    missing = fetch_column(connection, int, "scatters/missing_jobs", {"jobs": list(jobs)})
+    return {job.queue for job in woken} | transport.enqueue(connection, [jobs[job_id] for job_id in missing])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
-from flowstone.stores.postgres.rows import JOB_STATES, to_json
+from flowstone.stores.postgres.rows import JOB_STATES, MovedStep, to_json
 from flowstone.stores.postgres.sql import fetch_column, load_sql
 
 if TYPE_CHECKING:
@@ -40,8 +40,13 @@ def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
     return set(fetch_column(connection, str, "queue/enqueue", parameters))
 
 
-def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | None, State, object]]) -> set[str]:
-    """Move jobs along with their steps: (step, job id, state of the step, delay in seconds).
+def settle(connection: Connection[TupleRow], moved: Iterable[MovedStep], delays: Mapping[int, object]) -> set[str]:
+    """Move jobs along with their steps.
+
+    Args:
+        connection: with the transaction in which the steps moved.
+        moved: the steps.
+        delays: seconds until those that go on later, by step.
 
     Returns:
         Queues that have something to do now because of it.
@@ -49,15 +54,15 @@ def settle(connection: Connection[TupleRow], moved: Iterable[tuple[int, int | No
     jobs = [
         # a retry that is due now does not wait for Oban's stager, which polls once a second
         {
-            "id": job_id,
-            "step_id": step_id,
-            "state": "available" if delay == 0 and not state.is_terminal else JOB_STATES[state],
+            "id": step.job_id,
+            "step_id": step.id,
+            "state": "available" if delay == 0 and not step.state.is_terminal else JOB_STATES[step.state],
             "delay_seconds": delay,
-            "gives_back": state in _GIVEN_BACK,
-            "failed": state in _FAILED,
+            "gives_back": step.state in _GIVEN_BACK,
+            "failed": step.state in _FAILED,
         }
-        for step_id, job_id, state, delay in moved
-        if job_id is not None and job_id > 0 and state in JOB_STATES
+        for step, delay in ((step, delays.get(step.id)) for step in moved)
+        if step.job_id is not None and step.job_id > 0 and step.state in JOB_STATES
     ]
     if jobs:
         connection.execute(load_sql("queue/settle"), {"jobs": to_json(jobs)})

@@ -21,5 +21,5 @@ SET open_steps = r.open_steps - f.finished,
     finished_at = CASE WHEN r.open_steps <= f.finished THEN pg_catalog.clock_timestamp() END
 FROM finished AS f
 WHERE r.id = f.id
-RETURNING r.id, r.open_steps, r.watched, r.durable, r.max_concurrency, r.active_steps, r.releases_step, r.failures,
+RETURNING r.id AS run_id, r.open_steps, r.watched, r.durable, r.max_concurrency, r.active_steps, r.releases_step, r.failures,
     r.allowed_failures;

@@ -25,4 +25,4 @@ SET state = %(state)s,
 FROM locked AS l
 JOIN flowstone.steps AS c ON c.id = l.cause
 WHERE s.id = l.id
-RETURNING s.id, s.run_id, s.state, s.job_id;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits;

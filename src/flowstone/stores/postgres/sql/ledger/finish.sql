@@ -71,4 +71,4 @@ WITH ended AS (
     JOIN moved AS m ON m.id = p.step_id AND m.state = 'completed'
     ON CONFLICT DO NOTHING
 )
-SELECT id, run_id, asset, partition, state, job_id, limits FROM moved;
+SELECT id, run_id, state, job_id, limits FROM moved;

@@ -16,4 +16,4 @@ SET state = 'skipped',
     finished_at = pg_catalog.clock_timestamp()
 FROM locked AS l
 WHERE s.id = l.id
-RETURNING s.id, s.run_id, s.state, s.job_id;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits;

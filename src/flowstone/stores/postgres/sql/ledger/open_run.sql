@@ -9,4 +9,4 @@ VALUES (
     %(details)s, %(tags)s, %(assets)s, %(shapes)s, %(keys)s
 )
 ON CONFLICT (id) DO UPDATE SET watched = runs.watched OR excluded.watched
-RETURNING id, durable, max_concurrency, xmax = 0 AS is_new;
+RETURNING durable, max_concurrency, xmax = 0 AS is_new;

@@ -1,5 +1,5 @@
 -- Ids and jobs of the steps of a run that are not over. Uses steps_of_run.
-SELECT id, job_id
+SELECT id
 FROM flowstone.steps
 WHERE run_id = %(run_id)s
     AND state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling')

@@ -1,6 +1,6 @@
 -- Limited runs with room in their window and steps to put there; only a lost refill leaves such a run behind.
 -- Uses steps_to_place.
-SELECT r.id, r.max_concurrency - w.placed AS room, w.placed
+SELECT r.id AS run_id, r.max_concurrency - w.placed AS room, w.placed
 FROM flowstone.runs AS r
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) AS placed

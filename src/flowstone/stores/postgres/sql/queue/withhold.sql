@@ -9,4 +9,4 @@ WITH kept AS (
         AND r.id = s.run_id AND r.paused
     RETURNING s.run_id
 )
-SELECT run_id, pg_catalog.count(*) FROM kept GROUP BY run_id ORDER BY run_id;
+SELECT run_id, pg_catalog.count(*) AS withdrawn FROM kept GROUP BY run_id ORDER BY run_id;

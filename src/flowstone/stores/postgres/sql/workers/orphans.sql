@@ -1,5 +1,5 @@
 -- Attempts whose worker is lost or unknown: what a rescue ends. Uses steps_at_work.
-SELECT s.id, s.token, s.attempt, s.max_attempts, s.asset, s.partition, s.worker, s.run_id, s.started_at, r.durable,
+SELECT s.id, s.token, s.attempt, s.max_attempts, s.asset, s.worker, r.durable,
     coalesce(s.token = ANY(w.not_begun), false) AS not_begun
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
