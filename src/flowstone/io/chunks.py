@@ -14,7 +14,6 @@ from flowstone.io.statements import statement
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
-    from psycopg.rows import TupleRow
 
 
 class Limits(NamedTuple):
@@ -92,7 +91,7 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         self._buffer = bytearray()
         self._size = 0
         self._chunks = 0
-        self._cursor: Cursor[TupleRow] | None = None
+        self._cursor: Cursor[Any] | None = None
 
     @property
     def payload(self) -> bytes | None:
@@ -131,10 +130,10 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         with database_errors("store", self._address.asset, self._address.partition):
             connection = self._transaction.enter_context(self._connect())
             self._transaction.enter_context(connection.transaction())
-            self._cursor = self._transaction.enter_context(tuple_cursor(connection))
+            self._cursor = self._transaction.enter_context(value_cursor(connection))
             self._cursor.execute(statement("clear_version", self._project), {"version": self._address.version})
 
-    def _emit(self, cursor: Cursor[TupleRow]) -> None:
+    def _emit(self, cursor: Cursor[Any]) -> None:
         payload = bytes(self._buffer[: self._limits.chunk_bytes])
         del self._buffer[: self._limits.chunk_bytes]
         row = {"version": self._address.version, "chunk": self._chunks, "payload": payload}
@@ -153,14 +152,14 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         )
 
 
-def tuple_cursor(connection: Connection[Any]) -> Cursor[TupleRow]:
-    """Return a cursor whose rows are tuples, whatever the connection was set to, in binary.
+def value_cursor(connection: Connection[Any]) -> Cursor[Any]:
+    """Return a cursor whose rows are the value of their one column, whatever the connection was set to, in binary.
 
     The text form of bytea would be twice as long.
     """
-    from psycopg.rows import tuple_row
+    from psycopg.rows import scalar_row
 
-    return connection.cursor(binary=True, row_factory=tuple_row)
+    return connection.cursor(binary=True, row_factory=scalar_row)
 
 
 def copy_value(
@@ -175,11 +174,11 @@ def copy_value(
         inline: whether it lies in one piece, written by the committing transaction.
         project: whose tables.
     """
-    name = "read_payload" if inline else "read_chunk"
-    with connect() as connection, tuple_cursor(connection) as cursor:
+    text = statement("read_payload" if inline else "read_chunk", project)
+    with connect() as connection, value_cursor(connection) as cursor:
         chunk = 0
-        while row := cursor.execute(statement(name, project), {"version": version, "chunk": chunk}).fetchone():
-            target.write(row[0])
+        while (payload := cursor.execute(text, {"version": version, "chunk": chunk}).fetchone()) is not None:
+            target.write(payload)
             chunk += 1
             if inline:
                 break

@@ -14,7 +14,7 @@ from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io.choice import choose_serializer
-from flowstone.io.chunks import ChunkWriter, Connect, Limits, copy_value, database_errors, tuple_cursor
+from flowstone.io.chunks import ChunkWriter, Connect, Limits, copy_value, database_errors, value_cursor
 from flowstone.io.encoding import decode, encode
 from flowstone.io.json_serializer import JsonSerializer
 from flowstone.io.statements import statement
@@ -189,11 +189,11 @@ class PostgresIO:
         with (
             database_errors("delete", "versions without a commit", ""),
             self._connect() as connection,
-            tuple_cursor(connection) as cursor,
+            value_cursor(connection) as cursor,
         ):
             while True:
                 page = {"after": after, "page_size": _PAGE_SIZE}
-                versions = [str(row[0]) for row in cursor.execute(statement("chunked_versions", project), page)]
+                versions: list[str] = cursor.execute(statement("chunked_versions", project), page).fetchall()
                 if not versions:
                     return deleted
                 after = versions[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -16,7 +17,7 @@ from flowstone.core.project import Project
 from flowstone.errors import DatabaseError, OptionsError
 from flowstone.protocols import CallerLoop
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_one
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -32,13 +33,13 @@ class Identity(NamedTuple):
     """What shows whether two connections see the same database, and whether one may write."""
 
     database: int
-    server_started: object
+    server_started: datetime
     runs: int | None
     is_read_only: bool
 
     def same(self, other: Identity) -> bool:
         """Whether both are connections to one database."""
-        return self[:3] == other[:3]
+        return self._replace(is_read_only=other.is_read_only) == other
 
 
 class CallerDatabase:
@@ -110,9 +111,9 @@ class CallerDatabase:
             raise _refused("its transaction is read-only", "Begin one that may write.")
 
     def _identity(self, connection: Any) -> Identity:
-        row = connection.execute(load_sql("database/identity")).fetchone()
-        assert row is not None
-        return Identity(*row)
+        found = fetch_one(connection, Identity, "database/identity")
+        assert found is not None
+        return found
 
 
 class _Cursor:

@@ -18,7 +18,7 @@ from flowstone.stores.postgres.database import Database, failing_as, with_identi
 from flowstone.stores.postgres.file_lock import FileLock
 from flowstone.stores.postgres.server_account import ServerAccount
 from flowstone.stores.postgres.server_socket import SocketDirectory
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_value, load_sql
 
 log = logging.getLogger(__name__)
 
@@ -176,8 +176,8 @@ class Cluster:
             return "it is stopped by a signal"  # connecting would take its time to fail
         try:
             with Database(self._dsn("postgres")).dedicated() as connection:
-                row = connection.execute(load_sql("database/data_directory")).fetchone()
-                if row is not None and Path(str(row[0])).samefile(self.data):
+                directory = fetch_value(connection, str, "database/data_directory")
+                if directory is not None and Path(directory).samefile(self.data):
                     return None
                 return "another server answers on its socket"
         except DatabaseUnavailableError as error:
@@ -269,8 +269,7 @@ class Cluster:
             failing_as(f"The database {DATABASE!r} could not be made"),
             Database(self._dsn("postgres")).dedicated() as connection,
         ):
-            row = connection.execute(load_sql("database/exists"), {"name": DATABASE}).fetchone()
-            if not (row and row[0]):
+            if not fetch_value(connection, bool, "database/exists", {"name": DATABASE}):
                 connection.execute(with_identifiers(load_sql("database/create"), name=DATABASE))
 
     def _major_version(self) -> int:

@@ -21,7 +21,7 @@ from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_value, load_sql
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -221,8 +221,7 @@ class Database:
 
     def is_pooled(self, connection: Connection[TupleRow]) -> bool:
         """Return whether something stands between us and the server: it makes up the id of the backend."""
-        row = connection.execute(load_sql("health/backend")).fetchone()
-        return row is not None and int(row[0]) != connection.info.backend_pid
+        return fetch_value(connection, int, "health/backend") != connection.info.backend_pid
 
     def keeps_sessions(self, connection: Connection[TupleRow]) -> bool:
         """Return whether a notification arrives on a connection that listens, as it does in a real session."""

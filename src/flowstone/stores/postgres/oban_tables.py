@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.errors import DatabaseError
 from flowstone.stores.postgres.database import Database, with_identifiers
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_column, fetch_one, fetch_value, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -105,9 +105,9 @@ def available() -> bool:
 
 def structure(connection: Connection[TupleRow]) -> Structure:
     """Return what there is of Oban's tables."""
-    row = connection.execute(load_sql("queue/structure")).fetchone()
-    assert row is not None
-    return Structure(*row)
+    found = fetch_one(connection, Structure, "queue/structure")
+    assert found is not None
+    return found
 
 
 def unfit(database: Database) -> str | None:
@@ -127,7 +127,7 @@ def problems(database: Database) -> list[str]:
         found = structure(connection)
         if wrong := found.misfits + [f"{one} is missing" for one in found.missing]:
             return wrong
-        denied = [row[0] for row in connection.execute(load_sql("queue/privileges"))]
+        denied = fetch_column(connection, str, "queue/privileges")
         if denied:
             return [f"the role {found.role!r} may not work with them: {'; '.join(denied)}"]
         return _refusals(connection)
@@ -226,8 +226,8 @@ def _refusals(connection: Connection[TupleRow]) -> list[str]:
     for edge in edges:
         try:
             with connection.transaction():
-                row = connection.execute(load_sql("queue/probe"), edge).fetchone()
-                connection.execute(load_sql("queue/probe_end"), {"id": row[0] if row else None})
+                job_id = fetch_value(connection, int, "queue/probe", edge)
+                connection.execute(load_sql("queue/probe_end"), {"id": job_id})
                 raise Rollback
         except errors.ReadOnlySqlTransaction:
             return []  # a server that takes no writes is reported elsewhere

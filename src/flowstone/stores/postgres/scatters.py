@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowstone.core.output import StoredOutput
+from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.scattering import (
     SCATTER_KIND,
     ItemCounts,
@@ -22,7 +22,7 @@ from flowstone.protocols import ScatterStore
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_one, fetch_value, load_sql
 from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -51,29 +51,28 @@ class PostgresScatters(ScatterStore):
             "allowed": new.max_failures,
         }
 
-        def begin(connection: Connection[TupleRow]) -> tuple[Any, ...] | None:
-            row = connection.execute(load_sql("scatters/begin"), parameters).fetchone()
-            if row is None:
+        def begin(connection: Connection[TupleRow]) -> tuple[_ScatteringStep, bool] | None:
+            step = fetch_one(connection, _ScatteringStep, "scatters/begin", parameters)
+            if step is None:
                 return None
-            blocked = connection.execute(load_sql("scatters/blocked"), {"step_id": step_id}).fetchone()
-            return (*row, bool(blocked and blocked[0]))
+            return step, bool(fetch_value(connection, bool, "scatters/blocked", {"step_id": step_id}))
 
         found = in_transaction(self._database, begin)
         if found is None:
             return None
-        priority, queue, limits, durable, partition, previous, is_blocked = found
+        step, is_blocked = found
         return OpenScatter(
             new=new,
             run_id=items_run(step_id),
             step_id=step_id,
             token=token,
-            parent_key=partition,
-            queue=queue if new.follows_queue else new.queue,
-            priority=priority if new.priority is None else new.priority,
-            max_attempts=new.max_attempts if durable or new.repeats else 1,
-            limits=new.limits_with(limits),
-            durable=durable,
-            previous=self.of_run(previous) if previous is not None else None,
+            parent_key=step.partition,
+            queue=step.queue if new.follows_queue else new.queue,
+            priority=step.priority if new.priority is None else new.priority,
+            max_attempts=new.max_attempts if step.durable or new.repeats else 1,
+            limits=new.limits_with(step.limits),
+            durable=step.durable,
+            previous=self.of_run(step.previous) if step.previous is not None else None,
             is_blocked=is_blocked,
         )
 
@@ -81,64 +80,158 @@ class PostgresScatters(ScatterStore):
         return in_transaction(self._database, lambda connection: _add(connection, scatter, items))
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, ScatterRecord]:
-        rows = self._rows("of_steps", {"steps": list(step_ids)})
-        return {row[1]: _record(row) for row in rows}
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _ScatterRow, "scatters/of_steps", {"steps": list(step_ids)})
+        return {row.step_id: row.record() for row in rows}
 
     def of_run(self, run_id: str) -> ScatterRecord | None:
-        rows = self._rows("of_run", {"run_id": run_id})
-        return _record(rows[0]) if rows else None
+        with self._database.connection() as connection:
+            row = fetch_one(connection, _ScatterRow, "scatters/of_run", {"run_id": run_id})
+        return None if row is None else row.record()
 
     def items(self, step_ids: Sequence[int]) -> dict[int, str]:
-        return dict(self._rows("items", {"steps": list(step_ids)}))
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _ItemText, "scatters/items", {"steps": list(step_ids)})
+        return {row.step_id: row.item for row in rows}
 
     def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
         parameters = {"run_id": run_id, "after": after, "limit": limit, "states": [str(one) for one in states]}
-        return [
-            ItemRow(
-                position=row[0],
-                step_id=row[1],
-                partition=row[2],
-                item=row[3],
-                state=State(row[4]),
-                attempt=row[5],
-                stored=StoredOutput.from_json(row[6], row[7]) if row[6] else None,
-                error=row[8],
-                error_type=row[9],
-            )
-            for row in self._rows("page", parameters)
-        ]
+        with self._database.connection() as connection:
+            return [row.with_value() for row in fetch_all(connection, _StoredItem, "scatters/page", parameters)]
 
     def counts(self, run_id: str) -> ItemCounts:
-        return ItemCounts({State(state): number for state, number in self._rows("counts", {"run_id": run_id})})
-
-    def _rows(self, name: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
         with self._database.connection() as connection:
-            return connection.execute(load_sql(f"scatters/{name}"), parameters).fetchall()
+            rows = fetch_all(connection, _StateCount, "scatters/counts", {"run_id": run_id})
+        return ItemCounts({row.state: row.number for row in rows})
 
 
-def _record(row: Sequence[Any]) -> ScatterRecord:
-    return ScatterRecord(
-        run_id=row[0],
-        step_id=row[1],
-        is_open=row[2],
-        is_over=row[3],
-        total=row[4],
-        allowed=row[5],
-        inputs=tuple(InputVersion(*one) for one in row[6] or ()),
-    )
+class _ScatteringStep(NamedTuple):
+    """A step that discovers items: a row of `scatters/begin`.
+
+    Args:
+        priority: its priority.
+        queue: its queue.
+        limits: its fleet-wide limits.
+        durable: whether its run is on the queue.
+        partition: its encoded partition.
+        previous: the run of the items whose failures it repeats.
+    """
+
+    priority: int
+    queue: str
+    limits: dict[str, int | str] | None
+    durable: bool
+    partition: str
+    previous: str | None
+
+
+class _ScatterRow(NamedTuple):
+    """A scatter; see `ScatterRecord`."""
+
+    run_id: str
+    step_id: int
+    is_open: bool
+    is_over: bool
+    total: int | None
+    allowed: int | None
+    inputs: list[list[Any]] | None
+
+    def record(self) -> ScatterRecord:
+        """Return the record; the table keeps inputs as lists."""
+        return ScatterRecord(
+            run_id=self.run_id,
+            step_id=self.step_id,
+            is_open=self.is_open,
+            is_over=self.is_over,
+            total=self.total,
+            allowed=self.allowed,
+            inputs=tuple(InputVersion._make(one) for one in self.inputs or ()),
+        )
+
+
+class _StoredItem(NamedTuple):
+    """An item, with the description of its value and the value itself; see `ItemRow`."""
+
+    position: int
+    step_id: int
+    partition: str
+    item: str
+    state: State
+    attempt: int
+    output: dict[str, JsonValue] | None
+    payload: bytes | None
+    error: str | None
+    error_type: str | None
+
+    def with_value(self) -> ItemRow:
+        """Return the item with its value."""
+        return ItemRow(
+            position=self.position,
+            step_id=self.step_id,
+            partition=self.partition,
+            item=self.item,
+            state=self.state,
+            attempt=self.attempt,
+            stored=StoredOutput.from_json(self.output, self.payload) if self.output else None,
+            error=self.error,
+            error_type=self.error_type,
+        )
+
+
+class _ItemText(NamedTuple):
+    """The text of the item that a step computes."""
+
+    step_id: int
+    item: str
+
+
+class _StateCount(NamedTuple):
+    """How many items are in a state."""
+
+    state: State
+    number: int
+
+
+class _LockedRun(NamedTuple):
+    """The run of items while some are added to it.
+
+    Args:
+        room: how many more may be placed.
+        is_paused: whether it is paused.
+        is_exceeded: whether more items failed than may.
+    """
+
+    room: int
+    is_paused: bool
+    is_exceeded: bool
+
+
+class _KnownItem(NamedTuple):
+    """An item that was found before, by an earlier attempt or by the one with this token."""
+
+    position: int
+    step_id: int
+    token: int
+
+
+class _AddedItem(NamedTuple):
+    """An item that was added; it is over at once when an earlier run has its value."""
+
+    id: int
+    job_id: int | None
+    is_open: bool
 
 
 def _add(connection: Connection[TupleRow], scatter: OpenScatter, items: Sequence[NewItem]) -> bool | None:
     place = {"run_id": scatter.run_id, "step_id": scatter.step_id, "token": scatter.token}
-    row = connection.execute(load_sql("scatters/lock"), place).fetchone()
-    if row is None:
+    run = fetch_one(connection, _LockedRun, "scatters/lock", place)
+    if run is None:
         return None
-    room, is_paused, is_exceeded = row
-    if is_exceeded:
+    if run.is_exceeded:
         return False
     fresh = _not_known(connection, scatter, items)
     if fresh:
-        _insert(connection, scatter, fresh, room=0 if is_paused or not scatter.durable else room)
+        _insert(connection, scatter, fresh, room=0 if run.is_paused or not scatter.durable else run.room)
     return True
 
 
@@ -150,17 +243,17 @@ def _not_known(connection: Connection[TupleRow], scatter: OpenScatter, items: Se
         "asset": scatter.new.asset,
         "run_id": scatter.run_id,
     }
-    known = connection.execute(load_sql("scatters/known"), parameters).fetchall()
+    known = fetch_all(connection, _KnownItem, "scatters/known", parameters)
     seen: set[str] = set()
-    doubled = {position for position, _, token in known if token == scatter.token}
+    doubled = {one.position for one in known if one.token == scatter.token}
     for one in items:
         if one.position in doubled or one.partition in seen:
             raise LookupError(one.position)
         seen.add(one.partition)
     if not known:
         return list(items)
-    steps, positions = [step_id for _, step_id, _ in known], [position for position, _, _ in known]
-    again = {"steps": steps, "positions": positions, "token": scatter.token}
+    positions = [one.position for one in known]
+    again = {"steps": [one.step_id for one in known], "positions": positions, "token": scatter.token}
     connection.execute(load_sql("scatters/find_again"), again)
     found = set(positions)
     return [one for one in items if one.position not in found]
@@ -182,9 +275,9 @@ def _insert(
         "limits": to_json(scatter.limits) if scatter.limits else None,
         "token": scatter.token,
     }
-    rows = connection.execute(load_sql("scatters/insert_items"), parameters).fetchall()
-    placed = [step_id for step_id, job_id, _ in rows if job_id is not None]
-    opened = sum(is_open for _, _, is_open in rows)
+    added = fetch_all(connection, _AddedItem, "scatters/insert_items", parameters)
+    placed = [one.id for one in added if one.job_id is not None]
+    opened = sum(one.is_open for one in added)
     counts = {"run_id": scatter.run_id, "opened": opened, "placed": len(placed)}
     connection.execute(load_sql("scatters/count_added"), counts)
     transport.announce(connection, transport.enqueue(connection, placed))

@@ -30,6 +30,6 @@ WITH step AS (
     LEFT JOIN previous ON true
     ON CONFLICT (run_id) DO UPDATE SET token = excluded.token, is_reopened = true
 )
-SELECT step.priority, step.queue, step.limits, step.durable, step.partition, previous.run_id
+SELECT step.priority, step.queue, step.limits, step.durable, step.partition, previous.run_id AS previous
 FROM step
 LEFT JOIN previous ON true;
