@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowstone.app import FlowStone
     from flowstone.config import Settings
     from flowstone.core.approval import Approval
-    from flowstone.core.asset import Asset, asset
+    from flowstone.core.asset import Asset, AsyncAsset, asset
     from flowstone.core.automation.condition import Condition
     from flowstone.core.automation.leaves import (
         all_inputs_ready,
@@ -91,6 +91,7 @@ __all__ = [
     "Approval",
     "Asset",
     "AssetContext",
+    "AsyncAsset",
     "AwaitApproval",
     "Capability",
     "CheckContext",
@@ -175,6 +176,7 @@ _MODULES = {
     "Approval": "flowstone.core.approval",
     "Asset": "flowstone.core.asset",
     "AssetContext": "flowstone.core.context",
+    "AsyncAsset": "flowstone.core.asset",
     "AwaitApproval": "flowstone.core.outcome",
     "Capability": "flowstone.core.capability",
     "CheckContext": "flowstone.core.check_context",
@@ -244,11 +246,13 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
-    return value
+if not TYPE_CHECKING:  # whose checkers would then take every name for one that is there
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ import getpass
 import os
 from collections.abc import Sequence
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.requests import whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
@@ -105,6 +106,16 @@ class ApprovalsView:
         return approvals.decide(number, approve=approve, by=by or current_user(), comment=comment)
 
 
+class AsyncApprovalsView(AsyncFace):
+    """`flow.aio.approvals`: the verbs of `flow.approvals`, awaitable."""
+
+    list = awaitable(ApprovalsView.list)
+    get = awaitable(ApprovalsView.get)
+    of_step = awaitable(ApprovalsView.of_step)
+    approve = awaitable(ApprovalsView.approve)
+    reject = awaitable(ApprovalsView.reject)
+
+
 @view("flow.audit")
 class AuditView:
     """The audit log: who did what to what, and when. It only grows."""
@@ -120,6 +131,12 @@ class AuditView:
             limit: how many at most.
         """
         return self._parts.store.approvals.audit(subject=subject, limit=whole_number("limit", limit))
+
+
+class AsyncAuditView(AsyncFace):
+    """`flow.aio.audit`: the verbs of `flow.audit`, awaitable."""
+
+    latest = awaitable(AuditView.latest)
 
 
 def current_user() -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Never, Self
+from typing import Any, Self
 
 from flowstone.app.approvals import ApprovalsView, AuditView
-from flowstone.app.async_face import AsyncFace
 from flowstone.app.checks import ChecksView
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.declared import Declared, ExecutorLike, check_declared
 from flowstone.app.executors import ExecutorsView
 from flowstone.app.lineage import LineageView
-from flowstone.app.order import refuse_unknown
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
 from flowstone.app.queues import QueuesView
@@ -53,9 +51,7 @@ class AssembledApp:
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
-        **unknown: Never,
     ) -> None:
-        refuse_unknown("FlowStone", unknown, AssembledApp.__init__.__annotations__)
         check_declared(
             assets=assets,
             checks=checks,
@@ -105,27 +101,82 @@ class AssembledApp:
         self.lineage = LineageView(self.parts)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
-        self.aio = AsyncFace(self)
 
     @classmethod
-    def for_testing(cls, assets: Iterable[Asset], **options: Any) -> Self:
+    def for_testing(
+        cls,
+        assets: Iterable[Asset],
+        *,
+        checks: Iterable[Check] = (),
+        database_url: object = None,
+        project: str | None = None,
+        io: Mapping[str, IOManager] | None = None,
+        default_io: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
+        executors: Mapping[str, ExecutorLike] | None = None,
+        notifiers: Sequence[Notifier] = (),
+        schedules: Iterable[Schedule] = (),
+        sensors: Iterable[Sensor] = (),
+        settings: Settings | None = None,
+    ) -> Self:
         """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
-        refuse_unknown("FlowStone.for_testing", set(options) - set(_OPTIONS), _OPTIONS)
-        if "settings" not in options:
-            options["settings"] = Settings(
-                executor="sync", project=options.pop("project", None) or DEFAULT_PROJECT
-            )
-        return cls(assets, **options)
+        if settings is None:
+            settings, project = Settings(executor="sync", project=project or DEFAULT_PROJECT), None
+        return cls(
+            assets,
+            checks=checks,
+            database_url=database_url,
+            project=project,
+            io=io,
+            default_io=default_io,
+            resources=resources,
+            hooks=hooks,
+            executors=executors,
+            notifiers=notifiers,
+            schedules=schedules,
+            sensors=sensors,
+            settings=settings,
+        )
 
     @classmethod
-    def for_production(cls, assets: Iterable[Asset], **options: Any) -> Self:
+    def for_production(
+        cls,
+        assets: Iterable[Asset],
+        *,
+        checks: Iterable[Check] = (),
+        database_url: object = None,
+        project: str | None = None,
+        io: Mapping[str, IOManager] | None = None,
+        default_io: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
+        executors: Mapping[str, ExecutorLike] | None = None,
+        notifiers: Sequence[Notifier] = (),
+        schedules: Iterable[Schedule] = (),
+        sensors: Iterable[Sensor] = (),
+        settings: Settings | None = None,
+    ) -> Self:
         """Return an app that uses Oban; fails now when there is no database to use it on.
 
         Raises:
             ExecutorUnavailableError: no database is configured, or it does not answer.
         """
-        refuse_unknown("FlowStone.for_production", set(options) - set(_OPTIONS), _OPTIONS)
-        app = cls(assets, **options)
+        app = cls(
+            assets,
+            checks=checks,
+            database_url=database_url,
+            project=project,
+            io=io,
+            default_io=default_io,
+            resources=resources,
+            hooks=hooks,
+            executors=executors,
+            notifiers=notifiers,
+            schedules=schedules,
+            sensors=sensors,
+            settings=settings,
+        )
         app.parts.executors.get("oban")
         return app
 
@@ -143,6 +194,3 @@ class AssembledApp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_OPTIONS = tuple(name for name in AssembledApp.__init__.__annotations__ if name not in ("return", "unknown"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate
 
+from flowstone.errors import option_hint
 from flowstone.protocols import CallerLoop
 
 _THREADS = 64
@@ -18,55 +19,61 @@ caller_loop: contextvars.ContextVar[CallerLoop | None] = contextvars.ContextVar(
 
 
 class AsyncFace:
-    """Gives each method of an object as an awaitable one, run in a thread of its own pool.
+    """Base of what has the verbs of an object as awaitable ones, run in the threads of a pool of its own.
 
-    Not a second, hand-written copy of the API: `await flow.aio.materialize(...)` is `flow.materialize(...)`
-    in a thread, with the caller's context variables. Waiting threads are cheap; the pool is separate from
-    the default one of asyncio, which an application uses for its own work.
+    Waiting threads are cheap; the pool is separate from the default one of asyncio, which an application uses for
+    its own work.
 
-    Example:
-        >>> from flowstone import FlowStone, asset
-        >>> @asset
-        ... def one():
-        ...     return 1
-        >>> async def main():
-        ...     done = await FlowStone([one]).aio.materialize("one")
-        ...     return done.value
-        >>> asyncio.run(main())
-        1
+    Args:
+        target: the object.
+        pool: the threads; a new pool when None.
     """
 
-    def __init__(self, target: object) -> None:
+    def __init__(self, target: object, pool: ThreadPoolExecutor | None = None) -> None:
         self._target = target
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = pool or ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-aio")
 
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._target, name)
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if not callable(attribute):
-            # a view such as flow.runs: its methods are awaitable in the same way
-            return AsyncFace(attribute)
-        return self._awaitable(attribute)
+    async def _call(self, name: str, *args: Any, **keywords: Any) -> Any:
+        """Call a verb in a thread, with the caller's context variables."""
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        caller = CallerLoop(loop)
+        context.run(caller_loop.set, caller)
+        verb = partial(getattr(self._target, name), *args, **keywords)
+        work = loop.run_in_executor(self._pool, partial(context.run, verb))
+        if keywords.get("connection") is None:
+            return await work
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # nothing more may happen on the caller's connection once this returns
+            caller.give_up()
+            await asyncio.wait([work])
+            raise
 
-    def _awaitable[**P, T](self, method: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-        @wraps(method)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            loop = asyncio.get_running_loop()
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-aio")
-            context = contextvars.copy_context()
-            caller = CallerLoop(loop)
-            context.run(caller_loop.set, caller)
-            work = loop.run_in_executor(self._pool, partial(context.run, method, *args, **kwargs))
-            if kwargs.get("connection") is None:
-                return await work
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                # nothing more may happen on the caller's connection once this returns
-                caller.give_up()
-                await asyncio.wait([work])
-                raise
+    if not TYPE_CHECKING:  # whose checkers would then take every name for one that is there
 
-        return call
+        def __getattr__(self, name: str) -> Any:
+            about = "flow.aio" if self._target is None else f"{type(self).__name__}"
+            verbs = [one for one in dir(type(self)) if not one.startswith("_")]
+            raise AttributeError(f"{about} has no {name!r}.{option_hint(name, verbs)}", name=name, obj=self)
+
+
+def awaitable[S, **P, T](
+    verb: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
+    """Return a verb as a method of an `AsyncFace`: the same name, parameters and, awaited, the same result.
+
+    Example:
+        >>> class AsyncText(AsyncFace):
+        ...     upper = awaitable(str.upper)
+        >>> asyncio.run(AsyncText("a").upper())
+        'A'
+    """
+
+    @wraps(verb)
+    async def call(self: AsyncFace, /, *args: P.args, **keywords: P.kwargs) -> T:
+        result: T = await self._call(verb.__name__, *args, **keywords)
+        return result
+
+    return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.requests import AssetLike, find_asset, target_of, whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
@@ -138,6 +139,15 @@ class ChecksView:
         if step is None:
             raise self._parts.graph.not_ready(target, [target], datetime.now(UTC))
         return step
+
+
+class AsyncChecksView(AsyncFace):
+    """`flow.aio.checks`: the verbs of `flow.checks`, awaitable."""
+
+    declared = awaitable(ChecksView.declared)
+    results = awaitable(ChecksView.results)
+    latest = awaitable(ChecksView.latest)
+    run = awaitable(ChecksView.run)
 
 
 def _key(asset: Asset, partition: Partition) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.requests import (
@@ -20,6 +20,7 @@ from flowstone.app.requests import (
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
 from flowstone.core.control import describe_target
+from flowstone.core.generic import Value
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
 from flowstone.core.state import State
@@ -42,6 +43,10 @@ class CommittedValues:
         """Return an asset, also one that is declared no more."""
         return recorded_asset(self.parts.graph, self.parts.store.catalog, asset)
 
+    @overload
+    def load(self, asset: Asset[..., Value], *, partition: Partition = None) -> Value: ...
+    @overload
+    def load(self, asset: str, *, partition: Partition = None) -> Any: ...
     def load(self, asset: AssetLike, *, partition: Partition = None) -> Any:
         """Return the committed value of an asset's partition.
 
@@ -150,7 +155,9 @@ class CommittedValues:
             "nobody has asked for it: nothing is planned and nothing is committed"
         ]
 
-    def history(self, asset: AssetLike, *, partition: Partition = None, limit: int = 100) -> list[Materialization]:
+    def history(
+        self, asset: Asset[..., Value] | str, *, partition: Partition = None, limit: int = 100
+    ) -> list[Materialization[Value]]:
         """Return the committed materializations of an asset, or of one partition, newest first.
 
         Args:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.placement import Placement
 from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed, whole_number
 from flowstone.app.wiring import Parts
@@ -252,6 +253,19 @@ class ConditionsView:
 
     def _declare(self) -> None:
         self._parts.store.automations.declare([_id(one) for one in self._chosen(None)])
+
+
+class AsyncConditionsView(AsyncFace):
+    """`flow.aio.conditions`: the verbs of `flow.conditions`, awaitable."""
+
+    evaluate = awaitable(ConditionsView.evaluate)
+    stale = awaitable(ConditionsView.stale)
+    run = awaitable(ConditionsView.run)
+    list = awaitable(ConditionsView.list)
+    pause = awaitable(ConditionsView.pause)
+    resume = awaitable(ConditionsView.resume)
+    ticks = awaitable(ConditionsView.ticks)
+    explain = awaitable(ConditionsView.explain)
 
 
 def _begun(asset: Asset, now: datetime) -> Texts:

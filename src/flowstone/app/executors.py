@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.placement import Placement
 from flowstone.app.wiring import Parts
 from flowstone.core.capability import Capability
@@ -56,3 +57,12 @@ class ExecutorsView:
         except FlowStoneError as error:
             return str(error)
         return None
+
+
+class AsyncExecutorsView(AsyncFace):
+    """`flow.aio.executors`: the verbs of `flow.executors`, awaitable."""
+
+    names = awaitable(ExecutorsView.names)
+    capabilities = awaitable(ExecutorsView.capabilities)
+    default = awaitable(ExecutorsView.default)
+    problem = awaitable(ExecutorsView.problem)

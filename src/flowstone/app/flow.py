@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal, Never, overload
+from functools import cached_property
+from typing import Any, Literal, overload
 
+from flowstone.app.approvals import AsyncApprovalsView, AsyncAuditView
 from flowstone.app.assembled import AssembledApp
+from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.checks import AsyncChecksView
 from flowstone.app.committed import CommittedValues
+from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.details import Given
-from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, Order, refuse_unknown
+from flowstone.app.executors import AsyncExecutorsView
+from flowstone.app.lineage import AsyncLineageView
+from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, Order
+from flowstone.app.partition_keys import AsyncPartitionKeysView
+from flowstone.app.queues import AsyncQueuesView
 from flowstone.app.requests import (
-    AssetLike,
     all_targets,
     backfill_targets,
     describe,
@@ -21,9 +29,14 @@ from flowstone.app.requests import (
     target_of,
 )
 from flowstone.app.results import Progress, RunResult
+from flowstone.app.retention import AsyncRetentionView
 from flowstone.app.run_handle import RunHandle
-from flowstone.app.runs import AnyStep
+from flowstone.app.runs import AnyStep, AsyncRunsView
+from flowstone.app.schedules import AsyncSchedulesView
+from flowstone.app.sensors import AsyncSensorsView
+from flowstone.core.asset import Asset
 from flowstone.core.declaring import view
+from flowstone.core.generic import Value
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import Partition
@@ -75,9 +88,30 @@ class FlowStone(AssembledApp, CommittedValues):
         [2, 4, 6]
     """
 
+    @cached_property
+    def aio(self) -> AsyncFlow:
+        """Every verb and every view as an awaitable that never blocks the event loop.
+
+        `await flow.aio.materialize(...)` is `flow.materialize(...)` in a thread, with the context variables of the
+        caller.
+
+        Example:
+            >>> import asyncio
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     return 1
+            >>> async def main():
+            ...     done = await FlowStone([one]).aio.materialize("one")
+            ...     return done.value
+            >>> asyncio.run(main())
+            1
+        """
+        return AsyncFlow(self)
+
     def materialize(
         self,
-        asset: AssetLike,
+        asset: Asset[..., Value] | str,
         *,
         partition: Partition = None,
         wait_for_inputs: bool = False,
@@ -94,8 +128,7 @@ class FlowStone(AssembledApp, CommittedValues):
         resources: Mapping[str, str] | None = None,
         hooks: Iterable[str] = (),
         hooks_config: Mapping[str, Any] | None = None,
-        **unknown: Never,
-    ) -> Materialization:
+    ) -> Materialization[Value]:
         """Run one asset, whose inputs must be ready, and wait for it.
 
         Args:
@@ -118,7 +151,6 @@ class FlowStone(AssembledApp, CommittedValues):
             resources: resources that stand in for required ones, by name, such as `{"db": "test_db"}`.
             hooks: names of hooks around the steps of this run.
             hooks_config: config of these hooks, by name.
-            **unknown: refused, with the closest option.
 
         Returns:
             The materialization; its state says whether it was computed or reused.
@@ -129,7 +161,6 @@ class FlowStone(AssembledApp, CommittedValues):
             DependencyNotReadyError: inputs are missing that nobody is about to make; names them, and the command.
             BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
-        refuse_unknown("materialize", unknown, FlowStone.materialize.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
         order = Order(
             kind="materialize",
@@ -160,7 +191,7 @@ class FlowStone(AssembledApp, CommittedValues):
 
     def schedule(
         self,
-        asset: AssetLike,
+        asset: Asset[..., Value] | str,
         *,
         partition: Partition = None,
         scheduled_at: datetime | None = None,
@@ -179,8 +210,7 @@ class FlowStone(AssembledApp, CommittedValues):
         hooks: Iterable[str] = (),
         hooks_config: Mapping[str, Any] | None = None,
         connection: object = None,
-        **unknown: Never,
-    ) -> Job:
+    ) -> Job[Value]:
         """Place the same work as `materialize` and return its handle at once.
 
         Args:
@@ -197,7 +227,6 @@ class FlowStone(AssembledApp, CommittedValues):
             config: see `materialize`; so are `tags`, `metadata`, `io`, `resources`, `hooks` and `hooks_config`.
             connection: places the job inside the transaction that is open there: a connection of psycopg, or a
                 connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
-            **unknown: refused, with the closest option.
 
         Returns:
             The job; `deduplicated` when the same work was under way already.
@@ -206,7 +235,6 @@ class FlowStone(AssembledApp, CommittedValues):
             CapabilityError: the executor cannot place work for later.
             OptionsError: `scheduled_at` has no time zone.
         """
-        refuse_unknown("schedule", unknown, FlowStone.schedule.__annotations__)
         target = target_of(find_asset(self.graph, asset), partition)
         placed = self._placement.place(
             Order(
@@ -276,7 +304,30 @@ class FlowStone(AssembledApp, CommittedValues):
         wait: Literal[True] = True,
     ) -> RunResult: ...
     @overload
-    def materialize_all(self, selection: Selection, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def materialize_all(
+        self,
+        selection: Selection,
+        *,
+        partition: Partition = None,
+        force_deps: bool = False,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        allow_incomplete: bool = False,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
+        wait: Literal[False],
+        connection: object = None,
+    ) -> RunHandle: ...
     def materialize_all(
         self,
         selection: Selection,
@@ -300,7 +351,6 @@ class FlowStone(AssembledApp, CommittedValues):
         hooks_config: Mapping[str, Any] | None = None,
         wait: bool = True,
         connection: object = None,
-        **unknown: Never,
     ) -> RunResult | RunHandle:
         """Materialize assets and whatever is missing upstream of them, and wait.
 
@@ -321,12 +371,10 @@ class FlowStone(AssembledApp, CommittedValues):
             connection: places the run inside the transaction that is open there: a connection of psycopg, or a
                 connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
                 Needs `wait=False`.
-            **unknown: refused, with the closest option.
 
         Returns:
             The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
         """
-        refuse_unknown("materialize_all", unknown, FlowStone.materialize_all.__annotations__)
         names = leaves(self.graph, select(self.graph, selection))
         order = Order(
             kind="materialize_all",
@@ -375,7 +423,30 @@ class FlowStone(AssembledApp, CommittedValues):
         wait: Literal[True] = True,
     ) -> RunResult: ...
     @overload
-    def backfill(self, selection: Selection, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def backfill(
+        self,
+        selection: Selection,
+        *,
+        partitions: Iterable[Partition] | None = None,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        wait_for_inputs: bool | None = None,
+        allow_incomplete: bool = False,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        run_id: str | None = None,
+        priority: int | None = None,
+        config: object = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
+        wait: Literal[False],
+        connection: object = None,
+    ) -> RunHandle: ...
     def backfill(
         self,
         selection: Selection,
@@ -399,7 +470,6 @@ class FlowStone(AssembledApp, CommittedValues):
         hooks_config: Mapping[str, Any] | None = None,
         wait: bool = True,
         connection: object = None,
-        **unknown: Never,
     ) -> RunResult | RunHandle:
         """Materialize many partitions of the selected assets, and wait.
 
@@ -422,12 +492,10 @@ class FlowStone(AssembledApp, CommittedValues):
             connection: places the run inside the transaction that is open there: a connection of psycopg, or a
                 connection or session of SQLAlchemy on psycopg, awaited or not. It exists exactly if that commits.
                 Needs `wait=False`.
-            **unknown: refused, with the closest option.
 
         Returns:
             Counts and errors; a backfill with failures is not a success.
         """
-        refuse_unknown("backfill", unknown, FlowStone.backfill.__annotations__)
         targets, names, explicit = backfill_targets(
             self.graph, selection, partitions, datetime.now(UTC), allow_incomplete=allow_incomplete
         )
@@ -492,3 +560,36 @@ class FlowStone(AssembledApp, CommittedValues):
                 allow_incomplete=allow_incomplete,
             )
         )
+
+
+class AsyncFlow(AsyncFace):
+    """`flow.aio`: the verbs and the views of `flow`, awaitable."""
+
+    materialize = awaitable(FlowStone.materialize)
+    schedule = awaitable(FlowStone.schedule)
+    job_status = awaitable(FlowStone.job_status)
+    cancel_job = awaitable(FlowStone.cancel_job)
+    materialize_all = awaitable(FlowStone.materialize_all)
+    backfill = awaitable(FlowStone.backfill)
+    plan = awaitable(FlowStone.plan)
+    load = awaitable(FlowStone.load)
+    exists = awaitable(FlowStone.exists)
+    invalidate = awaitable(FlowStone.invalidate)
+    why = awaitable(FlowStone.why)
+    history = awaitable(FlowStone.history)
+    close = awaitable(FlowStone.close)
+
+    def __init__(self, flow: FlowStone) -> None:
+        super().__init__(flow)
+        self.runs = AsyncRunsView(flow.runs, self._pool)
+        self.executors = AsyncExecutorsView(flow.executors, self._pool)
+        self.queues = AsyncQueuesView(flow.queues, self._pool)
+        self.conditions = AsyncConditionsView(flow.conditions, self._pool)
+        self.partitions = AsyncPartitionKeysView(flow.partitions, self._pool)
+        self.checks = AsyncChecksView(flow.checks, self._pool)
+        self.approvals = AsyncApprovalsView(flow.approvals, self._pool)
+        self.audit = AsyncAuditView(flow.audit, self._pool)
+        self.retention = AsyncRetentionView(flow.retention, self._pool)
+        self.lineage = AsyncLineageView(flow.lineage, self._pool)
+        self.schedules = AsyncSchedulesView(flow.schedules, self._pool)
+        self.sensors = AsyncSensorsView(flow.sensors, self._pool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.requests import AssetLike, recorded_asset, recorded_target
 from flowstone.app.wiring import Parts
 from flowstone.core.declaring import view
@@ -144,3 +145,11 @@ class LineageView:
             depth=depth,
             reads=reads,
         )
+
+
+class AsyncLineageView(AsyncFace):
+    """`flow.aio.lineage`: the verbs of `flow.lineage`, awaitable."""
+
+    upstream = awaitable(LineageView.upstream)
+    downstream = awaitable(LineageView.downstream)
+    impact = awaitable(LineageView.impact)

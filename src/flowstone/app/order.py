@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from flowstone.app.details import NOTHING, Given
 from flowstone.app.partition_targets import PartitionTargets
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
-from flowstone.errors import OptionsError, option_hint
+from flowstone.errors import OptionsError
 from flowstone.executors.options import NO_PLACING_OPTIONS, PlacingOptions, placing_options
 from flowstone.protocols import Executor
 
@@ -148,23 +148,3 @@ def _check_names(option: str, given: object) -> None:
 
 def _is_run_id(given: object) -> bool:
     return isinstance(given, str) and 1 <= len(given) <= 200 and given.isprintable()
-
-
-def refuse_unknown(verb: str, unknown: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that a verb does not have.
-
-    Args:
-        verb: its name.
-        unknown: names that were passed and that nobody declared.
-        known: the options that it has.
-
-    Raises:
-        OptionsError: there are such names; suggests the closest option.
-
-    Example:
-        >>> refuse_unknown("materialize", [], ["force"])
-    """
-    for name in unknown:
-        options = [name for name in known if name not in ("self", "unknown", "return")]
-        listed = ", ".join(sorted(options))
-        raise OptionsError(f"{verb}() has no option {name!r}.{option_hint(name, options)} Options: {listed}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.wiring import Parts
 from flowstone.core.declaring import view
 from flowstone.core.definition import PartitionsDefinition
@@ -130,6 +131,17 @@ class PartitionKeysView:
         definition = self.definition(name).name
         encoded = None if key is None else encode_key(definition, key)
         return self._parts.store.partition_keys.history(definition, encoded, limit=limit)
+
+
+class AsyncPartitionKeysView(AsyncFace):
+    """`flow.aio.partitions`: the verbs of `flow.partitions`, awaitable."""
+
+    names = awaitable(PartitionKeysView.names)
+    definition = awaitable(PartitionKeysView.definition)
+    list = awaitable(PartitionKeysView.list)
+    add = awaitable(PartitionKeysView.add)
+    remove = awaitable(PartitionKeysView.remove)
+    history = awaitable(PartitionKeysView.history)
 
 
 def dynamic_in(definition: PartitionsDefinition | None) -> Iterator[DynamicPartitions]:

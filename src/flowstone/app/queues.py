@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.control import QueueStatus
 from flowstone.core.declaring import view
@@ -71,3 +72,12 @@ class QueuesView:
                 f"{did_you_mean(name, known)} Queues: {', '.join(sorted(known))}."
             )
         return control
+
+
+class AsyncQueuesView(AsyncFace):
+    """`flow.aio.queues`: the verbs of `flow.queues`, awaitable."""
+
+    list = awaitable(QueuesView.list)
+    pause = awaitable(QueuesView.pause)
+    resume = awaitable(QueuesView.resume)
+    scale = awaitable(QueuesView.scale)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.wiring import Parts, discard_values
 from flowstone.core.declaring import view
 from flowstone.core.output import StoredOutput
@@ -149,6 +150,14 @@ class RetentionView:
     def _discard(self, out_of_reach: Counter[str], outputs: Sequence[StoredOutput]) -> None:
         for name, number in discard_values(self._parts.managers, outputs).items():
             out_of_reach[name] += number
+
+
+class AsyncRetentionView(AsyncFace):
+    """`flow.aio.retention`: the verbs of `flow.retention`, awaitable."""
+
+    prune = awaitable(RetentionView.prune)
+    prune_asset = awaitable(RetentionView.prune_asset)
+    sweep = awaitable(RetentionView.sweep)
 
 
 def _sweeps(manager: IOManager) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, Never, overload
+from typing import Any, Literal, overload
 
-from flowstone.app.order import BACKFILL_QUEUE, Order, refuse_unknown
+from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.order import BACKFILL_QUEUE, Order
 from flowstone.app.placement import Placement
 from flowstone.app.requests import run_id_of, step_id_of, was_removed, whole_number
 from flowstone.app.results import Progress, RecordedTargets, RunResult
@@ -14,6 +15,7 @@ from flowstone.app.run_handle import RunHandle
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.capability import Capability
 from flowstone.core.declaring import duration, shown, view
+from flowstone.core.generic import Value
 from flowstone.core.job import Job, JobStatus
 from flowstone.core.materialization import Materialization
 from flowstone.core.partition import decode_partition
@@ -107,7 +109,7 @@ class RunsView:
         """Return the attempts of a step that are over, in order, with their errors and times."""
         return self._parts.store.catalog.attempts(self.step(job).id)
 
-    def status(self, job: AnyStep) -> JobStatus:
+    def status(self, job: Job[Value] | str | int) -> JobStatus[Value]:
         """Return where a job stands: since when, its attempts, its error, what it waits for, its result.
 
         An executor that declares the capability `status` is asked about a job that is not over: what it knows
@@ -295,7 +297,15 @@ class RunsView:
         wait: Literal[True] = True,
     ) -> RunResult: ...
     @overload
-    def retry(self, run_id: AnyRun, *, wait: Literal[False], **options: Any) -> RunHandle: ...
+    def retry(
+        self,
+        run_id: AnyRun,
+        *,
+        executor: str | Executor = "auto",
+        executor_opts: Mapping[str, Any] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        wait: Literal[False],
+    ) -> RunHandle: ...
     def retry(
         self,
         run_id: AnyRun,
@@ -304,7 +314,6 @@ class RunsView:
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         wait: bool = True,
-        **unknown: Never,
     ) -> RunResult | RunHandle:
         """Run again what a run did not get done, and only that, as a new run; and wait.
 
@@ -318,14 +327,12 @@ class RunsView:
             executor_opts: see `FlowStone.materialize`.
             on_progress: called with how far it is.
             wait: whether to wait for the end; else the answer is a `RunHandle`.
-            **unknown: refused, with the closest option.
 
         Raises:
             RunNotFoundError: there is no such run.
             UnknownAssetError: the app no longer has an asset of it.
             OptionsError: it is a run of items, which belongs to another one.
         """
-        refuse_unknown("retry", unknown, RunsView.retry.__annotations__)
         run_id = run_id_of(run_id)
         old = self.get(run_id)
         if old.process_lost:
@@ -355,7 +362,9 @@ class RunsView:
             return self.handle(self._placement.start(order).run_id)
         return self._placement.run(order, on_progress)
 
-    def wait_for(self, job: AnyStep, *, timeout_seconds: float | timedelta | None = None) -> Materialization:
+    def wait_for(
+        self, job: Job[Value] | str | int, *, timeout_seconds: float | timedelta | None = None
+    ) -> Materialization[Value]:
         """Wait until a step is over and return what it stands for.
 
         Args:
@@ -463,6 +472,27 @@ class RunsView:
             priority=record.priority,
             scheduled_at=record.scheduled_at,
         )
+
+
+class AsyncRunsView(AsyncFace):
+    """`flow.aio.runs`: the verbs of `flow.runs`, awaitable."""
+
+    latest = awaitable(RunsView.latest)
+    get = awaitable(RunsView.get)
+    steps = awaitable(RunsView.steps)
+    step = awaitable(RunsView.step)
+    attempts = awaitable(RunsView.attempts)
+    status = awaitable(RunsView.status)
+    step_state = awaitable(RunsView.step_state)
+    cancel_step = awaitable(RunsView.cancel_step)
+    cancel = awaitable(RunsView.cancel)
+    pause = awaitable(RunsView.pause)
+    resume = awaitable(RunsView.resume)
+    find = awaitable(RunsView.find)
+    wait = awaitable(RunsView.wait)
+    handle = awaitable(RunsView.handle)
+    retry = awaitable(RunsView.retry)
+    wait_for = awaitable(RunsView.wait_for)
 
 
 def _refuse_items(run: RunRecord) -> None:

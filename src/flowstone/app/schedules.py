@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.placement import Placement
 from flowstone.app.wiring import Parts
@@ -141,3 +142,15 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
     def _status(self, one: ScheduleEvaluator, record: AutomationRecord | None, n: int) -> ScheduleStatus:
         upcoming = one.schedule.next_ticks(datetime.now(UTC), n)
         return ScheduleStatus(one.schedule, record, upcoming, self._newest(one, record))
+
+
+class AsyncSchedulesView(AsyncFace):
+    """`flow.aio.schedules`: the verbs of `flow.schedules`, awaitable."""
+
+    list = awaitable(SchedulesView.list)
+    get = awaitable(SchedulesView.get)
+    next_ticks = awaitable(SchedulesView.next_ticks)
+    run_now = awaitable(SchedulesView.run_now)
+    ticks = awaitable(SchedulesView.ticks)
+    pause = awaitable(SchedulesView.pause)
+    resume = awaitable(SchedulesView.resume)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flowstone.app.async_face import AsyncFace, awaitable
 from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
@@ -253,3 +254,19 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
 
     def _status(self, one: SensorEvaluator, record: AutomationRecord | None) -> SensorStatus:
         return SensorStatus(one.sensor, record, self._newest(one, record))
+
+
+class AsyncSensorsView(AsyncFace):
+    """`flow.aio.sensors`: the verbs of `flow.sensors`, awaitable."""
+
+    list = awaitable(SensorsView.list)
+    get = awaitable(SensorsView.get)
+    set_cursor = awaitable(SensorsView.set_cursor)
+    run_keys = awaitable(SensorsView.run_keys)
+    forget_run_keys = awaitable(SensorsView.forget_run_keys)
+    run_now = awaitable(SensorsView.run_now)
+    evaluate = awaitable(SensorsView.evaluate)
+    preview = awaitable(SensorsView.preview)
+    ticks = awaitable(SensorsView.ticks)
+    pause = awaitable(SensorsView.pause)
+    resume = awaitable(SensorsView.resume)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, Never, Protocol, Self, overload
 
 from flowstone.core.automation.condition import Condition, Paced, paced
 from flowstone.core.config_type import ConfigError, config_problem, config_schema
@@ -26,21 +26,36 @@ from flowstone.core.declaring import (
     whole_number,
 )
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.dependency import CONTEXT_PARAMETER, Dependency, DependencyLike, read_dependencies
+from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike, read_dependencies
+from flowstone.core.generic import P, T_co
 from flowstone.core.known_keys import KeySource
 from flowstone.core.limits import parse_limit
+from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
 from flowstone.core.retry import RetryPolicy
+from flowstone.core.route import Route
 from flowstone.core.run_details import RunDetails
 from flowstone.errors import DefinitionError, UnknownOptionError
 
 type Isolation = Literal["thread", "process"]
+type _Answer = Skip | RetryLater | Fatal | AwaitApproval
+"""What a function may return in place of its value."""
 
 
-class Asset:
+class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
     """The declaration that `@asset` makes of a function; calling it calls the plain function.
+
+    `Asset[P, T]` is typed by how the function is called, and by the value that it makes; `asset` finds both in the
+    annotations of the function.
 
     Attributes mirror the options of `asset`; `dependencies` holds the inputs in the order of the
     parameters, `where` the file and line of the function.
+
+    Args:
+        function: the function.
+        **options: see `asset`, which describes them.
+
+    Raises:
+        DefinitionError: an option or a parameter cannot work; names file and line.
     """
 
     hidden = False
@@ -54,38 +69,61 @@ class Asset:
         self,
         function: Callable[..., Any],
         *,
-        name: str,
-        dependencies: tuple[Dependency, ...],
-        takes_context: bool,
-        where: str,
-        partitions: PartitionsDefinition | None,
-        options: AssetOptions,
+        name: str | None = None,
+        deps: Mapping[str, DependencyLike] | Iterable[DependencyLike] = (),
+        partitions: PartitionsDefinition | None = None,
+        io: str | None = None,
+        requires: Iterable[str] = (),
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | float | None = None,
+        queue: str = "assets",
+        priority: int | None = None,
+        isolation: Isolation = "thread",
+        concurrency: Mapping[str, int | str] | None = None,
+        tags: Iterable[str] = (),
+        group: str | None = None,
+        description: str | None = None,
+        code_version: str | None = None,
+        automation: Condition | Paced | None = None,
+        routes: Iterable[str] = (),
+        config: Any = None,
+        allow_incomplete: bool = False,
+        renamed_from: str | Iterable[str] | None = (),
     ) -> None:
+        self.where = place_of(function)
+        self.name: str = name_of(function, name)
+        check_name(self.name, "an asset", self.where)
+        if self.name == CONTEXT_PARAMETER:
+            raise DefinitionError(
+                "An asset cannot be named 'context': that parameter is reserved.", where=self.where
+            )
+        check = _OptionCheck(f"Asset {self.name!r}", self.where)
+        self.partitions = check.partitions(partitions)
+        self.timeout_seconds = check.timeout(timeout)
+        self.description = description_of(function, description, check.about, self.where)
+        self.requires = check.names("requires", requires)
+        self.tags = frozenset(check.names("tags", tags))
+        self.routes = check.names("routes", routes)
+        self.concurrency = check.limits(concurrency)
+        self.priority = check.priority(priority)
+        self.isolation: Isolation = check.one_of("isolation", isolation, ("thread", "process"))
+        self.queue: str = check.text("queue", queue, "the name of a queue")
+        self.io = None if io is None else check.text("io", io, "the name of an IO manager")
+        self.group = None if group is None else check.text("group", group, 'text, such as group="sales"')
+        if code_version is not None:
+            check.text("code_version", code_version, 'text, such as code_version="2"')
+        self.code_version = code_version
+        self.retry = check.is_a("retry", retry, RetryPolicy, "a RetryPolicy, such as RetryPolicy(max_attempts=3)")
+        check.is_a("automation", automation, (Condition, Paced), "a condition, such as eager()")
+        self.automation = None if automation is None else paced(automation)
+        self.config = check.config(config)
+        self.allow_incomplete: bool = check.one_of("allow_incomplete", allow_incomplete, (True, False))
+        earlier = () if renamed_from is None else renamed_from
+        self.renamed_from = check.names("renamed_from", (earlier,) if isinstance(earlier, str) else earlier)
+        self.dependencies, self.takes_context = read_dependencies(function, deps, name=self.name, where=self.where)
         self.function = function
-        self.name = name
-        self.dependencies = dependencies
-        self.takes_context = takes_context
-        self.where = where
-        self.partitions = partitions
-        self.io = options.io
-        self.requires = options.requires
-        self.retry = options.retry
-        self.timeout_seconds = options.timeout_seconds
-        self.queue = options.queue
-        self.priority = options.priority
-        self.isolation = options.isolation
-        self.concurrency = dict(options.concurrency)
-        self.tags = options.tags
-        self.group = options.group
-        self.description = options.description
-        self.code_version = options.code_version
-        self.automation = None if options.automation is None else paced(options.automation)
-        self.routes = options.routes
-        self.config = options.config
-        self.allow_incomplete = options.allow_incomplete
-        self.renamed_from = options.renamed_from
         self.is_async = is_coroutine_function(function)
-        self.copied_from: Asset | None = None
+        self.copied_from: Self | None = None
         look_like(self, function)
 
     @property
@@ -112,11 +150,11 @@ class Asset:
             raise config_problem(self.owner, error) from error
 
     @property
-    def declared(self) -> Asset:
+    def declared(self) -> Self:
         """The asset that the module holds, also when this is an app's copy of it."""
         return self.copied_from or self
 
-    def bound(self, source: KeySource) -> Asset:
+    def bound(self, source: KeySource) -> Self:
         """Return the asset for one app: itself, or a copy when its partitions get their keys from a store."""
         partitions = None if self.partitions is None else self.partitions.bound(source)
         if partitions is self.partitions:
@@ -125,123 +163,143 @@ class Asset:
         bound.partitions, bound.copied_from = partitions, self.declared
         return bound
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Call the plain function: tests of an asset need no framework."""
-        return self.function(*args, **kwargs)
+        made: T_co = self.function(*args, **kwargs)
+        return made
 
     def __repr__(self) -> str:
         return f"<asset {self.name!r} at {self.where}>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetOptions:
-    """The options of `@asset` that do not shape the graph, checked."""
-
-    io: str | None = None
-    requires: tuple[str, ...] = ()
-    retry: RetryPolicy | None = None
-    timeout_seconds: float | None = None
-    queue: str = "assets"
-    priority: int | None = None
-    isolation: Isolation = "thread"
-    concurrency: Mapping[str, int | str]
-    tags: frozenset[str] = frozenset()
-    group: str | None = None
-    description: str = ""
-    code_version: str | None = None
-    automation: Condition | Paced | None = None
-    routes: tuple[str, ...] = ()
-    config: Any = None
-    allow_incomplete: bool = False
-    renamed_from: tuple[str, ...] = ()
+_OPTIONS = tuple(Asset.__init__.__kwdefaults__ or ())
 
 
-_KEPT = (
-    "io",
-    "retry",
-    "queue",
-    "priority",
-    "isolation",
-    "group",
-    "code_version",
-    "automation",
-    "config",
-    "allow_incomplete",
-    "renamed_from",
-)
-"""Options of `@asset` that are kept as they were given, once they were checked."""
-_OTHERS = ("name", "deps", "partitions", "timeout", "description", "requires", "tags", "routes", "concurrency")
+class AsyncAsset(Asset[P, T_co]):
+    """The asset of an `async def` function: calling it gives the coroutine, the value is what that returns."""
+
+    def __call__(  # type: ignore[override]  # of the two, one is what calls and the other what is made
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T_co]:
+        """Call the plain function."""
+        made: Coroutine[Any, Any, T_co] = self.function(*args, **kwargs)
+        return made
 
 
-def _checked(given: Mapping[str, Any], about: str, where: str) -> dict[str, Any]:
-    """Return options that are kept as they were given.
+@dataclass(frozen=True, slots=True)
+class _OptionCheck:
+    """Checks the options of one asset; what cannot work is a `DefinitionError` with its file and line."""
 
-    Raises:
-        DefinitionError: one of them cannot work; names the asset, the option and the file and line.
-    """
-    checked = dict(given)
-    problem = None
-    priority = checked.get("priority")
-    if priority is not None:
-        checked["priority"] = whole_number(priority, least=0, most=9)
-        if checked["priority"] is None:
-            problem = f"priority={shown(priority)}: give a whole number from 0 (first) to 9"
-    isolation = checked.get("isolation", "thread")
-    if not isinstance(isolation, str) or isolation not in ("thread", "process"):
-        problem = f'isolation={shown(isolation)}: give "thread" or "process"'
-    for option, what in (("queue", "the name of a queue"), ("io", "the name of an IO manager")):
-        if option in checked and not is_text(checked[option]) and (option, checked[option]) != ("io", None):
-            problem = f"{option}={shown(checked[option])}: give {what}"
-    for option, example in (("group", "sales"), ("code_version", "2")):
-        if checked.get(option) is not None and not is_text(checked[option]):
-            problem = f'{option}={shown(checked[option])}: give text, such as {option}="{example}"'
-    if checked.get("retry") is not None and not isinstance(checked["retry"], RetryPolicy):
-        problem = f"retry={shown(checked['retry'])}: give a RetryPolicy, such as RetryPolicy(max_attempts=3)"
-    if checked.get("automation") is not None and not isinstance(checked["automation"], Condition | Paced):
-        problem = f"automation={shown(checked['automation'])}: give a condition, such as eager()"
-    if checked.get("config") is not None:
-        try:
-            config_schema(checked["config"])
-        except TypeError as error:
-            problem = f"config={shown(checked['config'])}: {error}"
-    if not isinstance(checked.get("allow_incomplete", False), bool):
-        problem = f"allow_incomplete={shown(checked['allow_incomplete'])}: give True or False"
-    if "renamed_from" in checked:
-        given_names = () if checked["renamed_from"] is None else checked["renamed_from"]
-        listed = (given_names,) if isinstance(given_names, str) else given_names
-        checked["renamed_from"] = names(listed, "renamed_from", about, where)
-    if problem:
-        raise DefinitionError(f"{about} was declared with {problem}.", where=where)
-    return checked
+    about: str
+    where: str
+
+    def refuse(self, option: str, value: object, remedy: str) -> Never:
+        """Refuse an option."""
+        raise DefinitionError(
+            f"{self.about} was declared with {option}={shown(value)}: {remedy}.", where=self.where
+        )
+
+    def names(self, option: str, given: object) -> tuple[str, ...]:
+        """Return names as a tuple."""
+        return names(given, option, self.about, self.where)
+
+    def text(self, option: str, given: Any, what: str) -> Any:
+        """Return text that is not empty."""
+        return given if is_text(given) else self.refuse(option, given, f"give {what}")
+
+    def one_of(self, option: str, given: Any, allowed: tuple[object, ...]) -> Any:
+        """Return one of a few values."""
+        if not isinstance(given, str | bool) or given not in allowed:
+            listed = " or ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in allowed)
+            self.refuse(option, given, f"give {listed}")
+        return given
+
+    def is_a[T](self, option: str, given: T, kind: type | tuple[type, ...], what: str) -> T:
+        """Return an object of a class, or None."""
+        if given is not None and not isinstance(given, kind):
+            self.refuse(option, given, f"give {what}")
+        return given
+
+    def priority(self, given: object) -> int | None:
+        """Return a priority as an int."""
+        if given is None:
+            return None
+        found = whole_number(given, least=0, most=9)
+        if found is None:
+            self.refuse("priority", given, "give a whole number from 0 (first) to 9")
+        return found
+
+    def timeout(self, given: object) -> float | None:
+        """Return a timeout in seconds."""
+        if given is None:
+            return None
+        seconds = duration(given, most=YEAR_SECONDS)
+        if not seconds:
+            self.refuse("timeout", given, "give a timedelta or more than 0 seconds, at most a year")
+        warn_of_milliseconds(f"{self.about}: timeout", given, seconds)
+        return seconds
+
+    def config(self, given: Any) -> Any:
+        """Return the type of a config."""
+        if given is not None:
+            try:
+                config_schema(given)
+            except TypeError as error:
+                self.refuse("config", given, str(error))
+        return given
+
+    def partitions(self, given: PartitionsDefinition | None) -> PartitionsDefinition | None:
+        """Return a definition of partitions."""
+        if given is not None and not isinstance(given, PartitionsDefinition):
+            raise DefinitionError(
+                f"{self.about}: partitions={shown(given)} is not a partitions definition; "
+                "use for example DailyPartitions(start=...).",
+                where=self.where,
+            )
+        return given
+
+    def limits(self, given: object) -> dict[str, int | str]:
+        """Return named limits."""
+        if given is None:
+            return {}
+        problem = None
+        if not isinstance(given, Mapping):
+            problem = 'give the limit a name: concurrency={"warehouse": 4}'
+        else:
+            try:
+                for name, value in given.items():
+                    parse_limit(value)
+                    if not is_text(name) or len(name) > 200:
+                        problem = f"{shown(name)} is no name of a limit; give 1 to 200 characters"
+            except DefinitionError as error:
+                problem = str(error)
+        if problem:
+            raise DefinitionError(
+                f"{self.about} was declared with concurrency={shown(given)}: {problem}", where=self.where
+            )
+        assert isinstance(given, Mapping)
+        return dict(given)
 
 
-def _limits(given: object, about: str, where: str) -> Mapping[str, int | str]:
-    """Return named limits.
+class _Declares(Protocol):
+    """What `@asset(...)` returns: a decorator."""
 
-    Raises:
-        DefinitionError: it is no mapping of names to limits.
-    """
-    if given is None:
-        return {}
-    problem = None
-    if not isinstance(given, Mapping):
-        problem = 'give the limit a name: concurrency={"warehouse": 4}'
-    else:
-        try:
-            for name, value in given.items():
-                parse_limit(value)
-                if not is_text(name) or len(name) > 200:
-                    problem = f"{shown(name)} is no name of a limit; give 1 to 200 characters"
-        except DefinitionError as error:
-            problem = str(error)
-    if problem:
-        raise DefinitionError(f"{about} was declared with concurrency={shown(given)}: {problem}", where=where)
-    assert isinstance(given, Mapping)
-    return dict(given)
+    @overload
+    def __call__[**Q](self, function: Callable[Q, Route], /) -> Asset[Q, Any]: ...
+    @overload
+    def __call__[**Q, T](
+        self, function: Callable[Q, Coroutine[Any, Any, T | Route | _Answer]], /
+    ) -> AsyncAsset[Q, T]: ...
+    @overload
+    def __call__[**Q, T](self, function: Callable[Q, T | Route | _Answer], /) -> Asset[Q, T]: ...
 
 
 @overload
-def asset(function: Callable[..., Any], /) -> Asset: ...
+def asset[**Q](function: Callable[Q, Route], /) -> Asset[Q, Any]: ...
+@overload
+def asset[**Q, T](function: Callable[Q, Coroutine[Any, Any, T | Route | _Answer]], /) -> AsyncAsset[Q, T]: ...
+@overload
+def asset[**Q, T](function: Callable[Q, T | Route | _Answer], /) -> Asset[Q, T]: ...
 @overload
 def asset(
     *,
@@ -265,7 +323,7 @@ def asset(
     config: Any = None,
     allow_incomplete: bool = False,
     renamed_from: str | Iterable[str] | None = (),
-) -> Callable[[Callable[..., Any]], Asset]: ...
+) -> _Declares: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
 
@@ -303,73 +361,13 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         ([2, 4], ['numbers'])
     """
     if function is not None:
-        return _declare(function)
-    return lambda decorated: _declare(decorated, **options)
+        return _declare(function, options)
+    return lambda decorated: _declare(decorated, options)
 
 
-def _declare(
-    function: Callable[..., Any],
-    *,
-    name: str | None = None,
-    deps: Mapping[str, DependencyLike] | Iterable[DependencyLike] = (),
-    partitions: PartitionsDefinition | None = None,
-    timeout: timedelta | float | None = None,
-    description: str | None = None,
-    requires: Iterable[str] = (),
-    tags: Iterable[str] = (),
-    routes: Iterable[str] = (),
-    concurrency: Mapping[str, int | str] | None = None,
-    **kept: Any,
-) -> Asset:
-    where = place_of(function)
-    for option in kept:
-        if option not in _KEPT:
-            raise UnknownOptionError("@asset", option, (*_KEPT, *_OTHERS), where=where)
-    chosen = name_of(function, name)
-    check_name(chosen, "an asset", where)
-    if chosen == CONTEXT_PARAMETER:
-        raise DefinitionError("An asset cannot be named 'context': that parameter is reserved.", where=where)
-    about = f"Asset {chosen!r}"
-    _check_partitions(partitions, chosen, where)
-    options = AssetOptions(
-        timeout_seconds=_timeout(timeout, about, where),
-        description=description_of(function, description, about, where),
-        requires=names(requires, "requires", about, where),
-        tags=frozenset(names(tags, "tags", about, where)),
-        routes=names(routes, "routes", about, where),
-        concurrency=_limits(concurrency, about, where),
-        **_checked(kept, about, where),
-    )
-    dependencies, takes_context = read_dependencies(function, deps, name=chosen, where=where)
-    return Asset(
-        function,
-        name=chosen,
-        dependencies=dependencies,
-        takes_context=takes_context,
-        where=where,
-        partitions=partitions,
-        options=options,
-    )
-
-
-def _timeout(timeout: object, about: str, where: str) -> float | None:
-    if timeout is None:
-        return None
-    seconds = duration(timeout, most=YEAR_SECONDS)
-    if not seconds:
-        raise DefinitionError(
-            f"{about} was declared with timeout={shown(timeout)}: give a timedelta or more than 0 seconds, "
-            "at most a year.",
-            where=where,
-        )
-    warn_of_milliseconds(f"{about}: timeout", timeout, seconds)
-    return seconds
-
-
-def _check_partitions(partitions: object, name: str, where: str) -> None:
-    if partitions is not None and not isinstance(partitions, PartitionsDefinition):
-        raise DefinitionError(
-            f"Asset {name!r}: partitions={shown(partitions)} is not a partitions definition; "
-            "use for example DailyPartitions(start=...).",
-            where=where,
-        )
+def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Asset:
+    for option in options:
+        if option not in _OPTIONS:
+            raise UnknownOptionError("@asset", option, _OPTIONS, where=place_of(function))
+    kind = AsyncAsset if is_coroutine_function(function) else Asset
+    return kind(function, **options)

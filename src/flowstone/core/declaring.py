@@ -303,7 +303,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
     """Return a function that refuses misspelt options, and calls without what it needs, in words of its user.
 
     Args:
-        function: what is called; one that takes any keyword looks at these itself.
+        function: what is called.
         about: how its user writes it, such as `flow.runs.latest()`.
 
     Example:
@@ -313,83 +313,59 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
         flowstone.errors.placing.OptionsError: latest() has no option 'limt'. Did you mean 'limit'? Options: limit.
     """
     signature = inspect.signature(function)
-    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
-        return _checks_places(function, signature, about)
-    named = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.POSITIONAL_ONLY)}
+    parameters = list(signature.parameters.values())
+    places = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+    most = math.inf if any(one.kind is one.VAR_POSITIONAL for one in parameters) else places
+    by_name = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    options = frozenset(by_name) - {"self", "cls"}
+    needed = [place for place, one in enumerate(parameters) if one.default is one.empty and place < places]
+    enough = max(needed, default=-1) + 1
+    always = not any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters)
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
-        if not keywords.keys() <= named:
-            name = next(one for one in keywords if one not in named)
-            listed = ", ".join(sorted(named)) or "none"
-            raise OptionsError(f"{about} has no option {name!r}.{option_hint(name, named)} Options: {listed}.")
+        if always and enough <= len(args) <= most and keywords.keys() <= options:
+            return function(*args, **keywords)
+        for name in keywords:
+            if name not in options:
+                listed = ", ".join(sorted(options)) or "none"
+                raise OptionsError(
+                    f"{about} has no option {name!r}.{option_hint(name, options)} Options: {listed}."
+                )
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
-            raise OptionsError(f"{about}: {error}.") from None
+            by_names = f"; options are given by name, such as {by_name[-1]}=..." if len(args) > most else ""
+            raise OptionsError(f"{about}: {error}{by_names}.") from None
         return function(*args, **keywords)
 
     return call
 
 
-def _checks_places[**P, T](function: Callable[P, T], signature: inspect.Signature, about: str) -> Callable[P, T]:
-    """Do as `checks_call` for a function that looks at its keywords itself: what it needs, and how many places."""
-    known = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    if any(one.kind is one.VAR_POSITIONAL for one in known):
-        return function
-    most = sum(one.kind is not one.KEYWORD_ONLY for one in known)
-    needed = [(place, one.name) for place, one in enumerate(known) if one.default is one.empty]
-    names = [one.name for one in known if one.name != "self"]
-    enough = max((place + 1 for place, _ in needed), default=0)
-
-    @functools.wraps(function)
-    def call(*args: P.args, **keywords: P.kwargs) -> T:
-        given = len(args)
-        if enough <= given <= most:
-            return function(*args, **keywords)
-        if given > most or any(place >= given and name not in keywords for place, name in needed):
-            for name in keywords:
-                if name not in names:
-                    listed = ", ".join(sorted(names))
-                    raise OptionsError(
-                        f"{about} has no option {name!r}.{option_hint(name, names)} Options: {listed}."
-                    )
-            try:
-                signature.bind(*args, **keywords)
-            except TypeError as error:
-                raise OptionsError(
-                    f"{about}: {error}; options are given by name, such as {names[-1]}=..."
-                    if given > most
-                    else f"{about}: {error}."
-                ) from None
-        return function(*args, **keywords)
-
-    return call
-
-
-def view(about: str) -> Callable[[Any], Any]:
+def view[T: type](about: str) -> Callable[[T], T]:
     """Have the public methods of a class speak in words of its user when they are called wrongly.
 
     Args:
         about: how its user reaches it, such as `flow.runs`.
     """
 
-    def decorate(kind: Any) -> Any:
+    def decorate(view_class: T) -> T:
+        kind: Any = view_class
         methods = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
         public = {name for name, value in methods.items() if not name.startswith("_")}
         for name in public:
             if inspect.isfunction(methods[name]):
                 setattr(kind, name, checks_call(methods[name], f"{about}.{name}()"))
-
-        if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(kind.__init__).parameters.values()):
-            kind.__init__ = checks_call(kind.__init__, f"{kind.__name__}()")
+            elif isinstance(methods[name], classmethod):
+                checked = checks_call(methods[name].__func__, f"{kind.__name__}.{name}()")
+                setattr(kind, name, classmethod(checked))
+        kind.__init__ = checks_call(kind.__init__, f"{kind.__name__}()")
 
         def absent(self: object, name: str) -> Any:
             raise AttributeError(f"{about} has no {name!r}.{option_hint(name, public)}", name=name, obj=self)
 
         kind.__getattr__ = absent
-        return kind
+        return view_class
 
     return decorate
 

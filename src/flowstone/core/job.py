@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Generic
 
+from flowstone.core.generic import T_co
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import Partition, decode_partition, encode_partition
@@ -12,7 +14,7 @@ from flowstone.core.state import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
+class JobStatus(Generic[T_co]):  # noqa: UP046 - its variable has a default
     """Where a job stands.
 
     Args:
@@ -41,12 +43,12 @@ class JobStatus:
     error_type: str | None = None
     reason: str | None = None
     waiting_for: tuple[str, ...] = ()
-    result: Materialization | None = None
+    result: Materialization[T_co] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One (asset, partition) that was placed with an executor.
+class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
+    """One (asset, partition) that was placed with an executor; `Job[T]` makes a value of the type `T`.
 
     A job carries names, never objects, so that it can cross processes and be stored.
 

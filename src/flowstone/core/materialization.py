@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Generic
 
 from flowstone.core.check_record import CheckRecord
+from flowstone.core.generic import T_co
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.core.route import RouteDecision, decision_of
@@ -16,8 +17,8 @@ from flowstone.core.step import InputVersion
 _NOT_LOADED = object()
 
 
-class Materialization:
-    """What a verb returns when work is over.
+class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a default
+    """What a verb returns when work is over; `Materialization[T]` has a value of the type `T`.
 
     Attributes:
         asset: asset name.
@@ -100,7 +101,7 @@ class Materialization:
         self._checks = checks
 
     @property
-    def value(self) -> Any:
+    def value(self) -> T_co:
         """The value itself; loaded through the IO manager on first use when another process made it.
 
         Raises:
@@ -110,7 +111,8 @@ class Materialization:
             if self._load is None or self.stored is None:
                 raise LookupError(f"{self!r} has no stored value")
             self._value = self._load(self.stored)
-        return self._value
+        value: T_co = self._value  # type: ignore[assignment]  # nobody can check what was stored
+        return value
 
     @property
     def checks(self) -> tuple[CheckRecord, ...]:
