@@ -116,7 +116,7 @@ def columns(name: str, marks: Sequence[Mark], *, title: str, description: str, u
     slot = (_WIDTH - _LEFT - _RIGHT) / len(marks)
     width = min(max(slot * 0.75, 0.8), 36)
     zero = _y(0, bottom, top)
-    shapes = []
+    shapes: list[str] = []
     for place, mark in enumerate(marks):
         x = _LEFT + slot * (place + 0.5) - width / 2
         high, low = _y(mark.value, bottom, top), _y(-mark.below, bottom, top)
@@ -196,7 +196,8 @@ def _grid(values: Sequence[int], bottom: int, top: int) -> str:
 def _time_axis(marks: Sequence[Mark]) -> str:
     """Write the ticks under the axis, without those that would touch the one before."""
     slot = (_WIDTH - _LEFT - _RIGHT) / len(marks)
-    free, parts = 0.0, []
+    free = 0.0
+    parts: list[str] = []
     for place, mark in enumerate(marks):
         x = _LEFT + slot * (place + 0.5)
         half = 4.0 * len(mark.tick)

@@ -13,7 +13,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -150,7 +150,7 @@ def split(source: IO[bytes], separator: bytes) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _private_git_dir(given: bytes) -> Iterator[Path]:
+def _private_git_dir(given: bytes) -> Generator[Path]:
     sha256 = len(given.partition(b"\n")[0]) == 64
     version, extension = (1, "[extensions]\n\tobjectformat = sha256\n") if sha256 else (0, "")
     with tempfile.TemporaryDirectory(prefix="git-history-") as name:
@@ -164,7 +164,7 @@ def _private_git_dir(given: bytes) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[IO[bytes]]:
+def _ended(process: subprocess.Popen[bytes]) -> Generator[IO[bytes]]:
     assert process.stdout is not None
     try:
         with process.stdout as output:

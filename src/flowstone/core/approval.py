@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from flowstone.core.facts import clean_value
 from flowstone.core.output import JsonValue, type_name
@@ -82,7 +82,7 @@ class Approval:
     attempt: int = 1
     message: str
     data: JsonValue = None
-    resume: JsonValue = None
+    resume: Any = None
     state: ApprovalState = ApprovalState.PENDING
     on_timeout: OnTimeout = "reject"
     created_at: datetime

@@ -321,6 +321,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
     needed = [place for place, one in enumerate(parameters) if one.default is one.empty and place < places]
     enough = max(needed, default=-1) + 1
     always = not any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters)
+    keyword = next((one.name for one in reversed(parameters) if one.kind is one.KEYWORD_ONLY), None)
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
@@ -335,11 +336,42 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:
-            by_names = f"; options are given by name, such as {by_name[-1]}=..." if len(args) > most else ""
+            by_names = (
+                f"; options are given by name, such as {keyword}=..." if keyword and len(args) > most else ""
+            )
             raise OptionsError(f"{about}: {error}{by_names}.") from None
         return function(*args, **keywords)
 
     return call
+
+
+def known_options[**P, T](about: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have a function that declares something refuse misspelt options in words of its user.
+
+    Args:
+        about: how its user writes it, such as `@sensor`.
+
+    Example:
+        >>> known_options("@sensor")(lambda *, every=30: every)(evry=3)
+        Traceback (most recent call last):
+        ...
+        flowstone.errors.declarations.UnknownOptionError: @sensor has no option 'evry'. Did you mean 'every'?
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        parameters = inspect.signature(function).parameters.values()
+        known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+
+        @functools.wraps(function)
+        def call(*args: P.args, **keywords: P.kwargs) -> T:
+            for name in keywords:
+                if name not in known:
+                    raise UnknownOptionError(about, name, known)
+            return function(*args, **keywords)
+
+        return call
+
+    return decorate
 
 
 def view[T: type](about: str) -> Callable[[T], T]:

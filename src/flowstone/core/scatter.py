@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from copy import copy
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol, cast
 
-from flowstone.core.asset import Asset, asset
-from flowstone.core.dependency import CONTEXT_PARAMETER
+from flowstone.core.asset import Asset, Isolation, asset
+from flowstone.core.automation.condition import Condition, Paced
+from flowstone.core.declaring import known_options
+from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike
+from flowstone.core.generic import P, T_co
 from flowstone.core.items import ItemPartitions, Key
+from flowstone.core.retry import RetryPolicy
 from flowstone.errors import DefinitionError
 
 DEFAULT_CONCURRENCY = 100
@@ -42,7 +48,7 @@ class Leg(Asset):
     portable = False
 
 
-class Scatter(Asset):
+class Scatter(Asset[P, T_co]):
     """An asset that discovers its items when it runs; made by `scatter`.
 
     Each item is a step of its own, of the asset `item`. When all are over, what they made is gathered.
@@ -68,14 +74,18 @@ class Scatter(Asset):
         """The assets that come with this one into an app."""
         return (self.item,)
 
-    def gather(self, function: Callable[..., Any]) -> Scatter:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the plain function, which gives the items."""
+        return self.function(*args, **kwargs)
+
+    def gather[T](self, function: Callable[..., Coroutine[Any, Any, T]] | Callable[..., T]) -> Scatter[P, T]:
         """Declare the function that makes the asset's value from the results of the items.
 
         Args:
             function: takes the results (a `Gathered`), after the context if its first parameter is `context`.
 
         Returns:
-            The scatter itself, so that the function may carry its name.
+            The scatter itself, which from then on has what the function returns as its value.
 
         Raises:
             DefinitionError: it takes anything else, or there is a gathering function already.
@@ -87,7 +97,7 @@ class Scatter(Asset):
         found = asset(name=f"{self.name}.gather")(function)
         self.results = _only_input(found, "the gathering function", "the results")
         self.gathering = found
-        return self
+        return cast("Scatter[P, T]", self)
 
     def leg(self, function: Callable[..., Any], *, takes_context: bool, is_async: bool) -> Leg:
         """Return this asset as the runner calls one of its functions."""
@@ -97,14 +107,40 @@ class Scatter(Asset):
         return leg
 
 
+class _Scatters(Protocol):
+    """What `@scatter(...)` returns: a decorator."""
+
+    def __call__[**Q](self, function: Callable[Q, object], /) -> Scatter[Q, Any]: ...
+
+
+@known_options("@scatter")
 def scatter(
     *,
     each: Callable[..., Any] | Asset,
     max_concurrency: int = DEFAULT_CONCURRENCY,
     max_failures: float = 0,
     key: Key | None = None,
-    **options: Any,
-) -> Callable[[Callable[..., Any]], Scatter]:
+    name: str | None = None,
+    deps: Mapping[str, DependencyLike] | Iterable[DependencyLike] = (),
+    partitions: PartitionsDefinition | None = None,
+    io: str | None = None,
+    requires: Iterable[str] = (),
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | float | None = None,
+    queue: str = "assets",
+    priority: int | None = None,
+    isolation: Isolation = "thread",
+    concurrency: Mapping[str, int | str] | None = None,
+    tags: Iterable[str] = (),
+    group: str | None = None,
+    description: str | None = None,
+    code_version: str | None = None,
+    automation: Condition | Paced | None = None,
+    routes: Iterable[str] = (),
+    config: Any = None,
+    allow_incomplete: bool = False,
+    renamed_from: str | Iterable[str] | None = (),
+) -> _Scatters:
     """Declare a function that discovers items, each of which is then a durable step of its own.
 
     The function returns the items or yields them; its parameters are dependencies. When all items are over, the
@@ -115,7 +151,7 @@ def scatter(
         max_concurrency: most items at once, in the whole fleet on a durable executor.
         max_failures: how many items may fail: a number (int) or a share of all (float, 0 to 1).
         key: names an item, uniquely; by default the item itself if it can be a partition, else its position.
-        **options: those of `asset`, for discovering and gathering.
+        name: see `asset`; so are the other options, which are for discovering and gathering.
 
     Returns:
         A decorator that makes a `Scatter`, callable as the plain discovering function.
@@ -130,24 +166,49 @@ def scatter(
         ... def squares():
         ...     yield from [1, 2, 3]
         >>> @squares.gather
-        ... def squares(results):
+        ... def total(results):
         ...     return sum(result.value for result in results)
         >>> from flowstone import FlowStone
         >>> FlowStone([squares]).materialize("squares").value
         14
     """
-    return lambda function: _declare(function, each, max_concurrency, max_failures, key, options)
+    declare = asset(
+        name=name,
+        deps=deps,
+        partitions=partitions,
+        io=io,
+        requires=requires,
+        retry=retry,
+        timeout=timeout,
+        queue=queue,
+        priority=priority,
+        isolation=isolation,
+        concurrency=concurrency,
+        tags=tags,
+        group=group,
+        description=description,
+        code_version=code_version,
+        automation=automation,
+        routes=routes,
+        config=config,
+        allow_incomplete=allow_incomplete,
+        renamed_from=renamed_from,
+    )
+
+    def decorate[**Q](function: Callable[Q, object], /) -> Scatter[Q, Any]:
+        made = _scatter(declare(function), each, max_concurrency, max_failures, key)
+        return cast("Scatter[Q, Any]", made)
+
+    return decorate
 
 
-def _declare(
-    function: Callable[..., Any],
+def _scatter(
+    declared: Asset,
     each: Callable[..., Any] | Asset,
     max_concurrency: int,
     max_failures: float,
     key: Key | None,
-    options: dict[str, Any],
 ) -> Scatter:
-    declared = asset(**options)(function)
     problem = _problem(max_concurrency, max_failures, key)
     if declared.isolation == "process":
         problem = 'isolation="process": items stream from it into the store; declare that for the items (each=...)'

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from flowstone.core.automation.sensor import seconds_of
 from flowstone.errors import MissingExtraError, ResourceError
@@ -18,7 +18,7 @@ PARAMETER_STYLES = ("qmark", "numeric", "named", "format", "pyformat")
 class RowCursor(Protocol):
     """The part of a DB-API cursor that is used."""
 
-    def execute(self, statement: str, parameters: object, /) -> object:
+    def execute(self, statement: Any, parameters: Any, /) -> object:
         """Run a statement."""
 
     def fetchall(self) -> Sequence[Sequence[object]]:
@@ -65,7 +65,7 @@ def postgres(dsn: str, timeout: timedelta | float) -> Connector:
         )
         milliseconds = str(max(1, round(timeout_seconds * 1000)))
         connection.execute("SELECT pg_catalog.set_config('statement_timeout', %s, false)", [milliseconds])
-        return connection  # type: ignore[return-value]  # its cursor() is overloaded
+        return connection
 
     return connect
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Unpack
+from typing import Any, Unpack
 
 from flowstone.core.automation.sensing import SensorContext, SensorResult
 from flowstone.core.automation.sensor import DEFAULT_TIMEOUT_SECONDS, Sensor, sensor
@@ -18,7 +18,7 @@ from flowstone.io.sources.statement import Source, Statement
 from flowstone.io.sources.taking import HowToWatch, Taken, Watching, identity_of, refusal, result_of
 from flowstone.io.sources.watermark import Place, Watermark
 
-type Row = Mapping[str, object]
+type Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
