@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import Severity
@@ -16,6 +16,7 @@ from flowstone.core.declaring import (
     description_of,
     duration,
     is_coroutine_function,
+    known_options,
     look_like,
     name_of,
     names,
@@ -24,7 +25,7 @@ from flowstone.core.declaring import (
     signature_of,
 )
 from flowstone.core.dependency import CONTEXT_PARAMETER
-from flowstone.errors import DefinitionError, UnknownOptionError
+from flowstone.errors import DefinitionError
 
 type SeverityLike = Severity | str
 _PLAIN_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -74,31 +75,44 @@ class Check:
 
     Attributes mirror the options of `check`; `asset` is the asset's name, `parameter` the one that receives
     the value (None when the function takes only the context), `where` the file and line of the function.
+
+    Args:
+        function: the function.
+        asset: the asset's name.
+        name: see `check`, also for the other options.
+
+    Raises:
+        DefinitionError: an option or a parameter cannot work; names file and line.
     """
 
     def __init__(
         self,
         function: Callable[..., Any],
-        *,
-        name: str,
         asset: str,
-        where: str,
-        parameter: str | None,
-        takes_context: bool,
-        options: CheckOptions,
+        *,
+        name: str | None = None,
+        blocking: bool = False,
+        severity: SeverityLike = Severity.ERROR,
+        description: str | None = None,
+        retry: bool = False,
+        requires: Iterable[str] = (),
+        timeout: timedelta | float | None = None,
     ) -> None:
+        where = place_of(function)
+        chosen: str = name_of(function, name)
+        check_name(chosen, "a check", where)
+        about = f"Check {chosen!r}"
         self.function = function
-        self.name = name
+        self.name = chosen
         self.asset = asset
         self.where = where
-        self.parameter = parameter
-        self.takes_context = takes_context
-        self.blocking = options.blocking
-        self.severity = options.severity
-        self.description = options.description
-        self.retry = options.retry
-        self.requires = options.requires
-        self.timeout_seconds = options.timeout_seconds
+        self.blocking = _flag(blocking, "blocking", chosen, where)
+        self.severity = _severity(severity, chosen, where)
+        self.description = description_of(function, description, about, where)
+        self.retry = _flag(retry, "retry", chosen, where)
+        self.requires = names(requires, "requires", about, where)
+        self.timeout_seconds = _seconds(timeout, chosen, where)
+        self.parameter, self.takes_context = _read_parameters(function, asset, name=chosen, where=where)
         self.is_async = is_coroutine_function(function)
         look_like(self, function)
 
@@ -110,31 +124,18 @@ class Check:
         return f"<check {self.name!r} of {self.asset!r} at {self.where}>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckOptions:
-    """The options of `@check`, verified once."""
-
-    blocking: bool = False
-    severity: Severity = Severity.ERROR
-    description: str = ""
-    retry: bool = False
-    requires: tuple[str, ...] = ()
-    timeout_seconds: float | None = None
-
-
-class CheckKeywords(TypedDict, total=False):
-    """The keyword arguments of `check`."""
-
-    name: str | None
-    blocking: bool
-    severity: SeverityLike
-    description: str | None
-    retry: bool
-    requires: Iterable[str]
-    timeout: timedelta | float | None
-
-
-def check(asset: Asset | str, **options: Unpack[CheckKeywords]) -> Callable[[Callable[..., Any]], Check]:
+@known_options("@check")
+def check(
+    asset: Asset | str,
+    *,
+    name: str | None = None,
+    blocking: bool = False,
+    severity: SeverityLike = Severity.ERROR,
+    description: str | None = None,
+    retry: bool = False,
+    requires: Iterable[str] = (),
+    timeout: timedelta | float | None = None,
+) -> Callable[[Callable[..., Any]], Check]:
     """Declare a function as a check of an asset; pass it to `FlowStone(assets, checks=[...])`.
 
     The function receives the value in the parameter that carries the asset's name, or in its only one; a
@@ -142,11 +143,13 @@ def check(asset: Asset | str, **options: Unpack[CheckKeywords]) -> Callable[[Cal
 
     Args:
         asset: the asset, or its name.
-        **options: `name` (default: the function's), `blocking` (whether a failure of severity "error" fails
-            the step before anything is published), `severity` ("error" or "warning"), `description` (default:
-            the docstring), `retry` (whether a failure that blocks is worth another attempt of the asset),
-            `requires` (names of resources, then in `context.resources`), `timeout` (timedelta or seconds; the
-            one of the asset does not cover its checks).
+        name: the function's by default.
+        blocking: whether a failure of severity "error" fails the step before anything is published.
+        severity: "error" or "warning".
+        description: the docstring by default.
+        retry: whether a failure that blocks is worth another attempt of the asset.
+        requires: names of resources, which are then in `context.resources`.
+        timeout: timedelta or seconds; that of the asset does not cover its checks.
 
     Returns:
         A decorator that makes a `Check`, still callable as the plain function.
@@ -168,45 +171,16 @@ def check(asset: Asset | str, **options: Unpack[CheckKeywords]) -> Callable[[Cal
             where=place_of(asset) if callable(asset) else None,
         )
     about = asset if isinstance(asset, str) else asset.name
-    for option in options:
-        if option not in CheckKeywords.__annotations__:
-            raise UnknownOptionError(f"@check({about!r})", option, CheckKeywords.__annotations__)
-    return lambda function: _declare(function, about, **options)
-
-
-def _declare(
-    function: Callable[..., Any],
-    asset: str,
-    *,
-    name: str | None = None,
-    blocking: bool = False,
-    severity: SeverityLike = Severity.ERROR,
-    description: str | None = None,
-    retry: bool = False,
-    requires: Iterable[str] = (),
-    timeout: timedelta | float | None = None,
-) -> Check:
-    where = place_of(function)
-    chosen = name_of(function, name)
-    check_name(chosen, "a check", where)
-    about = f"Check {chosen!r}"
-    options = CheckOptions(
-        blocking=_flag(blocking, "blocking", chosen, where),
-        severity=_severity(severity, chosen, where),
-        description=description_of(function, description, about, where),
-        retry=_flag(retry, "retry", chosen, where),
-        requires=names(requires, "requires", about, where),
-        timeout_seconds=_seconds(timeout, chosen, where),
-    )
-    parameter, takes_context = _read_parameters(function, asset, name=chosen, where=where)
-    return Check(
+    return lambda function: Check(
         function,
-        name=chosen,
-        asset=asset,
-        where=where,
-        parameter=parameter,
-        takes_context=takes_context,
-        options=options,
+        about,
+        name=name,
+        blocking=blocking,
+        severity=severity,
+        description=description,
+        retry=retry,
+        requires=requires,
+        timeout=timeout,
     )
 
 

@@ -358,7 +358,8 @@ def known_options[**P, T](about: str) -> Callable[[Callable[P, T]], Callable[P, 
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         parameters = inspect.signature(function).parameters.values()
-        known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [one.name for one in parameters if one.kind in by_name and one.name != "self"]
 
         @functools.wraps(function)
         def call(*args: P.args, **keywords: P.kwargs) -> T:

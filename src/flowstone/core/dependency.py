@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Never, Protocol
+from typing import Any, Protocol
 
-from flowstone.core.declaring import is_text, shown, signature_of
+from flowstone.core.declaring import is_text, known_options, shown, signature_of
 from flowstone.core.mapping import PartitionMapping
-from flowstone.errors import DefinitionError, UnknownOptionError
+from flowstone.errors import DefinitionError
 
 CONTEXT_PARAMETER = "context"
 _CONTEXT_LIKE = frozenset({"ctx", "_ctx", "_context", "context_", "_", "asset_context", "run_context"})
@@ -48,12 +48,12 @@ type DependencyLike = str | Named | Dependency
 type Declared = Mapping[str, DependencyLike] | Iterable[DependencyLike]
 
 
+@known_options("dep()")
 def dep(
     upstream: str | Named,
     *,
     mapping: PartitionMapping | None = None,
     optional: bool = False,
-    **unknown: Never,
 ) -> Dependency:
     """Describe a dependency for `@asset(deps=...)`.
 
@@ -62,14 +62,11 @@ def dep(
         mapping: which of its partitions are read.
         optional: run also when this input was skipped: its parameter is None then. An asset is skipped itself
             when a required input was skipped, or all of its inputs were.
-        **unknown: refused, with the closest option.
 
     Example:
         >>> dep("orders", optional=True).optional
         True
     """
-    for option in unknown:
-        raise UnknownOptionError("dep()", option, ("mapping", "optional"))
     name = upstream if isinstance(upstream, str) else getattr(upstream, "name", None)
     if not is_text(name):
         raise DefinitionError(f"dep({shown(upstream)}): give an asset, or its name.")

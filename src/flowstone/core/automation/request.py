@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from flowstone.core.declaring import checks_options, shown, whole_number
 from flowstone.core.partition import Partition
@@ -13,22 +13,6 @@ from flowstone.core.selection import Selection
 from flowstone.errors import OptionsError
 
 _MOST_KEY = 1000
-
-
-class RequestOptions(TypedDict, total=False):
-    """Those fields of `RunRequest` that say how it runs."""
-
-    force: bool
-    priority: int | None
-    max_concurrency: int | None
-    config: Any
-    tags: Iterable[str]
-    metadata: Mapping[str, Any] | None
-    io: str | Mapping[str, str] | None
-    resources: Mapping[str, str] | None
-    hooks: Iterable[str]
-    hooks_config: Mapping[str, Any] | None
-    allow_incomplete: bool
 
 
 @checks_options

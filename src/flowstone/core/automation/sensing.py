@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any
 
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.automation.request import RequestOptions, RunRequest
+from flowstone.core.automation.request import RunRequest
 from flowstone.core.context import CancellationToken, Resources
+from flowstone.core.declaring import known_options
 from flowstone.core.dynamic import DynamicPartitions, encode_key
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
@@ -115,13 +116,24 @@ class SensorContext:
         """Logger of this sensor."""
         return logging.getLogger(f"flowstone.sensor.{self.name}")
 
+    @known_options("context.request()")
     def request(
         self,
         *,
         partition: Partition = None,
         run_key: str | None = None,
         selection: Selection | None = None,
-        **options: Unpack[RequestOptions],
+        force: bool = True,
+        priority: int | None = None,
+        max_concurrency: int | None = None,
+        config: Any = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        io: str | Mapping[str, str] | None = None,
+        resources: Mapping[str, str] | None = None,
+        hooks: Iterable[str] = (),
+        hooks_config: Mapping[str, Any] | None = None,
+        allow_incomplete: bool = False,
     ) -> RunRequest:
         """Return a request for a run of what the sensor selects.
 
@@ -129,7 +141,7 @@ class SensorContext:
             partition: see `RunRequest`.
             run_key: see `RunRequest`.
             selection: in place of the sensor's own.
-            **options: see `RunRequest`.
+            force: see `RunRequest`; so are the other options.
 
         Raises:
             SensorError: neither the sensor nor this call says what to select.
@@ -140,7 +152,22 @@ class SensorContext:
                 self.name,
                 'what is to run? Declare @sensor(selection="..."), or pass context.request(selection="...").',
             )
-        return RunRequest(selection=chosen, partition=partition, run_key=run_key, **options)
+        return RunRequest(
+            selection=chosen,
+            partition=partition,
+            run_key=run_key,
+            force=force,
+            priority=priority,
+            max_concurrency=max_concurrency,
+            config=config,
+            tags=tags,
+            metadata=metadata,
+            io=io,
+            resources=resources,
+            hooks=hooks,
+            hooks_config=hooks_config,
+            allow_incomplete=allow_incomplete,
+        )
 
     def update_cursor(self, cursor: str | None) -> None:
         """Set the cursor that the next evaluation gets; it is kept only if this evaluation succeeds."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypedDict, overload
+from typing import Any, overload
 
 from flowstone.core.asset import Asset
 from flowstone.core.automation.record import AutomationId, AutomationKind
@@ -22,70 +21,65 @@ from flowstone.core.declaring import (
 )
 from flowstone.core.declaring import duration as duration_of
 from flowstone.core.selection import Selection
-from flowstone.errors import DefinitionError
+from flowstone.errors import DefinitionError, UnknownOptionError
 
 DEFAULT_EVERY_SECONDS = 30.0
 DEFAULT_TIMEOUT_SECONDS = 60.0
 _LEAST_EVERY_SECONDS = 1.0
 _LONGEST_SECONDS = 31 * 86_400.0
-_MOST_NAME = 200
 _FOREVER = 1e12
-
-
-class SensorTiming(TypedDict, total=False):
-    """Those options of `sensor` that ready-made sensors pass on."""
-
-    every: timedelta | float
-    timeout: timedelta | float
-    paused: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SensorOptions:
-    """The options of `@sensor`, checked once.
-
-    Raises:
-        DefinitionError: an option cannot work.
-    """
-
-    name: str
-    where: str
-    every_seconds: float = DEFAULT_EVERY_SECONDS
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    selection: Selection | None = None
-    requires: tuple[str, ...] = ()
-    paused: bool = False
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        name, problem = self.name, None
-        if not _is_name(name):
-            problem = f"name={name!r}: give 1 to {_MOST_NAME} printable characters without space around"
-        elif not _is_within(self.every_seconds, _LEAST_EVERY_SECONDS, _LONGEST_SECONDS):
-            problem = f"every={self.every_seconds!r}: give 1 second to 31 days"
-        elif not _is_within(self.timeout_seconds, 0.001, _LONGEST_SECONDS):
-            problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds, up to 31 days"
-        if problem:
-            raise DefinitionError(f"Sensor {name!r} was declared with {problem}.", where=self.where)
 
 
 class Sensor:
     """The declaration that `@sensor` makes of a function; calling it calls the plain function.
 
     Attributes mirror the options of `sensor`; `where` is the file and line of the function.
+
+    Args:
+        function: the function.
+        **options: see `sensor`.
+
+    Raises:
+        DefinitionError: an option or a parameter cannot work; names file and line.
     """
 
-    def __init__(self, function: Callable[..., Any], options: SensorOptions) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        every: timedelta | float = DEFAULT_EVERY_SECONDS,
+        name: str | None = None,
+        selection: Selection | None = None,
+        timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+        requires: Iterable[str] = (),
+        paused: bool = False,
+        description: str | None = None,
+    ) -> None:
         self.function = function
-        self.name = options.name
-        self.where = options.where
-        self.every_seconds = options.every_seconds
-        self.timeout_seconds = options.timeout_seconds
-        self.selection = options.selection
-        self.requires = options.requires
-        self.paused = options.paused
-        self.description = options.description
-        self.takes_context = _takes_context(function, options)
+        self.where = place_of(function)
+        self.name: str = name_of(function, name)
+        check_name(self.name, "a sensor", self.where)
+        about = f"Sensor {self.name!r}"
+        if not isinstance(paused, bool):
+            raise DefinitionError(
+                f"{about} was declared with paused={shown(paused)}: give True or False.", where=self.where
+            )
+        self.every_seconds = _seconds(every, "every", about, self.where)
+        self.timeout_seconds = _seconds(timeout, "timeout", about, self.where)
+        problem = None
+        if not _LEAST_EVERY_SECONDS <= self.every_seconds <= _LONGEST_SECONDS:  # NaN is not
+            problem = f"every={self.every_seconds!r}: give 1 second to 31 days"
+        elif not 0.001 <= self.timeout_seconds <= _LONGEST_SECONDS:
+            problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds, up to 31 days"
+        if problem:
+            raise DefinitionError(f"{about} was declared with {problem}.", where=self.where)
+        self.selection: Selection | None = selection
+        if selection is not None and not isinstance(selection, str | Asset):
+            self.selection = tuple(selection)
+        self.requires = names(requires, "requires", about, self.where)
+        self.paused = paused
+        self.description = description_of(function, description, about, self.where)
+        self.takes_context = _takes_context(function, about, self.where)
         look_like(self, function)
 
     @property
@@ -99,6 +93,9 @@ class Sensor:
 
     def __repr__(self) -> str:
         return f"<sensor {self.name!r} at {self.where}>"
+
+
+_OPTIONS = tuple(Sensor.__init__.__kwdefaults__ or ())
 
 
 @overload
@@ -142,40 +139,15 @@ def sensor(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
         ('inbox', 10.0)
     """
     if function is not None:
-        return _declare(function)
-    return lambda decorated: _declare(decorated, **options)
+        return _declare(function, options)
+    return lambda decorated: _declare(decorated, options)
 
 
-def _declare(
-    function: Callable[..., Any],
-    *,
-    every: timedelta | float = DEFAULT_EVERY_SECONDS,
-    name: str | None = None,
-    selection: Selection | None = None,
-    timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
-    requires: Iterable[str] = (),
-    paused: bool = False,
-    description: str | None = None,
-) -> Sensor:
-    where = place_of(function)
-    chosen = name_of(function, name)
-    check_name(chosen, "a sensor", where)
-    about = f"Sensor {chosen!r}"
-    if not isinstance(paused, bool):
-        raise DefinitionError(
-            f"{about} was declared with paused={shown(paused)}: give True or False.", where=where
-        )
-    options = SensorOptions(
-        name=chosen,
-        where=where,
-        every_seconds=_seconds(every, "every", about, where),
-        timeout_seconds=_seconds(timeout, "timeout", about, where),
-        selection=selection if selection is None or isinstance(selection, str | Asset) else tuple(selection),
-        requires=names(requires, "requires", about, where),
-        paused=paused,
-        description=description_of(function, description, about, where),
-    )
-    return Sensor(function, options)
+def _declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Sensor:
+    for option in options:
+        if option not in _OPTIONS:
+            raise UnknownOptionError("@sensor", option, _OPTIONS, where=place_of(function))
+    return Sensor(function, **options)
 
 
 def seconds_of(duration: timedelta | float) -> float:
@@ -201,25 +173,15 @@ def _seconds(duration: object, option: str, about: str, where: str) -> float:
     return seconds
 
 
-def _takes_context(function: Callable[..., Any], options: SensorOptions) -> bool:
-    parameters = signature_of(function, f"Sensor {options.name!r}", options.where)
+def _takes_context(function: Callable[..., Any], about: str, where: str) -> bool:
+    parameters = signature_of(function, about, where)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [one for one in parameters if one.default is inspect.Parameter.empty]
     needed = [one for one in needed if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     if len(needed) > 1 or any(one.kind not in positional for one in needed):
         raise DefinitionError(
-            f"Sensor {options.name!r} takes {', '.join(one.name for one in needed)}; a sensor takes the context "
+            f"{about} takes {', '.join(one.name for one in needed)}; a sensor takes the context "
             "and nothing else. What it needs beside, it gets from context.resources.",
-            where=options.where,
+            where=where,
         )
     return bool(needed)
-
-
-def _is_name(name: object) -> bool:
-    if not isinstance(name, str) or name == "<lambda>":
-        return False
-    return 0 < len(name) <= _MOST_NAME and name == name.strip() and name.isprintable()
-
-
-def _is_within(value: float, least: float, most: float) -> bool:
-    return least <= value <= most  # false for NaN

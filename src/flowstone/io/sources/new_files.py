@@ -7,30 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Unpack
 
-from flowstone.core.automation.sensing import SensorContext, SensorResult
-from flowstone.core.automation.sensor import Sensor, sensor
+from flowstone.core.automation.sensing import Definition, SensorContext, SensorResult
+from flowstone.core.automation.sensor import DEFAULT_EVERY_SECONDS, DEFAULT_TIMEOUT_SECONDS, Sensor
+from flowstone.core.declaring import known_options
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import DefinitionError
 from flowstone.io.sources.listing import FindsFiles, FoundFile, Listing, LocalListing, ObjectListing
-from flowstone.io.sources.taking import HowToWatch, Taken, Watching, identity_of, refusal, result_of
+from flowstone.io.sources.taking import DEFAULT_LIMIT, Taken, Watching, identity_of, refusal, result_of
 from flowstone.io.sources.watermark import Place, Watermark
 
 DEFAULT_SETTLE_SECONDS = 5.0
 
 
-class HowToWatchFiles(HowToWatch, total=False):
-    """Options of `new_files`, beside those of `HowToWatch` (there, `settle` is 5 seconds by default).
-
-    Attributes:
-        filesystem: an fsspec-like object with `find(path, maxdepth=..., detail=True)`; `source` is a prefix then.
-    """
-
-    filesystem: FindsFiles
-
-
+@known_options("new_files()")
 def new_files(
     source: str | os.PathLike[str] | Listing,
     *,
@@ -39,7 +30,13 @@ def new_files(
     pattern: str = "*",
     recursive: bool = False,
     partition: Callable[[FoundFile], Partition] | None = None,
-    **how: Unpack[HowToWatchFiles],
+    filesystem: FindsFiles | None = None,
+    add_to: Definition | None = None,
+    settle: timedelta | float = DEFAULT_SETTLE_SECONDS,
+    limit: int = DEFAULT_LIMIT,
+    every: timedelta | float = DEFAULT_EVERY_SECONDS,
+    timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+    paused: bool = False,
 ) -> Sensor:
     """Return a sensor that runs a selection for new and changed files: one run for each of their partitions.
 
@@ -50,7 +47,12 @@ def new_files(
         pattern: which names count, such as `*.csv`; hidden files only if it begins with a dot.
         recursive: whether files in subdirectories count.
         partition: which partition a file belongs to; one for which it returns None asks for nothing.
-        **how: see `HowToWatchFiles`.
+        filesystem: an fsspec-like object with `find(path, maxdepth=..., detail=True)`; `source` is a prefix then.
+        add_to: dynamic partitions, by name or definition, to which `partition(...)` is added first.
+        settle: what is younger than this (timedelta or seconds) is left for later, because it may be half written,
+            or something older may still come to light.
+        limit: most things to take at once, 1 to 10,000; the rest is taken the next time.
+        every: see `sensor`; so are `timeout` and `paused`.
 
     Raises:
         DefinitionError: an option cannot work.
@@ -59,17 +61,24 @@ def new_files(
         >>> new_files("inbox", name="inbox", selection="orders", pattern="*.csv").every_seconds
         30.0
     """
-    options = Watching.of(name, how, HowToWatchFiles, settle_seconds=DEFAULT_SETTLE_SECONDS)
-    options.check(name, has_partition=partition is not None)
+    options = Watching.of(name, settle=settle, limit=limit, add_to=add_to, has_partition=partition is not None)
     if not pattern or "/" in pattern:
         raise refusal(name, f"pattern={pattern!r} is for the last part of a name; recursive=True looks below")
-    files = _Files(_listing(source, how.get("filesystem")), pattern, recursive, options)
+    files = _Files(_listing(source, filesystem), pattern, recursive, options)
 
     def look(context: SensorContext) -> SensorResult:
         mark = Watermark.from_cursor(context.cursor, sensor=name)
         return result_of(context, mark, files.new(mark, context.now), partition, options.add_to)
 
-    return sensor(name=name, selection=selection, description="New files.", **options.timing)(look)
+    return Sensor(
+        look,
+        name=name,
+        selection=selection,
+        description="New files.",
+        every=every,
+        timeout=timeout,
+        paused=paused,
+    )
 
 
 class _Files:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Unpack
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from flowstone.core.automation.sensing import SensorContext, SensorResult
-from flowstone.core.automation.sensor import DEFAULT_TIMEOUT_SECONDS, Sensor, sensor
+from flowstone.core.automation.sensing import Definition, SensorContext, SensorResult
+from flowstone.core.automation.sensor import DEFAULT_EVERY_SECONDS, DEFAULT_TIMEOUT_SECONDS, Sensor
+from flowstone.core.declaring import known_options
 from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import SensorError
 from flowstone.io.sources.connections import PARAMETER_STYLES, Connector, opened, parameter_style, postgres
 from flowstone.io.sources.exact import encode_exact
 from flowstone.io.sources.statement import Source, Statement
-from flowstone.io.sources.taking import HowToWatch, Taken, Watching, identity_of, refusal, result_of
+from flowstone.io.sources.taking import DEFAULT_LIMIT, Taken, Watching, identity_of, refusal, result_of
 from flowstone.io.sources.watermark import Place, Watermark
 
 type Row = Mapping[str, Any]
@@ -34,26 +35,10 @@ class Dialect:
     quote: str = '"'
 
 
-class HowToWatchRows(HowToWatch, total=False):
-    """Options of `new_rows`, beside those of `HowToWatch` (there, `settle` is 0 by default).
-
-    Attributes:
-        key: column that distinguishes rows of one watermark; needed unless each row has a watermark of its own.
-        columns: more columns that `partition` needs.
-        database: DSN of a PostgreSQL, or a function that returns a DB-API connection.
-        resource: in its place, name of a resource of the app: such a function, a pool, or a connection.
-        query: a query that gives the rows, in place of the table.
-        dialect: for databases that are unlike PostgreSQL and SQLite.
-    """
-
-    key: str
-    columns: Sequence[str]
-    database: str | Connector
-    resource: str
-    query: str
-    dialect: Dialect
+_USUAL = Dialect()
 
 
+@known_options("new_rows()")
 def new_rows(
     table: str | Sequence[str],
     *,
@@ -61,7 +46,18 @@ def new_rows(
     selection: Selection,
     watermark: str,
     partition: Callable[[Row], Partition] | None = None,
-    **how: Unpack[HowToWatchRows],
+    key: str | None = None,
+    columns: Sequence[str] = (),
+    database: str | Connector | None = None,
+    resource: str | None = None,
+    query: str | None = None,
+    dialect: Dialect = _USUAL,
+    add_to: Definition | None = None,
+    settle: timedelta | float = 0.0,
+    limit: int = DEFAULT_LIMIT,
+    every: timedelta | float = DEFAULT_EVERY_SECONDS,
+    timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+    paused: bool = False,
 ) -> Sensor:
     """Return a sensor that runs a selection when rows appear, or change, beyond a watermark.
 
@@ -73,7 +69,17 @@ def new_rows(
         selection: what to run.
         watermark: column that grows: a time of change or a number. Rows where it is NULL are left out.
         partition: which partition a row (a mapping) belongs to; one for which it returns None asks for nothing.
-        **how: see `HowToWatchRows`.
+        key: column that distinguishes rows of one watermark; needed unless each row has a watermark of its own.
+        columns: more columns that `partition` needs.
+        database: DSN of a PostgreSQL, or a function that returns a DB-API connection.
+        resource: in its place, name of a resource of the app: such a function, a pool, or a connection.
+        query: a query that gives the rows, in place of the table.
+        dialect: for databases that are unlike PostgreSQL and SQLite.
+        add_to: dynamic partitions, by name or definition, to which `partition(...)` is added first.
+        settle: what is younger than this (timedelta or seconds) is left for later, because it may be half written,
+            or something older may still come to light.
+        limit: most things to take at once, 1 to 10,000; the rest is taken the next time.
+        every: see `sensor`; so are `timeout` and `paused`.
 
     Raises:
         DefinitionError: an option cannot work.
@@ -82,18 +88,29 @@ def new_rows(
         >>> new_rows("sales", name="new_sales", selection="report", watermark="id", resource="db").requires
         ('db',)
     """
-    options = Watching.of(name, how, HowToWatchRows, settle_seconds=0.0)
-    rows = _Rows(name, _source(name, table, watermark, how), options, how.get("dialect", Dialect()))
-    connect, requires = _connect(name, how)
-    options.check(name, has_partition=partition is not None)
+    options = Watching.of(name, settle=settle, limit=limit, add_to=add_to, has_partition=partition is not None)
+    if isinstance(columns, str):
+        raise refusal(name, "give the name of a table, and a list of columns")
+    named = (watermark, watermark if key is None else key, *columns)
+    rows = _Rows(name, _source(name, table, named, query, dialect), options, dialect)
+    connect = _connector(name, database, resource, timeout)
+    requires = [] if resource is None else [resource]
 
     def look(context: SensorContext) -> SensorResult:
         mark = Watermark.from_cursor(context.cursor, sensor=name)
         where = context.resources[requires[0]] if requires else connect
         return result_of(context, mark, rows.new(mark, context, where), partition, options.add_to)
 
-    declare = sensor(name=name, selection=selection, requires=requires, description="New rows.", **options.timing)
-    return declare(look)
+    return Sensor(
+        look,
+        name=name,
+        selection=selection,
+        requires=requires,
+        description="New rows.",
+        every=every,
+        timeout=timeout,
+        paused=paused,
+    )
 
 
 class _Rows:
@@ -153,25 +170,22 @@ class _Rows:
         return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _source(name: str, table: object, watermark: str, how: HowToWatchRows) -> Source:
-    dialect = how.get("dialect", Dialect())
+def _source(name: str, table: object, columns: tuple[str, ...], query: str | None, dialect: Dialect) -> Source:
     if dialect.parameter_style not in (None, *PARAMETER_STYLES):
         raise refusal(name, f"parameter_style={dialect.parameter_style!r}: one of {', '.join(PARAMETER_STYLES)}")
     parts = (table,) if isinstance(table, str) else table
-    columns = (watermark, how.get("key", watermark), *how.get("columns", ()))
-    if not isinstance(parts, list | tuple) or not parts or isinstance(how.get("columns"), str):
+    if not isinstance(parts, list | tuple) or not parts:
         raise refusal(name, "give the name of a table, and a list of columns")
     for one in (*columns, *parts):
         if not isinstance(one, str) or not one or "\x00" in one:
             raise refusal(name, f"{one!r} where the name of a table or column is needed")
-    return Source(columns, table=tuple(parts), query=how.get("query"), quote=dialect.quote)
+    return Source(columns, table=tuple(parts), query=query, quote=dialect.quote)
 
 
-def _connect(name: str, how: HowToWatchRows) -> tuple[Connector | None, list[str]]:
-    """Return what connects, or the resource that does."""
-    database, resource = how.get("database"), how.get("resource")
+def _connector(
+    name: str, database: str | Connector | None, resource: str | None, timeout: timedelta | float
+) -> Connector | None:
+    """Return what connects; None when a resource does."""
     if (database is None) is (resource is None):
         raise refusal(name, "give database=... (a DSN, or a function that connects) or resource=..., one of them")
-    if isinstance(database, str):
-        return postgres(database, how.get("timeout", DEFAULT_TIMEOUT_SECONDS)), []
-    return database, [] if resource is None else [resource]
+    return postgres(database, timeout) if isinstance(database, str) else database

@@ -6,79 +6,60 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 from flowstone.core.automation.sensing import Definition, SensorContext, SensorResult
-from flowstone.core.automation.sensor import SensorTiming, seconds_of
+from flowstone.core.automation.sensor import seconds_of
 from flowstone.core.partition import Partition, encode_partition
-from flowstone.errors import DefinitionError, PartitionError, SensorError, did_you_mean
+from flowstone.errors import DefinitionError, PartitionError, SensorError
 from flowstone.io.sources.watermark import Place, Watermark, moved
 
 _MOST_KEY = 1000
-_DEFAULT_LIMIT = 1000
+DEFAULT_LIMIT = 1000
 _MOST_LIMIT = 10_000
 MOST_AGAIN = 300
 """How many things that could not be used are looked at again, the newest."""
 _LONGEST_SETTLE_SECONDS = 31 * 86_400.0
 
 
-class HowToWatch(SensorTiming, total=False):
-    """Options that ready-made sensors share, beside `every`, `timeout` and `paused` of `sensor`.
-
-    Attributes:
-        add_to: dynamic partitions, by name or definition, to which `partition(...)` is added first.
-        settle: what is younger than this (timedelta or seconds) is left for later, because it may be half written,
-            or something older may still come to light.
-        limit: most things to take at once, 1 to 10,000; the rest is taken the next time. 1,000 by default.
-    """
-
-    add_to: Definition
-    settle: timedelta | float
-    limit: int
-
-
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Those options, checked."""
+    """Options that ready-made sensors share, checked.
+
+    Args:
+        settle: what is younger than this is left for later.
+        limit: most things to take at once.
+        add_to: dynamic partitions to which `partition(...)` is added first.
+    """
 
     settle: timedelta
     limit: int
     add_to: Definition | None
-    timing: SensorTiming
 
     @classmethod
-    def of(cls, name: str, how: Any, known: type, *, settle_seconds: float) -> Self:
+    def of(
+        cls, name: str, *, settle: timedelta | float, limit: int, add_to: Definition | None, has_partition: bool
+    ) -> Self:
         """Check the options of a sensor.
 
         Args:
             name: of the sensor.
-            how: the options.
-            known: the class that names them.
-            settle_seconds: `settle` when it is not given.
+            settle: as it was given.
+            limit: as it was given.
+            add_to: as it was given.
+            has_partition: whether something says which partition a new thing belongs to.
 
         Raises:
-            DefinitionError: one is unknown or cannot work.
+            DefinitionError: one of them cannot work.
         """
-        names: frozenset[str] = known.__optional_keys__  # type: ignore[attr-defined]  # of every TypedDict
-        for given in how:
-            if given not in names:
-                raise refusal(name, f"there is no option {given!r}.{did_you_mean(given, names)}")
-        seconds, limit = seconds_of(how.get("settle", settle_seconds)), how.get("limit", _DEFAULT_LIMIT)
+        seconds = seconds_of(settle)
         if not 0 <= seconds <= _LONGEST_SETTLE_SECONDS:
-            raise refusal(name, f"settle={how['settle']!r}: give 0 seconds to 31 days")
+            raise refusal(name, f"settle={settle!r}: give 0 seconds to 31 days")
         if isinstance(limit, bool) or limit not in range(1, _MOST_LIMIT + 1):
             raise refusal(name, f"limit={limit!r}: give 1 to {_MOST_LIMIT:,}")
-        timing = {key: how[key] for key in SensorTiming.__optional_keys__ if key in how}
-        return cls(timedelta(seconds=seconds), limit, how.get("add_to"), cast(SensorTiming, timing))
-
-    def check(self, name: str, *, has_partition: bool) -> None:
-        """Refuse keys to add when nothing says which.
-
-        Raises:
-            DefinitionError: `add_to` without `partition`.
-        """
-        if self.add_to is not None and not has_partition:
+        if add_to is not None and not has_partition:
             raise refusal(name, "add_to=... needs partition=..., which says which key a new thing stands for")
+        return cls(timedelta(seconds=seconds), limit, add_to)
 
 
 def refusal(name: str, problem: str) -> DefinitionError:
