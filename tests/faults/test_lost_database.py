@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.fault_app import ITEMS, LEASE_SECONDS
-from tests.faults.fleet import Fleet, Worker, check
+from tests.faults.fleet import LONGEST_WAIT_SECONDS, Fleet, Worker, check
 from tests.faults.invariants import violations
 from tests.faults.proxy import Harm, Proxy, proxy_to
 
@@ -68,7 +68,7 @@ def test_a_database_that_is_away_for_a_while(own_server: EmbeddedPostgres, own_f
     assert worker.alive
     own_server.start()
     began = time.monotonic()
-    own_fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    own_fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
     own_fleet.place_many("quick", 20)
     own_fleet.wait(lambda: len(own_fleet.events("end", "quick")) == 20, "new work")
     print(f"resumed {time.monotonic() - began:.2f} s after the server was back")
@@ -144,7 +144,7 @@ def test_another_oban_rescues_a_running_job_by_its_age(fleet: Fleet) -> None:
     fleet.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'executing'")
     fleet.wait(lambda: fleet.rows("SELECT 1 FROM oban_jobs WHERE state = 'executing'"), "the job to be put right")
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
     assert len(fleet.events("start", "gated")) == 1
     assert fleet.rows("SELECT state::text, attempt FROM oban_jobs") == [("completed", 1)]
 
@@ -156,7 +156,7 @@ def test_a_step_that_waits_for_inputs_loses_its_job(fleet: Fleet) -> None:
     fleet.wait(lambda: fleet.flow.job_status(job).value == "waiting", "the step to wait")
     fleet.execute("DELETE FROM oban_jobs")
     fleet.flow.materialize("raw", partition=ITEMS[0])
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=20).value == ITEMS[0].upper()
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).value == ITEMS[0].upper()
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_connection_hangs_during_a_commit(proxy: Proxy, fleet: Fleet) -> None:
     check(lambda: time.monotonic() - began > 1.5 * LEASE_SECONDS, lambda: "a lease and a half")
     assert not fleet.rows("SELECT 1 FROM flowstone.workers WHERE lost_at IS NOT NULL")
     proxy.set(Harm.NONE)
-    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
     assert worker.alive
     assert len(fleet.events("start", "gated")) == 1
     assert violations(fleet.database_url) == {}

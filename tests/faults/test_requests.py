@@ -117,7 +117,7 @@ def test_cancel_what_has_just_finished(fleet: Fleet) -> None:
         assert state in (State.COMPLETED, State.CANCELLED)
         assert fleet.flow.cancel_job(job) is state
     done = fleet.flow.schedule("quick", partition=ITEMS[20])
-    fleet.flow.runs.wait_for(done, timeout_seconds=20)
+    fleet.flow.runs.wait_for(done, timeout_seconds=LONGEST_WAIT_SECONDS)
     assert fleet.flow.cancel_job(done) is State.COMPLETED
 
 
@@ -143,7 +143,7 @@ def test_sigterm_hands_back_what_outlives_the_grace(fleet: Fleet) -> None:
     again = fleet.wait_event("start", "stubborn", count=2)[1]
     assert (again.pid, again.attempt) == (second.pid, 1)
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
     assert fleet.attempts("stubborn") == [(1, "completed", None)]
 
 
@@ -160,7 +160,7 @@ def test_a_second_signal_leaves_at_once(fleet: Fleet) -> None:
     fleet.start()
     fleet.wait_event("start", "stubborn", count=2)
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=20)
+    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
     assert fleet.attempts("stubborn") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
 
 
@@ -171,7 +171,7 @@ def test_an_older_worker_leaves_what_it_does_not_know_to_others(fleet: Fleet) ->
     assert fleet.flow.job_status(job) in (State.SCHEDULED, State.PENDING, State.RUNNING)
     new: Worker = fleet.start()[0]
     old.signal(signal.SIGTERM)
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=20).value == "new"
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).value == "new"
     assert [event.pid for event in fleet.events("start", "newer")] == [new.pid]
     assert fleet.attempts("newer") == [(1, "completed", None)]
 

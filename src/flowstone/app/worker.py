@@ -251,6 +251,7 @@ def _node(
         work=work,
         submit=committer.submit,
         worker_id=lambda: heartbeat.worker_id,
+        is_renewed=heartbeat.wait_renewed,
         queues=limits,
         grace_seconds=grace_seconds,
         sweep_seconds=settings.sweep_seconds,

@@ -35,6 +35,8 @@ _NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 _MARK = "flowstone@"
 """What the names of our nodes begin with, by which statements recognise our producers."""
 _CONNECT_SECONDS = 5.0
+_LEASE_SECONDS = 1.0
+"""How long is waited at a time for a lease that is not renewed."""
 
 
 class Work[Prepared](Protocol):
@@ -86,6 +88,7 @@ class Node:
         work: prepares and performs.
         submit: hands a completion to the group committer.
         worker_id: returns the current lease.
+        is_renewed: waits up to so many seconds until the lease is renewed in time; returns whether it is.
         queues: queue name to limit.
         grace_seconds: how long running steps may finish on shutdown.
         sweep_seconds: how often lost workers and leftovers are looked for.
@@ -106,6 +109,7 @@ class Node:
         work: Work[Any],
         submit: Callable[[Completion], None],
         worker_id: Callable[[], str],
+        is_renewed: Callable[[float], bool],
         queues: Mapping[str, int],
         grace_seconds: float,
         sweep_seconds: float,
@@ -124,6 +128,7 @@ class Node:
         self._work = work
         self._submit = submit
         self._worker_id = worker_id
+        self._is_renewed = is_renewed
         self._queues = dict(queues)
         self._grace = grace_seconds
         self._attempts = Attempts(not_begun)
@@ -156,6 +161,7 @@ class Node:
             oban = self._make_oban(pool)
             extension.attach(oban, stage=self._stage, signals=self._signals(oban))
             try:
+                await self._wait_for_lease(stop)
                 await oban.start()
                 self._upkeep.start(oban)
                 if on_ready is not None:
@@ -168,6 +174,11 @@ class Node:
             finally:
                 self._upkeep.stop()
             return await self._hand_back()
+
+    async def _wait_for_lease(self, stop: asyncio.Event) -> None:
+        """Wait for the first renewal: what is taken before it may be taken away while it runs."""
+        while not stop.is_set() and not await self._call(partial(self._is_renewed, _LEASE_SECONDS)):
+            log.info("Waiting for the process that renews the lease.")
 
     def _make_threads(self, finished: Finished) -> dict[str, StepThreads]:
         return {
@@ -241,6 +252,8 @@ class Node:
         demand = self._threads[queue].room(demand)
         if not demand:
             return []
+        if not self._is_renewed(_LEASE_SECONDS):
+            raise TimeoutError("the lease is not renewed in time; this machine or the database is too slow")
         fetched = self._fetch(queue, demand, uuid)
         if not fetched:
             return []

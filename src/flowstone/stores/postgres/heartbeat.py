@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,12 +25,18 @@ from flowstone.stores.postgres.sql import load_sql
 log = logging.getLogger(__name__)
 
 _SCRIPT = Path(__file__).with_name("heartbeat_process.py")
+_BEATS_A_LEASE = 3
+_FRESH = 2 / 3
+"""Part of a lease within which it must have been renewed for new work to be taken under it."""
+_PATIENCE_SECONDS = 1.0
+_NEVER = float("-inf")
 
 
 class Heartbeat:
     """Registers a lease and keeps it alive until `stop`.
 
-    The beats come from a child process, which code that holds the interpreter lock here cannot starve. When
+    The beats come from a child process, which code that holds the interpreter lock here cannot starve. Until it
+    has started, which takes seconds on a busy machine, a thread of this process renews the lease. When
     the lease was taken away all the same (this process was stopped for too long), a new one is registered
     under a new id; what was claimed under the old id can no longer commit.
 
@@ -38,7 +45,7 @@ class Heartbeat:
         kind: `node` for a worker, `inline` for a process that drives its own runs.
         name: name of this process for people, in place of the host's.
         queues: queue name to limit, for people.
-        beat_seconds: how often the lease is renewed.
+        beat_seconds: how often the lease is renewed; at least three times while it lasts.
         lease_seconds: after how long without renewal others may take over.
         on_lost: called (from a thread) when the lease was taken away, after the new one is in place.
         board: what this process has taken and not started; recorded in the database when this process dies.
@@ -62,7 +69,7 @@ class Heartbeat:
         self._kind = kind
         self._name = name or socket.gethostname()
         self._queues = dict(queues or {})
-        self._beat_seconds = beat_seconds
+        self._beat_seconds = min(beat_seconds, lease_seconds / _BEATS_A_LEASE)
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._board = board
@@ -83,6 +90,8 @@ class Heartbeat:
         self._process = None
         self._lease: Lease | None = None
         self._over = threading.Event()
+        self._beat_at = _NEVER
+        self._changed = threading.Condition()
 
     @property
     def worker_id(self) -> str:
@@ -98,11 +107,25 @@ class Heartbeat:
             assert self._lease is not None
             return self._lease.id
 
+    def wait_renewed(self, timeout_seconds: float) -> bool:
+        """Wait until the child has renewed the lease lately; return whether it has.
+
+        What is taken under a lease that is not renewed yet, or late, may be given to others while it runs here.
+        """
+        assert self.worker_id
+        with self._changed:
+            return self._changed.wait_for(self._is_fresh, timeout_seconds)
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._beat_at < _FRESH * self._lease_seconds
+
     def stop(self) -> None:
         """Give the lease up and end the child; stopping twice is fine."""
         with self._lock:
             self._over.set()
             process, lease, self._process, self._lease = self._process, self._lease, None, None
+            with self._changed:
+                self._changed.notify_all()
         if process is not None:
             _end(process)
         if lease is not None:
@@ -123,27 +146,47 @@ class Heartbeat:
         )
         self._lease = lease
         self._over.clear()
-        self._start_beating(worker_id)
+        # a worker waits for the first beat; a program that drives its own runs is often over before one is due
+        self._start_beating(worker_id, pause_seconds=self._beat_seconds if self._kind == "inline" else 0.0)
 
-    def _start_beating(self, worker_id: str) -> None:
-        self._process = self._spawn(worker_id)
-        threading.Thread(
-            target=self._watch, args=(self._process, worker_id), name="flowstone-lease", daemon=True
-        ).start()
+    def _start_beating(self, worker_id: str, *, pause_seconds: float = 0.0) -> None:
+        self._beat_at = _NEVER
+        self._process = self._spawn(worker_id, pause_seconds)
+        for act in (self._watch, self._stand_in):
+            threading.Thread(
+                target=act, args=(self._process, worker_id), name="flowstone-lease", daemon=True
+            ).start()
 
-    def _spawn(self, worker_id: str) -> subprocess.Popen[bytes]:
+    def _stand_in(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
+        """Renew the lease from here until the child does."""
+
+        def is_over() -> bool:
+            return self._over.is_set() or self._process is not process or self._beat_at > _NEVER
+
+        while True:
+            with self._changed:
+                if self._changed.wait_for(is_over, self._beat_seconds):
+                    return
+            self._renew(worker_id)
+
+    def _renew(self, worker_id: str) -> None:
+        # the database may be away; whether the lease was taken away, the child says
+        with suppress(Exception):
+            Lease(self._database, worker_id).renew()
+
+    def _spawn(self, worker_id: str, pause_seconds: float) -> subprocess.Popen[bytes]:
         orders = {
             "connect": self._database.connect_parameters,
             "sql": self._database.project.sql(load_sql("workers/beat")),
             "last_words": self._database.project.sql(load_sql("workers/last_words")),
             "board": self._board.descriptor if self._board else None,
             "worker_id": worker_id,
-            "patience_seconds": self._lease_seconds / 2,
+            "patience_seconds": max(_PATIENCE_SECONDS, self._lease_seconds / 2),
         }
         # -I keeps the user's PYTHON* settings and directory out; the orders hold the password, so they
         # travel through the pipe and not through the arguments, which every user of the machine can read
         process = subprocess.Popen(  # noqa: S603 - our own interpreter on our own file
-            [sys.executable, "-I", str(_SCRIPT), str(self._beat_seconds)],
+            [sys.executable, "-I", str(_SCRIPT), str(self._beat_seconds), str(pause_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # no buffer, no lock: a forked child must be able to close its copies
@@ -157,12 +200,10 @@ class Heartbeat:
         return process
 
     def _watch(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
-        """Wait until the child says that the lease is lost, or ends."""
-        assert process.stdout is not None
-        told = b""
-        with suppress(ValueError, OSError):  # closed meanwhile: the same as an end
-            told = process.stdout.readline()
-        if not told:
+        """Note when the child renews the lease, until it says that the lease is lost, or ends."""
+        lost = self._listen(process)
+        if not lost and not self._over.is_set():
+            self._renew(worker_id)
             # a child that cannot live at all is not started again in a tight circle
             self._over.wait(min(1.0, self._beat_seconds))
         with self._lock:
@@ -171,11 +212,24 @@ class Heartbeat:
             _end(process)
             self._process = None
             try:
-                self._replace(worker_id, lost=bool(told))
+                self._replace(worker_id, lost=lost)
             except Exception:
                 log.exception("The lease could not be renewed; the next claim tries again.")
-        if told and self._on_lost is not None:
+        if lost and self._on_lost is not None:
             self._on_lost(worker_id)
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> bool:
+        """Return whether the lease is lost, when that is said or the child ends."""
+        assert process.stdout is not None
+        with suppress(ValueError, OSError):  # closed meanwhile: the same as an end
+            for said in process.stdout:
+                if said == b"lost\n":
+                    return True
+                with self._changed:
+                    if self._process is process:
+                        self._beat_at = float(said)
+                        self._changed.notify_all()
+        return False
 
     def _replace(self, worker_id: str, *, lost: bool) -> None:
         if not lost:

@@ -4,8 +4,9 @@ It lives apart from the process that it speaks for, because user code can hold t
 minutes. It falls silent when the other is stopped (SIGSTOP), and ends when the other ends: its standard input
 is a pipe that nobody else holds.
 
-The other one has just registered the lease, so the first beat comes after a pause. Most programs are over before;
-until then this process loads next to nothing, which is why modules are imported where they are used.
+A worker takes nothing before the first beat. A program that drives its own runs does not wait for it: it has just
+registered the lease, so the first beat comes after a pause. Most programs are over before; until then this process
+loads next to nothing, which is why modules are imported where they are used.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _LOADING_SECONDS = 1.0
 """How long before the first beat is due the driver is loaded, on a busy machine too."""
 _LAST_TRIES = 3
 _LAST_PAUSE_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+_PRIORITY = -5
 
 
 def is_stopped(pid: int) -> bool:
@@ -57,17 +60,28 @@ def _hung(*_: object) -> None:
     raise HungError
 
 
+def say(what: object) -> None:
+    """Tell the other process; never waits for it, which may not listen for hours, and be gone."""
+    try:  # noqa: SIM105 - contextlib takes long to load
+        os.write(sys.stdout.fileno(), f"{what}\n".encode())
+    except OSError:
+        pass
+
+
 def beat(connection: Any, orders: dict[str, Any]) -> Any:
-    """Renew the lease once and return the connection for the next time, or None when it is broken."""
+    """Renew the lease once and return the connection for the next time, or None when it is broken.
+
+    The other process learns since when the lease lasts, by the clock that both share, or that it is lost.
+    """
     import psycopg
 
+    began = time.monotonic()
     try:
         with Patience(orders["patience_seconds"]):
             if connection is None or connection.closed:
                 connection = psycopg.connect(**orders["connect"], autocommit=True)
             renewed = connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone()
-        if renewed is None:
-            print("lost", flush=True)  # noqa: T201 - the parent reads this
+        say(began if renewed else "lost")
     except (psycopg.Error, HungError):
         if connection is not None:
             connection.close()
@@ -101,19 +115,29 @@ def last_words(connection: Any, orders: dict[str, Any]) -> None:
             time.sleep(_LAST_PAUSE_SECONDS)
 
 
-def main(beat_seconds: float) -> None:
+def main(beat_seconds: float, pause_seconds: float) -> None:
     """Read orders from the first line of standard input, then beat until it closes.
 
     An orderly end is announced by a word on standard input before it closes; without it, the other process died.
+
+    Args:
+        beat_seconds: how often the lease is renewed.
+        pause_seconds: when the first time is due.
     """
     # a Ctrl-C or a stop is meant for the worker, which needs its lease until it is done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _hung)
+    # it does little, but in time, whatever its worker keeps the machine busy with
+    try:  # noqa: SIM105 - contextlib takes long to load
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    except OSError:  # most users may not
+        pass
+    os.set_blocking(sys.stdout.fileno(), False)
     line = sys.stdin.buffer.readline()
     connection: Any = None
     parent = os.getppid()
-    due = time.monotonic() + max(0.0, beat_seconds - _LOADING_SECONDS)
+    due = time.monotonic() + max(0.0, pause_seconds - _LOADING_SECONDS)
     while True:
         readable, _, _ = select.select([sys.stdin.buffer], [], [], max(0.0, due - time.monotonic()))
         if readable or os.getppid() != parent:
@@ -123,6 +147,8 @@ def main(beat_seconds: float) -> None:
         due = time.monotonic() + beat_seconds
         if not is_stopped(parent):
             connection = beat(connection, parsed(line))
+            if connection is None:
+                due = min(due, time.monotonic() + _RETRY_SECONDS)
 
 
 def parsed(line: bytes) -> dict[str, Any]:
@@ -134,4 +160,4 @@ def parsed(line: bytes) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), float(sys.argv[2]))

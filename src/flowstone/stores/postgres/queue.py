@@ -248,6 +248,11 @@ class Lease:
                 },
             )
 
+    def renew(self) -> None:
+        """Have it last from now on; one that was taken away stays so."""
+        with self.database.connection() as connection:
+            connection.execute(load_sql("workers/beat"), {"id": self.id})
+
     def remove(self) -> None:
         """Delete the row: whatever this process still held is free at once."""
         with self.database.connection() as connection:
