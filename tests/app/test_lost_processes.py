@@ -16,6 +16,7 @@ from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.state import State
 from flowstone.core.step import NewRun, NewStep, PlacedStep
 from flowstone.errors import StepCancelledError
+from flowstone.testing.marks import wait_until
 
 LEASE_SECONDS = 0.5
 NAMES = ("first", "slow", "last")
@@ -148,10 +149,11 @@ def test_a_client_that_waits_survives_a_database_that_goes_away(flow: FlowStone,
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.3)
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     elsewhere = psycopg.conninfo.make_conninfo(database_url, dbname="postgres")
     with psycopg.connect(elsewhere, autocommit=True) as connection:
+        listens = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND query ILIKE 'LISTEN%%'"
+        assert wait_until(lambda: connection.execute(listens, [name]).fetchone() is not None)
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name]
@@ -160,7 +162,7 @@ def test_a_client_that_waits_survives_a_database_that_goes_away(flow: FlowStone,
         assert waiting.is_alive()
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     assert flow.cancel_job(job) is State.CANCELLED
-    waiting.join(30)
+    waiting.join(60)
     assert [type(error) for error in raised] == [StepCancelledError]
 
 

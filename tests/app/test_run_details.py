@@ -52,7 +52,7 @@ def fleet(database_url: str, tmp_path: Path) -> Iterator[FlowStone]:
             Path(environment[GATE]).touch()
             worker.terminate()
             try:
-                worker.wait(20)
+                worker.wait(60)
             except subprocess.TimeoutExpired:
                 worker.kill()
 
@@ -231,7 +231,7 @@ def under_way(flow: FlowStone, tmp_path: Path) -> Iterator[str]:
     job = flow.schedule("gated", executor="async", config={"rows": 3}, tags=["first"], metadata={"by": "ann"})
     yield job.run_id
     (tmp_path / "gate").touch()
-    flow.runs.wait_for(job, timeout_seconds=30)
+    flow.runs.wait_for(job, timeout_seconds=90)
 
 
 def test_who_joins_sees_the_run_that_it_joined(flow: FlowStone, under_way: str) -> None:

@@ -59,7 +59,7 @@ def test_scheduled_work_of_this_process_waits_when_told_and_says_for_what() -> N
         threading.Event().wait(0.01)
     assert flow.why("table")[0] == "waits for raw"
     flow.materialize("raw")
-    assert flow.runs.wait_for(job, timeout_seconds=20).value == 2
+    assert flow.runs.wait_for(job, timeout_seconds=60).value == 2
 
 
 def test_waiting_is_bounded() -> None:
@@ -71,7 +71,7 @@ def test_waiting_is_bounded() -> None:
 
 
 def test_who_waits_in_this_process_is_told_for_what(caplog: pytest.LogCaptureFixture) -> None:
-    flow = make_flow(deps_timeout_seconds=0.3, snooze_seconds=0.05)
+    flow = make_flow(deps_timeout_seconds=1.0, snooze_seconds=0.05)
     with caplog.at_level(logging.WARNING, logger="flowstone"), pytest.raises(DependencyNotReadyError):
         flow.materialize("table", wait_for_inputs=True)
     told = [record.getMessage() for record in caplog.records if "waits for raw" in record.getMessage()]

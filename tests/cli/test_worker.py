@@ -171,6 +171,6 @@ def test_dev_starts_everything_and_stops_everything(
         children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, number)
         assert process.wait(_PATIENCE_SECONDS) == code
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=_PATIENCE_SECONDS)[1] == []
     server = (tmp_path / ".flowstone" / "postgres" / "data" / "postmaster.pid").exists()
     assert not server

@@ -186,13 +186,13 @@ def test_a_resource_that_cannot_be_opened_fails_the_check() -> None:
 def test_timeouts_of_checks_are_their_own() -> None:
     gate = threading.Event()
 
-    @asset(timeout=0.5)
+    @asset(timeout=1.5)
     def quick() -> int:
         return 1
 
     @check(quick)
     def slow(quick: int) -> bool:
-        return gate.wait(0.6) is False
+        return gate.wait(1.6) is False
 
     @check(quick, timeout=0.01)
     def limited(quick: int) -> bool:

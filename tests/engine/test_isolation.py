@@ -421,7 +421,7 @@ def test_timeout_does_not_count_the_first_import(calls: IsolatedCalls, tmp_path:
     file = tmp_path / "slow_to_import.py"
     file.write_text(
         "import os, time\nfrom flowstone.core.asset import asset\n"
-        f"if os.getpid() != {os.getpid()}: time.sleep(1)\n@asset\ndef quick(): return 1\n"
+        f"if os.getpid() != {os.getpid()}: time.sleep(3)\n@asset\ndef quick(): return 1\n"
     )
     spec = importlib.util.spec_from_file_location("slow_to_import", file)
     assert spec is not None
@@ -429,7 +429,7 @@ def test_timeout_does_not_count_the_first_import(calls: IsolatedCalls, tmp_path:
     module = sys.modules["slow_to_import"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        assert call(calls, module.quick, timeout=0.5) == 1
+        assert call(calls, module.quick, timeout=2.0) == 1
     finally:
         del sys.modules["slow_to_import"]
 
@@ -439,7 +439,7 @@ def test_grandchildren_end_with_the_child(calls: IsolatedCalls, tmp_path: Path, 
     call(calls, functions.pid)
     path = tmp_path / "pid"
     with pytest.raises(WorkerCrashedError if crash else MaterializationTimeoutError):
-        call(calls, functions.leaves_grandchild, timeout=0.5, path=str(path), crash=crash)
+        call(calls, functions.leaves_grandchild, timeout=2.0, path=str(path), crash=crash)
     assert is_gone(int(path.read_text()))
 
 

@@ -47,7 +47,7 @@ class TestOban(ExecutorConformance):
                 self.marks.leave("gate")
                 worker.terminate()
                 try:
-                    worker.wait(20)
+                    worker.wait(60)
                 except subprocess.TimeoutExpired:
                     worker.kill()
 

@@ -69,7 +69,7 @@ def test_on_step_that_raises_before_a_step_fails_that_step() -> None:
 def test_a_pause_is_before_each_step() -> None:
     started = time.monotonic()
     flow().materialize_all("two", executor="serial", executor_opts={"pause_between": timedelta(seconds=0.05)})
-    assert 0.1 <= time.monotonic() - started < 5
+    assert 0.1 <= time.monotonic() - started < 30
     started = time.monotonic()
     patient = SerialExecutor(pause_between=60)
     flow().materialize_all("two", executor=patient, executor_opts={"pause_between": 0})

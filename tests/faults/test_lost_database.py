@@ -18,7 +18,7 @@ from tests.faults.proxy import Harm, Proxy, proxy_to
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres.embedded import EmbeddedPostgres
 
-RESUME_SECONDS = 10.0
+RESUME_SECONDS = 30.0
 
 
 def crash(server: EmbeddedPostgres) -> None:
@@ -90,7 +90,7 @@ def test_only_the_listening_connections_are_cut(fleet: Fleet) -> None:
         assert cut or number
         began = time.monotonic()
         assert fleet.flow.materialize("quick", partition=ITEMS[number]).value == ITEMS[number]
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < RESUME_SECONDS
     assert all(worker.alive for worker in fleet.workers)
 
 

@@ -14,7 +14,7 @@ from tests.faults.fleet import LONGEST_WAIT_SECONDS, Fleet, Worker
 from flowstone.core.state import State
 from flowstone.testing.injection import AFTER_STORE, BEFORE_RUN
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 15.0
 """For polls and scheduling of a busy machine, on top of lease and sweep."""
 
 

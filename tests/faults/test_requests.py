@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 from datetime import UTC, datetime
 from itertools import islice
@@ -153,10 +152,10 @@ def test_a_second_signal_leaves_at_once(fleet: Fleet) -> None:
     fleet.wait_event("start", "stubborn")
     first.signal(signal.SIGTERM)
     fleet.wait(lambda: "Stopping" in first.said, "the first signal to be taken")
-    told = time.monotonic()
     first.signal(signal.SIGTERM)
+    # one that waits for its grace leaves with 0, and says another reason
     assert first.wait_exit() == 1
-    assert time.monotonic() - told < 1.0
+    assert "Second signal: leaving at once" in first.said
     fleet.start()
     fleet.wait_event("start", "stubborn", count=2)
     fleet.open_gate(ITEMS[0])

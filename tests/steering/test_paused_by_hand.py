@@ -99,7 +99,7 @@ def test_a_resume_between_a_release_and_its_commit_strands_nothing(crew: Crew) -
             committed = threads.submit(succeed, crew, job)
             crew.wait(crew.waiting_for_lock, "the release")
             crew.flow.runs.resume(run)
-        committed.result(20)
+        committed.result(90)
     assert [one.claim.asset for one in crew.take()] == ["after"]
 
 

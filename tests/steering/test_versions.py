@@ -70,7 +70,7 @@ def test_nothing_is_committed_in_another_shape(crew: Rolling, caplog: pytest.Log
     # a worker with the code that placed them comes back: it gets them all
     crew.worker("v1")
     for job in placed:
-        assert crew.flow.runs.wait_for(job, timeout_seconds=30).value == "v1"
+        assert crew.flow.runs.wait_for(job, timeout_seconds=90).value == "v1"
     assert crew.rows("SELECT max(attempt), max(snoozes) FROM flowstone.steps") == [(1, 0)]
 
 
@@ -79,7 +79,7 @@ def test_what_no_living_worker_can_run_is_refused_in_the_end(crew: Rolling) -> N
     with crew.of("v1", deps_timeout_seconds=0.5) as flow:
         for name, key in (*CHANGED, ("only_v1", "0")):
             with pytest.raises(StepFailedError, match=r"placed by code that declares|no asset named 'only_v1'"):
-                flow.runs.wait_for(flow.schedule(name, partition=key, executor="oban"), timeout_seconds=30)
+                flow.runs.wait_for(flow.schedule(name, partition=key, executor="oban"), timeout_seconds=90)
     assert crew.rows("SELECT count(*) FROM flowstone.current_outputs") == [(0,)]
 
 

@@ -33,7 +33,7 @@ def test_an_input_that_is_under_way_is_waited_for_without_being_asked(crew: Crew
     crew.wait(lambda: crew.rows("SELECT 1 FROM flowstone.steps WHERE snoozes > 0"), "a look at the inputs")
     assert crew.flow.why("after", ITEMS[0])[0].startswith(f"waits for fragile [{ITEMS[0]}], which is ")
     crew.open_gate(ITEMS[0])
-    waits.join(25)
+    waits.join(90)
     assert found == [ITEMS[0].upper()]
 
 

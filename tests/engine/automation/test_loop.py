@@ -18,7 +18,7 @@ from flowstone.core.automation.record import (
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.stores.memory import MemoryStore
 
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -95,9 +95,9 @@ def test_the_next_instant_is_met_and_not_polled_for() -> None:
 
     store, one = MemoryStore(), Answering("one", often)
     began = time.monotonic()
-    with running(AutomationLoop([one], store.automations, poll_seconds=60.0)):
+    with running(AutomationLoop([one], store.automations, poll_seconds=600.0)):
         eventually(lambda: len(one.seen) >= 5)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600
 
 
 def test_no_more_than_the_width_at_once() -> None:

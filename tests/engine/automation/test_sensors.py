@@ -40,7 +40,7 @@ from flowstone.errors import (
     UnknownAutomationError,
 )
 
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 
 
 @asset

@@ -43,13 +43,13 @@ def test_a_stopping_worker_changes_nothing(
         workers = [subprocess.Popen(command) for _ in range(2)]
         try:
             monthly = thread.submit(flow.backfill, MONTHLY, executor="oban", run_id="monthly")
-            assert wait_until(lambda: "monthly" in [r.id for r in flow.runs.latest()], timeout_seconds=30)
+            assert wait_until(lambda: "monthly" in [r.id for r in flow.runs.latest()], timeout_seconds=90)
             assert wait_until(lambda: flow.runs.get("monthly").done >= 3, timeout_seconds=60)
             workers[0].send_signal(signal.SIGTERM)
             assert flow.runs.get("monthly").done < flow.runs.get("monthly").total, "it was not half way"
             assert monthly.result(90).ok
             assert flow.backfill(OVERALL, executor="oban", executor_opts={"wait_timeout": 90}).ok
-            assert workers[0].wait(30) == 0
+            assert workers[0].wait(90) == 0
             assert hashes(flow) == expected
         finally:
             for worker in workers:

@@ -35,7 +35,7 @@ def test_an_absent_server_is_told_soon_and_without_the_password(caplog):
     started = time.monotonic()
     with Database(NOBODY) as database, pytest.raises(DatabaseUnavailableError) as caught, database.connection():
         pass
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert caught.value.target == "postgresql://ann:***@127.0.0.1:9/data"
     assert "refused" in str(caught.value)
     assert "hunter2" not in str(caught.value) + caplog.text
