@@ -152,7 +152,7 @@ def test_a_client_that_waits_survives_a_database_that_goes_away(flow: FlowStone,
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     elsewhere = psycopg.conninfo.make_conninfo(database_url, dbname="postgres")
     with psycopg.connect(elsewhere, autocommit=True) as connection:
-        listens = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND query ILIKE 'LISTEN%%'"
+        listens = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND query ILIKE '%%LISTEN%%'"
         assert wait_until(lambda: connection.execute(listens, [name]).fetchone() is not None)
         connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         connection.execute(
