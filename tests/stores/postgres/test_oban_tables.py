@@ -64,7 +64,8 @@ def test_what_elixirs_tables_lack_is_added_and_the_rest_stays(empty_database_url
         assert execute(empty_database_url, TOUCHED) == before
     with Database(empty_database_url) as database:
         assert oban_tables.problems(database) == []
-        assert oban_tables.unfit(database) is None
+        with database.connection() as connection:
+            assert oban_tables.unfit(connection) is None
 
 
 def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(empty_database_url: str) -> None:

@@ -151,10 +151,17 @@ def require_current(database: Database, *, migrations: list[Migration] | None = 
         SchemaVersionError: the tables are missing, older or newer.
         MigrationChangedError: an applied migration differs from its file.
     """
-    known = known_migrations() if migrations is None else migrations
     with database.connection() as connection:
-        found = _status(connection, known)
-        others = [] if any(entry.applied_at for entry in found) else projects(connection)
+        require_current_on(connection, database, migrations=migrations)
+
+
+def require_current_on(
+    connection: Connection[TupleRow], database: Database, *, migrations: list[Migration] | None = None
+) -> None:
+    """Do what `require_current` does, on a connection of the database that is open."""
+    known = known_migrations() if migrations is None else migrations
+    found = _status(connection, known)
+    others = [] if any(entry.applied_at for entry in found) else projects(connection)
     _refuse_newer_and_changed(found, known, database.masked_dsn)
     pending = [entry.name for entry in found if entry.state is MigrationState.PENDING]
     if pending and len(pending) == len(found):

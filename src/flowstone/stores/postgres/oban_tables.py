@@ -110,10 +110,9 @@ def structure(connection: Connection[TupleRow]) -> Structure:
     return found
 
 
-def unfit(database: Database) -> str | None:
+def unfit(connection: Connection[TupleRow]) -> str | None:
     """Return what keeps everybody from placing work in Oban's tables; None when nothing does."""
-    with database.connection() as connection:
-        found = structure(connection)
+    found = structure(connection)
     wrong = found.misfits + [f"{one} is missing" for one in found.missing]
     return f"Oban's tables do not fit: {'; '.join(wrong)}" if wrong else None
 

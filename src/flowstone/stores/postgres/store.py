@@ -120,13 +120,10 @@ class CheckedDatabase(Database):
             return
         with self._checking:
             if self._durable is None:
-                plain = Database(self.dsn, project=self.project, max_size=1)
-                try:
-                    migrations.require_current(plain)
-                    self._queue_problem = oban_tables.unfit(plain)
-                    self._durable = self._queue_problem is None
-                finally:
-                    plain.close()
+                with super().connection() as connection:
+                    migrations.require_current_on(connection, self)
+                    self._queue_problem = oban_tables.unfit(connection)
+                self._durable = self._queue_problem is None
 
 
 class CallerTransaction:
