@@ -17,9 +17,10 @@ from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
 
-# shared machines stall now and then, which a deadline would call a failure; in CI the same examples every time
-settings.register_profile("flowstone", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("flowstone")
+# shared machines stall now and then, which a deadline would call a failure; in CI more, and the same every time
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=60, derandomize=bool(os.environ.get("CI")))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "quick"))
 
 _BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
 
@@ -61,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "both_servers: runs on the embedded PostgreSQL 18 and on the system's older one"
     )
+    config.addinivalue_line("markers", "older_server: runs on the system's older PostgreSQL if there is one")
     worker = getattr(config, "workerinput", None)
     given = worker["flowstone_servers"] if worker else tempfile.mkdtemp(prefix="flowstone-tests-", dir=in_memory())
     config.stash[_DIRECTORY] = Path(given)
@@ -89,8 +91,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
-        both = metafunc.definition.get_closest_marker("both_servers")
-        metafunc.parametrize("server", _KINDS if both else _KINDS[:1], indirect=True, scope="session")
+        kinds = _KINDS[:1]
+        if metafunc.definition.get_closest_marker("both_servers"):
+            kinds = _KINDS
+        elif metafunc.definition.get_closest_marker("older_server") and system_binaries():
+            kinds = _KINDS[1:]
+        metafunc.parametrize("server", kinds, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

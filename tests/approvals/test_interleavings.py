@@ -118,5 +118,5 @@ class Approvals(RuleBasedStateMachine):
                 assert self.ends.setdefault(one.id, one.state) is one.state
 
 
-Approvals.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+Approvals.TestCase.settings = settings(stateful_step_count=30)
 TestApprovals = Approvals.TestCase

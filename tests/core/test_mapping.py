@@ -66,7 +66,7 @@ def all_keys(definition: PartitionsDefinition | None) -> list[Partition]:
     return [None] if definition is None else list(definition.keys(NOW))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 @given(mappings, definitions, definitions, st.data())
 def test_the_inverse_agrees(
     mapping: PartitionMapping,
@@ -96,7 +96,6 @@ def test_the_inverse_agrees(
         assert key in read(mapping, reader, downstream, upstream)
 
 
-@settings(deadline=None)
 @given(definitions, definitions, st.data())
 def test_the_default_works_or_is_refused_at_load_time(
     downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None, data: st.DataObject

@@ -105,7 +105,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings().max_examples)
 @given(values)
 def test_everything_comes_back_exactly(value: object) -> None:
     assert exact(round_trip(value)) == exact(value)

@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.errors import ConfigurationError, SerializationError, UnsafePickleError
@@ -48,7 +48,6 @@ def test_equal_values_give_equal_bytes() -> None:
 SIGNED = write([Trap(), b"x" * 600_000])
 
 
-@settings(max_examples=60)
 @given(st.integers(0, len(SIGNED) - 1), st.integers(1, 255))
 def test_any_change_is_refused_before_anything_runs(position: int, change: int) -> None:
     ran.clear()

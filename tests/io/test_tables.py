@@ -226,7 +226,7 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(frames())
 def test_any_frame_comes_back_or_is_refused_by_name(frame: pd.DataFrame) -> None:
     refused = None

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -133,6 +134,7 @@ def _clone(connection: Connection[TupleRow], name: str, template: str) -> None:
     connection.execute(with_identifiers(statement, name=name, template=template))
 
 
+@cache
 def system_binaries() -> Path | None:
     """Return the programs of the PostgreSQL server that the operating system installed, if there is one."""
     pg_config = shutil.which("pg_config")

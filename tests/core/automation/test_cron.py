@@ -143,7 +143,7 @@ instants = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 2)
 @given(crons, st.sampled_from(ZONES), instants)
 def test_instants_are_those_that_the_clock_shows(expression: str, zone: str, start: datetime) -> None:
     """Against the definition: look at the zone's clock in every minute that passes."""

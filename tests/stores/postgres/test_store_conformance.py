@@ -14,7 +14,6 @@ from flowstone.testing.store_conformance import StoreConformance
 store = pytest.importorskip("flowstone.stores.postgres.store", reason="the PostgreSQL store is not there yet")
 
 
-@pytest.mark.both_servers
 class TestPostgresStore(StoreConformance):
     @pytest.fixture(autouse=True)
     def _database(self, database_url: str, tmp_path: Path) -> None:
@@ -36,7 +35,10 @@ def of_a_project(server: TemporaryServer) -> Iterator[str]:
         yield dsn
 
 
+@pytest.mark.older_server
 class TestPostgresStoreInAProject(StoreConformance):
+    """In a project and on an older server at once: two suites in the time of one."""
+
     @pytest.fixture(autouse=True)
     def _database(self, server: TemporaryServer, of_a_project: str, tmp_path: Path) -> Iterator[None]:
         self.directory = tmp_path
