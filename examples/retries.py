@@ -19,7 +19,7 @@ if __name__ == "__main__":
     flow = FlowStone.for_testing([exchange_rate])
     done = flow.materialize("exchange_rate", executor="sync", executor_opts={"retry": True})
 
-    for one in flow.runs.attempts(str(done.step_id)):
+    for one in flow.runs.attempts(done.step_id):
         if one.retry_at is None:
             print(f"attempt {one.attempt}: {one.state}")
             continue

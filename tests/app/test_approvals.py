@@ -118,7 +118,7 @@ def test_an_interrupt_while_waiting_ends_the_run(flow: FlowStone, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         flow.materialize("asks")
     (one,) = flow.approvals.list(state=None)
-    assert (one.state, flow.job_status(str(one.step_id))) == ("cancelled", State.CANCELLED)
+    assert (one.state, flow.job_status(one.step_id)) == ("cancelled", State.CANCELLED)
 
 
 def test_a_cancelled_run_asks_nobody(flow: FlowStone) -> None:

@@ -150,7 +150,7 @@ def test_where_a_job_stands(flow: FlowStone) -> None:
     assert (waits.state, waits.scheduled_at, waits.attempt) == (State.SCHEDULED, later, 0)
     assert waits.waiting_for[0].startswith("it starts at 20")
     flow.cancel_job(job)
-    assert flow.runs.status(int(job.id)).reason == "cancelled before it started"
+    assert flow.runs.status(str(job.id)).reason == "cancelled before it started"
     with pytest.raises(AttributeError):
         waits.state = State.RUNNING  # type: ignore[misc]
 

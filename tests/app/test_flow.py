@@ -278,7 +278,7 @@ def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
 
     flow = FlowStone.for_testing([far])
     job = flow.schedule("far", executor=Elsewhere())
-    claims = flow.parts.store.ledger.claim([int(job.id)], now=datetime.now(UTC))  # as if it ran elsewhere
+    claims = flow.parts.store.ledger.claim([job.id], now=datetime.now(UTC))  # as if it ran elsewhere
     assert flow.cancel_job(job) is State.CANCELLING
     assert [(one.id, one.asset, one.executor) for one in told] == [(job.id, "far", "elsewhere")]
     assert len(claims) == 1

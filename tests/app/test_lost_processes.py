@@ -92,7 +92,7 @@ def test_who_asks_for_it_ends_what_is_lost_and_goes_on(
     record = flow.runs.get("other")
     assert record.state is (State.FAILED if begins else State.CANCELLED)
     assert not record.process_lost
-    assert {flow.runs.step(str(step.id)).error_type for step in other.placed} == (
+    assert {flow.runs.step(step.id).error_type for step in other.placed} == (
         {PROCESS_LOST, None} if begins else {PROCESS_LOST}
     )
     assert all(run.state.is_terminal for run in flow.runs.latest())

@@ -56,9 +56,9 @@ def test_a_cancel_says_that_it_is_recorded_and_what_became_of_the_steps(cli: Com
     assert "1 cancelled before it started" in answer.out
     assert cli("runs", job.run_id, "--json").json["cancelled_steps"][0]["reason"] == "cancelled before it started"
     assert "cancelled before it started" in cli("runs", job.run_id).out
-    answer = cli("cancel", alone.id, "--json").json
+    answer = cli("cancel", str(alone.id), "--json").json
     assert (answer["state"], answer["recorded"]) == ("cancelled", True)
-    assert cli("cancel", alone.id, "--json").json["recorded"] is False
+    assert cli("cancel", str(alone.id), "--json").json["recorded"] is False
 
 
 def test_what_is_committed_is_counted_and_reused(cli: CommandLine, recorded: str) -> None:

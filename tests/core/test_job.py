@@ -36,7 +36,7 @@ _json = st.recursive(
 _names = st.text(st.characters(codec="utf-8"))
 _jobs = st.builds(
     Job,
-    id=_names,
+    id=st.integers(0, 2**63 - 1),
     asset=_names,
     partition=_partitions,
     run_id=_names,

@@ -77,7 +77,7 @@ def test_it_stays_in_its_process() -> None:
 def test_its_io_manager_knows_nothing_else() -> None:
     io = GatheredIO(MemoryStore().scatters, lambda stored: stored, shared=False)
     with pytest.raises(SerializationError, match="only knows gathered items"):
-        io.store([1], OutputAddress("a", "", "run", "1", 1, 1))
+        io.store([1], OutputAddress("a", "", "run", 1, 1, 1))
 
 
 def in_own_process(item: int) -> int:

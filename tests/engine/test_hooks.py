@@ -69,7 +69,7 @@ def test_a_hook_may_answer_by_itself() -> None:
 
     flow = FlowStone.for_testing([one], hooks=[Closed()])
     done = flow.materialize("one")
-    assert (done.state, flow.runs.step(str(done.step_id)).reason) == (State.SKIPPED, "closed today")
+    assert (done.state, flow.runs.step(done.step_id).reason) == (State.SKIPPED, "closed today")
 
 
 def test_a_hook_that_raises_fails_the_step() -> None:

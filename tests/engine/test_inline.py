@@ -13,7 +13,7 @@ from flowstone.errors import RunNotFoundError, StaleAttemptError, StepCancelledE
 
 
 def job(step_id: int, name: str = "one") -> Job:
-    return Job(id=str(step_id), asset=name, partition=None, run_id="r", executor="sync")
+    return Job(id=step_id, asset=name, partition=None, run_id="r", executor="sync")
 
 
 @asset

@@ -28,7 +28,7 @@ def call():
             partition=None,
             key="",
             run_id="r",
-            step_id="1",
+            step_id=1,
             attempt=1,
             token=1,
             started_at=datetime.now(UTC),

@@ -61,7 +61,7 @@ def context_of(target: Asset, **changes: Any) -> AssetContext:
         "partition": None,
         "key": "",
         "run_id": "run",
-        "step_id": "step",
+        "step_id": 1,
         "attempt": 1,
         "token": 1,
         "started_at": STARTED_AT,
@@ -155,7 +155,7 @@ def test_gives_many_buffers(calls: IsolatedCalls) -> None:
 
 def test_context_arrives_and_metadata_come_back(calls: IsolatedCalls) -> None:
     context = context_of(
-        functions.facts, partition=(date(2026, 1, 2), "eu"), key="k", attempt=3, token=9, run_id="r", step_id="s"
+        functions.facts, partition=(date(2026, 1, 2), "eu"), key="k", attempt=3, token=9, run_id="r", step_id=1
     )
     context.metadata["before"] = 1
     assert calls.call(context, {}, timeout_seconds=None) == {
@@ -163,7 +163,7 @@ def test_context_arrives_and_metadata_come_back(calls: IsolatedCalls) -> None:
         "partition": (date(2026, 1, 2), "eu"),
         "key": "k",
         "run_id": "r",
-        "step_id": "s",
+        "step_id": 1,
         "attempt": 3,
         "token": 9,
         "started_at": STARTED_AT,
@@ -510,7 +510,7 @@ calls = IsolatedCalls()
 
 def call(asset, **arguments):
     context = AssetContext(
-        asset=asset, partition=None, key="", run_id="r", step_id="s", attempt=1, token=1,
+        asset=asset, partition=None, key="", run_id="r", step_id=1, attempt=1, token=1,
         started_at=datetime.now(UTC), cancellation=CancellationToken(), resources={},
     )
     return calls.call(context, arguments, timeout_seconds=None)

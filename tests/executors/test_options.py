@@ -53,6 +53,6 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
 
 
 def test_later_is_refused_with_the_name() -> None:
-    job = Job(id="1", asset="a", partition=None, run_id="r", executor="x", scheduled_at=datetime.now(UTC))
+    job = Job(id=1, asset="a", partition=None, run_id="r", executor="x", scheduled_at=datetime.now(UTC))
     with pytest.raises(CapabilityError, match="'x' does not offer 'scheduled_at'"):
         refuse_later("x", job)

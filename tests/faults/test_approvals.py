@@ -49,7 +49,7 @@ def test_an_approval_outlives_everything(askers: Askers, own_server: EmbeddedPos
     askers.flow = askers.client()
     (still,) = askers.flow.approvals.list()
     assert still == one
-    assert askers.flow.job_status(str(one.step_id)) is State.AWAITING_APPROVAL
+    assert askers.flow.job_status(one.step_id) is State.AWAITING_APPROVAL
     askers.start(queues=QUEUES)
     askers.flow.approvals.approve(one.id, by="ann")
     askers.wait_over([run])

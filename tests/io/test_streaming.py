@@ -37,7 +37,7 @@ class PiecesSerializer:
 
 def peak_bytes_of_round_trip(manager: IOManager, pieces: int) -> int:
     """Store and load; return the most memory that was allocated in between."""
-    address = OutputAddress("numbers", "", run_id="run", step_id="step", attempt=1, token=1)
+    address = OutputAddress("numbers", "", run_id="run", step_id=1, attempt=1, token=1)
     tracemalloc.start()
     try:
         stored = manager.store(pieces, address)
@@ -68,7 +68,7 @@ def test_signed_pickles_stream(tmp_path: Path) -> None:
     """The frames of a pickle never lie in memory beside the value."""
     manager = FilesystemIO(tmp_path, serializer=PickleSerializer(b"k" * 16))
     value = [number.to_bytes(4, "big") * 25_000 for number in range(1000)]
-    address = OutputAddress("numbers", "", run_id="run", step_id="step", attempt=1, token=1)
+    address = OutputAddress("numbers", "", run_id="run", step_id=1, attempt=1, token=1)
     tracemalloc.start()
     try:
         stored = manager.store(value, address)

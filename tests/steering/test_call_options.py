@@ -167,7 +167,7 @@ def test_many_at_once_get_one_job(crew: Crew) -> None:
     """Whoever comes first places it; nobody is refused, and nobody places another one."""
     crew.lease()
 
-    def ask(number: int) -> str:
+    def ask(number: int) -> int:
         how = {"executor_opts": {"unique": 300}, "force": number % 2 == 0}
         job = crew.flow.schedule("quick", partition=ITEMS[0], **how)
         if number % 5 == 0:

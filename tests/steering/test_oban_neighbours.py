@@ -19,7 +19,9 @@ from flowstone.stores.postgres.transport import EXPIRY_WORKER, WORKER
 FOREIGN = """INSERT INTO oban_jobs (state, queue, worker, priority, max_attempts, args, scheduled_at)
     SELECT %s::oban_job_state, %s, 'shop.Build', 0, 20, %s::jsonb, timezone('UTC', now()) - interval '1 minute'
     FROM generate_series(1, %s)"""
-ROWS = "SELECT state::text, attempt, max_attempts, errors, tags, meta FROM oban_jobs WHERE args ->> 'step' = %s"
+ROWS = (
+    "SELECT state::text, attempt, max_attempts, errors, tags, meta FROM oban_jobs WHERE args ->> 'step' = %s::text"
+)
 
 
 def finish(crew: Crew, *, error: str | None = None, retry_in: float | None = None) -> None:

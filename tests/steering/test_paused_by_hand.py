@@ -25,7 +25,7 @@ def fail(crew: Crew, job: FetchedJob, *, retry_in: float | None) -> None:
 def succeed(crew: Crew, job: FetchedJob) -> None:
     claim = job.claim
     address = OutputAddress(
-        claim.asset, claim.partition, claim.run_id, str(claim.step_id), attempt=claim.attempt, token=claim.token
+        claim.asset, claim.partition, claim.run_id, claim.step_id, attempt=claim.attempt, token=claim.token
     )
     stored = crew.flow.parts.managers["postgres"].store("x", address)
     crew.store.ledger.commit([Completion(claim, Succeeded(stored, "x"), (), datetime.now(UTC))])

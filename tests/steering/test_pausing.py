@@ -106,7 +106,7 @@ def test_retry_runs_what_was_not_done_and_only_that(whole: Crew) -> None:
     step = next(
         one for one in whole.flow.runs.steps(run) if (one.asset, one.partition[-5:]) == ("fragile", "i0002")
     )
-    assert whole.flow.cancel_job(str(step.id)) is State.CANCELLING
+    assert whole.flow.cancel_job(step.id) is State.CANCELLING
     whole.wait_over([run])
     old = whole.flow.runs.get(run)
     assert old.counts == {State.COMPLETED: 2, State.FAILED: 2, State.CANCELLED: 1, State.UPSTREAM_FAILED: 3}

@@ -74,9 +74,9 @@ class Driving:
             self._parts.inline.refused(record, error, by=placed.executor.name)
 
     def _record(self, job: Job) -> StepRecord:
-        record = self._parts.store.catalog.step(int(job.id))
+        record = self._parts.store.catalog.step(job.id)
         if record is None:
-            raise RunNotFoundError("step", job.id)
+            raise RunNotFoundError("step", str(job.id))
         return record
 
     def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:

@@ -43,7 +43,7 @@ class Placed:
         planned, placed = self.plan.steps[position], self.steps[position]
         details = self.details if placed.run_id == self.run_id else self.details_of(placed.run_id)
         return Job(
-            id=str(placed.id),
+            id=placed.id,
             asset=planned.asset,
             partition=decode_partition(planned.partition),
             run_id=placed.run_id,

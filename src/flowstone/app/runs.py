@@ -102,7 +102,7 @@ class RunsView:
         step_id = step_id_of(job)
         record = self._parts.store.catalog.step(step_id) if step_id is not None else None
         if record is None:
-            raise RunNotFoundError("step", job.id if isinstance(job, Job) else str(job))
+            raise RunNotFoundError("step", str(job.id if isinstance(job, Job) else job))
         return record
 
     def attempts(self, job: AnyStep) -> list[AttemptRecord]:
@@ -167,7 +167,7 @@ class RunsView:
         if state is State.CANCELLING:
             self._reach(record)
             if self._parts.store.end_lost([record.id]):
-                state = self.step(str(record.id)).state
+                state = self.step(record.id).state
         scattered = self._parts.store.scatters.of_steps([record.id]).get(record.id)
         if scattered is not None and not scattered.is_over:
             self._reach_items(scattered.run_id)
@@ -383,7 +383,7 @@ class RunsView:
             )
         joined = job.deduplicated if isinstance(job, Job) else False
         self._parts.wait(record, None if timeout_seconds is None else duration(timeout_seconds))
-        return self._parts.results.of_record(self.step(str(record.id)), deduplicated=joined)
+        return self._parts.results.of_record(self.step(record.id), deduplicated=joined)
 
     def _told(self, record: StepRecord) -> tuple[State, str | None]:
         """Return the state of a step, and what its executor says about it, when it knows more than is recorded."""
@@ -464,7 +464,7 @@ class RunsView:
 
     def _handle(self, record: StepRecord) -> Job:
         return Job(
-            id=str(record.id),
+            id=record.id,
             asset=record.asset,
             partition=decode_partition(record.partition),
             run_id=record.run_id,

@@ -239,10 +239,12 @@ def _schedule_one(
     job = flow.schedule(name, partition=partition, wait_for_inputs=wait_for_inputs, **how.options())
     if session.out.as_json:
         state = flow.job_status(job).value
-        session.out.json({"step_id": job.id, "run_id": job.run_id, "state": state, "joined": job.deduplicated})
+        session.out.json(
+            {"step_id": str(job.id), "run_id": job.run_id, "state": state, "joined": job.deduplicated}
+        )
     else:
         joined = " (the same work was under way)" if job.deduplicated else ""
-        follow = command("status", job.id)
+        follow = command("status", str(job.id))
         session.out.line(f"Step {job.id} of run {job.run_id} is placed{joined}. Follow it: {follow}")
     return DONE
 

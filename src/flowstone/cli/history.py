@@ -220,7 +220,7 @@ def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
 
 
 def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
-    attempts = flow.runs.attempts(str(step.id))
+    attempts = flow.runs.attempts(step.id)
     if out.as_json:
         out.json({**_step_json(flow, step), "attempts": [_attempt_json(one) for one in attempts]})
         return

@@ -35,7 +35,7 @@ class CheckContext:
     partition: Partition
     key: str
     run_id: str
-    step_id: str
+    step_id: int
     attempt: int
     resources: Resources
     metadata: Mapping[str, JsonValue]

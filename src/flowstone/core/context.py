@@ -159,7 +159,7 @@ class AssetContext:
         partition: Partition,
         key: str,
         run_id: str,
-        step_id: str,
+        step_id: int,
         attempt: int,
         token: int,
         started_at: datetime,

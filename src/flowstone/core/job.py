@@ -64,12 +64,12 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
         metadata: facts that were given with the request of its run, JSON-safe.
 
     Example:
-        >>> job = Job(id="7", asset="numbers", partition=None, run_id="r1", executor="sync")
+        >>> job = Job(id=7, asset="numbers", partition=None, run_id="r1", executor="sync")
         >>> Job.from_json(job.to_json()) == job
         True
     """
 
-    id: str
+    id: int
     asset: str
     partition: Partition
     run_id: str
@@ -87,7 +87,7 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form; `from_json` makes an equal job of it."""
         return {
-            "id": self.id,
+            "id": str(self.id),
             "asset": self.asset,
             "partition": encode_partition(self.partition),
             "run_id": self.run_id,
@@ -110,4 +110,5 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
         scheduled = fields.pop("scheduled_at", None)
         partition = decode_partition(str(fields.pop("partition")))
         scheduled_at = decode_partition(str(scheduled)) if scheduled else None
-        return cls(**fields, partition=partition, scheduled_at=scheduled_at)  # type: ignore[arg-type]
+        step_id = int(str(fields.pop("id")))
+        return cls(**fields, id=step_id, partition=partition, scheduled_at=scheduled_at)  # type: ignore[arg-type]

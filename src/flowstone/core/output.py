@@ -31,14 +31,14 @@ class OutputAddress(NamedTuple):
             share (a folder, a bucket) must part by it.
 
     Example:
-        >>> OutputAddress("numbers", "", "run", "step", 1, 7).version
-        'step-1'
+        >>> OutputAddress("numbers", "", "run", 12, 1, 7).version
+        '12-1'
     """
 
     asset: str
     partition: str
     run_id: str
-    step_id: str
+    step_id: int
     attempt: int
     token: int
     project: str = DEFAULT_PROJECT

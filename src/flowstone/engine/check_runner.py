@@ -173,7 +173,7 @@ class CheckRunner:
             partition=decode_partition(subject.key),
             key=subject.key,
             run_id=subject.run_id,
-            step_id=str(subject.step_id),
+            step_id=subject.step_id,
             attempt=subject.attempt,
             resources=Resources(opened, check.name, kind="check"),
             metadata=dict(subject.metadata),

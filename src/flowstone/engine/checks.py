@@ -138,7 +138,7 @@ def _subject(context: AssetContext, metadata: dict[str, JsonValue], began: float
         asset=context.asset,
         key=context.key,
         run_id=context.run_id,
-        step_id=int(context.step_id),
+        step_id=context.step_id,
         attempt=context.attempt,
         token=context.token,
         metadata=context.metadata | metadata,

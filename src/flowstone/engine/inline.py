@@ -127,7 +127,7 @@ class InlineRunner:
             StepCancelledError: the step was cancelled.
             StaleAttemptError: another attempt took its place meanwhile.
         """
-        step_id = int(job.id)
+        step_id = job.id
         limits = self._limits.get(job.asset)
         while True:
             if limits is None:

@@ -98,7 +98,7 @@ class ItemDriver:
 
 def _job(item: StepRecord) -> Job:
     return Job(
-        id=str(item.id),
+        id=item.id,
         asset=item.asset,
         partition=decode_partition(item.partition),
         run_id=item.run_id,

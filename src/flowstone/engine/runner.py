@@ -167,7 +167,7 @@ class StepRunner:
                     "partition": claim.partition,
                     "run_id": claim.run_id,
                     "attempt": claim.attempt,
-                    "step_id": context.step_id,
+                    "step_id": str(context.step_id),
                 }
                 fields = telemetry.step_fields.set(about)
                 try:
@@ -211,7 +211,7 @@ class StepRunner:
             partition=decode_partition(claim.partition) if claim.partition else None,
             key=claim.partition,
             run_id=claim.run_id,
-            step_id=str(claim.step_id),
+            step_id=claim.step_id,
             attempt=claim.attempt,
             token=claim.token,
             started_at=claim.started_at,

@@ -94,7 +94,7 @@ class FilesystemIO:
 
     Example:
         >>> import tempfile
-        >>> address = OutputAddress("numbers", "2024", "run", "step", attempt=1, token=1)
+        >>> address = OutputAddress("numbers", "2024", "run", 1, attempt=1, token=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     files = FilesystemIO(folder)
         ...     stored = files.store([1, 2, 3], address)

@@ -18,7 +18,7 @@ class MemoryIO:
 
     Example:
         >>> memory = MemoryIO()
-        >>> address = OutputAddress("numbers", "", "run", "step", attempt=1, token=1)
+        >>> address = OutputAddress("numbers", "", "run", 1, attempt=1, token=1)
         >>> memory.load(memory.store([1, 2, 3], address))
         [1, 2, 3]
     """

@@ -51,7 +51,7 @@ class PostgresIO:
     Example:
         >>> import contextlib
         >>> postgres = PostgresIO(lambda: contextlib.nullcontext())  # small values need no connection here
-        >>> stored = postgres.store([1, 2], OutputAddress("numbers", "", "run", "step", attempt=1, token=1))
+        >>> stored = postgres.store([1, 2], OutputAddress("numbers", "", "run", 1, attempt=1, token=1))
         >>> stored.location, stored.payload
         ('inline:step-1', b'[1, 2]')
     """

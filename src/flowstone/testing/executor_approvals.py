@@ -45,7 +45,7 @@ class ApprovalByExecutorTests(ExecutorCase):
         number = self.asked(flow)
         approval = flow.approvals.get(number)
         assert (approval.message, approval.data) == ("Publish 3 rows?", {"rows": 3})
-        assert flow.job_status(str(approval.step_id)) is State.AWAITING_APPROVAL
+        assert flow.job_status(approval.step_id) is State.AWAITING_APPROVAL
         assert flow.runs.get(approval.run_id).state is State.RUNNING
         (why,) = flow.why("asks")
         assert f"flowstone approve {number}" in why
@@ -107,7 +107,7 @@ class ApprovalByExecutorTests(ExecutorCase):
             assert done.result(PATIENCE_SECONDS).state is state
         (one,) = flow.approvals.list(state=None)
         assert one.state is ApprovalState.EXPIRED
-        assert flow.job_status(str(one.step_id)) is state
+        assert flow.job_status(one.step_id) is state
         with pytest.raises(ApprovalDecidedError):
             flow.approvals.approve(one.id)
 

@@ -86,7 +86,7 @@ class ExecutorCase(ABC):
         assert isinstance(error, kind | StepFailedError), f"{error!r} is not a {kind.__name__}"
         assert text in str(error)
 
-    def ended(self, flow: FlowStone, job: Job | str) -> State:
+    def ended(self, flow: FlowStone, job: Job | int) -> State:
         """Wait until a job is over and return its state."""
         over = wait_until(lambda: flow.job_status(job).is_terminal, timeout_seconds=PATIENCE_SECONDS)
         assert over, f"the job is still {flow.job_status(job)}"

@@ -50,7 +50,7 @@ class FailureTests(ExecutorCase):
         assert len(step.error) <= 200_000
         step.error.encode()  # no lone surrogates
         assert not {"\x00", "\x1b"} & set(step.error)
-        (attempt,) = flow.runs.attempts(str(step.id))
+        (attempt,) = flow.runs.attempts(step.id)
         assert (attempt.state, attempt.attempt) == (State.FAILED, 1)
         assert self.run(flow, "numbers") == [1, 2, 3]
 
@@ -89,16 +89,16 @@ class FailureTests(ExecutorCase):
         """A snoozed step comes back, as often as it likes, with its single attempt."""
         done = flow.materialize("later", executor=self.executor)
         assert (done.value, done.attempt) == (3, 1)
-        assert [one.attempt for one in flow.runs.attempts(str(done.step_id))] == [1]
+        assert [one.attempt for one in flow.runs.attempts(done.step_id)] == [1]
 
     def test_retries(self, flow: FlowStone) -> None:
         """Fails twice, then works: one step, three attempts, each with its row."""
         done = flow.materialize("flaky", executor=self.executor, executor_opts={"retry": True})
         assert (done.value, done.attempt, done.state) == (3, 3, State.COMPLETED)
-        attempts = flow.runs.attempts(str(done.step_id))
+        attempts = flow.runs.attempts(done.step_id)
         assert [one.state for one in attempts] == [State.FAILED, State.FAILED, State.COMPLETED]
         assert ["attempt 1 failed" in (attempts[0].error or ""), attempts[2].error] == [True, None]
-        assert flow.runs.step(str(done.step_id)).error is None
+        assert flow.runs.step(done.step_id).error is None
 
     def test_retries_end(self, flow: FlowStone) -> None:
         """After its attempts a step has failed, with the last error."""
@@ -108,7 +108,7 @@ class FailureTests(ExecutorCase):
         self.is_error(error, UnusualError, "attempt 2 failed")
         step = self.latest(flow)
         assert (step.state, step.attempt, step.max_attempts) == (State.FAILED, 2, 2)
-        assert len(flow.runs.attempts(str(step.id))) == 2
+        assert len(flow.runs.attempts(step.id)) == 2
 
     def test_inline_executors_try_once_unless_asked(self, flow: FlowStone) -> None:
         """A retry policy is for unattended work."""

@@ -112,9 +112,9 @@ class PlacingByExecutorTests(ExecutorCase):
         thread.start()
         assert self.marks.wait("gated")
         step = self.latest(flow)
-        assert flow.job_status(str(step.id)) is State.RUNNING
-        assert flow.cancel_job(str(step.id)) in (State.CANCELLING, State.CANCELLED)
-        assert self.ended(flow, str(step.id)) is State.CANCELLED
+        assert flow.job_status(step.id) is State.RUNNING
+        assert flow.cancel_job(step.id) in (State.CANCELLING, State.CANCELLED)
+        assert self.ended(flow, step.id) is State.CANCELLED
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
         assert self.marks.count("gated-cancelled") == 1
@@ -126,7 +126,7 @@ class PlacingByExecutorTests(ExecutorCase):
         thread = threading.Thread(target=lambda: caught.append(self.failure(lambda: self.run(flow, "gated"))))
         thread.start()
         assert self.marks.wait("gated")
-        flow.cancel_job(str(self.latest(flow).id))
+        flow.cancel_job(self.latest(flow).id)
         thread.join(PATIENCE_SECONDS)
         assert [type(error) for error in caught] == [StepCancelledError]
 
@@ -146,7 +146,7 @@ class PlacingByExecutorTests(ExecutorCase):
     def test_cancel_after_the_end(self, flow: FlowStone) -> None:
         """Too late changes nothing and says the truth."""
         done = flow.materialize("numbers", executor=self.executor)
-        assert flow.cancel_job(str(done.step_id)) is State.COMPLETED
+        assert flow.cancel_job(done.step_id) is State.COMPLETED
         assert flow.load("numbers") == [1, 2, 3]
 
     def test_unknown_options_place_nothing(self, flow: FlowStone) -> None:

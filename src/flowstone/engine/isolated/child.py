@@ -205,7 +205,7 @@ def _run(context: AssetContext) -> object:
             "partition": context.key,
             "run_id": context.run_id,
             "attempt": context.attempt,
-            "step_id": context.step_id,
+            "step_id": str(context.step_id),
         }
     )
     leading = (context,) if asset.takes_context else ()

@@ -52,7 +52,7 @@ class Call(NamedTuple):
     key: str
     run_id: str
     run: RunInfo
-    step_id: str
+    step_id: int
     attempt: int
     token: int
     started_at: datetime

@@ -91,7 +91,7 @@ class ObanExecutor(ChecksOptions):
         """
         check_options(self.name, options, _OPTIONS)
         limit = seconds_option("wait_timeout", options.get("wait_timeout"))
-        step_id = int(job.id)
+        step_id = job.id
         deadline = time.monotonic() + limit if limit is not None else None
         notice = self._notice(step_id)
         while True:
@@ -101,11 +101,11 @@ class ObanExecutor(ChecksOptions):
             if self._store.catalog.wait([step_id], timeout_seconds=0.0):
                 break
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(job.asset, limit or 0.0, job.id)
+                raise WaitTimeoutError(job.asset, limit or 0.0, str(job.id))
             notice()
         record = self._store.catalog.step(step_id)
         if record is None:
-            raise RunNotFoundError("step", job.id)
+            raise RunNotFoundError("step", str(job.id))
         return self._answer(record)
 
     def schedule(self, job: Job, **options: Any) -> Job:
