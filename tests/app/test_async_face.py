@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
+from typing import get_type_hints
 
 import pytest
 
 from flowstone.app import FlowStone
+from flowstone.app.async_face import AsyncFace
 from flowstone.core.asset import asset
 from flowstone.core.state import State
 from flowstone.errors import UnknownAssetError
@@ -85,3 +88,38 @@ def test_private_and_unknown_names() -> None:
         with pytest.raises(AttributeError):
             getattr(flow.aio, name)
     assert flow.aio.materialize.__doc__ == flow.materialize.__doc__
+
+
+def faces() -> list[tuple[object, AsyncFace]]:
+    flow = FlowStone.for_testing([one, later])
+    views = [(getattr(flow, name), view) for name, view in vars(flow.aio).items() if isinstance(view, AsyncFace)]
+    return [(flow, flow.aio), *views]
+
+
+FACES = {type(target).__name__: (target, face) for target, face in faces()}
+CONSTRUCTORS = {"for_testing", "for_production"}
+
+
+def verbs(target: object) -> set[str]:
+    public = {name for name in dir(type(target)) if not name.startswith("_")} - CONSTRUCTORS
+    return {name for name in public if inspect.isfunction(getattr(type(target), name))}
+
+
+def test_every_view_has_an_asynchronous_face() -> None:
+    flow = FlowStone.for_testing([one])
+    views = {name for name, view in vars(flow).items() if type(view).__name__.endswith("View")}
+    assert views == {name for name, view in vars(flow.aio).items() if isinstance(view, AsyncFace)}
+    assert len(views) > 10
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_the_asynchronous_face_agrees_with_the_synchronous_one(name: str) -> None:
+    target, face = FACES[name]
+    assert verbs(face) == verbs(target)
+    for verb in verbs(target):
+        plain, awaited = getattr(type(target), verb), getattr(type(face), verb)
+        assert inspect.iscoroutinefunction(awaited), verb
+        assert inspect.signature(awaited) == inspect.signature(plain), verb
+        hints = [get_type_hints(function) for function in (plain, awaited)]
+        assert hints[0] == hints[1], verb
+        assert inspect.getdoc(awaited) == inspect.getdoc(plain), verb
