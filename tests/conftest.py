@@ -86,7 +86,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         remove_server(directory / "system", binaries=system_binaries())
         directory.rmdir()
         # modules that tests wrote themselves; nobody imports them again
-        shutil.rmtree(_BYTECODE / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)
+        for written in (_BYTECODE / Path(tempfile.gettempdir()).relative_to("/")).glob("pytest-of-*"):
+            shutil.rmtree(written, ignore_errors=True)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

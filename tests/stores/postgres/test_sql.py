@@ -44,7 +44,8 @@ def _reads() -> Iterator[tuple[str, str, ast.expr]]:
     """Yield module, statement and type of each `fetch_...(connection, type, statement, ...)` in the package."""
     for path in sorted(_SOURCE.rglob("*.py")):
         module = ".".join(path.relative_to(_SOURCE.parent).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)) if "fetch_" in source else ():
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
             if node.func.id in ("fetch_all", "fetch_one", "fetch_column", "fetch_value") and len(node.args) > 2:
