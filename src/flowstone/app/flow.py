@@ -161,7 +161,7 @@ class FlowStone(AssembledApp, CommittedValues):
             DependencyNotReadyError: inputs are missing that nobody is about to make; names them, and the command.
             BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
-        target = target_of(find_asset(self.graph, asset), partition)
+        target = target_of(find_asset(self.parts.graph, asset), partition)
         order = Order(
             kind="materialize",
             given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
@@ -235,7 +235,7 @@ class FlowStone(AssembledApp, CommittedValues):
             CapabilityError: the executor cannot place work for later.
             OptionsError: `scheduled_at` has no time zone.
         """
-        target = target_of(find_asset(self.graph, asset), partition)
+        target = target_of(find_asset(self.parts.graph, asset), partition)
         placed = self._placement.place(
             Order(
                 kind="schedule",

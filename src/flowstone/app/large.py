@@ -48,12 +48,13 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputR
         return None
     if _reads_unfinished(targets, graph, reader):
         return None  # the planner leaves the last ones out
+    queue, priority, max_attempts = terms_of(order, asset, asset.retry or DEFAULT_RETRY)
     return NewRange(
         asset=asset.name,
         partitions=targets.partitions(),
-        queue=queue_of(order, asset),
-        priority=priority_of(order, asset),
-        max_attempts=max_attempts_of(order, asset.retry or DEFAULT_RETRY),
+        queue=queue,
+        priority=priority,
+        max_attempts=max_attempts,
         forced=order.force,
         code_version=asset.code_version,
         tags=tuple(sorted(asset.tags)),
@@ -71,22 +72,23 @@ def _reads_unfinished(targets: PartitionTargets, graph: AssetGraph, reader: Inpu
     return any(not over.is_over(*read) for target in last for read in reader.targets(*target, now))
 
 
-def priority_of(order: Order, asset: Asset) -> int:
-    """Return the priority of a step: what was asked for, else the asset's own."""
+def terms_of(order: Order, asset: Asset, policy: RetryPolicy) -> tuple[str, int, int]:
+    """Return queue, priority and attempts of a step: what the call says, else the verb, else its asset.
+
+    An asset that names a queue of its own stays there, unless the call says otherwise.
+    """
+    queue, priority, max_attempts = asset.queue, asset.priority, policy.max_attempts
+    placing = order.placing
+    if placing.queue is not None:
+        queue = placing.queue
+    elif order.queue and queue == "assets":
+        queue = order.queue
     if order.priority is not None:
-        return order.priority
-    if order.usual_priority is not None:
-        return order.usual_priority
-    return NORMAL_PRIORITY if asset.priority is None else asset.priority
-
-
-def max_attempts_of(order: Order, policy: RetryPolicy) -> int:
-    """Return how often a step is tried in all: what the call says, else its policy."""
-    return policy.max_attempts if order.placing.max_attempts is None else order.placing.max_attempts
-
-
-def queue_of(order: Order, asset: Asset) -> str:
-    """Return the queue of a step: what the call says; else an asset that names one of its own stays there."""
-    if order.placing.queue is not None:
-        return order.placing.queue
-    return order.queue if order.queue and asset.queue == "assets" else asset.queue
+        priority = order.priority
+    elif order.usual_priority is not None:
+        priority = order.usual_priority
+    elif priority is None:
+        priority = NORMAL_PRIORITY
+    if placing.max_attempts is not None:
+        max_attempts = placing.max_attempts
+    return queue, priority, max_attempts

@@ -45,7 +45,7 @@ class Placed:
         return Job(
             id=placed.id,
             asset=planned.asset,
-            partition=decode_partition(planned.partition),
+            partition=decode_partition(planned.partition) if planned.partition else None,
             run_id=placed.run_id,
             executor=self.executor.name,
             priority=self.priorities[position],

@@ -15,7 +15,7 @@ from flowstone import telemetry
 from flowstone.app.async_face import caller_loop
 from flowstone.app.details import UNSAID, CheckedDetails, Given
 from flowstone.app.driving import Driving
-from flowstone.app.large import as_range, max_attempts_of, priority_of, queue_of
+from flowstone.app.large import as_range, terms_of
 from flowstone.app.order import NORMAL_PRIORITY, Order
 from flowstone.app.partition_targets import PartitionTargets
 from flowstone.app.placed import Placed
@@ -85,19 +85,18 @@ class Placement:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._compare_at = 0.0
+        self._auto = parts.settings.executor
+        if self._auto == "auto":
+            self._auto = "oban" if parts.store.durable else "sync"
         self.driving = Driving(parts)
 
     def executor(self, wanted: str | Executor) -> Executor:
         """Resolve an executor; `auto` is Oban when the store is shared and can carry it, else sync."""
-        return self._parts.executors.get(self.chosen(wanted))
+        return self._parts.executors.get(self._auto if isinstance(wanted, str) and wanted == "auto" else wanted)
 
     def chosen(self, wanted: str | Executor) -> str | Executor:
         """Return what `auto` stands for, and anything else as it is."""
-        if isinstance(wanted, str) and wanted == "auto":
-            wanted = self._parts.settings.executor
-        if isinstance(wanted, str) and wanted == "auto":
-            return "oban" if self._parts.store.durable else "sync"
-        return wanted
+        return self._auto if isinstance(wanted, str) and wanted == "auto" else wanted
 
     def plan(self, order: Order) -> Plan:
         """Plan an order without placing anything.
@@ -107,7 +106,7 @@ class Placement:
         """
         checked = self._checked(order)
         plan = self._plan(order, checked)
-        self._parts.details.complete(checked.details, _running(plan))
+        self._parts.details.complete(checked.details, plan.running())
         return plan
 
     def _checked(self, order: Order) -> CheckedDetails:
@@ -159,24 +158,25 @@ class Placement:
             FlowStoneError: anything else that could not work; nothing was placed.
         """
         executor = self.executor(order.executor)
-        order = _with_options(order, executor)
-        self.warn_of_disagreements()
+        if order.executor_opts:
+            order = _with_options(order, executor)
+        if self._parts.store.durable:
+            self.warn_of_disagreements()
         within = None if connection is None else self._within(connection, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
             whole = as_range(order, self._parts.graph, executor, self._parts.reader)
             if whole is not None:
                 open_range = self._parts.store.ranges.open_run if within is None else within.open_range
                 return self._place_whole(order, whole, executor, open_range)
-        ledger = self._parts.store.ledger if within is None else within
-        ready, placed = self._planned_and_placed(order, executor, ledger)
+        ledger: Ledger | OpensRuns = self._parts.store.ledger if within is None else within
+        ready = self.prepare(order, executor)
+        try:
+            placed = ledger.open_run(ready.run, ready.steps)
+        except PlanOutdatedError as error:
+            ready, placed = self._planned_again(order, executor, ledger, error)
         if ready.plan.missing and not ready.run.durable:
-            waiting = [
-                one.id
-                for one, planned in zip(placed, ready.plan.steps, strict=True)
-                if (planned.asset, planned.partition) in ready.plan.missing and not one.deduplicated
-            ]
-            self._parts.inline.let_wait(waiting)
-        if telemetry.listening():
+            self._let_wait(ready.plan, placed)
+        if telemetry.listeners:
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
             if all(one.state.is_terminal for one in placed):
                 self._tell_ended(ready.run.id)
@@ -192,21 +192,31 @@ class Placement:
             self._parts.store.catalog.run_details,
         )
 
-    def _planned_and_placed(
-        self, order: Order, executor: Executor, ledger: Ledger | OpensRuns
+    def _planned_again(
+        self, order: Order, executor: Executor, ledger: Ledger | OpensRuns, error: PlanOutdatedError
     ) -> tuple[Prepared, list[PlacedStep]]:
-        """Plan and place, again while others commit or end steps of the plan before it is placed."""
+        """Plan and place again while others commit or end steps of the plan before it is placed."""
         deadline, pause = time.monotonic() + _REPLAN_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
+            log.debug("A request is planned again: %s", error)
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
             ready = self.prepare(order, executor)
             try:
                 return ready, ledger.open_run(ready.run, ready.steps)
-            except PlanOutdatedError as error:
+            except PlanOutdatedError as again:
                 if time.monotonic() >= deadline:
                     raise
-                log.debug("A request is planned again: %s", error)
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
-                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+                error = again
+
+    def _let_wait(self, plan: Plan, placed: Sequence[PlacedStep]) -> None:
+        """Let the steps whose inputs are missing wait for them in this process."""
+        waiting = [
+            one.id
+            for one, planned in zip(placed, plan.steps, strict=True)
+            if (planned.asset, planned.partition) in plan.missing and not one.deduplicated
+        ]
+        self._parts.inline.let_wait(waiting)
 
     def prepare(self, order: Order, executor: Executor) -> Prepared:
         """Plan an order for an executor and check it; nothing is recorded.
@@ -214,13 +224,14 @@ class Placement:
         Raises:
             FlowStoneError: see `place`.
         """
-        order = _with_options(order, executor)
+        if order.executor_opts:
+            order = _with_options(order, executor)
         durable = Capability.DURABLE in executor.capabilities
         options, retry = checked_options(order, executor)
         refuse_items(self._parts.graph, order.targets)
         checked = self._checked(order)
         plan = self._plan(order, checked)
-        running = _running(plan)
+        running = plan.running()
         details = self._parts.details.complete(checked.details, running)
         if plan.missing:
             self._refuse_missing(order, plan, durable)
@@ -378,7 +389,7 @@ class Placement:
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
         whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
         total = open_range(run, whole)
-        if telemetry.listening():
+        if telemetry.listeners:
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
         catalog = self._parts.store.catalog
         return Placed(run.id, executor, options, [], Plan([]), order, [], details, catalog.run_details)
@@ -392,6 +403,7 @@ class Placement:
             telemetry.emit_run_ended(record)
 
     def _run(self, order: Order, run_id: str, executor: Executor, durable: bool, details: RunDetails) -> NewRun:
+        priority = order.usual_priority if order.priority is None else order.priority
         return NewRun(
             id=run_id,
             kind=order.kind,
@@ -399,7 +411,7 @@ class Placement:
             executor=executor.name,
             created_at=datetime.now(UTC),
             durable=durable,
-            priority=_priority(order),
+            priority=NORMAL_PRIORITY if priority is None else priority,
             max_concurrency=order.max_concurrency,
             watched=order.watched,
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
@@ -463,16 +475,17 @@ class Placement:
     def _step(
         self, order: Order, planned: PlannedStep, retry: bool, extra: Mapping[str, int | str] | None
     ) -> NewStep:
-        asset = self._parts.graph[planned.asset]
+        asset = self._parts.graph.assets[planned.asset]
         policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY
+        queue, priority, max_attempts = terms_of(order, asset, policy)
         return NewStep(
             planned.asset,
             planned.partition,
             planned.inputs,
             planned.reuse,
-            queue_of(order, asset),
-            priority_of(order, asset),
-            max_attempts_of(order, policy),
+            queue,
+            priority,
+            max_attempts,
             order.scheduled_at,
             planned.forced,
             asset.code_version,
@@ -508,10 +521,6 @@ def _given(request: RunRequest) -> Given:
     )
 
 
-def _running(plan: Plan) -> set[str]:
-    return {planned.asset for planned in plan.steps if planned.runs}
-
-
 def _with_options(order: Order, executor: Executor) -> Order:
     """Take up what the options of a call say about how its jobs are placed, on an executor with a queue.
 
@@ -519,11 +528,11 @@ def _with_options(order: Order, executor: Executor) -> Order:
         OptionsError: one of them cannot work, is unknown, or says again what the call says itself.
     """
     options = order.executor_opts
-    if options and not isinstance(options, Mapping):
+    if not isinstance(options, Mapping):
         raise OptionsError(f"executor_opts={options!r}: give a mapping of options by name.")
     if Capability.QUEUE not in executor.capabilities or order.placing != NO_PLACING_OPTIONS:
         return order
-    return order.with_options(options or {})
+    return order.with_options(options)
 
 
 def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
@@ -534,12 +543,6 @@ def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
     if "wait_timeout" in found:
         found["wait_timeout"] = seconds_option("wait_timeout", found["wait_timeout"])
     return found
-
-
-def _priority(order: Order) -> int:
-    if order.priority is not None:
-        return order.priority
-    return NORMAL_PRIORITY if order.usual_priority is None else order.usual_priority
 
 
 def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], bool]:
@@ -556,9 +559,9 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
         raise OptionsError(f"retry={retry!r}: give True or False; how often and when is the asset's RetryPolicy.")
     if options:
         check_call(executor, options)
-    options = _others(options, executor)
-    if Capability.DURABLE in capabilities:
-        check_portable(executor.name, options)
+        options = _others(options, executor)
+        if Capability.DURABLE in capabilities:
+            check_portable(executor.name, options)
     asked = []
     if retry:
         asked.append(Capability.RETRY)

@@ -40,7 +40,7 @@ def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
         OptionsError: it is neither an asset nor a name, or an asset that this app does not have.
     """
     if isinstance(wanted, str):
-        return graph[wanted]
+        return graph.assets[wanted]
     if not isinstance(wanted, Asset):
         raise OptionsError(f"{shown(wanted)} is no asset: give one that @asset made, or its name.")
     return graph.own(wanted)
@@ -219,7 +219,7 @@ def refuse_items(graph: AssetGraph, targets: Sequence[Target]) -> None:
         OptionsError: says what to ask for instead.
     """
     # an item can only be asked for by its name, which is then the only one
-    asset = graph[targets[0][0]] if targets else None
+    asset = graph.assets[targets[0][0]] if targets else None
     if isinstance(asset, ItemAsset):
         raise OptionsError(
             f"{asset.name!r} is what {asset.scatter!r} does with each of its items, and runs with it alone. "

@@ -16,7 +16,8 @@ _LOCK_SECONDS = 5.0
 _registered: weakref.WeakKeyDictionary[Any, tuple[Callable[[Any], None], bool]] = weakref.WeakKeyDictionary()
 _of_the_parent: list[object] = []
 _held: list[Any] = []
-_copies = 0
+copies = 0
+"""How many forks lie between this process and the first one: another number, another process."""
 
 
 def renew_after_fork[T](owner: T, renew: Callable[[T], None], *, hold: bool = False) -> None:
@@ -41,11 +42,6 @@ def keep_of_parent(*things: object) -> None:
     _of_the_parent.extend(things)
 
 
-def copies() -> int:
-    """Return how many forks lie between this process and the first one: another number, another process."""
-    return _copies
-
-
 def _hold_locks() -> None:
     for owner, (_, hold) in list(_registered.items()):
         if hold and owner.changed.acquire(timeout=_LOCK_SECONDS):
@@ -58,8 +54,8 @@ def _release_locks() -> None:
 
 
 def _renew_all() -> None:
-    global _copies  # noqa: PLW0603 - a fact about the process
-    _copies += 1
+    global copies  # noqa: PLW0603 - a fact about the process
+    copies += 1
     _release_locks()
     for owner, (renew, _) in list(_registered.items()):
         renew(owner)

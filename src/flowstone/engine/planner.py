@@ -65,6 +65,10 @@ class Plan:
         """Number of steps that will run."""
         return sum(step.runs for step in self.steps)
 
+    def running(self) -> set[str]:
+        """Return the names of the assets of which something will run."""
+        return {step.asset for step in self.steps if step.reuse is None and step.skip is None}
+
     @property
     def reuses(self) -> int:
         """Number of targets that are served by what is committed."""
@@ -125,11 +129,12 @@ class Planner:
         """
         over = Completeness(self._graph, request.present or request.now)
         found = _Found(request, dict.fromkeys(request.targets), over, self._own)
-        self._refuse_incomplete(found)
+        if self._timed and request.explicit and not request.allow_incomplete:
+            self._refuse_incomplete(found)
         self._learn(found, list(found.wanted))
         if request.exact:
             self._forget_outdated(found)
-        if not request.force:
+        if not request.force and self._routing.anybody:
             self._leave_out(found, found.wanted)
         level = list(found.wanted)
         while level:
@@ -138,7 +143,7 @@ class Planner:
                 self._learn(found, level)
         if found.held_up:
             self._leave_out_held_up(found)
-        return Plan(self._steps(found), self._missing(found))
+        return Plan(self._steps(found), self._missing(found) if found.outside else {})
 
     def not_chosen(self, target: Target, now: datetime) -> str | None:
         """Return why a target is not to run, when what decides about it has not chosen it."""
@@ -219,8 +224,6 @@ class Planner:
         }
 
     def _refuse_incomplete(self, found: _Found) -> None:
-        if not self._timed or found.request.allow_incomplete or not found.request.explicit:
-            return
         for target in found.wanted:
             if target[0] in found.request.explicit and not self._may(found, target):
                 raise self._incomplete(target, target)
@@ -254,8 +257,7 @@ class Planner:
         found.outside = [(target, read) for target, read in found.outside if target not in held_up]
 
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
-        if self._routing.anybody:
-            found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
+        found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
 
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
         """Expand what may have to run; return what that reads and was not expanded yet."""
@@ -281,7 +283,8 @@ class Planner:
             following.update(dict.fromkeys(reads))
         if not following:
             return []
-        self._leave_out(found, (read for read in following if read not in found.wanted))
+        if self._routing.anybody:
+            self._leave_out(found, (read for read in following if read not in found.wanted))
         new = [
             read
             for read in following
@@ -293,9 +296,10 @@ class Planner:
 
     def _steps(self, found: _Found) -> list[PlannedStep]:
         running, request = found.running, found.request
-        ordered = self._in_order({**running, **found.wanted, **found.skipped}, running)
+        ordered = list({**running, **found.wanted, **found.skipped})
         position: dict[Target, int] = {}
         if len(ordered) > 1:  # else it reads nothing of this plan
+            ordered = self._in_order(ordered, running)
             position = {target: index for index, target in enumerate(ordered)}
         steps = []
         for target in ordered:
@@ -344,8 +348,6 @@ class Planner:
             step.all_optional = len(step.optional) == len(reads)
 
     def _missing(self, found: _Found) -> dict[Target, list[Target]]:
-        if not found.outside:
-            return {}
         reads = [
             (target, read)
             for target, read in found.outside

@@ -16,6 +16,7 @@ from types import CoroutineType
 from typing import Any, NoReturn
 
 from flowstone import telemetry
+from flowstone.core import forks
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
@@ -41,7 +42,7 @@ from flowstone.core.step import Claim, Completion
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.hooks import AttemptCall, CallRequest, HookSet, ValueStore, chain
-from flowstone.engine.inputs import ResolvedInputs
+from flowstone.engine.inputs import NO_INPUTS, ResolvedInputs
 from flowstone.engine.invoke import Invoker
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
@@ -150,7 +151,7 @@ class StepRunner:
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.
         """
-        started, process = time.monotonic(), os.getpid()
+        started, process = time.monotonic(), forks.copies
         asset = inputs.leg or self._assets[claim.asset]
         records: list[CheckRecord] = []
         try:
@@ -182,14 +183,15 @@ class StepRunner:
         except BaseException as error:  # noqa: BLE001 - whatever a hook raises is an outcome of its step
             outcome = outcome_of(error, policy)
         try:
-            if os.getpid() != process:
+            if forks.copies != process:
                 _end_copy(asset)
             # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
             finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
             delay = None
             if policy is not None and isinstance(outcome, Failed):
                 outcome, delay = _retry_delay(claim, outcome, policy)
-            read, found, version = inputs.versions(), tuple(records), asset.code_version
+            read = () if inputs is NO_INPUTS else inputs.versions()
+            found, version = tuple(records), asset.code_version
             return fit(Completion(claim, outcome, read, finished_at, delay, found, ran=True, code_version=version))
         finally:
             del outcome

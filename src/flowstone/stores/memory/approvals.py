@@ -35,7 +35,8 @@ class MemoryApprovals(ApprovalStore):
         self._now = now or (lambda: datetime.now(UTC))
         self._following = Following(tables)
         self._requests: dict[int, Approval] = {}
-        self._of_step: dict[int, list[int]] = defaultdict(list)
+        self.by_step: dict[int, list[int]] = defaultdict(list)
+        """The requests of each step that asked for something."""
         # when a change may be claimed again, by request
         self._untold: dict[int, datetime] = {}
         self._log: list[AuditRecord] = []
@@ -53,12 +54,12 @@ class MemoryApprovals(ApprovalStore):
 
     def of_step(self, step_id: int) -> Sequence[Approval]:
         with self._tables.changed:
-            return [self._requests[one] for one in self._of_step.get(step_id, ())]
+            return [self._requests[one] for one in self.by_step.get(step_id, ())]
 
     def forget(self, step_ids: Collection[int]) -> None:
         """Drop the requests of steps that are forgotten; called with the lock held."""
         for step_id in step_ids:
-            for one in self._of_step.pop(step_id, ()):
+            for one in self.by_step.pop(step_id, ()):
                 self._requests.pop(one, None)
                 self._untold.pop(one, None)
 
@@ -131,7 +132,7 @@ class MemoryApprovals(ApprovalStore):
             created_at=now,
             expires_at=now + timedelta(seconds=outcome.timeout_seconds),
         )
-        self._of_step[row.id].append(one.id)
+        self.by_step[row.id].append(one.id)
         row.attempt -= 1
         row.token = 0
         row.reason = outcome.reason
@@ -148,8 +149,6 @@ class MemoryApprovals(ApprovalStore):
 
     def open_gates(self, row: StepRow) -> tuple[Approval, ...]:
         """Return the decisions that let a step go on."""
-        if row.id not in self._of_step:
-            return ()
         return tuple(one for one in self.of_step(row.id) if one.approved)
 
     # --- pieces ---------------------------------------------------------------------------------------------

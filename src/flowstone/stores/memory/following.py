@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from flowstone import telemetry
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord
@@ -35,7 +36,8 @@ class Following:
         tables = self._tables
         tables.active.pop((row.asset, row.partition), None)
         tables.runs[row.run_id].open -= 1
-        tables.note_end(row)
+        if row.id in tables.joiners or telemetry.listeners:
+            tables.note_end(row)
         if tables.after_end is not None:
             tables.after_end(row, now)
         if row.children is None:

@@ -46,15 +46,19 @@ class MemoryLedger(Ledger):
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         tables = self._tables
         with tables.changed:
-            tables.before_open()
+            if tables.most_steps is not None and len(tables.steps) > tables.most_steps:
+                tables.make_room()
             row = tables.runs.get(run.id)
-            self._refuse_conflicts(row, steps)
+            for new in steps:
+                if new.exact:
+                    self._refuse_conflict(row, new)
             if row is None:
                 row = tables.runs[run.id] = RunRow(run)
             placed: list[PlacedStep] = []
             for new in steps:
                 placed.append(self._place(row, run, new, placed))
-            tables.announce()
+            if tables.waiters:
+                tables.announce()
             return placed
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
@@ -82,7 +86,7 @@ class MemoryLedger(Ledger):
                         row.token,
                         now,
                         row.new.forced,
-                        self._approvals.open_gates(row),
+                        self._approvals.open_gates(row) if step_id in self._approvals.by_step else (),
                         tables.runs[row.run_id].info,
                     )
                 )
@@ -90,7 +94,7 @@ class MemoryLedger(Ledger):
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         # before the lock: making them fit asks objects of user code for their text
-        ready = [(one if one.is_fit else fit(one)) if can_be_committed(one) else None for one in completions]
+        ready = [one if type(one) is Completion and one.is_fit else _made_fit(one) for one in completions]
         committed = []
         with self._tables.changed:
             for one in ready:
@@ -99,8 +103,10 @@ class MemoryLedger(Ledger):
                 except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
                     assert one is not None
                     committed.append(self._commit(failed(one.claim, error)))
-            self._tables.announce()
-        self._tables.tell_ended()
+            if self._tables.waiters:
+                self._tables.announce()
+        if self._tables.touched:
+            self._tables.tell_ended()
         return committed
 
     def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
@@ -183,7 +189,7 @@ class MemoryLedger(Ledger):
                 reuse = None
         inputs = [tables.steps[earlier[position].id] for position in new.inputs]
         ended = None
-        if reuse is None:
+        if reuse is None and (inputs or new.skip is not None):
             ended = over_before_it_begins(
                 new, [one.state for one in inputs], lambda read: _target(tables.steps[earlier[read].id])
             )
@@ -209,20 +215,18 @@ class MemoryLedger(Ledger):
         else:
             tables.active[target] = tables.newest[target] = row.id
             run_row.open += 1
-            self._wait_for(row, inputs, run)
+            if inputs or row.scheduled_at is not None:
+                self._wait_for(row, inputs, run)
         return PlacedStep(row.id, row.run_id, row.state)
 
-    def _refuse_conflicts(self, run: RunRow | None, steps: Sequence[NewStep]) -> None:
+    def _refuse_conflict(self, run: RunRow | None, new: NewStep) -> None:
         """Refuse a request that would join work under way with another config, before anything is placed."""
-        for new in steps:
-            if not new.exact:
-                continue
-            target = (new.asset, new.partition)
-            there = run.steps.get(target) if run is not None else None
-            if there is None and target in self._tables.active:
-                there = self._tables.steps[self._tables.active[target]]
-            if there is not None and there.new.config_hash != new.config_hash:
-                raise RunConflictError(*target, there.run_id)
+        target = (new.asset, new.partition)
+        there = run.steps.get(target) if run is not None else None
+        if there is None and target in self._tables.active:
+            there = self._tables.steps[self._tables.active[target]]
+        if there is not None and there.new.config_hash != new.config_hash:
+            raise RunConflictError(*target, there.run_id)
 
     def _wait_for(self, row: StepRow, parents: list[StepRow], run: NewRun) -> None:
         new = row.new
@@ -314,6 +318,11 @@ class MemoryLedger(Ledger):
             if asked:
                 self._approvals.withdraw(row)
             self._following.finish(row, State.CANCELLED, now)
+
+
+def _made_fit(completion: Completion) -> Completion | None:
+    """Return a completion that can be recorded; None when it names no attempt."""
+    return fit(completion) if can_be_committed(completion) else None
 
 
 def _target(row: StepRow) -> Target:

@@ -40,8 +40,7 @@ class MemoryRetention(Retention):
         self._automations = automations
         self._limit: int | None = None
         self._discard: Callable[[Sequence[StoredOutput]], object] = lambda _: None
-        self._after_last = 0
-        tables.before_open = self._keep_within_limit
+        tables.make_room = self._keep_within_limit
 
     def limit(self, steps: int, discard: Callable[[Sequence[StoredOutput]], object]) -> None:
         """Keep at most so many steps that are over and that nothing needs, and as many ticks, from now on.
@@ -51,6 +50,7 @@ class MemoryRetention(Retention):
             discard: deletes values that nobody can read any more.
         """
         self._limit, self._discard = steps, discard
+        self._tables.most_steps = steps
 
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
@@ -91,10 +91,9 @@ class MemoryRetention(Retention):
         return [self._tables.steps[step_id] for step_id in self._tables.by_asset.get(asset, ())]
 
     def _keep_within_limit(self) -> None:
-        """Forget the oldest that nothing needs; runs once for every `limit` of new steps, with the lock held."""
+        """Forget the oldest that nothing needs; called once for every `limit` of new steps, with the lock held."""
         tables = self._tables
-        if self._limit is None or len(tables.steps) - self._after_last <= self._limit:
-            return
+        assert self._limit is not None
         # whoever has just got the result of a run may not have read it yet
         ended = self._ended(0.0)[:-_NEWEST_RUNS]
         unneeded = sorted(row.id for row in self._unneeded(ended))
@@ -104,7 +103,7 @@ class MemoryRetention(Retention):
         self._discard(_outputs(gone))
         self._forget(gone, ended)
         self._automations.keep_ticks(self._limit)
-        self._after_last = len(tables.steps) - min(len(tables.steps), self._limit // 2)
+        tables.most_steps = max(0, len(tables.steps) - self._limit // 2) + self._limit
 
     def _ended(self, older_than_seconds: float) -> list[RunRow]:
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)

@@ -201,7 +201,8 @@ class Tables:
         self.runs: dict[str, RunRow] = {}
         self.active: dict[Target, int] = {}
         self.joiners: defaultdict[int, list[str]] = defaultdict(list)
-        self._touched: dict[str, None] = {}
+        self.touched: dict[str, None] = {}
+        """Runs that may be over, while somebody listens for that."""
         self.current: dict[Target, int] = {}
         self.newest: dict[Target, int] = {}
         self.by_asset: dict[str, list[int]] = defaultdict(list)
@@ -211,7 +212,9 @@ class Tables:
         self.step_ids = count(1)
         self.tokens = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
-        self.before_open: Callable[[], None] = lambda: None
+        # with more steps than this the next run makes room first
+        self.most_steps: int | None = None
+        self.make_room: Callable[[], None] = lambda: None
         self.after_fork: Callable[[], None] = lambda: None
         # the lock is held meanwhile, so that a forked child sees nothing half done
         renew_after_fork(self, lambda tables: tables.after_fork(), hold=True)
@@ -219,16 +222,16 @@ class Tables:
     def note_end(self, row: StepRow) -> None:
         """Note which runs may be over because a step is; the caller holds the lock."""
         waiting = self.joiners.pop(row.id, ())
-        if telemetry.listening():
-            self._touched |= dict.fromkeys((row.run_id, *waiting))
+        if telemetry.listeners:
+            self.touched |= dict.fromkeys((row.run_id, *waiting))
 
     def tell_ended(self) -> None:
         """Emit `run.ended` for runs that are over since the last time; called without the lock."""
-        if not self._touched:
+        if not self.touched:
             return
         ended = []
         with self.changed:
-            touched, self._touched = self._touched, {}
+            touched, self.touched = self.touched, {}
             for run_id in touched:
                 run = self.runs.get(run_id)
                 if run is None or run.open or run.is_told:
