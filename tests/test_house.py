@@ -38,6 +38,9 @@ MOST_LINES_OF_A_FUNCTION = 60
 OLD_WORDS_LEFT = 2950
 """How many words of the glossary's last table may still stand somewhere; it only becomes smaller."""
 
+MOST_CALLS_OF_A_MATERIALIZE = 60
+MOST_FRAMES_ABOVE_A_FUNCTION = 8
+
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -298,6 +301,13 @@ def test_layers_import_downwards_only() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_way_of_a_materialize_is_short() -> None:
+    """What one `materialize` in memory passes through; what does nothing costs no call."""
+    walk = house.walk_of_a_materialize()
+    assert walk["materialize: calls"] <= MOST_CALLS_OF_A_MATERIALIZE
+    assert walk["materialize: our frames above the function"] <= MOST_FRAMES_ABOVE_A_FUNCTION
 
 
 def test_no_machine_is_named() -> None:

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from flowstone import FlowStone, StaticPartitions, asset
-from flowstone.core.forks import copies
+from flowstone.core import forks
 from flowstone.stores.memory import MemoryStore
 
 pytestmark = [
@@ -200,7 +200,7 @@ def test_stores_are_not_kept_alive() -> None:
     del store
     gc.collect()
     assert gone() is None
-    assert copies() == 0
+    assert forks.copies == 0
 
 
 FORGETS = """
