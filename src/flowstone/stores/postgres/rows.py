@@ -99,7 +99,7 @@ class RunCounters(NamedTuple):
     Args:
         run_id: the run.
         open_steps: steps that are not over.
-        watched: whether somebody waits for its end.
+        watched: whether a caller waits for its end.
         durable: whether it is on the queue.
         max_concurrency: the size of its window, when it has one.
         active_steps: steps in the window.
