@@ -48,8 +48,8 @@ class CheckedDetails:
 
     Args:
         details: as it is recorded.
-        exact: `config_hash` of each asset that has to be computed this way: what was made, or is under way, with
-            another one does not serve.
+        exact: `config_hash` of each asset that has to be computed this way: what was made with another one, or
+            is under way, does not serve.
     """
 
     details: RunDetails = NO_DETAILS
