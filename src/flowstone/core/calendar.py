@@ -60,6 +60,8 @@ class CalendarPartitions(TimePartitions[date]):
 
     def _skipped(self, key: date) -> bool:
         """Whether the zone never had this day: then its noon was skipped, and the window is empty."""
+        if self.zone.utcoffset(None) is not None:
+            return False  # the clock is never changed, as in UTC
         before, after = wall_offsets(datetime(key.year, key.month, key.day, 12), self.zone)
         if before >= after:
             return False

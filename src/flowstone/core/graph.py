@@ -265,10 +265,14 @@ class Completeness:
 
     def is_over(self, name: str, key: str) -> bool:
         """Whether this encoded partition of an asset is complete."""
+        return self.of(name)(key)
+
+    def of(self, name: str) -> Callable[[str], bool]:
+        """Return what tells of each encoded partition of an asset whether it is complete."""
         test = self._tests.get(name)
         if test is None:
             test = self._tests[name] = self._test(self._graph[name].partitions)
-        return test(key)
+        return test
 
     def _test(self, definition: PartitionsDefinition | None) -> Callable[[str], bool]:
         if definition is None or not ends(definition):

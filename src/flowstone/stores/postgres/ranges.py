@@ -73,7 +73,7 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str,
         yield {
             "run_id": run.id,
             "asset": new.asset,
-            "partitions": list(keys),
+            "partitions": "\n".join(keys),
             "total": len(keys),
             "queue": new.queue,
             "priority": new.priority,
