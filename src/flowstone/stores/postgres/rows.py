@@ -175,7 +175,7 @@ class EndedRows:
     @property
     def delays(self) -> dict[int, object]:
         """Delay of each step that goes on later, in seconds."""
-        return {int(str(row["id"])): row["delay_seconds"] for row in self.rows}
+        return {int(str(row["id"])): row["delay_seconds"] for row in self.rows if "delay_seconds" in row}
 
 
 def newest_of_each(completions: Sequence[Completion]) -> list[Completion]:
@@ -187,17 +187,18 @@ def newest_of_each(completions: Sequence[Completion]) -> list[Completion]:
 
 
 def _ended(completion: Completion) -> dict[str, object]:
-    inputs = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
+    """Return the row of a completion; what is absent is NULL, and nearly everything is for the usual end."""
     row: dict[str, object] = {
         "id": completion.claim.step_id,
         "token": completion.claim.token,
-        "inputs": inputs or None,
         "gives_back": False,
-        "delay_seconds": None,
         "finished_at": completion.finished_at,
         "ran": completion.ran,
-        "code_version": completion.code_version,
     }
+    if completion.inputs:
+        row["inputs"] = [{"parameter": one.parameter, "step_id": one.step_id} for one in completion.inputs]
+    if completion.code_version is not None:
+        row["code_version"] = completion.code_version
     match completion.outcome:
         case Succeeded(stored=stored):
             row |= {"state": State.COMPLETED, "output": stored.to_json()}
