@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.partition import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.errors import ItemError, PartitionError, UnknownPartitionError
 
 MAX_ITEM_CHARACTERS = 64 * 1024
@@ -91,7 +91,7 @@ def key_of(item: object, position: int, key: Key | None, *, asset: str) -> Parti
     return found
 
 
-def _own_key(item: object, position: int) -> tuple[Partition, str]:
+def _own_key(item: object, position: int) -> tuple[Partition, PartitionKey]:
     if item is not None:
         try:
             return item, encode_partition(item)  # type: ignore[arg-type, return-value]  # being found out

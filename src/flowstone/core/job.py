@@ -9,7 +9,7 @@ from typing import Generic
 from flowstone.core.generic import T_co
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.partition import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.state import State
 
 
@@ -80,7 +80,7 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     metadata: dict[str, JsonValue] = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
+    def key(self) -> PartitionKey:
         """The encoded partition."""
         return encode_partition(self.partition)
 

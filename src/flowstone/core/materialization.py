@@ -9,7 +9,7 @@ from typing import Generic
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.generic import T_co
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partition import Partition, PartitionKey, encode_partition
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion
@@ -132,7 +132,7 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         return self.stored.content_hash if self.stored else None
 
     @property
-    def key(self) -> str:
+    def key(self) -> PartitionKey:
         """The encoded partition."""
         return encode_partition(self.partition)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.definition import ListedPartitions, PartitionsDefinition
-from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.partition import NO_PARTITION, Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.timeline import TimePartitions
 from flowstone.errors import PartitionError
 
@@ -82,7 +82,7 @@ def begun(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
     return [encode_partition(key)]
 
 
-def every(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
+def every(definition: PartitionsDefinition | None, now: datetime) -> list[PartitionKey]:
     """Return all complete partitions, encoded, the newest first.
 
     Example:
@@ -90,7 +90,7 @@ def every(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
         >>> every(None, datetime(2024, 1, 1, tzinfo=UTC))
         ['']
     """
-    return [""] if definition is None else [encode_partition(key) for key in definition.keys(now)][::-1]
+    return [NO_PARTITION] if definition is None else [encode_partition(key) for key in definition.keys(now)][::-1]
 
 
 def _until(
