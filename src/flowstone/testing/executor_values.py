@@ -87,7 +87,7 @@ class ValueTests(ExecutorCase):
             "partition": None,
             "key": "",
             "run_id": "my run",
-            "step_id": str(done.step_id),
+            "step_id": done.step_id,
             "attempt": 1,
             "token": True,
             "aware": True,
