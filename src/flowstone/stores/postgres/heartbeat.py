@@ -112,7 +112,7 @@ class Heartbeat:
 
         What is taken under a lease that is not renewed yet, or late, may be given to others while it runs here.
         """
-        assert self.worker_id
+        _ = self.worker_id  # which registers the lease on first use
         with self._changed:
             return self._changed.wait_for(self._is_fresh, timeout_seconds)
 
