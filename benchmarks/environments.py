@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FOLDER = HERE / ".envs"
+DIRECTORY = HERE / ".envs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ def python_of(environment: str) -> str:
     if environment in ("flowstone", "plain"):
         return sys.executable
     peer = PEERS[environment]
-    place = FOLDER / peer.name
+    place = DIRECTORY / peer.name
     python = place / "bin" / "python"
     stamp = place / "installed.txt"
-    wanted = "\n".join((f"python {sys.version_info.major}.{sys.version_info.minor}", *peer.packages))
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
+    expected = "\n".join((f"python {sys.version_info.major}.{sys.version_info.minor}", *peer.packages))
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != expected:
         _uv("venv", "--clear", "--python", sys.executable, str(place))
         _uv("pip", "install", "--compile-bytecode", "--python", str(python), *peer.packages)
-        stamp.write_text(wanted, encoding="utf-8")
+        stamp.write_text(expected, encoding="utf-8")
     return str(python)
 
 

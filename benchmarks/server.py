@@ -55,5 +55,8 @@ class Server:
 @contextmanager
 def running_server() -> Iterator[Server]:
     """Run an embedded PostgreSQL in a directory that is gone afterwards."""
-    with TemporaryDirectory(prefix="flowstone-bench-") as folder, EmbeddedPostgres(Path(folder, "db")) as dsn:
+    with (
+        TemporaryDirectory(prefix="flowstone-bench-") as directory,
+        EmbeddedPostgres(Path(directory, "db")) as dsn,
+    ):
         yield Server(dsn)

@@ -1,4 +1,4 @@
-"""Something that runs every night: when it will, what an instant means, and what became of it."""
+"""Something that runs every night: when it will, what an instant means, and how it ended with it."""
 
 from __future__ import annotations
 

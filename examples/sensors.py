@@ -32,9 +32,9 @@ inbox = new_files(
 def new_shops(context: SensorContext) -> fs.SensorResult:
     """Greet every shop that opened since the last time."""
     names = ["ada", "bo", "cy"][int(context.cursor or 0) :][:2]
-    wanted = [context.request(partition=name, run_key=name) for name in names]
+    requested = [context.request(partition=name, run_key=name) for name in names]
     cursor = str(int(context.cursor or 0) + len(names))
-    return fs.SensorResult(requests=wanted, add_partitions={shops: names}, cursor=cursor)
+    return fs.SensorResult(requests=requested, add_partitions={shops: names}, cursor=cursor)
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ def place_order(flow: FlowStone, connection: psycopg.Connection, item: str) -> J
     """What `POST /orders` does."""
     row = connection.execute("INSERT INTO shop (item) VALUES (%s) RETURNING id", [item]).fetchone()
     assert row is not None
-    said: dict[str, Any] = {"config": {"currency": "USD"}, "metadata": {"item": item}}
-    job = flow.schedule("invoice", partition=row[0], connection=connection, **said)
+    message: dict[str, Any] = {"config": {"currency": "USD"}, "metadata": {"item": item}}
+    job = flow.schedule("invoice", partition=row[0], connection=connection, **message)
     if item == "nothing":
         raise ValueError("an order of nothing")
     return job
@@ -56,5 +56,5 @@ def main(database_url: str) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        main(os.environ.get("FLOWSTONE_DATABASE_URL") or f"embedded:{folder}")
+    with tempfile.TemporaryDirectory() as directory:
+        main(os.environ.get("FLOWSTONE_DATABASE_URL") or f"embedded:{directory}")

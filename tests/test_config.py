@@ -93,7 +93,7 @@ def test_unknown_arguments_are_refused() -> None:
         Settings.load(executr="sync")
 
 
-def test_a_broken_pyproject_of_somebody_else_does_not_matter(place: Path) -> None:
+def test_a_broken_pyproject_of_another_else_does_not_matter(place: Path) -> None:
     (place / "pyproject.toml").write_text("not toml")
     assert Settings.load() == Settings()
 
@@ -205,7 +205,7 @@ def test_what_is_set_for_oban_comes_from_file_environment_and_arguments(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"prune_after": 1}, "no setting 'prune_after'. Did you mean 'prune_after_seconds'"),
         ({"prune_after_seconds": -1}, "prune_after_seconds=-1 must be a number of seconds, 0 or None for never"),
@@ -217,10 +217,10 @@ def test_what_is_set_for_oban_comes_from_file_environment_and_arguments(
         (["name"], "must map names to values"),
     ],
 )
-def test_what_cannot_be_set_for_oban_is_named(place: Path, given: object, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_what_cannot_be_set_for_oban_is_named(place: Path, given: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         Settings(oban=given)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         Settings.load(oban=given)
 
 

@@ -12,9 +12,9 @@ from benchmarks.peers.shapes import ends_of, expected, functions
 
 def main() -> None:
     """Print the seconds of each repetition; `log` leaves its usual log on standard error."""
-    asked = options()
-    shape = asked["shape"]
-    if not asked["log"]:
+    arguments = options()
+    shape = arguments["shape"]
+    if not arguments["log"]:
         logging.disable(logging.CRITICAL)
     assets = [asset(function) for function in functions(shape).values()]
 
@@ -23,7 +23,7 @@ def main() -> None:
         assert result.success
         assert result.output_for_node(ends_of(shape)[0]) == expected(shape)
 
-    answer(seconds=repeat(DagsterInstance.ephemeral, run, repetitions=asked["repetitions"]))
+    answer(seconds=repeat(DagsterInstance.ephemeral, run, repetitions=arguments["repetitions"]))
 
 
 main()

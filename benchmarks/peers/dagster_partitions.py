@@ -20,10 +20,10 @@ def part() -> int:
 
 def main() -> None:
     """Print the seconds of each repetition: all partitions, one after the other."""
-    asked = options()
-    if not asked["log"]:
+    arguments = options()
+    if not arguments["log"]:
         logging.disable(logging.CRITICAL)
-    keys = [(FIRST + timedelta(days=n)).isoformat() for n in range(asked["partitions"])]
+    keys = [(FIRST + timedelta(days=n)).isoformat() for n in range(arguments["partitions"])]
 
     def run(instance: DagsterInstance) -> None:
         for key in keys:
@@ -32,7 +32,7 @@ def main() -> None:
             )
             assert done.success
 
-    answer(seconds=repeat(DagsterInstance.ephemeral, run, repetitions=asked["repetitions"]))
+    answer(seconds=repeat(DagsterInstance.ephemeral, run, repetitions=arguments["repetitions"]))
 
 
 main()

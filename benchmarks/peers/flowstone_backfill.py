@@ -16,17 +16,20 @@ WARM_UP = 200
 
 def main() -> None:
     """Print the seconds of one backfill."""
-    asked = options()
-    upgrade(Database(asked["dsn"]))
-    days = [FIRST + timedelta(days=n) for n in range(asked["jobs"] + WARM_UP)]
-    queues = {"backfill": asked["limit"]}
-    with app(asked["dsn"]) as flow, workers("flowstone_worker", asked["workers"], dsn=asked["dsn"], queues=queues):
+    arguments = options()
+    upgrade(Database(arguments["dsn"]))
+    days = [FIRST + timedelta(days=n) for n in range(arguments["jobs"] + WARM_UP)]
+    queues = {"backfill": arguments["limit"]}
+    with (
+        app(arguments["dsn"]) as flow,
+        workers("flowstone_worker", arguments["workers"], dsn=arguments["dsn"], queues=queues),
+    ):
         assert flow.backfill("noop", partitions=days[:WARM_UP], executor="oban").ok
         started = time.perf_counter()
         result = flow.backfill("noop", partitions=days[WARM_UP:], executor="oban")
         seconds = time.perf_counter() - started
         assert result.ok
-        assert result.succeeded == asked["jobs"], result
+        assert result.succeeded == arguments["jobs"], result
     answer(seconds=[seconds])
 
 

@@ -13,13 +13,13 @@ from flowstone.stores.postgres.store import upgrade
 
 def main() -> None:
     """Print the seconds of each chain."""
-    asked = options()
-    upgrade(Database(asked["dsn"]))
+    arguments = options()
+    upgrade(Database(arguments["dsn"]))
     last = f"c{CHAIN_LENGTH - 1}"
     seconds = []
-    queues = {"assets": asked["limit"]}
-    with app(asked["dsn"]) as flow, workers("flowstone_worker", 1, dsn=asked["dsn"], queues=queues):
-        for number in range(asked["repetitions"] + 1):
+    queues = {"assets": arguments["limit"]}
+    with app(arguments["dsn"]) as flow, workers("flowstone_worker", 1, dsn=arguments["dsn"], queues=queues):
+        for number in range(arguments["repetitions"] + 1):
             started = time.perf_counter()
             result = flow.materialize_all(last, executor="oban", force=True, force_deps=True)
             took = time.perf_counter() - started

@@ -9,8 +9,8 @@ from flowstone import FlowStone, asset
 
 def main() -> None:
     """Print the seconds of each repetition."""
-    asked = options()
-    shape = asked["shape"]
+    arguments = options()
+    shape = arguments["shape"]
     assets = [asset(function) for function in functions(shape).values()]
 
     def run(flow: FlowStone) -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         assert result.total == len(inputs_of(shape))
         assert flow.load(ends_of(shape)[0]) == expected(shape)
 
-    seconds = repeat(lambda: FlowStone.for_testing(assets), run, repetitions=asked["repetitions"], warmups=3)
+    seconds = repeat(lambda: FlowStone.for_testing(assets), run, repetitions=arguments["repetitions"], warmups=3)
     answer(seconds=seconds)
 
 

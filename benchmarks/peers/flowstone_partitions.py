@@ -18,14 +18,14 @@ def part() -> int:
 
 def main() -> None:
     """Print the seconds of each repetition: all partitions, one after the other."""
-    asked = options()
-    days = [FIRST + timedelta(days=n) for n in range(asked["partitions"])]
+    arguments = options()
+    days = [FIRST + timedelta(days=n) for n in range(arguments["partitions"])]
 
     def run(flow: FlowStone) -> None:
         for day in days:
             flow.materialize("part", partition=day)
 
-    answer(seconds=repeat(lambda: FlowStone.for_testing([part]), run, repetitions=asked["repetitions"]))
+    answer(seconds=repeat(lambda: FlowStone.for_testing([part]), run, repetitions=arguments["repetitions"]))
 
 
 main()

@@ -14,10 +14,10 @@ from flowstone.stores.postgres.store import upgrade
 
 def main() -> None:
     """Print the seconds until everything is placed, and by how much the peak of memory grew meanwhile."""
-    asked = options()
-    upgrade(Database(asked["dsn"]))
-    days = [FIRST + timedelta(days=n) for n in range(asked["jobs"] + 100)]
-    with app(asked["dsn"]) as flow:
+    arguments = options()
+    upgrade(Database(arguments["dsn"]))
+    days = [FIRST + timedelta(days=n) for n in range(arguments["jobs"] + 100)]
+    with app(arguments["dsn"]) as flow:
         # a wait that is over at once: what is left is the placing
         at_once = {"wait_timeout": 0.001}
         flow.backfill("noop", partitions=days[:100], executor="oban", executor_opts=at_once)
@@ -26,7 +26,7 @@ def main() -> None:
         result = flow.backfill("noop", partitions=days[100:], executor="oban", executor_opts=at_once)
         seconds = time.perf_counter() - started
         grown = _peak_kib() - before
-        assert result.total == asked["jobs"]
+        assert result.total == arguments["jobs"]
     answer(seconds=[seconds], grown_kib=grown)
 
 

@@ -43,9 +43,9 @@ def app(dsn: str, items: int, width: int) -> FlowStone:
 
 def main() -> int:
     """Serve until SIGTERM."""
-    asked = options()
-    flow = app(asked["dsn"], asked["items"], asked["width"])
-    return serve(flow, queues=asked["queues"], on_ready=lambda: print("ready", flush=True))
+    arguments = options()
+    flow = app(arguments["dsn"], arguments["items"], arguments["width"])
+    return serve(flow, queues=arguments["queues"], on_ready=lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":

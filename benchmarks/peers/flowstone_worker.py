@@ -11,8 +11,8 @@ from flowstone.app.worker import serve
 
 def main() -> int:
     """Serve until SIGTERM."""
-    asked = options()
-    return serve(app(asked["dsn"]), queues=asked["queues"], on_ready=lambda: print("ready", flush=True))
+    arguments = options()
+    return serve(app(arguments["dsn"]), queues=arguments["queues"], on_ready=lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":

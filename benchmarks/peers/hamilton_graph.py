@@ -10,8 +10,8 @@ from benchmarks.peers.shapes import ends_of, expected, functions
 
 def main() -> None:
     """Print the seconds of each repetition."""
-    asked = options()
-    shape = asked["shape"]
+    arguments = options()
+    shape = arguments["shape"]
     module = ad_hoc_utils.create_temporary_module(*functions(shape).values(), module_name=f"graph_{shape}")
 
     def build() -> driver.Driver:
@@ -21,7 +21,7 @@ def main() -> None:
         values = graph.execute(ends_of(shape))
         assert values[ends_of(shape)[0]] == expected(shape)
 
-    answer(seconds=repeat(build, run, repetitions=asked["repetitions"], warmups=3))
+    answer(seconds=repeat(build, run, repetitions=arguments["repetitions"], warmups=3))
 
 
 main()

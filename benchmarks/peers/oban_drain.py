@@ -16,7 +16,7 @@ from benchmarks.peers.exchange import answer, options
 from benchmarks.peers.oban_jobs import QUEUE, Noop
 
 WARM_UP = 200
-_PATIENCE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _ALL_SO = "SELECT bool_and((meta ->> 'paused')::boolean = %s) FROM oban_producers"
 _LEFT = "SELECT count(*) FROM oban_jobs WHERE state <> 'completed'"
 _SECONDS = "SELECT extract(epoch FROM max(completed_at) - min(attempted_at))::float8 FROM oban_jobs WHERE id > %s"
@@ -24,19 +24,19 @@ _SECONDS = "SELECT extract(epoch FROM max(completed_at) - min(attempted_at))::fl
 
 async def main() -> None:
     """Print the seconds of inserting with `enqueue_many` and of draining."""
-    asked = options()
-    pool = await Oban.create_pool(asked["dsn"])
+    arguments = options()
+    pool = await Oban.create_pool(arguments["dsn"])
     await install(pool)
     oban = Oban(pool=pool)
     await oban.start()
-    queues = {QUEUE: {"limit": asked["limit"], "paused": True}}
-    with workers("oban_worker", asked["workers"], dsn=asked["dsn"], queues=queues):
+    queues = {QUEUE: {"limit": arguments["limit"], "paused": True}}
+    with workers("oban_worker", arguments["workers"], dsn=arguments["dsn"], queues=queues):
         await oban.enqueue_many([Noop.new({"n": n}) for n in range(WARM_UP)])
         await _until_heard(pool, lambda: oban.resume_queue(QUEUE), paused=False)
         await _until_drained(pool)
         await _until_heard(pool, lambda: oban.pause_queue(QUEUE), paused=True)
         started = time.perf_counter()
-        inserted = await oban.enqueue_many([Noop.new({"n": n}) for n in range(asked["jobs"])])
+        inserted = await oban.enqueue_many([Noop.new({"n": n}) for n in range(arguments["jobs"])])
         insert_seconds = time.perf_counter() - started
         async with pool.connection() as connection:
             await connection.execute("ANALYZE oban_jobs")
@@ -53,7 +53,7 @@ async def main() -> None:
 
 async def _until_heard(pool, signal, *, paused: bool) -> None:
     """Signal until every worker obeys: one that has only just started may not listen yet."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
         heard = False
         while not heard:
             await signal()
@@ -65,7 +65,7 @@ async def _until_heard(pool, signal, *, paused: bool) -> None:
 
 async def _until_drained(pool) -> None:
     left = 1
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
         while left:
             await asyncio.sleep(0.25)
             async with pool.connection() as connection:

@@ -14,13 +14,13 @@ from benchmarks.peers.oban_jobs import Noop
 
 async def main() -> None:
     """Print the seconds, making the job objects included."""
-    asked = options()
-    pool = await Oban.create_pool(asked["dsn"])
+    arguments = options()
+    pool = await Oban.create_pool(arguments["dsn"])
     await install(pool)
     oban = Oban(pool=pool)
     await oban.enqueue_many([Noop.new({"n": n}) for n in range(100)])
     started = time.perf_counter()
-    await oban.enqueue_many([Noop.new({"n": n}) for n in range(asked["jobs"])])
+    await oban.enqueue_many([Noop.new({"n": n}) for n in range(arguments["jobs"])])
     seconds = time.perf_counter() - started
     await pool.close()
     answer(seconds=[seconds])

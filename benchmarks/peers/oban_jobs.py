@@ -18,7 +18,7 @@ class Noop:
 
 
 @worker(queue="latency")
-class Tell:
+class Report:
     """Prints when it started, on the clock that all processes of a machine share."""
 
     async def process(self, job: object) -> None:

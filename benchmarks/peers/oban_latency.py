@@ -10,7 +10,7 @@ from oban.schema import install
 
 from benchmarks.peers.children import workers
 from benchmarks.peers.exchange import answer, options
-from benchmarks.peers.oban_jobs import Tell
+from benchmarks.peers.oban_jobs import Report
 
 PAUSE_SECONDS = 0.02
 """Between a start and the next job: the worker has acknowledged and is idle again."""
@@ -18,22 +18,22 @@ PAUSE_SECONDS = 0.02
 
 async def main() -> None:
     """Print, for each repetition, the sum of the latencies of a number of jobs."""
-    asked = options()
-    pool = await Oban.create_pool(asked["dsn"])
+    arguments = options()
+    pool = await Oban.create_pool(arguments["dsn"])
     await install(pool)
     oban = Oban(pool=pool)
     await oban.start()
     sums = []
-    with workers("oban_worker", 1, dsn=asked["dsn"], queues={"latency": asked["limit"]}) as children:
-        told = children[0].stdout
-        assert told is not None
-        for number in range(asked["repetitions"] + 1):
+    with workers("oban_worker", 1, dsn=arguments["dsn"], queues={"latency": arguments["limit"]}) as children:
+        reported = children[0].stdout
+        assert reported is not None
+        for number in range(arguments["repetitions"] + 1):
             total = 0.0
-            for _ in range(asked["length"]):
+            for _ in range(arguments["length"]):
                 await asyncio.sleep(PAUSE_SECONDS)
                 started = time.monotonic_ns()
-                await oban.enqueue(Tell.new({}))
-                total += (int(await asyncio.to_thread(told.readline)) - started) / 1e9
+                await oban.enqueue(Report.new({}))
+                total += (int(await asyncio.to_thread(reported.readline)) - started) / 1e9
             if number:
                 sums.append(total)
     await oban.stop()

@@ -14,12 +14,12 @@ from benchmarks.peers.exchange import options
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    asked = options()
+    arguments = options()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool = await Oban.create_pool(asked["dsn"])
-    async with Oban(pool=pool, queues=asked["queues"]):
+    pool = await Oban.create_pool(arguments["dsn"])
+    async with Oban(pool=pool, queues=arguments["queues"]):
         print("ready", flush=True)
         await stop.wait()
     await pool.close()

@@ -15,16 +15,18 @@ from benchmarks.peers.exchange import answer, options
 
 async def main() -> None:
     """Print the seconds of inserting in one batch and of draining."""
-    asked = options()
-    connection = await asyncpg.connect(asked["dsn"])
+    arguments = options()
+    connection = await asyncpg.connect(arguments["dsn"])
     queries = Queries(AsyncpgDriver(connection))
     await queries.install()
-    jobs = asked["jobs"]
+    jobs = arguments["jobs"]
     started = time.perf_counter()
     await queries.enqueue(["noop"] * jobs, [None] * jobs, [0] * jobs)
     insert_seconds = time.perf_counter() - started
     await connection.execute("ANALYZE pgqueuer")
-    with workers("pgqueuer_worker", asked["workers"], dsn=asked["dsn"], limit=asked["limit"]) as children:
+    with workers(
+        "pgqueuer_worker", arguments["workers"], dsn=arguments["dsn"], limit=arguments["limit"]
+    ) as children:
         for child in children:
             assert child.stdin is not None
             child.stdin.write("go\n")

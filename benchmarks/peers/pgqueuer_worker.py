@@ -16,8 +16,8 @@ from benchmarks.peers.exchange import options
 
 async def main() -> None:
     """Drain the queue."""
-    asked = options()
-    pool = await asyncpg.create_pool(asked["dsn"], min_size=2)
+    arguments = options()
+    pool = await asyncpg.create_pool(arguments["dsn"], min_size=2)
     queuer = PgQueuer.from_asyncpg_pool(pool)
 
     @queuer.entrypoint("noop")
@@ -28,7 +28,7 @@ async def main() -> None:
     await asyncio.to_thread(sys.stdin.readline)
     started = time.monotonic()
     await queuer.qm.run(
-        batch_size=asked["limit"], max_concurrent_tasks=2 * asked["limit"], mode=QueueExecutionMode.drain
+        batch_size=arguments["limit"], max_concurrent_tasks=2 * arguments["limit"], mode=QueueExecutionMode.drain
     )
     print(started, time.monotonic(), flush=True)
     await pool.close()

@@ -8,8 +8,8 @@ from benchmarks.peers.shapes import ends_of, expected, functions, inputs_of
 
 def main() -> None:
     """Print the seconds of each repetition."""
-    asked = options()
-    shape = asked["shape"]
+    arguments = options()
+    shape = arguments["shape"]
     steps = [(name, function, inputs_of(shape)[name]) for name, function in functions(shape).items()]
 
     def run(values: dict[str, int]) -> None:
@@ -17,7 +17,7 @@ def main() -> None:
             values[name] = function(*[values[read] for read in reads])
         assert values[ends_of(shape)[0]] == expected(shape)
 
-    answer(seconds=repeat(dict, run, repetitions=asked["repetitions"], warmups=3))
+    answer(seconds=repeat(dict, run, repetitions=arguments["repetitions"], warmups=3))
 
 
 main()

@@ -141,7 +141,7 @@ def heat_map(name: str, counts: Mapping[tuple[int, int], int], *, title: str, de
         description: for screen readers.
     """
     cell, left, top = 37, 52, 8
-    most = max(counts.values(), default=1)
+    maximum = max(counts.values(), default=1)
     parts = [
         f'<text class="tick end" x="{left - 10}" y="{top + cell * day + 23}">{_DAYS[day]}</text>'
         for day in range(7)
@@ -154,7 +154,7 @@ def heat_map(name: str, counts: Mapping[tuple[int, int], int], *, title: str, de
         for hour in range(24):
             count = counts.get((day, hour), 0)
             # by square root: the nights of a busy project would otherwise all look empty
-            shade = math.ceil(_SHADES * math.sqrt(count / most))
+            shade = math.ceil(_SHADES * math.sqrt(count / maximum))
             parts.append(
                 f'<rect class="cell shade{shade}" x="{left + cell * hour}" y="{top + cell * day}" '
                 f'width="{cell - 3}" height="{cell - 3}" rx="5">'

@@ -183,8 +183,8 @@ def parse_numstat(tokens: Iterable[bytes], commits: Iterable[bytes]) -> Iterator
     commit = ""
     for piece in pieces:
         if _OBJECT_ID.fullmatch(piece):
-            if (wanted := next(awaited, piece)) != piece:
-                raise MissingCommitError(wanted.decode("ascii"))
+            if (requested := next(awaited, piece)) != piece:
+                raise MissingCommitError(requested.decode("ascii"))
             commit = piece.decode("ascii")
         else:
             yield _file_change(commit, piece, pieces)

@@ -161,10 +161,10 @@ def _hours(hours: pa.Table) -> str:
 
 def _authors(findings: Findings) -> str:
     rows = findings.authors.slice(0, _SHOWN).to_pylist()
-    most = max((row["commits"] for row in rows), default=1)
+    top = max((row["commits"] for row in rows), default=1)
     cells = [
         (
-            f"{isolated(row['name'] or row['email'] or '(no name)', limit=60)}{charts.bar(row['commits'] / most)}"
+            f"{isolated(row['name'] or row['email'] or '(no name)', limit=60)}{charts.bar(row['commits'] / top)}"
             f"<small>{_from_to(_day(row['first_commit']), _day(row['last_commit']))}</small>",
             f"{row['commits']:,}",
         )
@@ -177,10 +177,10 @@ def _authors(findings: Findings) -> str:
 
 def _hotspots(hotspots: pa.Table) -> str:
     rows = hotspots.slice(0, _SHOWN).to_pylist()
-    most = max((row["changes"] for row in rows), default=1)
+    top = max((row["changes"] for row in rows), default=1)
     cells = [
         (
-            f'<span class="path">{isolated(row["path"], limit=90)}</span>{charts.bar(row["changes"] / most)}'
+            f'<span class="path">{isolated(row["path"], limit=90)}</span>{charts.bar(row["changes"] / top)}'
             f"<small>+{compact(row['added'])} −{compact(row['deleted'])} lines</small>",
             f"{row['changes']:,}",
         )

@@ -8,7 +8,7 @@ from datetime import date
 
 from git_history.analysis import MonthSummary
 
-MOST_PERIODS = 240
+MAX_PERIODS = 240
 """Twenty years by month, then quarters, years and so on."""
 _STEPS = (1, 3, 12, 60, 120, 600, 1200)  # months
 _OUTLIER_SHARE = 0.01
@@ -67,11 +67,11 @@ def periods(summaries: Mapping[date, MonthSummary]) -> list[Period]:
         summaries: the months to draw (see `main_months`); at least one.
 
     Returns:
-        At most about `MOST_PERIODS` periods, oldest first.
+        At most about `MAX_PERIODS` periods, oldest first.
     """
     numbers = {month.year * 12 + month.month - 1: summary for month, summary in summaries.items()}
     first, last = min(numbers), max(numbers)
-    step = next((step for step in _STEPS if (last - first) // step < MOST_PERIODS), _STEPS[-1])
+    step = next((step for step in _STEPS if (last - first) // step < MAX_PERIODS), _STEPS[-1])
     drawn = [
         Period(_label(start, step), _span(step), start // 12, start // 12 != (start - step) // 12)
         for start in range(first - first % step, last + 1, step)

@@ -29,10 +29,10 @@ _ENVIRONMENT = {
 _TEXTS = frozenset(_ENVIRONMENT)
 DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": False, "name": "flowstone"}
 _OBAN_ENVIRONMENT = {name: f"FLOWSTONE_OBAN_{name.upper()}" for name in DEFAULT_OBAN}
-_LONGEST_NAME = 100
-_LONGEST_SECONDS = 100 * 365 * 86_400
+_MAX_NAME = 100
+_MAX_SECONDS = 100 * 365 * 86_400
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-_told: set[Path] = set()
+_warned: set[Path] = set()
 log = logging.getLogger("flowstone")
 
 
@@ -232,11 +232,7 @@ def _checked_oban(given: object) -> dict[str, Any]:
     found = {**DEFAULT_OBAN, **given}
     seconds = found["prune_after_seconds"]
     if seconds is not None:
-        if (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not 0 <= seconds <= _LONGEST_SECONDS
-        ):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_SECONDS:
             raise ConfigurationError(
                 f"oban: prune_after_seconds={seconds!r} must be a number of seconds, 0 or None for never."
             )
@@ -244,8 +240,8 @@ def _checked_oban(given: object) -> dict[str, Any]:
     if not isinstance(found["metrics"], bool):
         raise ConfigurationError(f"oban: metrics={found['metrics']!r} must be true or false.")
     name = found["name"]
-    if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME or "\x00" in name:
-        raise ConfigurationError(f"oban: name={name!r} must be text of 1 to {_LONGEST_NAME} characters.")
+    if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME or "\x00" in name:
+        raise ConfigurationError(f"oban: name={name!r} must be text of 1 to {_MAX_NAME} characters.")
     return found
 
 
@@ -259,11 +255,11 @@ def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
     Raises:
         ConfigurationError: the file cannot be read, or another user may write to it.
     """
-    for folder in (directory, *directory.parents):
-        if folder != directory and (outside := _outside(folder)):
-            _tell_ignored(folder, outside)
+    for candidate in (directory, *directory.parents):
+        if candidate != directory and (outside := _outside(candidate)):
+            _warn_ignored(candidate, outside)
             break
-        found = _settings_in(folder)
+        found = _settings_in(candidate)
         if found is not None:
             path, settings = found
             reason = distrust(path, runs_code="app" in settings)
@@ -274,14 +270,14 @@ def read_settings_file(directory: Path) -> tuple[Path | None, dict[str, Any]]:
                     f"FLOWSTONE_SAFE_DIRECTORY={path.parent}."
                 )
             return path, settings
-        if (folder / ".git").exists():
+        if (candidate / ".git").exists():
             break
     return None, {}
 
 
-def _settings_in(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def _settings_in(candidate: Path) -> tuple[Path, dict[str, Any]] | None:
     for name in ("flowstone.toml", "pyproject.toml"):
-        path = folder / name
+        path = candidate / name
         if not path.is_file():
             continue
         try:
@@ -298,22 +294,22 @@ def _settings_in(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def _outside(folder: Path) -> str | None:
+def _outside(candidate: Path) -> str | None:
     """Return why a folder above the working directory is not part of the same project."""
-    if folder == Path(os.environ.get("HOME", "/")):
+    if candidate == Path(os.environ.get("HOME", "/")):
         return "it is the home directory"
-    return _writable_by_others(folder)
+    return _writable_by_others(candidate)
 
 
-def _tell_ignored(folder: Path, why: str) -> None:
+def _warn_ignored(candidate: Path, why: str) -> None:
     for name in ("flowstone.toml", "pyproject.toml"):
-        path = folder / name
+        path = candidate / name
         if (
             path.is_file()
-            and path not in _told
+            and path not in _warned
             and (name == "flowstone.toml" or "[tool.flowstone" in _start(path))
         ):
-            _told.add(path)
+            _warned.add(path)
             log.warning("%s is ignored: it lies outside of the project of the working directory (%s).", path, why)
 
 
@@ -332,12 +328,12 @@ def distrust(path: Path, *, runs_code: bool = False) -> str | None:
         runs_code: whether modules are imported from its folder, where nobody else may add files then.
     """
     target = path.resolve()
-    folders = {path.absolute().parent, target.parent}
-    if any(_is_safe(folder) for folder in folders):
+    directories = {path.absolute().parent, target.parent}
+    if any(_is_safe(candidate) for candidate in directories):
         return None
     reason = _writable_by_others(target)
-    for folder in folders:
-        reason = reason or _writable_by_others(folder, sticky_helps=not runs_code)
+    for candidate in directories:
+        reason = reason or _writable_by_others(candidate, sticky_helps=not runs_code)
     return reason
 
 
@@ -391,7 +387,7 @@ def _user_name(user: int) -> str:
         return str(user)
 
 
-def _is_safe(folder: Path) -> bool:
+def _is_safe(candidate: Path) -> bool:
     """Whether the user declared that everything below a folder is to be trusted."""
     declared = [Path(text) for text in os.environ.get("FLOWSTONE_SAFE_DIRECTORY", "").split(os.pathsep) if text]
-    return any(folder == safe or safe in folder.parents for safe in declared)
+    return any(candidate == safe or safe in candidate.parents for safe in declared)

@@ -53,13 +53,13 @@ def attach(name: str, events: Iterable[str], handler: Handler) -> None:
         >>> attach("example", ["step.*"], lambda event, measured, about: seen.append(event))
         >>> detach("example")
     """
-    wanted: set[str] = set()
+    matched: set[str] = set()
     for event in events:
         matching = {known for known in EVENTS if known == event or _matches(event, known)}
         if not matching:
             raise ValueError(f"There is no event {event!r}. Known events: {', '.join(EVENTS)}.")
-        wanted |= matching
-    listeners[name] = (frozenset(wanted), handler)
+        matched |= matching
+    listeners[name] = (frozenset(matched), handler)
 
 
 def _matches(pattern: str, event: str) -> bool:

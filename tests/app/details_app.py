@@ -42,7 +42,7 @@ class Region(TypedDict):
     region: str
 
 
-def said(context: Any) -> dict[str, Any]:
+def message(context: Any) -> dict[str, Any]:
     run, config = context.run, context.config
     assert type(config) is Limits
     assert type(config.window) is Window
@@ -57,23 +57,23 @@ def said(context: Any) -> dict[str, Any]:
 
 @asset(config=Limits)
 def plain(context):
-    told = said(context)
+    reported = message(context)
     context.config.rows += 1  # an attempt has an object of its own
-    return told
+    return reported
 
 
 @asset(config=Limits, isolation="process")
 def isolated(context):
-    return said(context)
+    return message(context)
 
 
 @asset(config=Limits, retry=RetryPolicy(max_attempts=3, backoff_seconds=0))
 def flaky(context):
-    told = said(context)
+    reported = message(context)
     context.config.rows += 100
     if context.attempt < 3:
         raise ConnectionError("not yet")
-    return told
+    return reported
 
 
 @asset(config=Limits, partitions=days)

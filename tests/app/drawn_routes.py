@@ -1,4 +1,4 @@
-"""Graphs with routers and optional inputs, drawn at random, and the rules of what becomes of their assets."""
+"""Graphs with routers and optional inputs, drawn at random, and the rules of the end of their assets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Drawn:
     # --- the rules ----------------------------------------------------------------------------------------
 
     def allowed(self, name: str, states: dict[str, State]) -> set[State]:
-        """What may become of an asset, given what became of those that it reads.
+        """What may become of an asset, given how it ended with those that it reads.
 
         Two different causes may race: whichever comes first decides.
         """

@@ -58,31 +58,31 @@ def flow() -> Iterator[FlowStone]:
         yield app
 
 
-def asked(flow: FlowStone, number: int = 1) -> Approval:
+def requested(flow: FlowStone, number: int = 1) -> Approval:
     assert wait_until(lambda: len(flow.approvals.list()) >= number), "nobody asked"
     return flow.approvals.list()[0]
 
 
 def test_a_notifier_may_decide() -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
-    def tell(approval: Approval) -> None:
-        told.append(approval.state)
+    def notify(approval: Approval) -> None:
+        reported.append(approval.state)
         if approval.state == "pending":
             flow.approvals.approve(approval.id, by="robot")
 
-    flow = FlowStone.for_testing(ASSETS, notifiers=[tell])
+    flow = FlowStone.for_testing(ASSETS, notifiers=[notify])
     assert flow.materialize_all("reader").value == 2
-    assert told == ["pending", "approved"]
+    assert reported == ["pending", "approved"]
     assert [(line.actor, line.action) for line in flow.audit.latest()] == [
         ("robot", "approval.approved"),
         ("asset asks", "approval.requested"),
     ]
 
 
-def test_the_terminal_is_told_once(flow: FlowStone, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_terminal_learns_once(flow: FlowStone, caplog: pytest.LogCaptureFixture) -> None:
     job = flow.schedule("asks", executor="async")
-    one = asked(flow)
+    one = requested(flow)
     assert flow.job_status(job) is State.AWAITING_APPROVAL
     assert wait_until(lambda: f"flow.approvals.approve({one.id})" in caplog.text)
     flow.approvals.reject(str(one.id), comment="no")
@@ -94,7 +94,7 @@ def test_the_terminal_is_told_once(flow: FlowStone, caplog: pytest.LogCaptureFix
 
 def test_limits_are_free_meanwhile(flow: FlowStone) -> None:
     job = flow.schedule("lifts", executor="async")
-    one = asked(flow)
+    one = requested(flow)
     assert flow.materialize("also_lifts").value == "also lifted"
     flow.approvals.approve(one.id)
     assert flow.runs.wait_for(job).value == "lifted"
@@ -102,7 +102,7 @@ def test_limits_are_free_meanwhile(flow: FlowStone) -> None:
 
 def test_a_second_request_joins_the_waiting_step(flow: FlowStone) -> None:
     first = flow.schedule("asks", executor="async")
-    one = asked(flow)
+    one = requested(flow)
     second = flow.schedule("asks", executor="async")
     assert (second.id, second.deduplicated) == (first.id, True)
     flow.approvals.approve(one.id)
@@ -123,7 +123,7 @@ def test_an_interrupt_while_waiting_ends_the_run(flow: FlowStone, monkeypatch: p
 
 def test_a_cancelled_run_asks_nobody(flow: FlowStone) -> None:
     job = flow.schedule("asks", executor="async")
-    asked(flow)
+    requested(flow)
     flow.runs.cancel(job.run_id)
     with pytest.raises(StepCancelledError):
         flow.runs.wait_for(job)
@@ -132,11 +132,11 @@ def test_a_cancelled_run_asks_nobody(flow: FlowStone) -> None:
 
 def test_a_retried_run_asks_anew(flow: FlowStone) -> None:
     job = flow.schedule("asks", executor="async")
-    flow.approvals.reject(asked(flow).id)
+    flow.approvals.reject(requested(flow).id)
     assert wait_until(lambda: flow.job_status(job).is_terminal)
     again = threading.Thread(target=lambda: flow.runs.retry(job.run_id, executor="async"))
     again.start()
-    flow.approvals.approve(asked(flow).id)
+    flow.approvals.approve(requested(flow).id)
     again.join(60)
     assert flow.load("asks") == 2
 
@@ -162,7 +162,7 @@ def test_inline_work_on_a_database_is_decided_from_elsewhere(database_url: str, 
         answers: list[object] = []
         thread = threading.Thread(target=lambda: answers.append(worker.materialize_all("reader").value))
         thread.start()
-        one = asked(person)
+        one = requested(person)
         assert person.why("asks") == [one.waits()]
         assert person.parts.store.approvals.expire_due() == 0
         started = time.monotonic()

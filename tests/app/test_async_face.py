@@ -9,7 +9,7 @@ from typing import get_type_hints
 import pytest
 
 from flowstone.app import FlowStone
-from flowstone.app.async_face import AsyncFace
+from flowstone.app.async_face import AsyncFlowStone
 from flowstone.core.asset import asset
 from flowstone.core.state import State
 from flowstone.errors import UnknownAssetError
@@ -90,9 +90,11 @@ def test_private_and_unknown_names() -> None:
     assert flow.aio.materialize.__doc__ == flow.materialize.__doc__
 
 
-def faces() -> list[tuple[object, AsyncFace]]:
+def faces() -> list[tuple[object, AsyncFlowStone]]:
     flow = FlowStone.for_testing([one, later])
-    views = [(getattr(flow, name), view) for name, view in vars(flow.aio).items() if isinstance(view, AsyncFace)]
+    views = [
+        (getattr(flow, name), view) for name, view in vars(flow.aio).items() if isinstance(view, AsyncFlowStone)
+    ]
     return [(flow, flow.aio), *views]
 
 
@@ -108,7 +110,7 @@ def verbs(target: object) -> set[str]:
 def test_every_view_has_an_asynchronous_face() -> None:
     flow = FlowStone.for_testing([one])
     views = {name for name, view in vars(flow).items() if type(view).__name__.endswith("View")}
-    assert views == {name for name, view in vars(flow.aio).items() if isinstance(view, AsyncFace)}
+    assert views == {name for name, view in vars(flow.aio).items() if isinstance(view, AsyncFlowStone)}
     assert len(views) > 10
 
 

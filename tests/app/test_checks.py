@@ -124,7 +124,7 @@ def test_what_cannot_be_checked(flow: FlowStone) -> None:
             ask("ordres")
 
 
-def test_a_value_that_is_gone_is_told_and_nothing_is_recorded(flow: FlowStone) -> None:
+def test_a_value_that_is_gone_learns_and_nothing_is_recorded(flow: FlowStone) -> None:
     done = flow.materialize("orders", partition="eu")
     assert done.stored is not None
     flow.parts.managers["memory"].discard(done.stored)

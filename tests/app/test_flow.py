@@ -260,8 +260,8 @@ def test_invalidated_versions_are_computed_again() -> None:
     assert [one.value for one in flow.history("made")] == [2, 1]
 
 
-def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
-    told: list[Job] = []
+def test_an_executor_that_declares_cancel_learns_with_the_job() -> None:
+    reported: list[Job] = []
 
     class Elsewhere(SyncExecutor):
         name = "elsewhere"
@@ -271,7 +271,7 @@ def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
             return job
 
         def cancel(self, job: Job) -> None:
-            told.append(job)
+            reported.append(job)
 
     @asset
     def far() -> None: ...
@@ -280,7 +280,7 @@ def test_an_executor_that_declares_cancel_is_told_with_the_job() -> None:
     job = flow.schedule("far", executor=Elsewhere())
     claims = flow.parts.store.ledger.claim([job.id], now=datetime.now(UTC))  # as if it ran elsewhere
     assert flow.cancel_job(job) is State.CANCELLING
-    assert [(one.id, one.asset, one.executor) for one in told] == [(job.id, "far", "elsewhere")]
+    assert [(one.id, one.asset, one.executor) for one in reported] == [(job.id, "far", "elsewhere")]
     assert len(claims) == 1
 
 
@@ -306,7 +306,7 @@ def test_what_was_invalidated_shows_in_its_history_and_in_why() -> None:
     assert (flow.invalidate("numbers"), flow.invalidate("numbers")) == (1, 0)
 
 
-def test_a_run_that_was_cancelled_says_what_became_of_its_steps() -> None:
+def test_a_run_that_was_cancelled_says_how_it_ended_with_its_steps() -> None:
     @asset
     def stops(numbers: list[int]) -> None:
         flow.runs.cancel("r")

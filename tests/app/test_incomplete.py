@@ -1,4 +1,4 @@
-"""Partitions that are not over: who computes them, who reads them, and what becomes of what was computed early."""
+"""Partitions that are not over: who computes them, who reads them, and the end of what was computed early."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def committed(flow: FlowStone, name: str) -> list[Partition]:
 
 
 def test_every_verb_refuses_a_partition_that_is_not_over(flow: FlowStone) -> None:
-    asked: list[Callable[[], object]] = [
+    requested: list[Callable[[], object]] = [
         lambda: flow.materialize("raw", partition=TODAY),
         lambda: flow.schedule("raw", partition=TODAY, executor="async"),
         lambda: flow.materialize_all("clean", partition=TODAY),
@@ -135,7 +135,7 @@ def test_every_verb_refuses_a_partition_that_is_not_over(flow: FlowStone) -> Non
         lambda: flow.plan("raw", partition=TODAY),
         lambda: flow.plan("raw", partitions=[TODAY]),
     ]
-    for ask in asked:
+    for ask in requested:
         with pytest.raises(IncompletePartitionError, match=r"not over until .* allow_incomplete=True") as caught:
             ask()
         assert isinstance(caught.value, PartitionError)
@@ -160,8 +160,8 @@ def test_what_is_placed_for_later_has_to_be_over_then(flow: FlowStone) -> None:
                 explicit=["raw"],
             )
         )
-    asked = Request(targets=[("raw", encode_partition(TODAY))], now=NOW, present=midnight, explicit=["raw"])
-    assert flow.parts.planner.plan(asked).runs == 1
+    requested = Request(targets=[("raw", encode_partition(TODAY))], now=NOW, present=midnight, explicit=["raw"])
+    assert flow.parts.planner.plan(requested).runs == 1
 
 
 def test_derived_partitions_that_are_not_over_are_left_out(flow: FlowStone) -> None:

@@ -1,4 +1,4 @@
-"""What processes without workers leave behind when they die, and what becomes of whoever waits for them."""
+"""What processes without workers leave behind when they die, and the end of whoever waits for them."""
 
 from __future__ import annotations
 

@@ -102,8 +102,8 @@ def test_from_the_first_key_to_the_last(flow: FlowStone) -> None:
     assert partitions.list("customers") == ["globex", "initech"]
     assert flow.materialize("total", force=True).value == ["globex", "initech"]
     assert flow.materialize("trend", partition="globex", force=True).value == ["globex"]
-    told = [(one.partition, one.removed, one.by, one.reason) for one in partitions.history("customers")]
-    assert told == [
+    reported = [(one.partition, one.removed, one.by, one.reason) for one in partitions.history("customers")]
+    assert reported == [
         ("acme", True, "bob", None),
         ("initech", False, None, None),
         ("globex", False, "ann", "signed"),
@@ -220,17 +220,17 @@ def test_many_keys_are_not_a_question_each(flow: FlowStone, monkeypatch: pytest.
     keys = [f"customer {one}" for one in range(number)]
     assert len(flow.partitions.add("customers", keys)) == number
     store = flow.parts.store.partition_keys
-    asked: list[int] = []
+    requested: list[int] = []
     changed = type(store).changed
 
     def counted(self: object, name: str, *, after: int = 0) -> list[KeyState]:
-        asked.append(after)
+        requested.append(after)
         return changed(self, name, after=after)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(store), "changed", counted)
     assert len(flow.plan("orders", partitions=keys).steps) == number
-    assert len(asked) < 100
-    assert 0 not in asked
+    assert len(requested) < 100
+    assert 0 not in requested
 
 
 def test_what_is_added_together_with_its_run_can_be_planned(flow: FlowStone) -> None:

@@ -214,8 +214,8 @@ def test_a_condition_follows_the_chain() -> None:
         return (count or 0) + 1
 
     flow = FlowStone.for_testing([count])
-    asked = [len(flow.conditions.run()) for _ in range(4)]
-    assert asked == [1, 1, 1, 0]
+    requested = [len(flow.conditions.run()) for _ in range(4)]
+    assert requested == [1, 1, 1, 0]
     assert flow.load("count", partition=start + timedelta(days=2)) == 3
 
 
@@ -228,14 +228,14 @@ def test_a_long_chain_is_planned_with_few_questions() -> None:
 
     flow = FlowStone.for_testing([long])
     catalog = flow.parts.store.catalog
-    asked = 0
+    requested = 0
     ask = catalog.current
 
     def counting(targets):  # type: ignore[no-untyped-def]
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         return ask(targets)
 
     catalog.current = counting  # type: ignore[method-assign]
     assert flow.plan("long", partition=date(2023, 12, 31)).runs == 3652
-    assert asked < 20
+    assert requested < 20

@@ -83,12 +83,12 @@ def test_progress_goes_from_nothing_to_all() -> None:
     assert (seen[-1].failed, seen[-1].running) == (1, 0)
 
 
-def test_progress_tells_what_ended_since_the_last_report() -> None:
-    told: list[Progress] = []
-    result = flow().backfill(["mixed", "below"], on_progress=told.append)
-    ended = [step for progress in told for step in progress.finished]
+def test_progress_reports_what_ended_since_the_last_report() -> None:
+    reported: list[Progress] = []
+    result = flow().backfill(["mixed", "below"], on_progress=reported.append)
+    ended = [step for progress in reported for step in progress.finished]
     assert len(ended) == len({step.step_id for step in ended}) == result.total == 12
-    assert all(len(progress.finished) <= progress.done for progress in told)
+    assert all(len(progress.finished) <= progress.done for progress in reported)
     (failed,) = [step for step in ended if step.state is State.FAILED]
     assert (failed.asset, failed.partition, failed.error_type) == ("mixed", 1, "builtins.ValueError")
     assert failed.error == "ValueError: not one"

@@ -66,9 +66,9 @@ def every_step_sees_it(flow: FlowStone, executor: str) -> None:
         "force": True,
     }
     for name in ("plain", "isolated"):
-        told = flow.materialize(name, **how).value
-        assert told["config"] == EXPECTED
-        own, kind, tags, metadata, config = told["run"]
+        reported = flow.materialize(name, **how).value
+        assert reported["config"] == EXPECTED
+        own, kind, tags, metadata, config = reported["run"]
         assert (own, kind, tags, metadata) == (True, "materialize", ["nightly"], {"ticket": 7})
         assert config[name]["rows"] == 3
     flaky = flow.materialize("flaky", **{**how, "executor_opts": {"retry": True} if executor != "oban" else None})

@@ -90,7 +90,7 @@ def test_the_next_instants() -> None:
     assert len(flow.schedules.get("report", n=7).next_ticks) == 7
 
 
-def test_typing_errors_are_told_when_the_app_is_made() -> None:
+def test_typing_errors_are_notified_when_the_app_is_made() -> None:
     with pytest.raises(SelectionError, match="Did you mean 'report'"):
         an_app(Schedule("reprt", "0 6 * * *"))
     with pytest.raises(DefinitionError, match="two schedules named 'report'"):

@@ -42,7 +42,7 @@ def test_a_missing_input_ends_the_request_before_anything_is_placed(executor: st
 
 
 @pytest.mark.parametrize("executor", ["sync", "serial", "async"])
-def test_who_is_told_to_wait_goes_on_when_the_input_is_there(executor: str) -> None:
+def test_who_learns_to_wait_goes_on_when_the_input_is_there(executor: str) -> None:
     flow = make_flow(snooze_seconds=0.05)
     made = threading.Timer(0.3, lambda: flow.materialize("raw"))
     made.start()
@@ -51,7 +51,7 @@ def test_who_is_told_to_wait_goes_on_when_the_input_is_there(executor: str) -> N
     assert (done.value, done.attempt) == (2, 1)
 
 
-def test_scheduled_work_of_this_process_waits_when_told_and_says_for_what() -> None:
+def test_scheduled_work_of_this_process_waits_when_reported_and_says_for_what() -> None:
     flow = make_flow(snooze_seconds=0.05)
     job = flow.schedule("table", executor="async", wait_for_inputs=True)
     until = datetime.now(UTC) + timedelta(seconds=20)
@@ -70,12 +70,12 @@ def test_waiting_is_bounded() -> None:
     assert run.state is State.FAILED
 
 
-def test_who_waits_in_this_process_is_told_for_what(caplog: pytest.LogCaptureFixture) -> None:
+def test_who_waits_in_this_process_learns_for_what(caplog: pytest.LogCaptureFixture) -> None:
     flow = make_flow(deps_timeout_seconds=1.0, snooze_seconds=0.05)
     with caplog.at_level(logging.WARNING, logger="flowstone"), pytest.raises(DependencyNotReadyError):
         flow.materialize("table", wait_for_inputs=True)
-    told = [record.getMessage() for record in caplog.records if "waits for raw" in record.getMessage()]
-    assert told == ["table waits for raw"]  # once, not at every look
+    reported = [record.getMessage() for record in caplog.records if "waits for raw" in record.getMessage()]
+    assert reported == ["table waits for raw"]  # once, not at every look
 
 
 def test_a_flag_is_true_or_false() -> None:
@@ -83,10 +83,10 @@ def test_a_flag_is_true_or_false() -> None:
         make_flow().materialize("table", wait_for_inputs="yes")  # type: ignore[arg-type]
 
 
-def test_the_log_is_told_once_and_again_when_that_changes(
+def test_the_log_learns_once_and_again_when_that_changes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "_CHECK_SECONDS", 0.0)
     found = ["2 jobs are ahead of it"]
     notice = WaitNotice("Step 7", lambda: found)
     with caplog.at_level(logging.WARNING, logger="flowstone"):

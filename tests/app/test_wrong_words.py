@@ -56,7 +56,7 @@ def flow() -> FlowStone:
 
 
 OPTS = "executor_opts"
-SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
+MESSAGE: list[tuple[Callable[[FlowStone], Any], str]] = [
     # misspelt
     (lambda f: f.materialize("one", forse=True), "materialize() has no option 'forse'. Did you mean 'force'?"),
     # words of other tools
@@ -167,7 +167,7 @@ SAID: list[tuple[Callable[[FlowStone], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "text"), SAID, ids=[str(number) for number in range(len(SAID))])
+@pytest.mark.parametrize(("call", "text"), MESSAGE, ids=[str(number) for number in range(len(MESSAGE))])
 def test_wrong_words_get_ours(flow: FlowStone, call: Callable[[FlowStone], Any], text: str) -> None:
     with pytest.raises((FlowStoneError, AttributeError), match=re.escape(text)) as caught:
         call(flow)
@@ -197,7 +197,7 @@ def test_long_times_are_fine(flow: FlowStone, value: Any) -> None:
     asset(name="x", timeout=value)(lambda: 1)
 
 
-def test_the_wrappers_still_tell_what_they_do() -> None:
+def test_the_wrappers_still_report_what_they_do() -> None:
     assert FlowStone.materialize.__doc__
     assert FlowStone.load.__name__ == "load"
     assert CircuitBreaker(SyncExecutor(), reset_seconds=5.0).name == "sync"

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import AT_ONCE, folder, items, told, wait_for_gate
+from tests.faults.fault_app import AT_ONCE, directory, items, reported, wait_for_gate
 
 from flowstone import Approval, AwaitApproval, FlowStone, asset
 from flowstone.app.worker import serve
@@ -21,21 +21,21 @@ NOTIFIED = "APPROVALS_NOTIFIED"
 def bought(context):
     """Expensive before the gate, cheap after it."""
     if context.approval is None:
-        with told(context):
+        with reported(context):
             raise AwaitApproval("Buy?", resume={"offer": str(context.partition)}, timeout=600)
-    with told(context):
+    with reported(context):
         return context.approval.resume["offer"] + " by " + context.approval.decided_by
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def delivered(context, bought):
-    with told(context):
+    with reported(context):
         return bought.upper()
 
 
 @asset(partitions=items, retry=AT_ONCE, concurrency={"crane": 1})
 def lifted(context):
-    with told(context):
+    with reported(context):
         if context.approval is None:
             raise AwaitApproval("Lift?", timeout=600)
 
@@ -43,20 +43,20 @@ def lifted(context):
 @asset(partitions=items, retry=AT_ONCE)
 def brief(context):
     """Asks for a moment only."""
-    with told(context):
+    with reported(context):
         if context.approval is None:
             raise AwaitApproval("Quickly?", timeout=0.2, on_timeout="approve")
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def plain(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def held(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
         raise AwaitApproval("Late?", timeout=600)
 
@@ -64,13 +64,13 @@ def held(context):
 ASSETS: tuple[Asset, ...] = (bought, delivered, lifted, brief, plain, held)
 
 
-def tell(approval: Approval) -> None:
+def report(approval: Approval) -> None:
     """Append what was announced to a file; the first time is an accident when the test wants one."""
-    accident = folder() / "accident"
+    accident = directory() / "accident"
     if accident.exists():
         accident.unlink()
         raise ConnectionError("nobody there")
-    with (folder() / "announced").open("a") as file:
+    with (directory() / "announced").open("a") as file:
         file.write(f"{approval.id} {approval.state}\n")
 
 
@@ -86,7 +86,7 @@ def make_flow(database_url: str, storage: str, *, notifiers: bool = False) -> Fl
         sweep_seconds=0.5,
         grace_seconds=1.0,
     )
-    return FlowStone(ASSETS, settings=settings, notifiers=[tell] if notifiers else [])
+    return FlowStone(ASSETS, settings=settings, notifiers=[report] if notifiers else [])
 
 
 def main() -> None:
@@ -95,5 +95,5 @@ def main() -> None:
     flow = make_flow(
         os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], notifiers=NOTIFIED in os.environ
     )
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

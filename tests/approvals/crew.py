@@ -21,7 +21,7 @@ class Askers(Crew):
     def client(self) -> FlowStone:
         return approval_app.make_flow(self.database_url, self.storage)
 
-    def asked(self, number: int = 1) -> list[Approval]:
+    def requested(self, number: int = 1) -> list[Approval]:
         """Wait until so many requests are open."""
         check(lambda: len(self.flow.approvals.list()) >= number, lambda: self.report(f"{number} requests"))
         return sorted(self.flow.approvals.list(), key=lambda one: one.id)
@@ -38,7 +38,7 @@ class Askers(Crew):
             reader=parts.reader,
             runner=parts.runner,
             snooze_seconds=1.0,
-            standings=parts.store.standings,
+            target_statuses=parts.store.target_statuses,
             shapes=parts.shapes,
             others=list,
         )

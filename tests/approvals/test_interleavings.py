@@ -70,9 +70,9 @@ class Approvals(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(sorted(self.store.approvals.list(), key=lambda one: one.id)))
         over = one.state.is_decided or one.expires_at <= self.now
         if over:
-            with pytest.raises(ApprovalDecidedError) as told:
+            with pytest.raises(ApprovalDecidedError) as reported:
                 self.store.approvals.decide(one.id, approve=approve, by="ann")
-            assert told.value.state == (one.state if one.state.is_decided else "expired")
+            assert reported.value.state == (one.state if one.state.is_decided else "expired")
             return
         decided = self.store.approvals.decide(one.id, approve=approve, by="ann")
         assert decided.approved == approve
@@ -112,8 +112,8 @@ class Approvals(RuleBasedStateMachine):
     def an_end_is_an_end(self) -> None:
         for one in self.store.approvals.list(limit=10_000):
             log = self.store.approvals.audit(subject=f"approval:{one.id}")
-            said = [line.action for line in log if line.action != "approval.requested"]
-            assert said == ([f"approval.{one.state}"] if one.state.is_decided else [])
+            message = [line.action for line in log if line.action != "approval.requested"]
+            assert message == ([f"approval.{one.state}"] if one.state.is_decided else [])
             if one.state.is_decided:
                 assert self.ends.setdefault(one.id, one.state) is one.state
 

@@ -17,7 +17,7 @@ def test_the_job_of_a_waiting_step_rests(whole: Askers) -> None:
     whole.lease()
     job = whole.flow.schedule("bought", partition=ITEMS[0])
     assert whole.work() == 1
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     assert (whole.jobs("assets"), whole.jobs("checkpoints")) == (["suspended"], ["scheduled"])
     assert whole.rows("SELECT job_id, attempt, finished_at FROM flowstone.steps") == [(None, 0, None)]
     assert whole.store.queue.sweep() == 0
@@ -35,7 +35,7 @@ def test_the_end_of_the_time_is_called_off(whole: Askers, how: str) -> None:
     whole.lease()
     job = whole.flow.schedule("bought", partition=ITEMS[0])
     whole.work()
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     if how == "reject":
         whole.flow.approvals.reject(one.id)
     else:
@@ -48,7 +48,7 @@ def test_expiry_comes_from_the_queue(whole: Askers) -> None:
     whole.lease(queues={"assets": 10, "checkpoints": 2})
     whole.flow.schedule("bought", partition=ITEMS[0])
     whole.work()
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     # Oban's stager would do this when the time comes; too early, the job is put back
     due = "UPDATE oban_jobs SET state = 'available' WHERE queue = 'checkpoints'"
     whole.execute(due)
@@ -68,7 +68,7 @@ def test_the_sweep_is_the_backstop(whole: Askers) -> None:
     whole.lease()
     whole.flow.schedule("bought", partition=ITEMS[0])
     whole.work()
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     whole.execute("DELETE FROM oban_jobs")
     whole.execute("UPDATE flowstone.checkpoints SET expires_at = clock_timestamp() - interval '1 second'")
     with pytest.raises(ApprovalDecidedError, match="expired"):
@@ -82,11 +82,11 @@ def test_the_sweep_is_the_backstop(whole: Askers) -> None:
 def test_a_waiting_step_has_no_place_in_the_window(whole: Askers) -> None:
     whole.lease()
     run = whole.place_many("bought", 5, max_concurrency=2)
-    for asked in (2, 4, 5):
+    for requested in (2, 4, 5):
         whole.work("backfill")
-        assert len(whole.asked(asked)) == asked
+        assert len(whole.requested(requested)) == requested
     assert whole.rows("SELECT active_steps, open_steps FROM flowstone.runs") == [(0, 5)]
-    for one in whole.asked(5):
+    for one in whole.requested(5):
         whole.flow.approvals.approve(one.id, by="ann")
     # approved steps take places again, and no more than there are
     assert whole.rows("SELECT active_steps FROM flowstone.runs") == [(2,)]
@@ -102,7 +102,7 @@ def test_a_waiting_step_holds_no_slot(whole: Askers) -> None:
     assert whole.work() == 1
     assert whole.rows("SELECT * FROM flowstone.slots") == []
     assert whole.work() == 1
-    for one in whole.asked(2):
+    for one in whole.requested(2):
         whole.flow.approvals.approve(one.id)
     assert whole.store.queue.sweep() == 0
     assert [whole.work() for _ in range(3)] == [1, 1, 0]
@@ -112,7 +112,7 @@ def test_a_paused_run_stays_paused(whole: Askers) -> None:
     whole.lease()
     job = whole.flow.schedule("bought", partition=ITEMS[0])
     whole.work()
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     whole.flow.runs.pause(job.run_id)
     whole.flow.approvals.approve(one.id, by="ann")
     assert whole.flow.job_status(job) is State.PENDING
@@ -126,12 +126,12 @@ def test_waiting_for_a_person_is_not_waiting_for_inputs(whole: Askers) -> None:
     whole.lease()
     whole.flow.schedule("bought", partition=ITEMS[0])
     whole.work()
-    (one,) = whole.asked()
+    (one,) = whole.requested()
     whole.execute("UPDATE flowstone.steps SET placed_at = clock_timestamp() - interval '5 days'")
     whole.flow.approvals.approve(one.id)
     (job,) = whole.take("assets")
     assert job.age_seconds < 60
-    whole.store.ledger.hand_back([job.claim])
+    whole.store.ledger.release([job.claim])
     assert whole.work() == 1
 
 
@@ -139,7 +139,7 @@ def test_approvals_are_pruned_with_their_steps(crew: Askers) -> None:
     crew.lease()
     job = crew.flow.schedule("bought", partition=ITEMS[0])
     crew.work()
-    crew.flow.approvals.reject(crew.asked()[0].id)
+    crew.flow.approvals.reject(crew.requested()[0].id)
     crew.execute("UPDATE flowstone.runs SET finished_at = clock_timestamp() - interval '9 days'")
     assert crew.flow.retention.prune(older_than=timedelta(days=1)).steps == 1
     assert list(crew.flow.approvals.list(state=None)) == []
@@ -171,5 +171,5 @@ def test_a_lost_worker_leaves_no_request(whole: Askers) -> None:
     whole.lease("other")
     whole.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'retryable'")
     (again,) = whole.take("assets", worker="other")
-    whole.store.ledger.hand_back([again.claim])
+    whole.store.ledger.release([again.claim])
     whole.flow.cancel_job(str(again.claim.step_id))

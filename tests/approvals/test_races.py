@@ -69,11 +69,11 @@ def test_two_people_at_once(scene: Scene) -> None:
         people = {"ann": number % 2 == 0, "bob": number % 3 == 0, "cid": True}
         answers = at_once(*(partial(decide, scene, one, yes, name) for name, yes in people.items()))
         (decided,) = [answer for answer in answers if isinstance(answer, Approval)]
-        told = [answer for answer in answers if isinstance(answer, ApprovalDecidedError)]
-        assert len(told) == 2, answers
+        reported = [answer for answer in answers if isinstance(answer, ApprovalDecidedError)]
+        assert len(reported) == 2, answers
         assert decided.decided_by is not None
         assert decided.approved == people[decided.decided_by]
-        for error in told:
+        for error in reported:
             assert (error.decided_by, error.state) == (decided.decided_by, decided.state)
             assert error.decided_at == decided.decided_at
         assert decisions(scene, one) == [f"approval.{decided.state}"]
@@ -84,19 +84,19 @@ def test_two_people_at_once(scene: Scene) -> None:
 def test_a_decision_and_a_cancel_at_once(scene: Scene) -> None:
     for number in range(ROUNDS):
         one = ask(scene, number)
-        said, state = at_once(
+        message, state = at_once(
             partial(decide, scene, one, number % 2 == 0, "ann"),
             partial(scene.store.ledger.request_cancel, one.step_id),
         )
         found = scene.store.approvals.get(one.id)
         assert found is not None
         assert decisions(scene, one) == [f"approval.{found.state}"]
-        if isinstance(said, Approval):
+        if isinstance(message, Approval):
             # approved and cancelled right after it, or rejected and over when the cancel came
-            assert state is (State.CANCELLED if said.approved else State.FAILED)
+            assert state is (State.CANCELLED if message.approved else State.FAILED)
         else:
-            assert isinstance(said, ApprovalDecidedError)
-            assert (said.state, state) == ("cancelled", State.CANCELLED)
+            assert isinstance(message, ApprovalDecidedError)
+            assert (message.state, state) == ("cancelled", State.CANCELLED)
         assert scene.run_state(f"run-{number}") is State.FAILED
 
 
@@ -105,7 +105,7 @@ def test_a_decision_a_run_cancel_and_the_clock_at_once(scene: Scene) -> None:
     for number in range(ROUNDS):
         one = ask(scene, number, timeout_seconds=0.004, on_timeout=meanings[number % 3])
         approvals = scene.store.approvals
-        said, *_ = at_once(
+        message, *_ = at_once(
             partial(decide, scene, one, True, "ann"),
             approvals.expire_due,
             approvals.expire_due,
@@ -117,7 +117,7 @@ def test_a_decision_a_run_cancel_and_the_clock_at_once(scene: Scene) -> None:
         assert found is not None
         assert found.state.is_decided
         assert decisions(scene, one) == [f"approval.{found.state}"]
-        assert isinstance(said, Approval) == (found.state is ApprovalState.APPROVED), said
+        assert isinstance(message, Approval) == (found.state is ApprovalState.APPROVED), message
         assert scene.state(one.step_id).is_terminal
         assert scene.run_state(f"run-{number}") is not State.RUNNING
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, folder, told
+from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory, reported
 
 from flowstone import FlowStone, Schedule, asset
 from flowstone.app.worker import serve
@@ -16,7 +16,7 @@ from flowstone.config import Settings
 
 @asset
 def pulse(context):
-    with told(context):
+    with reported(context):
         return context.run_id
 
 
@@ -39,5 +39,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -24,7 +24,7 @@ from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
 from flowstone.testing.automation_conformance import SetClock
 
 YEAR = datetime(2024, 1, 1, tzinfo=UTC)
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @asset
@@ -85,7 +85,7 @@ def caught_up(store: PostgresStore, clock: SetClock) -> bool:
 
 def settle(store: PostgresStore, clock: SetClock) -> None:
     """Wait until everything that is due has been evaluated."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not caught_up(store, clock):
         assert time.monotonic() < deadline, store.automations.records()
         time.sleep(0.002)

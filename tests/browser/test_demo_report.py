@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-for folder in (ROOT / "examples", ROOT / "tests" / "examples" / "git_history"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+for directory in (ROOT / "examples", ROOT / "tests" / "examples" / "git_history"):
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -44,12 +44,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from git_history.flow import MONTHLY, OVERALL, build
 
-    folder = tmp_path_factory.mktemp("demo")
-    repository = hostile_repository(folder / "hostile.git")
-    with build(repository, folder / "data") as flow:
+    directory = tmp_path_factory.mktemp("demo")
+    repository = hostile_repository(directory / "hostile.git")
+    with build(repository, directory / "data") as flow:
         flow.backfill(MONTHLY, executor="sync").raise_for_failures()
         flow.materialize_all(OVERALL, executor="sync").raise_for_failures()
-        page = folder / "report.html"
+        page = directory / "report.html"
         page.write_text(flow.load("report"), encoding="utf-8")
     return page
 
@@ -57,11 +57,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def requests(report: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve the page on this machine; gives its address and every path that was asked for."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             body = report.read_bytes() if self.path == "/report.html" else b""
             self.send_response(200 if body else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
@@ -74,7 +74,7 @@ def requests(report: Path) -> Iterator[tuple[str, list[str]]]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/report.html", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}/report.html", requested
         server.shutdown()
         thread.join()
 
@@ -86,11 +86,11 @@ def dump(address: str, profile: Path) -> str:
 
 
 def test_the_page_renders_and_asks_for_nothing_else(requests: tuple[str, list[str]], tmp_path: Path) -> None:
-    address, asked = requests
+    address, requested = requests
     page = dump(address, tmp_path / "profile")
     assert page.count("<svg") >= 4
     assert "When commits are written" in page
-    assert [path for path in asked if path not in ("/report.html", "/favicon.ico")] == []
+    assert [path for path in requested if path not in ("/report.html", "/favicon.ico")] == []
 
 
 def test_hostile_names_stay_text(requests: tuple[str, list[str]], tmp_path: Path) -> None:

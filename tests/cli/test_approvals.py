@@ -30,8 +30,8 @@ def scene(shop: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 def ask(scene: Scene, day: int = 2, **fields: object) -> int:
     key = encode_partition(datetime(2024, 1, day, tzinfo=UTC).date())
     (step,) = scene.open(f"run-{day}", [NewStep("orders", key)])
-    asked = Suspended("Pay \x1b[31m3\x1b[0m\ninvoices?", data='{"sum": [1, 2]}', **fields)  # type: ignore[arg-type]
-    scene.end(scene.claim(step.id), asked)
+    requested = Suspended("Pay \x1b[31m3\x1b[0m\ninvoices?", data='{"sum": [1, 2]}', **fields)  # type: ignore[arg-type]
+    scene.end(scene.claim(step.id), requested)
     return scene.store.approvals.of_step(step.id)[0].id
 
 
@@ -65,9 +65,13 @@ def test_reject_and_audit(cli: CommandLine, scene: Scene) -> None:
     assert (rejected["state"], rejected["decided_by"]) == ("rejected", "bob")
     step = scene.step(rejected["step_id"])
     assert (step.state, "too much" in (step.error or "")) == (State.FAILED, True)
-    said, asked = cli("audit", "--json").json["audit"]
-    assert (said["actor"], said["action"], said["subject"]) == ("bob", "approval.rejected", f"approval:{number}")
-    assert (asked["actor"], asked["action"]) == ("asset orders", "approval.requested")
+    message, requested = cli("audit", "--json").json["audit"]
+    assert (message["actor"], message["action"], message["subject"]) == (
+        "bob",
+        "approval.rejected",
+        f"approval:{number}",
+    )
+    assert (requested["actor"], requested["action"]) == ("asset orders", "approval.requested")
     assert "comment: too much" in cli("audit", f"approval:{number}").out
     assert cli("audit", "approval:999", "--json").json == {"audit": []}
 

@@ -71,7 +71,7 @@ def test_results_are_shown(cli: CommandLine, app: Path) -> None:
     assert "\x1b" not in out
 
 
-def test_a_blocking_check_is_told_by_what_people_ask(cli: CommandLine, app: Path) -> None:
+def test_a_blocking_check_learns_by_what_people_ask(cli: CommandLine, app: Path) -> None:
     app.write_text("")
     answer = cli("materialize", "orders", "--executor", "sync")
     assert (answer.code, "did not pass the blocking check 'not_empty'" in answer.err) == (1, True)

@@ -83,7 +83,7 @@ def test_plan_of_a_range_names_what_is_missing(cli: CommandLine, shop: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("ls", "numbres"), "Did you mean 'numbers'?"),
         (("plan", "numbres"), "Did you mean 'numbers'?"),
@@ -94,8 +94,8 @@ def test_plan_of_a_range_names_what_is_missing(cli: CommandLine, shop: Path) -> 
         (("plan", "region", "--partition", "euu"), "Did you mean 'eu'?"),
     ],
 )
-def test_requests_that_cannot_work(cli: CommandLine, shop: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_requests_that_cannot_work(cli: CommandLine, shop: Path, arguments: tuple[str, ...], message: str) -> None:
     answer = cli(*arguments)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert answer.out == ""

@@ -18,7 +18,7 @@ def test_json_is_alone_on_standard_output(cli: CommandLine, shop: Path) -> None:
     assert "a line of user code" in answer.err
 
 
-def test_an_asset_without_its_inputs_is_told_the_command(cli: CommandLine, shop: Path) -> None:
+def test_an_asset_without_its_inputs_learns_the_command(cli: CommandLine, shop: Path) -> None:
     answer = cli("materialize", "doubled")
     assert answer.code == 1
     assert "flowstone materialize +doubled" in answer.err
@@ -63,7 +63,7 @@ def test_a_label_may_hold_a_comma(cli: CommandLine, shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("materialize", "numbres"), "Did you mean 'numbers'?"),
         (("materialize", "numbers", "--executor", "snyc"), "Did you mean 'sync'?"),
@@ -75,8 +75,8 @@ def test_a_label_may_hold_a_comma(cli: CommandLine, shop: Path) -> None:
         (("backfill", "orders", "--all", "--max-concurrency", "0"), "max-concurrency"),
     ],
 )
-def test_requests_that_cannot_work(cli: CommandLine, shop: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_requests_that_cannot_work(cli: CommandLine, shop: Path, arguments: tuple[str, ...], message: str) -> None:
     answer = cli(*arguments)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert "Traceback" not in answer.err

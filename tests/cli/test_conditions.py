@@ -39,15 +39,15 @@ def recorded(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("recorded")
-def test_what_is_wanted_and_why(cli: CommandLine) -> None:
+def test_what_is_requested_and_why(cli: CommandLine) -> None:
     (row,) = cli("automation", "--json").json["automation"]
-    assert (row["asset"], row["evaluated"], row["wanted"], row["paused"]) == ("cleaned", 10, 0, False)
+    assert (row["asset"], row["evaluated"], row["requested"], row["paused"]) == ("cleaned", 10, 0, False)
     assert row["condition"] == "(eager()).at_most(3, active=40)"
     assert [one["partition"] for one in row["decisions"]] == ["d:2024-01-10"]
     cli("backfill", "orders", "--partitions", "2024-01-02,2024-01-03")
     assert "2 of 10" in cli("automation").out
     answer = cli("automation", "cleaned", "--partition", "2024-01-03", "--json").json
-    assert [(one["wanted"], one["partition"]) for one in answer["decisions"]] == [(True, "d:2024-01-03")]
+    assert [(one["requested"], one["partition"]) for one in answer["decisions"]] == [(True, "d:2024-01-03")]
     text = cli("automation", "cleaned").out
     assert "cleaned [2024-01-10] is not requested: input orders [2024-01-10] is missing" in text
     assert "2 of the 10 newest would be requested" in text
@@ -69,7 +69,7 @@ def test_pausing(cli: CommandLine) -> None:
 
 @pytest.mark.usefixtures("recorded")
 def test_what_cannot_be_answered(cli: CommandLine) -> None:
-    for arguments, said in (
+    for arguments, message in (
         (("orders",), "Asset 'orders' has no condition"),
         (("claened",), "Did you mean 'cleaned'"),
         (("--pause",), "Which asset?"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_answered(cli: CommandLine) -> None:
     ):
         answer = cli("automation", *arguments)
         assert answer.code != 0
-        assert said in answer.err
+        assert message in answer.err
 
 
 def test_an_app_without_conditions(cli: CommandLine, shop: Path) -> None:

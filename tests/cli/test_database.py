@@ -27,7 +27,7 @@ def test_without_a_database(cli: CommandLine) -> None:
     assert "--database-url" in answer.err
 
 
-def test_tables_that_are_missing_are_told_with_the_command(
+def test_tables_that_are_missing_are_notified_with_the_command(
     cli: CommandLine, shop: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLOWSTONE_DATABASE_URL", empty_database_url)

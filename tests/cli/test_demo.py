@@ -64,10 +64,10 @@ def test_demo_computes_then_reuses_then_follows_the_repository(
 def test_what_is_no_repository(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     subprocess.run(["git", "init", "-q", "empty"], check=True)
-    for path, said in (("nowhere", "no such directory"), ("empty", "no commits")):
+    for path, message in (("nowhere", "no such directory"), ("empty", "no commits")):
         answer = cli("demo", "--repo", path)
         assert answer.code == 2
-        assert said in answer.err
+        assert message in answer.err
         assert len(answer.err.splitlines()) == 1
     assert not (tmp_path / ".flowstone").exists()
 

@@ -48,7 +48,7 @@ def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("materialise", "x"), "Did you mean 'materialize'?"),
         (("db", "upgade"), "Did you mean 'upgrade'?"),
@@ -57,10 +57,10 @@ def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
         (("graph", "--format", "png"), "mermaid"),
     ],
 )
-def test_wrong_usage(cli: CommandLine, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_usage(cli: CommandLine, arguments: tuple[str, ...], message: str) -> None:
     answer = cli(*arguments)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert answer.out == ""
 
 

@@ -47,7 +47,9 @@ def test_runs_status_cancel(cli: CommandLine, recorded: str) -> None:
     assert "over already" in cli("cancel", listed[0]["id"]).out
 
 
-def test_a_cancel_says_that_it_is_recorded_and_what_became_of_the_steps(cli: CommandLine, recorded: str) -> None:
+def test_a_cancel_says_that_it_is_recorded_and_how_it_ended_with_the_steps(
+    cli: CommandLine, recorded: str
+) -> None:
     one, other = (asset(name=name)(lambda: 1) for name in ("numbers", "broken"))
     with FlowStone([one, other], database_url=recorded) as flow:
         job, alone = flow.schedule("numbers", executor="oban"), flow.schedule("broken", executor="oban")

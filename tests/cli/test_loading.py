@@ -48,8 +48,8 @@ def test_app_dir(cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pyte
 def test_file_in_a_package_is_imported_as_its_module(cli: CommandLine, tmp_path: Path) -> None:
     package = tmp_path / "src" / "company" / "flows"
     package.mkdir(parents=True)
-    for folder in (package.parent, package):
-        (folder / "__init__.py").touch()
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
     (package / "names.py").write_text("NAME = 'from_a_sibling'\n")
     (package / "main.py").write_text(
         "from company.flows.names import NAME\nfrom flowstone import FlowStone, asset\n"
@@ -60,7 +60,7 @@ def test_file_in_a_package_is_imported_as_its_module(cli: CommandLine, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("shop:flwo", "Did you mean 'flow'?"),
         ("shop:not_an_app", "it is int"),
@@ -69,15 +69,15 @@ def test_file_in_a_package_is_imported_as_its_module(cli: CommandLine, tmp_path:
         (":flow", "names no module"),
     ],
 )
-def test_what_cannot_be_an_app(cli: CommandLine, shop: Path, target: str, said: str) -> None:
+def test_what_cannot_be_an_app(cli: CommandLine, shop: Path, target: str, message: str) -> None:
     answer = cli("ls", "--app", target)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("import json\n\nimport not_installed_anywhere\n", "No module named 'not_installed_anywhere'"),
         ("x = 1\ny = [\nz = 1 1\n", "SyntaxError"),
@@ -85,14 +85,14 @@ def test_what_cannot_be_an_app(cli: CommandLine, shop: Path, target: str, said: 
         ("import sys\n\nsys.exit(3)\n", "SystemExit: 3"),
     ],
 )
-def test_a_broken_module_is_told_in_one_line_with_its_place(
-    cli: CommandLine, tmp_path: Path, code: str, said: str
+def test_a_broken_module_learns_in_one_line_with_its_place(
+    cli: CommandLine, tmp_path: Path, code: str, message: str
 ) -> None:
     path = tmp_path / "bad.py"
     path.write_text(code)
     answer = cli("ls", "--app", "bad:flow")
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     assert f"{path}:" in answer.err
     assert len(answer.err.splitlines()) == 1
 

@@ -112,7 +112,7 @@ def test_one_asset_is_configured_flat(cli: CommandLine, recorded: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--config", "rows=many"], "config of asset 'orders'.rows: give a whole number, not 'many'."),
         (["--config", "rowz=3"], "Did you mean 'rows'?"),
@@ -129,15 +129,15 @@ def test_one_asset_is_configured_flat(cli: CommandLine, recorded: None) -> None:
     ],
 )
 def test_what_cannot_be_is_refused(
-    cli: CommandLine, configured: None, tmp_path: Path, options: list[str], said: str
+    cli: CommandLine, configured: None, tmp_path: Path, options: list[str], message: str
 ) -> None:
     (tmp_path / "broken.toml").write_text("[")
     (tmp_path / "list.json").write_text("[1]")
     answer = cli("materialize", "orders", *options)
     assert answer.code == 2
-    assert said in answer.err
+    assert message in answer.err
     if options[0].startswith("--config"):
-        assert said in cli("plan", "orders", *options).err
+        assert message in cli("plan", "orders", *options).err
 
 
 def test_no_wait(cli: CommandLine, configured: None, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

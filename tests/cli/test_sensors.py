@@ -109,12 +109,12 @@ def test_without_a_database_it_runs_at_once(cli: CommandLine) -> None:
 
 
 @pytest.mark.usefixtures("remembered")
-def test_a_preview_tells_of_partitions_too(cli: CommandLine) -> None:
-    said = cli("sensors", "preview", "adds").out
-    assert "would run taken [a|b]: 1 steps" in said
-    assert "would add s:a\\|b of the partitions files" in said
-    assert "would remove s:c of the partitions files" in said
-    assert "cursor then: none" in said
+def test_a_preview_reports_of_partitions_too(cli: CommandLine) -> None:
+    message = cli("sensors", "preview", "adds").out
+    assert "would run taken [a|b]: 1 steps" in message
+    assert "would add s:a\\|b of the partitions files" in message
+    assert "would remove s:c of the partitions files" in message
+    assert "cursor then: none" in message
 
 
 @pytest.mark.usefixtures("remembered")

@@ -177,15 +177,15 @@ def test_commands_with_something_put_in_are_written_by_the_one_function() -> Non
 def test_every_command_in_the_code_exists() -> None:
     """Verbs and options that messages and docstrings name are those of the command line."""
     root = typer.main.get_command(app)
-    wrong, looked = [], 0
+    wrong, tried = [], 0
     for path in FILES:
         for line, text, _ in texts(ast.parse(path.read_text(encoding="utf-8"))):
             for written in re.findall(r"`flowstone ([a-z][^`\0]*)`", text):
-                looked += 1
+                tried += 1
                 if problem := _problem(root, written.split()):
                     wrong.append(f"{path.relative_to(SOURCE)}:{line}: flowstone {written}: {problem}")
     assert not wrong, "\n".join(wrong)
-    assert looked > 20
+    assert tried > 20
 
 
 def _problem(group: object, words: list[str]) -> str | None:

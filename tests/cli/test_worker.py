@@ -19,7 +19,7 @@ from tests.cli.conftest import CommandLine
 from flowstone.cli.worker import read_queues
 from flowstone.errors import ConfigurationError
 
-_PATIENCE_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def running(*arguments: str, stdout: Path, stderr: Path) -> Iterator[subprocess.
 
 
 def wait_for(file: Path, text: str, process: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while text not in (found := file.read_text()):
         assert process.poll() is None, found
         assert time.monotonic() < deadline, found
@@ -61,7 +61,7 @@ def test_a_worker_runs_what_is_placed_and_stops_in_order(
         checks = {check["name"]: check["verdict"] for check in cli("doctor", "--json").json["checks"]}
         assert checks["workers"] == "ok"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        assert process.wait(_TIMEOUT_SECONDS) == 0
     assert out.read_text() == "a line of user code\n"
 
 
@@ -104,13 +104,13 @@ def test_nothing_that_hangs_keeps_a_worker_alive(
         schedule = f"import hanging; print(hanging.flow.schedule({culprit!r}).id)"
         command = [sys.executable, "-c", schedule]
         job = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        wanted = "running" if culprit == "swallows" else "completed"
-        while cli("status", job.stdout.strip(), "--json").json["state"] != wanted:
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        requested = "running" if culprit == "swallows" else "completed"
+        while cli("status", job.stdout.strip(), "--json").json["state"] != requested:
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGHUP)  # as terminals do
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        assert process.wait(_TIMEOUT_SECONDS) == 0
     if culprit == "leaves_a_thread":
         assert "The threads of-the-user did not end: leaving now all the same" in err.read_text()
     assert cli("workers", "--json").json["workers"] == []
@@ -131,7 +131,7 @@ def test_a_command_that_is_terminated_ends_its_run(
     with running("materialize", "+last", "--executor", "sync", stdout=out, stderr=err) as process:
         wait_for(out, "begun", process)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(_PATIENCE_SECONDS) == 129
+        assert process.wait(_TIMEOUT_SECONDS) == 129
     run = cli("runs", "--json").json["runs"][0]
     assert run["state"] != "running"
     assert cli("workers", "--json").json["workers"] == []
@@ -170,7 +170,7 @@ def test_dev_starts_everything_and_stops_everything(
         assert cli("materialize", "numbers", "--json").json["state"] == "completed"
         children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, number)
-        assert process.wait(_PATIENCE_SECONDS) == code
-        assert psutil.wait_procs(children, timeout=_PATIENCE_SECONDS)[1] == []
+        assert process.wait(_TIMEOUT_SECONDS) == code
+        assert psutil.wait_procs(children, timeout=_TIMEOUT_SECONDS)[1] == []
     server = (tmp_path / ".flowstone" / "postgres" / "data" / "postmaster.pid").exists()
     assert not server

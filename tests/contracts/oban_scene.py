@@ -14,7 +14,7 @@ from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.transport import WORKER
 
 QUEUE = "contract"
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class Dispatcher:
@@ -58,7 +58,7 @@ async def running_oban(dsn: str, **options: Any) -> AsyncIterator[Oban]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition without blocking the loop."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "waited too long"
         await asyncio.sleep(0.005)
@@ -104,7 +104,7 @@ def state_of(database: Database, job: int) -> str | None:
     return str(row[0]) if row else None
 
 
-def tell(database: Database, channel: str, payload: str) -> None:
+def report(database: Database, channel: str, payload: str) -> None:
     """Send a notification."""
     with database.connection() as connection:
         connection.execute("SELECT pg_notify(%s, %s)", [channel, payload])

@@ -16,7 +16,7 @@ from oban.job import Job
 from oban.worker import resolve_worker
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
-from tests.contracts.oban_scene import QUEUE, Dispatcher, becomes, put, run, running_oban, state_of, tell, until
+from tests.contracts.oban_scene import QUEUE, Dispatcher, becomes, put, report, run, running_oban, state_of, until
 
 from flowstone.executors.oban import extension
 from flowstone.executors.oban.job import StepWorker
@@ -36,10 +36,10 @@ def test_the_version_is_the_one_that_these_contracts_were_read_from() -> None:
 
 def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str, database: Database) -> None:
     """`producer.get_jobs` is called with the producer, whose attributes say what to take for whom."""
-    asked: list[tuple[str, int, str]] = []
+    requested: list[tuple[str, int, str]] = []
 
     async def take(queue: str, demand: int, uuid: str) -> list[Job]:
-        asked.append((queue, demand, uuid))
+        requested.append((queue, demand, uuid))
         return []
 
     class Taking(Dispatcher):
@@ -49,9 +49,9 @@ def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str,
         extension.install()
         async with running_oban(database_url, dispatcher=Taking()) as oban:
             put(database)
-            await until(lambda: asked)
+            await until(lambda: requested)
             producer = oban._producers[QUEUE]
-            assert asked[0] == (QUEUE, 2, producer._uuid)
+            assert requested[0] == (QUEUE, 2, producer._uuid)
             assert (producer._limit, producer._running_jobs) == (2, {})
 
     run(scene())
@@ -84,11 +84,11 @@ def test_a_notification_wakes_the_producer_of_its_queue(database_url: str, datab
         async with running_oban(database_url, dispatcher=dispatcher, stager=SLOW_STAGER):
             job = put(database)
 
-            def told() -> bool:
-                tell(database, INSERT_CHANNEL, json.dumps({"queue": QUEUE}))
+            def reported() -> bool:
+                report(database, INSERT_CHANNEL, json.dumps({"queue": QUEUE}))
                 return [one.id for one in dispatcher.jobs] == [job]
 
-            await until(told)
+            await until(reported)
 
     run(scene())
 
@@ -166,18 +166,18 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
             async with running_oban(database_url, dispatcher=dispatcher, stager=SLOW_STAGER) as oban:
                 put(database)
 
-                def told() -> bool:
-                    tell(database, INSERT_CHANNEL, json.dumps({"queue": QUEUE}))  # it may not listen yet
+                def reported() -> bool:
+                    report(database, INSERT_CHANNEL, json.dumps({"queue": QUEUE}))  # it may not listen yet
                     return len(futures) == 2
 
-                await until(told)
+                await until(reported)
                 assert list(oban._producers[QUEUE]._running_jobs) == [0, 1]
                 futures[0].set_result(None)
                 await until(lambda: len(futures) == 3)
-                asked = len(demands)
+                requested = len(demands)
                 producers[0]._limit += 1  # room without the end of a job: `notify` has it used
                 producers[0].notify()
-                await until(lambda: len(demands) > asked)
+                await until(lambda: len(demands) > requested)
                 producers[0]._limit -= 1
                 for future in futures[1:]:
                     future.set_result(None)
@@ -335,7 +335,7 @@ def test_a_queue_is_scaled_by_name_and_node(database_url: str) -> None:
     run(scene())
 
 
-def test_the_loops_log_under_the_names_that_we_quieten() -> None:
+def test_the_loops_log_under_the_names_that_we_filter() -> None:
     for name in _LOGGERS:
         module = __import__(f"oban.{name}", fromlist=["logger"])
         assert getattr(module, "logger", None) is None or module.logger.name == f"oban.{name}"
@@ -390,11 +390,11 @@ def test_what_we_put_in_place_of_private_parts_is_where_oban_asks_for_it(
             try:
                 await until(lambda: staged == [[QUEUE]] * len(staged) and staged)
 
-                def told() -> bool:
-                    tell(database, "public.oban_signal", json.dumps({"action": "pause", "queue": QUEUE}))
+                def reported() -> bool:
+                    report(database, "public.oban_signal", json.dumps({"action": "pause", "queue": QUEUE}))
                     return bool(heard)
 
-                await until(told)
+                await until(reported)
                 assert heard[0]["action"] == "pause"
                 assert "the server process " in heard[0]["sender"]
             finally:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone import AwaitApproval
-from flowstone.core.approval import LONGEST_JSON, Approval, ApprovalState, portable_json
+from flowstone.core.approval import MAX_JSON, Approval, ApprovalState, portable_json
 from flowstone.engine.failures import outcome_of
 from flowstone.engine.isolated.exceptions import carry, restore
 from flowstone.errors import SerializationError
@@ -59,22 +59,22 @@ def test_arguments_that_cannot_work(arguments: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1: 2}, (1, 2), {"a": float("nan")}, {1, 2}, b"x", datetime.now(UTC), "x" * LONGEST_JSON]
+    "value", [object(), {1: 2}, (1, 2), {"a": float("nan")}, {1, 2}, b"x", datetime.now(UTC), "x" * MAX_JSON]
 )
 def test_what_would_not_come_back_as_it_was_is_refused(value: object) -> None:
     with pytest.raises(SerializationError, match="resume"):
         AwaitApproval("?", resume=value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, b"x", "x" * LONGEST_JSON])
+@pytest.mark.parametrize("value", [object(), {1: 2}, b"x", "x" * MAX_JSON])
 def test_data_without_a_plain_form_is_refused(value: object) -> None:
     with pytest.raises(SerializationError, match="data"):
         AwaitApproval("?", data=value)  # type: ignore[arg-type]
 
 
 def test_data_for_people_gets_its_plain_form() -> None:
-    asked = AwaitApproval("?", data={"day": date(2024, 1, 5), "names": ("a",), "share": float("nan")})
-    assert asked.data_json == '{"day": "2024-01-05", "names": ["a"], "share": "NaN"}'
+    requested = AwaitApproval("?", data={"day": date(2024, 1, 5), "names": ("a",), "share": float("nan")})
+    assert requested.data_json == '{"day": "2024-01-05", "names": ["a"], "share": "NaN"}'
 
 
 def test_a_circle_is_refused() -> None:
@@ -91,16 +91,16 @@ def test_plain_json_comes_back(value: object) -> None:
 
 def test_later_changes_change_nothing() -> None:
     rows = [1]
-    asked = AwaitApproval("?", resume=rows)
+    requested = AwaitApproval("?", resume=rows)
     rows.append(2)
-    assert asked.resume_json == "[1]"
+    assert requested.resume_json == "[1]"
 
 
 def test_it_travels() -> None:
-    asked = AwaitApproval("Pay?", data={"sum": 3}, timeout=60, on_timeout="skip", resume=[1], gate="money")
-    arrived = restore(carry(asked), "a", pid=1)
+    requested = AwaitApproval("Pay?", data={"sum": 3}, timeout=60, on_timeout="skip", resume=[1], gate="money")
+    arrived = restore(carry(requested), "a", pid=1)
     assert isinstance(arrived, AwaitApproval)
-    assert outcome_of(arrived, None) == outcome_of(asked, None)
+    assert outcome_of(arrived, None) == outcome_of(requested, None)
     assert (arrived.gate, arrived.timeout_seconds, arrived.on_timeout) == ("money", 60.0, "skip")
     assert pickle.loads(pickle.dumps(approval(data={"a": 1}))) == approval(data={"a": 1})
 

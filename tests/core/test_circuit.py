@@ -29,7 +29,7 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
     assert circuit.open_until == 15.0
 
 
-def test_one_step_is_told_the_time_and_the_others_rest() -> None:
+def test_one_step_learns_the_time_and_the_others_rest() -> None:
     circuit = opened()
     assert circuit.pause(1, now=4.0, trying=False) == 6.0
     assert circuit.pause(2, now=4.0, trying=False) is None
@@ -59,9 +59,9 @@ def test_a_trial_that_fails_opens_it_again_at_once() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 8.0)), max_size=60), st.integers(1, 4))
 def test_nothing_starts_while_open_and_one_success_of_a_trial_closes(
-    ends: list[tuple[bool, float]], most: int
+    ends: list[tuple[bool, float]], maximum: int
 ) -> None:
-    circuit, breaker, now, in_a_row = Circuit(), Breaker(most, 5.0), 0.0, 0
+    circuit, breaker, now, in_a_row = Circuit(), Breaker(maximum, 5.0), 0.0, 0
     for failed, later in ends:
         now += later
         wait = circuit.pause(1, now=now, trying=False)
@@ -73,7 +73,7 @@ def test_nothing_starts_while_open_and_one_success_of_a_trial_closes(
         circuit.end(breaker, failed=failed, tried=was_open, now=now)
         in_a_row = in_a_row + 1 if failed else 0
         assert circuit.failures == in_a_row
-        assert (circuit.open_until is not None) == (in_a_row >= most)
+        assert (circuit.open_until is not None) == (in_a_row >= maximum)
 
 
 def test_what_people_read() -> None:

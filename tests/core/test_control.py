@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.control import StepSituation, describe_target
+from flowstone.core.control import StepDiagnosis, describe_target
 from flowstone.core.state import State
 
 NOW = datetime(2024, 1, 31, 12, 0, tzinfo=UTC)
-READY = StepSituation(
+READY = StepDiagnosis(
     step_id=1,
     state=State.PENDING,
     reason=None,
@@ -77,10 +77,10 @@ def test_the_first_reason(changes: dict[str, object], first: str) -> None:
     assert replace(READY, **changes).explain()[0] == first  # type: ignore[arg-type]
 
 
-def test_times_are_told_in_utc() -> None:
+def test_times_are_notified_in_utc() -> None:
     there = NOW.astimezone(timezone(timedelta(hours=5)))
-    situation = replace(READY, state=State.SCHEDULED, scheduled_at=there)
-    assert situation.explain() == ["it is scheduled at 2024-01-31 12:00:00 UTC"]
+    diagnosis = replace(READY, state=State.SCHEDULED, scheduled_at=there)
+    assert diagnosis.explain() == ["it is scheduled at 2024-01-31 12:00:00 UTC"]
 
 
 @given(
@@ -99,7 +99,7 @@ def test_there_is_always_something_to_say(
     workers: int,
     limit: int | None,
 ) -> None:
-    situation = replace(
+    diagnosis = replace(
         READY,
         state=state,
         run_paused=flags[0],
@@ -112,7 +112,7 @@ def test_there_is_always_something_to_say(
         workers=workers,
         max_concurrency=limit,
     )
-    assert all(situation.explain())
+    assert all(diagnosis.explain())
 
 
 def test_targets_for_people() -> None:

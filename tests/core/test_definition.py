@@ -40,7 +40,7 @@ def test_multi_labels_round_trip(one: list[Partition], other: list[Partition]) -
         assert encode_partition(definition.parse(definition.label(key))) == encode_partition(key)
 
 
-def test_static_membership_tells_types_apart() -> None:
+def test_static_membership_reports_types_apart() -> None:
     definition = StaticPartitions([1, "2024-01-01"])
     assert True not in definition
     assert "1" not in definition

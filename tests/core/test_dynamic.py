@@ -118,7 +118,7 @@ def test_a_miss_asks_the_store_and_a_hit_does_not() -> None:
     assert source.reads == 2
 
 
-def test_unknown_and_removed_keys_are_told_apart() -> None:
+def test_unknown_and_removed_keys_are_distinguished() -> None:
     customers, source = bound("acme", "globex")
     source.remove("acme")
     source.known("customers", fresh=True)
@@ -137,7 +137,7 @@ def test_unknown_and_removed_keys_are_told_apart() -> None:
         readable.validate("nobody")
 
 
-def test_values_are_told_apart_by_type() -> None:
+def test_values_are_distinguished_by_type() -> None:
     customers, _ = bound(1, "1", True, 0, "", False)
     assert [type(customers.validate(one)) for one in (1, "1", True)] == [int, str, bool]
     assert [customers.validate(one) for one in (0, "", False)] == [0, "", False]

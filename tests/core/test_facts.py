@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.facts import MOST_CHARACTERS, clean_facts
+from flowstone.core.facts import MAX_CHARACTERS, clean_metadata
 from flowstone.errors import SerializationError
 
 _numbers = st.integers(-(2**1000), 2**1000) | st.floats()
@@ -43,29 +43,33 @@ def expected(value: Any) -> Any:
 
 @given(_facts)
 def test_what_is_cleaned_survives_json_exactly(facts: dict[str, Any]) -> None:
-    cleaned = clean_facts(facts)
+    cleaned = clean_metadata(facts)
     document = json.dumps(cleaned, allow_nan=False)
     assert "\\u0000" not in document
     document.encode()
     json.dumps(cleaned, ensure_ascii=False).encode()  # no lone surrogates
     assert json.loads(document) == cleaned
-    assert clean_facts(cleaned) == cleaned
+    assert clean_metadata(cleaned) == cleaned
 
 
 @given(st.dictionaries(st.text("abc", max_size=3), st.recursive(_numbers, st.lists), max_size=4))
 def test_what_is_harmless_stays_as_it_is(facts: dict[str, Any]) -> None:
-    assert clean_facts(facts) == expected(facts)
+    assert clean_metadata(facts) == expected(facts)
 
 
 def test_texts_are_cleaned() -> None:
     facts = {"a\x00": "nul \x00", "url": "postgresql://me:hunter2@host/db", "\ud800": "<b>\x1b[31mred"}
-    assert clean_facts(facts) == {"a\\x00": "nul \\x00", "url": "postgresql://me:***@host/db", "\\ud800": "<b>red"}
+    assert clean_metadata(facts) == {
+        "a\\x00": "nul \\x00",
+        "url": "postgresql://me:***@host/db",
+        "\\ud800": "<b>red",
+    }
 
 
 def test_numbers_of_libraries_are_numbers() -> None:
     facts = {"i": np.int64(3), "f": np.float32(0.5), "n": np.float64("nan"), "h": Fraction(1, 2)}
-    assert clean_facts(facts) == {"i": 3, "f": 0.5, "n": "NaN", "h": 0.5}
-    assert [type(one) for one in clean_facts(facts).values()] == [int, float, str, float]
+    assert clean_metadata(facts) == {"i": 3, "f": 0.5, "n": "NaN", "h": 0.5}
+    assert [type(one) for one in clean_metadata(facts).values()] == [int, float, str, float]
 
 
 class Colour(Enum):
@@ -118,9 +122,9 @@ PLAIN: list[tuple[object, object]] = [
 
 @pytest.mark.parametrize(("value", "plain"), PLAIN, ids=lambda one: type(one).__name__)
 def test_what_libraries_give_has_a_plain_form(value: object, plain: object) -> None:
-    found = clean_facts({"fact": value})["fact"]
+    found = clean_metadata({"fact": value})["fact"]
     assert (type(found), found) == (type(plain), plain)
-    assert clean_facts({"fact": found}) == {"fact": found}
+    assert clean_metadata({"fact": found}) == {"fact": found}
 
 
 def _nested(depth: int) -> list[Any]:
@@ -147,7 +151,7 @@ def _holding_itself() -> dict[str, Any]:
         ({"big": 2**5000}, "more than 1024 bits"),
         ({"rows": list(range(20_000))}, "holds more than 10,000 values"),
         ({"text": "x" * 100_000_000}, "holds more than 65,536 characters of text"),
-        ({str(number): 1.5 for number in range(9_000)}, f"{MOST_CHARACTERS:,} is the most"),
+        ({str(number): 1.5 for number in range(9_000)}, f"{MAX_CHARACTERS:,} is the most"),
         ({"deep": _nested(30)}, "nested more than 20 deep"),
         (_holding_itself(), "or holds itself"),
         ({"array": np.zeros(20_000)}, "holds more than 10,000 values at metadata['array']"),
@@ -160,4 +164,4 @@ def _holding_itself() -> dict[str, Any]:
 )
 def test_what_is_no_small_fact_is_refused(facts: Any, why: str) -> None:
     with pytest.raises(SerializationError, match=re.escape(why)):
-        clean_facts(facts)
+        clean_metadata(facts)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flowstone.core import fit as fitting
+from flowstone.core import fit as recordable
 from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.step import Claim, Completion, InputVersion
@@ -28,9 +28,9 @@ def ended(stored: Any = PLAIN, inputs: Any = (READ,), **more: Any) -> Completion
 
 @pytest.mark.parametrize("usual", [ended(), ended(WRITTEN, ()), ended(code_version=None), ended(ran=False)])
 def test_the_usual_end_is_committed_as_it_is(usual: Completion) -> None:
-    assert fitting._fit(replace(usual)) == usual
-    assert fitting._is_plain(usual)
-    assert fitting.fit(usual) is usual
+    assert recordable._made_recordable(replace(usual)) == usual
+    assert recordable._is_plain(usual)
+    assert recordable.make_recordable(usual) is usual
 
 
 UNUSUAL = {
@@ -48,7 +48,7 @@ UNUSUAL = {
 
 @pytest.mark.parametrize("unusual", [ended(one) for one in UNUSUAL.values()], ids=list(UNUSUAL))
 def test_what_cannot_be_recorded_of_an_output_fails_its_step(unusual: Completion) -> None:
-    outcome = fitting.fit(unusual).outcome
+    outcome = recordable.make_recordable(unusual).outcome
     assert isinstance(outcome, Failed)
     assert "cannot be recorded" in outcome.error
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_recorded_of_an_output_fails_its_step(unusual: Completion
     ],
 )
 def test_what_cannot_be_recorded_of_an_attempt_fails_its_step(more: dict[str, Any]) -> None:
-    assert isinstance(fitting.fit(ended(**more)).outcome, Failed)
+    assert isinstance(recordable.make_recordable(ended(**more)).outcome, Failed)
 
 
 def test_what_is_unusual_and_can_be_recorded_is_left_to_the_full_look() -> None:
@@ -81,6 +81,6 @@ def test_what_is_unusual_and_can_be_recorded_is_left_to_the_full_look() -> None:
         ended(replace(PLAIN, metadata={"rows": 3})),
         ended(inputs=(READ._replace(parameter="été"),)),
     ):
-        assert not fitting._is_plain(unusual)
-        assert isinstance(fitting.fit(unusual).outcome, Succeeded)
-    assert fitting.fit(ended(code_version="v" * 5000)).code_version != "v" * 5000
+        assert not recordable._is_plain(unusual)
+        assert isinstance(recordable.make_recordable(unusual).outcome, Succeeded)
+    assert recordable.make_recordable(ended(code_version="v" * 5000)).code_version != "v" * 5000

@@ -52,10 +52,10 @@ def in_child(call: Callable[[], object]) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            said = f"ok {call()}"
+            message = f"ok {call()}"
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writer, said.encode()[:4000])
+            message = f"{type(error).__name__}: {error}"
+        os.write(writer, message.encode()[:4000])
         os._exit(0)
     os.close(writer)
     try:
@@ -171,7 +171,7 @@ def test_a_resource_is_opened_anew_and_the_parents_is_not_closed() -> None:
 
 def test_a_copy_that_returns_from_an_asset_ends(tmp_path: Path) -> None:
     """User code that forks and forgets `os._exit` must not commit twice, nor go on with the run."""
-    script = tmp_path / "forgetful.py"
+    script = tmp_path / "silent.py"
     script.write_text(
         textwrap.dedent("""
         import os

@@ -25,7 +25,7 @@ def test_never_more_than_count_in_any_window(count: int, per_seconds: float, ask
 
 
 @given(st.integers(1, 5), st.integers(1, 20), st.lists(st.integers(0, 40), max_size=40))
-def test_the_wait_that_is_told_is_enough_and_not_too_long(count: int, per: int, asks: list[int]) -> None:
+def test_the_wait_that_learns_is_enough_and_not_too_long(count: int, per: int, asks: list[int]) -> None:
     rate, starts = Rate(count, float(per)), list[float]()
     for now in sorted(asks):
         wait = rate.take(starts, now=float(now))

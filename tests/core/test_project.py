@@ -52,12 +52,12 @@ def test_what_is_qualified_is_rewritten_and_nothing_else():
 
 
 def statements():
-    for root, folder in (
+    for root, directory in (
         ("flowstone.stores.postgres", "sql"),
         ("flowstone.stores.postgres", "migrations"),
         ("flowstone.io", "sql"),
     ):
-        pending = [files(root).joinpath(folder)]
+        pending = [files(root).joinpath(directory)]
         while pending:
             for entry in pending.pop().iterdir():
                 if entry.is_dir():

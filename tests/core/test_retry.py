@@ -82,7 +82,7 @@ def test_figures_out_of_range_are_refused(options: dict) -> None:
         RetryPolicy(**options)
 
 
-def test_seconds_in_place_of_the_function_are_told_their_option() -> None:
+def test_seconds_in_place_of_the_function_are_notified_their_option() -> None:
     with pytest.raises(DefinitionError, match=r"backoff=5\): .*, or backoff_seconds=5 for the first delay"):
         RetryPolicy(backoff=5)  # type: ignore[arg-type]
 
@@ -113,7 +113,7 @@ def test_a_function_says_how_long_to_wait() -> None:
     assert [policy.delay_seconds(2, error, chance=chance) for chance in (0.0, 1.0)] == [1000.0, 1000.0]
 
 
-@pytest.mark.parametrize("said", [math.nan, -1, "5", None, True, math.inf, timedelta(days=-1), 10**400])
-def test_what_the_function_says_wrong_is_an_error(said: object) -> None:
+@pytest.mark.parametrize("message", [math.nan, -1, "5", None, True, math.inf, timedelta(days=-1), 10**400])
+def test_what_the_function_says_wrong_is_an_error(message: object) -> None:
     with pytest.raises(RetryPolicyError, match="there is no further attempt"):
-        RetryPolicy(backoff=lambda attempt, error: said).delay_seconds(1)  # type: ignore[arg-type, return-value]
+        RetryPolicy(backoff=lambda attempt, error: message).delay_seconds(1)  # type: ignore[arg-type, return-value]

@@ -102,7 +102,7 @@ def test_what_cannot_gather(function: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "total", "allowed"),
+    ("maximum", "total", "allowed"),
     [
         (0, 10, 0),
         (3, 10, 3),
@@ -114,8 +114,8 @@ def test_what_cannot_gather(function: Any) -> None:
         (1, 9, 1),
     ],
 )
-def test_how_many_may_fail(most: float, total: int, allowed: int) -> None:
-    assert allowed_failures(most, total) == allowed
+def test_how_many_may_fail(maximum: float, total: int, allowed: int) -> None:
+    assert allowed_failures(maximum, total) == allowed
 
 
 def test_limits_of_items() -> None:

@@ -90,10 +90,10 @@ def test_a_key_that_left_the_definition(declared, key, problem):
 
 
 class OwnPartitions(AnyPartitions):
-    asked = 0
+    requested = 0
 
     def validate(self, value):
-        type(self).asked += 1
+        type(self).requested += 1
         return super().validate(value)
 
 
@@ -122,9 +122,9 @@ def test_a_step_placed_with_the_same_declaration_is_not_asked_about():
     own = made(one(OwnPartitions()))
     assert own.keys_digest("one") is None  # what it says of itself may not be all
     assert made(one(MultiPartitions(of=OwnPartitions()))).keys_digest("one") is None
-    OwnPartitions.asked = 0
+    OwnPartitions.requested = 0
     assert own.problem(job("one", "s:x", own.digest("one"), own.keys_digest("one"))) is None
-    assert OwnPartitions.asked == 1
+    assert OwnPartitions.requested == 1
 
     now, before = made(one(StaticPartitions(["x"]))), made(one(StaticPartitions(["x", "y"])))
     declared = before.digest("one"), before.keys_digest("one")

@@ -99,9 +99,10 @@ def returning(kind: Any, value: object) -> Callable[[], object]:
     return made
 
 
-def through_files(kind: Any, value: object, folder: Path) -> object:
+def through_files(kind: Any, value: object, directory: Path) -> object:
     flow = FlowStone.for_testing(
-        [asset(name="made", io="files")(returning(kind, value))], io={"files": FilesystemIO(folder, name="files")}
+        [asset(name="made", io="files")(returning(kind, value))],
+        io={"files": FilesystemIO(directory, name="files")},
     )
     flow.materialize("made")
     return flow.load("made")

@@ -45,17 +45,17 @@ def ask(store: MemoryStore, name: str = "a") -> Approval:
     return store.approvals.of_step(step.id)[0]
 
 
-def test_everybody_is_told_of_the_request_and_of_the_decision(store: MemoryStore) -> None:
-    told: list[tuple[str, str]] = []
+def test_everybody_learns_of_the_request_and_of_the_decision(store: MemoryStore) -> None:
+    reported: list[tuple[str, str]] = []
     notices = ApprovalNotices(
         store.approvals,
-        [lambda one: told.append(("first", one.state)), lambda one: told.append(("second", one.state))],
+        [lambda one: reported.append(("first", one.state)), lambda one: reported.append(("second", one.state))],
     )
     one = ask(store)
-    assert [notices.tell(), notices.tell()] == [1, 0]
+    assert [notices.notify(), notices.notify()] == [1, 0]
     store.approvals.decide(one.id, approve=False, by="ann")
-    assert [notices.tell(), notices.tell()] == [1, 0]
-    assert told == [("first", "pending"), ("second", "pending"), ("first", "rejected"), ("second", "rejected")]
+    assert [notices.notify(), notices.notify()] == [1, 0]
+    assert reported == [("first", "pending"), ("second", "pending"), ("first", "rejected"), ("second", "rejected")]
 
 
 def test_a_notifier_that_raises_is_tried_again_less_and_less_often(
@@ -63,15 +63,15 @@ def test_a_notifier_that_raises_is_tried_again_less_and_less_often(
 ) -> None:
     calls: list[datetime] = []
 
-    def tell(approval: Approval) -> None:
+    def notify(approval: Approval) -> None:
         calls.append(clock.now)
         if len(calls) < 4:
             raise SystemExit("no network")
 
-    notices = ApprovalNotices(store.approvals, [tell])
+    notices = ApprovalNotices(store.approvals, [notify])
     ask(store)
     for _ in range(40):
-        notices.tell()
+        notices.notify()
         clock.pass_(1)
     pauses = [round((after - before).total_seconds()) for before, after in pairwise(calls)]
     assert pauses == [2, 4, 8]
@@ -81,36 +81,36 @@ def test_a_notifier_that_raises_is_tried_again_less_and_less_often(
 def test_a_notifier_that_hangs_holds_nobody_up(store: MemoryStore, clock: Clock) -> None:
     gate = threading.Event()
     entered: list[int] = []
-    told: list[int] = []
+    reported: list[int] = []
 
     def hang(approval: Approval) -> None:
         entered.append(approval.id)
         gate.wait(30)
 
-    notices = ApprovalNotices(store.approvals, [hang, lambda one: told.append(one.id)], timeout_seconds=0.02)
+    notices = ApprovalNotices(store.approvals, [hang, lambda one: reported.append(one.id)], timeout_seconds=0.02)
     first, second = ask(store, "a"), ask(store, "b")
-    assert notices.tell() == 2
+    assert notices.notify() == 2
     # it hangs already, so it is not given a second thread
-    assert (entered, told) == ([first.id], [first.id, second.id])
+    assert (entered, reported) == ([first.id], [first.id, second.id])
     gate.set()
     clock.pass_(10)
 
-    def all_told() -> bool:
-        notices.tell()
+    def all_reported() -> bool:
+        notices.notify()
         clock.pass_(10)
         return {first.id, second.id} <= set(entered)
 
-    assert wait_until(all_told, timeout_seconds=60)
+    assert wait_until(all_reported, timeout_seconds=60)
 
 
 def test_in_the_background(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore()
-    told = threading.Event()
+    reported = threading.Event()
     with caplog.at_level(logging.WARNING):
-        notices = ApprovalNotices(store.approvals, [lambda one: told.set()])
+        notices = ApprovalNotices(store.approvals, [lambda one: reported.set()])
         notices.start()
         ask(store)
-        assert told.wait(60)
+        assert reported.wait(60)
         notices.stop()
     assert caplog.text == ""
 
@@ -120,7 +120,7 @@ def test_without_notifiers_nothing_happens(store: MemoryStore) -> None:
     threads = threading.active_count()
     notices.start()
     ask(store)
-    assert (notices.tell(), threading.active_count()) == (0, threads)
+    assert (notices.notify(), threading.active_count()) == (0, threads)
     notices.stop()
 
 

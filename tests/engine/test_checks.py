@@ -33,19 +33,19 @@ def rows(context: AssetContext) -> list[int]:
     return [1, 2, 3]
 
 
-class ToldIO(MemoryIO):
+class ReportedIO(MemoryIO):
     """Notes what is stored and discarded, in order with what checks note."""
 
-    def __init__(self, told: list[str]) -> None:
+    def __init__(self, reported: list[str]) -> None:
         super().__init__()
-        self.told = told
+        self.reported = reported
 
     def store(self, value: object, address: OutputAddress) -> StoredOutput:
-        self.told.append("store")
+        self.reported.append("store")
         return super().store(value, address)
 
     def discard(self, stored: StoredOutput) -> None:
-        self.told.append("discard")
+        self.reported.append("discard")
         super().discard(stored)
 
 
@@ -58,37 +58,39 @@ def failing(asset: Any = rows, **options: Any) -> Check:
 
 
 def test_blocking_checks_run_before_storing_the_others_after_it() -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     @check(rows)
     def after(context: CheckContext, rows: list[int]) -> bool:
-        told.append(f"after {context.metadata['source']}")
+        reported.append(f"after {context.metadata['source']}")
         return True
 
     @check(rows, blocking=True)
     def before(context: CheckContext, rows: list[int]) -> bool:
-        told.append(f"before {context.metadata['source']}")
+        reported.append(f"before {context.metadata['source']}")
         return True
 
     class Own:
         def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
             outcome = step(context)
             assert isinstance(outcome, Succeeded)
-            told.append(f"hook {outcome.stored.location}")
+            reported.append(f"hook {outcome.stored.location}")
             return outcome
 
-    flow = FlowStone.for_testing([rows], checks=[after, before], io={"memory": ToldIO(told)}, hooks=[Own()])
+    flow = FlowStone.for_testing(
+        [rows], checks=[after, before], io={"memory": ReportedIO(reported)}, hooks=[Own()]
+    )
     done = flow.materialize("rows")
-    assert told == ["before test", "store", "after test", "hook 1-1"]
+    assert reported == ["before test", "store", "after test", "hook 1-1"]
     assert [one.check for one in done.checks] == ["before", "after"]
 
 
 def test_a_blocked_value_is_not_stored() -> None:
-    told: list[str] = []
-    flow = FlowStone.for_testing([rows], checks=[failing(blocking=True)], io={"memory": ToldIO(told)})
+    reported: list[str] = []
+    flow = FlowStone.for_testing([rows], checks=[failing(blocking=True)], io={"memory": ReportedIO(reported)})
     with pytest.raises(CheckFailedError) as caught:
         flow.materialize("rows")
-    assert told == []
+    assert reported == []
     assert (caught.value.asset, [one.name for one in caught.value.failed]) == ("rows", ["fails"])
 
 
@@ -158,20 +160,20 @@ def test_context_and_resources() -> None:
         return 1
 
     @check(kept, requires=["limits"])
-    async def looks(context: CheckContext, kept: int) -> bool:
+    async def reads(context: CheckContext, kept: int) -> bool:
         await asyncio.sleep(0)
         seen.append((context.asset.name, context.check, context.partition, context.key, context.attempt))
         seen.append((context.resources.books, context.resources["limits"], context.logger.name))
         context.metadata["mine"] = 1  # type: ignore[index]  # a copy: nothing comes of it
         return True
 
-    flow = FlowStone.for_testing([kept], checks=[looks], resources={"books": 1, "limits": lambda: 2})
+    flow = FlowStone.for_testing([kept], checks=[reads], resources={"books": 1, "limits": lambda: 2})
     done = flow.materialize("kept", run_id="r")
-    assert seen == [("kept", "looks", None, "", 1), (1, 2, "flowstone.check.kept.looks")]
+    assert seen == [("kept", "reads", None, "", 1), (1, 2, "flowstone.check.kept.reads")]
     assert done.stored is not None
     assert "mine" not in done.stored.metadata
-    with pytest.raises(DefinitionError, match=r"Check 'looks' requires the resource 'limits'.*test_checks\.py:"):
-        FlowStone.for_testing([kept], checks=[looks], resources={"books": 1})
+    with pytest.raises(DefinitionError, match=r"Check 'reads' requires the resource 'limits'.*test_checks\.py:"):
+        FlowStone.for_testing([kept], checks=[reads], resources={"books": 1})
 
 
 def test_a_resource_that_cannot_be_opened_fails_the_check() -> None:
@@ -279,16 +281,16 @@ def test_after_storing_it_is_too_late_to_cancel(raises: bool) -> None:
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_an_interrupt_belongs_to_the_person(blocking: bool) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     @check(rows, blocking=blocking)
     def interrupted(rows: list[int]) -> bool:
         raise KeyboardInterrupt
 
-    flow = FlowStone.for_testing([rows], checks=[interrupted], io={"memory": ToldIO(told)})
+    flow = FlowStone.for_testing([rows], checks=[interrupted], io={"memory": ReportedIO(reported)})
     with pytest.raises(KeyboardInterrupt):
         flow.materialize("rows")
-    assert told == ([] if blocking else ["store", "discard"])
+    assert reported == ([] if blocking else ["store", "discard"])
     assert not flow.exists("rows")
 
 

@@ -28,7 +28,7 @@ def runner() -> Iterator[CoroutineRunner]:
 
 
 def elsewhere[T](call: Callable[[], T]) -> T:
-    """Call in another thread and hand back what comes of it."""
+    """Call in another thread and release what comes of it."""
     answer: list[T] = []
     failure: list[BaseException] = []
 

@@ -102,10 +102,10 @@ class RefusingBeside(Refusing):
         return super().execute(job) if job.asset == "n1" else self.run(job)
 
 
-class Forgetful(Refusing):
+class InMemory(Refusing):
     """Says that it did the work, and did not."""
 
-    name = "forgetful"
+    name = "silent"
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         return None  # type: ignore[return-value]
@@ -151,11 +151,11 @@ def test_a_refusal_fails_that_step_and_the_run_goes_on(
 
 def test_an_executor_that_only_says_that_it_worked_fails_its_steps() -> None:
     flow = FlowStone.for_testing(assets_of_a_chain(2))
-    with pytest.raises(StepFailedError, match=r"'forgetful' returned None from execute\(\)"):
-        flow.materialize("n0", executor=Forgetful())
-    with pytest.raises(OptionsError, match=r"'forgetful' returned None from schedule\(\) instead of the Job"):
-        flow.schedule("n0", executor=Forgetful())
-    assert flow.backfill("n0", executor=Forgetful()).failed == 1
+    with pytest.raises(StepFailedError, match=r"'silent' returned None from execute\(\)"):
+        flow.materialize("n0", executor=InMemory())
+    with pytest.raises(OptionsError, match=r"'silent' returned None from schedule\(\) instead of the Job"):
+        flow.schedule("n0", executor=InMemory())
+    assert flow.backfill("n0", executor=InMemory()).failed == 1
     assert flow.materialize_all("n1").value == 1
 
 

@@ -28,10 +28,10 @@ class CountingStore:
     """Items without end are made when they are asked for; counts the questions."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
-        self.asked.append(after)
+        self.requested.append(after)
         numbers = range(after + 1, min(after + 1 + limit, NUMBER))
         return [ItemRow(number, number, f"(n:|i:{number})", f"{number}", State.COMPLETED) for number in numbers]
 
@@ -47,17 +47,17 @@ def test_it_reads_one_page_ahead_and_no_further() -> None:
     store = CountingStore()
     results = iter(reader(store))
     assert next(results).key == 0
-    assert store.asked in ([-1], [-1, PAGE - 1])
+    assert store.requested in ([-1], [-1, PAGE - 1])
     for _ in range(PAGE):
         last = next(results)
     assert last.key == PAGE
-    assert len(store.asked) <= 3
+    assert len(store.requested) <= 3
     before = threading.active_count()
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() < before
 
 
-def test_it_reads_everything_as_often_as_wanted() -> None:
+def test_it_reads_everything_as_often_as_requested() -> None:
     results = reader(CountingStore())
     for _ in range(2):
         assert [result.item for result in results] == list(range(NUMBER))

@@ -43,7 +43,7 @@ class Noting:
         return outcome
 
 
-def test_hooks_are_skins_of_an_onion_and_see_the_stored_output() -> None:
+def test_hooks_are_middleware_and_see_the_stored_output() -> None:
     notes: list[str] = []
     seen: list[AttemptOutcome] = []
 
@@ -84,13 +84,13 @@ def test_a_hook_that_raises_fails_the_step() -> None:
     assert not flow.exists("one")
 
 
-def test_a_hook_that_forgets_to_answer_is_told() -> None:
-    class Forgetful:
+def test_a_hook_that_forgets_to_answer_is_reported() -> None:
+    class InMemory:
         def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
             step(context)
             return None  # type: ignore[return-value]
 
-    flow = FlowStone.for_testing([one], hooks=[Forgetful()])
+    flow = FlowStone.for_testing([one], hooks=[InMemory()])
     with pytest.raises(TypeError, match=r"return step\(context\)"):
         flow.materialize("one")
     assert not flow.exists("one")
@@ -193,7 +193,7 @@ def test_a_coroutine_that_a_plain_function_returns_is_awaited() -> None:
     assert FlowStone.for_testing([wrapped]).materialize("wrapped").value == 5
 
 
-def test_telemetry_tells_of_steps() -> None:
+def test_telemetry_reports_of_steps() -> None:
     events: list[tuple[str, dict, dict]] = []
     telemetry.attach("test", ["step.*"], lambda *event: events.append(event))
     try:

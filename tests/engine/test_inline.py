@@ -52,17 +52,17 @@ def test_an_attempt_that_was_superseded_publishes_nothing() -> None:
     assert not flow.exists("late")
 
 
-def test_what_a_commit_releases_is_told() -> None:
+def test_what_a_commit_releases_is_reported() -> None:
     @asset
     def two(one: int) -> int:
         return one + 1
 
     flow = FlowStone.for_testing([one, two])
-    told: list[int] = []
-    flow.parts.inline._on_released = told.extend
+    reported: list[int] = []
+    flow.parts.inline._on_released = reported.extend
     run = flow.materialize_all("two")
-    assert told == [step.id for step in flow.runs.steps(run.run_id, state=State.PENDING)]
-    assert len(told) == 1
+    assert reported == [step.id for step in flow.runs.steps(run.run_id, state=State.PENDING)]
+    assert len(reported) == 1
 
 
 def test_a_cancel_ends_the_pause_before_the_next_look() -> None:

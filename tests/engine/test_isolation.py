@@ -315,7 +315,7 @@ def test_error_arrives_with_its_traceback(calls: IsolatedCalls) -> None:
     assert "raise ValueError(kind)" in recorded.error
 
 
-def test_chained_error_tells_its_cause(calls: IsolatedCalls) -> None:
+def test_chained_error_reports_its_cause(calls: IsolatedCalls) -> None:
     with pytest.raises(ValueError, match="outer") as caught:
         call(calls, functions.raises, kind="chained")
     assert "KeyError: 'missing'" in caught.value.__notes__[0]

@@ -15,11 +15,11 @@ class CountedKeys(MemoryPartitionKeys):
 
     def __init__(self) -> None:
         super().__init__(Tables())
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
         answer = super().changed(name, after=after)
-        self.asked.append(len(answer))
+        self.requested.append(len(answer))
         return answer
 
 
@@ -35,7 +35,7 @@ def test_a_snapshot_serves_for_a_while() -> None:
     store.add("customers", ["i:2"])
     assert listed(snapshots) == ["i:1"]
     assert listed(snapshots, fresh=True) == listed(snapshots) == ["i:1", "i:2"]
-    assert store.asked == [1, 1]
+    assert store.requested == [1, 1]
 
 
 def test_a_snapshot_grows_old_and_only_changes_are_read() -> None:
@@ -46,7 +46,7 @@ def test_a_snapshot_grows_old_and_only_changes_are_read() -> None:
     store.remove("customers", ["i:5", "i:6"])
     assert len(listed(snapshots, fresh=True)) == 998
     known = snapshots.known("customers", fresh=True)
-    assert store.asked[:3] == [1000, 2, 0]
+    assert store.requested[:3] == [1000, 2, 0]
     assert known is snapshots.known("customers", fresh=True)  # nothing new: labels are not made again
 
 

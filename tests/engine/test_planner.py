@@ -35,31 +35,31 @@ def planner(graph: AssetGraph, scene: Scene) -> Planner:
 def test_a_plan_is_what_is_missing_upstream(drawn: Drawn, data: st.DataObject) -> None:
     names = sorted(drawn.reads)
     committed = data.draw(st.sets(st.sampled_from(names)))
-    wanted = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    requested = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     force, force_deps = data.draw(st.booleans()), data.draw(st.booleans())
     scene = Scene(MemoryStore())
     steps = {name: scene.make(name, run_id=name) for name in committed}
 
     expected: set[str] = set()
 
-    def need(name: str, asked_for: bool) -> None:
-        if name in committed and not (force if asked_for else force_deps):
+    def need(name: str, requested_for: bool) -> None:
+        if name in committed and not (force if requested_for else force_deps):
             return
         if name not in expected:
             expected.add(name)
             for read in drawn.reads[name]:
-                need(read, read in wanted)
+                need(read, read in requested)
 
-    for name in wanted:
+    for name in requested:
         need(name, True)
 
-    request = Request(targets=[(name, "") for name in wanted], now=NOW, force=force, force_deps=force_deps)
+    request = Request(targets=[(name, "") for name in requested], now=NOW, force=force, force_deps=force_deps)
     plan = planner(AssetGraph(drawn.assets), scene).plan(request)
     running = [step.asset for step in plan.steps if step.reuse is None]
     assert set(running) == expected
     assert len(running) == len(expected) == plan.runs
     assert {step.asset: step.reuse for step in plan.steps if step.reuse is not None} == {
-        name: steps[name] for name in wanted if name not in expected
+        name: steps[name] for name in requested if name not in expected
     }
     assert plan.missing == {}
     for index, step in enumerate(plan.steps):
@@ -67,8 +67,8 @@ def test_a_plan_is_what_is_missing_upstream(drawn: Drawn, data: st.DataObject) -
         if step.reuse is None:
             in_plan = {one.asset for one in plan.steps}
             assert {plan.steps[read].asset for read in step.inputs} == drawn.reads[step.asset] & in_plan
-            asked = force if step.asset in wanted else force_deps
-            assert step.forced == (step.asset in committed or asked)
+            queried = force if step.asset in requested else force_deps
+            assert step.forced == (step.asset in committed or queried)
 
 
 days = DailyPartitions(date(2024, 5, 1))

@@ -30,7 +30,7 @@ def later() -> RetryLater:
 
 
 @asset
-def told(context) -> None:
+def reported(context) -> None:
     context.cancellation.raise_if_cancelled()
 
 
@@ -43,7 +43,7 @@ def unavailable() -> object:
 
 
 def perform(name: str, *, attempt: int = 1, policy: RetryPolicy | None = None, cancel: bool = False) -> Completion:
-    flow = FlowStone.for_testing([one, broken, later, told, needs], resources={"db": unavailable})
+    flow = FlowStone.for_testing([one, broken, later, reported, needs], resources={"db": unavailable})
     started = datetime.now(UTC) - timedelta(days=1)
     claim = Claim(7, "run", name, "", attempt, 3, 5, started)
     token = CancellationToken()
@@ -84,7 +84,7 @@ def test_fatal_classes_are_final() -> None:
 
 def test_returned_outcomes_and_cancels() -> None:
     assert perform("later").outcome == Snoozed(5.0, "soon")
-    assert isinstance(perform("told", cancel=True).outcome, Stopped)
+    assert isinstance(perform("reported", cancel=True).outcome, Stopped)
 
 
 def test_a_resource_that_cannot_be_opened_is_a_failure_of_the_step() -> None:

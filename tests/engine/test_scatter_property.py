@@ -29,7 +29,7 @@ class Story:
         breaks: after how many items each attempt but the last one breaks off.
         failing: items that fail every time.
         flaky: items that fail the first time.
-        most: the threshold.
+        maximum: the threshold.
         chunk: items in a transaction.
         page: items read at once.
         executor: where it runs.
@@ -39,7 +39,7 @@ class Story:
     breaks: list[int]
     failing: set[int]
     flaky: set[int]
-    most: float
+    maximum: float
     chunk: int
     page: int
     executor: str
@@ -61,7 +61,7 @@ def stories(draw: st.DrawFn) -> Story:
         breaks=[draw(st.integers(0, 25)) for _ in listings[:-1]],
         failing=draw(st.sets(st.integers(0, 40), max_size=6)),
         flaky=draw(st.sets(st.integers(0, 40), max_size=6)),
-        most=draw(st.one_of(st.integers(0, 8), st.floats(0, 1))),
+        maximum=draw(st.one_of(st.integers(0, 8), st.floats(0, 1))),
         chunk=draw(st.integers(1, 7)),
         page=draw(st.integers(1, 7)),
         executor=draw(st.sampled_from(["sync", "async"])),
@@ -76,7 +76,7 @@ def app(story: Story) -> FlowStone:
             raise ValueError(item)
         return -item
 
-    @scatter(each=work, max_failures=story.most, max_concurrency=3, retry=_AT_ONCE)
+    @scatter(each=work, max_failures=story.maximum, max_concurrency=3, retry=_AT_ONCE)
     def found():
         attempt, story.attempts = story.attempts, story.attempts + 1
         listing = story.listings[min(attempt, len(story.listings) - 1)]
@@ -110,11 +110,11 @@ def test_what_is_gathered(story: Story) -> None:
         how = {"executor": story.executor, "executor_opts": {"retry": True}}
         result = flow.materialize_all("found", **how)
         lost = [item for item in story.final if item in story.failing]
-        allowed = allowed_failures(story.most, len(story.final))
+        allowed = allowed_failures(story.maximum, len(story.final))
         (run,) = [one for one in flow.runs.latest() if one.parent]
         assert run.state.is_terminal
         ever = {item for listing in story.listings for item in listing} & story.failing
-        given_up = isinstance(story.most, int) and len(ever) > allowed
+        given_up = isinstance(story.maximum, int) and len(ever) > allowed
         # a number of failures that an earlier attempt found is final, though a later one does not find them again
         if len(lost) > allowed or (given_up and not result.ok):
             assert not result.ok

@@ -40,20 +40,20 @@ def flaky(context) -> int:
 
 
 def test_events_after_the_commit_of_an_inline_run() -> None:
-    told = []
-    telemetry.attach("test", ["attempt.committed", "run.*"], lambda *event: told.append(event))
+    reported = []
+    telemetry.attach("test", ["attempt.committed", "run.*"], lambda *event: reported.append(event))
     try:
         flow = FlowStone.for_testing([flaky])
         result = flow.backfill("flaky", executor_opts={"retry": True})
         flow.backfill("flaky")  # nothing is left to do
     finally:
         telemetry.detach("test")
-    attempts = [about for event, _, about in told if event == "attempt.committed"]
+    attempts = [about for event, _, about in reported if event == "attempt.committed"]
     assert [one["state"] for one in attempts] == ["retrying", "completed", "completed"]
     assert [one["final"] for one in attempts] == [False, True, True]
     ends = [
         (measured["steps"], about["run_id"], about["state"])
-        for event, measured, about in told
+        for event, measured, about in reported
         if event == "run.ended"
     ]
     assert [(steps, state) for steps, _, state in ends] == [(2, "completed"), (2, "completed")]

@@ -91,7 +91,7 @@ def passes_on(big: Big) -> Big:
 
 
 @asset
-def told(context: Any, big: Big) -> int:
+def reported(context: Any, big: Big) -> int:
     context.metadata["rows"] = len(big)
     return len(context.inputs)
 
@@ -157,7 +157,7 @@ ASSETS = [
     reads,
     awaits,
     passes_on,
-    told,
+    reported,
     fails,
     fails_awaiting,
     not_stored,

@@ -48,7 +48,7 @@ def test_an_account_of_every_step() -> None:
     assert events[3].value == "10000"
 
 
-def test_failures_are_told_cleaned() -> None:
+def test_failures_are_notified_cleaned() -> None:
     events: list[StepEvent] = []
     result = flow().materialize_all("broken", executor="serial", executor_opts={"on_step": events.append})
     assert not result.ok
@@ -76,11 +76,11 @@ def test_a_pause_is_before_each_step() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_the_account_is_logged_unless_it_is_not_wanted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_account_is_logged_unless_it_is_not_requested(caplog: pytest.LogCaptureFixture) -> None:
     flow().materialize_all("two", executor="serial")
-    said = [record.getMessage() for record in caplog.records if record.name == "flowstone.serial"]
-    assert said[0] == "1. one begins"
-    assert said[1].startswith("1. one completed: [0, 1, 2, 3, 4, ...] (")
+    message = [record.getMessage() for record in caplog.records if record.name == "flowstone.serial"]
+    assert message[0] == "1. one begins"
+    assert message[1].startswith("1. one completed: [0, 1, 2, 3, 4, ...] (")
     caplog.clear()
     flow().materialize_all("two", executor="serial", executor_opts={"verbose": False})
     assert not [record for record in caplog.records if record.name == "flowstone.serial"]

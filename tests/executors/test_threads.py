@@ -25,14 +25,14 @@ def running(number: int) -> Running:
 def test_all_places_are_used_and_no_more() -> None:
     async def main() -> tuple[int, int]:
         lock = threading.Lock()
-        at_once = most = 0
+        at_once = maximum = 0
         full = threading.Barrier(4, timeout=30)  # four must be there together, again and again
 
         def perform(_: Running) -> None:
-            nonlocal at_once, most
+            nonlocal at_once, maximum
             with lock:
                 at_once += 1
-                most = max(most, at_once)
+                maximum = max(maximum, at_once)
             full.wait()
             with lock:
                 at_once -= 1
@@ -43,13 +43,13 @@ def test_all_places_are_used_and_no_more() -> None:
         for number, future in enumerate(futures, 1):
             pool.submit([running(number)], future)
         await asyncio.wait_for(asyncio.gather(*futures), 60)
-        return most, len(futures)
+        return maximum, len(futures)
 
     assert asyncio.run(main()) == (4, 400)
 
 
-def test_what_waits_too_long_is_given_back_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST_WAIT_SECONDS", 0.0)
+def test_what_waits_too_long_is_released_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_WAIT_SECONDS", 0.0)
     ran: list[int] = []
     gate, begun = threading.Event(), threading.Event()
 
@@ -116,18 +116,18 @@ def test_a_smaller_limit_holds_once_running_steps_are_over() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()
         lock = threading.Lock()
-        at_once = most = 0
+        at_once = maximum = 0
         gates = [threading.Barrier(4, timeout=30), None]
 
         def perform(_: Running) -> None:
-            nonlocal at_once, most
+            nonlocal at_once, maximum
             gate = gates[0]
             if gate is not None:
                 gate.wait()
                 return
             with lock:
                 at_once += 1
-                most = max(most, at_once)
+                maximum = max(maximum, at_once)
             time.sleep(0.002)
             with lock:
                 at_once -= 1
@@ -140,7 +140,7 @@ def test_a_smaller_limit_holds_once_running_steps_are_over() -> None:
             await asyncio.wait_for(asyncio.gather(*futures), 60)
             gates[0] = None
             pool.resize(2)
-        return most
+        return maximum
 
     assert asyncio.run(main()) == 2
 
@@ -170,14 +170,14 @@ def test_steps_that_were_taken_ahead_share_places_and_leave_room_for_no_more_tha
     async def main() -> None:
         loop = asyncio.get_running_loop()
         gate = threading.Event()
-        asked: list[int] = []
+        requested: list[int] = []
 
         def perform(one: Running) -> None:
             if one.claim.step_id > 1000:
                 gate.wait(30)
 
         pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)
-        pool.on_room = lambda: asked.append(1)
+        pool.on_room = lambda: requested.append(1)
         assert [len(share) for share in pool.shares(range(3), 4)] == [1, 1, 1]  # steps may be long
         futures = [loop.create_future() for _ in range(300)]
         for number, future in enumerate(futures, 1):
@@ -202,12 +202,12 @@ def test_there_is_room_for_another_step_when_the_producer_learns_of_an_end() -> 
         loop = asyncio.get_running_loop()
         taken: list[int] = []
 
-        class Looking(Finished):
+        class Watching(Finished):
             def add(self, future: asyncio.Future[None]) -> None:
                 taken.append(pool.capacity() - pool.room(1000))
                 super().add(future)
 
-        pool = StepThreads("q", 1, attempts=Attempts(), finished=Looking(loop), perform=lambda _: None)
+        pool = StepThreads("q", 1, attempts=Attempts(), finished=Watching(loop), perform=lambda _: None)
         for number in range(1, 20):
             future = loop.create_future()
             pool.submit([running(number)], future)

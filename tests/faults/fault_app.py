@@ -36,12 +36,12 @@ hours = HourlyPartitions("2005-01-01T00:00")
 AT_ONCE = RetryPolicy(max_attempts=3, backoff_seconds=0.0)
 
 
-def folder() -> Path:
+def directory() -> Path:
     """Where this fleet leaves its marks."""
     return Path(os.environ[DIRECTORY])
 
 
-def tell(event: str, context: AssetContext) -> None:
+def report(event: str, context: AssetContext) -> None:
     """Append one line in one write, which the kernel keeps whole."""
     line = {
         "event": event,
@@ -52,28 +52,28 @@ def tell(event: str, context: AssetContext) -> None:
         "pid": os.getpid(),
         "at": time.monotonic(),
     }
-    with (folder() / "events").open("ab", buffering=0) as file:
+    with (directory() / "events").open("ab", buffering=0) as file:
         file.write(json.dumps(line).encode() + b"\n")
 
 
 @contextmanager
-def told(context: AssetContext) -> Iterator[None]:
+def reported(context: AssetContext) -> Iterator[None]:
     """Note the beginning and, when it is reached, of the end."""
-    tell("start", context)
+    report("start", context)
     yield
-    tell("end", context)
+    report("end", context)
 
 
 def wait_for_gate(name: str, context: AssetContext) -> None:
     """Wait until the test opens a gate, or it is cancelled."""
-    while not (folder() / f"open-{name}").exists():
+    while not (directory() / f"open-{name}").exists():
         context.cancellation.raise_if_cancelled(context.asset.name)
         time.sleep(POLL_SECONDS)
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def quick(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
@@ -84,25 +84,25 @@ def wide():
 
 @asset(partitions=items, retry=AT_ONCE)
 def raw(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def clean(context, raw):
-    with told(context):
+    with reported(context):
         return raw.upper()
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def brief(context):
-    with told(context):
+    with reported(context):
         context.cancellation.wait(0.02)
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def gated(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
         return context.partition
 
@@ -110,41 +110,41 @@ def gated(context):
 @asset(partitions=items, retry=AT_ONCE)
 def stubborn(context):
     """Does not listen to its token."""
-    with told(context):
-        while not (folder() / f"open-{context.partition}").exists():
+    with reported(context):
+        while not (directory() / f"open-{context.partition}").exists():
             time.sleep(POLL_SECONDS)
 
 
 @asset(partitions=items, retry=AT_ONCE, isolation="process")
 def apart(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
 
 
 @asset(partitions=items, retry=AT_ONCE, routes=["near", "far"])
 def fork(context):
     """Every attempt decides otherwise than the one before."""
-    with told(context):
+    with reported(context):
         return Route("far" if context.attempt == 1 else "near", value=context.attempt)
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def near(context, fork):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
         return fork
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def far(context, fork):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
         return fork
 
 
 @asset(partitions=items, deps=[dep("near", optional=True), dep("far", optional=True)])
 def meeting(context, near, far):
-    with told(context):
+    with reported(context):
         return [near, far]
 
 
@@ -154,7 +154,7 @@ def holds_lock(context):
     started = time.perf_counter()
     sum(range(10_000_000))
     size = int(10_000_000 * 2.0 * LEASE_SECONDS / (time.perf_counter() - started))
-    with told(context):
+    with reported(context):
         started = time.monotonic()
         sum(range(size))
         return time.monotonic() - started
@@ -162,20 +162,20 @@ def holds_lock(context):
 
 @asset(retry=AT_ONCE)
 def poison(context):
-    tell("start", context)
+    report("start", context)
     os._exit(13)
 
 
 @asset(retry=AT_ONCE, isolation="process")
 def poison_apart(context):
-    tell("start", context)
+    report("start", context)
     ctypes.string_at(0)
 
 
 @asset(retry=AT_ONCE)
 def newer(context):
     """Known only to workers of a newer deployment."""
-    with told(context):
+    with reported(context):
         return "new"
 
 
@@ -222,5 +222,5 @@ def main() -> None:
         os.environ["FLOWSTONE_STORAGE"],
         with_newer=NEWER not in os.environ,
     )
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -23,7 +23,7 @@ from flowstone.testing.injection import KillPoints
 from flowstone.testing.marks import wait_until
 
 ROOT = Path(__file__).parents[2]
-LONGEST_WAIT_SECONDS = 90.0
+MAX_WAIT_SECONDS = 90.0
 QUEUES = {"assets": 4, "backfill": 4}
 
 
@@ -50,7 +50,7 @@ class Worker:
         self._ready = ready
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """Its log so far."""
         return self._log.read_text(errors="replace")
 
@@ -59,8 +59,8 @@ class Worker:
         return self.process.poll() is None
 
     def wait_ready(self) -> None:
-        check(lambda: self._ready.exists() or not self.alive, lambda: f"worker not ready:\n{self.said}")
-        assert self.alive, self.said
+        check(lambda: self._ready.exists() or not self.alive, lambda: f"worker not ready:\n{self.message}")
+        assert self.alive, self.message
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -74,11 +74,11 @@ class Worker:
         stat = Path(f"/proc/{self.pid}/stat")
         check(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", lambda: "not stopped")
 
-    def wait_exit(self, timeout_seconds: float = LONGEST_WAIT_SECONDS) -> int:
+    def wait_exit(self, timeout_seconds: float = MAX_WAIT_SECONDS) -> int:
         try:
             return self.process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the worker did not end:\n{self.said}") from None
+            raise AssertionError(f"the worker did not end:\n{self.message}") from None
 
 
 class Fleet:
@@ -181,13 +181,13 @@ class Fleet:
     def supervise(self, number: int, *, until: Callable[[], bool], **options: Any) -> None:
         """Keep so many workers alive until a condition holds."""
 
-        def look() -> bool:
+        def poll() -> bool:
             living = sum(worker.alive for worker in self.workers)
             for _ in range(number - living):
                 self.spawn(**options)
             return until()
 
-        self.wait(look, "the end of supervision")
+        self.wait(poll, "the end of supervision")
 
     # --- what happened ------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Fleet:
             (self.directory / f"open-{name}").touch()
 
     def wait(
-        self, condition: Callable[[], object], what: str, *, timeout_seconds: float = LONGEST_WAIT_SECONDS
+        self, condition: Callable[[], object], what: str, *, timeout_seconds: float = MAX_WAIT_SECONDS
     ) -> None:
         check(condition, lambda: self.report(what), timeout_seconds=timeout_seconds)
 
@@ -240,7 +240,7 @@ class Fleet:
             asset,
         )
 
-    def wait_over(self, run_ids: Sequence[str] = (), *, timeout_seconds: float = LONGEST_WAIT_SECONDS) -> None:
+    def wait_over(self, run_ids: Sequence[str] = (), *, timeout_seconds: float = MAX_WAIT_SECONDS) -> None:
         """Wait until these runs, or all of them, are over."""
         sql = "SELECT count(*) FROM flowstone.runs WHERE state = 'running' AND (%s OR id = ANY(%s))"
         self.wait(
@@ -252,12 +252,12 @@ class Fleet:
     def report(self, what: str) -> str:
         """Say what is there instead of what was waited for."""
         steps = self.rows("SELECT state, count(*) FROM flowstone.steps GROUP BY 1")
-        logs = "\n".join(f"--- worker {worker.pid}\n{worker.said[-3000:]}" for worker in self.workers)
+        logs = "\n".join(f"--- worker {worker.pid}\n{worker.message[-3000:]}" for worker in self.workers)
         return f"waited for {what}; steps: {steps}; last events: {self.events()[-5:]}\n{logs}"
 
 
 def check(
-    condition: Callable[[], object], why: Callable[[], str], *, timeout_seconds: float = LONGEST_WAIT_SECONDS
+    condition: Callable[[], object], why: Callable[[], str], *, timeout_seconds: float = MAX_WAIT_SECONDS
 ) -> None:
     """Wait for a condition; fail with a reason that is made only then."""
     if not wait_until(lambda: bool(condition()), timeout_seconds=timeout_seconds):

@@ -12,9 +12,9 @@ from tests.faults.fault_app import (
     BEAT_SECONDS,
     LEASE_SECONDS,
     SWEEP_SECONDS,
-    folder,
-    tell,
-    told,
+    directory,
+    report,
+    reported,
     wait_for_gate,
 )
 
@@ -31,23 +31,23 @@ HALF = "half"
 @asset(retry=AT_ONCE)
 def work(context, item):
     """Takes a moment; one item in fifty always fails."""
-    tell("start", context)
+    report("start", context)
     time.sleep(0.002)
     if item % 50 == 7:
         raise ValueError(f"item {item}")
-    tell("end", context)
+    report("end", context)
     return -item
 
 
 @scatter(each=work, max_concurrency=20, max_failures=0.05, retry=AT_ONCE)
 def found(context):
     """Waits in the middle until the test lets it go on."""
-    tell("discover", context)
+    report("discover", context)
     for number in range(NUMBER):
         if number == NUMBER // 2:
             time.sleep(0.6)  # so long that what was found so far is added
             yield number
-            tell(HALF, context)
+            report(HALF, context)
             wait_for_gate(HALF, context)
             continue
         yield number
@@ -56,7 +56,7 @@ def found(context):
 @found.gather
 def gathering(context, results):
     """Notes what it got."""
-    with told(context):
+    with reported(context):
         return {"values": [result.value for result in results], "total": results.total, "failed": results.failed}
 
 
@@ -78,5 +78,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -34,7 +34,7 @@ def test_an_approval_outlives_everything(askers: Askers, own_server: EmbeddedPos
     """Workers, server and client go and come back; then a person approves, and nothing is computed twice."""
     (worker,) = askers.start(queues=QUEUES)
     run = askers.place("+delivered", ITEMS[0])
-    (one,) = askers.asked()
+    (one,) = askers.requested()
     before = askers.events("start", "bought")
     assert len(before) == 1
     askers.flow.close()
@@ -65,7 +65,7 @@ def test_the_time_of_a_request_goes_on_while_nobody_works(askers: Askers, own_se
     """It ended while everything was down; the first worker that comes back notes that."""
     (worker,) = askers.start(queues=QUEUES)
     job = askers.flow.schedule("bought", partition=ITEMS[0])
-    (one,) = askers.asked()
+    (one,) = askers.requested()
     worker.kill()
     askers.execute("UPDATE flowstone.checkpoints SET expires_at = clock_timestamp()")
     askers.execute(

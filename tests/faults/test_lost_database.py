@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.fault_app import ITEMS, LEASE_SECONDS
-from tests.faults.fleet import LONGEST_WAIT_SECONDS, Fleet, Worker, check
+from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker, check
 from tests.faults.invariants import violations
 from tests.faults.proxy import Harm, Proxy, proxy_to
 
@@ -37,18 +37,18 @@ def completed(fleet: Fleet) -> int:
 
 
 def complaints(worker: Worker) -> list[str]:
-    return [line for line in worker.said.splitlines() if " WARNING " in line or " ERROR " in line]
+    return [line for line in worker.message.splitlines() if " WARNING " in line or " ERROR " in line]
 
 
 def test_crashes_of_the_server_under_load(own_server: EmbeddedPostgres, own_fleet: Fleet) -> None:
     own_fleet.start(2, queues={"backfill": 10})
     run = own_fleet.place_many("+clean", 1000)
     for reached in (200, 600, 1000, 1400):
-        own_fleet.wait(lambda least=reached: completed(own_fleet) >= least, f"{reached} steps")
+        own_fleet.wait(lambda minimum=reached: completed(own_fleet) >= minimum, f"{reached} steps")
         crash(own_server)
         own_server.start()
         before, began = completed(own_fleet), time.monotonic()
-        own_fleet.wait(lambda least=before: completed(own_fleet) > least, "work to go on")
+        own_fleet.wait(lambda minimum=before: completed(own_fleet) > minimum, "work to go on")
         print(f"resumed {time.monotonic() - began:.2f} s after the server was back")
         assert time.monotonic() - began < RESUME_SECONDS
     own_fleet.wait_over([run])
@@ -68,14 +68,14 @@ def test_a_database_that_is_away_for_a_while(own_server: EmbeddedPostgres, own_f
     assert worker.alive
     own_server.start()
     began = time.monotonic()
-    own_fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    own_fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     own_fleet.place_many("quick", 20)
     own_fleet.wait(lambda: len(own_fleet.events("end", "quick")) == 20, "new work")
     print(f"resumed {time.monotonic() - began:.2f} s after the server was back")
     assert time.monotonic() - began < RESUME_SECONDS
     # the value was computed once and committed when the database was back
     assert len(own_fleet.events("start", "gated")) == 1
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in worker.message
     lines = complaints(worker)
     assert 1 <= len(lines) <= 12, "\n".join(lines)
 
@@ -98,7 +98,7 @@ def test_all_backends_are_terminated_under_load(fleet: Fleet) -> None:
     fleet.start(2, queues={"backfill": 6})
     run = fleet.place_many("+clean", 150)
     for reached in (50, 120, 200):
-        fleet.wait(lambda least=reached: completed(fleet) >= least, f"{reached} steps")
+        fleet.wait(lambda minimum=reached: completed(fleet) >= minimum, f"{reached} steps")
         fleet.rows(
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid()"""
@@ -128,7 +128,7 @@ def test_jobs_are_deleted_under_load(fleet: Fleet) -> None:
     fleet.wait_event("start", "gated")
     run = fleet.place_many("+clean", 150)
     for number, reached in enumerate((30, 100, 180, 250)):
-        fleet.wait(lambda least=reached: completed(fleet) >= least, f"{reached} steps")
+        fleet.wait(lambda minimum=reached: completed(fleet) >= minimum, f"{reached} steps")
         fleet.execute("TRUNCATE oban_jobs" if number % 2 else "DELETE FROM oban_jobs")
     fleet.open_gate(ITEMS[0])
     fleet.wait_over()
@@ -144,7 +144,7 @@ def test_another_oban_rescues_a_running_job_by_its_age(fleet: Fleet) -> None:
     fleet.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'executing'")
     fleet.wait(lambda: fleet.rows("SELECT 1 FROM oban_jobs WHERE state = 'executing'"), "the job to be put right")
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert len(fleet.events("start", "gated")) == 1
     assert fleet.rows("SELECT state::text, attempt FROM oban_jobs") == [("completed", 1)]
 
@@ -156,13 +156,13 @@ def test_a_step_that_waits_for_inputs_loses_its_job(fleet: Fleet) -> None:
     fleet.wait(lambda: fleet.flow.job_status(job).value == "waiting", "the step to wait")
     fleet.execute("DELETE FROM oban_jobs")
     fleet.flow.materialize("raw", partition=ITEMS[0])
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).value == ITEMS[0].upper()
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS).value == ITEMS[0].upper()
 
 
 @pytest.fixture
 def proxy(database_url: str) -> Iterator[Proxy]:
     # short, because the path of a socket may have 107 characters
-    with tempfile.TemporaryDirectory(prefix="fs-") as folder, proxy_to(database_url, Path(folder)) as proxy:
+    with tempfile.TemporaryDirectory(prefix="fs-") as directory, proxy_to(database_url, Path(directory)) as proxy:
         yield proxy
 
 
@@ -190,7 +190,7 @@ def test_a_connection_hangs_during_a_commit(proxy: Proxy, fleet: Fleet) -> None:
     check(lambda: time.monotonic() - began > 1.5 * LEASE_SECONDS, lambda: "a lease and a half")
     assert not fleet.rows("SELECT 1 FROM flowstone.workers WHERE lost_at IS NOT NULL")
     proxy.set(Harm.NONE)
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert worker.alive
     assert len(fleet.events("start", "gated")) == 1
     assert violations(fleet.database_url) == {}

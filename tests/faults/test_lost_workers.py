@@ -9,12 +9,12 @@ import time
 import psutil
 import pytest
 from tests.faults.fault_app import ITEMS, LEASE, LEASE_SECONDS, SWEEP_SECONDS
-from tests.faults.fleet import LONGEST_WAIT_SECONDS, Fleet, Worker
+from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker
 
 from flowstone.core.state import State
 from flowstone.testing.injection import AFTER_STORE, BEFORE_RUN
 
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 """For polls and scheduling of a busy machine, on top of lease and sweep."""
 
 
@@ -29,9 +29,9 @@ def test_sigkill_in_the_middle_of_an_asset(fleet: Fleet) -> None:
     print(f"from SIGKILL to the next attempt: {took:.2f} s")
     assert again.pid != victim
     assert again.attempt == 2
-    assert took <= LEASE_SECONDS + SWEEP_SECONDS + PATIENCE_SECONDS
+    assert took <= LEASE_SECONDS + SWEEP_SECONDS + TIMEOUT_SECONDS
     fleet.open_gate("i0000")
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).value == "i0000"
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS).value == "i0000"
     assert fleet.attempts("gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
     assert "worker" in (fleet.flow.runs.attempts(job)[0].error or "")
     assert len(fleet.events("end", "gated")) == 1
@@ -103,7 +103,7 @@ def test_a_step_much_longer_than_the_lease_is_started_once(fleet: Fleet) -> None
     fleet.wait(lambda: time.monotonic() - began > 10.0, "ten leases")
     assert fleet.states("gated") == ["running"]
     fleet.open_gate("i0003")
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert len(fleet.events("start", "gated")) == 1
     assert fleet.attempts("gated") == [(1, "completed", None)]
 
@@ -120,7 +120,7 @@ def test_the_heartbeat_process_is_killed(fleet: Fleet) -> None:
     began = time.monotonic()
     fleet.wait(lambda: time.monotonic() - began > LEASE_SECONDS + 2 * SWEEP_SECONDS, "a lease")
     fleet.open_gate("i0004")
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert fleet.rows("SELECT id FROM flowstone.workers WHERE kind = 'node'") == lease
     assert fleet.attempts("gated") == [(1, "completed", None)]
 
@@ -137,8 +137,8 @@ def test_a_stopped_worker_comes_back_after_its_lease(fleet: Fleet) -> None:
     stopped.signal(signal.SIGCONT)
     fleet.open_gate("i0005")
     fleet.wait_event("end", "gated", count=2)
-    fleet.wait(lambda: "superseded" in stopped.said, "the stale commit to be refused")
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).attempt == 2
+    fleet.wait(lambda: "superseded" in stopped.message, "the stale commit to be refused")
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS).attempt == 2
     assert fleet.attempts("gated") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
     # it works on, under a new lease
     (second if stopped is first else first).signal(signal.SIGTERM)
@@ -157,7 +157,7 @@ def test_a_stopped_worker_that_comes_back_takes_nothing_under_its_lost_lease(fle
     stopped.signal(signal.SIGCONT)
     fleet.wait_event("start", "gated", count=4)
     # the new lease is there, and sweeps look for attempts of the old one
-    fleet.wait(lambda: "was taken away" in stopped.said, "the worker to learn of it")
+    fleet.wait(lambda: "was taken away" in stopped.message, "the worker to learn of it")
     began = time.monotonic()
     fleet.wait(lambda: time.monotonic() - began > 3 * SWEEP_SECONDS, "some sweeps")
     fleet.open_gate(*ITEMS[:4])
@@ -215,5 +215,5 @@ def test_an_isolated_function_ends_with_its_worker(fleet: Fleet) -> None:
     fleet.start()
     fleet.wait_event("start", "apart", count=2)
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert fleet.attempts("apart") == [(1, "failed", "WorkerLost"), (2, "completed", None)]

@@ -12,7 +12,7 @@ from itertools import islice
 
 from tests.faults import fault_app
 from tests.faults.fault_app import ITEMS, NEWER
-from tests.faults.fleet import LONGEST_WAIT_SECONDS, ROOT, Event, Fleet, Worker
+from tests.faults.fleet import MAX_WAIT_SECONDS, ROOT, Event, Fleet, Worker
 
 from flowstone.core.state import State
 
@@ -116,7 +116,7 @@ def test_cancel_what_has_just_finished(fleet: Fleet) -> None:
         assert state in (State.COMPLETED, State.CANCELLED)
         assert fleet.flow.cancel_job(job) is state
     done = fleet.flow.schedule("quick", partition=ITEMS[20])
-    fleet.flow.runs.wait_for(done, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(done, timeout_seconds=MAX_WAIT_SECONDS)
     assert fleet.flow.cancel_job(done) is State.COMPLETED
 
 
@@ -132,7 +132,7 @@ def test_cancelled_work_of_a_lost_worker_is_not_run_again(fleet: Fleet) -> None:
     assert len(fleet.events("start", "stubborn")) == 1
 
 
-def test_sigterm_hands_back_what_outlives_the_grace(fleet: Fleet) -> None:
+def test_sigterm_releases_what_outlives_the_grace(fleet: Fleet) -> None:
     (first,) = fleet.start()
     job = fleet.flow.schedule("stubborn", partition=ITEMS[0])
     fleet.wait_event("start", "stubborn")
@@ -142,7 +142,7 @@ def test_sigterm_hands_back_what_outlives_the_grace(fleet: Fleet) -> None:
     again = fleet.wait_event("start", "stubborn", count=2)[1]
     assert (again.pid, again.attempt) == (second.pid, 1)
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert fleet.attempts("stubborn") == [(1, "completed", None)]
 
 
@@ -151,38 +151,38 @@ def test_a_second_signal_leaves_at_once(fleet: Fleet) -> None:
     job = fleet.flow.schedule("stubborn", partition=ITEMS[0])
     fleet.wait_event("start", "stubborn")
     first.signal(signal.SIGTERM)
-    fleet.wait(lambda: "Stopping" in first.said, "the first signal to be taken")
+    fleet.wait(lambda: "Stopping" in first.message, "the first signal to be taken")
     first.signal(signal.SIGTERM)
     # one that waits for its grace leaves with 0, and says another reason
     assert first.wait_exit() == 1
-    assert "Second signal: leaving at once" in first.said
+    assert "Second signal: leaving at once" in first.message
     fleet.start()
     fleet.wait_event("start", "stubborn", count=2)
     fleet.open_gate(ITEMS[0])
-    fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS)
+    fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
     assert fleet.attempts("stubborn") == [(1, "failed", "WorkerLost"), (2, "completed", None)]
 
 
 def test_an_older_worker_leaves_what_it_does_not_know_to_others(fleet: Fleet) -> None:
     (old,) = fleet.start(**{NEWER: ""})
     job = fleet.flow.schedule("newer")
-    fleet.wait(lambda: "A step of newer is left to a worker" in old.said, "that it is left to others")
+    fleet.wait(lambda: "A step of newer is left to a worker" in old.message, "that it is left to others")
     assert fleet.flow.job_status(job) in (State.SCHEDULED, State.PENDING, State.RUNNING)
     new: Worker = fleet.start()[0]
     old.signal(signal.SIGTERM)
-    assert fleet.flow.runs.wait_for(job, timeout_seconds=LONGEST_WAIT_SECONDS).value == "new"
+    assert fleet.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS).value == "new"
     assert [event.pid for event in fleet.events("start", "newer")] == [new.pid]
     assert fleet.attempts("newer") == [(1, "completed", None)]
 
 
-def most_at_once(events: list[Event]) -> int:
+def max_at_once(events: list[Event]) -> int:
     """Return how many attempts ran at the same time at most, by their own clocks."""
     changes = sorted((event.at, 1 if event.event == "start" else -1) for event in events)
-    running = most = 0
+    running = maximum = 0
     for _, change in changes:
         running += change
-        most = max(most, running)
-    return most
+        maximum = max(maximum, running)
+    return maximum
 
 
 def test_a_window_holds_for_the_fleet(fleet: Fleet) -> None:
@@ -191,7 +191,7 @@ def test_a_window_holds_for_the_fleet(fleet: Fleet) -> None:
     fleet.wait_over([run])
     events = fleet.events(asset="brief")
     assert len(events) == 2000
-    assert 2 <= most_at_once(events) <= 10
+    assert 2 <= max_at_once(events) <= 10
     assert {event.pid for event in events} == {worker.pid for worker in fleet.workers}
 
 
@@ -207,7 +207,7 @@ def test_interactive_work_overtakes_a_giant_backfill(fleet: Fleet) -> None:
         (0, 0)
     ]
     fleet.start(1)
-    interactive = {"executor_opts": {"wait_timeout": LONGEST_WAIT_SECONDS}}
+    interactive = {"executor_opts": {"wait_timeout": MAX_WAIT_SECONDS}}
     assert fleet.flow.materialize("quick", partition="i0000", **interactive).value == "i0000"
     # the very last one of the backfill, which finds it there when it comes so far
     last = fleet.flow.materialize("wide", partition=keys[-1], **interactive)

@@ -77,12 +77,12 @@ def test_sigkill_among_the_items(fleet: ScatterFleet) -> None:
 
 
 @pytest.mark.parametrize("phase", ["discovering", "gathering"])
-def test_sigkill_before_the_commit(fleet: ScatterFleet, leg: str) -> None:
+def test_sigkill_before_the_commit(fleet: ScatterFleet, phase: str) -> None:
     """All items were added, or gathered, and the transaction that says so never came."""
     fleet.start(2)
     run_id = fleet.place("found")
     fleet.wait_event(HALF, "found")
-    if leg == "discovering":
+    if phase == "discovering":
         fleet.kill_points.arm(AFTER_STORE, "found")
         fleet.open_gate(HALF)
     else:
@@ -91,7 +91,7 @@ def test_sigkill_before_the_commit(fleet: ScatterFleet, leg: str) -> None:
         fleet.kill_points.arm(AFTER_STORE, "found")
     fleet.check(run_id)
     assert not fleet.kill_points.armed(AFTER_STORE, "found")
-    times = 1 if leg == "discovering" else 2
+    times = 1 if phase == "discovering" else 2
     assert len(fleet.events("end", "found")) == times
     assert len(fleet.events("discover", "found")) == 3 - times
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from tests.faults.fleet import ROOT
 
-_MOST_BYTES = 40 * 2**20
+_MAX_BYTES = 40 * 2**20
 
 
 @pytest.mark.slow
@@ -31,4 +31,4 @@ def test_two_thousand_items() -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["items"], found["failed"], found["allowed"]) == (2000, 40, 100)
     for before, after in (*found["worker_bytes"], found["client_bytes"]):
-        assert after - before < _MOST_BYTES
+        assert after - before < _MAX_BYTES

@@ -78,11 +78,11 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(), max_size=300), st.text(st.characters(), min_size=1, max_size=20))
 def test_any_names(partition: str, asset: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "root")
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory, "root")
         manager = FilesystemIO(root, durable=False)
         assert manager.load(manager.store([partition], address(partition, asset=asset))) == [partition]
-        assert [path.name for path in Path(folder).iterdir()] == ["root"]
+        assert [path.name for path in Path(directory).iterdir()] == ["root"]
 
 
 @pytest.mark.parametrize(
@@ -215,18 +215,18 @@ def test_a_file_that_may_not_grow_is_full(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def denied_folder() -> Iterator[Path]:
+def denied_directory() -> Iterator[Path]:
     """A folder that nobody may write to, below folders that everybody may enter."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        path = Path(folder, "values")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory, "values")
         path.mkdir(0o555)
         yield path
 
 
-def test_a_denied_folder_is_denied(denied_folder: Path) -> None:
+def test_a_denied_folder_is_denied(denied_directory: Path) -> None:
     as_nobody = "import tempfile\nif os.getuid() == 0: os.setuid(65534)\nattempt(1)"
-    assert run(PROLOGUE + as_nobody, str(denied_folder)) == "denied"
+    assert run(PROLOGUE + as_nobody, str(denied_directory)) == "denied"
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
@@ -275,15 +275,15 @@ def test_sweep_spares_what_is_kept_and_what_is_young(tmp_path: Path) -> None:
     manager = FilesystemIO(tmp_path)
     stored = [manager.store([n], address("p", attempt=n, step="a.b")) for n in (1, 2, 3)]
     (tmp_path / "notes.txt").write_text("not ours")
-    asked: list[str] = []
+    requested: list[str] = []
 
     def keep(versions: object) -> set[str]:
-        asked.extend(versions)  # type: ignore[arg-type]
+        requested.extend(versions)  # type: ignore[arg-type]
         return {"a.b-2"}
 
     assert manager.sweep(older_than_seconds=3600, keep=keep) == 0
     assert manager.sweep(older_than_seconds=-1, keep=keep) == 2
-    assert sorted(asked) == ["a.b-1", "a.b-2", "a.b-3"]
+    assert sorted(requested) == ["a.b-1", "a.b-2", "a.b-3"]
     assert files(tmp_path) == [stored[1].location, "notes.txt"] or files(tmp_path) == [
         "notes.txt",
         stored[1].location,

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import AT_ONCE, folder, told
+from tests.faults.fault_app import AT_ONCE, directory, reported
 
 from flowstone import CheckResult, FlowStone, asset, check
 from flowstone.app.worker import serve
@@ -18,24 +18,24 @@ LARGE = 200_000  # more than travels with a commit, so it is kept in chunks
 
 def content() -> str:
     """What the file says."""
-    return (folder() / "content").read_text()
+    return (directory() / "content").read_text()
 
 
 @asset(retry=AT_ONCE)
 def page(context):
-    with told(context):
+    with reported(context):
         return content() * LARGE
 
 
 @asset(retry=AT_ONCE, io="filesystem")
 def filed(context):
-    with told(context):
+    with reported(context):
         return content() * LARGE
 
 
 @asset(retry=AT_ONCE)
 def length(context, page):
-    with told(context):
+    with reported(context):
         return len(page)
 
 
@@ -51,7 +51,7 @@ async def filed_clean(filed):
 
 @check(page, severity="warning")
 def long(context, page):
-    with told(context):
+    with reported(context):
         return len(page) > 10 * LARGE
 
 
@@ -71,5 +71,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO)
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import folder, told
+from tests.faults.fault_app import directory, reported
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
 
 from flowstone import FlowStone, RetryPolicy, asset, eager
@@ -19,25 +19,25 @@ ONCE = RetryPolicy(max_attempts=1)
 
 @asset(retry=ONCE)
 def source(context):
-    with told(context):
-        return (folder() / "value").read_text()
+    with reported(context):
+        return (directory() / "value").read_text()
 
 
 @asset(retry=ONCE, automation=eager())
 def first(context, source):
-    with told(context):
+    with reported(context):
         return source.upper()
 
 
 @asset(retry=ONCE, automation=eager())
 def second(context, first):
-    with told(context):
+    with reported(context):
         return len(first)
 
 
 @asset(retry=ONCE, automation=eager())
 def third(context, second):
-    with told(context):
+    with reported(context):
         if second > 5:
             raise ValueError("too long")
         return second + 1
@@ -61,5 +61,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

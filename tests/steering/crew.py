@@ -49,10 +49,10 @@ class Crew(Fleet):
         return self.flow.schedule(asset, partition=partition, **how).run_id
 
 
-def most_at_once(events: Sequence[Event]) -> int:
+def max_at_once(events: Sequence[Event]) -> int:
     """Return the largest number of attempts that were between their start and their end."""
-    present = most = 0
+    present = maximum = 0
     for event in sorted(events, key=lambda one: one.at):
         present += 1 if event.event == "start" else -1
-        most = max(most, present)
-    return most
+        maximum = max(maximum, present)
+    return maximum

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import AT_ONCE, folder, told, wait_for_gate
+from tests.faults.fault_app import AT_ONCE, directory, reported, wait_for_gate
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
 
 from flowstone import DynamicPartitions, FlowStone, LastN, asset, dep
@@ -19,15 +19,15 @@ customers = DynamicPartitions("customers")
 
 @asset(partitions=customers, retry=AT_ONCE)
 def orders(context):
-    with told(context):
-        if (folder() / f"hold-{context.partition}").exists():
+    with reported(context):
+        if (directory() / f"hold-{context.partition}").exists():
             wait_for_gate(str(context.partition), context)
         return context.partition
 
 
 @asset(partitions=customers, deps={"recent": dep(orders, mapping=LastN(2))}, retry=AT_ONCE)
 def trend(context, recent):
-    with told(context):
+    with reported(context):
         return list(recent)
 
 
@@ -48,5 +48,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

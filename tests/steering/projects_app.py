@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import folder
+from tests.faults.fault_app import directory
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
 
 from flowstone import DynamicPartitions, FlowStone, RunRequest, StaticPartitions, asset, sensor
@@ -47,12 +47,12 @@ def make_flow(database_url: str, storage: str, project: str) -> FlowStone:
         return context.partition
 
     @asset
-    def asked():
+    def requested():
         return project
 
     @sensor(every=3600)
     def asks():
-        return RunRequest(selection="asked", run_key="once")
+        return RunRequest(selection="requested", run_key="once")
 
     settings = Settings(
         database_url=database_url,
@@ -63,7 +63,9 @@ def make_flow(database_url: str, storage: str, project: str) -> FlowStone:
         sweep_seconds=SWEEP_SECONDS,
         grace_seconds=1.0,
     )
-    return FlowStone([orders, large, filed, together, trivial, keyed, asked], sensors=[asks], settings=settings)
+    return FlowStone(
+        [orders, large, filed, together, trivial, keyed, requested], sensors=[asks], settings=settings
+    )
 
 
 def main() -> None:
@@ -71,5 +73,5 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     project = os.environ.get("FLOWSTONE_PROJECT", DEFAULT_PROJECT)
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], project)
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

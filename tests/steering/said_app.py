@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, folder
+from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory
 
 from flowstone import DailyPartitions, Fatal, FlowStone, RetryPolicy, Settings, asset, telemetry
 from flowstone.app.worker import serve
@@ -117,10 +117,10 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    told = folder() / "emitted"
+    reported = directory() / "emitted"
 
     def write(event: str, measured: Mapping[str, float], about: Mapping[str, Any]) -> None:
-        with told.open("a") as file:
+        with reported.open("a") as file:
             file.write(json.dumps([event, measured, about]) + "\n")
 
     def clumsy(*_: object) -> None:
@@ -129,7 +129,7 @@ def main() -> None:
     telemetry.attach("write", ["attempt.committed", "run.ended"], write)
     telemetry.attach("clumsy", ["*"], clumsy)
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
 
 

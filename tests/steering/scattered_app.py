@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, folder, tell, wait_for_gate
+from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory, report, wait_for_gate
 
 from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.app.worker import serve
@@ -22,11 +22,11 @@ WIDTH = 3
 @asset(retry=ONCE, concurrency={"web": 2})
 def work(context: Any, item: int) -> int:
     """Waits for its gate, if it is the item of one."""
-    tell("start", context)
+    report("start", context)
     if item < 0:
         wait_for_gate(f"item{item}", context)
     time.sleep(0.002)
-    tell("end", context)
+    report("end", context)
     return item
 
 
@@ -39,7 +39,7 @@ def gated(context: Any) -> list[int]:
 @scatter(each=lambda item: item, partitions=StaticPartitions(KEYS))
 def many(context: Any) -> list[str]:
     """A scatter in each partition."""
-    tell("discover", context)
+    report("discover", context)
     return [f"{context.partition}-{number}" for number in range(4)]
 
 
@@ -66,5 +66,5 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 def main() -> None:
     """Run a worker as the environment says."""
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

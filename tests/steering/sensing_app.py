@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.faults.fault_app import AT_ONCE, folder, told
+from tests.faults.fault_app import AT_ONCE, directory, reported
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
 
 from flowstone import DynamicPartitions, FlowStone, asset, new_files, sensor
@@ -21,7 +21,7 @@ files = DynamicPartitions("files")
 
 @asset(partitions=files, retry=AT_ONCE)
 def taken(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
@@ -32,7 +32,7 @@ def raises():
 
 @sensor(every=1, timeout=0.3)
 def hangs():
-    while not (folder() / "open-hangs").exists():
+    while not (directory() / "open-hangs").exists():
         time.sleep(0.01)
 
 
@@ -63,5 +63,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import AT_ONCE, folder, items, told, wait_for_gate
+from tests.faults.fault_app import AT_ONCE, directory, items, reported, wait_for_gate
 
 from flowstone import FlowStone, RetryPolicy, asset
 from flowstone.app.worker import serve
@@ -19,36 +19,36 @@ SWEEP_SECONDS, LEASE_SECONDS = 0.3, 1.5
 
 @asset(partitions=items, retry=AT_ONCE)
 def quick(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
 @asset(partitions=items, queue="elsewhere")
 def elsewhere(context):
-    with told(context):
+    with reported(context):
         return context.partition
 
 
 @asset(partitions=items, retry=AT_ONCE)
 def gated(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
         return context.partition
 
 
 @asset(partitions=items, retry=RetryPolicy(max_attempts=1))
 def fragile(context):
-    with told(context):
-        if (folder() / f"hold-{context.partition}").exists():
+    with reported(context):
+        if (directory() / f"hold-{context.partition}").exists():
             wait_for_gate(str(context.partition), context)
-        if (folder() / f"break-{context.partition}").exists():
+        if (directory() / f"break-{context.partition}").exists():
             raise ValueError(f"{context.partition} is broken")
         return context.partition
 
 
 @asset(partitions=items, retry=RetryPolicy(max_attempts=1))
 def after(context, fragile):
-    with told(context):
+    with reported(context):
         return fragile.upper()
 
 
@@ -59,40 +59,40 @@ def retries_late():
 
 @asset(partitions=items, retry=AT_ONCE, concurrency={"crane": 2})
 def lifted(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
 
 
 @asset(partitions=items, retry=AT_ONCE, concurrency={"crane": 2, "dock": 1})
 def unloaded(context):
-    with told(context):
+    with reported(context):
         wait_for_gate(str(context.partition), context)
 
 
 @asset(partitions=items, retry=AT_ONCE, concurrency={"rate": "3/second"})
-def asked(context):
-    with told(context):
+def requested(context):
+    with reported(context):
         return context.partition
 
 
 @asset(partitions=items, retry=RetryPolicy(max_attempts=1), concurrency={"service": "breaker 3 failures/1 s"})
 def called(context):
-    with told(context):
-        if (folder() / f"hold-{context.partition}").exists():
+    with reported(context):
+        if (directory() / f"hold-{context.partition}").exists():
             wait_for_gate(str(context.partition), context)
-        if (folder() / "down").exists():
+        if (directory() / "down").exists():
             raise ConnectionError("the service is down")
 
 
 @asset(partitions=items, retry=RetryPolicy(max_attempts=1), concurrency={"line": "breaker 3 failures/hour"})
 def phoned(context):
-    with told(context):
+    with reported(context):
         raise ConnectionError("nobody answers")
 
 
 @asset(partitions=items, retry=AT_ONCE, concurrency={"far": "breaker 1 failure/hour", "crane": 2})
 def hoisted(context):
-    with told(context):
+    with reported(context):
         raise ConnectionError("no power")
 
 
@@ -105,7 +105,7 @@ ASSETS: tuple[Asset, ...] = (
     retries_late,
     lifted,
     unloaded,
-    asked,
+    requested,
     called,
     phoned,
     hoisted,
@@ -130,5 +130,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -108,7 +108,7 @@ def test_one_step_is_tried_and_its_success_wakes_the_rest(crew: Crew) -> None:
     assert len(crew.take("assets")) == 1
 
 
-def test_a_failed_trial_opens_it_again_and_another_step_is_told_the_time(crew: Crew) -> None:
+def test_a_failed_trial_opens_it_again_and_another_step_learns_the_time(crew: Crew) -> None:
     opened(crew)
     assert crew.take() == []
     let_time_pass(crew)
@@ -132,13 +132,13 @@ def test_a_trial_that_says_nothing_gives_way_to_the_next(crew: Crew) -> None:
     skip = Skipped("nothing new")
     crew.store.ledger.commit([Completion(skipped.claim, skip, (), datetime.now(UTC))])
     assert circuit(crew) == (3, True)
-    (given_back,) = crew.take()
-    crew.store.ledger.hand_back([given_back.claim], reason="for others")
+    (released,) = crew.take()
+    crew.store.ledger.release([released.claim], reason="for others")
     assert len(crew.take()) == 1
     assert crew.rows("SELECT count(*) FROM flowstone.slots") == [(1,)]
 
 
-def test_the_step_that_was_told_a_time_may_be_cancelled(crew: Crew) -> None:
+def test_the_step_that_was_reported_a_time_may_be_cancelled(crew: Crew) -> None:
     opened(crew)
     assert crew.take() == []
     (scheduled,) = crew.rows("SELECT id FROM flowstone.steps WHERE state = 'scheduled'")
@@ -175,8 +175,8 @@ def test_why(crew: Crew) -> None:
     ((until,),) = crew.rows("SELECT open_until FROM flowstone.breakers")
     moment = f"{until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     is_open = f"the breaker 'line' is open until {moment} after 3 failures in a row"
-    told, when = crew.flow.why("phoned", ITEMS[3])
-    assert told == is_open
+    reported, when = crew.flow.why("phoned", ITEMS[3])
+    assert reported == is_open
     assert when.startswith("it is scheduled at 20")
     assert crew.flow.why("phoned", ITEMS[4]) == [is_open]
     let_time_pass(crew)

@@ -79,9 +79,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "said"), WRONG, ids=lambda one: str(one)[:30])
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=lambda one: str(one)[:30])
 def test_wrong_ones_are_refused_before_anything_is_placed(
-    crew: Crew, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(large, "LARGE", 2)
     oban = crew.flow.parts.executors.get("oban")
@@ -95,7 +95,7 @@ def test_wrong_ones_are_refused_before_anything_is_placed(
         lambda: flow.schedule("quick", **part, executor=CircuitBreaker(oban)),
     ]
     for call in calls:
-        with pytest.raises(OptionsError, match=said):
+        with pytest.raises(OptionsError, match=message):
             call()
     assert crew.rows("SELECT count(*) FROM flowstone.runs") == [(0,)]
 
@@ -153,7 +153,7 @@ def test_a_backfill_computes_nothing_that_was_placed_lately(
     monkeypatch.setattr(large, "LARGE", range_from)
     run = crew.place_many("fragile", 4, force=True, executor_opts={"unique": 300, "wait_timeout": 0.001})
     assert [job.claim.partition for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
-    crew.store.ledger.hand_back([])
+    crew.store.ledger.release([])
     assert crew.flow.job_status(under_way) is State.PENDING
     assert crew.flow.runs.get(run).state is State.RUNNING
     assert end(crew, "assets") == 1

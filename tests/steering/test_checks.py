@@ -17,7 +17,7 @@ from tests.steering.crew import Crew
 
 from flowstone import FlowStone
 from flowstone.core.check_record import CheckRecord
-from flowstone.core.facts import clean_facts
+from flowstone.core.facts import clean_metadata
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
@@ -149,7 +149,7 @@ def test_facts_survive_the_database(checkers: Checkers) -> None:
     @settings(max_examples=30)
     @given(st.dictionaries(st.text(st.characters(), max_size=5), _values, max_size=4))
     def survives(facts: dict[str, Any]) -> None:
-        cleaned = clean_facts(facts)
+        cleaned = clean_metadata(facts)
         checks.record([replace(known, metadata=cleaned)])
         assert same(checks.results("page", limit=1)[0].metadata, cleaned)
 

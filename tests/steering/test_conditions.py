@@ -43,8 +43,8 @@ class Line(Fleet):
             for name, at in self.due(paused).items():
                 times[name] += at != due[name]
                 due[name] = at
-            wanted = {one.asset for one in self.flow.conditions.evaluate() if one.requested}
-            return min(times.values()) >= 2 and not wanted - {paused}
+            requested = {one.asset for one in self.flow.conditions.evaluate() if one.requested}
+            return min(times.values()) >= 2 and not requested - {paused}
 
         self.wait(settled, "conditions to settle")
 

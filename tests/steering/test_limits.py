@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from tests.faults.fault_app import ITEMS
-from tests.steering.crew import Crew, most_at_once
+from tests.steering.crew import Crew, max_at_once
 
 from flowstone.core.state import State
 
@@ -19,7 +19,7 @@ def test_a_limit_holds_over_two_workers(whole: Crew) -> None:
     assert len(whole.events("start", "lifted")) == 2
     whole.open_gate(*ITEMS[:10])
     whole.wait_over([run])
-    assert most_at_once(whole.events(asset="lifted")) == 2
+    assert max_at_once(whole.events(asset="lifted")) == 2
     assert len(whole.events("start", "lifted")) == 10
     assert whole.rows("SELECT count(*) FROM flowstone.slots") == [(0,)]
 
@@ -31,9 +31,9 @@ def test_several_limits_on_one_step(whole: Crew) -> None:
     whole.keep_out(runs)
     whole.open_gate(*ITEMS[:4])
     whole.wait_over(runs)
-    assert most_at_once(whole.events(asset="unloaded")) == 1
+    assert max_at_once(whole.events(asset="unloaded")) == 1
     both = [*whole.events(asset="unloaded"), *whole.events(asset="lifted")]
-    assert most_at_once(both) == 2
+    assert max_at_once(both) == 2
     assert len(both) == 16
 
 
@@ -50,7 +50,7 @@ def test_slots_of_a_killed_worker_are_freed(whole: Crew) -> None:
     whole.open_gate(*ITEMS[:4])
     whole.wait_over([run])
     survived = [one for one in whole.events(asset="lifted") if one.pid != victim.pid]
-    assert most_at_once(survived) == 2
+    assert max_at_once(survived) == 2
     assert whole.flow.runs.get(run).counts == {State.COMPLETED: 4}
 
 
@@ -63,7 +63,7 @@ def test_a_rate_holds_in_every_window(whole: Crew) -> None:
     )
     whole.execute("CREATE TRIGGER note BEFORE UPDATE ON flowstone.limits FOR EACH ROW EXECUTE FUNCTION note()")
     whole.start(2, queues={"backfill": 4})
-    run = whole.place_many("asked", 8)
+    run = whole.place_many("requested", 8)
     whole.wait_over([run])
     noted: Counter[float] = Counter()
     for (starts,) in whole.rows("SELECT starts FROM noted"):
@@ -83,7 +83,7 @@ def test_what_was_woken_but_cannot_start_gives_way(crew: Crew) -> None:
     crew.place_many("lifted", 4)
     assert crew.take("assets") == crew.take() == []
     crew.flow.queues.pause("assets")
-    crew.store.ledger.hand_back([held[0].claim], reason="for others")
+    crew.store.ledger.release([held[0].claim], reason="for others")
     crew.flow.cancel_job(str(held[0].claim.step_id))
     assert crew.take("assets") == crew.take() == []
     assert crew.store.queue.sweep() == 1

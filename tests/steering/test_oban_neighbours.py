@@ -222,16 +222,16 @@ def test_another_obans_rescue_starts_nothing_twice(crew: Crew) -> None:
     assert crew.rows("SELECT state::text, attempt FROM oban_jobs") == [("executing", 1)]
 
 
-def test_rows_tell_what_became_of_their_steps(crew: Crew) -> None:
+def test_rows_report_how_it_ended_with_their_steps(crew: Crew) -> None:
     crew.lease()
     job = crew.flow.schedule("retries_late")
-    ((state, attempt, most, errors, _, meta),) = crew.rows(ROWS, job.id)
-    assert (state, attempt, most, errors) == ("available", 0, 3, [])
+    ((state, attempt, maximum, errors, _, meta),) = crew.rows(ROWS, job.id)
+    assert (state, attempt, maximum, errors) == ("available", 0, 3, [])
     assert meta == {"asset": "retries_late", "partition": "", "run": job.run_id}
     for number in (1, 2, 3):
         finish(crew, error=f"broken {number}", retry_in=0.0 if number < 3 else None)
-    ((state, attempt, most, errors, *_),) = crew.rows(ROWS, job.id)
-    assert (state, attempt, most) == ("discarded", 3, 3)
+    ((state, attempt, maximum, errors, *_),) = crew.rows(ROWS, job.id)
+    assert (state, attempt, maximum) == ("discarded", 3, 3)
     assert [(one["attempt"], one["error"]) for one in errors] == [(n, f"broken {n}") for n in (1, 2, 3)]
     assert all(one["at"].endswith("Z") for one in errors)
 
@@ -255,10 +255,10 @@ def test_the_job_of_a_step_that_was_cancelled_while_it_ran_does_not_start_it_aga
     assert crew.flow.job_status(job) is State.CANCELLED
 
 
-def test_what_is_given_back_does_not_count_in_the_row(crew: Crew) -> None:
+def test_what_is_released_does_not_count_in_the_row(crew: Crew) -> None:
     crew.lease()
     crew.flow.schedule("quick", partition=ITEMS[0])
-    crew.store.ledger.hand_back([job.claim for job in crew.take("assets")], delay_seconds=60.0)
+    crew.store.ledger.release([job.claim for job in crew.take("assets")], delay_seconds=60.0)
     assert crew.rows("SELECT state::text, attempt FROM oban_jobs") == [("scheduled", 0)]
 
 
@@ -269,16 +269,16 @@ def test_a_worker_hears_signals_and_says_what_they_did(crew: Crew) -> None:
         for payload in garbage:
             crew.execute("SELECT pg_notify(%s, %s)", channel, payload)
     crew.execute('SELECT pg_notify(\'public.oban_signal\', \'{"action": "pause", "queue": "assets"}\')')
-    check(lambda: any(queue.paused_nodes for queue in crew.flow.queues.list()), lambda: worker.said)
+    check(lambda: any(queue.paused_nodes for queue in crew.flow.queues.list()), lambda: worker.message)
     crew.flow.schedule("quick", partition=ITEMS[0])
     (shown,) = [queue for queue in crew.flow.queues.list() if queue.name == "assets"]
     assert (shown.paused, shown.paused_nodes) == (True, 1)
     assert "paused with Oban's tools on 1 of 1 worker" in crew.flow.why("quick", ITEMS[0])[0]
     crew.flow.queues.resume("assets")
     crew.wait_over()
-    check(lambda: not any(queue.paused for queue in crew.flow.queues.list()), lambda: worker.said)
-    assert "Queue assets is paused here by a signal" in worker.said
-    assert "cannot be read" in worker.said
+    check(lambda: not any(queue.paused for queue in crew.flow.queues.list()), lambda: worker.message)
+    assert "Queue assets is paused here by a signal" in worker.message
+    assert "cannot be read" in worker.message
     # a running job, named by the signal that oban.cancel_job sends
     job = crew.flow.schedule("gated", partition=ITEMS[0])
     crew.wait_event("start", "gated")

@@ -111,8 +111,8 @@ def test_parked_steps_leave_room_for_those_behind_them(crew: Crew) -> None:
     with crew.store.database.dedicated() as listener:
         listener.execute('LISTEN "public.oban_insert"')
         assert len(crew.take(demand=4)) == 2
-        told = [note.payload for note in listener.notifies(timeout=5.0, stop_after=1)]
-    assert told == ['{"queue": "backfill"}']
+        reported = [note.payload for note in listener.notifies(timeout=5.0, stop_after=1)]
+    assert reported == ['{"queue": "backfill"}']
     assert [job.claim.asset for job in crew.take(demand=4)] == ["quick", "quick"]
 
 

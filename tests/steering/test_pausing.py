@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.faults.fault_app import ITEMS
-from tests.steering.crew import Crew, most_at_once
+from tests.steering.crew import Crew, max_at_once
 
 from flowstone.core.state import State
 
@@ -86,7 +86,7 @@ def test_a_queue_is_resized(whole: Crew) -> None:
     whole.open_gate(*ITEMS[4:8])
     whole.wait_over([run])
     later = [event for event in whole.events(asset="gated") if event.key >= ITEMS[4]]
-    assert most_at_once(later) == 1
+    assert max_at_once(later) == 1
     (later_worker,) = whole.start(queues={"backfill": 2})
     whole.wait(lambda: limits_of_producers(whole) == {1}, "a new worker to follow")
     assert later_worker.alive

@@ -72,8 +72,8 @@ def test_nothing_is_shared(shared: Shared) -> None:
         flows["shop"].partitions.add("keys", ["a"])
         assert [list(flow.partitions.list("keys")) for flow in flows.values()] == [[], ["a"]]
         for project, flow in flows.items():
-            shared.wait(lambda flow=flow: flow.exists("asked"), f"the run that {project} asked for")
-            assert flow.load("asked") == project
+            shared.wait(lambda flow=flow: flow.exists("requested"), f"the run that {project} asked for")
+            assert flow.load("requested") == project
         assert len(shared.rows("SELECT run_key FROM flowstone.run_keys")) == 1
         assert len(shared.rows("SELECT run_key FROM flowstone_shop.run_keys")) == 1
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from tests.faults.fault_app import ITEMS
-from tests.steering.crew import Crew, most_at_once
+from tests.steering.crew import Crew, max_at_once
 
 from flowstone.app import large
 from flowstone.core.state import State
@@ -22,25 +22,25 @@ def steps_made(crew: Crew) -> int:
     return crew.rows("SELECT count(*) FROM flowstone.steps")[0][0]
 
 
-def not_begun(crew: Crew) -> list[tuple[int, int, bool]]:
+def unstarted(crew: Crew) -> list[tuple[int, int, bool]]:
     return crew.rows("SELECT begun, total, is_open FROM flowstone.ranges ORDER BY id")
 
 
 def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     run = whole.place_many("quick", 20)
-    assert (steps_made(whole), not_begun(whole)) == (0, [(0, 20, True)])
+    assert (steps_made(whole), unstarted(whole)) == (0, [(0, 20, True)])
     assert whole.flow.runs.get(run).counts == {State.PENDING: 20}
     assert whole.flow.runs.get(run).state is State.RUNNING
     whole.lease()
     taken = whole.take(demand=7)
     assert [job.claim.partition for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
     assert whole.flow.runs.get(run).counts == {State.PENDING: 13, State.RUNNING: 7}
-    whole.store.ledger.hand_back([job.claim for job in taken], reason="by hand")
+    whole.store.ledger.release([job.claim for job in taken], reason="by hand")
     whole.start(2)
     whole.wait_over([run])
     assert sorted(event.key for event in whole.events("end", "quick")) == ITEMS[:20]
     assert whole.flow.runs.get(run).counts == {State.COMPLETED: 20}
-    assert not_begun(whole) == [(20, 20, False)]
+    assert unstarted(whole) == [(20, 20, False)]
 
 
 def test_a_window_holds_over_the_fleet(whole: Crew) -> None:
@@ -51,7 +51,7 @@ def test_a_window_holds_over_the_fleet(whole: Crew) -> None:
     assert len(whole.events("start", "gated")) == 3
     whole.open_gate(*ITEMS[:12])
     whole.wait_over([run])
-    assert most_at_once(whole.events(asset="gated")) == 3
+    assert max_at_once(whole.events(asset="gated")) == 3
     assert whole.rows("SELECT active_steps FROM flowstone.runs WHERE id = %s", run) == [(0,)]
 
 
@@ -132,7 +132,7 @@ def test_urgent_work_on_the_same_queue_overtakes(whole: Crew) -> None:
     whole.flow.runs.cancel(urgent)
     whole.flow.runs.cancel(run)
     held = whole.store.queue.held("hand")
-    whole.store.ledger.hand_back(held)
+    whole.store.ledger.release(held)
 
 
 def test_backfills_take_turns(whole: Crew) -> None:
@@ -142,20 +142,20 @@ def test_backfills_take_turns(whole: Crew) -> None:
     assert begun == set(runs)  # the chance that only one was served is 2 ** -39
     for run in runs:
         whole.flow.runs.cancel(run)
-    whole.store.ledger.hand_back(whole.store.queue.held("hand"))
+    whole.store.ledger.release(whole.store.queue.held("hand"))
 
 
 def test_a_partition_that_does_not_exist_leaves_nothing_behind(whole: Crew) -> None:
     with pytest.raises(UnknownPartitionError):
         whole.flow.backfill("quick", partitions=[*ITEMS[:5], "nowhere"])
     assert whole.flow.runs.latest() == []
-    assert not_begun(whole) == []
+    assert unstarted(whole) == []
 
 
 def test_the_same_run_id_again_is_the_same_run(whole: Crew) -> None:
     assert whole.place_many("quick", 5, run_id="mine") == "mine"
     assert whole.place_many("quick", 5, run_id="mine") == "mine"
-    assert not_begun(whole) == [(0, 5, True)]
+    assert unstarted(whole) == [(0, 5, True)]
     whole.start()
     whole.wait_over(["mine"])
     assert whole.flow.runs.get("mine").total == 5
@@ -163,7 +163,7 @@ def test_the_same_run_id_again_is_the_same_run(whole: Crew) -> None:
 
 def test_why_names_the_run_in_which_a_partition_waits(whole: Crew) -> None:
     run = whole.place_many("quick", 5)
-    said = whole.flow.why("quick", ITEMS[3])[0]
-    assert run in said
-    assert "3 partitions" in said
+    message = whole.flow.why("quick", ITEMS[3])[0]
+    assert run in message
+    assert "3 partitions" in message
     whole.flow.runs.cancel(run)

@@ -169,7 +169,7 @@ def test_edges_of_what_is_gone_do_not_stay(crew: Crew) -> None:
     assert len(crew.flow.history("fragile")) == 3
 
 
-def test_what_would_go_is_foretold_and_stays(flow: FlowStone) -> None:
+def test_what_would_go_is_shown_before_and_stays(flow: FlowStone) -> None:
     with flow:
         for _ in range(3):
             flow.materialize("raw", force=True)
@@ -279,7 +279,7 @@ def far():
     return 1
 
 
-def test_prune_tells_what_it_cannot_reach(database_url: str, tmp_path: Path) -> None:
+def test_prune_reports_what_it_cannot_reach(database_url: str, tmp_path: Path) -> None:
     given_settings = Settings(database_url=database_url, storage=str(tmp_path / "storage"), executor="sync")
     with FlowStone([far], io={"elsewhere": Elsewhere("elsewhere")}, settings=given_settings) as flow:
         for _ in range(4):

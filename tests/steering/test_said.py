@@ -1,4 +1,4 @@
-"""Nothing that a step says ends anything but that step; a worker says what became of each."""
+"""Nothing that a step says ends anything but that step; a worker says how it ended with each."""
 
 from __future__ import annotations
 
@@ -52,27 +52,28 @@ def test_what_steps_say(crew: Saying) -> None:
     with pytest.raises(StepFailedError) as caught:
         flow.materialize("ended")
     assert caught.value.data == {"customer": 7}
-    _check_log(worker.said)
+    _check_log(worker.message)
     _check_events([json.loads(line) for line in (crew.directory / "emitted").read_text().splitlines()])
 
 
-def _check_log(said: str) -> None:
-    assert "INFO flowstone.steps: good [2024-01-02] begins: attempt 1 of 3, run " in said
-    assert "INFO flowstone.steps: good [2024-01-02] completed after " in said
+def _check_log(message: str) -> None:
+    assert "INFO flowstone.steps: good [2024-01-02] begins: attempt 1 of 3, run " in message
+    assert "INFO flowstone.steps: good [2024-01-02] completed after " in message
     error = "tests.steering.said_app.BusyError: come again (run "
     repeated = f"busy failed in attempt 1 of 2 and is repeated in 0.1 s: {error}"
-    assert f"WARNING flowstone.steps: {repeated}" in said
+    assert f"WARNING flowstone.steps: {repeated}" in message
     assert (
-        "ERROR flowstone.steps: ended failed for good in attempt 1 of 3: Fatal: the contract ended (run " in said
+        "ERROR flowstone.steps: ended failed for good in attempt 1 of 3: Fatal: the contract ended (run "
+        in message
     )
-    assert "The telemetry handler 'clumsy' raised" in said
+    assert "The telemetry handler 'clumsy' raised" in message
 
 
-def _check_events(told: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
-    ends = [about for event, _, about in told if event == "run.ended"]
+def _check_events(reported: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
+    ends = [about for event, _, about in reported if event == "run.ended"]
     assert len({end["run_id"] for end in ends}) == len(ends) >= 8
     assert {end["state"] for end in ends} == {"completed", "failed"}
-    busy = [(measured, about) for event, measured, about in told if about.get("asset") == "busy"]
+    busy = [(measured, about) for event, measured, about in reported if about.get("asset") == "busy"]
     (first, retried), (_, final) = busy
     assert (retried["state"], retried["final"], retried["accepted"], first["retry_in_seconds"]) == (
         "retrying",

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.fleet import Fleet
 from tests.faults.invariants import violations
 from tests.steering import scattered_app
-from tests.steering.crew import most_at_once
+from tests.steering.crew import max_at_once
 from tests.steering.scattered_app import KEYS, WIDTH
 
 from flowstone import FlowStone
@@ -53,7 +53,7 @@ def test_pausing_a_run_pauses_its_items(crew: ScatterCrew) -> None:
     crew.flow.runs.resume(run_id)
     crew.wait_over([run_id])
     assert crew.flow.load("gated").succeeded == 43
-    assert most_at_once([one for one in crew.events() if one.asset == "gated.item"]) <= 2  # the limit "web"
+    assert max_at_once([one for one in crew.events() if one.asset == "gated.item"]) <= 2  # the limit "web"
     assert violations(crew.database_url) == {}
 
 

@@ -91,4 +91,4 @@ def test_steps_go_to_those_who_know_them_without_passing_hands(crew: Rolling) ->
         assert result.ok
     assert crew.rows("SELECT max(attempt), max(snoozes) FROM flowstone.steps") == [(1, 0)]
     # the one that does not know them drew its room full once
-    assert crew.workers[0].said.count("is left to a worker with the code") <= 1
+    assert crew.workers[0].message.count("is left to a worker with the code") <= 1

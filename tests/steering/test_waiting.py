@@ -49,8 +49,8 @@ def test_whoever_joins_a_step_that_waits_for_inputs_and_makes_them_does_not_wait
     assert crew.flow.runs.step(job).state.value == "completed"
 
 
-def test_whoever_waits_is_told_for_what(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[tuple[str, ...]] = []
+def test_whoever_waits_learns_for_what(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
+    reported: list[tuple[str, ...]] = []
     with caplog.at_level(logging.WARNING, logger="flowstone"), suppress(WaitTimeoutError):
         crew.flow.materialize("quick", partition=ITEMS[0], executor_opts={"wait_timeout": 3})
     assert "waits: no worker serves the queue 'assets': start `flowstone worker --queue assets`" in caplog.text
@@ -63,8 +63,8 @@ def test_whoever_waits_is_told_for_what(crew: Crew, caplog: pytest.LogCaptureFix
             "quick",
             partitions=ITEMS[1:3],
             executor_opts={"wait_timeout": 3.5},
-            on_progress=lambda progress: told.append(progress.waiting_for),
+            on_progress=lambda progress: reported.append(progress.waiting_for),
         )
     paused = f"quick [{ITEMS[1]}]: the queue 'backfill' is paused: `flowstone resume --queue backfill`"
-    assert (paused in caplog.text, told[0]) == (True, ())
-    assert any(paused in reasons for reasons in told)
+    assert (paused in caplog.text, reported[0]) == (True, ())
+    assert any(paused in reasons for reasons in reported)

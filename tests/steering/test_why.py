@@ -57,9 +57,9 @@ def test_what_people_and_limits_hold_up(crew: Crew) -> None:
 
 def test_a_rate_and_a_scheduled_time(crew: Crew) -> None:
     crew.lease()
-    crew.place_many("asked", 4)
+    crew.place_many("requested", 4)
     crew.take()
-    limit, when = crew.flow.why("asked", ITEMS[3])
+    limit, when = crew.flow.why("requested", ITEMS[3])
     assert limit == "waits for the limit rate"
     assert when.startswith("it is scheduled at 20")
     at = datetime.now(UTC) + timedelta(days=1)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from tests.faults.fault_app import folder
+from tests.faults.fault_app import directory
 from tests.steering.steered_app import LEASE_SECONDS
 
 from flowstone import FlowStone, StaticPartitions, asset, scatter
@@ -80,5 +80,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], os.environ[VERSION])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -9,7 +9,7 @@ import sys
 import weakref
 from typing import Any
 
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, folder
+from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory
 
 from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.app.worker import serve
@@ -107,5 +107,5 @@ def main() -> None:
     """Run a worker as the environment says."""
     gc.disable()
     flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = folder() / f"ready-{os.getpid()}"
+    ready = directory() / f"ready-{os.getpid()}"
     sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from flowstone.protocols import Store
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.standing_conformance import StandingConformance
+from flowstone.testing.standing_conformance import TargetStatusConformance
 
 
-class TestMemoryStandings(StandingConformance):
+class TestMemoryTargetStatuses(TargetStatusConformance):
     def make_store(self) -> Store:
         return MemoryStore()

@@ -47,7 +47,7 @@ class StepMachine(RuleBasedStateMachine):
     # --- what happens ---------------------------------------------------------------------------------------
 
     @rule(
-        wanted=st.sets(st.sampled_from(NAMES), min_size=1),
+        requested=st.sets(st.sampled_from(NAMES), min_size=1),
         attempts=st.integers(1, 3),
         later=st.booleans(),
         reuse=st.booleans(),
@@ -55,10 +55,10 @@ class StepMachine(RuleBasedStateMachine):
         again=st.booleans(),
     )
     def open_run(
-        self, wanted: set[str], attempts: int, later: bool, reuse: bool, forced: bool, again: bool
+        self, requested: set[str], attempts: int, later: bool, reuse: bool, forced: bool, again: bool
     ) -> None:
         self.runs += not again or not self.runs
-        names = [name for name in NAMES if name in wanted]
+        names = [name for name in NAMES if name in requested]
         position = {name: index for index, name in enumerate(names)}
         steps = [
             NewStep(
@@ -67,7 +67,7 @@ class StepMachine(RuleBasedStateMachine):
                 inputs=tuple(position[read] for read in READS[name] if read in position),
                 reuse=self.completed.get((name, "")) if reuse else None,
                 max_attempts=attempts,
-                priority=len(wanted),
+                priority=len(requested),
                 forced=forced,
                 scheduled_at=self.now + timedelta(minutes=1) if later else None,
             )
@@ -121,10 +121,10 @@ class StepMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), delay=st.sampled_from([0.0, 90.0]))
-    def hand_back(self, data: st.DataObject, delay: float) -> None:
+    def release(self, data: st.DataObject, delay: float) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         current = self._is_current(claim)
-        assert self.store.ledger.hand_back([claim], delay_seconds=delay) == ([claim.step_id] if current else [])
+        assert self.store.ledger.release([claim], delay_seconds=delay) == ([claim.step_id] if current else [])
 
     @precondition(lambda self: self.states)
     @rule(data=st.data())
@@ -157,7 +157,7 @@ class StepMachine(RuleBasedStateMachine):
                 self.states[step_id] = after
 
     @invariant()
-    def a_target_has_one_active_step_at_most(self) -> None:
+    def a_target_has_one_active_step_at_max(self) -> None:
         for steps in self._active().values():
             assert len(steps) <= 1
 
@@ -174,7 +174,7 @@ class StepMachine(RuleBasedStateMachine):
             assert (record.finished_at is None) == (record.state in going_on)
 
     @invariant()
-    def waiting_steps_wait_for_somebody(self) -> None:
+    def waiting_steps_wait_for_another(self) -> None:
         for step_id in self.states:
             state = self._state(step_id)
             parents = [parent for parent, children in self.children.items() if step_id in children]

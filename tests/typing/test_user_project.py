@@ -77,51 +77,56 @@ PYRIGHT = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project beside an environment in which the package is installed, as it comes in its wheel."""
-    folder = tmp_path_factory.mktemp("project")
-    venv.create(folder / "env", with_pip=False, symlinks=True)
-    packages = next((folder / "env" / "lib").glob("python*/site-packages"))
+    directory = tmp_path_factory.mktemp("project")
+    venv.create(directory / "env", with_pip=False, symlinks=True)
+    packages = next((directory / "env" / "lib").glob("python*/site-packages"))
     shutil.copytree(
         Path(flowstone.__file__).parent, packages / "flowstone", ignore=shutil.ignore_patterns("*.pyc")
     )
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    shutil.copytree(ROOT / "examples", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "examples", directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("forms.py", "mistakes.py"):
-        shutil.copy(HERE / name, folder)
-    (folder / "pages").mkdir()
+        shutil.copy(HERE / name, directory)
+    (directory / "pages").mkdir()
     for page in PAGES:
         blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
         name = re.sub(r"\W", "_", str(page.relative_to(ROOT).with_suffix("")).lower())
         if blocks:
-            (folder / "pages" / f"{name}.py").write_text("\n\n".join(blocks), encoding="utf-8")
-    (folder / "mypy.ini").write_text(MYPY, encoding="utf-8")
-    (folder / "pyrightconfig.json").write_text(json.dumps(PYRIGHT), encoding="utf-8")
-    return folder
+            (directory / "pages" / f"{name}.py").write_text("\n\n".join(blocks), encoding="utf-8")
+    (directory / "mypy.ini").write_text(MYPY, encoding="utf-8")
+    (directory / "pyrightconfig.json").write_text(json.dumps(PYRIGHT), encoding="utf-8")
+    return directory
 
 
-def ask(folder: Path, *command: str) -> str:
+def ask(directory: Path, *command: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYPY")}
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
 
 
-def mypy(folder: Path) -> Found:
-    python = folder / "env" / "bin" / "python"
-    said = ask(folder, "mypy", "--python-executable", str(python), "--exclude", "^env/", "--no-pretty", ".")
+def mypy(directory: Path) -> Found:
+    python = directory / "env" / "bin" / "python"
+    message = ask(directory, "mypy", "--python-executable", str(python), "--exclude", "^env/", "--no-pretty", ".")
     found: Found = defaultdict(lambda: defaultdict(list))
-    for file, line, text in re.findall(r"^(\S+?):(\d+): error: (.*)$", said, re.MULTILINE):
+    for file, line, text in re.findall(r"^(\S+?):(\d+): error: (.*)$", message, re.MULTILINE):
         found[file][int(line)].append(text)
     return found
 
 
-def pyright(folder: Path) -> Found:
-    said = json.loads(ask(folder, "pyright", "--outputjson", "--project", "."))
+def pyright(directory: Path) -> Found:
+    message = json.loads(ask(directory, "pyright", "--outputjson", "--project", "."))
     found: Found = defaultdict(lambda: defaultdict(list))
-    for one in said["generalDiagnostics"]:
+    for one in message["generalDiagnostics"]:
         if one["severity"] == "error":
-            file = str(Path(one["file"]).resolve().relative_to(folder.resolve()))
+            file = str(Path(one["file"]).resolve().relative_to(directory.resolve()))
             found[file][one["range"]["start"]["line"] + 1].append(f"{one['message']} ({one.get('rule')})")
     return found
 

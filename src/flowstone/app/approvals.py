@@ -6,7 +6,7 @@ import getpass
 import os
 from collections.abc import Sequence
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.requests import whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
@@ -49,11 +49,11 @@ class ApprovalsView:
             OptionsError: there is no such state.
         """
         try:
-            wanted = None if state is None else ApprovalState(state)
+            requested = None if state is None else ApprovalState(state)
         except ValueError:
             known = ", ".join(ApprovalState)
             raise OptionsError(f"state={state!r} is not a state of approvals; give one of {known}.") from None
-        return self._parts.store.approvals.list(state=wanted, limit=whole_number("limit", limit))
+        return self._parts.store.approvals.list(state=requested, limit=whole_number("limit", limit))
 
     def get(self, approval_id: int | str) -> Approval:
         """Return a request with its decision, if there is one.
@@ -106,7 +106,7 @@ class ApprovalsView:
         return approvals.decide(number, approve=approve, by=by or current_user(), comment=comment)
 
 
-class AsyncApprovalsView(AsyncFace):
+class AsyncApprovalsView(AsyncFlowStone):
     """`flow.aio.approvals`: the verbs of `flow.approvals`, awaitable."""
 
     list = awaitable(ApprovalsView.list)
@@ -133,7 +133,7 @@ class AuditView:
         return self._parts.store.approvals.audit(subject=subject, limit=whole_number("limit", limit))
 
 
-class AsyncAuditView(AsyncFace):
+class AsyncAuditView(AsyncFlowStone):
     """`flow.aio.audit`: the verbs of `flow.audit`, awaitable."""
 
     latest = awaitable(AuditView.latest)

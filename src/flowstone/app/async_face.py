@@ -18,7 +18,7 @@ caller_loop: contextvars.ContextVar[CallerLoop | None] = contextvars.ContextVar(
 """The loop of whoever awaits the verb that runs in this thread."""
 
 
-class AsyncFace:
+class AsyncFlowStone:
     """Base of what has the verbs of an object as awaitable ones, run in the threads of a pool of its own.
 
     Waiting threads are cheap; the pool is separate from the default one of asyncio, which an application uses for
@@ -61,18 +61,18 @@ class AsyncFace:
 
 def awaitable[S, **P, T](
     verb: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a verb as a method of an `AsyncFace`: the same name, parameters and, awaited, the same result.
+) -> Callable[Concatenate[AsyncFlowStone, P], Coroutine[Any, Any, T]]:
+    """Return a verb as a method of an `AsyncFlowStone`: the same name, parameters and, awaited, the same result.
 
     Example:
-        >>> class AsyncText(AsyncFace):
+        >>> class AsyncText(AsyncFlowStone):
         ...     upper = awaitable(str.upper)
         >>> asyncio.run(AsyncText("a").upper())
         'A'
     """
 
     @wraps(verb)
-    async def call(self: AsyncFace, /, *args: P.args, **keywords: P.kwargs) -> T:
+    async def call(self: AsyncFlowStone, /, *args: P.args, **keywords: P.kwargs) -> T:
         result: T = await self._call(verb.__name__, *args, **keywords)
         return result
 

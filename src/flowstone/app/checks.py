@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.requests import AssetLike, find_asset, target_of, whole_number
 from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
@@ -141,7 +141,7 @@ class ChecksView:
         return step
 
 
-class AsyncChecksView(AsyncFace):
+class AsyncChecksView(AsyncFlowStone):
     """`flow.aio.checks`: the verbs of `flow.checks`, awaitable."""
 
     declared = awaitable(ChecksView.declared)

@@ -112,24 +112,24 @@ class CommittedValues:
         """
         found = find_asset(self.parts.graph, asset)
         target = recorded_target(found, partition, self.parts.store.catalog)
-        return [*self._situation(found, target), *self.conditions.explain(target)]
+        return [*self._diagnosis(found, target), *self.conditions.explain(target)]
 
-    def _situation(self, found: Asset, target: Target) -> list[str]:
+    def _diagnosis(self, found: Asset, target: Target) -> list[str]:
         catalog = self.parts.store.catalog
         control = self.parts.store.control
         if control is not None and self.parts.store.durable:
-            situation = control.situation(target)
+            diagnosis = control.diagnosis(target)
             ranges = self.parts.store.ranges
-            if ranges is not None and (situation is None or situation.state.is_terminal):
-                not_begun = ranges.waiting(target)
-                if not_begun is not None:
-                    return [not_begun.explain()]
-            if situation is not None:
-                step = catalog.step(situation.step_id)
+            if ranges is not None and (diagnosis is None or diagnosis.state.is_terminal):
+                unstarted = ranges.waiting(target)
+                if unstarted is not None:
+                    return [unstarted.explain()]
+            if diagnosis is not None:
+                step = catalog.step(diagnosis.step_id)
                 if step is not None and step.invalidated_at is not None:
                     return self._invalidated(step, step.invalidated_at)
                 waits_for = self.parts.waiting.of_step(step) if step is not None else []
-                return waits_for or situation.explain(datetime.now(UTC))
+                return waits_for or diagnosis.explain(datetime.now(UTC))
         newest = catalog.history(*target, limit=1)
         if newest and newest[0].invalidated_at is not None:
             return self._invalidated(newest[0], newest[0].invalidated_at)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import batched
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.placement import Placement
 from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed, whole_number
 from flowstone.app.wiring import Parts
@@ -55,7 +55,7 @@ class ConditionsView:
                     "listed to look at them. Declare them, as with DynamicPartitions, or ask with a sensor.",
                     where=one.where,
                 )
-        self._facts = FactReader(parts.graph, parts.reader, parts.store.standings)
+        self._facts = FactReader(parts.graph, parts.reader, parts.store.target_statuses)
         parts.evaluators += [
             ConditionEvaluator(
                 asset,
@@ -86,7 +86,7 @@ class ConditionsView:
             now: the time to go by, timezone-aware; the present by default.
 
         Returns:
-            One decision for each partition, the newest first; `wanted` and `explain()` say it all.
+            One decision for each partition, the newest first; `requested` and `explain()` say it all.
 
         Raises:
             DefinitionError: the asset has no condition.
@@ -219,8 +219,8 @@ class ConditionsView:
         # one that nobody declared yet missed nothing
         facts = self._facts.facts(asset.name, partitions, now=now, since=record.since if record else now)
         decisions = [asset.automation.condition.evaluate(one, now) for one in facts]
-        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
-        why = self._held_back(asset, asset.automation, record, wanted, now) if wanted else None
+        requested = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
+        why = self._held_back(asset, asset.automation, record, requested, now) if requested else None
         return [replace(one, held=why) if why and one.requested else one for one in decisions]
 
     def _held_back(
@@ -228,7 +228,7 @@ class ConditionsView:
         asset: Asset,
         limits: Paced,
         record: AutomationRecord | None,
-        wanted: Sequence[TargetFacts],
+        requested: Sequence[TargetFacts],
         now: datetime,
     ) -> str | None:
         """Return why a worker would not request yet what a condition asks for."""
@@ -237,14 +237,14 @@ class ConditionsView:
         if own >= limits.active:
             return f"{own} steps of it are active, and it asks for no more than {limits.active}"
         since = Memory.read(record.cursor).held if record is not None else None
-        return held_back(limits, wanted, active_upstream(active, asset), now, since or now)
+        return held_back(limits, requested, active_upstream(active, asset), now, since or now)
 
     def _run(self, asset: Asset, decisions: Decisions) -> Decisions:
         assert asset.automation is not None
-        wanted = [one for one in decisions if one.requested]
-        for some in batched(wanted, asset.automation.requests):
+        requested = [one for one in decisions if one.requested]
+        for some in batched(requested, asset.automation.requests):
             self._placement.run(self._placement.order_for(asset.name, [one.partition for one in some], kind=KIND))
-        return wanted
+        return requested
 
     def _set_paused(self, asset: AssetLike, *, paused: bool) -> bool:
         (one,) = self._chosen(asset)
@@ -255,7 +255,7 @@ class ConditionsView:
         self._parts.store.automations.declare([_id(one) for one in self._chosen(None)])
 
 
-class AsyncConditionsView(AsyncFace):
+class AsyncConditionsView(AsyncFlowStone):
     """`flow.aio.conditions`: the verbs of `flow.conditions`, awaitable."""
 
     evaluate = awaitable(ConditionsView.evaluate)

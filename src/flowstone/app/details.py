@@ -48,12 +48,12 @@ class CheckedDetails:
 
     Args:
         details: as it is recorded.
-        exact: `config_hash` of each asset that has to be computed this way: what was made with another one, or
+        same_config: `config_hash` of each asset that has to be computed this way: what was made with another, or
             is under way, does not serve.
     """
 
     details: RunDetails = NO_DETAILS
-    exact: Mapping[str, str | None] = field(default_factory=dict)
+    same_config: Mapping[str, str | None] = field(default_factory=dict)
 
 
 UNSAID = CheckedDetails()
@@ -99,15 +99,15 @@ class DetailsReader:
         """
         if given.says_nothing:
             return UNSAID
-        asked = list(dict.fromkeys(targets))
-        scope = self._scope(asked, expand)
+        names = list(dict.fromkeys(targets))
+        scope = self._scope(names, expand)
         config, secrets = self._config(given.config, scope)
         hooks, hooks_config = self._hook_names(given.hooks, given.hooks_config)
         details = RunDetails(
             tags=check_tags(given.tags),
             metadata=check_document("metadata", given.metadata) if given.metadata else {},
             config=config,
-            io=self._io(given.io, asked),
+            io=self._io(given.io, names),
             resources=self._substitutes(given.resources, scope),
             hooks=hooks,
             hooks_config=hooks_config,
@@ -119,13 +119,13 @@ class DetailsReader:
         """Return details that were checked before, with the assets that they say something about."""
         if not (details.config or details.io or details.resources):
             return CheckedDetails(details)
-        exact = {}
+        same_config = {}
         for name in scope:
             asset = self._graph[name]
-            said = asset.owner in details.config or asset.owner in details.io
-            if said or any(one in details.resources for one in self._required(asset)):
-                exact[name] = self.config_hash(details, asset)
-        return CheckedDetails(details, exact)
+            has_own = asset.owner in details.config or asset.owner in details.io
+            if has_own or any(one in details.resources for one in self._required(asset)):
+                same_config[name] = self.config_hash(details, asset)
+        return CheckedDetails(details, same_config)
 
     def complete(self, details: RunDetails, names: Iterable[str]) -> RunDetails:
         """Return details with the defaults of all assets that will run.

@@ -146,7 +146,7 @@ class Driving:
         try:
             record = self._parts.store.catalog.run(run_id)
             if record is not None:
-                reports.tell(record, waiting_for)
+                reports.report(record, waiting_for)
         except DatabaseUnavailableError:
             return  # whoever waits for the run says so, or gives up
 
@@ -198,9 +198,9 @@ class Driving:
 
 
 def _returned(placed: Placed, method: str, got: object) -> OptionsError:
-    wanted = "the Materialization that run(job) returns" if method == "execute" else "the Job"
+    needed = "the Materialization that run(job) returns" if method == "execute" else "the Job"
     return OptionsError(
-        f"The executor {placed.executor.name!r} returned {got!r} from {method}() instead of {wanted}, and did not "
+        f"The executor {placed.executor.name!r} returned {got!r} from {method}() instead of {needed}, and did not "
         "run the step."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.placement import Placement
 from flowstone.app.wiring import Parts
 from flowstone.core.capability import Capability
@@ -59,7 +59,7 @@ class ExecutorsView:
         return None
 
 
-class AsyncExecutorsView(AsyncFace):
+class AsyncExecutorsView(AsyncFlowStone):
     """`flow.aio.executors`: the verbs of `flow.executors`, awaitable."""
 
     names = awaitable(ExecutorsView.names)

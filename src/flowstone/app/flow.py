@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 
 from flowstone.app.approvals import AsyncApprovalsView, AsyncAuditView
 from flowstone.app.assembled import AssembledApp
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.checks import AsyncChecksView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
@@ -178,7 +178,7 @@ class FlowStone(AssembledApp, CommittedValues):
         )
         while True:
             placed = self._placement.place(order)
-            position = placed.asked_for
+            position = placed.requested_for
             step, job = placed.steps[position], placed.job(position)
             if not step.state.is_terminal and not step.deduplicated:
                 return self._placement.driving.execute(placed, job)
@@ -255,7 +255,7 @@ class FlowStone(AssembledApp, CommittedValues):
             ),
             connection=connection,
         )
-        step, job = placed.steps[placed.asked_for], placed.job(placed.asked_for)
+        step, job = placed.steps[placed.requested_for], placed.job(placed.requested_for)
         if step.state.is_terminal or step.deduplicated:
             return job
         return self._placement.driving.schedule(placed, job)
@@ -562,7 +562,7 @@ class FlowStone(AssembledApp, CommittedValues):
         )
 
 
-class AsyncFlow(AsyncFace):
+class AsyncFlow(AsyncFlowStone):
     """`flow.aio`: the verbs and the views of `flow`, awaitable."""
 
     materialize = awaitable(FlowStone.materialize)

@@ -17,7 +17,7 @@ from flowstone.engine.inputs import InputReader
 from flowstone.protocols import Executor
 
 LARGE = 1000
-_LOOKED_AT = 100
+_SAMPLE = 100
 """From so many partitions on a durable backfill of one asset is kept as a range."""
 
 
@@ -68,7 +68,7 @@ def _reads_unfinished(targets: PartitionTargets, graph: AssetGraph, reader: Inpu
         return False
     now = datetime.now(UTC)
     over = Completeness(graph, now)
-    last = deque(targets, maxlen=_LOOKED_AT)
+    last = deque(targets, maxlen=_SAMPLE)
     return any(not over.is_over(*read) for target in last for read in reader.targets(*target, now))
 
 

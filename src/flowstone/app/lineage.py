@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.requests import AssetLike, recorded_asset, recorded_target
 from flowstone.app.wiring import Parts
 from flowstone.core.declaring import view
@@ -147,7 +147,7 @@ class LineageView:
         )
 
 
-class AsyncLineageView(AsyncFace):
+class AsyncLineageView(AsyncFlowStone):
     """`flow.aio.lineage`: the verbs of `flow.lineage`, awaitable."""
 
     upstream = awaitable(LineageView.upstream)

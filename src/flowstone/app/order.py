@@ -127,9 +127,9 @@ class Order:
         """
         placing = placing_options(options)
         for name in ("priority", "scheduled_at"):
-            said, again = getattr(self, name), getattr(placing, name)
-            if said is not None and again is not None:
-                twice = f"{name}={said!r} and executor_opts={{{name!r}: {again!r}}}"
+            value, again = getattr(self, name), getattr(placing, name)
+            if value is not None and again is not None:
+                twice = f"{name}={value!r} and executor_opts={{{name!r}: {again!r}}}"
                 raise OptionsError(f"{twice} say the same thing twice; leave one of them out.")
         priority = self.priority if placing.priority is None else placing.priority
         later = self.scheduled_at if placing.scheduled_at is None else placing.scheduled_at

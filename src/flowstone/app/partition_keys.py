@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.wiring import Parts
 from flowstone.core.declaring import view
 from flowstone.core.definition import PartitionsDefinition
@@ -52,12 +52,12 @@ class PartitionKeysView:
         Raises:
             PartitionError: no asset has it; suggests the closest name.
         """
-        wanted = name.name if isinstance(name, DynamicPartitions) else name
-        found = self._definitions.get(wanted)
+        requested = name.name if isinstance(name, DynamicPartitions) else name
+        found = self._definitions.get(requested)
         if found is None:
-            close = did_you_mean(wanted, self._definitions)
+            close = did_you_mean(requested, self._definitions)
             known = f"There are: {', '.join(self.names())}." if self._definitions else "No asset has any."
-            raise PartitionError(f"There are no dynamic partitions named {wanted!r}.{close} {known}")
+            raise PartitionError(f"There are no dynamic partitions named {requested!r}.{close} {known}")
         return found
 
     def list(self, name: Definition) -> Sequence[Partition]:
@@ -133,7 +133,7 @@ class PartitionKeysView:
         return self._parts.store.partition_keys.history(definition, encoded, limit=limit)
 
 
-class AsyncPartitionKeysView(AsyncFace):
+class AsyncPartitionKeysView(AsyncFlowStone):
     """`flow.aio.partitions`: the verbs of `flow.partitions`, awaitable."""
 
     names = awaitable(PartitionKeysView.names)

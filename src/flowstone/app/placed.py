@@ -31,7 +31,7 @@ class Placed:
     """Says what another run is about, whose work this one joined."""
 
     @property
-    def asked_for(self) -> int:
+    def requested_for(self) -> int:
         """Position of the first target in the plan, which may hold skipped inputs before it."""
         if len(self.plan.steps) == 1:
             return 0

@@ -59,10 +59,10 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EVERY = 1_000_000
 _REPLAN_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 1.0
 _COMPARED_SECONDS = 300.0
 _WINDOWED = ("backfill", "retry")
-_IN_FRONT_OF_SOMEBODY = ("materialize", "materialize_all")
+_WAITED_FOR = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
 instead of queueing one behind the other, and the queue stays short."""
@@ -90,13 +90,15 @@ class Placement:
             self._auto = "oban" if parts.store.durable else "sync"
         self.driving = Driving(parts)
 
-    def executor(self, wanted: str | Executor) -> Executor:
+    def executor(self, requested: str | Executor) -> Executor:
         """Resolve an executor; `auto` is Oban when the store is shared and can carry it, else sync."""
-        return self._parts.executors.get(self._auto if isinstance(wanted, str) and wanted == "auto" else wanted)
+        return self._parts.executors.get(
+            self._auto if isinstance(requested, str) and requested == "auto" else requested
+        )
 
-    def chosen(self, wanted: str | Executor) -> str | Executor:
+    def chosen(self, requested: str | Executor) -> str | Executor:
         """Return what `auto` stands for, and anything else as it is."""
-        return self._auto if isinstance(wanted, str) and wanted == "auto" else wanted
+        return self._auto if isinstance(requested, str) and requested == "auto" else requested
 
     def plan(self, order: Order) -> Plan:
         """Plan an order without placing anything.
@@ -141,7 +143,7 @@ class Placement:
                 expand=order.expand,
                 force=order.force,
                 force_deps=order.force_deps,
-                exact=checked.exact,
+                same_config=checked.same_config,
             )
         )
 
@@ -179,7 +181,7 @@ class Placement:
         if telemetry.listeners:
             telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
             if all(one.state.is_terminal for one in placed):
-                self._tell_ended(ready.run.id)
+                self._emit_ended(ready.run.id)
         return Placed(
             ready.run.id,
             ready.executor,
@@ -200,7 +202,7 @@ class Placement:
         while True:
             log.debug("A request is planned again: %s", error)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
-            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)
             ready = self.prepare(order, executor)
             try:
                 return ready, ledger.open_run(ready.run, ready.steps)
@@ -387,7 +389,7 @@ class Placement:
         run = self._run(order, order.run_id or new_run_id(), executor, True, details)
         self._note_shapes(run, [whole.asset])
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
-        whole = replace(whole, config_hash=config_hash, exact=whole.asset in checked.exact)
+        whole = replace(whole, config_hash=config_hash, same_config=whole.asset in checked.same_config)
         total = open_range(run, whole)
         if telemetry.listeners:
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
@@ -396,7 +398,7 @@ class Placement:
 
     # --- pieces -------------------------------------------------------------------------------------------
 
-    def _tell_ended(self, run_id: str) -> None:
+    def _emit_ended(self, run_id: str) -> None:
         """Say that a run is over in which nothing was left to do."""
         record = self._parts.store.catalog.run(run_id)
         if record is not None and record.state.is_terminal:
@@ -428,8 +430,8 @@ class Placement:
             return
         self._compare_at = time.monotonic() + _COMPARED_SECONDS
         at_work = shapes_at_work(store.database)
-        for said in self._parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
-            log.warning("%s. Workers run only steps that were placed with what they declare.", said)
+        for disagreement in self._parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
+            log.warning("%s. Workers run only steps that were placed with what they declare.", disagreement)
 
     def _note_shapes(self, run: NewRun, names: Iterable[str]) -> None:
         """Record what is declared here of the assets of a run, for workers that may have other code."""
@@ -446,8 +448,8 @@ class Placement:
         reader, graph = self._parts.details, self._parts.graph
         hashes = {name: reader.config_hash(details, graph[name]) for name in running}
         for step in steps:
-            step.exact = step.asset in checked.exact
-            step.config_hash = checked.exact[step.asset] if step.exact else hashes.get(step.asset)
+            step.same_config = step.asset in checked.same_config
+            step.config_hash = checked.same_config[step.asset] if step.same_config else hashes.get(step.asset)
 
     def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
         """Refuse a request whose inputs nobody is about to make, unless it asks to wait for them.
@@ -457,7 +459,7 @@ class Placement:
         """
         waits = order.wait_for_inputs
         if waits is None:
-            waits = durable and order.kind not in _IN_FRONT_OF_SOMEBODY
+            waits = durable and order.kind not in _WAITED_FOR
         if waits:
             return
         for target, missing in plan.missing.items():
@@ -466,8 +468,8 @@ class Placement:
                 raise self._parts.graph.not_ready(target, nobody, datetime.now(UTC))
 
     def _is_under_way(self, target: Target) -> bool:
-        standing = self._parts.store.standings.standing([target]).get(target)
-        if standing is not None and standing.newest is not None and not standing.newest.state.is_terminal:
+        status = self._parts.store.target_statuses.status([target]).get(target)
+        if status is not None and status.newest is not None and not status.newest.state.is_terminal:
             return True
         ranges = self._parts.store.ranges
         return ranges is not None and ranges.waiting(target) is not None
@@ -562,15 +564,15 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
         options = _others(options, executor)
         if Capability.DURABLE in capabilities:
             check_portable(executor.name, options)
-    asked = []
+    needed = []
     if retry:
-        asked.append(Capability.RETRY)
+        needed.append(Capability.RETRY)
     if order.scheduled_at is not None:
-        asked.append(Capability.SCHEDULED_AT)
+        needed.append(Capability.SCHEDULED_AT)
     # a priority that was given to whatever executor there is may be one that it has no use for
     if order.priority is not None and order.executor != "auto":
-        asked.append(Capability.PRIORITY)
-    for capability in asked:
+        needed.append(Capability.PRIORITY)
+    for capability in needed:
         if capability not in capabilities:
             raise CapabilityError(executor.name, capability.value, capabilities)
     return options, retry or Capability.DURABLE in capabilities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.wiring import Parts, control_of
 from flowstone.core.control import QueueStatus
 from flowstone.core.declaring import view
@@ -74,7 +74,7 @@ class QueuesView:
         return control
 
 
-class AsyncQueuesView(AsyncFace):
+class AsyncQueuesView(AsyncFlowStone):
     """`flow.aio.queues`: the verbs of `flow.queues`, awaitable."""
 
     list = awaitable(QueuesView.list)

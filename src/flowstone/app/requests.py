@@ -32,33 +32,33 @@ type AssetLike = str | Asset
 _DIGITS = 20  # of a number that fits into 64 bits
 
 
-def find_asset(graph: AssetGraph, wanted: AssetLike) -> Asset:
+def find_asset(graph: AssetGraph, requested: AssetLike) -> Asset:
     """Return an asset of the graph.
 
     Raises:
         UnknownAssetError: it is not there; suggests the closest name.
         OptionsError: it is neither an asset nor a name, or an asset that this app does not have.
     """
-    if isinstance(wanted, str):
-        return graph.assets[wanted]
-    if not isinstance(wanted, Asset):
-        raise OptionsError(f"{shown(wanted)} is no asset: give one that @asset made, or its name.")
-    return graph.own(wanted)
+    if isinstance(requested, str):
+        return graph.assets[requested]
+    if not isinstance(requested, Asset):
+        raise OptionsError(f"{shown(requested)} is no asset: give one that @asset made, or its name.")
+    return graph.own(requested)
 
 
-def recorded_asset(graph: AssetGraph, catalog: Catalog, wanted: AssetLike) -> Asset:
+def recorded_asset(graph: AssetGraph, catalog: Catalog, requested: AssetLike) -> Asset:
     """Return an asset of the graph, or a stand-in for one that is declared no more but has a history.
 
     Raises:
         UnknownAssetError: nobody ever declared it here; suggests the closest name.
     """
-    given: object = wanted
+    given: object = requested
     name = given.name if isinstance(given, Asset) else given
     if not isinstance(name, str) or name in graph:
-        return find_asset(graph, wanted)
+        return find_asset(graph, requested)
     newest = catalog.history(name, None, limit=1)
     if not newest:
-        return find_asset(graph, wanted)
+        return find_asset(graph, requested)
     partitions = AnyPartitions() if newest[0].partition else None
     return asset(name=name, partitions=partitions, description="declared no more")(_declared_no_more)
 
@@ -125,7 +125,7 @@ def several(partitions: Iterable[Partition]) -> Iterable[Partition]:
     return partitions
 
 
-def whole_number(name: str, value: object, *, least: int = 1, most: int = 1_000_000_000) -> int:
+def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int = 1_000_000_000) -> int:
     """Return an option that counts something.
 
     Raises:
@@ -135,8 +135,8 @@ def whole_number(name: str, value: object, *, least: int = 1, most: int = 1_000_
         >>> whole_number("limit", 5)
         5
     """
-    if type(value) is not int or not least <= value <= most:
-        raise OptionsError(f"{name}={value!r}: give a whole number from {least:,} to {most:,}.")
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise OptionsError(f"{name}={value!r}: give a whole number from {minimum:,} to {maximum:,}.")
     return value
 
 

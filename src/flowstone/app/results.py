@@ -19,7 +19,7 @@ from flowstone.protocols import Store
 
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
 _WITH_RESULT = (State.COMPLETED, State.REUSED, State.SKIPPED)
-_MOST_TOLD = 5_000
+_MAX_REPORTED = 5_000
 
 
 class Results:
@@ -295,12 +295,12 @@ class RunResult:
     @property
     def materializations(self) -> dict[Target, Materialization]:
         """The materialization of each target that has one; values are loaded when asked for."""
-        wanted = set(self.targets)
+        requested = set(self.targets)
         found = [step for state in (State.COMPLETED, State.REUSED) for step in self.steps(state)]
         return {
             (step.asset, step.partition): self.find(step)
             for step in found
-            if (step.asset, step.partition) in wanted
+            if (step.asset, step.partition) in requested
         }
 
     @property
@@ -409,9 +409,9 @@ class ProgressReports:
         self._seen: set[int] = set()
         self._counted: dict[State, int] = {}
 
-    def tell(self, record: RunRecord, waiting_for: tuple[str, ...] = ()) -> None:
+    def report(self, record: RunRecord, waiting_for: tuple[str, ...] = ()) -> None:
         """Report how far the run is now."""
-        finished = self._finished(record) if record.total <= _MOST_TOLD else ()
+        finished = self._finished(record) if record.total <= _MAX_REPORTED else ()
         self._on_progress(Progress(record.id, record.total, record.counts, waiting_for, finished))
 
     def _finished(self, record: RunRecord) -> tuple[FinishedStep, ...]:
@@ -420,7 +420,7 @@ class ProgressReports:
             for state, number in record.counts.items()
             if state.is_terminal and number > self._counted.get(state, 0)
         ]
-        found = [step for state in more for step in self._steps(state, _MOST_TOLD) if step.id not in self._seen]
+        found = [step for state in more for step in self._steps(state, _MAX_REPORTED) if step.id not in self._seen]
         self._seen.update(step.id for step in found)
         for step in found:
             self._counted[step.state] = self._counted.get(step.state, 0) + 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.wiring import Parts, discard_values
 from flowstone.core.declaring import view
 from flowstone.core.output import StoredOutput
@@ -136,7 +136,7 @@ class RetentionView:
         """
         if not self._parts.store.shared:
             return 0
-        keep = self._parts.store.retention.wanted_versions
+        keep = self._parts.store.retention.needed_versions
         age = 2 * self._parts.settings.lease_seconds
         deleted = 0
         for name, manager in self._parts.managers.items():
@@ -152,7 +152,7 @@ class RetentionView:
             out_of_reach[name] += number
 
 
-class AsyncRetentionView(AsyncFace):
+class AsyncRetentionView(AsyncFlowStone):
     """`flow.aio.retention`: the verbs of `flow.retention`, awaitable."""
 
     prune = awaitable(RetentionView.prune)

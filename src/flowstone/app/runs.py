@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.order import BACKFILL_QUEUE, Order
 from flowstone.app.placement import Placement
 from flowstone.app.requests import run_id_of, step_id_of, was_removed, whole_number
@@ -78,10 +78,10 @@ class RunsView:
         Raises:
             RunNotFoundError: there is no such run.
         """
-        wanted = run_id_of(run_id)
-        record = self._parts.store.catalog.run(wanted)
+        identifier = run_id_of(run_id)
+        record = self._parts.store.catalog.run(identifier)
         if record is None:
-            raise RunNotFoundError("run", wanted)
+            raise RunNotFoundError("run", identifier)
         return record
 
     def steps(self, run_id: AnyRun, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
@@ -135,11 +135,11 @@ class RunsView:
             record = self.step(job)
         except RunNotFoundError:
             return JobStatus(state=State.NOT_FOUND)
-        state, told = self._told(record)
+        state, reported = self._reported_state(record)
         result = None
         if record.state.is_success:
             result = self._parts.results.of_record(record)
-        waiting_for = [*([told] if told else []), *self._parts.waiting.of_step(record)]
+        waiting_for = [*([reported] if reported else []), *self._parts.waiting.of_step(record)]
         return JobStatus(
             state=state,
             since=self._since(record),
@@ -156,7 +156,7 @@ class RunsView:
     def step_state(self, job: AnyStep) -> State:
         """Return the state of a step; `not_found` when there is none."""
         try:
-            return self._told(self.step(job))[0]
+            return self._reported_state(self.step(job))[0]
         except RunNotFoundError:
             return State.NOT_FOUND
 
@@ -385,7 +385,7 @@ class RunsView:
         self._parts.wait(record, None if timeout_seconds is None else duration(timeout_seconds))
         return self._parts.results.of_record(self.step(record.id), deduplicated=joined)
 
-    def _told(self, record: StepRecord) -> tuple[State, str | None]:
+    def _reported_state(self, record: StepRecord) -> tuple[State, str | None]:
         """Return the state of a step, and what its executor says about it, when it knows more than is recorded."""
         if record.state.is_terminal:
             return record.state, None
@@ -393,23 +393,23 @@ class RunsView:
             if not isinstance(executor, ReportsStatus):
                 continue
             try:
-                told = executor.status(self._handle(record))
+                reported = executor.status(self._handle(record))
             except Exception as error:  # noqa: BLE001 - what is recorded stands
                 why = clean_text(f"{type(error).__name__}: {error}", limit=200)
                 return record.state, f"the executor {record.executor!r} could not say more: {why}"
-            if told is None:
+            if reported is None:
                 continue
-            if not isinstance(told, State) and told in State:
-                told = State(told)
-            if not isinstance(told, State):
-                return record.state, clean_text(str(told), limit=1000)
-            if told.is_terminal or told is State.NOT_FOUND:
+            if not isinstance(reported, State) and reported in State:
+                reported = State(reported)
+            if not isinstance(reported, State):
+                return record.state, clean_text(str(reported), limit=1000)
+            if reported.is_terminal or reported is State.NOT_FOUND:
                 # its word ends no step: only a commit does
                 return (
                     record.state,
-                    f"the executor {record.executor!r} says {told.value}; nothing is committed yet",
+                    f"the executor {record.executor!r} says {reported.value}; nothing is committed yet",
                 )
-            return told, None
+            return reported, None
         return record.state, None
 
     def _since(self, record: StepRecord) -> datetime | None:
@@ -419,8 +419,8 @@ class RunsView:
         if record.state in (State.RUNNING, State.CANCELLING):
             return record.started_at
         if record.state is State.AWAITING_APPROVAL:
-            asked = self._parts.store.approvals.of_step(record.id)
-            return asked[-1].created_at if asked else record.started_at
+            requests = self._parts.store.approvals.of_step(record.id)
+            return requests[-1].created_at if requests else record.started_at
         if record.state is State.RETRYING:
             ended = self._parts.store.catalog.attempts(record.id)
             return ended[-1].finished_at if ended else record.started_at
@@ -474,7 +474,7 @@ class RunsView:
         )
 
 
-class AsyncRunsView(AsyncFace):
+class AsyncRunsView(AsyncFlowStone):
     """`flow.aio.runs`: the verbs of `flow.runs`, awaitable."""
 
     latest = awaitable(RunsView.latest)

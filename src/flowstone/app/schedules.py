@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.placement import Placement
 from flowstone.app.wiring import Parts
@@ -125,7 +125,7 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
             self._conclude(taken, NewTick(at=taken.now, state=TickState.FAILED, error=clean_text(str(error))))
             raise
         except BaseException:
-            self._store.give_back(taken)
+            self._store.release(taken)
             raise
         self._conclude(taken, tick)
         return self._store.ticks(one.id, limit=1)[0]
@@ -144,7 +144,7 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
         return ScheduleStatus(one.schedule, record, upcoming, self._newest(one, record))
 
 
-class AsyncSchedulesView(AsyncFace):
+class AsyncSchedulesView(AsyncFlowStone):
     """`flow.aio.schedules`: the verbs of `flow.schedules`, awaitable."""
 
     list = awaitable(SchedulesView.list)

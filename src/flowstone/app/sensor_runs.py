@@ -62,8 +62,8 @@ class SensorRuns:
     def _placed(self, ready: Prepared) -> Placed:
         # it is open: opening it again only returns its steps, all of which look joined
         run_id = ready.run.id
-        told = self._parts.store.ledger.open_run(ready.run, ready.steps)
-        steps = [one._replace(deduplicated=one.run_id != run_id) for one in told]
+        opened = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        steps = [one._replace(deduplicated=one.run_id != run_id) for one in opened]
         priorities = [step.priority for step in ready.steps]
         return Placed(
             run_id,

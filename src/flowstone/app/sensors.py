@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flowstone.app.async_face import AsyncFace, awaitable
+from flowstone.app.async_face import AsyncFlowStone, awaitable
 from flowstone.app.declared_automations import DeclaredAutomations
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.placement import Placement
@@ -248,7 +248,7 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
 
     def _record_failure(self, taken: TakenAutomation, error: BaseException) -> None:
         if not isinstance(error, Exception):  # a person at a terminal wants it to end
-            self._store.give_back(taken)
+            self._store.release(taken)
             return
         self._conclude(taken, NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error))
 
@@ -256,7 +256,7 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
         return SensorStatus(one.sensor, record, self._newest(one, record))
 
 
-class AsyncSensorsView(AsyncFace):
+class AsyncSensorsView(AsyncFlowStone):
     """`flow.aio.sensors`: the verbs of `flow.sensors`, awaitable."""
 
     list = awaitable(SensorsView.list)

@@ -16,7 +16,7 @@ from flowstone.core.text import error_line
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Store
 
-_LOOK_SECONDS = 2.0
+_CHECK_SECONDS = 2.0
 _REPEAT_SECONDS = 300.0
 _SOON_SECONDS = 600.0
 _DEEPEST = 8
@@ -50,8 +50,8 @@ class Waiting:
         if newest and not newest[0].state.is_terminal:
             return self.of_step(newest[0])
         ranges = self._store.ranges
-        not_begun = ranges.waiting(target) if ranges is not None else None
-        return [not_begun.explain()] if not_begun is not None else []
+        unstarted = ranges.waiting(target) if ranges is not None else None
+        return [unstarted.explain()] if unstarted is not None else []
 
     def of_run(self, run_id: str) -> list[str]:
         """Return what a run waits for: approvals, and while nothing of it runs, what holds up its first step."""
@@ -74,26 +74,26 @@ class Waiting:
     def notice_of_step(self, step_id: int) -> WaitNotice:
         """Return what logs while a caller waits for a step."""
 
-        def look() -> list[str]:
+        def read() -> list[str]:
             record = self._store.catalog.step(step_id)
             return [] if record is None else self.of_step(record)
 
         record = self._store.catalog.step(step_id)
         name = "" if record is None else f" ({describe_target(record.asset, record.partition)})"
-        return WaitNotice(f"Step {step_id}{name}", look)
+        return WaitNotice(f"Step {step_id}{name}", read)
 
     def _reasons(self, record: StepRecord, depth: int) -> list[str]:
         if record.state is State.AWAITING_APPROVAL:
             return self._approval(record)
         control = self._store.control
-        situation = control.situation((record.asset, record.partition)) if control is not None else None
-        if situation is not None and situation.step_id == record.id and situation.lost_holder is not None:
-            return situation.explain(datetime.now(UTC))
-        if situation is None or situation.step_id != record.id or not situation.durable:
+        diagnosis = control.diagnosis((record.asset, record.partition)) if control is not None else None
+        if diagnosis is not None and diagnosis.step_id == record.id and diagnosis.lost_holder is not None:
+            return diagnosis.explain(datetime.now(UTC))
+        if diagnosis is None or diagnosis.step_id != record.id or not diagnosis.durable:
             return _recorded(record)
-        if record.state is State.WAITING and situation.open_inputs:
-            return [self._input((asset, key), state, depth) for asset, key, state in situation.open_inputs]
-        return situation.explain(datetime.now(UTC))
+        if record.state is State.WAITING and diagnosis.open_inputs:
+            return [self._input((asset, key), state, depth) for asset, key, state in diagnosis.open_inputs]
+        return diagnosis.explain(datetime.now(UTC))
 
     def _input(self, target: Target, state: State, depth: int) -> str:
         """Return what an input that is not there yet does, and if it does nothing, why."""
@@ -106,8 +106,8 @@ class Waiting:
         return f"{text}: {causes[0]}" if causes else text
 
     def _approval(self, record: StepRecord) -> list[str]:
-        asked = self._store.approvals.of_step(record.id)
-        return [one.waits() for one in asked if one.state is ApprovalState.PENDING]
+        requests = self._store.approvals.of_step(record.id)
+        return [one.waits() for one in requests if one.state is ApprovalState.PENDING]
 
 
 class WaitNotice:
@@ -115,15 +115,15 @@ class WaitNotice:
 
     Args:
         what: who waits, for people.
-        look: returns what for.
+        read: returns what for.
     """
 
-    def __init__(self, what: str, look: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, what: str, read: Callable[[], Sequence[str]]) -> None:
         self._what = what
-        self._look = look
-        self._due = time.monotonic() + _LOOK_SECONDS
-        self._told = ""
-        self._told_at = 0.0
+        self._read = read
+        self._due = time.monotonic() + _CHECK_SECONDS
+        self._logged = ""
+        self._logged_at = 0.0
         self.reasons: tuple[str, ...] = ()
         """What is waited for, as of the last check."""
 
@@ -132,15 +132,15 @@ class WaitNotice:
         now = time.monotonic()
         if now < self._due:
             return self.reasons
-        self._due = now + _LOOK_SECONDS
+        self._due = now + _CHECK_SECONDS
         try:
-            self.reasons = tuple(self._look())
+            self.reasons = tuple(self._read())
         except DatabaseUnavailableError:
             return self.reasons  # whoever waits says so, or gives up
         # numbers that move, such as the length of a queue, are no news
         kind = _NUMBERS.sub("", " ".join(self.reasons))
-        if self.reasons and (kind != self._told or now - self._told_at > _REPEAT_SECONDS):
-            self._told, self._told_at = kind, now
+        if self.reasons and (kind != self._logged or now - self._logged_at > _REPEAT_SECONDS):
+            self._logged, self._logged_at = kind, now
             log.warning("%s waits: %s", self._what, "; ".join(self.reasons))
         return self.reasons
 

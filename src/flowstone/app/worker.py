@@ -27,7 +27,7 @@ from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
 from flowstone.stores.postgres import oban_tables
 from flowstone.stores.postgres.heartbeat import Heartbeat
-from flowstone.stores.postgres.not_begun import NotBegunBoard
+from flowstone.stores.postgres.not_begun import UnstartedAttemptsBoard
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -78,7 +78,7 @@ def serve(
     store = _store(flow)
     limits = queues or flow.settings.queues
     grace = flow.settings.grace_seconds if grace_seconds is None else grace_seconds
-    board = NotBegunBoard()
+    board = UnstartedAttemptsBoard()
     heartbeat = _heartbeat(flow, store, name, limits, board)
     steps = StepLog(flow.graph.label)
     committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
@@ -121,7 +121,7 @@ class _Stopping:
             # one that was set aside before we came stays so: nohup does that with SIGHUP
             if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
                 self._before[number] = signal.getsignal(number)
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
 
     def hold(self) -> None:
         """Take signals without the loop, which is about to end."""
@@ -138,13 +138,13 @@ class _Stopping:
         renew_after_fork(self, _Stopping._restore)
 
     def _ask(self, number: int) -> None:
-        if self.asked.is_set():
+        if self.requested.is_set():
             # a terminal that closes sends SIGHUP more than once, a supervisor sends it with SIGTERM
             if number != getattr(signal, "SIGHUP", None):
                 log.warning("Second signal: leaving at once; others take running steps over.")
                 os._exit(1)
             return
-        self.asked.set()
+        self.requested.set()
         self._set_deadline(self._limit)
         threading.Thread(target=self._end_late, name="flowstone-last-resort", daemon=True).start()
         self._on_stop()
@@ -153,7 +153,7 @@ class _Stopping:
         """Note that all was committed or released: what is left is cleaning up."""
         self._in_order = True
         left = self._deadline - time.monotonic()
-        self._set_deadline(min(left, _CLEAN_UP_SECONDS) if self.asked.is_set() else _CLEAN_UP_SECONDS)
+        self._set_deadline(min(left, _CLEAN_UP_SECONDS) if self.requested.is_set() else _CLEAN_UP_SECONDS)
 
     def let_live(self) -> None:
         """Let the process live on, with the signal handlers that it had."""
@@ -208,7 +208,11 @@ def _store(flow: FlowStone) -> PostgresStore:
 
 
 def _heartbeat(
-    flow: FlowStone, store: PostgresStore, name: str | None, limits: Mapping[str, int], board: NotBegunBoard
+    flow: FlowStone,
+    store: PostgresStore,
+    name: str | None,
+    limits: Mapping[str, int],
+    board: UnstartedAttemptsBoard,
 ) -> Heartbeat:
     return Heartbeat(
         store.database,
@@ -230,7 +234,7 @@ def _node(
     heartbeat: Heartbeat,
     limits: Mapping[str, int],
     grace_seconds: float,
-    board: NotBegunBoard,
+    board: UnstartedAttemptsBoard,
 ) -> Node:
     settings = flow.settings
     work = NodeWork(
@@ -238,7 +242,7 @@ def _node(
         reader=flow.parts.reader,
         runner=flow.parts.runner,
         snooze_seconds=settings.snooze_seconds,
-        standings=store.standings,
+        target_statuses=store.target_statuses,
         shapes=flow.parts.shapes,
         others=lambda: store.queue.known_assets(but=heartbeat.worker_id),
         on_begin=steps.began,
@@ -255,7 +259,7 @@ def _node(
         queues=limits,
         grace_seconds=grace_seconds,
         sweep_seconds=settings.sweep_seconds,
-        not_begun=board,
+        unstarted=board,
         oban_name=settings.oban["name"],
         metrics=settings.oban["metrics"],
         prune_after_seconds=settings.oban["prune_after_seconds"],
@@ -286,8 +290,8 @@ def _automations(
 
 def _warn_of_disagreements(flow: FlowStone, store: PostgresStore, heartbeat: Heartbeat) -> None:
     at_work = shapes_at_work(store.database, but=heartbeat.worker_id)
-    for said in flow.parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
-        log.warning("%s. This worker runs only steps that were placed with what it declares.", said)
+    for disagreement in flow.parts.shapes.disagreements((who, assets) for who, _, assets in at_work):
+        log.warning("%s. This worker runs only steps that were placed with what it declares.", disagreement)
 
 
 @contextmanager
@@ -317,6 +321,6 @@ def _leave(code: int) -> NoReturn:
 async def _run(node: Node, on_ready: Callable[[], None] | None, stopping: _Stopping) -> bool:
     stopping.listen(asyncio.get_running_loop())
     try:
-        return await node.run(stopping.asked, on_ready=on_ready)
+        return await node.run(stopping.requested, on_ready=on_ready)
     finally:
         stopping.hold()

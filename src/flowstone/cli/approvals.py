@@ -34,7 +34,7 @@ def approvals(
 ) -> None:
     """List the requests that wait for a decision, or show one: `flowstone approvals show ID`."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     if action is not None:
         if action != "show" or approval is None:
             raise OptionsError("Say `flowstone approvals` or `flowstone approvals show ID`.")
@@ -59,13 +59,13 @@ def approvals(
 
 def approve(session: Session, approval: Id, *, comment: Comment = None, by: By = None) -> None:
     """Let a step that waits for approval go on."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     _answer(session, session.flow.approvals.approve(approval, comment=comment, by=by), "goes on")
 
 
 def reject(session: Session, approval: Id, *, comment: Comment = None, by: By = None) -> None:
     """Fail a step that waits for approval, for good, and everything downstream of it."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     _answer(session, session.flow.approvals.reject(approval, comment=comment, by=by), "has failed")
 
 
@@ -79,7 +79,7 @@ def audit(
 ) -> None:
     """List who did what to what, newest first; this log only grows."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     found = flow.audit.latest(subject=subject, limit=limit)
     if session.out.as_json:
         lines = [
@@ -122,7 +122,7 @@ def _show(session: Session, flow: FlowStone, one: Approval) -> None:
         session.out.json(_document(flow, one))
         return
     session.out.line(f"approval {one.id} is {one.state.value}")
-    facts = {
+    fields = {
         "asset": describe_target(one.asset, one.partition),
         "message": one.message,
         "data": json.dumps(one.data, ensure_ascii=False) if one.data is not None else "",
@@ -133,9 +133,9 @@ def _show(session: Session, flow: FlowStone, one: Approval) -> None:
         "until": f"{moment(one.expires_at)}, then: {one.on_timeout}",
         "decided": one.verdict() if one.state.is_decided else "",
     }
-    for name, fact in facts.items():
-        if fact:
-            session.out.line(f"  {name + ':':<9} {one_line(fact)}")
+    for name, field in fields.items():
+        if field:
+            session.out.line(f"  {name + ':':<9} {one_line(field)}")
     if not one.state.is_decided:
         session.out.note(f"Decide with: {command('approve', str(one.id))}, or: {command('reject', str(one.id))}")
 

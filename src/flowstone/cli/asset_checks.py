@@ -38,7 +38,7 @@ def checks(
 ) -> int:
     """Show the newest result of each check, or run the checks of an asset again; 1 when one of those failed."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     again, asset = _read(words or [])
     if asset is None:
         if partition is not None:

@@ -24,7 +24,9 @@ from flowstone.errors import OptionsError
 Everything = Annotated[
     str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x, 'a or b'.")
 ]
-Wanted = Annotated[str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x.")]
+SelectionArgument = Annotated[
+    str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x.")
+]
 _SHOWN = 200  # steps of a plan that are listed; the rest is counted
 
 
@@ -79,7 +81,7 @@ def graph(
 
 def plan(
     session: Session,
-    selection: Wanted,
+    selection: SelectionArgument,
     *,
     partition: One = None,
     partitions: Several = None,

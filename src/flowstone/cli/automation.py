@@ -44,7 +44,7 @@ def schedules(
     limit: Annotated[int, typer.Option(min=1, help="How many ticks, newest first.")] = 20,
 ) -> None:
     """List schedules, show one with its next times, pause, resume or run it, or show what its ticks came to."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow = session.flow
     if name is None and action not in _NAMELESS:
         raise OptionsError(

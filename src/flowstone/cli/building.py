@@ -13,7 +13,7 @@ from flowstone.app.placement import new_run_id
 from flowstone.app.requests import leaves
 from flowstone.app.results import RunResult
 from flowstone.app.run_handle import RunHandle
-from flowstone.cli.assets import Wanted
+from flowstone.cli.assets import SelectionArgument
 from flowstone.cli.failures import DONE, FAILED
 from flowstone.cli.output import Output, one_line, took
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
@@ -74,7 +74,7 @@ class Chosen:
 
 def materialize(
     session: Session,
-    selection: Wanted,
+    selection: SelectionArgument,
     *,
     partition: One = None,
     force: Force = False,
@@ -92,18 +92,18 @@ def materialize(
     """Compute one asset whose inputs are there (NAME), or what is missing upstream as well (+NAME, tag:x)."""
     flow = session.flow
     names = select(flow.graph, selection)
-    wanted = parse_one(flow.graph, leaves(flow.graph, names), partition)
+    requested = parse_one(flow.graph, leaves(flow.graph, names), partition)
     about = read_about(config, config_file, tag, metadata)
     how = Chosen(executor, force=force, run_id=new_run_id(), allow_incomplete=allow_incomplete, about=about)
     if selection in flow.graph and not force_deps:
         if no_wait:
-            return _schedule_one(session, flow, selection, wanted, how, wait_for_inputs=wait_for_inputs)
-        return _materialize_one(session, flow, selection, wanted, how, wait_for_inputs=bool(wait_for_inputs))
+            return _schedule_one(session, flow, selection, requested, how, wait_for_inputs=wait_for_inputs)
+        return _materialize_one(session, flow, selection, requested, how, wait_for_inputs=bool(wait_for_inputs))
     if no_wait:
         handle = flow.materialize_all(
             selection,
             wait=False,
-            partition=wanted,
+            partition=requested,
             force_deps=force_deps,
             max_concurrency=max_concurrency,
             **how.options(),
@@ -115,7 +115,7 @@ def materialize(
             how,
             lambda: flow.materialize_all(
                 selection,
-                partition=wanted,
+                partition=requested,
                 force_deps=force_deps,
                 max_concurrency=max_concurrency,
                 on_progress=report,
@@ -127,7 +127,7 @@ def materialize(
 
 def backfill(
     session: Session,
-    selection: Wanted,
+    selection: SelectionArgument,
     *,
     partitions: Several = None,
     first: First = None,

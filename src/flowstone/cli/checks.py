@@ -145,9 +145,9 @@ def _settings(settings: Settings, given: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(f"setting {item.name}", Verdict.OK, mask_secrets(f"{shown} ({source})"))
 
 
-def _storage(folder: Path) -> Check:
+def _storage(directory: Path) -> Check:
     """Write and delete a file where values go, or in the nearest directory that exists above."""
-    place = folder.absolute()
+    place = directory.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
@@ -156,4 +156,4 @@ def _storage(folder: Path) -> Check:
     except OSError as error:
         why = f"{place}: {error.strerror or error}"
         return Check("storage", Verdict.FAIL, why, "Set FLOWSTONE_STORAGE to a directory that you may write to.")
-    return Check("storage", Verdict.OK, f"{folder.absolute()} can be written")
+    return Check("storage", Verdict.OK, f"{directory.absolute()} can be written")

@@ -13,7 +13,7 @@ from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations, oban_tables
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.health import OLDEST_SERVER, Health, look
+from flowstone.stores.postgres.health import OLDEST_SERVER, Health, read_health
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.sql import fetch_column, fetch_one
@@ -38,13 +38,13 @@ def database_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Iterator
         return
     try:
         with opened(settings) as database:
-            yield from _asked(database, settings.queues)
+            yield from _requested(database, settings.queues)
     except FlowStoneError as error:
         yield Check("database", Verdict.FAIL, "does not work", str(error))
 
 
-def _asked(database: Database, queues: Collection[str]) -> Iterator[Check]:
-    health = look(database)
+def _requested(database: Database, queues: Collection[str]) -> Iterator[Check]:
+    health = read_health(database)
     yield Check("database", Verdict.OK, f"{database.masked_dsn} answers")
     yield _server(health)
     entries = migrations.status(database)
@@ -124,21 +124,21 @@ def _connections(database: Database, health: Health, queues: int) -> Check:
     with database.connection() as connection:
         found = fetch_one(connection, _Connections, "health/connections")
     assert found is not None
-    most, used = found.most, found.used
-    room = min(limit for limit in (most, found.of_role, found.of_database) if limit is not None and limit >= 0)
+    maximum, used = found.maximum, found.used
+    room = min(limit for limit in (maximum, found.of_role, found.of_database) if limit is not None and limit >= 0)
     workers = max(1, sum(worker.kind == "node" for worker in health.workers or ()))
     need = workers * (queues + CONNECTIONS_OF_A_WORKER)
-    said = f"{room} for clients, {used} in use; {workers} worker{'s' * (workers > 1)} may need {need}"
+    message = f"{room} for clients, {used} in use; {workers} worker{'s' * (workers > 1)} may need {need}"
     if room - used >= 3 and room >= need:
-        return Check("connections", Verdict.OK, said)
+        return Check("connections", Verdict.OK, message)
     remedy = "Raise max_connections (or CONNECTION LIMIT of the role or database), or run fewer workers."
-    return Check("connections", Verdict.WARN if room - used >= 3 else Verdict.FAIL, said, remedy)
+    return Check("connections", Verdict.WARN if room - used >= 3 else Verdict.FAIL, message, remedy)
 
 
 class _Connections(NamedTuple):
     """How many connections clients may have in all, as this role and to this database, and how many there are."""
 
-    most: int
+    maximum: int
     of_role: int | None
     of_database: int | None
     used: int

@@ -27,7 +27,7 @@ def automation(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with it.")] = False,
 ) -> None:
     """Show for each asset with a condition whether it would be requested now, and why; nothing is started."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow = session.flow
     if asset is None:
         if partition is not None or ticks or pause or resume:

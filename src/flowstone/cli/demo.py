@@ -17,7 +17,7 @@ import typer
 
 from flowstone.app import database
 from flowstone.cli.children import interruptible
-from flowstone.cli.demo_example import NAME, Example, example_folder, load_example, open_repository
+from flowstone.cli.demo_example import NAME, Example, example_directory, load_example, open_repository
 from flowstone.cli.demo_record import code_fingerprint
 from flowstone.cli.demo_run import Demo, Outcome, run_demo
 from flowstone.cli.failures import DONE, FAILED
@@ -51,19 +51,19 @@ def demo(
     first = _first_month(since)
     try:
         repository = open_repository(repo)
-        folder = _folder(data, repo, repository.name)
+        directory = _data_directory(data, repo, repository.name)
         known = repository.fingerprints()
-        wanted = Demo(
+        requested = Demo(
             example=example,
-            folder=folder,
+            directory=directory,
             fingerprints={month: known[month] for month in example.months_since(repository, first)},
-            code=code_fingerprint(example_folder() / NAME),
+            code=code_fingerprint(example_directory() / NAME),
             executor=executor or ("oban" if importlib.util.find_spec("oban") else "async"),
             workers=workers,
             force=force,
-            known=(folder / "postgres").is_dir(),
+            known=(directory / "postgres").is_dir(),
         )
-        outcome = _run(session, wanted, repo, first)
+        outcome = _run(session, requested, repo, first)
     except repository_error as error:
         raise ConfigurationError(str(error)) from error
     _show(session, repository.name, repository.head(), outcome)
@@ -72,15 +72,15 @@ def demo(
     return DONE if outcome.ok else FAILED
 
 
-def _run(session: Session, wanted: Demo, repo: Path, since: date | None) -> Outcome:
+def _run(session: Session, requested: Demo, repo: Path, since: date | None) -> Outcome:
     """Do the work with a database around it; whatever ends it, everything that was started is stopped."""
     try:
         with (
             interruptible(),
-            _environment(wanted.example, repo, wanted.folder, since),
-            _recorded(session, wanted.folder, wanted.executor),
+            _environment(requested.example, repo, requested.directory, since),
+            _recorded(session, requested.directory, requested.executor),
         ):
-            return run_demo(wanted, session.out)
+            return run_demo(requested, session.out)
     except KeyboardInterrupt:
         session.out.note("Stopped; what is committed stays. The same command goes on from here.")
         raise
@@ -95,7 +95,7 @@ def _first_month(text: str | None) -> date | None:
     return date(int(found[1]), int(found[2]), 1)
 
 
-def _folder(data: Path, repo: Path, name: str) -> Path:
+def _data_directory(data: Path, repo: Path, name: str) -> Path:
     """Return the directory of one repository: its name, and its path so that namesakes stay apart."""
     place = hashlib.sha256(os.fsencode(repo.expanduser().resolve())).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "repository"
@@ -103,25 +103,25 @@ def _folder(data: Path, repo: Path, name: str) -> Path:
 
 
 @contextmanager
-def _environment(example: Example, repo: Path, folder: Path, since: date | None) -> Iterator[None]:
+def _environment(example: Example, repo: Path, directory: Path, since: date | None) -> Iterator[None]:
     """Set what the app, here and in the workers, reads from the environment."""
     values = {
         example.REPOSITORY_VARIABLE: str(repo.expanduser().resolve()),
-        example.STORAGE_VARIABLE: str(folder),
+        example.STORAGE_VARIABLE: str(directory),
         example.SINCE_VARIABLE: since.isoformat() if since else "",
-        "FLOWSTONE_STORAGE": str(folder),
+        "FLOWSTONE_STORAGE": str(directory),
     }
     with _variables(values):
         yield
 
 
 @contextmanager
-def _recorded(session: Session, folder: Path, executor: str) -> Iterator[None]:
+def _recorded(session: Session, directory: Path, executor: str) -> Iterator[None]:
     """Start the database in which every executor records, so that a later call reuses; without one, say so."""
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     server: EmbeddedPostgres | None = None
     try:
-        server = EmbeddedPostgres(folder / "postgres")
+        server = EmbeddedPostgres(directory / "postgres")
     except MissingExtraError:
         if executor == "oban":
             raise
@@ -130,7 +130,7 @@ def _recorded(session: Session, folder: Path, executor: str) -> Iterator[None]:
         )
     with server if server is not None else nullcontext("") as dsn:
         if dsn:
-            session.out.note(f"PostgreSQL runs in {folder / 'postgres'}.")
+            session.out.note(f"PostgreSQL runs in {directory / 'postgres'}.")
             database.upgrade(Settings.load(database_url=dsn))
         with _variables({"FLOWSTONE_DATABASE_URL": dsn}):
             yield
@@ -176,7 +176,7 @@ def _show(session: Session, name: str, head: str, outcome: Outcome) -> None:
         session.out.line(f"{outcome.reused:,} reused: nothing that they are made from has changed.")
     for text in outcome.errors[:5]:
         session.out.note(one_line(text), style="red")
-    session.out.line(f"data    {outcome.folder}")
+    session.out.line(f"data    {outcome.directory}")
     if outcome.report is not None:
         session.out.line(f"report  {outcome.report}")
 
@@ -204,6 +204,6 @@ def _document(name: str, head: str, outcome: Outcome) -> dict[str, object]:
             for one in outcome.assets
         ],
         "errors": list(outcome.errors),
-        "data": str(outcome.folder),
+        "data": str(outcome.directory),
         "report": str(outcome.report) if outcome.report else None,
     }

@@ -45,7 +45,7 @@ class Example(Protocol):
         """Return the months to analyse."""
 
 
-def example_folder() -> Path:
+def example_directory() -> Path:
     """Return the directory that holds the package `git_history`: of the checkout, else of the wheel.
 
     Raises:
@@ -66,9 +66,9 @@ def load_example() -> tuple[Example, type[ValueError]]:
     Raises:
         MissingExtraError: it needs a package that is not installed.
     """
-    folder = str(example_folder())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    directory = str(example_directory())
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
     try:
         flow = importlib.import_module(f"{NAME}.flow")
     except ModuleNotFoundError as error:

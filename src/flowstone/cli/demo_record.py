@@ -90,9 +90,9 @@ class Record:
         return Record(self.months, self.code, self.covered, left, overall_stale=False)
 
 
-def code_fingerprint(folder: Path) -> str:
+def code_fingerprint(directory: Path) -> str:
     """Return a hash of the code in a directory."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".css")):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in sorted(path for path in directory.rglob("*") if path.suffix in (".py", ".css")):
+        digest.update(file.relative_to(directory).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from flowstone.app import FlowStone
 from flowstone.app.placement import new_run_id
 from flowstone.app.results import Progress, RunResult
 from flowstone.cli.children import Workers
-from flowstone.cli.demo_example import NAME, Example, example_folder
+from flowstone.cli.demo_example import NAME, Example, example_directory
 from flowstone.cli.demo_record import Record
 from flowstone.cli.output import Output
 from flowstone.cli.partitions import label
@@ -34,7 +34,7 @@ class Demo:
 
     Args:
         example: the module of the example.
-        folder: where everything lies.
+        directory: where everything lies.
         fingerprints: the months to analyse and a hash of the commits of each.
         code: hash of the example's code.
         executor: name of the executor.
@@ -44,7 +44,7 @@ class Demo:
     """
 
     example: Example
-    folder: Path
+    directory: Path
     fingerprints: Mapping[date, str]
     code: str
     executor: str
@@ -69,7 +69,7 @@ class AssetCount:
 class Outcome:
     """The end of it all."""
 
-    folder: Path
+    directory: Path
     executor: str
     workers: int = 0
     seconds: float = 0.0
@@ -101,7 +101,7 @@ def run_demo(demo: Demo, out: Output) -> Outcome:
         ExecutorUnavailableError: the workers do not stay alive.
         FlowStoneError: anything else that keeps the work from being placed.
     """
-    remembered = demo.folder / "record.json"
+    remembered = demo.directory / "record.json"
     record = _record(demo, Record.read(remembered))
     record.write(remembered)
     with demo.example.from_environment() as flow:
@@ -137,7 +137,7 @@ class _Work:
         """Run what has to run; workers are started only if something has to."""
         durable = Capability.DURABLE in self._flow.parts.executors.get(self._demo.executor).capabilities
         needed = self._overall_stale or self._plans_something()
-        outcome = Outcome(folder=self._demo.folder, executor=self._demo.executor)
+        outcome = Outcome(directory=self._demo.directory, executor=self._demo.executor)
         started = time.perf_counter()
         with self._worker_processes(outcome) if durable and needed else nullcontext():
             results = [*self._months_runs()]
@@ -160,10 +160,10 @@ class _Work:
 
     def _worker_processes(self, outcome: Outcome) -> AbstractContextManager[object]:
         outcome.workers = self._demo.workers
-        log = self._demo.folder / "worker.log"
+        log = self._demo.directory / "worker.log"
         self._out.note(f"{self._demo.workers} worker processes write to {log}.")
         self._workers = Workers(
-            ["worker", "--app", f"{NAME}.flow:from_environment", "--app-dir", str(example_folder())],
+            ["worker", "--app", f"{NAME}.flow:from_environment", "--app-dir", str(example_directory())],
             environment={},
             count=self._demo.workers,
             grace_seconds=_GRACE_SECONDS,
@@ -213,7 +213,7 @@ class _Work:
                 raise ExecutorUnavailableError(
                     self._demo.executor,
                     f"all worker processes ended, with code {ended[0]}",
-                    f"See {self._demo.folder / 'worker.log'}.",
+                    f"See {self._demo.directory / 'worker.log'}.",
                 )
 
         return show
@@ -229,7 +229,7 @@ class _Work:
 
     def _report(self) -> Path:
         """Write the committed report under a name that stays."""
-        path = self._demo.folder / "report.html"
+        path = self._demo.directory / "report.html"
         temporary = path.with_suffix(".new")
         temporary.write_text(self._flow.load("report"), encoding="utf-8")
         temporary.replace(path)

@@ -27,8 +27,8 @@ def dev(
 ) -> int:
     """Start the embedded PostgreSQL, bring its tables up to date and run one worker; Ctrl-C stops it all."""
     settings = Settings.load()
-    target, folder = session.target, session.app_dir
-    arguments = ["worker", "--app", target, "--app-dir", str(folder.absolute())]
+    target, directory = session.target, session.app_dir
+    arguments = ["worker", "--app", target, "--app-dir", str(directory.absolute())]
     for queue in queues or []:
         arguments += ["--queue", queue]
     if concurrency is not None:

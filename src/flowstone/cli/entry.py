@@ -87,8 +87,8 @@ for _name, _function in _DB_COMMANDS:
 app.add_typer(_db, name="db")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"flowstone {__version__}")
         raise typer.Exit
 

@@ -37,7 +37,7 @@ def runs(
 ) -> None:
     """List the latest runs, or show one."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     if run_id is not None:
         _show_run(session.out, flow, flow.runs.get(run_id))
         return
@@ -69,7 +69,7 @@ def history(
 ) -> None:
     """List the committed versions of an asset, or of one partition, newest first."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     found = recorded_asset(flow.graph, flow.parts.store.catalog, asset)
     key = None if partition is None else read_recorded(found, partition, flow.parts.store.catalog)
     versions = flow.history(found.name, partition=key, limit=limit)
@@ -103,7 +103,7 @@ def history(
 def status(session: Session, identifier: Id) -> None:
     """Show a step with its attempts, or a run with its counts."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     step, run = _find(flow, identifier)
     if step is not None:
         _show_step(session.out, flow, step)
@@ -114,7 +114,7 @@ def status(session: Session, identifier: Id) -> None:
 def cancel(session: Session, identifier: Id) -> None:
     """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     step, run = _find(flow, identifier)
     before: State
     counts: dict[State, int] = {}
@@ -182,7 +182,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
         out.json({**document, "cancelled_steps": [_step_json(flow, step) for step in cancelled]})
         return
     out.line(f"run {one_line(run.id)} is {_state(run)}")
-    _facts(
+    _fields(
         out,
         {
             "what": f"{run.kind} {run.selection}",
@@ -226,7 +226,7 @@ def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
         return
     out.line(f"step {step.id} is {step.state.value}")
     scheduled = "next attempt" if step.state is State.RETRYING else "scheduled for"
-    _facts(
+    _fields(
         out,
         {
             "asset": f"{step.asset} {_label(flow, step)}".strip(),
@@ -288,8 +288,8 @@ def _attempt_row(one: AttemptRecord) -> list[str]:
     ]
 
 
-def _facts(out: Output, facts: dict[str, str]) -> None:
-    shown = {name: value for name, value in facts.items() if value}
+def _fields(out: Output, fields: dict[str, str]) -> None:
+    shown = {name: value for name, value in fields.items() if value}
     width = max(len(name) for name in shown)
     for name, value in shown.items():
         out.line(f"  {name.ljust(width)}  {one_line(value)}")

@@ -50,19 +50,19 @@ def load_app(target: str, *, directory: Path) -> FlowStone:
     return found
 
 
-def refuse_strangers_module(target: str, folder: Path) -> None:
+def refuse_strangers_module(target: str, directory: Path) -> None:
     """Refuse an app that a settings file names when another user may write to its module or the packages above it.
 
     Args:
         target: as in `load_app`.
-        folder: where modules are found.
+        directory: where modules are found.
 
     Raises:
         AppLoadError: says which file, and who may write to it.
     """
     name, _ = split_target(target)
     parts = Path(name).with_suffix("").parts if name.endswith(".py") else tuple(name.split("."))
-    place = folder.absolute()
+    place = directory.absolute()
     for part in parts:
         place = place / part
         for path in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
@@ -72,7 +72,7 @@ def refuse_strangers_module(target: str, folder: Path) -> None:
                     target,
                     f"{path} is not imported: {reason}. Make it yours alone (chown and chmod go-w), name it with "
                     f"--app, or, when you trust everybody who may write there, set "
-                    f"FLOWSTONE_SAFE_DIRECTORY={folder}",
+                    f"FLOWSTONE_SAFE_DIRECTORY={directory}",
                 )
 
 
@@ -94,19 +94,19 @@ def _module_of(path: Path, target: str) -> tuple[Path, str]:
     path = path.expanduser().absolute()
     if not path.is_file():
         raise AppLoadError(target, f"there is no file {str(path)!r}")
-    parts, folder = [path.stem], path.parent
+    parts, directory = [path.stem], path.parent
     if path.stem == "__init__":
         parts = []
-    while (folder / "__init__.py").is_file():
-        parts.insert(0, folder.name)
-        folder = folder.parent
+    while (directory / "__init__.py").is_file():
+        parts.insert(0, directory.name)
+        directory = directory.parent
     name = ".".join(parts)
     loaded = sys.modules.get(name)
     if loaded is not None and not _same_file(loaded, path):
         if name in sys.stdlib_module_names or name.partition(".")[0] == "flowstone":
             raise AppLoadError(target, f"a module named {name!r} exists already; give the file another name")
         del sys.modules[name]
-    return folder, name
+    return directory, name
 
 
 def _same_file(module: ModuleType, path: Path) -> bool:
@@ -118,17 +118,17 @@ def _import(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _attribute(module: ModuleType, wanted: str | None, target: str) -> object:
-    for name in (wanted,) if wanted else DEFAULT_ATTRIBUTES:
+def _attribute(module: ModuleType, requested: str | None, target: str) -> object:
+    for name in (requested,) if requested else DEFAULT_ATTRIBUTES:
         found: object = module
         for part in name.split("."):
             found = getattr(found, part, None)
         if found is not None:
             return found
     apps = [name for name, value in vars(module).items() if isinstance(value, FlowStone)]
-    if wanted:
-        hint = did_you_mean(wanted, apps or [name for name in vars(module) if not name.startswith("_")])
-        raise AppLoadError(target, f"the module has no {wanted!r}.{hint}")
+    if requested:
+        hint = did_you_mean(requested, apps or [name for name in vars(module) if not name.startswith("_")])
+        raise AppLoadError(target, f"the module has no {requested!r}.{hint}")
     hint = f" Write {split_target(target)[0]}:{apps[0]}." if apps else ""
     raise AppLoadError(target, f"the module has neither 'flow' nor 'app'.{hint}")
 
@@ -141,9 +141,9 @@ def _guarded[T](call: Callable[[], T], target: str, *, name: str = "", roots: li
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            looked = ", ".join(str(root) for root in roots or [])
+            searched = ", ".join(str(root) for root in roots or [])
             raise AppLoadError(
-                target, f"there is no module {error.name!r} in {looked} or on the Python path; see --app-dir"
+                target, f"there is no module {error.name!r} in {searched} or on the Python path; see --app-dir"
             ) from error
         raise AppLoadError(target, _cause(error), where=_place(error)) from error
     except BaseException as error:

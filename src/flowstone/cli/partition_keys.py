@@ -50,7 +50,7 @@ def partitions(
     limit: Annotated[int, typer.Option(min=1, help="How many entries of the history, newest first.")] = 50,
 ) -> None:
     """List, add or remove keys of dynamic partitions, or show who did that when."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow = session.flow
     if name is None:
         _show_definitions(session, flow)

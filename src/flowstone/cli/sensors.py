@@ -54,7 +54,7 @@ def sensors(
     ] = None,
 ) -> int:
     """List sensors; show, pause, resume, run or preview one; its cursor, its ticks, its run keys."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow = session.flow
     if name is None and action not in _NAMELESS:
         raise OptionsError(

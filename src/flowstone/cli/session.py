@@ -58,10 +58,10 @@ class Session:
             ConfigurationError: nobody said which app, or it cannot be loaded.
         """
         if self._flow is None:
-            target, folder = self.target, self.app_dir
+            target, directory = self.target, self.app_dir
             if not self.given.app and not os.environ.get("FLOWSTONE_APP"):
-                refuse_strangers_module(target, folder)
-            self._flow = load_app(target, directory=folder)
+                refuse_strangers_module(target, directory)
+            self._flow = load_app(target, directory=directory)
         return self._flow
 
     @property
@@ -95,7 +95,7 @@ class Session:
         if self.given.verbose:
             self.out.note("".join(traceback.format_exception(error)).rstrip())
 
-    def warn_if_forgetful(self) -> None:
+    def warn_of_memory_store(self) -> None:
         """Say that an app in memory remembers nothing from one command to the next."""
         if not self.flow.parts.store.shared:
             self.out.note(

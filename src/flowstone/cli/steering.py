@@ -32,12 +32,12 @@ def why(
 ) -> None:
     """Say why an asset (or one partition of it) does not run, or what it is doing."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     found = find_asset(flow.graph, asset)
     catalog = flow.parts.store.catalog
-    wanted = None if partition is None else read_recorded(found, partition, catalog)
-    reasons = flow.why(found, wanted)
-    shown = label(recorded_target(found, wanted, catalog)[1], found)
+    requested = None if partition is None else read_recorded(found, partition, catalog)
+    reasons = flow.why(found, requested)
+    shown = label(recorded_target(found, requested, catalog)[1], found)
     if session.out.as_json:
         session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
         return
@@ -65,7 +65,7 @@ def retry(
 ) -> int:
     """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
     flow = session.flow
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow.runs.get(run)
     if no_wait:
         return show_placed(session, flow.runs.retry(run, executor=executor, wait=False))
@@ -102,7 +102,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
-    session.warn_if_forgetful()
+    session.warn_of_memory_store()
     flow = session.flow
     if asset is not None:
         if older_than is not None:

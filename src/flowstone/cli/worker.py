@@ -39,8 +39,8 @@ def worker(
 ) -> int:
     """Work on queues until SIGTERM, SIGHUP or Ctrl-C; a second signal leaves at once."""
     logging.getLogger("flowstone").setLevel(logging.INFO)  # what its steps do is what a worker is there for
-    wanted = read_queues(queues or [], concurrency, session.flow.settings.queues)
-    listed = ", ".join(f"{one}={limit}" for one, limit in (wanted or session.flow.settings.queues).items())
+    requested = read_queues(queues or [], concurrency, session.flow.settings.queues)
+    listed = ", ".join(f"{one}={limit}" for one, limit in (requested or session.flow.settings.queues).items())
     off = "" if automation else left_off(session.flow)
     if off:
         session.out.note(
@@ -49,7 +49,7 @@ def worker(
         )
     code = serve(
         session.flow,
-        queues=wanted,
+        queues=requested,
         name=name,
         grace_seconds=grace_seconds,
         ends_process=True,

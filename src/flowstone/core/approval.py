@@ -19,8 +19,8 @@ type OnTimeout = Literal["reject", "approve", "skip"]
 ON_TIMEOUT: tuple[str, ...] = get_args(OnTimeout.__value__)
 DEFAULT_GATE = "approval"
 DEFAULT_TIMEOUT_SECONDS = 3600.0
-LONGEST_TIMEOUT_SECONDS = 31_536_000.0
-LONGEST_JSON = 1_000_000
+MAX_TIMEOUT_SECONDS = 31_536_000.0
+MAX_JSON = 1_000_000
 """Characters of JSON that a request may carry as `data`, and as `resume`."""
 
 
@@ -109,8 +109,8 @@ class Approval:
 
         Example:
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
-            >>> asked = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
-            >>> Approval(id=7, created_at=at, expires_at=at, **asked).waits()  # doctest: +ELLIPSIS
+            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> Approval(id=7, created_at=at, expires_at=at, **made).waits()  # doctest: +ELLIPSIS
             'it waits for approval 7 (Pay?) since 2024-01-01 00:00:00 UTC, ...: `flowstone approve 7`'
         """
         shown = " ".join(self.message.split())
@@ -124,9 +124,9 @@ class Approval:
 
         Example:
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
-            >>> asked = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
-            >>> said = {"state": ApprovalState.REJECTED, "decided_by": "ann", "decided_at": at, "comment": "no"}
-            >>> Approval(id=7, created_at=at, expires_at=at, **asked, **said).verdict()
+            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> end = {"state": ApprovalState.REJECTED, "decided_by": "ann", "decided_at": at, "comment": "no"}
+            >>> Approval(id=7, created_at=at, expires_at=at, **made, **end).verdict()
             'rejected by ann at 2024-01-01 00:00:00 UTC: no'
         """
         if self.state is ApprovalState.PENDING:
@@ -138,9 +138,9 @@ class Approval:
 
     def failure(self) -> tuple[str, str]:
         """Return error and kind of error of the step that was not let go on."""
-        asked = f"Approval {self.id} at the gate {self.gate!r} ({self.message})"
+        made = f"Approval {self.id} at the gate {self.gate!r} ({self.message})"
         kind = "ApprovalExpired" if self.state is ApprovalState.EXPIRED else "ApprovalRejected"
-        return f"{asked} was {self.verdict()}", kind
+        return f"{made} was {self.verdict()}", kind
 
     def too_late(self) -> ApprovalDecidedError:
         """Return the refusal of another decision."""
@@ -204,9 +204,9 @@ def portable_json(value: JsonValue, what: str) -> str:
             f"AwaitApproval({what}=...) would come back as something else from JSON, such as a list for a tuple"
         )
         raise SerializationError(problem, path=what, type_name=type_name(value), remedy=remedy)
-    if len(text) > LONGEST_JSON:
+    if len(text) > MAX_JSON:
         raise SerializationError(
-            f"AwaitApproval({what}=...) is {len(text):,} characters of JSON; at most {LONGEST_JSON:,} are kept",
+            f"AwaitApproval({what}=...) is {len(text):,} characters of JSON; at most {MAX_JSON:,} are kept",
             path=what,
             type_name=type_name(value),
             remedy="Store it as an asset of its own, and give a reference to it.",
@@ -218,7 +218,7 @@ def json_to_show(value: object, what: str) -> str:
     """Return a value as JSON text for people: as it is when JSON can hold it, else in its plain form.
 
     Args:
-        value: what the person is shown: plain data, dates, numbers of NumPy and so on, see `clean_facts`.
+        value: what the person is shown: plain data, dates, numbers of NumPy and so on, see `clean_metadata`.
         what: the argument that holds it, for the error.
 
     Raises:
@@ -234,7 +234,7 @@ def json_to_show(value: object, what: str) -> str:
             return portable_json(value, what)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001, S110 - what JSON does not know has a plain form, or says why not
         pass
-    return portable_json(clean_value(value, what, most_characters=LONGEST_JSON), what)
+    return portable_json(clean_value(value, what, max_characters=MAX_JSON), what)
 
 
 def check_portable(text: str, what: str) -> None:

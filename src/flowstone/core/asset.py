@@ -13,11 +13,11 @@ from flowstone.core.config_type import ConfigError, config_problem, config_schem
 from flowstone.core.declaring import (
     YEAR_SECONDS,
     check_name,
+    copy_signature,
     description_of,
     duration,
     is_coroutine_function,
     is_text,
-    look_like,
     name_of,
     names,
     place_of,
@@ -124,7 +124,7 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         self.function = function
         self.is_async = is_coroutine_function(function)
         self.copied_from: Self | None = None
-        look_like(self, function)
+        copy_signature(self, function)
 
     @property
     def companions(self) -> tuple[Asset, ...]:
@@ -224,7 +224,7 @@ class _OptionCheck:
         """Return a priority as an int."""
         if given is None:
             return None
-        found = whole_number(given, least=0, most=9)
+        found = whole_number(given, minimum=0, maximum=9)
         if found is None:
             self.refuse("priority", given, "give a whole number from 0 (first) to 9")
         return found
@@ -233,7 +233,7 @@ class _OptionCheck:
         """Return a timeout in seconds."""
         if given is None:
             return None
-        seconds = duration(given, most=YEAR_SECONDS)
+        seconds = duration(given, maximum=YEAR_SECONDS)
         if not seconds:
             self.refuse("timeout", given, "give a timedelta or more than 0 seconds, at most a year")
         warn_of_milliseconds(f"{self.about}: timeout", given, seconds)

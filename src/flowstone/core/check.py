@@ -13,11 +13,11 @@ from flowstone.core.check_record import Severity
 from flowstone.core.declaring import (
     YEAR_SECONDS,
     check_name,
+    copy_signature,
     description_of,
     duration,
     is_coroutine_function,
     known_options,
-    look_like,
     name_of,
     names,
     place_of,
@@ -114,7 +114,7 @@ class Check:
         self.timeout_seconds = _seconds(timeout, chosen, where)
         self.parameter, self.takes_context = _read_parameters(function, asset, name=chosen, where=where)
         self.is_async = is_coroutine_function(function)
-        look_like(self, function)
+        copy_signature(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: tests of a check need no framework."""
@@ -245,7 +245,7 @@ def _flag(value: object, option: str, name: str, where: str) -> bool:
 def _seconds(timeout: object, name: str, where: str) -> float | None:
     if timeout is None:
         return None
-    seconds = duration(timeout, most=YEAR_SECONDS)
+    seconds = duration(timeout, maximum=YEAR_SECONDS)
     if not seconds:
         raise DefinitionError(
             f"Check {name!r} was declared with timeout={shown(timeout)}: give a timedelta or more than 0 seconds, "

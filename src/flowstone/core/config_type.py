@@ -40,7 +40,7 @@ from flowstone.errors import OptionsError, did_you_mean
 MAX_CONFIG_BYTES = 64 * 1024
 """Longest config of a run, as JSON."""
 _DEEPEST = 50
-_LONGEST_NUMBER_BITS = 1024
+_MAX_NUMBER_BITS = 1024
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
 _SECRET = ("password", "passwd", "pwd", "secret", "token", "apikey", "privatekey", "credential", "authorization")
 
@@ -192,10 +192,8 @@ def to_json(value: object, place: Place) -> JsonValue:
         case str():
             return _text(value, place)
         case int():
-            if value.bit_length() > _LONGEST_NUMBER_BITS:
-                raise ConfigError(
-                    place, f"a whole number of more than {_LONGEST_NUMBER_BITS} bits; give it as text"
-                )
+            if value.bit_length() > _MAX_NUMBER_BITS:
+                raise ConfigError(place, f"a whole number of more than {_MAX_NUMBER_BITS} bits; give it as text")
             return int(value)
         case float():
             if not math.isfinite(value):
@@ -570,17 +568,19 @@ def _union(readers: tuple[Reader, ...], hints: tuple[Any, ...]) -> Reader:
         plain = value.parsed() if isinstance(value, CommandText) else value
         problems = []
         # what is of a type of the union already stays as it is: 3 is no "3" in `str | int`
-        exact = [one for one, hint in zip(readers, hints, strict=True) if type(plain) is _bare(hint)]
-        for one in (*exact, *readers):
+        matching = [one for one, hint in zip(readers, hints, strict=True) if type(plain) is _bare(hint)]
+        for one in (*matching, *readers):
             try:
-                return one(plain if one in exact else value, place)
+                return one(plain if one in matching else value, place)
             except ConfigError as error:
                 problems.append(error)
         deepest = max(problems, key=lambda error: len(error.place))
         if len(deepest.place) > len(place):
             raise deepest
-        told = dict.fromkeys(error.problem.partition(", not ")[0].removeprefix("give ") for error in problems)
-        raise ConfigError(place, f"give {' or '.join(told)}, not {_shown(value, place)}")
+        hints_given = dict.fromkeys(
+            error.problem.partition(", not ")[0].removeprefix("give ") for error in problems
+        )
+        raise ConfigError(place, f"give {' or '.join(hints_given)}, not {_shown(value, place)}")
 
     return read
 

@@ -63,7 +63,7 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class StepSituation:
+class StepDiagnosis:
     """Everything that can hold up the newest step of a target; see `explain`."""
 
     step_id: int
@@ -103,9 +103,9 @@ class StepSituation:
         Example:
             >>> def nothing(field):
             ...     return 0 if field in ("step_id", "waiting_on", "active_steps", "workers", "ahead") else None
-            >>> known = {field: nothing(field) for field in StepSituation.__dataclass_fields__}
+            >>> known = {field: nothing(field) for field in StepDiagnosis.__dataclass_fields__}
             >>> known |= {"state": State.PENDING, "queue": "assets", "durable": True, "job_id": 1}
-            >>> StepSituation(**known).explain()
+            >>> StepDiagnosis(**known).explain()
             ["no worker serves the queue 'assets': start `flowstone worker --queue assets`"]
         """
         if self.state.is_terminal:
@@ -167,8 +167,8 @@ class StepSituation:
     def _no_room(self) -> Iterator[str]:
         limited = self.durable and self.state is State.PENDING and self.max_concurrency is not None
         if limited and self.job_id is None and not self.run_paused:
-            most = self.max_concurrency
-            yield f"the window of its run is full: {self.active_steps} of at most {most} steps are placed"
+            maximum = self.max_concurrency
+            yield f"the window of its run is full: {self.active_steps} of at most {maximum} steps are placed"
         if self.durable and not self.workers:
             yield f"no worker serves the queue {self.queue!r}: start `{command('worker', queue=self.queue)}`"
 

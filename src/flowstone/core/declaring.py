@@ -35,7 +35,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def duration(value: object, *, least: float = 0.0, most: float = YEAR_SECONDS) -> float | None:
+def duration(value: object, *, minimum: float = 0.0, maximum: float = YEAR_SECONDS) -> float | None:
     """Return a timedelta or a number of seconds as seconds; None when it is neither, or out of range.
 
     Numbers of other libraries are numbers; a bool, text, NaN and the infinities are none.
@@ -51,7 +51,7 @@ def duration(value: object, *, least: float = 0.0, most: float = YEAR_SECONDS) -
         if found is None:
             return None
         seconds = found
-    return seconds if least <= seconds <= most else None
+    return seconds if minimum <= seconds <= maximum else None
 
 
 def spelled(seconds: float) -> str:
@@ -101,16 +101,16 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def whole_number(value: object, *, least: int, most: int) -> int | None:
+def whole_number(value: object, *, minimum: int, maximum: int) -> int | None:
     """Return a whole number within bounds as an int; None for anything else, bools and floats included.
 
     Example:
-        >>> whole_number(3, least=1, most=9), whole_number(3.0, least=1, most=9)
+        >>> whole_number(3, minimum=1, maximum=9), whole_number(3.0, minimum=1, maximum=9)
         (3, None)
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         return None
-    return found if least <= (found := int(value)) <= most else None
+    return found if minimum <= (found := int(value)) <= maximum else None
 
 
 def is_text(value: object) -> bool:
@@ -287,7 +287,7 @@ def _call_of(instance: object) -> object:
     return next((vars(kind)["__call__"] for kind in type(instance).__mro__ if "__call__" in vars(kind)), None)
 
 
-def look_like(declared: object, function: Callable[..., Any]) -> None:
+def copy_signature(declared: object, function: Callable[..., Any]) -> None:
     """Give a declaration the name, the docstring and the signature of its function, and none of its attributes.
 
     Decorators leave attributes on functions (tenacity: `retry`); they must not become options of the declaration.
@@ -315,7 +315,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
     places = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
-    most = math.inf if any(one.kind is one.VAR_POSITIONAL for one in parameters) else places
+    maximum = math.inf if any(one.kind is one.VAR_POSITIONAL for one in parameters) else places
     by_name = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     options = frozenset(by_name) - {"self", "cls"}
     needed = [place for place, one in enumerate(parameters) if one.default is one.empty and place < places]
@@ -325,7 +325,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
-        if always and enough <= len(args) <= most and keywords.keys() <= options:
+        if always and enough <= len(args) <= maximum and keywords.keys() <= options:
             return function(*args, **keywords)
         for name in keywords:
             if name not in options:
@@ -337,7 +337,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
             signature.bind(*args, **keywords)
         except TypeError as error:
             by_names = (
-                f"; options are given by name, such as {keyword}=..." if keyword and len(args) > most else ""
+                f"; options are given by name, such as {keyword}=..." if keyword and len(args) > maximum else ""
             )
             raise OptionsError(f"{about}: {error}{by_names}.") from None
         return function(*args, **keywords)

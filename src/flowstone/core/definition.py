@@ -79,8 +79,8 @@ class PartitionsDefinition(ABC):
 
         Goes through all keys; a definition that knows from the key itself overrides it.
         """
-        wanted = encode_partition(self.validate(key))
-        return any(encode_partition(one) == wanted for one in self.keys(now))
+        requested = encode_partition(self.validate(key))
+        return any(encode_partition(one) == requested for one in self.keys(now))
 
     def complete_at(self, key: Partition) -> datetime | None:
         """Return when this key is over, where that is a moment: incomplete before, complete from then on.
@@ -353,7 +353,7 @@ class StaticPartitions(ListedPartitions):
         return f"{did_you_mean(text, self._labels)} The partitions are: {shown}{more}.".strip()
 
 
-_MOST_KEY_BYTES = 2000
+_MAX_KEY_BYTES = 2000
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _KINDS: dict[type, str] = {
     bool: "bool",
@@ -417,10 +417,10 @@ class AnyPartitions(PartitionsDefinition):
         if type(value) not in self.types:
             hint = f"{self!r} has partitions of type {', '.join(self._names())}, not {type(value).__name__}."
             raise UnknownPartitionError(value, hint=hint)
-        if len(text.encode()) > _MOST_KEY_BYTES:
+        if len(text.encode()) > _MAX_KEY_BYTES:
             raise PartitionError(
                 f"The partition {text[:60]!r}... takes {len(text.encode()):,} bytes as text. At most "
-                f"{_MOST_KEY_BYTES:,} are possible; use a shorter name and keep the rest in the data."
+                f"{_MAX_KEY_BYTES:,} are possible; use a shorter name and keep the rest in the data."
             )
         return value  # type: ignore[return-value]  # it has a text
 
@@ -430,10 +430,10 @@ class AnyPartitions(PartitionsDefinition):
 
     def label(self, value: Partition) -> str:
         """Return the value as people write it; its encoded form where that could mean another value."""
-        exact = encode_partition(self.validate(value))
+        full = encode_partition(self.validate(value))
         short = partition_label(value)
         # a list on the command line is written with commas
-        return short if short and "," not in short and encode_partition(self._read(short)) == exact else exact
+        return short if short and "," not in short and encode_partition(self._read(short)) == full else full
 
     def between(self, start: Partition, end: Partition, now: datetime) -> Iterator[Partition]:
         """Refuse: these partitions have no order."""

@@ -10,8 +10,8 @@ from flowstone.core.known_keys import KeySource, KnownKeys
 from flowstone.core.partition import Partition, encode_partition
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError, did_you_mean
 
-_LONGEST_NAME = 100
-_LONGEST_KEY_BYTES = 2000
+_MAX_NAME = 100
+_MAX_KEY_BYTES = 2000
 _FEW = 1000
 
 
@@ -43,7 +43,7 @@ class DynamicPartitions(ListedPartitions):
     def __init__(self, name: str) -> None:
         if not _is_name(name):
             raise DefinitionError(
-                f"DynamicPartitions({name!r}): give a name of 1 to {_LONGEST_NAME} printable characters, such as "
+                f"DynamicPartitions({name!r}): give a name of 1 to {_MAX_NAME} printable characters, such as "
                 "DynamicPartitions('customers'). Keys are added with flow.partitions.add(name, [...])."
             )
         self.name = name
@@ -170,16 +170,16 @@ def encode_key(definition: str, value: object) -> str:
     if value is None:
         raise PartitionError(f"None cannot be a key of {definition!r}: it means 'not partitioned'.")
     key = encode_partition(value)  # type: ignore[arg-type]  # a wrong type is what is being found out
-    if len(key.encode()) > _LONGEST_KEY_BYTES:
+    if len(key.encode()) > _MAX_KEY_BYTES:
         raise PartitionError(
             f"A key of {definition!r} takes {len(key.encode()):,} bytes as text: {key[:60]!r}... "
-            f"At most {_LONGEST_KEY_BYTES:,} are possible; use a shorter name and keep the rest in the data."
+            f"At most {_MAX_KEY_BYTES:,} are possible; use a shorter name and keep the rest in the data."
         )
     return key
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= _LONGEST_NAME
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= _MAX_NAME
 
 
 def _encoded_or_empty(value: object) -> str:

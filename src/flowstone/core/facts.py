@@ -17,21 +17,21 @@ from flowstone.core.output import JsonValue, type_name
 from flowstone.core.text import clean_text
 from flowstone.errors import SerializationError
 
-MOST_CHARACTERS = 64 * 1024
-MOST_OF_OUTPUTS = 1024 * 1024
+MAX_CHARACTERS = 64 * 1024
+MAX_OF_OUTPUTS = 1024 * 1024
 """Characters of JSON that the metadata of a stored output may take."""
 
-_MOST_VALUES = 10_000  # in so many characters
+_MAX_VALUES = 10_000  # in so many characters
 _DEEPEST = 20
-_LONGEST_NUMBER_BITS = 1024  # what a double can hold, so that every reader of the JSON can hold it too
+_MAX_NUMBER_BITS = 1024  # what a double can hold, so that every reader of the JSON can hold it too
 _REMEDY = (
     "Give text, numbers, dates, lists and dicts with text as keys: str(...), list(...), a number of it, or "
     "dataclasses.asdict(...)."
 )
 
 
-def clean_facts(
-    facts: Mapping[str, object], what: str = "metadata", *, most_characters: int = MOST_CHARACTERS
+def clean_metadata(
+    facts: Mapping[str, object], what: str = "metadata", *, max_characters: int = MAX_CHARACTERS
 ) -> dict[str, JsonValue]:
     """Return facts as plain JSON types, or say why they cannot be recorded.
 
@@ -43,53 +43,53 @@ def clean_facts(
     Args:
         facts: names and values.
         what: what they are called in errors.
-        most_characters: how long they may be as JSON.
+        max_characters: how long they may be as JSON.
 
     Raises:
         SerializationError: something cannot be recorded, or there is too much of it; names the place, the type and
             the remedy.
 
     Example:
-        >>> clean_facts({"rows": 3, "share": float("nan"), "day": date(2024, 1, 5), "names": {"b", "a"}})
+        >>> clean_metadata({"rows": 3, "share": float("nan"), "day": date(2024, 1, 5), "names": {"b", "a"}})
         {'rows': 3, 'share': 'NaN', 'day': '2024-01-05', 'names': ['a', 'b']}
     """
     if not isinstance(facts, Mapping):
         raise _refusal("must be a dict of names to values", what, facts, "Fill the dict, do not replace it.")
-    cleaned = _Cleaner(most_characters).mapping(facts, what, 0)
+    cleaned = _Cleaner(max_characters).mapping(facts, what, 0)
     size = len(json.dumps(cleaned, ensure_ascii=False))
-    if size > most_characters:
-        raise _too_much(f"takes {size:,} characters as JSON; {most_characters:,} is the most", what, facts)
+    if size > max_characters:
+        raise _too_much(f"takes {size:,} characters as JSON; {max_characters:,} is the most", what, facts)
     return cleaned
 
 
-def clean_value(value: object, what: str, *, most_characters: int = MOST_CHARACTERS) -> JsonValue:
-    """Return one value as `clean_facts` does; see there.
+def clean_value(value: object, what: str, *, max_characters: int = MAX_CHARACTERS) -> JsonValue:
+    """Return one value as `clean_metadata` does; see there.
 
     Example:
         >>> clean_value([Decimal("1.50")], "data")
         ['1.50']
     """
-    cleaned = clean_facts({"value": value}, what, most_characters=most_characters + len('{"value": }'))
+    cleaned = clean_metadata({"value": value}, what, max_characters=max_characters + len('{"value": }'))
     return cleaned["value"]
 
 
 class _Cleaner:
     """Walks a document and stops as soon as there is too much of it: it may be a table by mistake."""
 
-    def __init__(self, most_characters: int) -> None:
+    def __init__(self, max_characters: int) -> None:
         self._values = 0
         self._characters = 0
-        self._most_characters = most_characters
-        self._most_values = most_characters * _MOST_VALUES // MOST_CHARACTERS
+        self._max_characters = max_characters
+        self._max_values = max_characters * _MAX_VALUES // MAX_CHARACTERS
 
     def mapping(self, facts: Mapping[Any, object], place: str, depth: int) -> dict[str, JsonValue]:
         cleaned: dict[str, JsonValue] = {}
         try:
-            items = list(facts.items()) if len(facts) <= self._most_values else None
+            items = list(facts.items()) if len(facts) <= self._max_values else None
         except Exception as error:
             raise _refusal(f"cannot be read ({type(error).__name__})", place, facts, _REMEDY) from error
         if items is None:
-            raise _too_much(f"holds more than {self._most_values:,} values", place, facts)
+            raise _too_much(f"holds more than {self._max_values:,} values", place, facts)
         for name, value in items:
             if not isinstance(name, str):
                 raise _refusal(f"has the key {_short(name)}: keys must be text", place, name, "Write str(key).")
@@ -101,8 +101,8 @@ class _Cleaner:
 
     def _value(self, value: object, place: str, depth: int) -> JsonValue:
         self._values += 1
-        if self._values > self._most_values:
-            raise _too_much(f"holds more than {self._most_values:,} values", place, value)
+        if self._values > self._max_values:
+            raise _too_much(f"holds more than {self._max_values:,} values", place, value)
         if depth > _DEEPEST:
             raise _too_much(f"is nested more than {_DEEPEST} deep (or holds itself)", place, value)
         kind = type(value)
@@ -147,8 +147,8 @@ class _Cleaner:
 
     def _numpy(self, value: Any, place: str, depth: int) -> JsonValue:
         """Return a bool, a date or an array of NumPy; its numbers are numbers already."""
-        if getattr(value, "size", 0) > self._most_values:
-            raise _too_much(f"holds more than {self._most_values:,} values", place, value)
+        if getattr(value, "size", 0) > self._max_values:
+            raise _too_much(f"holds more than {self._max_values:,} values", place, value)
         kind = getattr(getattr(value, "dtype", None), "kind", "")
         if kind in "mM" and kind:
             # nanoseconds have no date of the standard library: their text is exact
@@ -164,15 +164,15 @@ class _Cleaner:
     def _text(self, text: str, place: str) -> str:
         text = str.__str__(text)
         self._characters += len(text)
-        if self._characters > self._most_characters:
-            raise _too_much(f"holds more than {self._most_characters:,} characters of text", place, text)
+        if self._characters > self._max_characters:
+            raise _too_much(f"holds more than {self._max_characters:,} characters of text", place, text)
         # escapes are longer than what they stand for; the limit must not cut here, as it has its own error
-        return clean_text(text, limit=10 * self._most_characters)
+        return clean_text(text, limit=10 * self._max_characters)
 
 
 def _integer(value: int, place: str) -> int:
-    if value.bit_length() > _LONGEST_NUMBER_BITS:
-        problem = f"is a whole number of more than {_LONGEST_NUMBER_BITS} bits"
+    if value.bit_length() > _MAX_NUMBER_BITS:
+        problem = f"is a whole number of more than {_MAX_NUMBER_BITS} bits"
         raise _refusal(problem, place, value, "Give it as text.")
     return value
 

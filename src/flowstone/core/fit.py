@@ -7,10 +7,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
-from flowstone.core.approval import LONGEST_TIMEOUT_SECONDS, ON_TIMEOUT, check_portable
+from flowstone.core.approval import MAX_TIMEOUT_SECONDS, ON_TIMEOUT, check_portable
 from flowstone.core.check_record import CheckRecord, Severity
 from flowstone.core.declaring import duration, is_storable, shown
-from flowstone.core.facts import MOST_OF_OUTPUTS, clean_facts
+from flowstone.core.facts import MAX_OF_OUTPUTS, clean_metadata
 from flowstone.core.outcome import (
     AttemptOutcome,
     Failed,
@@ -28,10 +28,10 @@ from flowstone.core.text import ERROR_LIMIT, clean_text, plain_text
 from flowstone.errors import SerializationError
 
 _BIGINT = 2**63
-_LONGEST_REASON = 1000
-_LONGEST_VERSION = 1000
-_LONGEST_MESSAGE = 10_000
-_LONGEST_DELAY_SECONDS = 10 * 31_536_000.0
+_MAX_REASON = 1000
+_MAX_VERSION = 1000
+_MAX_MESSAGE = 10_000
+_MAX_DELAY_SECONDS = 10 * 31_536_000.0
 _REMEDY = (
     "Leave it as FlowStone made it, or give a plain value; hooks and IO managers may change what they return."
 )
@@ -49,7 +49,7 @@ def can_be_committed(completion: Any) -> bool:
     return 0 <= claim.step_id < _BIGINT and 0 <= claim.token < _BIGINT
 
 
-def fit(completion: Completion) -> Completion:
+def make_recordable(completion: Completion) -> Completion:
     """Return a completion that every store can record; it is itself when it is one already, as usual.
 
     What has no plain form makes it a failure of its step, which says what it was.
@@ -57,13 +57,13 @@ def fit(completion: Completion) -> Completion:
     Args:
         completion: the end of an attempt, whose parts may be anything that hooks and IO managers left there.
     """
-    if completion.is_fit:
+    if completion.is_recordable:
         return completion
     try:
-        ready = completion if _is_plain(completion) else _fit(completion)
+        ready = completion if _is_plain(completion) else _made_recordable(completion)
     except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
         ready = failed(completion.claim, error)
-    ready.is_fit = True
+    ready.is_recordable = True
     return ready
 
 
@@ -91,7 +91,7 @@ def failed(claim: Claim, error: BaseException) -> Completion:
 def _is_plain(completion: Completion) -> bool:
     """Whether this is the usual end of an attempt, a value stored without metadata, of which nothing is to change.
 
-    Says in one look what `_fit` finds out part by part; whatever is unusual is left to that.
+    Says in one look what `_made_recordable` finds out part by part; whatever is unusual is left to that.
     """
     outcome, at = completion.outcome, completion.finished_at
     if type(outcome) is not Succeeded or type(at) is not datetime or at.tzinfo is None:
@@ -128,34 +128,34 @@ def _is_plain(completion: Completion) -> bool:
 
 @lru_cache(maxsize=1000)
 def _is_plain_version(version: str) -> bool:
-    return version == clean_text(version, limit=_LONGEST_VERSION)
+    return version == clean_text(version, limit=_MAX_VERSION)
 
 
-def _fit(completion: Any) -> Completion:
-    outcome = _fit_outcome(completion.outcome, completion.claim.asset)
+def _made_recordable(completion: Any) -> Completion:
+    outcome = _recordable_outcome(completion.outcome, completion.claim.asset)
     if not isinstance(completion.finished_at, datetime) or completion.finished_at.tzinfo is None:
-        raise _unfit("finished_at", completion.finished_at)
+        raise _not_recordable("finished_at", completion.finished_at)
     delay = completion.retry_in_seconds
     if delay is not None:
-        delay = duration(delay, most=_LONGEST_DELAY_SECONDS)
+        delay = duration(delay, maximum=_MAX_DELAY_SECONDS)
         if delay is None:
-            raise _unfit("retry_in_seconds", completion.retry_in_seconds)
+            raise _not_recordable("retry_in_seconds", completion.retry_in_seconds)
     if not isinstance(completion.inputs, tuple) or not all(map(_is_input, completion.inputs)):
-        raise _unfit("inputs", completion.inputs)
+        raise _not_recordable("inputs", completion.inputs)
     version = completion.code_version
     if (
         not (version is None or (isinstance(version, str) and is_storable(version)))
         or type(completion.ran) is not bool
     ):
-        raise _unfit("code_version", version)
+        raise _not_recordable("code_version", version)
     checks = completion.checks
     if not isinstance(checks, tuple):
-        raise _unfit("checks", checks)
+        raise _not_recordable("checks", checks)
     if checks:
-        checks = tuple(map(_fit_check, checks))
+        checks = tuple(map(_recordable_check, checks))
     version, ran = completion.code_version, completion.ran is True
     if version is not None:
-        version = clean_text(plain_text(version) or "", limit=_LONGEST_VERSION)
+        version = clean_text(plain_text(version) or "", limit=_MAX_VERSION)
     as_it_is = version == completion.code_version and ran is completion.ran
     if as_it_is and outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
         same: Completion = completion
@@ -165,15 +165,15 @@ def _fit(completion: Any) -> Completion:
     )
 
 
-def _fit_outcome(outcome: Any, asset: str) -> AttemptOutcome:
+def _recordable_outcome(outcome: Any, asset: str) -> AttemptOutcome:
     match outcome:
         case Succeeded():
-            stored = _fit_stored(outcome.stored, asset)
+            stored = _recordable_stored(outcome.stored, asset)
             return outcome if stored is outcome.stored else replace(outcome, stored=stored)
         case Failed():
             error = clean_text(plain_text(outcome.error) or "It failed without saying why.", limit=ERROR_LIMIT)
             kind = plain_text(outcome.error_type)
-            data = None if outcome.data is None else clean_facts(outcome.data, "data")
+            data = None if outcome.data is None else clean_metadata(outcome.data, "data")
             kind = clean_text(kind, limit=300)
             if (error, kind, data) == (outcome.error, outcome.error_type, outcome.data):
                 return outcome
@@ -182,38 +182,38 @@ def _fit_outcome(outcome: Any, asset: str) -> AttemptOutcome:
         case Snoozed():
             after = duration(outcome.after_seconds)
             if after is None:
-                raise _unfit("after_seconds", outcome.after_seconds)
+                raise _not_recordable("after_seconds", outcome.after_seconds)
             return Snoozed(after, _reason(outcome.reason), bool(outcome.for_inputs))
         case Scattered():
             if not (_is_id(outcome.total) and _is_id(outcome.allowed) and isinstance(outcome.is_complete, bool)):
-                raise _unfit("outcome", outcome)
+                raise _not_recordable("outcome", outcome)
             return outcome
         case Suspended():
-            return _fit_suspended(outcome)
+            return _recordable_suspended(outcome)
         case Skipped() | Stopped():
             return replace(outcome, reason=_reason(outcome.reason))
         case _:
-            raise _unfit("outcome", outcome)
+            raise _not_recordable("outcome", outcome)
 
 
-def _fit_stored(stored: Any, asset: str) -> StoredOutput:
+def _recordable_stored(stored: Any, asset: str) -> StoredOutput:
     if not isinstance(stored, StoredOutput):
-        raise _unfit("stored", stored)
+        raise _not_recordable("stored", stored)
     if not (_is_kept(stored.io) and _is_kept(stored.location) and _is_kept(stored.value_type)):
-        raise _unfit("stored", stored)
+        raise _not_recordable("stored", stored)
     if not all(text is None or _is_kept(text) for text in (stored.serializer, stored.content_hash)):
-        raise _unfit("stored", stored)
+        raise _not_recordable("stored", stored)
     size = stored.size_bytes
     if size is not None and not _is_id(size):
-        raise _unfit("stored.size_bytes", size)
+        raise _not_recordable("stored.size_bytes", size)
     if stored.payload is not None and not isinstance(stored.payload, bytes):
-        raise _unfit("stored.payload", stored.payload)
+        raise _not_recordable("stored.payload", stored.payload)
     if type(stored.metadata) is dict and not stored.metadata:
         return stored
-    return replace(stored, metadata=output_facts(stored.metadata, asset))
+    return replace(stored, metadata=output_metadata(stored.metadata, asset))
 
 
-def output_facts(facts: Any, asset: str) -> dict[str, JsonValue]:
+def output_metadata(facts: Any, asset: str) -> dict[str, JsonValue]:
     """Return the metadata of an output as it is recorded.
 
     Args:
@@ -224,7 +224,7 @@ def output_facts(facts: Any, asset: str) -> dict[str, JsonValue]:
         SerializationError: it has no plain form; names asset, place, type and remedy.
     """
     try:
-        return clean_facts(facts, most_characters=MOST_OF_OUTPUTS)
+        return clean_metadata(facts, max_characters=MAX_OF_OUTPUTS)
     except SerializationError as error:
         raise SerializationError(
             f"The metadata of asset {shown(asset)} cannot be recorded: "
@@ -235,27 +235,27 @@ def output_facts(facts: Any, asset: str) -> dict[str, JsonValue]:
         ) from error.__cause__
 
 
-def _fit_suspended(outcome: Any) -> Suspended:
-    timeout = duration(outcome.timeout_seconds, most=LONGEST_TIMEOUT_SECONDS)
+def _recordable_suspended(outcome: Any) -> Suspended:
+    timeout = duration(outcome.timeout_seconds, maximum=MAX_TIMEOUT_SECONDS)
     if timeout is None:
-        raise _unfit("timeout_seconds", outcome.timeout_seconds)
+        raise _not_recordable("timeout_seconds", outcome.timeout_seconds)
     if not isinstance(outcome.on_timeout, str) or outcome.on_timeout not in ON_TIMEOUT:
-        raise _unfit("on_timeout", outcome.on_timeout)
+        raise _not_recordable("on_timeout", outcome.on_timeout)
     for name in ("data", "resume"):
         text = getattr(outcome, name)
         if not isinstance(text, str):
-            raise _unfit(name, text)
+            raise _not_recordable(name, text)
         check_portable(text, name)
-    message = clean_text(plain_text(outcome.message), limit=_LONGEST_MESSAGE)
+    message = clean_text(plain_text(outcome.message), limit=_MAX_MESSAGE)
     made: Suspended = replace(outcome, message=message, gate=_reason(outcome.gate), timeout_seconds=timeout)
     return made
 
 
-def _fit_check(record: Any) -> CheckRecord:
+def _recordable_check(record: Any) -> CheckRecord:
     seen = record
     if not isinstance(record, CheckRecord):
-        raise _unfit("checks", record)
-    took = duration(record.took_seconds, most=_LONGEST_DELAY_SECONDS)
+        raise _not_recordable("checks", record)
+    took = duration(record.took_seconds, maximum=_MAX_DELAY_SECONDS)
     sound = (
         isinstance(seen.passed, bool)
         and isinstance(seen.blocking, bool)
@@ -266,18 +266,18 @@ def _fit_check(record: Any) -> CheckRecord:
         and (record.token is None or _is_id(record.token))
     )
     if not sound or took is None:
-        raise _unfit("checks", record)
+        raise _not_recordable("checks", record)
     return replace(
         record,
-        description=clean_text(plain_text(record.description), limit=_LONGEST_MESSAGE),
+        description=clean_text(plain_text(record.description), limit=_MAX_MESSAGE),
         error=None if record.error is None else clean_text(plain_text(record.error), limit=ERROR_LIMIT),
-        metadata=clean_facts(record.metadata) if record.metadata != {} else {},
+        metadata=clean_metadata(record.metadata) if record.metadata != {} else {},
         took_seconds=took,
     )
 
 
 def _reason(reason: object) -> str:
-    return clean_text(plain_text(reason), limit=_LONGEST_REASON)
+    return clean_text(plain_text(reason), limit=_MAX_REASON)
 
 
 def _is_input(one: Any) -> bool:
@@ -295,7 +295,7 @@ def _is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < _BIGINT
 
 
-def _unfit(name: str, value: object) -> SerializationError:
+def _not_recordable(name: str, value: object) -> SerializationError:
     return SerializationError(
         f"What this attempt said of its end cannot be recorded: {name}={shown(value)}",
         path=name,

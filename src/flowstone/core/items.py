@@ -82,8 +82,8 @@ def key_of(item: object, position: int, key: Key | None, *, asset: str) -> Parti
         else:
             found, text = _own_key(item, position)
     except Exception as error:
-        said = f"key={getattr(key, '__name__', key)!s} gave no key: {type(error).__name__}: {error}"
-        raise ItemError(asset, position, said) from error
+        problem = f"key={getattr(key, '__name__', key)!s} gave no key: {type(error).__name__}: {error}"
+        raise ItemError(asset, position, problem) from error
     if len(text) > MAX_KEY_CHARACTERS:
         raise ItemError(
             asset, position, f"its key has {len(text):,} characters; give a shorter one with @scatter(key=...)."

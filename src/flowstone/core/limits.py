@@ -17,7 +17,7 @@ _BREAKER = re.compile(
 )
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
-_SHORTEST_WAIT_SECONDS = 1e-6
+_MIN_WAIT_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Rate:
         if len(starts) < self.count:
             return 0.0
         # never rounded down to 0, which would say that it may start
-        return max(_SHORTEST_WAIT_SECONDS, starts[-self.count] + self.per_seconds - now)
+        return max(_MIN_WAIT_SECONDS, starts[-self.count] + self.per_seconds - now)
 
 
 @dataclass(frozen=True, slots=True)

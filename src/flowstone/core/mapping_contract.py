@@ -73,14 +73,14 @@ class PartitionMapping(ABC):
         Raises:
             UnknownPartitionError: `key` is no key of `upstream`.
         """
-        wanted = encode_partition(check_key(key, upstream))
+        requested = encode_partition(check_key(key, upstream))
         found = []
         for reader in complete_keys(downstream, now):
             try:
                 read = self.upstream(reader, downstream=downstream, upstream=upstream, now=now)
             except UnknownPartitionError:
                 continue
-            if contains(read, wanted):
+            if contains(read, requested):
                 found.append(reader)
         return found
 

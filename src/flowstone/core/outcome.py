@@ -9,14 +9,14 @@ from datetime import timedelta
 from flowstone.core.approval import (
     DEFAULT_GATE,
     DEFAULT_TIMEOUT_SECONDS,
-    LONGEST_TIMEOUT_SECONDS,
+    MAX_TIMEOUT_SECONDS,
     ON_TIMEOUT,
     OnTimeout,
     json_to_show,
     portable_json,
 )
 from flowstone.core.declaring import duration, shown
-from flowstone.core.facts import clean_facts
+from flowstone.core.facts import clean_metadata
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.text import plain_text
 
@@ -82,7 +82,7 @@ class Fatal(Outcome):
 
     def __init__(self, reason: str, *, data: Mapping[str, object] | None = None) -> None:
         self.reason = plain_text(reason)
-        self.data = None if data is None else clean_facts(data, "data")
+        self.data = None if data is None else clean_metadata(data, "data")
         super().__init__(self.reason)
 
 
@@ -106,8 +106,8 @@ class AwaitApproval(Outcome):
         SerializationError: `data` has no plain form, or `resume`, which comes back as it is, is not plain JSON.
 
     Example:
-        >>> asked = AwaitApproval("Pay 3 invoices?", data={"sum": 100}, timeout=7200)
-        >>> str(asked), asked.timeout_seconds, asked.on_timeout
+        >>> request = AwaitApproval("Pay 3 invoices?", data={"sum": 100}, timeout=7200)
+        >>> str(request), request.timeout_seconds, request.on_timeout
         ('Pay 3 invoices?', 7200.0, 'reject')
     """
 
@@ -121,7 +121,7 @@ class AwaitApproval(Outcome):
         resume: JsonValue = None,
         gate: str = DEFAULT_GATE,
     ) -> None:
-        seconds = duration(timeout, most=LONGEST_TIMEOUT_SECONDS)
+        seconds = duration(timeout, maximum=MAX_TIMEOUT_SECONDS)
         if not seconds:
             raise ValueError(
                 f"AwaitApproval(timeout={shown(timeout)}): give above 0, at most a year (31,536,000 seconds)"

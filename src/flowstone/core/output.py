@@ -143,7 +143,7 @@ def find_read_once(value: object) -> tuple[str, object] | None:
     if type(value) in PLAIN:
         return None
     left: deque[tuple[str, object]] = deque([("$", value)])
-    for _ in range(_MOST_LOOKED_AT):
+    for _ in range(_MAX_EXAMINED):
         if not left:
             return None
         place, one = left.popleft()
@@ -156,21 +156,21 @@ def find_read_once(value: object) -> tuple[str, object] | None:
 def _elements(value: object) -> Iterator[tuple[str, object]]:
     """Yield the first things that a container holds, with how each is reached; nothing for what is none."""
     if isinstance(value, dict):
-        for key, item in islice(dict.items(value), _MOST_ELEMENTS):
+        for key, item in islice(dict.items(value), _MAX_ELEMENTS):
             yield f'["{key}"]' if type(key) is str else f"[{key!r:.40}]", item
     elif isinstance(value, tuple) and isinstance(names := getattr(type(value), "_fields", None), tuple):
         yield from ((f".{name}", item) for name, item in zip(names, tuple.__iter__(value), strict=False))
     elif isinstance(value, _CONTAINERS):
         kind: Any = next(one for one in _CONTAINERS if isinstance(value, one))
-        held = islice(kind.__iter__(value), _MOST_ELEMENTS)
+        held = islice(kind.__iter__(value), _MAX_ELEMENTS)
         yield from ((f"[{place}]", item) for place, item in enumerate(held))
     elif not isinstance(value, type) and (names := getattr(type(value), "__dataclass_fields__", None)):
-        yield from ((f".{name}", getattr(value, name, None)) for name in islice(names, _MOST_ELEMENTS))
+        yield from ((f".{name}", getattr(value, name, None)) for name in islice(names, _MAX_ELEMENTS))
 
 
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 _OPENED_ONCE = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """Types of values that are neither containers nor used up by reading them."""
-_MOST_ELEMENTS = 100
-_MOST_LOOKED_AT = 1000
+_MAX_ELEMENTS = 100
+_MAX_EXAMINED = 1000

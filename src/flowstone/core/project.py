@@ -13,7 +13,7 @@ DEFAULT_PROJECT = "default"
 
 _NAME = re.compile(r"[a-z](?:_?[a-z0-9])*_?")
 # with the schema's prefix and Oban's channel behind it, a name must stay below the 63 bytes of an identifier
-_LONGEST_NAME = 41
+_MAX_NAME = 41
 # What our statements call by its schema: tables, sequences and functions of ours, and those of Oban. Within
 # quotes only the arguments of functions that take such a name: keys and paths in JSON stay what they are.
 _TAKES_A_NAME = (
@@ -89,10 +89,10 @@ def check_project(name: object) -> None:
     Raises:
         ConfigurationError: says what a name looks like.
     """
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"project={name!r} cannot be the name of a project: use small letters, digits and single underscores, "
-            f"begin with a letter, at most {_LONGEST_NAME} characters, such as project='shop_eu'."
+            f"begin with a letter, at most {_MAX_NAME} characters, such as project='shop_eu'."
         )
 
 

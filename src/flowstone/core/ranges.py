@@ -23,7 +23,7 @@ class NewRange:
         forced: compute what is committed as well.
         code_version: version of the asset's code, when declared.
         config_hash: see `NewStep`.
-        exact: see `NewStep`.
+        same_config: see `NewStep`.
         tags: tags of the asset, for the tools of the queue.
         unique_seconds: see `flowstone.core.step.NewRun`.
     """
@@ -36,13 +36,13 @@ class NewRange:
     forced: bool
     code_version: str | None
     config_hash: str | None = None
-    exact: bool = False
+    same_config: bool = False
     tags: tuple[str, ...] = ()
     unique_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class NotBegun:
+class UnstartedTarget:
     """A target that waits in a range for a worker to begin it.
 
     Args:
@@ -61,7 +61,7 @@ class NotBegun:
         """Return what holds it up.
 
         Example:
-            >>> NotBegun("r1", False, "backfill", 2).explain()
+            >>> UnstartedTarget("r1", False, "backfill", 2).explain()
             "2 partitions of the backfill r1 come before it in the queue 'backfill'"
         """
         if self.paused:

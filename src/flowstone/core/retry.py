@@ -20,7 +20,7 @@ from flowstone.core.declaring import (
 )
 from flowstone.errors import DefinitionError, RetryPolicyError
 
-MOST_ATTEMPTS = 1000
+MAX_ATTEMPTS = 1000
 
 type ExceptionClasses = type[BaseException] | Iterable[type[BaseException]]
 type Backoff = Callable[[int, BaseException | None], float | timedelta]
@@ -68,9 +68,9 @@ class RetryPolicy:
     backoff: Backoff | None = None
 
     def __post_init__(self) -> None:
-        attempts = whole_number(self.max_attempts, least=1, most=MOST_ATTEMPTS)
+        attempts = whole_number(self.max_attempts, minimum=1, maximum=MAX_ATTEMPTS)
         if attempts is None:
-            raise _wrong("max_attempts", self.max_attempts, f"a whole number from 1 to {MOST_ATTEMPTS:,}")
+            raise _wrong("max_attempts", self.max_attempts, f"a whole number from 1 to {MAX_ATTEMPTS:,}")
         object.__setattr__(self, "max_attempts", attempts)
         for name in ("backoff_seconds", "max_backoff_seconds"):
             given = getattr(self, name)
@@ -85,10 +85,10 @@ class RetryPolicy:
             )
         backoff: object = self.backoff
         if backoff is not None and not _takes_two(backoff):
-            wanted = "a function of the attempt and the error that returns seconds"
+            needed = "a function of the attempt and the error that returns seconds"
             if duration(backoff) is not None:
-                wanted += f", or backoff_seconds={shown(backoff)} for the first delay"
-            raise _wrong("backoff", backoff, wanted)
+                needed += f", or backoff_seconds={shown(backoff)} for the first delay"
+            raise _wrong("backoff", backoff, needed)
 
     def _set(self, name: str, value: object, remedy: str) -> None:
         if value is None:
@@ -108,17 +108,17 @@ class RetryPolicy:
             BaseException: what `backoff` raised.
         """
         if self.backoff is not None:
-            said = self.backoff(attempt, error)
-            seconds = duration(said)
+            delay = self.backoff(attempt, error)
+            seconds = duration(delay)
             if seconds is None:
-                raise RetryPolicyError(f"returned {shown(said)}")
+                raise RetryPolicyError(f"returned {shown(delay)}")
             return seconds
-        first, most = float(self.backoff_seconds), float(self.max_backoff_seconds)  # type: ignore[arg-type]
+        first, maximum = float(self.backoff_seconds), float(self.max_backoff_seconds)  # type: ignore[arg-type]
         try:
             raw = first * self.factor ** (attempt - 1)
         except OverflowError:
-            raw = most
-        return min(raw, most) * (1.0 + self.jitter * (2.0 * chance - 1.0))
+            raw = maximum
+        return min(raw, maximum) * (1.0 + self.jitter * (2.0 * chance - 1.0))
 
     def retries(self, error: BaseException) -> bool:
         """Whether this error is worth another attempt, the number of attempts aside."""

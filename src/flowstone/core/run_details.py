@@ -14,8 +14,8 @@ from flowstone.core.text import mask_secrets
 from flowstone.errors import OptionsError
 
 MASK = "***"
-_MOST_TAGS = 100
-_LONGEST_TAG = 200
+_MAX_TAGS = 100
+_MAX_TAG = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +85,10 @@ class RunDetails:
             requires: names of the resources that it requires.
         """
         used = {name: self.resources[name] for name in sorted(requires) if name in self.resources}
-        said = {"config": self.config.get(asset), "resources": used, "io": self.io.get(asset)}
-        if not any(said.values()) and said["config"] is None:
+        document = {"config": self.config.get(asset), "resources": used, "io": self.io.get(asset)}
+        if not any(document.values()) and document["config"] is None:
             return None
-        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -136,10 +136,10 @@ class RunInfo:
 
     def __repr__(self) -> str:
         shown = self.details.masked()
-        said = {"id": self.id, "kind": self.kind}
-        said |= {one.name: value for one in fields(shown) if (value := getattr(shown, one.name))}
-        said.pop("secrets", None)
-        return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+        document = {"id": self.id, "kind": self.kind}
+        document |= {one.name: value for one in fields(shown) if (value := getattr(shown, one.name))}
+        document.pop("secrets", None)
+        return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in document.items())})"
 
 
 def check_tags(tags: object) -> tuple[str, ...]:
@@ -160,20 +160,13 @@ def check_tags(tags: object) -> tuple[str, ...]:
         raise OptionsError(f"tags={tags!r}: give a list of names, such as tags=['nightly'].")
     found = dict.fromkeys(tags)
     for tag in found:
-        if (
-            not isinstance(tag, str)
-            or not 0 < len(tag) <= _LONGEST_TAG
-            or not tag.isprintable()
-            or tag != tag.strip()
-        ):
+        if not isinstance(tag, str) or not 0 < len(tag) <= _MAX_TAG or not tag.isprintable() or tag != tag.strip():
             shown = repr(tag)[:80]
             raise OptionsError(
-                f"tags: {shown} is no tag: give 1 to {_LONGEST_TAG} printable characters without space around."
+                f"tags: {shown} is no tag: give 1 to {_MAX_TAG} printable characters without space around."
             )
-    if len(found) > _MOST_TAGS:
-        raise OptionsError(
-            f"tags: {len(found):,} tags are more than {_MOST_TAGS}; facts go into metadata={{...}}."
-        )
+    if len(found) > _MAX_TAGS:
+        raise OptionsError(f"tags: {len(found):,} tags are more than {_MAX_TAGS}; facts go into metadata={{...}}.")
     return tuple(str(tag) for tag in found)
 
 

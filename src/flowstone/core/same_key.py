@@ -158,13 +158,13 @@ def _whole(downstream: PartitionsDefinition | None, upstream: PartitionsDefiniti
 def _pair(downstream: PartitionsDefinition, upstream: PartitionsDefinition, only: str | None) -> _Pairs:
     """Find the downstream dimension for each upstream dimension: by name, and by definition if one has none."""
     pairs: _Pairs = []
-    for name, wanted in _dimensions(upstream):
+    for name, requested in _dimensions(upstream):
         fitting = [
             index
             for index, (other, offered) in enumerate(_dimensions(downstream))
             if (name is None or other is None or name == other)
             and only in (None, name, other)
-            and _fits(offered, wanted)
+            and _fits(offered, requested)
         ]
         pairs.append(fitting[0] if fitting else None)
         if len(fitting) > 1:
@@ -184,13 +184,13 @@ def _pair(downstream: PartitionsDefinition, upstream: PartitionsDefinition, only
     )
 
 
-def _fits(offered: PartitionsDefinition, wanted: PartitionsDefinition) -> bool:
+def _fits(offered: PartitionsDefinition, requested: PartitionsDefinition) -> bool:
     """Whether a key of the one means the same in the other."""
-    if isinstance(offered, TimePartitions) and isinstance(wanted, TimePartitions):
-        return offered.cadence() == wanted.cadence()
-    if isinstance(offered, StaticPartitions) and isinstance(wanted, StaticPartitions):
-        return offered.within(wanted)
-    return offered == wanted
+    if isinstance(offered, TimePartitions) and isinstance(requested, TimePartitions):
+        return offered.cadence() == requested.cadence()
+    if isinstance(offered, StaticPartitions) and isinstance(requested, StaticPartitions):
+        return offered.within(requested)
+    return offered == requested
 
 
 def _dimensions(definition: PartitionsDefinition) -> list[tuple[str | None, PartitionsDefinition]]:

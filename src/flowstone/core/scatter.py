@@ -38,7 +38,7 @@ class ItemAsset(Asset):
         return self.scatter
 
 
-class Leg(Asset):
+class ScatterPhase(Asset):
     """One of the two functions of a scatter, as the runner calls it: discovering or gathering.
 
     Items stream from the first one into the store and from there into the second one, so neither can run in
@@ -99,12 +99,12 @@ class Scatter(Asset[P, T_co]):
         self.gathering = found
         return cast("Scatter[P, T]", self)
 
-    def leg(self, function: Callable[..., Any], *, takes_context: bool, is_async: bool) -> Leg:
+    def phase(self, function: Callable[..., Any], *, takes_context: bool, is_async: bool) -> ScatterPhase:
         """Return this asset as the runner calls one of its functions."""
-        leg = Leg.__new__(Leg)
-        vars(leg).update(vars(self))
-        leg.function, leg.takes_context, leg.is_async = function, takes_context, is_async
-        return leg
+        phase = ScatterPhase.__new__(ScatterPhase)
+        vars(phase).update(vars(self))
+        phase.function, phase.takes_context, phase.is_async = function, takes_context, is_async
+        return phase
 
 
 class _Scatters(Protocol):

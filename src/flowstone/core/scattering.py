@@ -27,11 +27,11 @@ def items_run(step_id: int) -> str:
     return f"scatter-{step_id}"
 
 
-def allowed_failures(most: float, total: int) -> int:
+def allowed_failures(maximum: float, total: int) -> int:
     """Return how many items may fail.
 
     Args:
-        most: a number of items (int), or their share of all (float, 0 to 1).
+        maximum: a number of items (int), or their share of all (float, 0 to 1).
         total: number of items.
 
     Example:
@@ -39,7 +39,7 @@ def allowed_failures(most: float, total: int) -> int:
         (29, 5)
     """
     # a little above, because 0.29 * 100 is a little below 29
-    return math.floor(most * total + 1e-9) if type(most) is float else int(most)
+    return math.floor(maximum * total + 1e-9) if type(maximum) is float else int(maximum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,9 @@ from flowstone.core.same_key import SameKey
 from flowstone.core.scatter import ItemAsset
 from flowstone.errors import PartitionError, StepChangedError, UnknownAssetError
 
-_LONGEST = 200
-_MOST_FOUND = 4096
-_EXACT = (str, int, date)
+_MAX_LENGTH = 200
+_MAX_FOUND = 4096
+_EQUAL_MEANS_SAME = (str, int, date)
 """Types whose equal values have the same key; equal datetimes may differ in their zone."""
 _OURS = "flowstone.core."
 _WHICH_KEYS = ("type", "keys", "start", "end")
@@ -118,12 +118,12 @@ class Shapes:
         Args:
             others: id and known assets of living workers and applications.
         """
-        told = set()
+        reported = set()
         for who, known in others:
             for name, described in known.items():
-                if name in told or name not in self._graph or described["digest"] == self.digest(name):
+                if name in reported or name not in self._graph or described["digest"] == self.digest(name):
                     continue
-                told.add(name)
+                reported.add(name)
                 different = self[name].difference(AssetShape.from_json(described))
                 yield f"asset {name!r} is declared here with {different}, as {who} has it"
 
@@ -156,7 +156,7 @@ class Shapes:
             return True
         if not _has_partition(self._graph[name].partitions, key):
             return False  # not kept: a key may be added while this runs
-        if len(self._found) >= _MOST_FOUND:
+        if len(self._found) >= _MAX_FOUND:
             self._found.clear()
         self._found.add((name, key))
         return True
@@ -211,9 +211,9 @@ def _keys_digest(definition: PartitionsDefinition | None) -> str | None:
 
 def _written(definition: PartitionsDefinition | None) -> str:
     text = "" if definition is None else repr(definition)
-    if len(text) <= _LONGEST:
+    if len(text) <= _MAX_LENGTH:
         return text
-    return f"{text[:_LONGEST]}… ({hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]})"
+    return f"{text[:_MAX_LENGTH]}… ({hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]})"
 
 
 def _has_partition(definition: PartitionsDefinition | None, key: str) -> bool:
@@ -226,7 +226,7 @@ def _has_partition(definition: PartitionsDefinition | None, key: str) -> bool:
         value = decode_partition(key)
         found = definition.with_removed().validate(value)
         # exactly this key: a definition also takes what a person would write for it
-        if type(found) is type(value) and type(value) in _EXACT:
+        if type(found) is type(value) and type(value) in _EQUAL_MEANS_SAME:
             return found == value
         return key == encode_partition(found)
     except (PartitionError, ValueError):

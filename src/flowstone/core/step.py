@@ -39,7 +39,7 @@ class NewStep:
         all_optional: whether it is skipped when all of `inputs` are.
         skip: why there is nothing to do, when that is known before it is placed; nothing will run.
         config_hash: stands for how its run computes it; see `RunDetails.config_hash`.
-        exact: whether only work and results with the same `config_hash` will do.
+        same_config: whether only work and results with the same `config_hash` will do.
         tags: tags of the asset, for the tools of the queue.
     """
 
@@ -58,7 +58,7 @@ class NewStep:
     all_optional: bool = False
     skip: str | None = None
     config_hash: str | None = None
-    exact: bool = False
+    same_config: bool = False
     tags: tuple[str, ...] = ()
 
 
@@ -183,7 +183,7 @@ class Completion:
         retry_in_seconds: delay until the next attempt; None for no further attempt.
         checks: results of the checks that looked at its value.
 
-    `is_fit` says that `flowstone.core.fit` has looked at it; a changed copy (`replace`) is looked at again.
+    `is_recordable` says that `flowstone.core.fit` has looked at it; a changed copy (`replace`) is looked at again.
         ran: whether the asset's code was asked, or would have been: then `code_version` is recorded.
         code_version: the version that this code declares of itself.
     """
@@ -196,7 +196,7 @@ class Completion:
     checks: tuple[CheckRecord, ...] = ()
     ran: bool = False
     code_version: str | None = None
-    is_fit: bool = field(default=False, init=False, compare=False, repr=False)
+    is_recordable: bool = field(default=False, init=False, compare=False, repr=False)
 
 
 class Committed(NamedTuple):

@@ -102,8 +102,8 @@ def _cut(text: str, limit: int) -> str:
 # Repeats are bounded: these patterns run over hostile text and must stay linear.
 
 _MASK = "***"
-_LONGEST_MASKED = 1024 * 1024
-_MOST_LINES = 200
+_MAX_MASKED = 1024 * 1024
+_MAX_LINES = 200
 _NAME_ENDING = (
     r"passwords?|passwd|passphrase|pwd|secrets?|token|credentials?|authorization|cookie|"
     r"(?:api|access|secret|private|signing|encryption|master|session|auth|account|shared)[_-]?(?:access[_-]?)?key|"
@@ -205,7 +205,7 @@ def mask_secrets(text: str) -> str:
         >>> mask_secrets("host=db password=hunter2 user=me PGPASSWORD=x token_count=5")
         'host=db password=*** user=me PGPASSWORD=*** token_count=5'
     """
-    text = _mask_values(_cut(text, _LONGEST_MASKED))
+    text = _mask_values(_cut(text, _MAX_MASKED))
     for pattern, replacement in _BY_FORM:
         text = pattern.sub(replacement, text)
     return _mask_pairs(text)
@@ -305,7 +305,7 @@ def _block_of_lines(text: str, start: int, key: int) -> tuple[int, int] | None:
         return None
     indent = key - (text.rfind("\n", 0, key) + 1)
     first = end = stop = begin.end()
-    for _ in range(_MOST_LINES):
+    for _ in range(_MAX_LINES):
         following = text.find("\n", end)
         following = len(text) if following < 0 else following
         line = text[end:following]
@@ -350,9 +350,9 @@ def _quoted_value(text: str, quoted: re.Match[str], *, keep_quotes: bool) -> tup
 
 _hidden: tuple[tuple[str, re.Pattern[str] | None], ...] = ()
 _hidden_lock = threading.Lock()
-_MOST_HIDDEN = 2_000
-_SHORTEST_HIDDEN = 4
-_LONGEST_WORD = 8
+_MAX_HIDDEN = 2_000
+_MIN_HIDDEN = 4
+_MAX_WORD = 8
 # what stands in ordinary messages is no secret; masking it would make them unreadable
 _ORDINARY = frozenset(
     (  # noqa: SIM905 - a line each
@@ -379,23 +379,23 @@ def hide_values(values: Iterable[str]) -> None:
     for value in values:
         for part in (value, *value.splitlines()):
             text = part.strip()
-            if len(text) < _SHORTEST_HIDDEN or text.lower() in _ORDINARY or not text.strip("*"):
+            if len(text) < _MIN_HIDDEN or text.lower() in _ORDINARY or not text.strip("*"):
                 continue
             if (text.isdigit() and len(text) < 6) or (part is not value and len(text) < 16) or "-----" in text[:5]:
                 continue
             for form in _forms(text):
-                found[form] = re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") if len(form) < _LONGEST_WORD else None
+                found[form] = re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") if len(form) < _MAX_WORD else None
     with _hidden_lock:
         # a new tuple, because others read it meanwhile; the longest first, as one value may contain another
         merged = dict(_hidden) | found
-        ordered = sorted(merged, key=len, reverse=True)[:_MOST_HIDDEN]
+        ordered = sorted(merged, key=len, reverse=True)[:_MAX_HIDDEN]
         _hidden = tuple([(value, merged[value]) for value in ordered])
 
 
 def _forms(value: str) -> set[str]:
     """Return how a value may stand in a text: as it is, in a URL, in JSON, in a `repr`, in Base64."""
     forms = {value, quote(value, safe=""), quote(value), json.dumps(value)[1:-1], repr(value)[1:-1]}
-    if len(value) >= _LONGEST_WORD:
+    if len(value) >= _MAX_WORD:
         forms.add(base64.b64encode(value.encode(errors="replace")).decode())
     return forms
 

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any
 
-_MOST_TYPES = 10_000
+_MAX_TYPES = 10_000
 
 
 class ValueTypes:
@@ -233,7 +233,7 @@ def _classes(annotation: object, names: Mapping[str, Any]) -> Iterator[type]:
     seen: set[int] = set()
     kept: list[object] = []  # what was made on the way lives on, so that no other object gets its identity
     waiting: list[object] = [annotation]
-    while waiting and len(seen) < _MOST_TYPES:
+    while waiting and len(seen) < _MAX_TYPES:
         one = waiting.pop()
         if id(one) in seen:
             continue

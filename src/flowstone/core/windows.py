@@ -85,11 +85,11 @@ class TimeWindowOverlap(PartitionMapping):
         latest = _moved(read, key, -min(offsets))
         first = readers.containing(read.window(earliest).start)
         last = readers.containing(read.window(latest).end - _TICK)
-        wanted = encode_partition(key)
+        requested = encode_partition(key)
         return [
             reader
             for reader in (() if last is None else readers.span(first, last))
-            if contains(self.upstream(reader, downstream=readers, upstream=read, now=now), wanted)
+            if contains(self.upstream(reader, downstream=readers, upstream=read, now=now), requested)
         ]
 
 
@@ -167,13 +167,13 @@ class LastN(PartitionMapping):
         if not isinstance(upstream, TimePartitions) or not isinstance(downstream, TimePartitions):
             return super().downstream(key, downstream=downstream, upstream=upstream, now=now)
         window = upstream.window(upstream.validate(key))
-        wanted = encode_partition(upstream.validate(key))
+        requested = encode_partition(upstream.validate(key))
         found: list[Partition] = []
         last = downstream.last(now)
         readers = iter(()) if last is None else downstream.span(downstream.containing(window.start), last)
         for reader in readers:
             read = self.upstream(reader, downstream=downstream, upstream=upstream, now=now)
-            if contains(read, wanted):
+            if contains(read, requested):
                 found.append(reader)
             elif downstream.window(reader).end >= window.end:
                 break  # n newer ones exist by now, and later readers see newer ones still

@@ -19,8 +19,8 @@ type Notifier = Callable[[Approval], object]
 """Called with a request when it was made, and again when it was decided; what it returns does not matter."""
 
 _TIMEOUT_SECONDS = 10.0
-_LOOK_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 300.0
+_CHECK_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 300.0
 _POLL_SECONDS = 0.2
 
 
@@ -40,7 +40,7 @@ class ApprovalNotices:
 
     Example:
         >>> from flowstone.stores.memory import MemoryStore
-        >>> ApprovalNotices(MemoryStore().approvals, [print]).tell()
+        >>> ApprovalNotices(MemoryStore().approvals, [print]).notify()
         0
     """
 
@@ -75,9 +75,9 @@ class ApprovalNotices:
         """End the background thread; what was not announced is announced by others, or later."""
         self._stopping.set()
         if self._loop is not None:
-            self._loop.join(_LOOK_SECONDS)
+            self._loop.join(_CHECK_SECONDS)
 
-    def tell(self) -> int:
+    def notify(self) -> int:
         """Announce what is to be announced now; return how much that was.
 
         Raises:
@@ -87,19 +87,19 @@ class ApprovalNotices:
         if not self._notifiers:
             return number
         lease = self._timeout * len(self._notifiers) + 5.0
-        while taken := self._store.take_untold(lease_seconds=lease, limit=1):
+        while taken := self._store.claim_notifications(lease_seconds=lease, limit=1):
             number += 1
-            self._tell(taken[0])
+            self._notify(taken[0])
         return number
 
-    def _tell(self, approval: Approval) -> None:
+    def _notify(self, approval: Approval) -> None:
         problems = [problem for index in range(len(self._notifiers)) if (problem := self._call(index, approval))]
         if not problems:
             self._failures.pop(approval.id, None)
-            self._store.told(approval)
+            self._store.acknowledge_notification(approval)
             return
         failures = self._failures[approval.id] = self._failures.get(approval.id, 0) + 1
-        pause = min(_LONGEST_PAUSE_SECONDS, 2.0**failures)
+        pause = min(_MAX_PAUSE_SECONDS, 2.0**failures)
         log.warning(
             "Approval %d (%s) could not be announced to all notifiers and is tried again in %g s: %s",
             approval.id,
@@ -107,7 +107,7 @@ class ApprovalNotices:
             pause,
             "; ".join(problems),
         )
-        self._store.not_told(approval, retry_in_seconds=pause)
+        self._store.release_notification(approval, retry_in_seconds=pause)
 
     def _call(self, index: int, approval: Approval) -> str | None:
         """Call one notifier; return what went wrong."""
@@ -134,9 +134,9 @@ class ApprovalNotices:
 
     def _serve(self) -> None:
         failing = False
-        while not self._stopping.wait(_LOOK_SECONDS):
+        while not self._stopping.wait(_CHECK_SECONDS):
             try:
-                self.tell()
+                self.notify()
             except Exception as error:  # noqa: BLE001 - goes on when the store answers again
                 if not failing:
                     log.warning("Approvals cannot be announced for now: %s", error)
@@ -160,16 +160,16 @@ class InPlaceApproval:
     def wait(self, step_id: int) -> None:
         """Return when a step no longer waits for approval; the end of its time is seen to here as well."""
         store = self._store
-        said = False
+        logged = False
         while True:
-            self._notices.tell()
+            self._notices.notify()
             store.approvals.expire_due()
             record = store.catalog.step(step_id)
             if record is None or record.state is not State.AWAITING_APPROVAL:
-                self._notices.tell()
+                self._notices.notify()
                 return
-            if not said:
-                said = True
+            if not logged:
+                logged = True
                 self._say(step_id, record.asset)
             # waiting on the step, not sleeping: a cancel or a rejection ends the pause at once
             store.catalog.wait([step_id], timeout_seconds=_POLL_SECONDS)

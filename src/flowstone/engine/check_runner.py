@@ -17,7 +17,7 @@ from flowstone.core.check_context import CheckContext
 from flowstone.core.check_record import CheckRecord, Severity
 from flowstone.core.context import CancellationToken, Resources
 from flowstone.core.control import describe_target
-from flowstone.core.facts import clean_facts
+from flowstone.core.facts import clean_metadata
 from flowstone.core.output import JsonValue
 from flowstone.core.partition import decode_partition
 from flowstone.core.text import clean_text, error_line
@@ -29,7 +29,7 @@ from flowstone.errors import CheckTimeoutError, StepCancelledError
 
 log = logging.getLogger("flowstone.checks")
 
-_LONGEST_DESCRIPTION = 10_000
+_MAX_DESCRIPTION = 10_000
 _SHOWN = 1_000  # characters of what a check found, in the error of its step
 
 
@@ -156,7 +156,7 @@ class CheckRunner:
             record = found.record(
                 check, subject, started_at, took_seconds=time.monotonic() - started, exception=exception
             )
-            _tell(record)
+            _log_failure(record)
             return Verdict(check, record, exception)
         finally:
             del exception  # its traceback holds this frame, and so the value
@@ -209,8 +209,8 @@ def _read(check: Check, answer: object) -> _Found:
         return _Found(
             passed=answer.passed,
             severity=Severity(answer.severity) if answer.severity is not None else None,
-            description=clean_text(str(answer.description), limit=_LONGEST_DESCRIPTION),
-            facts=clean_facts(answer.metadata),
+            description=clean_text(str(answer.description), limit=_MAX_DESCRIPTION),
+            facts=clean_metadata(answer.metadata),
         )
     passed = as_bool(answer)
     if passed is None:
@@ -221,7 +221,7 @@ def _read(check: Check, answer: object) -> _Found:
     return _Found(passed=passed)
 
 
-def _tell(record: CheckRecord) -> None:
+def _log_failure(record: CheckRecord) -> None:
     if telemetry.listening():
         about = {
             "asset": record.asset,

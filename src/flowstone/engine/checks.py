@@ -151,10 +151,10 @@ def _subject(context: AssetContext, metadata: dict[str, JsonValue], began: float
 def _found(verdict: Verdict) -> str:
     """Say on one line what a check found."""
     record = verdict.record
-    said = record.description
+    described = record.description
     if verdict.exception is not None:
-        said = f"it raised {error_line(record.error) or type(verdict.exception).__name__}"
-    elif not said and verdict.check.description:
-        said = f"expected: {verdict.check.description}"
+        described = f"it raised {error_line(record.error) or type(verdict.exception).__name__}"
+    elif not described and verdict.check.description:
+        described = f"expected: {verdict.check.description}"
     facts = ", ".join(f"{name}={value!r}" for name, value in record.metadata.items())
-    return clean_text(" ".join("; ".join(filter(None, (said, facts))).split()), limit=_SHOWN)
+    return clean_text(" ".join("; ".join(filter(None, (described, facts))).split()), limit=_SHOWN)

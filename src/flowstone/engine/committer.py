@@ -14,9 +14,9 @@ from flowstone.core.text import plain_text
 
 log = logging.getLogger("flowstone.committer")
 
-_MOST = 500
+_MAX = 500
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
+_MAX_PAUSE_SECONDS = 2.0
 _WHOLE_TRIES = 3
 _TRIED_AGAIN = "%d results could not be committed and are tried again: %s"
 
@@ -82,12 +82,12 @@ class GroupCommitter:
     def _next_group(self) -> tuple[list[Completion], bool]:
         group: list[Completion] = []
         try:
-            item = self._waiting.get(timeout=_LONGEST_PAUSE_SECONDS if self._apart else None)
+            item = self._waiting.get(timeout=_MAX_PAUSE_SECONDS if self._apart else None)
         except queue.Empty:
             return group, False
         while item is not None:
             group.append(item)
-            if len(group) == _MOST:
+            if len(group) == _MAX:
                 return group, False
             try:
                 item = self._waiting.get_nowait()
@@ -114,7 +114,7 @@ class GroupCommitter:
                 continue
             parts = _halved(left) if failures >= _WHOLE_TRIES else left
             self._giving_up.wait(pause)
-            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)
 
     def _round(self, parts: list[list[Completion]], *, again: bool) -> list[list[Completion]]:
         """Try each part once, as long as there is time; return what is left, first what was not tried."""
@@ -123,7 +123,7 @@ class GroupCommitter:
         for at, part in enumerate(parts):
             if not self._try(part, again=again):
                 left.append(part)
-            if len(left) > at and time.monotonic() - started > _LONGEST_PAUSE_SECONDS:
+            if len(left) > at and time.monotonic() - started > _MAX_PAUSE_SECONDS:
                 return parts[at + 1 :] + left
         return left
 
@@ -136,7 +136,7 @@ class GroupCommitter:
                 log.warning(_TRIED_AGAIN, len(group), plain_text(error))
             return False
         try:
-            self._tell(group, committed, time.perf_counter() - started, again=again)
+            self._log_group(group, committed, time.perf_counter() - started, again=again)
         except BaseException:
             log.exception("Logging %d committed results failed; they are committed all the same.", len(group))
         return True
@@ -154,7 +154,7 @@ class GroupCommitter:
     def _try_apart(self) -> None:
         self._apart = [one for one in self._apart if not self._try([one], again=True)]
 
-    def _tell(self, group: list[Completion], committed: list[Committed], took: float, *, again: bool) -> None:
+    def _log_group(self, group: list[Completion], committed: list[Committed], took: float, *, again: bool) -> None:
         # a try that failed may have been committed all the same, when only its answer was lost
         message = (
             "Attempt %d of %s %s was committed by an earlier try or superseded; the step is %s."

@@ -20,7 +20,7 @@ log = logging.getLogger("flowstone")
 _POLITE_SECONDS = 1.0
 _CLEAN_UP_SECONDS = 1.0
 _STUCK_SECONDS = 0.5
-_MOST_THREADS = 100
+_MAX_THREADS = 100
 
 
 class LimitReachedError(TimeoutError):
@@ -98,7 +98,7 @@ class CoroutineRunner:
             return _run_here(coroutine, cancellation)
         call = _Call(coroutine, name)
         with self._lock:
-            shared = shared or len(self._calls) >= _MOST_THREADS
+            shared = shared or len(self._calls) >= _MAX_THREADS
             self._calls.add(call)
         try:
             if shared:

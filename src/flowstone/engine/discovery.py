@@ -25,7 +25,7 @@ from flowstone.protocols import ScatterStore
 CHUNK = 2000
 """Items added in one transaction."""
 
-_LONGEST_PAUSE_SECONDS = 0.5
+_MAX_PAUSE_SECONDS = 0.5
 _BLOCKED_SECONDS = 1.0
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -157,7 +157,7 @@ class _Sink:
         key = key_of(item, self.position, self.scatter.key, asset=name)
         self.chunk.append(NewItem(self.position, encode_partition((self.context.partition, key)), text))
         self.position += 1
-        return len(self.chunk) >= CHUNK or time.monotonic() - self.flushed_at > _LONGEST_PAUSE_SECONDS
+        return len(self.chunk) >= CHUNK or time.monotonic() - self.flushed_at > _MAX_PAUSE_SECONDS
 
     def flush(self) -> bool:
         """Add what was taken; return whether to go on."""

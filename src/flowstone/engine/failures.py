@@ -67,14 +67,14 @@ def _meaning(error: BaseException, policy: RetryPolicy | None) -> AttemptOutcome
             return failure(error, policy)
 
 
-def _suspended(asked: AwaitApproval) -> Suspended:
+def _suspended(request: AwaitApproval) -> Suspended:
     return Suspended(
-        message=clean_text(plain_text(asked.message), limit=10_000),
-        gate=clean_text(plain_text(asked.gate), limit=1000),
-        timeout_seconds=asked.timeout_seconds,
-        on_timeout=asked.on_timeout,
-        data=asked.data_json,
-        resume=asked.resume_json,
+        message=clean_text(plain_text(request.message), limit=10_000),
+        gate=clean_text(plain_text(request.gate), limit=1000),
+        timeout_seconds=request.timeout_seconds,
+        on_timeout=request.on_timeout,
+        data=request.data_json,
+        resume=request.resume_json,
     )
 
 
@@ -85,8 +85,8 @@ def failure(error: BaseException, policy: RetryPolicy | None) -> Failed:
         retryable = _is_retryable(error, policy)
     except BaseException as broken:  # noqa: BLE001 - classes of user code decide
         retryable = False
-        said = f"{type(broken).__name__}: {plain_text(broken)}"
-        text += f"\nThe retry policy could not decide whether to try again: {said}"
+        problem = f"{type(broken).__name__}: {plain_text(broken)}"
+        text += f"\nThe retry policy could not decide whether to try again: {problem}"
     kind = type(error)
     data = getattr(error, "data", None) if isinstance(error, Fatal) else None
     return Failed(
@@ -115,9 +115,9 @@ def without_further_attempt(outcome: Failed, error: BaseException) -> Failed:
         error: what the policy raised.
     """
     why = "".join(traceback.format_exception_only(type(error), error)).strip()
-    said = f"{outcome.error.rstrip()}\n\nThere is no further attempt, because the retry policy failed: {why}"
+    problem = f"{outcome.error.rstrip()}\n\nThere is no further attempt, because the retry policy failed: {why}"
     # the exception moves: the frames of its traceback may hold the first outcome
-    return replace(outcome, error=clean_text(said), retryable=False, exception=outcome.take_exception())
+    return replace(outcome, error=clean_text(problem), retryable=False, exception=outcome.take_exception())
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:

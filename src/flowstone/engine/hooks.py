@@ -152,8 +152,8 @@ class HookSet:
         """Return the config of the named hooks of a run, as objects of the types that they declare."""
         found: dict[str, Any] = {}
         for name in run.hooks:
-            schema, said = self._schema(name), run.hooks_config.get(name, {})
-            found[name] = said if schema is None else schema.build(said)
+            schema, config = self._schema(name), run.hooks_config.get(name, {})
+            found[name] = config if schema is None else schema.build(config)
         return found
 
     def _schema(self, name: str) -> ConfigSchema | None:

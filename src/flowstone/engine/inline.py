@@ -27,7 +27,7 @@ from flowstone.engine.failures import failure, user_traceback
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.item_driver import ItemDriver
 from flowstone.engine.runner import StepRunner
-from flowstone.engine.step_log import tell_committed
+from flowstone.engine.step_log import log_committed
 from flowstone.errors import (
     DatabaseUnavailableError,
     RunNotFoundError,
@@ -36,7 +36,7 @@ from flowstone.errors import (
 from flowstone.protocols import Store
 
 DEFAULT_RETRY = RetryPolicy()
-_LONGEST_PAUSE_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.1
 _AWAY_SECONDS = 120.0
 _EVERY = 1_000_000
@@ -85,10 +85,10 @@ class InlineRunner:
         deps_timeout_seconds: float = 3600.0,
     ) -> None:
         # nobody else needs the thread that waits here, so it may poll often
-        self._snooze_seconds = min(snooze_seconds, _LONGEST_PAUSE_SECONDS)
+        self._snooze_seconds = min(snooze_seconds, _MAX_PAUSE_SECONDS)
         self._deps_timeout_seconds = deps_timeout_seconds
         self._may_wait: dict[int, float] = {}
-        self._told_waits: dict[int, str] = {}
+        self._notified_waits: dict[int, str] = {}
         self._hold_limits = hold_limits
         self._await_approval = await_approval
         self._graph = graph
@@ -183,7 +183,7 @@ class InlineRunner:
             except DatabaseUnavailableError as error:
                 committed = self._committed_later(completion, error)
             if telemetry.listeners:
-                tell_committed(completion, committed)
+                log_committed(completion, committed)
         finally:
             self._tokens.pop(step_id, None)
         if committed.released:
@@ -232,7 +232,7 @@ class InlineRunner:
         deadline, pause = time.monotonic() + _AWAY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             time.sleep(pause)
-            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)
             try:
                 committed = self._store.ledger.commit([completion])[0]
             except DatabaseUnavailableError:
@@ -257,15 +257,15 @@ class InlineRunner:
             self._waits_no_more(claim.step_id)
             return None
         reason = waits_for(inputs.missing)
-        if self._told_waits.get(claim.step_id) != reason:
-            self._told_waits[claim.step_id] = reason
+        if self._notified_waits.get(claim.step_id) != reason:
+            self._notified_waits[claim.step_id] = reason
             log.warning("%s %s", describe_target(claim.asset, claim.partition), reason)
         pause = min(self._snooze_seconds, left)
         return Completion(claim, Snoozed(pause, reason), (), claim.started_at)
 
     def _waits_no_more(self, step_id: int) -> None:
         del self._may_wait[step_id]
-        self._told_waits.pop(step_id, None)
+        self._notified_waits.pop(step_id, None)
 
     def _answer(self, completion: Completion, committed: Committed) -> Materialization | BaseException:
         """Return the materialization, or what to raise: raised here, it would hold itself through this frame."""
@@ -292,9 +292,9 @@ class InlineRunner:
         if record.state is State.AWAITING_APPROVAL:
             self._await_approval(step_id)
             return None
-        pause = _LONGEST_PAUSE_SECONDS
+        pause = _MAX_PAUSE_SECONDS
         if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
             pause = max(0.0, (record.scheduled_at - datetime.now(UTC)).total_seconds())
         # waiting on the step, not sleeping: a cancel ends the pause at once
-        self._store.catalog.wait([step_id], timeout_seconds=min(pause, _LONGEST_PAUSE_SECONDS))
+        self._store.catalog.wait([step_id], timeout_seconds=min(pause, _MAX_PAUSE_SECONDS))
         return None

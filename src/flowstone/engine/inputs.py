@@ -95,7 +95,7 @@ class ResolvedInputs:
     """How many of its inputs were skipped."""
     skip: str | None = None
     """Why there is nothing to do: the step was not chosen, or all its inputs were skipped."""
-    leg: Asset | None = None
+    phase: Asset | None = None
     """What the runner calls instead of the asset, for one that runs in several parts."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that are not the values of other assets."""
@@ -196,7 +196,7 @@ class InputReader:
     def resolve(self, claims: Sequence[Claim]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
-        wanted: list[tuple[str, str, str]] = []
+        requested: list[tuple[str, str, str]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
         for claim in claims:
             plans = self._placed[claim.asset]
@@ -212,10 +212,10 @@ class InputReader:
                 continue
             for plan, upstream_keys in keys:
                 for key in upstream_keys:
-                    wanted.append((claim.run_id, plan.name, key))
+                    requested.append((claim.run_id, plan.name, key))
                     readers.append((inputs, plan, claim.started_at))
-        if wanted:
-            self._fill(wanted, readers)
+        if requested:
+            self._fill(requested, readers)
             for claim, inputs in zip(claims, resolved, strict=True):
                 if inputs.missing:
                     _leave_out_unfinished(claim, inputs)
@@ -229,13 +229,13 @@ class InputReader:
 
     def _fill(
         self,
-        wanted: list[tuple[str, str, str]],
+        requested: list[tuple[str, str, str]],
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
     ) -> None:
-        answers = self._catalog.resolve(wanted)
-        skipped = self._skipped(wanted, readers) if self._conditional else ()
+        answers = self._catalog.resolve(requested)
+        skipped = self._skipped(requested, readers) if self._conditional else ()
         for position, (read, (inputs, plan, now), version) in enumerate(
-            zip(wanted, readers, answers, strict=True)
+            zip(requested, readers, answers, strict=True)
         ):
             if position in skipped:
                 inputs.skipped += 1
@@ -247,14 +247,14 @@ class InputReader:
 
     def _skipped(
         self,
-        wanted: list[tuple[str, str, str]],
+        requested: list[tuple[str, str, str]],
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
     ) -> set[int]:
         """Return the positions of optional inputs that were skipped: they have no version here."""
         positions = [position for position, (_, plan, _now) in enumerate(readers) if plan.optional]
         if not positions:
             return set()
-        found = self._catalog.skipped([wanted[position] for position in positions])
+        found = self._catalog.skipped([requested[position] for position in positions])
         return {positions[index] for index in found}
 
 

@@ -14,7 +14,7 @@ from flowstone.core.context import AssetContext
 from flowstone.core.output import type_name
 from flowstone.engine.isolated.conversation import Conversation
 from flowstone.engine.isolated.exceptions import restore
-from flowstone.engine.isolated.pool import EXIT_PATIENCE_SECONDS, ChildPool
+from flowstone.engine.isolated.pool import EXIT_TIMEOUT_SECONDS, ChildPool
 from flowstone.engine.isolated.process import ChildEndedError, ChildProcess
 from flowstone.engine.isolated.reference import Reference, check_not_loading, reference_to
 from flowstone.engine.isolated.wire import Answer, Buffer, dump, load
@@ -93,14 +93,14 @@ class IsolatedCalls:
             answered = True
         except (ChildEndedError, EOFError, ConnectionError):
             # its end of the socket closes a moment before the process is over
-            exit_code = child.kill(patience_seconds=EXIT_PATIENCE_SECONDS)
+            exit_code = child.kill(retry_seconds=EXIT_TIMEOUT_SECONDS)
             self._children.discard(child)  # now, because this reads the rest of what it wrote to stderr
             if child.stopped:
                 raise StepCancelledError(reference.asset) from None
             raise WorkerCrashedError(reference.asset, exit_code, child.stderr_tail()) from None
         finally:
             if answered:
-                self._children.give_back(child)
+                self._children.release(child)
             else:
                 self._children.discard(child)
         return answer

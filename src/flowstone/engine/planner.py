@@ -89,7 +89,7 @@ class Request:
         explicit: names of assets whose partitions among the targets were said: one that is not over, or reads what
             is not, is refused; of the other assets it is left out.
         allow_incomplete: plan partitions that are not over.
-        exact: assets whose committed values serve only when they were made with this `config_hash`.
+        same_config: assets whose committed values serve only when they were made with this `config_hash`.
     """
 
     targets: Sequence[Target]
@@ -100,7 +100,7 @@ class Request:
     expand: Collection[str] | None = None
     force: bool = False
     force_deps: bool = False
-    exact: Mapping[str, str | None] = field(default_factory=dict)
+    same_config: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Planner:
@@ -131,12 +131,12 @@ class Planner:
         found = _Found(request, dict.fromkeys(request.targets), over, self._own)
         if self._timed and request.explicit and not request.allow_incomplete:
             self._refuse_incomplete(found)
-        self._learn(found, list(found.wanted))
-        if request.exact:
+        self._learn(found, list(found.requested))
+        if request.same_config:
             self._forget_outdated(found)
-        if not request.force and self._routing.anybody:
-            self._leave_out(found, found.wanted)
-        level = list(found.wanted)
+        if not request.force and self._routing.any_routes:
+            self._leave_out(found, found.requested)
+        level = list(found.requested)
         while level:
             level = self._level(found, level)
             if level:
@@ -151,8 +151,8 @@ class Planner:
 
     def _learn(self, found: _Found, targets: Sequence[Target]) -> None:
         if self._own:
-            targets = [target for target in targets if target not in found.asked]
-            found.asked.update(target for target in targets if target[0] in self._own)
+            targets = [target for target in targets if target not in found.queried]
+            found.queried.update(target for target in targets if target[0] in self._own)
         if not targets:
             return
         committed = self._catalog.current(targets)
@@ -161,14 +161,14 @@ class Planner:
             found.early |= early
             for target in early:
                 del committed[target]
-        exact = found.request.exact
-        if exact:
-            steps = [step for target, step in committed.items() if target[0] in exact]
+        same_config = found.request.same_config
+        if same_config:
+            steps = [step for target, step in committed.items() if target[0] in same_config]
             hashes = self._catalog.config_hashes(steps)
             others = [
                 target
                 for target, step in committed.items()
-                if target[0] in exact and hashes.get(step) != exact[target[0]]
+                if target[0] in same_config and hashes.get(step) != same_config[target[0]]
             ]
             for target in (*others, *(target for target in found.outdated if target in committed)):
                 committed.pop(target, None)
@@ -177,17 +177,17 @@ class Planner:
     def _forget_outdated(self, found: _Found) -> None:
         """Let committed targets not serve when what they are made of is computed again, with another config."""
         request = found.request
-        concerned = {name for name in request.exact if name in self._graph}
+        concerned = {name for name in request.same_config if name in self._graph}
         concerned |= {below for name in concerned for below in self._graph.downstream(name)}
         reads: dict[Target, list[Target]] = {}
-        level = [target for target in found.wanted if target[0] in concerned]
+        level = [target for target in found.requested if target[0] in concerned]
         while level:
             following: dict[Target, None] = {}
             for target in level:
                 reads[target] = [
                     read
                     for read in self._reader.targets(*target, request.now)
-                    if read[0] in concerned and (read in found.wanted or found.may_expand(read))
+                    if read[0] in concerned and (read in found.requested or found.may_expand(read))
                 ]
                 following.update(dict.fromkeys(read for read in reads[target] if read not in reads))
             level = list(following)
@@ -200,7 +200,7 @@ class Planner:
     def _learn_before(self, found: _Found, target: Target, reads: Sequence[Target]) -> None:
         """Ask about many partitions before this one at once: a long chain is not asked about one by one."""
         name, definition = target[0], self._graph[target[0]].partitions
-        if definition is None or all(read in found.asked for read in reads if read[0] == name):
+        if definition is None or all(read in found.queried for read in reads if read[0] == name):
             return
         try:
             earlier = definition.earlier(decode_partition(target[1]), _CHAIN)
@@ -224,7 +224,7 @@ class Planner:
         }
 
     def _refuse_incomplete(self, found: _Found) -> None:
-        for target in found.wanted:
+        for target in found.requested:
             if target[0] in found.request.explicit and not self._may(found, target):
                 raise self._incomplete(target, target)
 
@@ -250,10 +250,10 @@ class Planner:
             if cause is not None:
                 held_up.setdefault(target, cause)
         for target, cause in held_up.items():
-            if target in found.wanted and target[0] in found.request.explicit:
+            if target in found.requested and target[0] in found.request.explicit:
                 raise self._incomplete(target, cause)
             found.running.pop(target, None)
-            found.wanted.pop(target, None)
+            found.requested.pop(target, None)
         found.outside = [(target, read) for target, read in found.outside if target not in held_up]
 
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
@@ -283,8 +283,8 @@ class Planner:
             following.update(dict.fromkeys(reads))
         if not following:
             return []
-        if self._routing.anybody:
-            self._leave_out(found, (read for read in following if read not in found.wanted))
+        if self._routing.any_routes:
+            self._leave_out(found, (read for read in following if read not in found.requested))
         new = [
             read
             for read in following
@@ -296,7 +296,7 @@ class Planner:
 
     def _steps(self, found: _Found) -> list[PlannedStep]:
         running, request = found.running, found.request
-        ordered = list({**running, **found.wanted, **found.skipped})
+        ordered = list({**running, **found.requested, **found.skipped})
         position: dict[Target, int] = {}
         if len(ordered) > 1:  # else it reads nothing of this plan
             ordered = self._in_order(ordered, running)
@@ -314,7 +314,7 @@ class Planner:
                 target in found.committed
                 or target in found.outdated
                 or target in found.early
-                or (request.force if target in found.wanted else request.force_deps)
+                or (request.force if target in found.requested else request.force_deps)
             )
             step = PlannedStep(*target, inputs=inputs, forced=forced)
             if inputs and self._reader.optional(target[0]):
@@ -371,7 +371,7 @@ class _Found:
     """What is known of a request while it is planned."""
 
     request: Request
-    wanted: dict[Target, None]
+    requested: dict[Target, None]
     over: Completeness
     own: Collection[str]
     """Assets that read earlier partitions of their own."""
@@ -380,7 +380,7 @@ class _Found:
     """What has to run, with what it reads."""
     skipped: dict[Target, str] = field(default_factory=dict)
     """What committed decisions exclude, and why."""
-    asked: set[Target] = field(default_factory=set)
+    queried: set[Target] = field(default_factory=set)
     """Targets of assets that read themselves about which the catalog was asked."""
     early: set[Target] = field(default_factory=set)
     """Targets of which a version is committed that was begun before they were over."""
@@ -396,7 +396,7 @@ class _Found:
             return False
         if target not in self.committed:
             return True
-        return self.request.force if target in self.wanted else self.request.force_deps
+        return self.request.force if target in self.requested else self.request.force_deps
 
     def may_expand(self, read: Target) -> bool:
         if self.request.expand is None:
@@ -406,6 +406,6 @@ class _Found:
 
     def decides_again(self, router: Target) -> bool:
         """Whether a committed router is computed again, so that its old decision is void."""
-        if router in self.wanted:
+        if router in self.requested:
             return self.request.force
         return self.request.force_deps and self.may_expand(router)

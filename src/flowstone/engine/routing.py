@@ -25,7 +25,7 @@ class Routing:
         self._graph = graph
         self._reader = reader
         self._catalog = catalog
-        self.anybody = any(asset.routes for asset in graph)
+        self.any_routes = any(asset.routes for asset in graph)
         """Whether any asset decides about others."""
 
     def not_chosen(

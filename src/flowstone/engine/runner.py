@@ -20,7 +20,7 @@ from flowstone.core import forks
 from flowstone.core.asset import Asset
 from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
-from flowstone.core.fit import fit, output_facts
+from flowstone.core.fit import make_recordable, output_metadata
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     AttemptOutcome,
@@ -83,7 +83,7 @@ class AssetCall:
                 if type(value) is CoroutineType:  # a decorator may hide that it is wrapped around `async def`
                     value = self._invoker.wait_for(context, value)
             if context.metadata or type(context.metadata) is not dict:
-                context.metadata = output_facts(context.metadata, asset.name)
+                context.metadata = output_metadata(context.metadata, asset.name)
             if asset.routes or context.metadata or isinstance(value, _ANSWERS):
                 if isinstance(value, Outcome):
                     return outcome_of(value, request.policy)
@@ -152,7 +152,7 @@ class StepRunner:
             stoppable: see `Invoker.call`.
         """
         started, process = time.monotonic(), forks.copies
-        asset = inputs.leg or self._assets[claim.asset]
+        asset = inputs.phase or self._assets[claim.asset]
         records: list[CheckRecord] = []
         try:
             if inputs.skip is not None:
@@ -192,7 +192,9 @@ class StepRunner:
                 outcome, delay = _retry_delay(claim, outcome, policy)
             read = () if inputs is NO_INPUTS else inputs.versions()
             found, version = tuple(records), asset.code_version
-            return fit(Completion(claim, outcome, read, finished_at, delay, found, ran=True, code_version=version))
+            return make_recordable(
+                Completion(claim, outcome, read, finished_at, delay, found, ran=True, code_version=version)
+            )
         finally:
             del outcome
 

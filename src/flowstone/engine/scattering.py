@@ -11,7 +11,7 @@ from flowstone.core.items import decode_item
 from flowstone.core.outcome import Scattered
 from flowstone.core.output import StoredOutput
 from flowstone.core.partition import partition_label
-from flowstone.core.scatter import ItemAsset, Leg, Scatter
+from flowstone.core.scatter import ItemAsset, Scatter, ScatterPhase
 from flowstone.core.scattering import ScatterRecord
 from flowstone.core.state import State
 from flowstone.core.step import Claim
@@ -23,7 +23,7 @@ from flowstone.errors import ScatterFailedError
 from flowstone.protocols import ScatterStore
 
 _SHOWN = 3
-_LONGEST_ERROR = 200
+_MAX_ERROR = 200
 
 
 class Scattering:
@@ -71,13 +71,13 @@ class Scattering:
         scatter = self._scatters[claim.asset]
         if record is None or record.is_open:
             discovery = Discovery(scatter, claim, self._store)
-            leg = scatter.leg(discovery.function(), takes_context=True, is_async=discovery.is_async)
-            leg.routes = ()
-            return replace(inputs, leg=leg)
+            phase = scatter.phase(discovery.function(), takes_context=True, is_async=discovery.is_async)
+            phase.routes = ()
+            return replace(inputs, phase=phase)
         if not record.is_over:
-            return ResolvedInputs((), [], [], leg=_resting(scatter, record), recorded=record.inputs)
+            return ResolvedInputs((), [], [], phase=_resting(scatter, record), recorded=record.inputs)
         error = self._too_many_failures(scatter, record)
-        return ResolvedInputs((), [], [], error, leg=self._gathering(scatter, record), recorded=record.inputs)
+        return ResolvedInputs((), [], [], error, phase=self._gathering(scatter, record), recorded=record.inputs)
 
     def _too_many_failures(self, scatter: Scatter, record: ScatterRecord) -> ScatterFailedError | None:
         counts = self._store.counts(record.run_id)
@@ -94,27 +94,27 @@ class Scattering:
             first=self._first_failures(record.run_id),
         )
 
-    def _gathering(self, scatter: Scatter, record: ScatterRecord) -> Leg:
+    def _gathering(self, scatter: Scatter, record: ScatterRecord) -> ScatterPhase:
         reader = Gathered(record.run_id, self._store, self._load)
         if scatter.gathering is None:
-            leg = scatter.leg(lambda: reader, takes_context=False, is_async=False)
-            leg.io, leg.has_own_io = IO_NAME, False
-            return leg
+            phase = scatter.phase(lambda: reader, takes_context=False, is_async=False)
+            phase.io, phase.has_own_io = IO_NAME, False
+            return phase
         gathering = scatter.gathering
         function = partial(gathering.function, **{scatter.results: reader})
-        return scatter.leg(function, takes_context=gathering.takes_context, is_async=gathering.is_async)
+        return scatter.phase(function, takes_context=gathering.takes_context, is_async=gathering.is_async)
 
     def _first_failures(self, run_id: str) -> list[tuple[str, str]]:
         page = self._store.page(run_id, after=-1, limit=_SHOWN, states=(State.FAILED,))
         return [(partition_label(key_in(row.partition)), _cause(row.error)) for row in page]
 
 
-def _resting(scatter: Scatter, record: ScatterRecord) -> Leg:
+def _resting(scatter: Scatter, record: ScatterRecord) -> ScatterPhase:
     """A step that was started although its items are not over, by repair, goes back to rest."""
     again = Scattered(record.total or 0, record.allowed or 0)
-    return scatter.leg(lambda: again, takes_context=False, is_async=False)
+    return scatter.phase(lambda: again, takes_context=False, is_async=False)
 
 
 def _cause(text: str | None) -> str:
     cause = error_line(text) or "no error was recorded"
-    return cause.rstrip(".") if len(cause) <= _LONGEST_ERROR else f"{cause[: _LONGEST_ERROR - 1]}…"
+    return cause.rstrip(".") if len(cause) <= _MAX_ERROR else f"{cause[: _MAX_ERROR - 1]}…"

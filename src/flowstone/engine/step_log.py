@@ -16,8 +16,8 @@ from flowstone.core.text import error_line
 
 log = logging.getLogger("flowstone.steps")
 
-_MOST_A_SECOND = 20
-_LONGEST_ERROR = 500
+_MAX_A_SECOND = 20
+_MAX_ERROR = 500
 
 
 class StepLog:
@@ -49,20 +49,20 @@ class StepLog:
         for completion, one in zip(group, committed, strict=True):
             if one.accepted:
                 self._say(completion, one.state)
-            tell_committed(completion, one)
+            log_committed(completion, one)
 
     def _say(self, completion: Completion, state: State) -> None:
         claim, outcome = completion.claim, completion.outcome
         if state is State.RETRYING and isinstance(outcome, Failed):
             again = f"{completion.retry_in_seconds or 0.0:.3g} s"
             message = "%s failed in attempt %d of %d and is repeated in %s: %s (run %s, step %d)"
-            error = error_line(outcome.error)[:_LONGEST_ERROR]
+            error = error_line(outcome.error)[:_MAX_ERROR]
             where = (claim.run_id, claim.step_id)
             log.warning(message, self._target(claim), claim.attempt, claim.max_attempts, again, error, *where)
         elif state is State.FAILED:
             error = "the database refused its result"
             if isinstance(outcome, Failed):
-                error = error_line(outcome.error)[:_LONGEST_ERROR]
+                error = error_line(outcome.error)[:_MAX_ERROR]
             message = "%s failed for good in attempt %d of %d: %s (run %s, step %d)"
             where = (claim.run_id, claim.step_id)
             log.error(message, self._target(claim), claim.attempt, claim.max_attempts, error, *where)
@@ -89,14 +89,14 @@ class StepLog:
             if now - self._second >= 1.0:
                 left_out, self._second, self._lines, self._left_out = self._left_out, now, 0, 0
             self._lines += 1
-            shown = self._lines <= _MOST_A_SECOND
+            shown = self._lines <= _MAX_A_SECOND
             self._left_out += not shown
         if left_out:
             log.info("... and %d more lines of this kind: steps are shorter than it takes to log them.", left_out)
         return shown
 
 
-def tell_committed(completion: Completion, committed: Committed) -> None:
+def log_committed(completion: Completion, committed: Committed) -> None:
     """Emit `attempt.committed`, when there is a listener."""
     if not telemetry.listening() or not isinstance(completion.claim, Claim):
         return

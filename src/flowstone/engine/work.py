@@ -19,7 +19,7 @@ from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
 from flowstone.errors import DatabaseError, StepChangedError, UnknownAssetError
-from flowstone.protocols import Standings
+from flowstone.protocols import TargetStatuses
 
 _PAUSE_SECONDS = 5.0
 _SOON_SECONDS = 1.0
@@ -44,7 +44,7 @@ class NodeWork:
         runner: performs attempts.
         snooze_seconds: how long a step waits before it polls for missing inputs again; for inputs that are under
             way that is shorter at first.
-        standings: knows which of them are in flight.
+        statuses: knows which of them are in flight.
         shapes: what is declared of the assets here.
         others: returns what the other living workers know.
         on_begin: called for each attempt whose function is about to be called.
@@ -57,7 +57,7 @@ class NodeWork:
         reader: InputReader,
         runner: StepRunner,
         snooze_seconds: float,
-        standings: Standings,
+        target_statuses: TargetStatuses,
         shapes: Shapes,
         others: Callable[[], Sequence[KnownAssets]],
         on_begin: Callable[[Claim], None] | None = None,
@@ -67,7 +67,7 @@ class NodeWork:
         self._reader = reader
         self._runner = runner
         self._snooze_seconds = snooze_seconds
-        self._standings = standings
+        self._target_statuses = target_statuses
         self._shapes = shapes
         self._others = others
 
@@ -85,7 +85,7 @@ class NodeWork:
                 continue
             if job.age_seconds > job.deps_timeout_seconds:
                 others = self._others() if others is None else others
-                if not self._somebody_can(job, others):
+                if not self._another_can(job, others):
                     continue
             left.append((job, f"left to a worker with the code that placed it: {_short(problem)}"))
         return left
@@ -94,7 +94,7 @@ class NodeWork:
         """Return the shape of an asset, as others see it; None when it is not known here."""
         return self._shapes[asset].to_json() if asset in self._graph else None
 
-    def _somebody_can(self, job: FetchedJob, others: Sequence[KnownAssets]) -> bool:
+    def _another_can(self, job: FetchedJob, others: Sequence[KnownAssets]) -> bool:
         asset, mine = job.claim.asset, self.known(job.claim.asset)
         if mine is None or job.shape not in (None, mine["digest"]):
             return can_run(others, asset, job.shape)
@@ -155,14 +155,14 @@ class NodeWork:
 
     def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:
         """Return the states of those targets of which a step is not over."""
-        found = self._standings.standing(targets)
+        found = self._target_statuses.status(targets)
         newest = {target: one.newest for target, one in found.items() if one.newest is not None}
         return {target: step.state for target, step in newest.items() if not step.state.is_terminal}
 
     def _may_wait(self, job: FetchedJob, pause: float) -> bool:
         """Bounded by time, and by count in case a clock is set back."""
-        most = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
-        return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < most
+        maximum = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
+        return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < maximum
 
 
 def _short(problem: Exception) -> str:

@@ -16,9 +16,9 @@ class DatabaseUnavailableError(DatabaseError, ConnectionError):
         self.target = target
         self.why = why
         _, fatal, reason = why.partition("FATAL: ")
-        said = f"refuses the connection: {reason.strip()}" if fatal else f"does not answer: {why}"
+        answer = f"refuses the connection: {reason.strip()}" if fatal else f"does not answer: {why}"
         super().__init__(
-            f"PostgreSQL at {target} {said}. Check that the server runs and that "
+            f"PostgreSQL at {target} {answer}. Check that the server runs and that "
             "FLOWSTONE_DATABASE_URL is right; `flowstone doctor` checks each part."
         )
 

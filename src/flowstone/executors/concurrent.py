@@ -55,7 +55,7 @@ class AsyncExecutor(Executor, ChecksOptions):
     )
 
     def __init__(self, *, max_concurrency: int = 32, timeout_seconds: float = 60.0) -> None:
-        if whole_number(max_concurrency, least=1, most=10_000) is None:
+        if whole_number(max_concurrency, minimum=1, maximum=10_000) is None:
             raise OptionsError(f"max_concurrency={shown(max_concurrency)}: give a whole number from 1 to 10,000.")
         self.max_concurrency = max_concurrency
         self._timeout = seconds_option("timeout_seconds", timeout_seconds)
@@ -128,8 +128,8 @@ class AsyncExecutor(Executor, ChecksOptions):
                     return job, options
                 wait = self._queue[0][0] - now if self._queue else _IDLE_SECONDS
                 self._idle += 1
-                told = self._changed.wait(wait)
+                notified = self._changed.wait(wait)
                 self._idle -= 1
-                if not told and not self._queue:
+                if not notified and not self._queue:
                     self._threads -= 1
                     return None

@@ -110,7 +110,7 @@ class CircuitBreaker:
     ) -> None:
         _refuse_name(inner, "CircuitBreaker")
         reset = duration(reset_seconds)
-        if whole_number(failures, least=1, most=1_000_000) is None or not reset:
+        if whole_number(failures, minimum=1, maximum=1_000_000) is None or not reset:
             raise ValueError(
                 f"CircuitBreaker(failures={shown(failures)}, reset_seconds={shown(reset_seconds)}): give a whole "
                 "number from 1 on, and a timedelta or seconds above 0."

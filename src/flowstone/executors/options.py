@@ -16,7 +16,7 @@ from flowstone.errors import CapabilityError, OptionsError, option_hint
 from flowstone.protocols import ChecksOptions, Executor
 
 MAX_OPTIONS_BYTES = 64 * 1024
-_LONGEST_QUEUE = 127
+_MAX_QUEUE = 127
 
 
 def check_options(executor: str, options: Mapping[str, Any], known: frozenset[str]) -> None:
@@ -79,7 +79,7 @@ def check_portable(executor: str, options: Mapping[str, Any]) -> None:
 
 
 def seconds_option(
-    name: str, value: object, *, or_none: bool = False, most: float = YEAR_SECONDS, warn: bool = False
+    name: str, value: object, *, or_none: bool = False, maximum: float = YEAR_SECONDS, warn: bool = False
 ) -> float | None:
     """Return a duration option in seconds.
 
@@ -87,7 +87,7 @@ def seconds_option(
         name: the option.
         value: a timedelta or seconds; None for none.
         or_none: whether 0 will do.
-        most: the longest that makes sense.
+        maximum: the longest that makes sense.
         warn: warn of a number that looks like milliseconds, as whoever looks at an option first does.
 
     Raises:
@@ -95,15 +95,15 @@ def seconds_option(
     """
     if value is None:
         return None
-    seconds = duration(value, most=math.inf)
+    seconds = duration(value, maximum=math.inf)
     if seconds is None or not (seconds or or_none):
-        least = "from 0 on" if or_none else "above 0"
-        raise OptionsError(f"{name}={shown(value)}: give a number of seconds {least}, or a timedelta.")
-    if seconds > most:
+        minimum = "from 0 on" if or_none else "above 0"
+        raise OptionsError(f"{name}={shown(value)}: give a number of seconds {minimum}, or a timedelta.")
+    if seconds > maximum:
         meant = seconds / 1000
-        remedy = f" Did you mean {meant:g}?" if meant <= most and meant < _PLAIN_DIGITS else ""
+        remedy = f" Did you mean {meant:g}?" if meant <= maximum and meant < _PLAIN_DIGITS else ""
         raise OptionsError(
-            f"{name}={shown(value)} is {spelled(seconds)}, more than {spelled(most)}: it is in seconds, not "
+            f"{name}={shown(value)} is {spelled(seconds)}, more than {spelled(maximum)}: it is in seconds, not "
             f"milliseconds.{remedy}"
         )
     if warn:
@@ -162,20 +162,20 @@ def placing_options(options: Mapping[str, Any]) -> PlacingOptions:
 def _queue(value: object) -> str | None:
     if value is None:
         return None
-    fits = isinstance(value, str) and 0 < len(value) <= _LONGEST_QUEUE and value.strip() == value
+    fits = isinstance(value, str) and 0 < len(value) <= _MAX_QUEUE and value.strip() == value
     if not fits or not str(value).isprintable():
         raise OptionsError(
-            f"queue={value!r}: give the name of a queue, text of 1 to {_LONGEST_QUEUE} printable characters."
+            f"queue={value!r}: give the name of a queue, text of 1 to {_MAX_QUEUE} printable characters."
         )
     return str(value)
 
 
-def _whole(name: str, value: object, least: int, most: int) -> int | None:
+def _whole(name: str, value: object, minimum: int, maximum: int) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not least <= value <= most:
+    if type(value) is not int or not minimum <= value <= maximum:
         first = " (first)" if name == "priority" else ""
-        raise OptionsError(f"{name}={value!r}: give a whole number from {least}{first} to {most}.")
+        raise OptionsError(f"{name}={value!r}: give a whole number from {minimum}{first} to {maximum}.")
     return value
 
 

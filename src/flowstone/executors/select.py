@@ -42,42 +42,42 @@ class ExecutorSelector:
         # objects that were passed to a call: one that wraps another carries its name, but does not take its place
         self._given: dict[str, Executor] = {}
 
-    def get(self, wanted: str | Executor) -> Executor:
+    def get(self, choice: str | Executor) -> Executor:
         """Return an executor, bound.
 
         Args:
-            wanted: a name, or an executor object.
+            requested: a name, or an executor object.
 
         Raises:
             UnknownExecutorError: no executor has this name.
             ExecutorUnavailableError: it exists but cannot be made here.
             OptionsError: it is neither a name nor an executor.
         """
-        if not isinstance(wanted, str):
-            _refuse_what_is_none("executor", wanted)
-            if self._given.get(wanted.name) is not wanted and self._made.get(wanted.name) is not wanted:
-                self._bind(wanted)
-                self._given[wanted.name] = wanted
-            return wanted
-        made = self._made.get(wanted)
+        if not isinstance(choice, str):
+            _refuse_what_is_none("executor", choice)
+            if self._given.get(choice.name) is not choice and self._made.get(choice.name) is not choice:
+                self._bind(choice)
+                self._given[choice.name] = choice
+            return choice
+        made = self._made.get(choice)
         if made is None:
-            given = self._given.get(wanted)
-            if given is not None and not self._knows(wanted):
+            given = self._given.get(choice)
+            if given is not None and not self._knows(choice):
                 return given
-            made = self._make(wanted)
+            made = self._make(choice)
             self._bind(made)
-            self._made[wanted] = made
+            self._made[choice] = made
         return made
 
     def names(self) -> list[str]:
         """Return every name that `get` knows."""
         return sorted({*self._factories, *self._made, *self._given, *(point.name for point in _points())})
 
-    def capabilities(self, wanted: str | Executor) -> frozenset[Capability]:
+    def capabilities(self, choice: str | Executor) -> frozenset[Capability]:
         """Return what an executor declares; of those of the app it is known although one cannot be made here."""
-        if isinstance(wanted, str) and wanted in self._declared and wanted not in self._made:
-            return self._declared[wanted]
-        return frozenset(self.get(wanted).capabilities)
+        if isinstance(choice, str) and choice in self._declared and choice not in self._made:
+            return self._declared[choice]
+        return frozenset(self.get(choice).capabilities)
 
     def made(self) -> list[Executor]:
         """Return the executors that were used so far."""
@@ -107,25 +107,25 @@ class ExecutorSelector:
         raise UnknownExecutorError(name, self.names())
 
 
-def _refuse_what_is_none(where: str, wanted: object) -> None:
+def _refuse_what_is_none(where: str, choice: object) -> None:
     """Refuse what is no executor: a class instead of an object, an object without the methods.
 
     Raises:
         OptionsError: says what is missing.
     """
-    if isinstance(wanted, type):
+    if isinstance(choice, type):
         raise OptionsError(
-            f"{where}: {wanted.__name__} is a class; give an object of it: {wanted.__name__}(...), or its name."
+            f"{where}: {choice.__name__} is a class; give an object of it: {choice.__name__}(...), or its name."
         )
-    absent = [name for name in _MEMBERS if not hasattr(wanted, name)]
+    absent = [name for name in _MEMBERS if not hasattr(choice, name)]
     if absent:
         raise OptionsError(
-            f"{where}: {wanted!r} is no executor, it has no {join_names(absent)}. Give a name such as 'sync', or "
+            f"{where}: {choice!r} is no executor, it has no {join_names(absent)}. Give a name such as 'sync', or "
             "an object with name, capabilities, bind, execute and schedule."
         )
-    if not isinstance(wanted.name, str) or not wanted.name:  # type: ignore[attr-defined]
-        raise OptionsError(f"{where}: the name of {wanted!r} must be text.")
-    capabilities = wanted.capabilities  # type: ignore[attr-defined]
+    if not isinstance(choice.name, str) or not choice.name:  # type: ignore[attr-defined]
+        raise OptionsError(f"{where}: the name of {choice!r} must be text.")
+    capabilities = choice.capabilities  # type: ignore[attr-defined]
     known = {capability.value for capability in Capability}
     unknown = [one for one in capabilities if one not in known] if isinstance(capabilities, Collection) else None
     if unknown is None or isinstance(capabilities, str):

@@ -26,7 +26,7 @@ from flowstone.protocols import ChecksOptions, Executor, RunJob
 log = logging.getLogger("flowstone.executors")
 account_log = logging.getLogger("flowstone.serial")
 
-_LONGEST_PAUSE_SECONDS = 600.0
+_MAX_PAUSE_SECONDS = 600.0
 _OPTIONS = frozenset({"timeout_seconds", "on_step", "pause_between", "verbose"})
 _summary = reprlib.Repr(maxstring=60, maxother=60, maxlist=5, maxdict=5, maxset=5, maxtuple=5)
 
@@ -83,7 +83,7 @@ class SerialExecutor(Executor, ChecksOptions):
     ) -> None:
         self._on_step = _listener(on_step)
         self._pause = (
-            seconds_option("pause_between", pause_between, or_none=True, most=_LONGEST_PAUSE_SECONDS) or 0.0
+            seconds_option("pause_between", pause_between, or_none=True, maximum=_MAX_PAUSE_SECONDS) or 0.0
         )
         self._verbose = _flag(verbose)
         self._inner = SyncExecutor()
@@ -100,7 +100,7 @@ class SerialExecutor(Executor, ChecksOptions):
     def check(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, _OPTIONS)
         seconds_option("timeout_seconds", options.get("timeout_seconds"), warn=True)
-        seconds_option("pause_between", options.get("pause_between"), or_none=True, most=_LONGEST_PAUSE_SECONDS)
+        seconds_option("pause_between", options.get("pause_between"), or_none=True, maximum=_MAX_PAUSE_SECONDS)
         _listener(options.get("on_step"))
         _flag(options.get("verbose", True))
 
@@ -112,7 +112,7 @@ class SerialExecutor(Executor, ChecksOptions):
             **options: `timeout_seconds`, and `on_step`, `pause_between` and `verbose` for this call.
         """
         check_options(self.name, options, _OPTIONS)
-        tell = options.pop("on_step", None) or self._on_step or _nobody
+        report = options.pop("on_step", None) or self._on_step or _nobody
         given = seconds_option("pause_between", options.pop("pause_between", None), or_none=True)
         pause = self._pause if given is None else given
         verbose = options.pop("verbose", self._verbose)
@@ -120,7 +120,7 @@ class SerialExecutor(Executor, ChecksOptions):
             if pause:
                 time.sleep(pause)
             self._number += 1
-            return self._account(job, _Account(tell, verbose=verbose), options)
+            return self._account(job, _Account(report, verbose=verbose), options)
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Run a job now and return its handle; its failure shows in its status, it is not raised."""
@@ -154,14 +154,14 @@ class SerialExecutor(Executor, ChecksOptions):
 class _Account:
     """Reports one step to a listener and to the log."""
 
-    def __init__(self, tell: Callable[[StepEvent], None], *, verbose: bool) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[StepEvent], None], *, verbose: bool) -> None:
+        self._report = report
         self._log = _logger() if verbose else None
 
     def before(self, event: StepEvent) -> None:
         if self._log is not None:
             self._log.info("%d. %s begins", event.number, _target(event.job))
-        self._tell(event)
+        self._report(event)
 
     def after(self, event: StepEvent) -> None:
         """Report a step that is over; it stays so, whatever the listener does."""
@@ -170,7 +170,7 @@ class _Account:
             what = f"{event.state}: {came}" if came else f"{event.state}"
             self._log.info("%d. %s %s (%.3f s)", event.number, _target(event.job), what, event.duration_seconds)
         try:
-            self._tell(event)
+            self._report(event)
         except Exception:
             log.exception("on_step raised after step %d, which is over all the same", event.number)
 

@@ -10,7 +10,7 @@ from flowstone.errors import MissingExtraError, SerializationError
 
 # Enough for a structured type of thousands of fields; NumPy's default of 10,000 guards against
 # untrusted files, ours were written by `write`.
-_LONGEST_HEADER = 1_000_000
+_MAX_HEADER = 1_000_000
 
 
 class NumpySerializer:
@@ -71,7 +71,7 @@ class NumpySerializer:
             import numpy
         except ModuleNotFoundError as error:
             raise MissingExtraError("numpy", "parquet", "Loading a stored array") from error
-        array: object = numpy.lib.format.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+        array: object = numpy.lib.format.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
         return array
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 _PREFIX = "."
 _SUFFIX = ".tmp"
-_LONGEST_NAME = 255  # bytes, on every file system in use
+_MAX_NAME = 255  # bytes, on every file system in use
 # Folders cannot be synced on every file system; there is nothing to gain from failing then.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -28,10 +28,10 @@ def replacing(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replacing(Path(folder, "a"), durable=False) as file:
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with replacing(Path(directory, "a"), durable=False) as file:
         ...         _ = file.write(b"1")
-        ...     Path(folder, "a").read_bytes()
+        ...     Path(directory, "a").read_bytes()
         b'1'
     """
     temporary = path.with_name(_temporary_name(path.name))
@@ -48,14 +48,14 @@ def replacing(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
         raise
     if durable:
-        sync_folder(path.parent)
+        sync_directory(path.parent)
 
 
 def _temporary_name(name: str) -> str:
     """Return a name that says which file it will be, as far as it fits."""
     rest = f"{secrets.token_hex(8)}{_SUFFIX}"
     full = f"{_PREFIX}{name}.{rest}"
-    return full if len(full.encode()) <= _LONGEST_NAME else f"{_PREFIX}{rest}"
+    return full if len(full.encode()) <= _MAX_NAME else f"{_PREFIX}{rest}"
 
 
 def final_name(temporary: Path) -> str | None:
@@ -69,18 +69,18 @@ def final_name(temporary: Path) -> str | None:
     return name or None
 
 
-def make_folder(path: Path, *, durable: bool) -> None:
+def make_directory(path: Path, *, durable: bool) -> None:
     """Create a folder and those above it; with `durable`, wait until their names have reached the disk."""
     missing = [path]
     while not missing[-1].exists() and missing[-1].parent != missing[-1]:
         missing.append(missing[-1].parent)
     path.mkdir(parents=True, exist_ok=True)
     if durable:
-        for folder in missing[1:]:
-            sync_folder(folder)
+        for directory in missing[1:]:
+            sync_directory(directory)
 
 
-def sync_folder(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Wait until the names in a folder have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

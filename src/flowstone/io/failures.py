@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flowstone.errors import StorageError, StorageFailure
 
-_LONGEST_REASON = 500
+_MAX_REASON = 500
 
 
 class Failure(NamedTuple):
@@ -55,6 +55,6 @@ def storage_error(action: str, asset: str, partition: str, error: OSError) -> St
     """
     failure = _BY_ERRNO.get(error.errno or 0, _OTHER)
     why = str(error)
-    if len(why) > _LONGEST_REASON:
-        why = f"{why[:_LONGEST_REASON]}..."
+    if len(why) > _MAX_REASON:
+        why = f"{why[:_MAX_REASON]}..."
     return StorageError(action, asset, partition, why, kind=failure.kind, remedy=failure.remedy)

@@ -17,7 +17,7 @@ from flowstone.io.atomic_files import (
     final_name,
     is_older,
     is_temporary,
-    make_folder,
+    make_directory,
     replacing,
     temporary_files,
 )
@@ -47,8 +47,8 @@ class _Place(NamedTuple):
     @property
     def location(self) -> str:
         top = "" if self.project == DEFAULT_PROJECT else f"{_OF_PROJECT}{self.project}/"
-        folder = escape(self.partition) if self.partition else _UNPARTITIONED
-        return f"{top}{escape(self.asset)}/{folder}/{file_name(self.version, self.extension)}"
+        directory = escape(self.partition) if self.partition else _UNPARTITIONED
+        return f"{top}{escape(self.asset)}/{directory}/{file_name(self.version, self.extension)}"
 
     @classmethod
     def parse(cls, location: str) -> _Place | None:
@@ -57,11 +57,11 @@ class _Place(NamedTuple):
         project = segments.pop(0).removeprefix(_OF_PROJECT) if len(segments) == 4 else DEFAULT_PROJECT
         if len(segments) != 3:
             return None
-        asset, folder, file = segments
+        asset, directory, file = segments
         try:
             place = cls(
                 unescape(asset),
-                "" if folder == _UNPARTITIONED else unescape(folder),
+                "" if directory == _UNPARTITIONED else unescape(directory),
                 version_of(file),
                 "".join(file.partition(".")[1:]),
                 project,
@@ -95,8 +95,8 @@ class FilesystemIO:
     Example:
         >>> import tempfile
         >>> address = OutputAddress("numbers", "2024", "run", 1, attempt=1, token=1)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     files = FilesystemIO(folder)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     files = FilesystemIO(directory)
         ...     stored = files.store([1, 2, 3], address)
         ...     stored.location, files.load(stored)
         ('numbers/2024/step-1.json', [1, 2, 3])
@@ -154,7 +154,7 @@ class FilesystemIO:
         place = _Place(address.asset, address.partition, address.version, serializer.extension, address.project)
         try:
             path = self._root / place.location
-            make_folder(path.parent, durable=self._durable)
+            make_directory(path.parent, durable=self._durable)
             self._refuse_outside(path.parent, "store", place)
             with replacing(path, durable=self._durable) as file:
                 return encode(value, serializer, file, address=address, io=self._name, location=place.location)
@@ -231,15 +231,15 @@ class FilesystemIO:
 
     def _versions(self, older_than_seconds: float) -> Iterator[tuple[str, Path]]:
         """Yield the old files of this project, and the old temporary ones, with their versions."""
-        for folder, folders, names in self._root.walk():
-            if folder == self._root:
+        for directory, directories, names in self._root.walk():
+            if directory == self._root:
                 # versions are known in their own project only
-                folders[:] = [name for name in folders if _project_of(name) == self._project.name]
+                directories[:] = [name for name in directories if _project_of(name) == self._project.name]
             for name in names:
-                path = folder / name
+                path = directory / name
                 temporary = is_temporary(path)
-                told = final_name(path) if temporary else name
-                place = _Place.parse((folder / told).relative_to(self._root).as_posix()) if told else None
+                final = final_name(path) if temporary else name
+                place = _Place.parse((directory / final).relative_to(self._root).as_posix()) if final else None
                 if (temporary or place is not None) and is_older(path, older_than_seconds):
                     yield place.version if place is not None else "", path
 
@@ -264,9 +264,9 @@ def _delete(paths: Iterable[Path]) -> int:
     return deleted
 
 
-def _project_of(folder: str) -> str:
+def _project_of(directory: str) -> str:
     """Return the project to which a folder below the root belongs."""
-    return folder.removeprefix(_OF_PROJECT) if folder.startswith(_OF_PROJECT) else DEFAULT_PROJECT
+    return directory.removeprefix(_OF_PROJECT) if directory.startswith(_OF_PROJECT) else DEFAULT_PROJECT
 
 
 def _outside(action: str, target: str, partition: str, why: str) -> StorageError:

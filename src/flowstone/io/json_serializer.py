@@ -24,7 +24,7 @@ from flowstone.io.json_tags import (
 MAX_DEPTH = 200
 """Containers within containers that are written; far beyond data, far below Python's own limit."""
 
-_LONGEST_PATH = 200
+_MAX_PATH = 200
 
 
 class JsonSerializer:
@@ -113,9 +113,9 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 def _path(steps: list[str]) -> str:
     path = "$" + "".join(reversed(steps)).replace('["__dict__"]', "")
-    if len(path) <= _LONGEST_PATH:
+    if len(path) <= _MAX_PATH:
         return path
-    return f"{path[: _LONGEST_PATH // 2]} ... {path[-_LONGEST_PATH // 2 :]}"
+    return f"{path[: _MAX_PATH // 2]} ... {path[-_MAX_PATH // 2 :]}"
 
 
 def _step(key: object) -> str:

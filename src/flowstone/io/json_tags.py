@@ -19,8 +19,8 @@ from flowstone.errors import SerializationError
 
 # Longer integers are written in hexadecimal: Python refuses to parse long decimal ones (the limit can be
 # lowered to 640 digits), and their decimal form takes quadratic time.
-_LONGEST_PLAIN_INT_BITS = 2000
-PLAIN_INT_LIMIT = 1 << _LONGEST_PLAIN_INT_BITS
+_MAX_PLAIN_INT_BITS = 2000
+PLAIN_INT_LIMIT = 1 << _MAX_PLAIN_INT_BITS
 _CANONICAL_NAN = struct.pack(">d", math.nan)
 
 

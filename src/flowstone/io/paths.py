@@ -17,7 +17,7 @@ _RESERVED = frozenset(
 _EMPTY = "@"
 _JOINT = "~/~"
 # File systems allow 255 bytes; encrypted ones 143. The joint marks and an extension have to fit too.
-_LONGEST_SEGMENT = 120
+_MAX_SEGMENT = 120
 _TOKEN = re.compile(r"[a-z0-9\-_.]|\+[a-z]|(?:%[0-9a-f]{2})+")
 
 
@@ -42,9 +42,7 @@ def escape(text: str) -> str:
     if text[-1] == ".":
         pieces[-1] = _percent(".")
     escaped = "".join(pieces)
-    return _JOINT.join(
-        escaped[start : start + _LONGEST_SEGMENT] for start in range(0, len(escaped), _LONGEST_SEGMENT)
-    )
+    return _JOINT.join(escaped[start : start + _MAX_SEGMENT] for start in range(0, len(escaped), _MAX_SEGMENT))
 
 
 def unescape(path: str) -> str:

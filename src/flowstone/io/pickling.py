@@ -17,7 +17,7 @@ _FRAME_BYTES = 256 * 1024
 _MAC_BYTES = hashlib.sha256().digest_size
 _LAST = b"\x01"
 _MORE = b"\x00"
-_SHORTEST_KEY = 16
+_MIN_KEY = 16
 
 
 class PickleSerializer:
@@ -42,9 +42,9 @@ class PickleSerializer:
     """
 
     def __init__(self, key: bytes) -> None:
-        if len(key) < _SHORTEST_KEY:
+        if len(key) < _MIN_KEY:
             raise ConfigurationError(
-                f"PickleSerializer needs a key of at least {_SHORTEST_KEY} bytes. Make one with "
+                f"PickleSerializer needs a key of at least {_MIN_KEY} bytes. Make one with "
                 "secrets.token_bytes(32) and give the same to every process."
             )
         self._key = key

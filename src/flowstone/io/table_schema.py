@@ -54,23 +54,23 @@ def restore_schema(table: pyarrow.Table, text: str) -> pyarrow.Table:
     with pyarrow.ipc.open_stream(base64.b64decode(text)) as reader:
         original = reader.read_next_batch()
     columns = [
-        _restore_column(column, wanted) for column, wanted in zip(table.columns, original.columns, strict=True)
+        _restore_column(column, needed) for column, needed in zip(table.columns, original.columns, strict=True)
     ]
     return pyarrow.Table.from_arrays(columns, schema=original.schema)
 
 
-def _restore_column(column: pyarrow.ChunkedArray, wanted: pyarrow.Array) -> pyarrow.ChunkedArray:
+def _restore_column(column: pyarrow.ChunkedArray, needed: pyarrow.Array) -> pyarrow.ChunkedArray:
     import pyarrow
 
-    if not pyarrow.types.is_dictionary(wanted.type):
-        return column if column.type == wanted.type else column.cast(wanted.type)
+    if not pyarrow.types.is_dictionary(needed.type):
+        return column if column.type == needed.type else column.cast(needed.type)
     import pyarrow.compute
 
-    kind = wanted.type
+    kind = needed.type
     values = column.cast(kind.value_type)
-    indices = pyarrow.compute.index_in(values, value_set=wanted.dictionary).cast(kind.index_type)
+    indices = pyarrow.compute.index_in(values, value_set=needed.dictionary).cast(kind.index_type)
     chunks = [
-        pyarrow.DictionaryArray.from_arrays(chunk, wanted.dictionary, ordered=kind.ordered)
+        pyarrow.DictionaryArray.from_arrays(chunk, needed.dictionary, ordered=kind.ordered)
         for chunk in indices.chunks or [pyarrow.array([], kind.index_type)]
     ]
     return pyarrow.chunked_array(chunks, type=kind)

@@ -345,11 +345,13 @@ def _field_names(labels: Sequence[object], index_names: Sequence[object], levels
     """Return names for the file: what other tools show."""
     used: set[str] = set()
     names = []
-    wanted = [str(label) for label in labels]
+    labels_needed = [str(label) for label in labels]
     for level in range(levels):
         name = index_names[level]
-        wanted.append(name if type(name) is str and name not in wanted else f"__index_level_{level}__")
-    for name in wanted:
+        labels_needed.append(
+            name if type(name) is str and name not in labels_needed else f"__index_level_{level}__"
+        )
+    for name in labels_needed:
         text = name.encode("utf-8", "backslashreplace").decode()
         number = 1
         while text in used:
@@ -455,7 +457,7 @@ def _arrow_to_polars(table: pyarrow.Table) -> object:
 
 
 def check_arrow(table: pyarrow.Table) -> None:
-    """Refuse what Arrow can hold and Parquet cannot give back.
+    """Refuse what Arrow can hold and Parquet cannot release.
 
     Raises:
         SerializationError: names the column.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstone.protocols.approvals import ApprovalStore
-from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, Standings
+from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, TargetStatuses
 from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.execution import (
     CancelsJobs,
@@ -55,8 +55,8 @@ __all__ = [
     "RunJob",
     "ScatterStore",
     "Serializer",
-    "Standings",
     "StepCall",
     "Store",
     "SweepableIO",
+    "TargetStatuses",
 ]

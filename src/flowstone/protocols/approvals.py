@@ -42,17 +42,17 @@ class ApprovalStore(Protocol):
     def expire_due(self, *, limit: int = 1000) -> int:
         """End the requests whose time is over as their `on_timeout` says; return how many."""
 
-    def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+    def claim_notifications(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
         """Claim requests whose state is not announced yet; until the lease is over nobody else gets them.
 
         Of two changes in a row only the later one is announced. A decision is announced for a day, a pending
         request as long as it is pending.
         """
 
-    def told(self, approval: Approval) -> None:
+    def acknowledge_notification(self, approval: Approval) -> None:
         """Acknowledge that this state of a request was announced."""
 
-    def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
+    def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
         """Release a state of a request that could not be announced, and say when to try again."""
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:

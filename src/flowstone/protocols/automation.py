@@ -17,7 +17,7 @@ from flowstone.core.automation.record import (
     TickRecord,
 )
 from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.standing import Reads, Standing
+from flowstone.core.automation.standing import Reads, TargetStatus
 from flowstone.core.step import Target
 
 
@@ -54,7 +54,7 @@ class AutomationStore(Protocol):
         A tick at an instant that is recorded already is left out with all it asks for.
         """
 
-    def give_back(self, taken: TakenAutomation) -> None:
+    def release(self, taken: TakenAutomation) -> None:
         """End the right to evaluate without a conclusion: the automation is due as it was."""
 
     def request(self, automation: AutomationId) -> None:
@@ -88,10 +88,10 @@ class AutomationStore(Protocol):
         """
 
 
-class Standings(Protocol):
+class TargetStatuses(Protocol):
     """What conditions are judged by; every question is about many targets at once."""
 
-    def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
+    def status(self, targets: Sequence[Target]) -> dict[Target, TargetStatus]:
         """Return how each target stands that was ever asked for."""
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Protocol
 
-from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
+from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
 from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
-from flowstone.core.ranges import NewRange, NotBegun
+from flowstone.core.ranges import NewRange, UnstartedTarget
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -29,7 +29,7 @@ from flowstone.core.step import (
     Target,
 )
 from flowstone.protocols.approvals import ApprovalStore
-from flowstone.protocols.automation import AutomationStore, Standings
+from flowstone.protocols.automation import AutomationStore, TargetStatuses
 from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.partition_keys import PartitionKeys
 from flowstone.protocols.scattering import ScatterStore
@@ -54,7 +54,7 @@ class Ledger(Protocol):
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         """End attempts: publish successes, move pointers, record lineage, release or fail what follows."""
 
-    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         """Give attempts back as if they had not started; return the steps that were still ours."""
 
     def request_cancel(self, step_id: int) -> State:
@@ -82,10 +82,10 @@ class Catalog(Protocol):
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
         """Return for each target that has a committed step when computing it started, as far as that is known."""
 
-    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
 
-    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
+    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
         """Return the positions of those (run, asset, partition) that were skipped: in the run, else latest."""
 
     def step(self, step_id: int) -> StepRecord | None:
@@ -176,7 +176,7 @@ class RangeStore(Protocol):
         Steps are made as workers begin them. What `new.partitions` raises leaves nothing behind.
         """
 
-    def waiting(self, target: Target) -> NotBegun | None:
+    def waiting(self, target: Target) -> UnstartedTarget | None:
         """Return where a target waits for a worker to begin it."""
 
 
@@ -208,7 +208,7 @@ class Control(Protocol):
     def served_queues(self) -> list[str]:
         """Return the queues that living workers serve."""
 
-    def situation(self, target: Target) -> StepSituation | None:
+    def diagnosis(self, target: Target) -> StepDiagnosis | None:
         """Return what is known of the newest step of a target."""
 
 
@@ -220,7 +220,7 @@ class Retention(Protocol):
     ) -> PruneCounts:
         """Delete what ended long ago and nothing needs; return what that was."""
 
-    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+    def needed_versions(self, versions: Sequence[str]) -> set[str]:
         """Return which of these versions of values are committed, may still be, or are of steps unknown here."""
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
@@ -313,7 +313,7 @@ class Store(Protocol):
         """The reading side."""
 
     @property
-    def standings(self) -> Standings:
+    def target_statuses(self) -> TargetStatuses:
         """How many targets stand at once."""
 
     @property

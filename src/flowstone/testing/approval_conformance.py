@@ -170,7 +170,7 @@ class ApprovalConformance(ApprovalRecordTests):
         """Only the newest attempt may stop the step."""
         placed = scene.one()
         old = scene.claim(placed.id)
-        scene.store.ledger.hand_back([old])
+        scene.store.ledger.release([old])
         new = scene.claim(placed.id)
         assert not scene.end(old, suspended("old")).accepted
         assert list(scene.store.approvals.list()) == []

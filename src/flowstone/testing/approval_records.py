@@ -59,28 +59,28 @@ class ApprovalRecordTests(ApprovalCase):
             ("approval.rejected", f"approval:{one.id}"),
             ("approval.requested", f"approval:{one.id}"),
         ]
-        (said, asked) = scene.store.approvals.audit(subject=f"approval:{one.id}")
-        assert (said.actor, said.details) == ("ann", {"comment": "no"})
-        assert (asked.actor, asked.details["message"]) == ("asset a", "Pay?")
-        assert asked.at <= said.at
+        (decided_line, request) = scene.store.approvals.audit(subject=f"approval:{one.id}")
+        assert (decided_line.actor, decided_line.details) == ("ann", {"comment": "no"})
+        assert (request.actor, request.details["message"]) == ("asset a", "Pay?")
+        assert request.at <= decided_line.at
         assert len(scene.store.approvals.audit(limit=2)) == 2
 
-    def test_each_state_is_told_once(self, scene: Scene) -> None:
+    def test_each_state_learns_once(self, scene: Scene) -> None:
         """Under a lease; again when that did not work, and anew when it was decided."""
         one = self.ask(scene, scene.one())
         store = scene.store.approvals
-        (taken,) = store.take_untold(lease_seconds=60)
+        (taken,) = store.claim_notifications(lease_seconds=60)
         assert (taken.id, taken.state) == (one.id, ApprovalState.PENDING)
-        assert list(store.take_untold(lease_seconds=60)) == []
-        store.not_told(taken, retry_in_seconds=0.0)
-        (again,) = store.take_untold(lease_seconds=60)
-        store.told(again)
-        store.not_told(again, retry_in_seconds=0.0)
-        assert list(store.take_untold(lease_seconds=60)) == []
+        assert list(store.claim_notifications(lease_seconds=60)) == []
+        store.release_notification(taken, retry_in_seconds=0.0)
+        (again,) = store.claim_notifications(lease_seconds=60)
+        store.acknowledge_notification(again)
+        store.release_notification(again, retry_in_seconds=0.0)
+        assert list(store.claim_notifications(lease_seconds=60)) == []
         store.decide(one.id, approve=True, by="ann")
-        (decided,) = store.take_untold(lease_seconds=0.0)
+        (decided,) = store.claim_notifications(lease_seconds=0.0)
         assert decided.state is ApprovalState.APPROVED
-        store.told(taken)  # the news of the request comes late and changes nothing
-        assert [one.state for one in store.take_untold(lease_seconds=60)] == [ApprovalState.APPROVED]
-        store.told(decided)
-        assert list(store.take_untold(lease_seconds=0.0)) == []
+        store.acknowledge_notification(taken)  # the news of the request comes late and changes nothing
+        assert [one.state for one in store.claim_notifications(lease_seconds=60)] == [ApprovalState.APPROVED]
+        store.acknowledge_notification(decided)
+        assert list(store.claim_notifications(lease_seconds=0.0)) == []

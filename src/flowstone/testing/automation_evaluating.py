@@ -86,10 +86,10 @@ class EvaluatingTests(AutomationCase):
         assert len(store.automations.take([NIGHTLY], lease_seconds=9)) == 1
         assert not store.automations.conclude(other, Conclusion(cursor=None, due_at=None)).accepted
 
-    def test_what_is_given_back_is_due_as_before(self, store: Store) -> None:
+    def test_what_is_released_is_due_as_before(self, store: Store) -> None:
         """Giving back ends the right and moves nothing."""
         taken = self.taken(store)
-        store.automations.give_back(taken)
+        store.automations.release(taken)
         assert not store.automations.conclude(taken, Conclusion(cursor=None, due_at=None)).accepted
         assert len(store.automations.take([NIGHTLY], lease_seconds=9)) == 1
 
@@ -98,7 +98,7 @@ class EvaluatingTests(AutomationCase):
         late = self.taken(store, lease=1)
         clock.forward(2)
         (taken,) = store.automations.take([NIGHTLY], lease_seconds=9)
-        store.automations.give_back(late)
+        store.automations.release(late)
         assert store.automations.conclude(taken, Conclusion(cursor=None, due_at=None)).accepted
 
     # --- concluding ---------------------------------------------------------------------------------------

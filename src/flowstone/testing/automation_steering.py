@@ -71,7 +71,7 @@ class SteeringTests(AutomationCase):
 
     # --- reading ------------------------------------------------------------------------------------------
 
-    def test_ticks_are_told_newest_first_and_pruned_by_age(self, store: Store, clock: SetClock) -> None:
+    def test_ticks_are_notified_newest_first_and_pruned_by_age(self, store: Store, clock: SetClock) -> None:
         """Ticks of one automation or of all, newest first; old ones can be forgotten."""
         for index in range(4):
             taken = self.taken(store, INBOX if index % 2 else NIGHTLY)

@@ -21,7 +21,7 @@ from flowstone.testing.conformance_assets import ASSETS
 from flowstone.testing.conformance_checks import CHECKS
 from flowstone.testing.marks import DIRECTORY, Marks, wait_until
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long a test waits for something that must happen."""
 
 
@@ -88,7 +88,7 @@ class ExecutorCase(ABC):
 
     def ended(self, flow: FlowStone, job: Job | int) -> State:
         """Wait until a job is over and return its state."""
-        over = wait_until(lambda: flow.job_status(job).is_terminal, timeout_seconds=PATIENCE_SECONDS)
+        over = wait_until(lambda: flow.job_status(job).is_terminal, timeout_seconds=TIMEOUT_SECONDS)
         assert over, f"the job is still {flow.job_status(job)}"
         return flow.job_status(job)
 

@@ -18,7 +18,7 @@ from flowstone.errors import (
     RunNotFoundError,
     StepCancelledError,
 )
-from flowstone.testing.executor_case import PATIENCE_SECONDS, ExecutorCase
+from flowstone.testing.executor_case import TIMEOUT_SECONDS, ExecutorCase
 from flowstone.testing.marks import wait_until
 
 
@@ -115,7 +115,7 @@ class PlacingByExecutorTests(ExecutorCase):
         assert flow.job_status(step.id) is State.RUNNING
         assert flow.cancel_job(step.id) in (State.CANCELLING, State.CANCELLED)
         assert self.ended(flow, step.id) is State.CANCELLED
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive()
         assert self.marks.count("gated-cancelled") == 1
         assert not flow.exists("gated")
@@ -127,7 +127,7 @@ class PlacingByExecutorTests(ExecutorCase):
         thread.start()
         assert self.marks.wait("gated")
         flow.cancel_job(self.latest(flow).id)
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
         assert [type(error) for error in caught] == [StepCancelledError]
 
     def test_cancel_a_run(self, flow: FlowStone) -> None:
@@ -138,9 +138,9 @@ class PlacingByExecutorTests(ExecutorCase):
         thread.start()
         assert self.marks.wait("gated")
         flow.runs.cancel("r")
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive()
-        assert wait_until(lambda: flow.runs.get("r").state is State.CANCELLED, timeout_seconds=PATIENCE_SECONDS)
+        assert wait_until(lambda: flow.runs.get("r").state is State.CANCELLED, timeout_seconds=TIMEOUT_SECONDS)
         assert {step.state for step in flow.runs.steps("r")} == {State.CANCELLED}
 
     def test_cancel_after_the_end(self, flow: FlowStone) -> None:

@@ -11,7 +11,7 @@ from flowstone.core.state import State
 from flowstone.core.step import RunRecord
 from flowstone.engine.gathered import Gathered
 from flowstone.errors import ItemError, OptionsError, ScatterFailedError, SelectionError
-from flowstone.testing.executor_case import PATIENCE_SECONDS, ExecutorCase
+from flowstone.testing.executor_case import TIMEOUT_SECONDS, ExecutorCase
 from flowstone.testing.marks import wait_until
 from flowstone.testing.scatter_assets import KINDS, WIDTH, ItemFailedError
 
@@ -79,7 +79,7 @@ class ScatterTests(ExecutorCase):
         error = self.failure(lambda: self._fan(flow, "broken"))
         self.is_error(error, ItemFailedError, "broke off")
         over = wait_until(
-            lambda: all(run.state.is_terminal for run in flow.runs.latest()), timeout_seconds=PATIENCE_SECONDS
+            lambda: all(run.state.is_terminal for run in flow.runs.latest()), timeout_seconds=TIMEOUT_SECONDS
         )
         assert over, flow.runs.latest()
 
@@ -105,11 +105,11 @@ class ScatterTests(ExecutorCase):
             pytest.skip("the work is over when schedule returns")
         flow.materialize("numbers", executor=self.executor)
         job = flow.schedule("fanned", partition="gated", executor=self.executor)
-        assert self.marks.wait("item-gated", timeout_seconds=PATIENCE_SECONDS)
+        assert self.marks.wait("item-gated", timeout_seconds=TIMEOUT_SECONDS)
         flow.runs.cancel(job.run_id)
         assert self.ended(flow, job) is State.CANCELLED
         items = self._items(flow, job.run_id)
-        wait_until(lambda: flow.runs.get(items.id).state.is_terminal, timeout_seconds=PATIENCE_SECONDS)
+        wait_until(lambda: flow.runs.get(items.id).state.is_terminal, timeout_seconds=TIMEOUT_SECONDS)
         assert flow.runs.get(items.id).state is State.CANCELLED
         assert self.marks.count("item-cancelled") >= 1
         assert self.marks.count("item-gated") <= WIDTH

@@ -39,8 +39,8 @@ class KillPoints(Hook):
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     points = KillPoints(Path(folder))
+        >>> with TemporaryDirectory() as directory:
+        ...     points = KillPoints(Path(directory))
         ...     points.arm(AFTER_STORE, "numbers")
         ...     points.armed(AFTER_STORE, "numbers"), points.armed(AFTER_STORE, "others")
         (True, False)

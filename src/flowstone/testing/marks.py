@@ -23,8 +23,8 @@ class Marks:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     marks = Marks(Path(folder))
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     marks = Marks(Path(directory))
         ...     marks.leave("numbers")
         ...     marks.count("numbers"), marks.count("others")
         (1, 0)
@@ -35,19 +35,19 @@ class Marks:
 
     def leave(self, name: str) -> None:
         """Leave one more mark of this name."""
-        folder = self._root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / uuid4().hex).touch()
+        directory = self._root / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / uuid4().hex).touch()
 
     def count(self, name: str) -> int:
         """Return how many marks of this name there are."""
-        folder = self._root / name
-        return len(list(folder.iterdir())) if folder.is_dir() else 0
+        directory = self._root / name
+        return len(list(directory.iterdir())) if directory.is_dir() else 0
 
     def clear(self, name: str) -> None:
         """Forget the marks of this name."""
-        folder = self._root / name
-        for mark in folder.iterdir() if folder.is_dir() else ():
+        directory = self._root / name
+        for mark in directory.iterdir() if directory.is_dir() else ():
             mark.unlink(missing_ok=True)
 
     def wait(self, name: str, *, count: int = 1, timeout_seconds: float = 30.0) -> bool:
@@ -57,11 +57,11 @@ class Marks:
     @contextmanager
     def crowd(self, name: str) -> Iterator[None]:
         """Take part in a crowd, whose size at its largest `largest` returns."""
-        folder = self._root / f"{name}-present"
-        folder.mkdir(parents=True, exist_ok=True)
-        mine = folder / uuid4().hex
+        directory = self._root / f"{name}-present"
+        directory.mkdir(parents=True, exist_ok=True)
+        mine = directory / uuid4().hex
         mine.touch()
-        present = len(list(folder.iterdir()))
+        present = len(list(directory.iterdir()))
         sizes = self._root / f"{name}-sizes"
         sizes.mkdir(exist_ok=True)
         (sizes / str(present)).touch()
@@ -72,8 +72,8 @@ class Marks:
 
     def largest(self, name: str) -> int:
         """Return how large the crowd ever was."""
-        folder = self._root / f"{name}-sizes"
-        return max((int(one.name) for one in folder.iterdir()), default=0) if folder.is_dir() else 0
+        directory = self._root / f"{name}-sizes"
+        return max((int(one.name) for one in directory.iterdir()), default=0) if directory.is_dir() else 0
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_seconds: float = 30.0) -> bool:

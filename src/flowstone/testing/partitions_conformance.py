@@ -13,7 +13,7 @@ from flowstone.core.definition import PartitionsDefinition, read_partition, writ
 from flowstone.core.partition import Partition, decode_partition, encode_partition
 from flowstone.errors import PartitionError, UnknownPartitionError
 
-_MOST = 200
+_MAX = 200
 
 
 class PartitionsConformance(ABC):
@@ -42,7 +42,7 @@ class PartitionsConformance(ABC):
 
     def complete(self) -> list[Partition]:
         """Return the first complete keys."""
-        return list(islice(self.create().keys(self.now()), _MOST))
+        return list(islice(self.create().keys(self.now()), _MAX))
 
     def test_keys_are_partitions_each_once(self) -> None:
         """Every key has an exact text, is valid, and is there once."""

@@ -44,7 +44,7 @@ class TemporaryServer:
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder, TemporaryServer(Path(folder), prepare=print) as server:
+        >>> with TemporaryDirectory() as directory, TemporaryServer(Path(directory), prepare=print) as server:
         ...     with server.database() as dsn:
         ...         Database(dsn).ping()  # doctest: +ELLIPSIS
         postgresql://flowstone@/building_...
@@ -140,10 +140,10 @@ def system_binaries() -> Path | None:
     pg_config = shutil.which("pg_config")
     if pg_config is None:
         return None
-    said = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603
-    binaries = Path(said.stdout.strip())
+    done = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603
+    binaries = Path(done.stdout.strip())
     complete = all((binaries / tool).is_file() for tool in ("initdb", "pg_ctl", "postgres"))
-    return binaries if said.returncode == 0 and complete else None
+    return binaries if done.returncode == 0 and complete else None
 
 
 def remove_server(directory: Path, *, binaries: Path | None = None) -> None:

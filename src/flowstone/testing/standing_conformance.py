@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion
-from flowstone.core.automation.standing import DataVersion, Standing
+from flowstone.core.automation.standing import DataVersion, TargetStatus
 from flowstone.core.outcome import AttemptOutcome, Stopped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
@@ -15,22 +15,22 @@ from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
 from flowstone.testing.store_scene import Scene, failed, skipped
 
 
-class StandingConformance(StoreCase):
-    """Tests of `Store.standings`; make a subclass whose name starts with `Test`.
+class TargetStatusConformance(StoreCase):
+    """Tests of `Store.target_statuses`; make a subclass whose name starts with `Test`.
 
     Example:
         >>> from flowstone.stores.memory import MemoryStore
-        >>> class TestMyStore(StandingConformance):
+        >>> class TestMyStore(TargetStatusConformance):
         ...     def make_store(self):
         ...         return MemoryStore()
     """
 
     def test_nothing_is_known_of_what_nobody_asked_for(self, scene: Scene) -> None:
         """Unknown targets, steps and assets are left out."""
-        standings = scene.store.standings
-        assert (standings.standing([]), standings.reads([]), standings.active([])) == ({}, {}, {})
-        assert standings.standing([("nope", ""), ("nope", "s:x")]) == {}
-        assert (standings.reads([987654321]), standings.active(["nope"])) == ({}, {})
+        target_statuses = scene.store.target_statuses
+        assert (target_statuses.status([]), target_statuses.reads([]), target_statuses.active([])) == ({}, {}, {})
+        assert target_statuses.status([("nope", ""), ("nope", "s:x")]) == {}
+        assert (target_statuses.reads([987654321]), target_statuses.active(["nope"])) == ({}, {})
 
     def test_the_version_in_use(self, scene: Scene) -> None:
         """The newest committed step, its hash, its code, its time."""
@@ -41,8 +41,8 @@ class StandingConformance(StoreCase):
         assert (found.committed.data, found.committed.code_version) == (DataVersion(again, "two"), "2")
         assert found.newest is not None
         assert (found.newest.step_id, found.newest.state, found.active) == (again, State.COMPLETED, None)
-        assert found.fruitless is None
-        assert found.newest.asked_at <= found.committed.committed_at
+        assert found.without_result is None
+        assert found.newest.requested_at <= found.committed.committed_at
         assert first < again
 
     def test_what_is_active(self, scene: Scene) -> None:
@@ -73,10 +73,10 @@ class StandingConformance(StoreCase):
             found = _of(scene, "a")
             assert found.committed is not None
             assert found.committed.data.step_id == made
-            assert found.fruitless is not None
-            assert found.fruitless.step_id == step
-            assert found.fruitless.finished_at is not None
-            reads = scene.store.standings.reads([made, step])
+            assert found.without_result is not None
+            assert found.without_result.step_id == step
+            assert found.without_result.finished_at is not None
+            reads = scene.store.target_statuses.reads([made, step])
             assert reads == {
                 made: {("up", ""): DataVersion(old, "1")},
                 step: {("up", ""): DataVersion(new, "2")},
@@ -88,7 +88,7 @@ class StandingConformance(StoreCase):
         step = scene.one("a", "", run_id="retried", max_attempts=2)
         scene.end(scene.claim(step.id), failed(), retry=60.0)
         found = _of(scene, "a")
-        assert found.fruitless is None
+        assert found.without_result is None
         assert found.active is not None
         assert found.active.state is State.RETRYING
 
@@ -96,10 +96,10 @@ class StandingConformance(StoreCase):
         """It ended without a result and had read nothing."""
         step = scene.one("a", "", run_id="cancelled")
         scene.store.ledger.request_cancel(step.id)
-        found = _of(scene, "a").fruitless
+        found = _of(scene, "a").without_result
         assert found is not None
         assert (found.step_id, found.state, found.started_at) == (step.id, State.CANCELLED, None)
-        assert scene.store.standings.reads([step.id]) == {}
+        assert scene.store.target_statuses.reads([step.id]) == {}
 
     def test_what_is_invalidated_is_not_in_use(self, scene: Scene) -> None:
         """The newest step stays known."""
@@ -108,7 +108,7 @@ class StandingConformance(StoreCase):
         found = _of(scene, "a")
         assert found.committed is None
         assert found.newest is not None
-        assert (found.newest.step_id, found.newest.is_fruitless) == (made, False)
+        assert (found.newest.step_id, found.newest.is_without_result) == (made, False)
 
     def test_many_targets_at_once(self, scene: Scene) -> None:
         """Each answer belongs to its own target, whatever the names are."""
@@ -116,7 +116,7 @@ class StandingConformance(StoreCase):
         for number, text in enumerate(HOSTILE_TEXTS):
             for target in ((text, ""), ("a", text)):
                 made[target] = _make(scene, *target, content=f"{number}{target == ('a', text)}")
-        found = scene.store.standings.standing([*made, ("nobody", "")])
+        found = scene.store.target_statuses.status([*made, ("nobody", "")])
         assert {t: one.committed.data.step_id for t, one in found.items() if one.committed} == made
 
     def test_active_steps_are_counted_by_asset(self, scene: Scene) -> None:
@@ -124,8 +124,8 @@ class StandingConformance(StoreCase):
         steps = scene.open("run", [NewStep("a", f"i:{number}") for number in range(3)] + [NewStep("b", "")])
         scene.end(scene.claim(steps[0].id))
         scene.claim(steps[1].id)
-        assert scene.store.standings.active(["a", "b", "c"]) == {"a": 2, "b": 1}
-        assert scene.store.standings.active(["b"]) == {"b": 1}
+        assert scene.store.target_statuses.active(["a", "b", "c"]) == {"a": 2, "b": 1}
+        assert scene.store.target_statuses.active(["b"]) == {"b": 1}
 
     def test_a_conclusion_wakes_others(self, scene: Scene) -> None:
         """What is due later is due now; what waits for a person goes on waiting; unknown ones do not matter."""
@@ -142,8 +142,8 @@ class StandingConformance(StoreCase):
         assert [one.record.id for one in woken] == [later]
 
 
-def _of(scene: Scene, asset: str, partition: str = "") -> Standing:
-    return scene.store.standings.standing([(asset, partition)])[asset, partition]
+def _of(scene: Scene, asset: str, partition: str = "") -> TargetStatus:
+    return scene.store.target_statuses.status([(asset, partition)])[asset, partition]
 
 
 def _make(

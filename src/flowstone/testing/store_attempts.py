@@ -22,7 +22,7 @@ from flowstone.testing.store_scene import Scene, failed, skipped, snoozed, stopp
 
 
 class AttemptTests(StoreCase):
-    """What `claim`, `commit` and `hand_back` mean."""
+    """What `claim`, `commit` and `release` mean."""
 
     def test_a_claim_says_everything(self, scene: Scene) -> None:
         """Claims carry what a worker needs, and start the step."""
@@ -151,7 +151,7 @@ class AttemptTests(StoreCase):
         """The newer one is committed, as if the older one had come alone before or after it."""
         step = scene.one(max_attempts=3)
         stale = scene.claim(step.id)
-        scene.store.ledger.hand_back([stale])
+        scene.store.ledger.release([stale])
         fresh = scene.claim(step.id)
         group = [
             Completion(stale, succeeded(stale), (), scene.later(1)),
@@ -169,7 +169,7 @@ class AttemptTests(StoreCase):
         """Each attempt has a larger token; an older one cannot end anything, whatever its outcome."""
         step, child = scene.open("run", [NewStep("a", "", max_attempts=3), NewStep("b", "", inputs=(0,))])
         stale = scene.claim(step.id)
-        scene.store.ledger.hand_back([stale])
+        scene.store.ledger.release([stale])
         fresh = scene.claim(step.id)
         assert fresh.token > stale.token
         for outcome in (succeeded(stale), failed(), skipped(), snoozed(5), stopped()):
@@ -177,7 +177,7 @@ class AttemptTests(StoreCase):
             refused = scene.end(stale, outcome)
             assert (refused.accepted, refused.state, refused.released) == (False, State.RUNNING, ())
             assert scene.step(step.id) == before
-        assert scene.store.ledger.hand_back([stale]) == []
+        assert scene.store.ledger.release([stale]) == []
         assert scene.store.catalog.current([("a", "")]) == {}
         assert scene.store.catalog.attempts(step.id) == []
         assert scene.state(child.id) is State.WAITING
@@ -241,19 +241,19 @@ class AttemptTests(StoreCase):
         assert scene.store.catalog.attempts(step.id) == []
         assert scene.end(scene.claim(step.id, now=scene.later(3600))).state is State.COMPLETED
 
-    def test_hand_back_undoes_the_claim(self, scene: Scene) -> None:
+    def test_release_undoes_the_claim(self, scene: Scene) -> None:
         """A stopping worker gives its work to others without burning an attempt."""
         step = scene.one(max_attempts=2)
         claim = scene.claim(step.id)
-        assert scene.store.ledger.hand_back([claim], reason="shutting down") == [step.id]
+        assert scene.store.ledger.release([claim], reason="shutting down") == [step.id]
         record = scene.step(step.id)
         assert (record.state, record.attempt, record.reason) == (State.PENDING, 0, "shutting down")
         assert scene.claim(step.id).attempt == 1
 
-    def test_hand_back_may_delay(self, scene: Scene) -> None:
+    def test_release_may_delay(self, scene: Scene) -> None:
         """With a delay nobody gets it before that."""
         step = scene.one()
-        scene.store.ledger.hand_back([scene.claim(step.id)], delay_seconds=600)
+        scene.store.ledger.release([scene.claim(step.id)], delay_seconds=600)
         assert scene.state(step.id) is State.SCHEDULED
         assert not scene.claimable(step.id)
         assert scene.claimable(step.id, now=scene.later(7200))

@@ -63,7 +63,7 @@ class CancelTests(StoreCase):
         ],
         ids=["stopped", "failed", "snoozed", "skipped", "succeeded"],
     )
-    def test_an_attempt_told_to_stop_ends(
+    def test_an_attempt_reported_to_stop_ends(
         self, scene: Scene, outcome: AttemptOutcome | None, state: State
     ) -> None:
         """A cancel forbids another attempt; finished work is published, never thrown away."""
@@ -75,12 +75,12 @@ class CancelTests(StoreCase):
         assert not scene.claimable(step.id, now=scene.later(3600))
         assert len(scene.store.catalog.attempts(step.id)) == 1
 
-    def test_hand_back_does_not_lose_a_cancel(self, scene: Scene) -> None:
+    def test_release_does_not_lose_a_cancel(self, scene: Scene) -> None:
         """A worker that stops releases cancelled work: that is its end."""
         step = scene.one()
         claim = scene.claim(step.id)
         scene.store.ledger.request_cancel(step.id)
-        assert scene.store.ledger.hand_back([claim]) == [step.id]
+        assert scene.store.ledger.release([claim]) == [step.id]
         assert scene.state(step.id) is State.CANCELLED
 
     def test_cancelling_twice_says_the_same(self, scene: Scene) -> None:
@@ -109,7 +109,7 @@ class CancelTests(StoreCase):
         with pytest.raises(RunNotFoundError):
             scene.store.ledger.cancel_run("no such run")
 
-    def test_downstream_is_told(self, scene: Scene) -> None:
+    def test_downstream_is_reported(self, scene: Scene) -> None:
         """What waits for a cancelled step will not wait for ever."""
         a, b, c = scene.open(
             "run", [NewStep("a", ""), NewStep("b", "", inputs=(0,)), NewStep("c", "", inputs=(1,))]
@@ -155,7 +155,7 @@ class CancelTests(StoreCase):
         assert (scene.state(a.id), scene.state(b.id)) == (State.PENDING, State.CANCELLED)
         assert scene.end(scene.claim(a.id)).accepted
 
-    def test_cancelling_an_owner_tells_the_guests(self, scene: Scene) -> None:
+    def test_cancelling_an_owner_reports_the_guests(self, scene: Scene) -> None:
         """Steps of other runs that waited for it fail."""
         scene.one("a", run_id="owner")
         _, b = scene.open("guest", [NewStep("a", ""), NewStep("b", "", inputs=(0,))])
@@ -173,7 +173,7 @@ class CancelTests(StoreCase):
         step = scene.one(max_attempts=3)
         claim = scene.claim(step.id)
         scene.store.ledger.request_cancel(step.id)
-        assert scene.store.ledger.hand_back([claim], delay_seconds=5.0) == [step.id]
+        assert scene.store.ledger.release([claim], delay_seconds=5.0) == [step.id]
         record = scene.step(step.id)
         assert (record.state, record.attempt) == (State.CANCELLED, 1)
         assert [(one.attempt, one.state) for one in scene.store.catalog.attempts(step.id)] == [

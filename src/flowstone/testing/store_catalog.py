@@ -127,8 +127,8 @@ class CatalogTests(StoreCase):
         scene.claim(scene.one("a", "s:2", run_id="2").id)
         broken = scene.one("a", "s:3", run_id="3")
         scene.end(scene.claim(broken.id), failed())
-        wanted = [("2", "a", "s:2"), ("x", "a", "s:1"), ("3", "a", "s:3"), ("x", "a", "s:1")]
-        found = [one.step_id if one else None for one in scene.store.catalog.resolve(wanted)]
+        requested = [("2", "a", "s:2"), ("x", "a", "s:1"), ("3", "a", "s:3"), ("x", "a", "s:1")]
+        found = [one.step_id if one else None for one in scene.store.catalog.resolve(requested)]
         assert found == [None, made, None, made]
 
     def test_lineage_names_exact_steps(self, scene: Scene) -> None:
@@ -158,7 +158,7 @@ class CatalogTests(StoreCase):
         assert other is not None
         assert (own.started_at, own.own) == (started, True)
         assert (other.started_at, other.own) == (started, False)
-        committed = scene.store.standings.standing([("a", "")])["a", ""].committed
+        committed = scene.store.target_statuses.status([("a", "")])["a", ""].committed
         assert committed is not None
         assert committed.started_at == started
 

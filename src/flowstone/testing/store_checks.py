@@ -81,7 +81,7 @@ class CheckTests(StoreCase):
         """Results of an attempt that was replaced are not recorded, also beside those of the newer one."""
         step = scene.one("a", max_attempts=3)
         stale = scene.claim(step.id)
-        scene.store.ledger.hand_back([stale])
+        scene.store.ledger.release([stale])
         fresh = scene.claim(step.id)
         assert not end(scene, stale, found(scene, stale, passed=False)).accepted
         assert scene.store.checks.results("a") == []
@@ -93,7 +93,7 @@ class CheckTests(StoreCase):
         scene.store.ledger.commit([done])  # the answer to the first try was lost
         assert scene.store.checks.results("a") == [valid]
 
-    def test_an_attempt_that_is_given_back_leaves_nothing(self, scene: Scene) -> None:
+    def test_an_attempt_that_is_released_leaves_nothing(self, scene: Scene) -> None:
         """It is as if it had not been."""
         claim = scene.claim(scene.one("a").id)
         end(scene, claim, found(scene, claim), outcome=snoozed(5))

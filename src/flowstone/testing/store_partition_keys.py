@@ -65,13 +65,13 @@ class PartitionKeysTests(StoreCase):
         keys.add("customers", [A, B], by="ann", reason="signed")
         keys.remove("customers", [A], by="bob \x00\x1b[31m")
         keys.add("customers", [A])
-        told = [(one.key, one.removed, one.by, one.reason) for one in keys.history("customers")]
-        assert told[0] == (A, False, None, None)
-        assert told[1][:2] == (A, True)
-        assert told[1][2] is not None
-        assert "bob" in told[1][2]
-        assert "\x00" not in told[1][2]
-        assert told[2:] == [(B, False, "ann", "signed"), (A, False, "ann", "signed")]
+        reported = [(one.key, one.removed, one.by, one.reason) for one in keys.history("customers")]
+        assert reported[0] == (A, False, None, None)
+        assert reported[1][:2] == (A, True)
+        assert reported[1][2] is not None
+        assert "bob" in reported[1][2]
+        assert "\x00" not in reported[1][2]
+        assert reported[2:] == [(B, False, "ann", "signed"), (A, False, "ann", "signed")]
         of_one = keys.history("customers", A)
         assert [one.revision for one in of_one] == [4, 3, 1]
         assert [one.revision for one in keys.history("customers", A, limit=2)] == [4, 3]
@@ -104,12 +104,12 @@ class PartitionKeysTests(StoreCase):
     def test_of_simultaneous_additions_one_is_the_new_one(self, scene: Scene) -> None:
         """Each key is new to one of those who add it, and changes are numbered without gaps."""
         keys = scene.store.partition_keys
-        wanted = [f"i:{number}" for number in range(40)]
+        requested = [f"i:{number}" for number in range(40)]
         answers: list[list[str]] = []
         begin = threading.Barrier(4)
 
         def add(seed: int) -> None:
-            mine = random.Random(seed).sample(wanted, len(wanted))  # noqa: S311 - an order, no secret
+            mine = random.Random(seed).sample(requested, len(requested))  # noqa: S311 - an order, no secret
             begin.wait()
             answers.extend(keys.add("customers", mine[start : start + 10]) for start in range(0, len(mine), 10))
 
@@ -118,7 +118,7 @@ class PartitionKeysTests(StoreCase):
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(key for answer in answers for key in answer) == sorted(wanted)
+        assert sorted(key for answer in answers for key in answer) == sorted(requested)
         history = keys.history("customers", limit=1000)
         assert [one.revision for one in history] == list(range(40, 0, -1))
         assert keys.keys("customers") == [one.key for one in reversed(history)]

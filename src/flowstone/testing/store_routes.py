@@ -65,7 +65,7 @@ class RouteStoreTests(StoreCase):
         """The fencing token guards decisions as well."""
         fork, left, right, *_ = scene.open("run", _FORK)
         old = scene.claim(fork.id)
-        scene.store.ledger.hand_back([old])
+        scene.store.ledger.release([old])
         new = scene.claim(fork.id)
         assert not scene.end(old, routed(old, "left")).accepted
         assert scene.states([left, right]) == [State.WAITING] * 2
@@ -155,18 +155,18 @@ class RouteStoreTests(StoreCase):
         assert scene.run_state("run") is State.COMPLETED
         assert scene.one("right", run_id="other", forced=True).state is State.PENDING
 
-    def test_what_was_skipped_is_told(self, scene: Scene) -> None:
+    def test_what_was_skipped_is_reported(self, scene: Scene) -> None:
         """By the run itself, else the latest time that there was a result or a skip."""
-        asked = [("run", "a", ""), ("", "a", ""), ("run", "nobody", "")]
+        requested = [("run", "a", ""), ("", "a", ""), ("run", "nobody", "")]
         catalog = scene.store.catalog
-        assert catalog.skipped(asked) == set()
+        assert catalog.skipped(requested) == set()
         placed = scene.one("a", run_id="run")
         scene.end(scene.claim(placed.id), skipped())
-        assert catalog.skipped(asked) == {0, 1}
+        assert catalog.skipped(requested) == {0, 1}
         scene.make("a", run_id="later")
-        assert catalog.skipped(asked) == {0}
+        assert catalog.skipped(requested) == {0}
         scene.open("latest", [NewStep("a", "", skip="not chosen")])
-        assert catalog.skipped([("later", "a", ""), *asked[1:]]) == {1}
+        assert catalog.skipped([("later", "a", ""), *requested[1:]]) == {1}
         assert catalog.skipped([]) == set()
 
     def test_decisions_are_read(self, scene: Scene) -> None:

@@ -56,7 +56,7 @@ class Scene:
     def claimable(self, step_id: int, *, now: datetime | None = None) -> bool:
         """Try to start an attempt; when it works it is released at once."""
         claims = self.store.ledger.claim([step_id], now=now or self.later(0))
-        self.store.ledger.hand_back(claims)
+        self.store.ledger.release(claims)
         return bool(claims)
 
     def end(

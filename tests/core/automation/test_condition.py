@@ -26,7 +26,7 @@ from flowstone import (
 from flowstone.core.automation.condition import Paced, paced
 from flowstone.core.automation.decision import Verdict
 from flowstone.core.automation.facts import InputFacts, TargetFacts
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
+from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
 from flowstone.core.state import State
 from flowstone.errors import DefinitionError
 
@@ -43,14 +43,14 @@ def step(
 
 def version(
     step_id: int, content: str | None = None, *, code: str | None = None, ago: timedelta = HOUR
-) -> Standing:
+) -> TargetStatus:
     committed = CommittedVersion(DataVersion(step_id, content), NOW - ago, code)
-    return Standing(committed, step(step_id, code=code, ago=ago))
+    return TargetStatus(committed, step(step_id, code=code, ago=ago))
 
 
 def target(
-    standing: Standing | None = None,
-    *inputs: Standing,
+    status: TargetStatus | None = None,
+    *inputs: TargetStatus,
     read: Reads | None = None,
     tried: Reads | None = None,
     code: str | None = None,
@@ -59,7 +59,7 @@ def target(
     return TargetFacts(
         asset="b",
         partition="",
-        standing=standing or Standing(),
+        status=status or TargetStatus(),
         inputs=tuple(InputFacts((f"a{number}", ""), one) for number, one in enumerate(inputs)),
         read=read or {},
         tried=tried or {},
@@ -67,7 +67,7 @@ def target(
     )
 
 
-def wanted(condition: Condition, facts: TargetFacts, now: datetime = NOW) -> bool:
+def requested(condition: Condition, facts: TargetFacts, now: datetime = NOW) -> bool:
     return condition.evaluate(facts, now).requested
 
 
@@ -76,15 +76,15 @@ def wanted(condition: Condition, facts: TargetFacts, now: datetime = NOW) -> boo
 
 def test_the_same_bytes_make_nothing_stale() -> None:
     facts = target(version(2, "x"), version(3, "same"), read={("a0", ""): DataVersion(1, "same")})
-    assert not wanted(eager(), facts)
-    assert not wanted(when_stale(), facts)
+    assert not requested(eager(), facts)
+    assert not requested(when_stale(), facts)
     assert facts.staleness == []
 
 
 def test_other_bytes_make_it_stale_and_say_which() -> None:
     facts = target(version(2, "x"), version(3, "cd" * 32), read={("a0", ""): DataVersion(1, "ab" * 32)})
-    assert wanted(eager(), facts)
-    assert wanted(when_stale(), facts)
+    assert requested(eager(), facts)
+    assert requested(when_stale(), facts)
     (reason,) = facts.staleness
     assert reason.startswith("input a0 changed: data version abababab → cdcdcdcd, committed at 2024-03-01 11:00")
     assert eager().evaluate(facts, NOW).reason.startswith(reason)
@@ -92,9 +92,9 @@ def test_other_bytes_make_it_stale_and_say_which() -> None:
 
 def test_without_a_hash_every_new_version_counts() -> None:
     read = {("a0", ""): DataVersion(1)}
-    assert not wanted(eager(), target(version(2), version(1), read=read))
+    assert not requested(eager(), target(version(2), version(1), read=read))
     facts = target(version(2), version(3, "known now"), read=read)
-    assert wanted(eager(), facts)
+    assert requested(eager(), facts)
     assert "step 1 → step 3" in facts.staleness[0]
 
 
@@ -108,17 +108,17 @@ def test_other_inputs_than_it_read_are_a_change() -> None:
 
 
 def test_code_versions() -> None:
-    assert wanted(code_changed(), target(version(1, code="1"), code="2"))
+    assert requested(code_changed(), target(version(1, code="1"), code="2"))
     assert target(version(1, code="1"), code="2").staleness == ["code version 1 → 2"]
     assert target(version(1), code="2").staleness == ["code version undeclared → 2"]
-    assert not wanted(code_changed(), target(version(1, code="1"), code="1"))
-    assert not wanted(code_changed(), target(version(1, code="1"))), "declares none: nothing to compare"
-    assert not wanted(code_changed(), target(code="1")), "nothing is committed"
-    assert not wanted(eager(), target(version(1, code="1"), code="2")), "eager is about data"
+    assert not requested(code_changed(), target(version(1, code="1"), code="1"))
+    assert not requested(code_changed(), target(version(1, code="1"))), "declares none: nothing to compare"
+    assert not requested(code_changed(), target(code="1")), "nothing is committed"
+    assert not requested(eager(), target(version(1, code="1"), code="2")), "eager is about data"
 
 
 def test_an_invalidated_input_is_said_and_waited_for() -> None:
-    facts = target(version(2, "x"), Standing(None, step(1)), read={("a0", ""): DataVersion(1, "y")})
+    facts = target(version(2, "x"), TargetStatus(None, step(1)), read={("a0", ""): DataVersion(1, "y")})
     assert facts.staleness == ["input a0 was invalidated"]
     decision = (eager() | when_stale() | on_missing()).evaluate(facts, NOW)
     assert not decision.requested
@@ -126,25 +126,25 @@ def test_an_invalidated_input_is_said_and_waited_for() -> None:
 
 
 def test_an_invalidated_target_is_missing() -> None:
-    assert wanted(eager(), target(Standing(None, step(2)), version(1)))
-    assert wanted(on_missing(), target(Standing(None, step(2)), version(1)))
-    assert wanted(when_stale(), target())
+    assert requested(eager(), target(TargetStatus(None, step(2)), version(1)))
+    assert requested(on_missing(), target(TargetStatus(None, step(2)), version(1)))
+    assert requested(when_stale(), target())
 
 
 def test_age_makes_stale() -> None:
     lagging = when_stale(max_lag=timedelta(hours=6))
-    assert not wanted(lagging, target(version(1, ago=timedelta(hours=6))))
+    assert not requested(lagging, target(version(1, ago=timedelta(hours=6))))
     decision = lagging.evaluate(target(version(1, ago=timedelta(hours=7))), NOW)
     assert decision.requested
     assert decision.reason == "it was committed at 2024-03-01 05:00+00:00, more than 6:00:00 ago"
 
 
 def test_an_optional_input_that_was_skipped_counts_as_none() -> None:
-    skipped = Standing(version(1, "old").committed, step(5, State.SKIPPED))
+    skipped = TargetStatus(version(1, "old").committed, step(5, State.SKIPPED))
     facts = replace(target(version(2, "x")), inputs=(InputFacts(("a0", ""), skipped, optional=True),))
     assert facts.unready == []
     assert facts.changes == []
-    required = replace(target(), inputs=(InputFacts(("a0", ""), Standing(None, step(5, State.SKIPPED))),))
+    required = replace(target(), inputs=(InputFacts(("a0", ""), TargetStatus(None, step(5, State.SKIPPED))),))
     assert required.unready == ["input a0 is missing"]
 
 
@@ -155,43 +155,43 @@ ALWAYS = when("always", lambda facts, now: True)
 
 def test_nothing_in_progress_is_asked_for() -> None:
     for state in (State.PENDING, State.RUNNING, State.RETRYING, State.WAITING, State.AWAITING_APPROVAL):
-        decision = ALWAYS.evaluate(target(Standing(None, step(1, state))), NOW)
+        decision = ALWAYS.evaluate(target(TargetStatus(None, step(1, state))), NOW)
         assert not decision.requested
         assert decision.reason == f"it is {state.value}"
 
 
 def test_nothing_is_asked_for_whose_inputs_are_not_ready() -> None:
-    assert not wanted(ALWAYS, target(None, version(1), Standing()))
-    assert wanted(ALWAYS, target(None, version(1), version(2)))
-    assert not wanted(ALWAYS, replace(target(), problem="its inputs cannot be determined: boom"))
+    assert not requested(ALWAYS, target(None, version(1), TargetStatus()))
+    assert requested(ALWAYS, target(None, version(1), version(2)))
+    assert not requested(ALWAYS, replace(target(), problem="its inputs cannot be determined: boom"))
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.SKIPPED, State.CANCELLED, State.UPSTREAM_FAILED])
 def test_a_try_without_result_is_not_repeated_at_the_same_state(state: State) -> None:
     read = {("a0", ""): DataVersion(1, "x")}
-    ended = Standing(None, step(9, state, code="1"))
+    ended = TargetStatus(None, step(9, state, code="1"))
     decision = ALWAYS.evaluate(target(ended, version(4, "x"), tried=read, code="1"), NOW)
     assert not decision.requested
     assert decision.reason == f"it ended as {state.value} and neither inputs nor code changed since"
-    assert wanted(ALWAYS, target(ended, version(4, "other"), tried=read, code="1"))
-    assert wanted(ALWAYS, target(ended, version(4, "x"), tried=read, code="2"))
+    assert requested(ALWAYS, target(ended, version(4, "other"), tried=read, code="1"))
+    assert requested(ALWAYS, target(ended, version(4, "x"), tried=read, code="2"))
 
 
 def test_a_try_that_read_nothing_is_repeated_after_an_input_was_committed() -> None:
-    ended = Standing(None, step(9, State.FAILED, ago=HOUR))
-    assert not wanted(ALWAYS, target(ended, version(1, ago=2 * HOUR)))
-    assert wanted(ALWAYS, target(ended, version(1, ago=HOUR / 2)))
-    assert not wanted(ALWAYS, target(ended)), "nothing that could change but its code"
+    ended = TargetStatus(None, step(9, State.FAILED, ago=HOUR))
+    assert not requested(ALWAYS, target(ended, version(1, ago=2 * HOUR)))
+    assert requested(ALWAYS, target(ended, version(1, ago=HOUR / 2)))
+    assert not requested(ALWAYS, target(ended)), "nothing that could change but its code"
 
 
 def test_retry_failed_tries_again_after_a_while() -> None:
     condition = eager() | retry_failed(after=timedelta(minutes=30))
-    ended = Standing(None, step(9, State.FAILED, ago=timedelta(minutes=29)))
-    assert not wanted(condition, target(ended))
-    assert wanted(condition, target(ended), NOW + timedelta(minutes=1))
-    assert not wanted(eager() & last_try_failed(), target(ended), NOW + HOUR)
-    assert not wanted(retry_failed(after=HOUR), target(version(1)))
-    assert not wanted(
+    ended = TargetStatus(None, step(9, State.FAILED, ago=timedelta(minutes=29)))
+    assert not requested(condition, target(ended))
+    assert requested(condition, target(ended), NOW + timedelta(minutes=1))
+    assert not requested(eager() & last_try_failed(), target(ended), NOW + HOUR)
+    assert not requested(retry_failed(after=HOUR), target(version(1)))
+    assert not requested(
         retry_failed(after=HOUR / 2) & eager(), target(version(1), version(3), read={("a0", ""): DataVersion(3)})
     )
 
@@ -227,8 +227,8 @@ versions = st.builds(DataVersion, st.integers(1, 4), hashes)
 newest_steps = st.builds(
     step, st.integers(5, 9), st.sampled_from([State.RUNNING, State.FAILED, State.COMPLETED]), ago=lags
 )
-standings = st.builds(
-    Standing,
+target_statuses = st.builds(
+    TargetStatus,
     st.none()
     | st.builds(CommittedVersion, versions, lags.map(lambda lag: NOW - lag), st.sampled_from([None, "1"])),
     st.none() | newest_steps,
@@ -238,9 +238,9 @@ reads = st.dictionaries(st.sampled_from([("a0", ""), ("a1", ""), ("z", "")]), ve
 
 @st.composite
 def any_facts(draw: st.DrawFn) -> TargetFacts:
-    inputs = draw(st.lists(standings, max_size=2))
+    inputs = draw(st.lists(target_statuses, max_size=2))
     code = draw(st.sampled_from([None, "1", "2"]))
-    facts = target(draw(standings), *inputs, read=draw(reads), tried=draw(reads), code=code)
+    facts = target(draw(target_statuses), *inputs, read=draw(reads), tried=draw(reads), code=code)
     return replace(facts, is_newest=draw(st.booleans()))
 
 
@@ -296,8 +296,8 @@ def _nodes(verdict: Verdict) -> Iterator[Verdict]:
 
 @given(conditions, any_facts())
 def test_guards_hold_whatever_the_condition(condition: Condition, facts: TargetFacts) -> None:
-    if wanted(condition, facts):
-        assert facts.standing.active is None
+    if requested(condition, facts):
+        assert facts.status.active is None
         assert not facts.unready
 
 
@@ -333,7 +333,7 @@ def test_durations_are_checked(value: timedelta) -> None:
 
 def test_a_decision_as_json() -> None:
     document = eager().evaluate(target(), NOW).to_json()
-    assert (document["asset"], document["partition"], document["wanted"]) == ("b", None, True)
+    assert (document["asset"], document["partition"], document["requested"]) == ("b", None, True)
     because = document["because"]
     assert isinstance(because, dict)
     assert because["holds"] is True

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.automation.request import RunRequest
 from flowstone.core.automation.sensing import (
-    MOST_CURSOR,
-    MOST_REQUESTS,
+    MAX_CURSOR,
+    MAX_REQUESTS,
     SensorContext,
     SensorResult,
     SkipReason,
@@ -95,11 +95,11 @@ def test_keys_are_encoded_and_added_once_in_order() -> None:
         (SensorResult(cursor=7), "text, not int"),  # type: ignore[arg-type]
         (SensorResult(cursor="a\x00b"), "NUL"),
         (SensorResult(cursor="\ud800"), "surrogate"),
-        (SensorResult(cursor="é" * (MOST_CURSOR // 2 + 1)), "100,002 bytes"),
+        (SensorResult(cursor="é" * (MAX_CURSOR // 2 + 1)), "100,002 bytes"),
         (SensorResult(add_partitions={"customers": "acme"}), "['acme']"),
         (SensorResult(add_partitions=["acme"]), "'acme'"),  # type: ignore[list-item]
         ([ONE, RunRequest(selection="others", run_key="one")], "'one'"),
-        ((RunRequest(selection="orders") for _ in range(MOST_REQUESTS + 1)), "10,000"),
+        ((RunRequest(selection="orders") for _ in range(MAX_REQUESTS + 1)), "10,000"),
     ],
 )
 def test_an_answer_that_cannot_work_is_refused(answer: object, says: str) -> None:
@@ -124,8 +124,8 @@ def test_an_endless_generator_ends() -> None:
 
 
 def test_as_many_requests_as_are_allowed_pass() -> None:
-    requests = [RunRequest(selection="orders", run_key=str(number)) for number in range(MOST_REQUESTS)]
-    assert len(sense(context(), requests).requests) == MOST_REQUESTS
+    requests = [RunRequest(selection="orders", run_key=str(number)) for number in range(MAX_REQUESTS)]
+    assert len(sense(context(), requests).requests) == MAX_REQUESTS
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=200))
@@ -163,8 +163,8 @@ def test_a_run_key_that_the_database_cannot_keep_is_refused(key: str) -> None:
 
 def test_reasons_are_text_whatever_was_given() -> None:
     context = SensorContext("inbox", now=datetime(2024, 1, 1, tzinfo=UTC))
-    said = [SkipReason(ValueError("no files")), SensorResult(skip_reason=5)]  # type: ignore[arg-type]
-    assert sense(context, said).skip_reason == "no files; 5"
+    message = [SkipReason(ValueError("no files")), SensorResult(skip_reason=5)]  # type: ignore[arg-type]
+    assert sense(context, message).skip_reason == "no files; 5"
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ def test_options_are_kept() -> None:
         paused=True,
         description="Words.",
     )
-    async def look() -> None: ...
+    async def poll() -> None: ...
 
-    assert (look.name, look.every_seconds, look.timeout_seconds) == ("a name", 120.0, 5.0)
-    assert (look.selection, look.requires, look.paused) == (("orders", "invoices"), ("mail",), True)
-    assert look.description == "Words."
-    assert not look.takes_context
+    assert (poll.name, poll.every_seconds, poll.timeout_seconds) == ("a name", 120.0, 5.0)
+    assert (poll.selection, poll.requires, poll.paused) == (("orders", "invoices"), ("mail",), True)
+    assert poll.description == "Words."
+    assert not poll.takes_context
 
 
 @pytest.mark.parametrize(

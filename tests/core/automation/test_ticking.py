@@ -8,21 +8,21 @@ import pytest
 
 from flowstone import eager, on_cron
 from flowstone.core.automation.facts import InputFacts, TargetFacts
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Standing
+from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, TargetStatus
 from flowstone.core.state import State
 from flowstone.errors import DefinitionError
 
 DECLARED = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
-def served(at: datetime, state: State = State.COMPLETED) -> Standing:
+def served(at: datetime, state: State = State.COMPLETED) -> TargetStatus:
     """Stand for a target that was asked for, and was over, at this moment."""
     newest = NewestStep(1, state, None, at, at, at, "run")
-    return Standing(CommittedVersion(DataVersion(1), at) if state is State.COMPLETED else None, newest)
+    return TargetStatus(CommittedVersion(DataVersion(1), at) if state is State.COMPLETED else None, newest)
 
 
-def target(standing: Standing | None = None) -> TargetFacts:
-    return TargetFacts(asset="b", partition="", standing=standing or Standing(), since=DECLARED)
+def target(status: TargetStatus | None = None) -> TargetFacts:
+    return TargetFacts(asset="b", partition="", status=status or TargetStatus(), since=DECLARED)
 
 
 def test_ticks_before_the_declaration_do_not_count() -> None:
@@ -66,7 +66,7 @@ def test_each_day_has_one_tick_when_the_clock_is_changed(day: str, hours: int) -
         now = start + timedelta(minutes=15 * quarter)
         if nightly.evaluate(facts, now).requested:
             ticks += 1
-            facts = replace(facts, standing=served(now))
+            facts = replace(facts, status=served(now))
     assert ticks == 1
     end = start + timedelta(hours=hours)
     assert end.astimezone(zone).hour == 0, "that was the whole day"
@@ -85,7 +85,7 @@ def test_inputs_are_waited_for() -> None:
     assert daily.evaluate(facts, now).requested
 
 
-def test_only_the_newest_partition_unless_told() -> None:
+def test_only_the_newest_partition_unless_reported() -> None:
     now = datetime(2024, 1, 2, 7, tzinfo=UTC)
     older = replace(target(), partition="d:2023-12-31", is_newest=False)
     assert not on_cron("0 6 * * *").evaluate(older, now).requested

@@ -38,16 +38,16 @@ from flowstone.core.step import Completion, NewRun, NewStep
 from flowstone.engine.automation.conditions import ConditionEvaluator
 from flowstone.engine.automation.fact_reader import FactReader
 from flowstone.engine.inputs import InputReader
-from flowstone.protocols import Standings
+from flowstone.protocols import TargetStatuses
 from flowstone.stores.memory import MemoryStore
 
 START = datetime(2024, 6, 1, tzinfo=UTC)
 
 
 class Counted:
-    """Standings that count the questions."""
+    """Statuses that count the questions."""
 
-    def __init__(self, inner: Standings) -> None:
+    def __init__(self, inner: TargetStatuses) -> None:
         self._inner = inner
         self.questions = 0
 
@@ -64,8 +64,8 @@ class Stage:
         self.store = MemoryStore(now=lambda: self.at)
         self.graph = AssetGraph(assets)
         self.reader = InputReader(self.graph, self.store.catalog)
-        self.standings = Counted(self.store.standings)
-        facts = FactReader(self.graph, self.reader, self.standings)  # type: ignore[arg-type]
+        self.target_statuses = Counted(self.store.target_statuses)
+        facts = FactReader(self.graph, self.reader, self.target_statuses)  # type: ignore[arg-type]
         self.evaluators = {
             one.name: ConditionEvaluator(
                 one, one.automation, graph=self.graph, facts=facts, prepare=self.prepare, every_seconds=5.0
@@ -253,13 +253,13 @@ def test_what_is_missing_is_made_bit_by_bit() -> None:
         return 1
 
     stage = Stage(days)
-    asked = most = 0
-    while asked < 99:
+    requested = maximum = 0
+    while requested < 99:
         found = len(stage.evaluate("days"))
-        most, asked = max(most, found), asked + found
+        maximum, requested = max(maximum, found), requested + found
         stage.work()
-    assert most == 7
-    assert asked == 99, "all of them in the end, each once"
+    assert maximum == 7
+    assert requested == 99, "all of them in the end, each once"
     assert len(stage.store.catalog.history("days", None, limit=200)) == 99
 
 
@@ -273,9 +273,9 @@ def test_two_questions_for_any_number_of_partitions() -> None:
         return source
 
     stage = Stage(source, days)
-    before = stage.standings.questions
+    before = stage.target_statuses.questions
     stage.evaluate("days")
-    assert stage.standings.questions - before == 3, "what is active, how they stand, what they had read"
+    assert stage.target_statuses.questions - before == 3, "what is active, how they stand, what they had read"
 
 
 def test_a_mapping_that_raises_spoils_only_its_own_partition() -> None:
@@ -331,11 +331,11 @@ def test_cron_ticks_are_served_once() -> None:
         return 1
 
     stage = Stage(daily)
-    asked = 0
+    requested = 0
     for _ in range(3 * 24 * 4):
-        asked += len(stage.evaluate("daily", after=900))
+        requested += len(stage.evaluate("daily", after=900))
         stage.work()
-    assert asked == 3
+    assert requested == 3
 
 
 def test_downstream_is_woken_and_looks_soon_while_something_moves() -> None:
@@ -430,11 +430,11 @@ def test_debounce_waits_until_inputs_rest() -> None:
         assert stage.evaluate("after", after=20) == [], "it came just now"
     assert stage.evaluate("after", after=15) == [""]
     stage.work()
-    asked = []
+    requested = []
     for number in range(20):
         stage.make("source", content=f"again {number}")
-        asked.append(len(stage.evaluate("after", after=20)))
-        if asked[-1]:
+        requested.append(len(stage.evaluate("after", after=20)))
+        if requested[-1]:
             break
-    assert asked[-1] == 1, "inputs that never rest are not waited for for ever"
-    assert len(asked) > 10
+    assert requested[-1] == 1, "inputs that never rest are not waited for for ever"
+    assert len(requested) > 10

@@ -18,11 +18,11 @@ from flowstone.core.automation.record import (
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.stores.memory import MemoryStore
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.005)
@@ -111,8 +111,8 @@ def test_no_more_than_the_width_at_once() -> None:
     store = MemoryStore()
     several = [Answering(f"a{index}", waits) for index in range(5)]
     with running(AutomationLoop(several, store.automations, width=2, poll_seconds=0.01)):
-        assert at_once.acquire(timeout=_PATIENCE_SECONDS)
-        assert at_once.acquire(timeout=_PATIENCE_SECONDS)
+        assert at_once.acquire(timeout=_TIMEOUT_SECONDS)
+        assert at_once.acquire(timeout=_TIMEOUT_SECONDS)
         assert not at_once.acquire(timeout=0.1)
         hold.release(5)
         eventually(lambda: len(store.automations.ticks()) == 5)
@@ -220,7 +220,7 @@ def test_a_long_evaluation_keeps_its_lease() -> None:
 
     store, one = MemoryStore(), Answering("one", waits)
     with running(AutomationLoop([one], store.automations, lease_seconds=0.5)):
-        assert begun.wait(_PATIENCE_SECONDS)
+        assert begun.wait(_TIMEOUT_SECONDS)
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             assert store.automations.take([one.id], lease_seconds=9) == []
@@ -239,12 +239,12 @@ def test_stopping_lets_a_short_evaluation_conclude() -> None:
     store, one = MemoryStore(), Answering("one", waits)
     loop = AutomationLoop([one], store.automations)
     loop.start()
-    assert begun.wait(_PATIENCE_SECONDS)
+    assert begun.wait(_TIMEOUT_SECONDS)
     assert loop.stop()
     assert len(store.automations.ticks()) == 1
 
 
-def test_stopping_gives_back_what_does_not_conclude() -> None:
+def test_stopping_release_what_does_not_conclude() -> None:
     begun, let_go = threading.Event(), threading.Event()
 
     def hangs(taken: TakenAutomation) -> Iterator[Conclusion]:
@@ -255,7 +255,7 @@ def test_stopping_gives_back_what_does_not_conclude() -> None:
     store, one = MemoryStore(), Answering("one", hangs)
     loop = AutomationLoop([one], store.automations, grace_seconds=0.05)
     loop.start()
-    assert begun.wait(_PATIENCE_SECONDS)
+    assert begun.wait(_TIMEOUT_SECONDS)
     assert not loop.stop()
     assert len(store.automations.take([one.id], lease_seconds=9)) == 1  # another node may at once
     let_go.set()
@@ -273,7 +273,7 @@ def test_stopping_between_two_parts_gives_the_rest_back() -> None:
     store, one = MemoryStore(), Answering("one", parts)
     loop = AutomationLoop([one], store.automations)
     loop.start()
-    assert begun.wait(_PATIENCE_SECONDS)
+    assert begun.wait(_TIMEOUT_SECONDS)
     assert loop.stop()
     (taken,) = store.automations.take([one.id], lease_seconds=9)
     assert taken.record.cursor == "first"

@@ -40,7 +40,7 @@ from flowstone.errors import (
     UnknownAutomationError,
 )
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @asset
@@ -82,7 +82,7 @@ def looping(flow: FlowStone) -> Iterator[AutomationLoop]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.005)
@@ -101,18 +101,18 @@ def test_runs_cursor_and_tick_are_one() -> None:
     assert flow.load("plain") == 1
 
 
-def test_the_context_tells_what_there_is_to_know() -> None:
+def test_the_context_reports_what_there_is_to_know() -> None:
     seen: list[SensorContext] = []
 
     @sensor(requires=["mail"])
-    def look(context: SensorContext) -> None:
+    def poll(context: SensorContext) -> None:
         seen.append(context)
         context.update_cursor("x")
 
-    flow = app_of(look, resources={"mail": lambda: "opened"})
-    flow.sensors.evaluate("look")
-    flow.sensors.evaluate("look")
-    assert (seen[0].name, seen[0].selection) == ("look", None)
+    flow = app_of(poll, resources={"mail": lambda: "opened"})
+    flow.sensors.evaluate("poll")
+    flow.sensors.evaluate("poll")
+    assert (seen[0].name, seen[0].selection) == ("poll", None)
     assert seen[0].resources["mail"] == "opened"
     assert seen[1].cursor == "x"
     assert seen[0].now <= seen[1].now
@@ -167,11 +167,11 @@ def test_run_keys_belong_to_their_sensor() -> None:
 
 
 def test_keys_are_added_before_the_runs_that_need_them() -> None:
-    def look(context: SensorContext) -> Iterator[Any]:
+    def poll(context: SensorContext) -> Iterator[Any]:
         yield SensorResult(add_partitions={"customers": ["acme"]})
         yield context.request(partition="acme", run_key="acme")
 
-    flow = app_of(one_of(look, selection="invoices"))
+    flow = app_of(one_of(poll, selection="invoices"))
     assert flow.sensors.preview("one").partitions[0].key == "s:acme"
     assert flow.partitions.list("customers") == []
     assert flow.sensors.evaluate("one").state is TickState.REQUESTED
@@ -228,10 +228,10 @@ def test_a_bad_answer_is_recorded_and_raised(answer: Callable[..., Any], error: 
 
 
 def test_an_interrupt_gives_the_right_back() -> None:
-    def look(context: SensorContext) -> None:
+    def poll(context: SensorContext) -> None:
         raise KeyboardInterrupt
 
-    flow = app_of(one_of(look))
+    flow = app_of(one_of(poll))
     with pytest.raises(KeyboardInterrupt):
         flow.sensors.evaluate("one")
     assert flow.sensors.ticks() == []
@@ -339,14 +339,14 @@ def test_a_failing_sensor_is_tried_again_later_and_the_others_go_on() -> None:
     assert "RuntimeError: no [network]" in (tick.error or "")
 
 
-def test_a_hanging_sensor_is_told_given_up_and_recorded() -> None:
-    told: list[bool] = []
+def test_a_hanging_sensor_learns_given_up_and_recorded() -> None:
+    reported: list[bool] = []
     let_go, answered = threading.Event(), threading.Event()
 
     @sensor(every=1, timeout=0.2)
     def hangs(context: SensorContext) -> SensorResult:
-        told.append(context.cancellation.wait(_PATIENCE_SECONDS))
-        let_go.wait(_PATIENCE_SECONDS)
+        reported.append(context.cancellation.wait(_TIMEOUT_SECONDS))
+        let_go.wait(_TIMEOUT_SECONDS)
         answered.set()
         return SensorResult(requests=[RunRequest(selection="plain", run_key="late")], cursor="late")
 
@@ -355,11 +355,13 @@ def test_a_hanging_sensor_is_told_given_up_and_recorded() -> None:
 
     flow = app_of(hangs, good)
     with looping(flow):
-        eventually(lambda: bool(flow.sensors.ticks("hangs")) and bool(flow.sensors.ticks("good")) and bool(told))
+        eventually(
+            lambda: bool(flow.sensors.ticks("hangs")) and bool(flow.sensors.ticks("good")) and bool(reported)
+        )
         let_go.set()  # the late answer comes, and nothing of it counts
-        assert answered.wait(_PATIENCE_SECONDS)
+        assert answered.wait(_TIMEOUT_SECONDS)
         eventually(lambda: not any("hangs" in thread.name for thread in threading.enumerate()))
-    assert told == [True]
+    assert reported == [True]
     (tick,) = flow.sensors.ticks("hangs")
     assert "took longer than 0.2 s" in (tick.error or "")
     assert "hangs" in (tick.error or "")
@@ -373,7 +375,7 @@ def test_a_coroutine_that_hangs_is_cancelled() -> None:
 
     @sensor(timeout=0.05)
     async def hangs() -> None:
-        await asyncio.sleep(_PATIENCE_SECONDS)
+        await asyncio.sleep(_TIMEOUT_SECONDS)
 
     with pytest.raises(SensorError, match=r"longer than 0\.05 s"):
         app_of(hangs).sensors.evaluate("hangs")
@@ -382,20 +384,20 @@ def test_a_coroutine_that_hangs_is_cancelled() -> None:
 def test_a_deadline_is_a_token_that_sets_itself() -> None:
     over = Deadline(0)
     assert over.is_cancelled
-    assert over.wait(_PATIENCE_SECONDS)
+    assert over.wait(_TIMEOUT_SECONDS)
     with pytest.raises(StepCancelledError):
         over.raise_if_cancelled()
-    ahead = Deadline(_PATIENCE_SECONDS)
+    ahead = Deadline(_TIMEOUT_SECONDS)
     assert not ahead.wait(0)
     ahead.raise_if_cancelled()
     ahead.cancel()
-    assert ahead.wait(_PATIENCE_SECONDS)
+    assert ahead.wait(_TIMEOUT_SECONDS)
 
 
 @given(
     st.lists(st.text(max_size=3), min_size=1, max_size=3), st.lists(st.text(max_size=3), min_size=1, max_size=3)
 )
-def test_run_ids_tell_everything_apart(one: list[str], other: list[str]) -> None:
+def test_run_ids_report_everything_apart(one: list[str], other: list[str]) -> None:
     assert (run_id_of(*one) == run_id_of(*other)) is (one == other)
     assert run_id_of(*one).isascii()
     assert len(run_id_of(*one)) <= 200
@@ -406,12 +408,12 @@ def test_every_key_runs_exactly_once_through_replays_and_lost_evaluations(steps:
     """The source is a list of ten files; the cursor is a position in it, set anywhere by a person."""
     files = [f"file-{number}" for number in range(10)]
 
-    def look(context: SensorContext) -> SensorResult:
+    def poll(context: SensorContext) -> SensorResult:
         at = int(context.cursor or 0)
         requests = [context.request(run_key=file) for file in files[at : at + 3]]
         return SensorResult(requests=requests, cursor=str(min(at + 3, len(files))))
 
-    flow = app_of(one_of(look))
+    flow = app_of(one_of(poll))
     store, evaluator = flow.parts.store.automations, flow.parts.evaluators[0]
     assert isinstance(evaluator, SensorEvaluator)
     for cursor, lost in [*steps, (0, False)]:
@@ -420,7 +422,7 @@ def test_every_key_runs_exactly_once_through_replays_and_lost_evaluations(steps:
             store.request(evaluator.id)
             (taken,) = store.take([evaluator.id], lease_seconds=9)
             list(evaluator.evaluate(taken))
-            store.give_back(taken)
+            store.release(taken)
         else:
             flow.sensors.evaluate("one")
     while (record := store.record(evaluator.id)) and record.cursor != "10":
@@ -450,23 +452,23 @@ def test_run_keys_are_listed_and_forgotten(place: str, database_url: str) -> Non
         return 1
 
     @sensor(selection="report")
-    def looks(context):
+    def polls(context):
         return context.request(run_key="a.csv", force=True)
 
     url = database_url if place == "database" else None
     settings = Settings(executor="sync" if url is None else "auto", database_url=url)
-    with FlowStone([report], sensors=[looks], settings=settings) as flow:
-        first = flow.sensors.evaluate("looks")
-        assert flow.sensors.evaluate("looks").run_ids == ()
-        (used,) = flow.sensors.run_keys("looks")
+    with FlowStone([report], sensors=[polls], settings=settings) as flow:
+        first = flow.sensors.evaluate("polls")
+        assert flow.sensors.evaluate("polls").run_ids == ()
+        (used,) = flow.sensors.run_keys("polls")
         assert (used.run_key, used.run_id) == ("a.csv", first.run_ids[0])
-        assert flow.sensors.forget_run_keys("looks", ["b.csv", "a.csv"]) == ["a.csv"]
-        assert flow.sensors.run_keys("looks") == []
-        again = flow.sensors.evaluate("looks")
+        assert flow.sensors.forget_run_keys("polls", ["b.csv", "a.csv"]) == ["a.csv"]
+        assert flow.sensors.run_keys("polls") == []
+        again = flow.sensors.evaluate("polls")
         assert again.run_ids == (f"{first.run_ids[0]}-2",)
         if url is None:
             assert [run.state.value for run in flow.runs.latest()] == ["completed", "completed"]
         with pytest.raises(OptionsError, match=r"pass a list: \['a.csv'\]"):
-            flow.sensors.forget_run_keys("looks", "a.csv")
+            flow.sensors.forget_run_keys("polls", "a.csv")
         with pytest.raises(OptionsError, match="limit=0"):
-            flow.sensors.run_keys("looks", limit=0)
+            flow.sensors.run_keys("polls", limit=0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-for folder in (HERE, HERE.parents[2] / "examples"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+for directory in (HERE, HERE.parents[2] / "examples"):
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_whatever_numstat_prints_is_read_back(history: list[tuple[str, list[tupl
 
 
 @given(st.lists(st.binary().map(lambda raw: raw.replace(b"\0", b""))))
-def test_split_gives_back_the_pieces(pieces: list[bytes]) -> None:
+def test_split_release_the_pieces(pieces: list[bytes]) -> None:
     output = b"".join(piece + b"\0" for piece in pieces)
     assert list(split(Dripping(output), b"\0")) == pieces
     assert list(split(io.BytesIO(output), b"\0")) == pieces

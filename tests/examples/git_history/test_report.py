@@ -19,7 +19,7 @@ from git_history.analysis import MonthSummary
 from git_history.charts import Mark
 from git_history.report import Findings, render
 from git_history.repository import Repository
-from git_history.timeline import MOST_PERIODS, main_months, periods
+from git_history.timeline import MAX_PERIODS, main_months, periods
 
 VOID = {"meta"}
 first_days = st.dates(min_value=date(1, 1, 1)).map(lambda day: day.replace(day=1))
@@ -131,7 +131,7 @@ def test_the_page_is_deterministic_and_allows_only_its_own_style(hostile_path: P
 @given(st.dictionaries(first_days, st.integers(1, 10**6).map(summary), min_size=1, max_size=30))
 def test_any_life_fits_into_few_periods_without_losing_a_commit(summaries: Mapping[date, MonthSummary]) -> None:
     drawn = periods(summaries)
-    assert 1 <= len(drawn) <= MOST_PERIODS + 1
+    assert 1 <= len(drawn) <= MAX_PERIODS + 1
     assert sum(period.commits for period in drawn) == sum(each["commits"] for each in summaries.values())
     kept = main_months(summaries)
     assert kept == sorted(kept)

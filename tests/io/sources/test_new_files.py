@@ -24,7 +24,7 @@ from flowstone.io.sources.new_files import new_files
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def look(sensor: Sensor, cursor: str | None = None, now: datetime = LATER) -> Sensed:
+def poll(sensor: Sensor, cursor: str | None = None, now: datetime = LATER) -> Sensed:
     context = SensorContext(sensor.name, now=now, cursor=cursor, selection=sensor.selection)
     return sense(context, sensor(context))
 
@@ -58,21 +58,21 @@ class Shelf:
 
 def test_files_are_found_once_in_the_order_of_their_arrival(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("1")
-    first = look(watch(tmp_path))
+    first = poll(watch(tmp_path))
     assert paths(first) == ["b"]
     assert first.skip_reason is None
     (tmp_path / "a").write_text("22")
-    second = look(watch(tmp_path), first.cursor)
+    second = poll(watch(tmp_path), first.cursor)
     assert paths(second) == ["a"]
-    nothing = look(watch(tmp_path), second.cursor)
+    nothing = poll(watch(tmp_path), second.cursor)
     assert (paths(nothing), nothing.skip_reason, nothing.cursor) == ([], "nothing new", second.cursor)
 
 
 def test_a_changed_file_is_a_new_one_and_has_another_run_key(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
-    first = look(watch(tmp_path))
+    first = poll(watch(tmp_path))
     (tmp_path / "a").write_text("22")
-    second = look(watch(tmp_path), first.cursor)
+    second = poll(watch(tmp_path), first.cursor)
     assert paths(second) == ["a"]
     assert first.requests[0].run_key != second.requests[0].run_key
     stat = (tmp_path / "a").stat()
@@ -81,9 +81,9 @@ def test_a_changed_file_is_a_new_one_and_has_another_run_key(tmp_path: Path) -> 
 
 def test_a_file_that_is_only_touched_by_chmod_keeps_its_run_key(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
-    first = look(watch(tmp_path))
+    first = poll(watch(tmp_path))
     (tmp_path / "a").chmod(0o600)
-    second = look(watch(tmp_path), first.cursor)
+    second = poll(watch(tmp_path), first.cursor)
     assert [one.run_key for one in second.requests] in ([], [first.requests[0].run_key])
 
 
@@ -93,9 +93,9 @@ def test_a_file_moved_in_with_an_old_time_is_new(tmp_path: Path) -> None:
     (inbox / "new").write_text("1")
     outside.write_text("2")
     os.utime(outside, (1, 1))
-    first = look(watch(inbox))
+    first = poll(watch(inbox))
     outside.rename(inbox / "old")
-    second = look(watch(inbox), first.cursor)
+    second = poll(watch(inbox), first.cursor)
     assert paths(second) == ["old"]
     assert second.requests[0].run_key == "old 1000000000 1"
 
@@ -103,8 +103,8 @@ def test_a_file_moved_in_with_an_old_time_is_new(tmp_path: Path) -> None:
 def test_files_that_may_be_half_written_are_left_for_later(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     young = watch(tmp_path, settle=3600)
-    assert look(young).requests == ()
-    assert look(young).cursor is None
+    assert poll(young).requests == ()
+    assert poll(young).cursor is None
 
 
 def test_what_counts_is_chosen_by_pattern_and_depth(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_what_counts_is_chosen_by_pattern_and_depth(tmp_path: Path) -> None:
         path.write_text("1")
     (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert set(paths(look(watch(tmp_path, pattern="*.csv")))) == {"a.csv"}
-    found = look(watch(tmp_path, pattern="*.csv", recursive=True))
+    assert set(paths(poll(watch(tmp_path, pattern="*.csv")))) == {"a.csv"}
+    found = poll(watch(tmp_path, pattern="*.csv", recursive=True))
     assert set(paths(found)) == {"a.csv", "below/deeper/b.csv"}
-    assert paths(look(watch(tmp_path, pattern=".*"))) == [".hidden.csv"]
+    assert paths(poll(watch(tmp_path, pattern=".*"))) == [".hidden.csv"]
 
 
 def test_a_link_that_is_new_leads_to_a_new_file(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_a_link_that_is_new_leads_to_a_new_file(tmp_path: Path) -> None:
     inbox.mkdir()
     outside.write_text("1")
     (inbox / "a").write_text("1")
-    first = look(watch(inbox))
+    first = poll(watch(inbox))
     (inbox / "link").symlink_to(outside)
-    assert paths(look(watch(inbox), first.cursor)) == ["link"]
+    assert paths(poll(watch(inbox), first.cursor)) == ["link"]
 
 
 def test_a_directory_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        look(watch(tmp_path / "unmounted"))
+        poll(watch(tmp_path / "unmounted"))
 
 
 def test_any_file_name_gives_a_run_key_of_its_own(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_any_file_name_gives_a_run_key_of_its_own(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["é" * 100] * 6)
     deep.mkdir(parents=True)
     (deep / "long").write_text("1")
-    found = look(watch(tmp_path, recursive=True, partition=lambda file: str(hash(file.path))))
+    found = poll(watch(tmp_path, recursive=True, partition=lambda file: str(hash(file.path))))
     keys = [request.run_key or "" for request in found.requests]
     assert len(set(keys)) == len(names) + 1
     assert any(key.startswith("sha256 ") for key in keys)
@@ -154,7 +154,7 @@ def test_files_are_taken_in_portions() -> None:
         shelf.put(f"{number}")
     sensor, cursor, found = watch(shelf, limit=3), None, []
     for _ in range(4):
-        sensed = look(sensor, cursor, shelf.now)
+        sensed = poll(sensor, cursor, shelf.now)
         cursor = sensed.cursor
         found.append(len(sensed.requests))
     assert found == [3, 3, 1, 0]
@@ -165,7 +165,7 @@ def test_without_partitions_one_run_is_for_all_of_them() -> None:
     shelf.put("a")
     shelf.clock += 1000
     shelf.put("b", size=7)
-    sensed = look(watch(shelf, partition=None), now=shelf.now)
+    sensed = poll(watch(shelf, partition=None), now=shelf.now)
     assert [(one.partition, one.run_key) for one in sensed.requests] == [(None, "b 1000001000 7")]
 
 
@@ -179,19 +179,19 @@ def test_partitions_may_be_shared_left_out_and_added() -> None:
         return file.name.partition("-")[0] if "-" in file.name else None
 
     sensor = watch(shelf, partition=region, add_to="regions")
-    sensed = look(sensor, now=shelf.now)
+    sensed = poll(sensor, now=shelf.now)
     assert [(one.partition, one.run_key) for one in sensed.requests] == [
         ("eu", "eu-2 1000002000 1"),
         ("us", "us-1 1000003000 1"),
     ]
     assert sensed.partitions == (PartitionChange("regions", "s:eu"), PartitionChange("regions", "s:us"))
-    assert look(sensor, sensed.cursor, shelf.now).requests == ()
+    assert poll(sensor, sensed.cursor, shelf.now).requests == ()
 
 
 def test_a_function_that_gives_no_partition_is_named() -> None:
     shelf = Shelf()
     shelf.put("a")
-    sensed = look(watch(shelf, partition=lambda file: 1.5), now=shelf.now)
+    sensed = poll(watch(shelf, partition=lambda file: 1.5), now=shelf.now)
     assert sensed.requests == ()
     assert "'a 1000000000 1' is no partition" in (sensed.skip_reason or "")
 
@@ -273,7 +273,7 @@ def test_every_version_that_settles_triggers_exactly_once_through_crashes_and_re
         elif kind == "wait":
             shelf.clock += number * 10**9
         else:
-            sensed = look(watch(shelf, settle=2, limit=number), cursor, shelf.now)
+            sensed = poll(watch(shelf, settle=2, limit=number), cursor, shelf.now)
             if what:  # the conclusion is committed: new keys run, known ones do not
                 ran += [one.run_key or "" for one in sensed.requests if one.run_key not in ran]
                 cursor = sensed.cursor
@@ -313,14 +313,14 @@ def test_objects_are_listed_through_a_filesystem() -> None:
             "b/in/sub/four": {"size": 4, "mtime": 2},
         }
     )
-    found = look(watch("s3://b/in/", filesystem=bucket, recursive=True))
+    found = poll(watch("s3://b/in/", filesystem=bucket, recursive=True))
     assert [one.run_key for one in found.requests] == [
         "two 1500000000 2",
         "sub/four 2000000000 4",
         'one 1704067200000005000 1 "e1"',
         "three 1704067201000000000 3",
     ]
-    assert paths(look(watch("b/in", filesystem=bucket))) == ["two", "one", "three"]
+    assert paths(poll(watch("b/in", filesystem=bucket))) == ["two", "one", "three"]
     assert bucket.forgot == 2
 
 
@@ -329,7 +329,7 @@ def test_objects_without_a_time_are_refused() -> None:
         list(ObjectListing(Bucket({"b/one": {"size": 1}}), "b").files(recursive=False))
 
 
-def test_the_local_listing_tells_times_in_nanoseconds(tmp_path: Path) -> None:
+def test_the_local_listing_reports_times_in_nanoseconds(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("12")
     os.utime(tmp_path / "a", ns=(5, 1_700_000_000_123_456_789))
     (file,) = LocalListing(tmp_path).files(recursive=False)

@@ -27,7 +27,7 @@ from flowstone.io.sources.new_rows import Dialect, new_rows
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def look(sensor: Sensor, cursor: str | None = None, *, now: datetime = NOW, **resources: Any) -> Sensed:
+def poll(sensor: Sensor, cursor: str | None = None, *, now: datetime = NOW, **resources: Any) -> Sensed:
     context = SensorContext(sensor.name, now=now, cursor=cursor, selection="report", resources=resources)
     return sense(context, sensor(context))
 
@@ -68,37 +68,37 @@ def shop(tmp_path: Path) -> Shop:
 
 def test_rows_are_found_once_in_the_order_of_their_watermark(shop: Shop) -> None:
     sensor = watch(database=shop.connect)
-    assert look(sensor).skip_reason == "nothing new"
+    assert poll(sensor).skip_reason == "nothing new"
     shop.sell((1, 20, "eu"), (2, 10, "us"), (3, None, "eu"))
-    first = look(sensor)
+    first = poll(sensor)
     assert [(one.partition, one.run_key) for one in first.requests] == [(2, "i:10 i:2"), (1, "i:20 i:1")]
     shop.sell((4, 30, "eu"))
-    second = look(sensor, first.cursor)
+    second = poll(sensor, first.cursor)
     assert keys(second) == [4]
-    assert look(sensor, second.cursor).requests == ()
+    assert poll(sensor, second.cursor).requests == ()
 
 
 def test_late_rows_with_the_same_watermark_are_not_lost_whatever_their_key(shop: Shop) -> None:
     shop.sell((5, 10, "eu"))
     sensor = watch(database=shop.connect)
-    first = look(sensor)
+    first = poll(sensor)
     shop.sell((1, 10, "eu"), (9, 10, "eu"))
-    second = look(sensor, first.cursor)
+    second = poll(sensor, first.cursor)
     assert keys(second) == [1, 9]
-    assert look(sensor, second.cursor).requests == ()
+    assert poll(sensor, second.cursor).requests == ()
 
 
 def test_a_row_that_changes_is_new_again(shop: Shop) -> None:
     shop.sell((1, 10, "eu"))
     sensor = watch(database=shop.connect)
-    first = look(sensor)
+    first = poll(sensor)
     shop.execute("UPDATE sales SET at = 11 WHERE id = 1")
-    assert [one.run_key for one in look(sensor, first.cursor).requests] == ["i:11 i:1"]
+    assert [one.run_key for one in poll(sensor, first.cursor).requests] == ["i:11 i:1"]
 
 
 def test_without_partitions_one_run_is_for_all_of_them(shop: Shop) -> None:
     shop.sell((1, 10, "eu"), (2, 20, "us"))
-    sensed = look(watch(database=shop.connect, partition=None))
+    sensed = poll(watch(database=shop.connect, partition=None))
     assert [(one.partition, one.run_key) for one in sensed.requests] == [(None, "i:20 i:2")]
 
 
@@ -110,7 +110,7 @@ def test_partitions_come_from_further_columns_and_may_be_added(shop: Shop) -> No
         partition=lambda row: None if row["region"] == "us" else row["region"],
         add_to="regions",
     )
-    sensed = look(sensor)
+    sensed = poll(sensor)
     assert [(one.partition, one.run_key) for one in sensed.requests] == [("eu", "i:30 i:3")]
     assert sensed.partitions == (PartitionChange("regions", "s:eu"),)
 
@@ -120,23 +120,23 @@ def test_one_unique_column_is_enough(shop: Shop) -> None:
     sensor = new_rows(
         "sales", name="s", selection="r", watermark="id", database=shop.connect, partition=lambda row: row["id"]
     )
-    first = look(sensor)
+    first = poll(sensor)
     shop.sell((3, 0, "eu"))
-    assert (keys(first), keys(look(sensor, first.cursor))) == ([1, 2], [3])
+    assert (keys(first), keys(poll(sensor, first.cursor))) == ([1, 2], [3])
 
 
 def test_a_query_may_stand_for_a_table(shop: Shop) -> None:
     shop.sell((1, 10, "eu"), (2, 20, "us"))
     sensor = watch("european", database=shop.connect, query="SELECT * FROM sales WHERE region LIKE 'e%'; ")
-    assert keys(look(sensor)) == [1]
+    assert keys(poll(sensor)) == [1]
 
 
 def test_names_are_quoted(shop: Shop) -> None:
     shop.execute('CREATE TABLE "a ""b; %s" ("the at?" INTEGER, "%" TEXT)')
     shop.execute('INSERT INTO "a ""b; %s" VALUES (1, \'x\')')
     sensor = watch('a "b; %s', watermark="the at?", key="%", database=shop.connect, partition=lambda row: row["%"])
-    first = look(sensor)
-    assert (keys(first), keys(look(sensor, first.cursor))) == (["x"], [])
+    first = poll(sensor)
+    assert (keys(first), keys(poll(sensor, first.cursor))) == (["x"], [])
 
 
 def test_connections_come_from_functions_pools_and_resources(shop: Shop) -> None:
@@ -154,20 +154,20 @@ def test_connections_come_from_functions_pools_and_resources(shop: Shop) -> None
     assert sensor.requires == ("db",)
     with closing(shop.connect()) as connection:
         for resource in (connection, shop.connect, pool, pool.connection):
-            assert keys(look(sensor, db=resource)) == [1]
+            assert keys(poll(sensor, db=resource)) == [1]
         assert connection.execute("SELECT count(*) FROM sales").fetchall() == [(1,)]
     assert pool.given == 2
     for wrong in (7, lambda: 7, object()):
         with pytest.raises(ResourceError, match="DB-API"):
-            look(sensor, db=wrong)
+            poll(sensor, db=wrong)
 
 
 @pytest.mark.parametrize("style", ["qmark", "named", None])
 def test_parameters_are_marked_as_the_driver_wants(shop: Shop, style: str | None) -> None:
     shop.sell((1, 10, "eu"))
     sensor = watch(database=shop.connect, dialect=Dialect(parameter_style=style))
-    first = look(sensor)
-    assert (keys(first), keys(look(sensor, first.cursor))) == ([1], [])
+    first = poll(sensor)
+    assert (keys(first), keys(poll(sensor, first.cursor))) == ([1], [])
 
 
 def test_settling_leaves_young_rows_for_later(database_url: str) -> None:
@@ -175,22 +175,22 @@ def test_settling_leaves_young_rows_for_later(database_url: str) -> None:
         connection.execute("CREATE TABLE public.sales (id int, at timestamptz)")
         connection.execute("INSERT INTO public.sales VALUES (1, '2023-12-31 23:59:00Z'), (2, '2024-01-01Z')")
     sensor = watch(("public", "sales"), database=database_url, settle=timedelta(seconds=30))
-    first = look(sensor)
+    first = poll(sensor)
     assert keys(first) == [1]
-    assert keys(look(sensor, first.cursor, now=NOW + timedelta(seconds=30))) == [2]
+    assert keys(poll(sensor, first.cursor, now=NOW + timedelta(seconds=30))) == [2]
 
 
 def test_settling_needs_times(shop: Shop) -> None:
     shop.sell((1, 10, "eu"))
     with pytest.raises(SensorError, match="settle"):
-        look(watch(database=shop.connect, settle=5))
+        poll(watch(database=shop.connect, settle=5))
 
 
 def test_a_key_that_is_null_is_an_error(shop: Shop) -> None:
     shop.execute("CREATE TABLE loose (id INTEGER, at INTEGER)")
     shop.execute("INSERT INTO loose VALUES (NULL, 1)")
     with pytest.raises(SensorError, match="unique and not NULL"):
-        look(watch("loose", database=shop.connect))
+        poll(watch("loose", database=shop.connect))
 
 
 @given(
@@ -199,7 +199,7 @@ def test_a_key_that_is_null_is_an_error(shop: Shop) -> None:
     st.sampled_from([0, 2, 2000]),
 )
 def test_every_row_triggers_exactly_once_through_crashes_and_replays(
-    steps: list[tuple[set[int], int, bool]], limit: int, most_seen: int
+    steps: list[tuple[set[int], int, bool]], limit: int, max_seen: int
 ) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE sales (id INTEGER PRIMARY KEY, at INTEGER)")
@@ -208,17 +208,17 @@ def test_every_row_triggers_exactly_once_through_crashes_and_replays(
     ran: list[str] = []
     at = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watermark, "MOST_SEEN", most_seen)
+        patch.setattr(watermark, "MAX_SEEN", max_seen)
         for ids, forward, committed in [*steps, *[(set[int](), 0, True)] * 40]:
             at += forward
             # with too few remembered, rows of one watermark must come in the order of their keys
-            fresh = sorted(ids) if most_seen else [100 * len(steps) + at * 100 + one for one in sorted(ids)]
+            fresh = sorted(ids) if max_seen else [100 * len(steps) + at * 100 + one for one in sorted(ids)]
             newest = connection.execute("SELECT coalesce(max(id), 0) FROM sales").fetchone()[0]
             for one in fresh:
-                if most_seen == 2000 or one > newest:
+                if max_seen == 2000 or one > newest:
                     connection.execute("INSERT OR IGNORE INTO sales VALUES (?, ?)", [one, at])
             connection.commit()
-            sensed = look(sensor, cursor, db=connection)
+            sensed = poll(sensor, cursor, db=connection)
             if committed:
                 ran += [one.run_key or "" for one in sensed.requests if one.run_key not in ran]
                 cursor = sensed.cursor
@@ -250,24 +250,24 @@ def test_postgres_watermarks_of_every_type_come_back_exactly(kind: str, database
         insert = 'INSERT INTO "odd %% ""name" (at) VALUES (%s)'
         connection.execute(insert, [low])
         sensor = watch('odd % "name', database=database_url, partition=lambda row: str(row["id"]))
-        first = look(sensor)
+        first = poll(sensor)
         connection.execute(insert, [low])
-        late = look(sensor, first.cursor)
+        late = poll(sensor, first.cursor)
         connection.execute(insert, [high])
-        second = look(sensor, late.cursor)
+        second = poll(sensor, late.cursor)
         assert [len(one.requests) for one in (first, late, second)] == [1, 1, 1]
-        assert look(sensor, second.cursor).requests == ()
+        assert poll(sensor, second.cursor).requests == ()
 
 
 def test_postgres_reads_in_portions_by_the_order_of_keys(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watermark, "MOST_SEEN", 3)
+    monkeypatch.setattr(watermark, "MAX_SEEN", 3)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE sales AS SELECT i AS id, now() AS at FROM generate_series(1, 25) AS i")
     sensor, cursor, found = watch(database=database_url, limit=4), None, []
     for _ in range(8):
-        sensed = look(sensor, cursor)
+        sensed = poll(sensor, cursor)
         found += keys(sensed)
         cursor = sensed.cursor
     assert found == list(range(1, 26))
@@ -276,7 +276,7 @@ def test_postgres_reads_in_portions_by_the_order_of_keys(
 def test_a_statement_that_hangs_is_ended_by_the_server(database_url: str) -> None:
     sensor = watch("slow", database=database_url, query="SELECT 1 AS at, pg_sleep(60)::text AS id", timeout=0.05)
     with pytest.raises(psycopg.errors.QueryCanceled):
-        look(sensor)
+        poll(sensor)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.automation.sensing import MOST_CURSOR
+from flowstone.core.automation.sensing import MAX_CURSOR
 from flowstone.errors import SensorError
-from flowstone.io.sources.watermark import MOST_SEEN, Place, Watermark, digest, moved
+from flowstone.io.sources.watermark import MAX_SEEN, Place, Watermark, digest, moved
 
 
 def taken_of(mark: Watermark | None, there: list[Place], limit: int) -> list[Place]:
@@ -46,7 +46,7 @@ def test_whatever_is_not_older_than_the_watermark_is_taken_exactly_once(
 
 
 def test_when_too_many_share_an_instant_their_order_decides() -> None:
-    there = [Place(1, f"{number:05}") for number in range(MOST_SEEN * 2)]
+    there = [Place(1, f"{number:05}") for number in range(MAX_SEEN * 2)]
     mark: Watermark | None = None
     taken: list[Place] = []
     while took := taken_of(mark, there, 300):
@@ -59,15 +59,15 @@ def test_when_too_many_share_an_instant_their_order_decides() -> None:
 
 
 def test_the_cursor_stays_small() -> None:
-    longest = [Place(10**18, f"{number}" + "x" * 4000) for number in range(MOST_SEEN)]
-    mark = moved(None, longest)
+    largest = [Place(10**18, f"{number}" + "x" * 4000) for number in range(MAX_SEEN)]
+    mark = moved(None, largest)
     assert mark is not None
     assert mark.seen is not None
-    assert len(mark.to_cursor().encode()) < MOST_CURSOR
+    assert len(mark.to_cursor().encode()) < MAX_CURSOR
 
 
 @pytest.mark.parametrize("cursor", ["", "7", "[]", "{}", '{"at": 1, "after": "s:a", "seen": []}', '{"at": "i:1"}'])
-def test_a_cursor_of_somebody_else_is_refused(cursor: str) -> None:
+def test_a_cursor_of_another_else_is_refused(cursor: str) -> None:
     with pytest.raises(SensorError, match="set_cursor"):
         Watermark.from_cursor(cursor, sensor="inbox")
     assert Watermark.from_cursor(None, sensor="inbox") is None

@@ -32,7 +32,7 @@ def test_a_paused_queue_of_sensors_holds_up_sensors(database_url: str) -> None:
     store.close()
 
 
-def test_the_database_clock_decides_unless_told_otherwise(database_url: str) -> None:
+def test_the_database_clock_decides_unless_reported_otherwise(database_url: str) -> None:
     store = PostgresStore(CheckedDatabase(database_url))
     store.automations.declare([NIGHTLY])
     (taken,) = store.automations.take([NIGHTLY], lease_seconds=60)

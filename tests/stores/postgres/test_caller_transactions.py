@@ -102,7 +102,7 @@ def test_a_run_exists_exactly_if_the_transaction_commits(
         assert connection.execute("SELECT id FROM mine").fetchall() == [(2,)]
 
 
-def test_workers_are_told_with_the_commit(flow: FlowStone, database_url: str) -> None:
+def test_workers_are_notified_with_the_commit(flow: FlowStone, database_url: str) -> None:
     with Database(database_url).listen(["public.oban_insert"]) as listener, psycopg.connect(database_url) as mine:
         flow.schedule("orders", connection=mine)
         assert listener.wait(0.2) == []
@@ -385,7 +385,7 @@ def test_the_transaction_of_a_project(database_url: str, tmp_path: Path) -> None
         assert listed(other) == []
 
 
-def test_a_snapshot_that_is_too_old_is_told(flow: FlowStone, database_url: str) -> None:
+def test_a_snapshot_that_is_too_old_is_reported(flow: FlowStone, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute("SELECT 1")

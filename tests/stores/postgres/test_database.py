@@ -31,7 +31,7 @@ def test_nothing_is_opened_before_the_first_use():
     database.close()
 
 
-def test_an_absent_server_is_told_soon_and_without_the_password(caplog):
+def test_an_absent_server_learns_soon_and_without_the_password(caplog):
     started = time.monotonic()
     with Database(NOBODY) as database, pytest.raises(DatabaseUnavailableError) as caught, database.connection():
         pass
@@ -41,7 +41,7 @@ def test_an_absent_server_is_told_soon_and_without_the_password(caplog):
     assert "hunter2" not in str(caught.value) + caplog.text
 
 
-def test_a_missing_database_is_told(database_url):
+def test_a_missing_database_is_reported(database_url):
     missing = database_url.replace("/test_", "/gone_")
     with Database(missing) as database, pytest.raises(DatabaseUnavailableError, match="does not exist"):
         database.ping()
@@ -81,7 +81,7 @@ def test_pooled_connections_that_died_are_replaced_unseen(database):
         assert second.execute("SELECT pg_backend_pid()").fetchone() != (before,)
 
 
-def test_a_connection_lost_in_use_is_told_as_unavailable(database):
+def test_a_connection_lost_in_use_learns_as_unavailable(database):
     with pytest.raises(DatabaseUnavailableError, match="terminating"), database.connection() as c:  # noqa: PT012
         terminate_others(database)
         c.execute("SELECT 1")

@@ -77,7 +77,7 @@ def test_the_form_of_sqlalchemy_is_understood(driver):
     }
 
 
-def test_engines_and_pools_tell_their_address():
+def test_engines_and_pools_report_their_address():
     from psycopg_pool import ConnectionPool
 
     pool = ConnectionPool(

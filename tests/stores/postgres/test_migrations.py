@@ -69,12 +69,12 @@ def test_schema_prepared_by_an_administrator_is_used(empty):
     assert upgrade(empty, migrations=[FIRST]) == [FIRST.name]
 
 
-def test_missing_tables_are_told_with_the_remedy(empty):
+def test_missing_tables_are_notified_with_the_remedy(empty):
     with pytest.raises(SchemaVersionError, match=r"no FlowStone tables yet.*flowstone db upgrade"):
         require_current(empty)
 
 
-def test_older_tables_are_told_with_the_remedy(empty):
+def test_older_tables_are_notified_with_the_remedy(empty):
     upgrade(empty, migrations=[FIRST])
     with pytest.raises(SchemaVersionError, match=r"older.*0002_second.*flowstone db upgrade"):
         require_current(empty, migrations=[FIRST, SECOND])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flowstone.stores.postgres.not_begun import NotBegunBoard
+from flowstone.stores.postgres.not_begun import UnstartedAttemptsBoard
 
 READ = """
 import mmap, struct, sys
@@ -18,13 +18,13 @@ with mmap.mmap(int(sys.argv[1]), 0, prot=mmap.PROT_READ) as board:
 
 
 @pytest.fixture
-def board() -> Iterator[NotBegunBoard]:
-    made = NotBegunBoard()
+def board() -> Iterator[UnstartedAttemptsBoard]:
+    made = UnstartedAttemptsBoard()
     yield made
     made.close()
 
 
-def test_another_process_reads_it(board: NotBegunBoard) -> None:
+def test_another_process_reads_it(board: UnstartedAttemptsBoard) -> None:
     board.add([2**62, 5, 9])
     board.remove([5, 77])
     reader = [sys.executable, "-I", "-c", READ, str(board.descriptor)]
@@ -32,7 +32,7 @@ def test_another_process_reads_it(board: NotBegunBoard) -> None:
     assert done.stdout == f"[9, {2**62}]\n"
 
 
-def test_what_finds_no_room_counts_as_begun(board: NotBegunBoard) -> None:
+def test_what_finds_no_room_counts_as_begun(board: UnstartedAttemptsBoard) -> None:
     board.add(range(1, 20_000))
     assert len(board.tokens()) == 16_384
     board.remove(range(1, 20_000))
@@ -41,7 +41,7 @@ def test_what_finds_no_room_counts_as_begun(board: NotBegunBoard) -> None:
     assert board.tokens() == [4]
 
 
-def test_threads_share_it(board: NotBegunBoard) -> None:
+def test_threads_share_it(board: UnstartedAttemptsBoard) -> None:
     def serve(number: int) -> None:
         for round_ in range(500):
             tokens = [number * 1_000_000 + round_ * 10 + at + 1 for at in range(5)]
@@ -57,7 +57,7 @@ def test_threads_share_it(board: NotBegunBoard) -> None:
 
 
 def test_it_leaves_nothing_behind() -> None:
-    board = NotBegunBoard()
+    board = UnstartedAttemptsBoard()
     board.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(board.descriptor)

@@ -65,7 +65,7 @@ def test_what_elixirs_tables_lack_is_added_and_the_rest_stays(empty_database_url
     with Database(empty_database_url) as database:
         assert oban_tables.problems(database) == []
         with database.connection() as connection:
-            assert oban_tables.unfit(connection) is None
+            assert oban_tables.unusable(connection) is None
 
 
 def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(empty_database_url: str) -> None:
@@ -79,7 +79,7 @@ def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("ALTER TABLE public.oban_jobs DROP COLUMN meta", "no column meta"),
         ("ALTER SEQUENCE public.oban_jobs_id_seq OWNED BY NONE", "sequence"),
@@ -91,17 +91,17 @@ def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(
         ),
     ],
 )
-def test_tables_that_cannot_carry_our_jobs_are_refused(empty_database_url: str, change: str, said: str) -> None:
+def test_tables_that_cannot_carry_our_jobs_are_refused(empty_database_url: str, change: str, message: str) -> None:
     elixir(empty_database_url, 12)
-    if "tenant" in said:
+    if "tenant" in message:
         execute(empty_database_url, "DELETE FROM public.oban_jobs")
     for statement in change.split("; "):
         execute(empty_database_url, statement)
-    with pytest.raises(DatabaseError, match=said):
+    with pytest.raises(DatabaseError, match=message):
         upgrade(Database(empty_database_url))
 
 
-def test_a_role_that_may_not_change_them_is_told_whose_they_are(empty_database_url: str) -> None:
+def test_a_role_that_may_not_change_them_learns_whose_they_are(empty_database_url: str) -> None:
     upgrade(Database(empty_database_url))
     execute(empty_database_url, "DROP TABLE public.oban_leaders; DROP INDEX public.flowstone_due")
     execute(
@@ -118,21 +118,21 @@ def test_a_role_that_may_not_change_them_is_told_whose_they_are(empty_database_u
         execute(empty_database_url, "DROP OWNED BY flowstone_guest; DROP ROLE flowstone_guest")
 
 
-def test_a_role_without_rights_is_told_what_to_grant(empty_database_url: str) -> None:
+def test_a_role_without_rights_learns_what_to_grant(empty_database_url: str) -> None:
     upgrade(Database(empty_database_url))
     execute(empty_database_url, 'DROP ROLE IF EXISTS "odd guest"; CREATE ROLE "odd guest"')
     execute(empty_database_url, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "odd guest"')
     options = empty_database_url + "&options=-c%20role%3Dodd%5C%20guest"
     try:
         with Database(options) as database:
-            (said,) = oban_tables.problems(database)
+            (message,) = oban_tables.problems(database)
         grant = 'GRANT DELETE, INSERT, UPDATE ON {} TO "odd guest"'
-        assert said.endswith(f"{grant.format('oban_jobs')}; {grant.format('oban_producers')}")
+        assert message.endswith(f"{grant.format('oban_jobs')}; {grant.format('oban_producers')}")
     finally:
         execute(empty_database_url, 'DROP OWNED BY "odd guest"; DROP ROLE "odd guest"')
 
 
-def test_without_them_people_are_told_and_nothing_ends_with_a_traceback(
+def test_without_them_people_are_notified_and_nothing_ends_with_a_traceback(
     empty_database_url: str, tmp_path: Path
 ) -> None:
     """Work in this process goes on, and `why` answers; what needs the queue says what is missing."""

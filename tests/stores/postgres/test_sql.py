@@ -111,9 +111,9 @@ def _columns(connection: Connection[Any], statement: str) -> dict[str, str]:
     text = re.sub(r"%%|%\((\w+)\)s", number, load_sql(statement))
     prepared = connection.pgconn.prepare(b"", text.encode())
     assert not prepared.error_message, prepared.error_message.decode()
-    told = connection.pgconn.describe_prepared(b"")
-    assert not told.error_message, told.error_message.decode()
-    found = [(str(told.fname(n) or b"", "utf-8"), told.ftype(n)) for n in range(told.nfields)]
+    reported = connection.pgconn.describe_prepared(b"")
+    assert not reported.error_message, reported.error_message.decode()
+    found = [(str(reported.fname(n) or b"", "utf-8"), reported.ftype(n)) for n in range(reported.nfields)]
     types = {
         row[0]: row[1]
         for row in connection.execute(

@@ -4,11 +4,11 @@ import pytest
 
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
-from flowstone.testing.standing_conformance import StandingConformance
+from flowstone.testing.standing_conformance import TargetStatusConformance
 
 
 @pytest.mark.both_servers
-class TestPostgresStandings(StandingConformance):
+class TestPostgresTargetStatuses(TargetStatusConformance):
     @pytest.fixture(autouse=True)
     def _database(self, database_url: str) -> None:
         self.url = database_url

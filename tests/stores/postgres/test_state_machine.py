@@ -23,7 +23,7 @@ from flowstone.testing.postgres import TemporaryServer
 _examples = count(1)
 
 
-def told(state: State) -> State:
+def reported(state: State) -> State:
     """What both stores agree on: a step that was put off by nothing is pending here and scheduled there."""
     return State.PENDING if state is State.SCHEDULED else state
 
@@ -32,7 +32,7 @@ def summed(run: RunRecord) -> Counter[State]:
     """The steps of a run in each state."""
     counts: Counter[State] = Counter()
     for state, number in run.counts.items():
-        counts[told(state)] += number
+        counts[reported(state)] += number
     return counts
 
 
@@ -65,7 +65,7 @@ class TwinLedger:
         self.runs = [*dict.fromkeys([*self.runs, run.id])]
         for one, other in zip(placed, others, strict=True):
             assert self.ids.setdefault(one.id, other.id) == other.id
-            assert (told(one.state), one.deduplicated) == (told(other.state), other.deduplicated)
+            assert (reported(one.state), one.deduplicated) == (reported(other.state), other.deduplicated)
             assert self.run_id(one.run_id) == other.run_id
         return placed
 
@@ -99,21 +99,21 @@ class TwinLedger:
         for one, other in zip(committed, others, strict=True):
             assert (self.ids[one.step_id], one.accepted) == (other.step_id, other.accepted)
             if one.accepted:
-                assert told(one.state) is told(other.state)
+                assert reported(one.state) is reported(other.state)
         # which of the commits released a step is not asked for
         released = sorted(self._same([step_id for one in committed for step_id in one.released]))
         assert released == sorted(step_id for other in others for step_id in other.released)
         return committed
 
-    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0) -> list[int]:
-        back = self.memory.ledger.hand_back(claims, delay_seconds=delay_seconds)
+    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0) -> list[int]:
+        back = self.memory.ledger.release(claims, delay_seconds=delay_seconds)
         twins = [self.claims[claim.token] for claim in claims]
-        assert self._same(back) == self.postgres.ledger.hand_back(twins, delay_seconds=delay_seconds)
+        assert self._same(back) == self.postgres.ledger.release(twins, delay_seconds=delay_seconds)
         return back
 
     def request_cancel(self, step_id: int) -> State:
         state = self.memory.ledger.request_cancel(step_id)
-        assert told(state) is told(self.postgres.ledger.request_cancel(self.ids[step_id]))
+        assert reported(state) is reported(self.postgres.ledger.request_cancel(self.ids[step_id]))
         return state
 
     def cancel_run(self, run_id: str) -> list[int]:
@@ -182,7 +182,7 @@ class TwinMachine(StepMachine):
         counts = (step.attempt, step.max_attempts, step.priority, waits)
         return (
             step.asset,
-            told(step.state),
+            reported(step.state),
             *counts,
             step.forced,
             output,

@@ -12,11 +12,11 @@ from flowstone.core.automation.decision import Decision, Verdict, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.errors import DefinitionError
 
-MOST_REQUESTS = 1000
+MAX_REQUESTS = 1000
 """How many partitions of one asset a condition asks for at once when it does not say otherwise."""
-MOST_ACTIVE = 1000
+MAX_ACTIVE = 1000
 """How many steps of one asset may be active for a condition to ask for more when it does not say otherwise."""
-MOST_AT_WORK = 40
+MAX_AT_WORK = 40
 """How many of the steps that a condition asked for are at work at once, in the whole fleet."""
 
 
@@ -49,10 +49,10 @@ class Condition(ABC):
         verdict = self.judge(facts, now)
         parts = (verdict, *_guards(facts, verdict))
         whole = Verdict(all(part.holds for part in parts), "all of", parts)
-        active = facts.standing.active is not None
+        active = facts.status.active is not None
         return Decision(facts.asset, facts.partition, facts.name, whole, active)
 
-    def at_most(self, requests: int, *, active: int = MOST_AT_WORK) -> Paced:
+    def at_most(self, requests: int, *, active: int = MAX_AT_WORK) -> Paced:
         """Limit how much is asked for; the last thing that is said about a condition.
 
         Args:
@@ -177,11 +177,11 @@ class Paced:
     """
 
     condition: Condition
-    requests: int = MOST_REQUESTS
-    active: int = MOST_ACTIVE
+    requests: int = MAX_REQUESTS
+    active: int = MAX_ACTIVE
     quiet: timedelta | None = None
 
-    def at_most(self, requests: int, *, active: int = MOST_AT_WORK) -> Paced:
+    def at_most(self, requests: int, *, active: int = MAX_AT_WORK) -> Paced:
         """See `Condition.at_most`."""
         return Paced(self.condition, requests, active, self.quiet)
 
@@ -202,7 +202,7 @@ class Paced:
 
     def __repr__(self) -> str:
         text = repr(self.condition)
-        if (self.requests, self.active) != (MOST_REQUESTS, MOST_ACTIVE):
+        if (self.requests, self.active) != (MAX_REQUESTS, MAX_ACTIVE):
             text = f"({text}).at_most({self.requests}, active={self.active})"
         return text if self.quiet is None else f"({text}).debounce({self.quiet})"
 
@@ -228,7 +228,7 @@ def _guards(facts: TargetFacts, verdict: Verdict) -> Iterator[Verdict]:
         facts.unfinished is None,
         f"it is {facts.unfinished}" if facts.unfinished else "its partition is over, or may be computed before",
     )
-    active = facts.standing.active
+    active = facts.status.active
     yield Verdict(active is None, f"it is {active.state.value}" if active else "nothing of it is in progress")
     unready = facts.unready
     yield Verdict(not unready, listed(unready) or "all its inputs are committed")

@@ -105,12 +105,12 @@ class Decision:
         }
 
 
-def listed(texts: list[str], most: int = 3) -> str:
+def listed(texts: list[str], maximum: int = 3) -> str:
     """Return some texts as one.
 
     Example:
         >>> listed(["a", "b", "c", "d"])
         'a, b, c and 1 more'
     """
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - maximum
+    return ", ".join(texts[:maximum]) + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,7 @@ from flowstone.core.automation.standing import (
     DataVersion,
     NewestStep,
     Reads,
-    Standing,
+    TargetStatus,
 )
 from flowstone.core.control import describe_target
 from flowstone.core.state import State
@@ -24,14 +24,14 @@ class InputFacts(NamedTuple):
 
     Args:
         target: asset and encoded partition.
-        standing: its status.
+        status: its status.
         optional: whether the target is computed without it when it was skipped.
         unfinished: why it is not to be read now, when its partition is not over, for people.
         shown: the input as people read it; made of `target` when empty.
     """
 
     target: Target
-    standing: Standing
+    status: TargetStatus
     optional: bool = False
     unfinished: str | None = None
     shown: str = ""
@@ -39,13 +39,13 @@ class InputFacts(NamedTuple):
     @property
     def is_skipped(self) -> bool:
         """Whether the target would be computed without it, because it was skipped."""
-        fruitless = self.standing.fruitless
-        return self.optional and fruitless is not None and fruitless.state is State.SKIPPED
+        without_result = self.status.without_result
+        return self.optional and without_result is not None and without_result.state is State.SKIPPED
 
     @property
     def committed(self) -> CommittedVersion | None:
         """The version that the target would read."""
-        return None if self.is_skipped else self.standing.committed
+        return None if self.is_skipped else self.status.committed
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class TargetFacts:
     Args:
         asset: asset name.
         partition: encoded partition.
-        standing: what is committed and what was asked for last.
+        status: what is committed and what was asked for last.
         inputs: what it would read now.
         read: what its committed version had read.
         tried: what its newest step had read, if that is over and committed nothing.
@@ -81,7 +81,7 @@ class TargetFacts:
 
     asset: str
     partition: str
-    standing: Standing = NOTHING
+    status: TargetStatus = NOTHING
     inputs: tuple[InputFacts, ...] = ()
     read: Reads = field(default_factory=dict)
     tried: Reads = field(default_factory=dict)
@@ -101,7 +101,7 @@ class TargetFacts:
     @property
     def is_missing(self) -> bool:
         """Whether nothing is committed."""
-        return self.standing.committed is None
+        return self.status.committed is None
 
     @property
     def changes(self) -> list[str]:
@@ -109,7 +109,7 @@ class TargetFacts:
 
         An input that was computed again to the same bytes did not change.
         """
-        if self.standing.committed is None:
+        if self.status.committed is None:
             return []
         return self._changes_since(self.read)
 
@@ -125,7 +125,7 @@ class TargetFacts:
     @property
     def code_change(self) -> str | None:
         """How the declared code version differs from that of the committed version; None when it does not."""
-        committed = self.standing.committed
+        committed = self.status.committed
         if committed is None or self.declared_code is None or committed.code_version == self.declared_code:
             return None
         return f"code version {committed.code_version or 'undeclared'} → {self.declared_code}"
@@ -150,7 +150,7 @@ class TargetFacts:
     @property
     def unchanged_try(self) -> NewestStep | None:
         """The newest step, if it committed nothing and would meet the same inputs and code again."""
-        ended = self.standing.fruitless
+        ended = self.status.without_result
         if ended is None or (self.declared_code is not None and ended.code_version != self.declared_code):
             return None
         if self.tried:
@@ -161,11 +161,11 @@ class TargetFacts:
         return None if any(c is not None and reference and c.committed_at > reference for c in later) else ended
 
     @property
-    def last_asked_at(self) -> datetime | None:
+    def last_requested_at(self) -> datetime | None:
         """When this was last asked for or committed; None for never."""
-        committed, newest = self.standing.committed, self.standing.newest
+        committed, newest = self.status.committed, self.status.newest
         moments = [committed.committed_at] if committed else []
-        return max([*moments, newest.asked_at] if newest else moments, default=None)
+        return max([*moments, newest.requested_at] if newest else moments, default=None)
 
     def _changes_since(self, read: Reads) -> list[str]:
         found = []

@@ -82,7 +82,7 @@ def when_stale(max_lag: timedelta | None = None) -> Condition:
     lag = _positive("when_stale", "max_lag", max_lag)
 
     def older(facts: TargetFacts, now: datetime) -> Verdict:
-        committed = facts.standing.committed
+        committed = facts.status.committed
         if committed is None:
             return Verdict(False, "nothing is committed that could be too old")
         is_older = now - committed.committed_at > lag
@@ -94,7 +94,7 @@ def when_stale(max_lag: timedelta | None = None) -> Condition:
 
 def last_try_failed() -> Condition:
     """Hold when the newest step of the target committed nothing: it failed, was skipped or cancelled."""
-    return Leaf("last_try_failed()", _fruitless)
+    return Leaf("last_try_failed()", _without_result)
 
 
 def retry_failed(after: timedelta) -> Condition:
@@ -115,7 +115,7 @@ def retry_failed(after: timedelta) -> Condition:
     pause = _positive("retry_failed", "after", after)
 
     def over(facts: TargetFacts, now: datetime) -> Verdict:
-        ended = facts.standing.fruitless
+        ended = facts.status.without_result
         if ended is None or ended.finished_at is None:
             return Verdict(False, "its newest step did not fail")
         due = now - ended.finished_at >= pause
@@ -140,7 +140,7 @@ def when(text: str, test: Callable[[TargetFacts, datetime], bool]) -> Condition:
 
 
 def _missing(facts: TargetFacts, _now: datetime) -> Verdict:
-    committed = facts.standing.committed
+    committed = facts.status.committed
     if committed is None:
         early = "it was computed before its partition was over"
         return Verdict(True, early if facts.early else "nothing is committed")
@@ -161,15 +161,15 @@ def _ready(facts: TargetFacts, _now: datetime) -> Verdict:
 
 def _input_active(facts: TargetFacts, _now: datetime) -> Verdict:
     active = [
-        f"input {one.name} is {one.standing.active.state.value}"
+        f"input {one.name} is {one.status.active.state.value}"
         for one in facts.inputs
-        if one.standing.active is not None
+        if one.status.active is not None
     ]
     return Verdict(bool(active), listed(active) or "no input is in progress")
 
 
 def _active(facts: TargetFacts, _now: datetime) -> Verdict:
-    active = facts.standing.active
+    active = facts.status.active
     return Verdict(active is not None, f"it is {active.state.value}" if active else "it is not in progress")
 
 
@@ -185,8 +185,8 @@ def _newest(facts: TargetFacts, _now: datetime) -> Verdict:
     return Verdict(facts.is_newest, text if facts.partition else "it has no partitions")
 
 
-def _fruitless(facts: TargetFacts, _now: datetime) -> Verdict:
-    ended = facts.standing.fruitless
+def _without_result(facts: TargetFacts, _now: datetime) -> Verdict:
+    ended = facts.status.without_result
     text = f"its newest step ended as {ended.state.value}" if ended else "its newest step did not fail"
     return Verdict(ended is not None, text)
 

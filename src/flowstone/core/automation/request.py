@@ -12,7 +12,7 @@ from flowstone.core.run_details import check_document, check_tags
 from flowstone.core.selection import Selection
 from flowstone.errors import OptionsError
 
-_MOST_KEY = 1000
+_MAX_KEY = 1000
 
 
 @checks_options
@@ -73,12 +73,12 @@ class RunRequest:
         if self.priority is not None:
             object.__setattr__(self, "priority", _whole("priority", self.priority, 0, 9, "from 0 (first) to 9"))
         if self.max_concurrency is not None:
-            most = _whole("max_concurrency", self.max_concurrency, 1, 2**31 - 1, "from 1 on")
-            object.__setattr__(self, "max_concurrency", most)
+            maximum = _whole("max_concurrency", self.max_concurrency, 1, 2**31 - 1, "from 1 on")
+            object.__setattr__(self, "max_concurrency", maximum)
 
 
-def _whole(option: str, given: object, least: int, most: int, range_: str) -> int:
-    found = whole_number(given, least=least, most=most)
+def _whole(option: str, given: object, minimum: int, maximum: int, range_: str) -> int:
+    found = whole_number(given, minimum=minimum, maximum=maximum)
     if found is None:
         raise OptionsError(f"{option}={shown(given)}: give a whole number {range_}.")
     return found
@@ -92,8 +92,8 @@ def _check_key(key: object) -> None:
     except UnicodeEncodeError:
         size = 0
     # an index holds run keys, and an entry of it has room for so much
-    if not 0 < size <= _MOST_KEY or "\x00" in key:
+    if not 0 < size <= _MAX_KEY or "\x00" in key:
         raise OptionsError(
-            f"run_key={key[:80]!r}: give 1 to {_MOST_KEY:,} bytes of UTF-8 text without NUL; for longer ones take "
+            f"run_key={key[:80]!r}: give 1 to {_MAX_KEY:,} bytes of UTF-8 text without NUL; for longer ones take "
             "hashlib.sha256(key.encode()).hexdigest()."
         )

@@ -17,7 +17,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import DefinitionError, did_you_mean
 
-_MOST_NAME = 120
+_MAX_NAME = 120
 
 
 class CatchUp(StrEnum):
@@ -97,8 +97,8 @@ class Schedule:
             object.__setattr__(self, "selection", selection)
         object.__setattr__(self, "name", self.name or _text(selection))
         object.__setattr__(self, "tags", tuple(self.tags))
-        if not self.name.isprintable() or not 0 < len(self.name) <= _MOST_NAME:
-            raise self._error(f"give it a name of 1 to {_MOST_NAME} printable characters.")
+        if not self.name.isprintable() or not 0 < len(self.name) <= _MAX_NAME:
+            raise self._error(f"give it a name of 1 to {_MAX_NAME} printable characters.")
         if self.catch_up not in tuple(CatchUp):
             hint = did_you_mean(str(self.catch_up), [one.value for one in CatchUp])
             raise self._error(f"catch_up={self.catch_up!r}: give 'skip', 'latest' or 'all'.{hint}")
@@ -143,4 +143,4 @@ class Schedule:
 
 def _text(selection: Selection) -> str:
     several = [selection] if isinstance(selection, str | Asset) else selection
-    return ", ".join(one.name if isinstance(one, Asset) else one for one in several)[:_MOST_NAME]
+    return ", ".join(one.name if isinstance(one, Asset) else one for one in several)[:_MAX_NAME]

@@ -18,9 +18,9 @@ from flowstone.core.selection import Selection
 from flowstone.core.text import plain_text
 from flowstone.errors import SensorError
 
-MOST_CURSOR = 100_000
+MAX_CURSOR = 100_000
 """Longest cursor, in bytes of UTF-8."""
-MOST_REQUESTS = 10_000
+MAX_REQUESTS = 10_000
 """Most runs that one evaluation may ask for."""
 
 
@@ -249,10 +249,10 @@ def check_cursor(sensor: str, cursor: object) -> None:
         raise SensorError(sensor, "the cursor has half a surrogate pair; json.dumps(...) escapes it.") from None
     if "\x00" in cursor:
         raise SensorError(sensor, "the cursor has the character NUL; json.dumps(...) escapes it.")
-    if size > MOST_CURSOR:
+    if size > MAX_CURSOR:
         raise SensorError(
             sensor,
-            f"the cursor has {size:,} bytes, more than {MOST_CURSOR:,}. Keep where you are, such as the time of "
+            f"the cursor has {size:,} bytes, more than {MAX_CURSOR:,}. Keep where you are, such as the time of "
             "the newest file, and not a list of everything seen; run keys guard against doing things twice.",
         )
 
@@ -290,10 +290,10 @@ def _add(sensor: str, requests: dict[object, RunRequest], request: RunRequest) -
             f"two different requests have the run key {request.run_key!r}. A run key stands for one run; "
             "put the partition or the selection into it.",
         )
-    if len(requests) > MOST_REQUESTS:
+    if len(requests) > MAX_REQUESTS:
         raise SensorError(
             sensor,
-            f"it asks for more than {MOST_REQUESTS:,} runs at once. Take some, keep in the cursor how far you "
+            f"it asks for more than {MAX_REQUESTS:,} runs at once. Take some, keep in the cursor how far you "
             "are, and take the rest the next time.",
         )
 

@@ -11,8 +11,8 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.record import AutomationId, AutomationKind
 from flowstone.core.declaring import (
     check_name,
+    copy_signature,
     description_of,
-    look_like,
     name_of,
     names,
     place_of,
@@ -25,8 +25,8 @@ from flowstone.errors import DefinitionError, UnknownOptionError
 
 DEFAULT_EVERY_SECONDS = 30.0
 DEFAULT_TIMEOUT_SECONDS = 60.0
-_LEAST_EVERY_SECONDS = 1.0
-_LONGEST_SECONDS = 31 * 86_400.0
+_MIN_EVERY_SECONDS = 1.0
+_MAX_SECONDS = 31 * 86_400.0
 _FOREVER = 1e12
 
 
@@ -67,9 +67,9 @@ class Sensor:
         self.every_seconds = _seconds(every, "every", about, self.where)
         self.timeout_seconds = _seconds(timeout, "timeout", about, self.where)
         problem = None
-        if not _LEAST_EVERY_SECONDS <= self.every_seconds <= _LONGEST_SECONDS:  # NaN is not
+        if not _MIN_EVERY_SECONDS <= self.every_seconds <= _MAX_SECONDS:  # NaN is not
             problem = f"every={self.every_seconds!r}: give 1 second to 31 days"
-        elif not 0.001 <= self.timeout_seconds <= _LONGEST_SECONDS:
+        elif not 0.001 <= self.timeout_seconds <= _MAX_SECONDS:
             problem = f"timeout={self.timeout_seconds!r}: give more than 0 seconds, up to 31 days"
         if problem:
             raise DefinitionError(f"{about} was declared with {problem}.", where=self.where)
@@ -80,7 +80,7 @@ class Sensor:
         self.paused = paused
         self.description = description_of(function, description, about, self.where)
         self.takes_context = _takes_context(function, about, self.where)
-        look_like(self, function)
+        copy_signature(self, function)
 
     @property
     def id(self) -> AutomationId:
@@ -157,14 +157,14 @@ def seconds_of(duration: timedelta | float) -> float:
         >>> seconds_of(timedelta(minutes=2)), seconds_of(3)
         (120.0, 3.0)
     """
-    seconds = duration_of(duration, least=-_FOREVER, most=_FOREVER)
+    seconds = duration_of(duration, minimum=-_FOREVER, maximum=_FOREVER)
     if seconds is None:
         raise DefinitionError(f"{shown(duration)} is no duration: give a timedelta or a number of seconds.")
     return seconds
 
 
 def _seconds(duration: object, option: str, about: str, where: str) -> float:
-    seconds = duration_of(duration, least=-_FOREVER, most=_FOREVER)
+    seconds = duration_of(duration, minimum=-_FOREVER, maximum=_FOREVER)
     if seconds is None:
         raise DefinitionError(
             f"{about} was declared with {option}={shown(duration)}: give a timedelta or a number of seconds.",

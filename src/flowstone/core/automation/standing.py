@@ -70,7 +70,7 @@ class NewestStep(NamedTuple):
         step_id: the step.
         state: its state.
         code_version: version of the code it was placed with.
-        asked_at: when it was asked for.
+        requested_at: when it was asked for.
         started_at: when its last attempt started; None when it never did.
         finished_at: when it was over; None while it is active.
         run_id: its run.
@@ -79,7 +79,7 @@ class NewestStep(NamedTuple):
     step_id: int
     state: State
     code_version: str | None
-    asked_at: datetime
+    requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     run_id: str
@@ -90,13 +90,13 @@ class NewestStep(NamedTuple):
         return self.finished_at is None
 
     @property
-    def is_fruitless(self) -> bool:
+    def is_without_result(self) -> bool:
         """Whether it is over and committed nothing: failed, skipped or cancelled."""
         return self.finished_at is not None and not self.state.is_success
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetStatus:
     """How one target stands.
 
     Args:
@@ -113,12 +113,12 @@ class Standing:
         return self.newest if self.newest is not None and self.newest.is_active else None
 
     @property
-    def fruitless(self) -> NewestStep | None:
+    def without_result(self) -> NewestStep | None:
         """The newest step, if it is over and committed nothing."""
-        return self.newest if self.newest is not None and self.newest.is_fruitless else None
+        return self.newest if self.newest is not None and self.newest.is_without_result else None
 
 
-NOTHING = Standing()
+NOTHING = TargetStatus()
 """A target that nobody ever asked for."""
 
 type Reads = dict[Target, DataVersion]

@@ -50,8 +50,8 @@ def on_cron(
 
 def _tick(schedule: Cron, facts: TargetFacts, now: datetime) -> datetime | None:
     """Return the latest tick since the target was last asked for."""
-    asked = [at for at in (facts.last_asked_at, facts.since) if at is not None]
-    return schedule.last(max(asked, default=_EVER), now)
+    requested = [at for at in (facts.last_requested_at, facts.since) if at is not None]
+    return schedule.last(max(requested, default=_EVER), now)
 
 
 def _ticked(schedule: Cron, facts: TargetFacts, now: datetime) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flowstone.core.asset import Asset
-from flowstone.core.automation.condition import MOST_AT_WORK, Paced
+from flowstone.core.automation.condition import MAX_AT_WORK, Paced
 from flowstone.core.automation.decision import Decision, listed
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import (
@@ -34,7 +34,7 @@ _HOLD = timedelta(seconds=30)
 _TIMES = 10
 _WAVE = 3000
 """How many older partitions are checked when something is to be requested."""
-_MOST_REASON = 1000
+_MAX_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +123,36 @@ class ConditionEvaluator:
         before = Memory.read(taken.record.cursor)
         # before the facts: what ends in between is seen, rather than missed for a while
         active = self._facts.active(self._around)
-        looked_at = scope(self._asset.partitions, taken.now, before.older)
-        facts, chosen = self._look(looked_at, taken, active)
+        examined = scope(self._asset.partitions, taken.now, before.older)
+        facts, chosen = self._decide(examined, taken, active)
         since = before.held or taken.now
         why = held_back(self._limits, facts, active_upstream(active, self._asset), taken.now, since)
         held = bool(chosen) and why is not None and not taken.by_hand
         if held:
             chosen = []
-        elif chosen and len(looked_at.partitions) >= NEWEST:
+        elif chosen and len(examined.partitions) >= NEWEST:
             # what changed for one partition may have changed for all: one run for as many as possible
-            looked_at = scope(self._asset.partitions, taken.now, older=_WAVE)
-            _, chosen = self._look(looked_at, taken, active)
+            examined = scope(self._asset.partitions, taken.now, older=_WAVE)
+            _, chosen = self._decide(examined, taken, active)
         busy = before.busy + 1 if (active or held) and not chosen else 0
-        memory = Memory(looked_at.resume, not chosen, busy, since if held else None)
+        memory = Memory(examined.resume, not chosen, busy, since if held else None)
         yield Conclusion(
             ticks=self._ticks(taken, chosen, before),
             cursor=memory.written(),
-            due_at=taken.now + timedelta(seconds=self._pause(busy, asked=bool(chosen))),
+            due_at=taken.now + timedelta(seconds=self._pause(busy, requested=bool(chosen))),
             wakes=self._below if chosen else (),
         )
 
-    def _look(
-        self, looked_at: Scope, taken: TakenAutomation, active: Mapping[str, int]
+    def _decide(
+        self, examined: Scope, taken: TakenAutomation, active: Mapping[str, int]
     ) -> tuple[list[TargetFacts], list[Decision]]:
         """Return the facts of what is requested there, and the decisions that are affordable."""
         going_on = begun(self._asset.partitions, taken.now) if self._asset.allow_incomplete else []
-        keys = [*going_on, *looked_at.partitions]
+        keys = [*going_on, *examined.partitions]
         facts = self._facts.facts(self._asset.name, keys, now=taken.now, since=taken.record.since)
         decisions = [self._limits.condition.evaluate(one, taken.now) for one in facts]
-        wanted = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
-        return wanted, affordable(decisions, self._limits, active.get(self._asset.name, 0))
+        requested = [one for one, decision in zip(facts, decisions, strict=True) if decision.requested]
+        return requested, affordable(decisions, self._limits, active.get(self._asset.name, 0))
 
     def _ticks(self, taken: TakenAutomation, chosen: Sequence[Decision], before: Memory) -> list[NewTick]:
         """Return the tick that is worth recording: not one of many on which there was nothing to do."""
@@ -162,18 +162,18 @@ class ConditionEvaluator:
                 [one.partition for one in chosen],
                 run_id=f"{KIND}-{taken.token}",
                 kind=KIND,
-                max_concurrency=MOST_AT_WORK,
+                max_concurrency=MAX_AT_WORK,
             )
             reason = listed([f"{one.name}: {one.reason}" for one in chosen])
-            reason = clean_text(reason, limit=_MOST_REASON)
+            reason = clean_text(reason, limit=_MAX_REASON)
             return [NewTick(at=taken.now, state=TickState.REQUESTED, reason=reason, runs=[run])]
         if taken.by_hand or not before.quiet:
             return [NewTick(at=taken.now, state=TickState.SKIPPED, reason="nothing is requested")]
         return []
 
-    def _pause(self, busy: int, *, asked: bool) -> float:
+    def _pause(self, busy: int, *, requested: bool) -> float:
         """Return the seconds until the next evaluation: soon while something moves, later while it goes on."""
-        if asked or busy:
+        if requested or busy:
             return min(self._every, _SOON_SECONDS * _SLOWER ** min(busy, 20))
         return self._every
 
@@ -186,20 +186,20 @@ def active_upstream(active: Mapping[str, int], asset: Asset) -> int:
 
 
 def held_back(
-    limits: Paced, wanted: Sequence[TargetFacts], upstream: int, now: datetime, since: datetime
+    limits: Paced, requested: Sequence[TargetFacts], upstream: int, now: datetime, since: datetime
 ) -> str | None:
     """Return why nothing is requested yet although it should be: more may come, and one run for all is better.
 
     Args:
         limits: of the condition.
-        wanted: facts of what is to be requested.
+        requested: facts of what is to be requested.
         upstream: how many steps upstream are active.
         now: the present.
         since: since when something has been held back; nothing is for long.
     """
     waited = now - since
     if limits.quiet is not None and waited < _TIMES * limits.quiet:
-        moments = [one.committed.committed_at for facts in wanted for one in facts.inputs if one.committed]
+        moments = [one.committed.committed_at for facts in requested for one in facts.inputs if one.committed]
         newest = max(moments, default=None)
         if newest is not None and now - newest < limits.quiet:
             ago = (now - newest).total_seconds()

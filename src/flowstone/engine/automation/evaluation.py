@@ -88,10 +88,10 @@ class Evaluation:
         self._thread.join(max(0.0, seconds))
         return not self._thread.is_alive()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Leave it to others: nothing that this thread concludes later counts."""
         self._given_up.set()
-        self._store.give_back(self._taken)
+        self._store.release(self._taken)
 
     def give_up(self) -> None:
         """Record that it took too long; nothing that its thread concludes later counts."""
@@ -124,7 +124,7 @@ class Evaluation:
             if not conclusion.goes_on:
                 return
             if self._stopping.is_set():
-                self._store.give_back(self._taken)
+                self._store.release(self._taken)
                 return
         raise FlowStoneError(f"The evaluation of {self} ended without a last conclusion (goes_on=False).")
 

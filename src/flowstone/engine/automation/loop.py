@@ -15,7 +15,7 @@ from flowstone.protocols import AutomationStore, Evaluator
 log = logging.getLogger("flowstone.automation")
 
 _POLL_SECONDS = 1.0
-_LEAST_WAIT = 0.01
+_MIN_WAIT = 0.01
 _SLACK = timedelta(seconds=0.05)
 
 
@@ -95,14 +95,14 @@ class AutomationLoop:
             one.stop()
         left = [one for one in at_work if not one.join(deadline - time.monotonic())]
         for one in left:
-            self._give_back(one)
+            self._release(one)
         return not left and not any(one.alive for one in self._abandoned.values())
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._wake.clear()
             try:
-                self.look()
+                self.poll()
             except Exception as error:  # noqa: BLE001 - background work goes on whatever happens
                 if not self._failing:
                     log.warning("Automations cannot be evaluated for now: %s", error)
@@ -114,7 +114,7 @@ class AutomationLoop:
             self._failing = False
             self._wake.wait(self._pause())
 
-    def look(self) -> int:
+    def poll(self) -> int:
         """Declare what is new, give up what hangs, start what is due; return how many were started."""
         if not self._declared:
             paused = {one.id for one in self._evaluators.values() if one.starts_paused}
@@ -171,11 +171,11 @@ class AutomationLoop:
             self._due = {automation: due for automation, due in self._due.items() if due > now - _SLACK}
             if len(self._at_work) < self._width:
                 waits += [(due - now).total_seconds() for due in self._due.values()]
-        return max(_LEAST_WAIT, min(waits))
+        return max(_MIN_WAIT, min(waits))
 
-    def _give_back(self, one: Evaluation) -> None:
+    def _release(self, one: Evaluation) -> None:
         log.warning("%s did not conclude in time and is left to other nodes.", one)
         try:
-            one.give_back()
+            one.release()
         except Exception as error:  # noqa: BLE001 - its lease runs out instead
             log.warning("It could not be released: %s", error)

@@ -26,7 +26,7 @@ from flowstone.protocols import Evaluator, PrepareRun
 PUNCTUAL_SECONDS = 60.0
 """How late an instant may be evaluated and still counts as met, at most; half of the time to the next one if
 that is less."""
-_MOST_AT_ONCE = 100
+_MAX_AT_ONCE = 100
 _COUNTED = 1000
 
 
@@ -126,11 +126,11 @@ class ScheduleEvaluator(Evaluator):
         Raises:
             FlowStoneError: the function of the schedule raised; holds its traceback.
         """
-        asked = self.schedule.partition
+        requested = self.schedule.partition
         definition = self._lead.partitions if self._lead is not None else None
-        if asked is not None:
+        if requested is not None:
             try:
-                partition = asked(at.astimezone(self.schedule.times.zone))
+                partition = requested(at.astimezone(self.schedule.times.zone))
                 encode_partition(partition)
             except Exception as error:
                 raise FlowStoneError(failure(error, None).error) from error
@@ -171,11 +171,11 @@ class ScheduleEvaluator(Evaluator):
 
     def _all(self, start: datetime, following: datetime | None, taken: TakenAutomation) -> Iterator[Conclusion]:
         """Conclude one instant after the other, the oldest first, so many at a time."""
-        ticks = list(islice(self.schedule.times.between(start, taken.now), _MOST_AT_ONCE + 1))
-        for at in ticks[:_MOST_AT_ONCE]:
+        ticks = list(islice(self.schedule.times.between(start, taken.now), _MAX_AT_ONCE + 1))
+        for at in ticks[:_MAX_AT_ONCE]:
             yield self._conclusion([self.tick(at, taken)], at, taken.now, goes_on=True)
-        done = ticks[:_MOST_AT_ONCE][-1] if ticks else start
-        yield self._conclusion([], done, following if len(ticks) <= _MOST_AT_ONCE else taken.now)
+        done = ticks[:_MAX_AT_ONCE][-1] if ticks else start
+        yield self._conclusion([], done, following if len(ticks) <= _MAX_AT_ONCE else taken.now)
 
     def _conclusion(
         self, ticks: list[NewTick], at: datetime, due_at: datetime | None, *, goes_on: bool = False
@@ -204,8 +204,8 @@ def _lead(schedule: Schedule, graph: AssetGraph) -> Asset | None:
 
 
 def _punctual(last: datetime, following: datetime | None) -> timedelta:
-    longest = timedelta(seconds=PUNCTUAL_SECONDS)
-    return longest if following is None else min(longest, (following - last) / 2)
+    limit = timedelta(seconds=PUNCTUAL_SECONDS)
+    return limit if following is None else min(limit, (following - last) / 2)
 
 
 def _missed(missed: list[datetime], newest: datetime, schedule: Schedule) -> str:

@@ -21,7 +21,7 @@ from flowstone.core.automation.record import (
     TickState,
 )
 from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.sensing import MOST_REQUESTS, Sensed, SensorContext, check_cursor, sense
+from flowstone.core.automation.sensing import MAX_REQUESTS, Sensed, SensorContext, check_cursor, sense
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.context import Resources
 from flowstone.core.text import clean_text
@@ -34,7 +34,7 @@ from flowstone.protocols import Evaluator, PrepareRun
 log = logging.getLogger("flowstone.automation")
 
 RUN_KIND = "sensor"
-_LONGEST_REASON = 2000
+_MAX_REASON = 2000
 
 type Assume = Callable[[Sequence[PartitionChange]], AbstractContextManager[None]]
 
@@ -99,7 +99,7 @@ class SensorEvaluator(Evaluator):
         tick = NewTick(
             at=taken.now,
             state=TickState.REQUESTED if asks else TickState.SKIPPED,
-            reason=clean_text(reason, limit=_LONGEST_REASON) if reason else None,
+            reason=clean_text(reason, limit=_MAX_REASON) if reason else None,
             runs=runs,
             partitions=sensed.partitions,
             took_seconds=time.monotonic() - started,
@@ -228,6 +228,6 @@ async def _listed(answer: AsyncIterable[object]) -> list[object]:
     found: list[object] = []
     async for one in answer:
         found.append(one)
-        if len(found) > MOST_REQUESTS:
+        if len(found) > MAX_REQUESTS:
             break
     return found

@@ -55,7 +55,7 @@ class Cancels:
     def __init__(self, control_fd: int) -> None:
         self._fd = control_fd
         self._lock = threading.Lock()
-        self._asked: tuple[int, str] = (0, "")
+        self._requested: tuple[int, str] = (0, "")
         self._running: tuple[int, CancellationToken] | None = None
         threading.Thread(target=self._listen, name="flowstone-parent-watch", daemon=True).start()
 
@@ -72,11 +72,11 @@ class Cancels:
             call, length = CANCEL.unpack(self._read(CANCEL.size))
             reason = self._read(length).decode("utf-8", "replace")
             with self._lock:
-                self._asked = (call, reason)
+                self._requested = (call, reason)
                 self._apply()
 
     def _apply(self) -> None:
-        call, reason = self._asked
+        call, reason = self._requested
         if self._running is not None and self._running[0] == call:
             self._running[1].cancel(reason)
 

@@ -8,7 +8,7 @@ import time
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.engine.isolated.process import ChildProcess
 
-EXIT_PATIENCE_SECONDS = 1.0
+EXIT_TIMEOUT_SECONDS = 1.0
 """How long a child that has nothing to do may take to end by itself."""
 
 _CALLS_PER_CHILD = 1000
@@ -50,7 +50,7 @@ class ChildPool:
             self._all.add(child)
         return child
 
-    def give_back(self, child: ChildProcess) -> None:
+    def release(self, child: ChildProcess) -> None:
         """Keep a child for later, unless it is old or there are enough."""
         with self._lock:
             keep = child.calls < _CALLS_PER_CHILD and len(self._idle) < self._max_idle and not child.stopped
@@ -58,7 +58,7 @@ class ChildPool:
                 self._idle.append(child)
         if not keep:
             child.dismiss()
-            child.kill(patience_seconds=EXIT_PATIENCE_SECONDS)
+            child.kill(retry_seconds=EXIT_TIMEOUT_SECONDS)
             self.discard(child)
 
     def discard(self, child: ChildProcess) -> None:
@@ -81,7 +81,7 @@ class ChildPool:
             child.kill()
         for child in idle:
             child.dismiss()
-        until = time.monotonic() + EXIT_PATIENCE_SECONDS
+        until = time.monotonic() + EXIT_TIMEOUT_SECONDS
         for child in idle:
-            child.kill(patience_seconds=max(0.0, until - time.monotonic()))
+            child.kill(retry_seconds=max(0.0, until - time.monotonic()))
             self.discard(child)

@@ -123,18 +123,18 @@ class ChildProcess:
         with suppress(OSError):  # it has just ended: there is nothing to cancel
             os.write(self._control, CANCEL.pack(call, len(encoded)) + encoded)
 
-    def kill(self, *, patience_seconds: float = 0.0) -> int:
+    def kill(self, *, retry_seconds: float = 0.0) -> int:
         """End the process and all of its process group.
 
         Args:
-            patience_seconds: how long it may take to end by itself.
+            retry_seconds: how long it may take to end by itself.
 
         Returns:
             Its exit code, negative for a signal.
         """
         with self._ending:
             if self._exit_code is None and os.getpid() == self._owner:
-                self._await_exit(patience_seconds)
+                self._await_exit(retry_seconds)
                 # before it is reaped, so that its id cannot belong to another process yet
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)

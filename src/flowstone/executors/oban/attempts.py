@@ -25,7 +25,7 @@ class Running:
     prepared: Any
 
 
-class NotBegun(Protocol):
+class UnstartedAttempts(Protocol):
     """Where a worker notes which attempts it has taken and not started, for when it is killed."""
 
     def add(self, tokens: Iterable[int]) -> None:
@@ -42,7 +42,7 @@ class Attempts:
     next one of the same step starts.
 
     Args:
-        not_begun: outlives this process, if there is such a place.
+        unstarted: outlives this process, if there is such a place.
 
     Example:
         >>> attempts = Attempts()
@@ -50,8 +50,8 @@ class Attempts:
         []
     """
 
-    def __init__(self, not_begun: NotBegun | None = None) -> None:
-        self._not_begun = not_begun
+    def __init__(self, unstarted: UnstartedAttempts | None = None) -> None:
+        self._unstarted = unstarted
         self._running: dict[int, Running] = {}
         self._submitted: set[int] = set()
         self._suspects: set[int] = set()
@@ -61,13 +61,13 @@ class Attempts:
 
     def taken(self, claims: Sequence[Claim]) -> None:
         """Note that attempts were started in the tables; none of them has begun here."""
-        if self._not_begun is not None:
-            self._not_begun.add([one.token for one in claims])
+        if self._unstarted is not None:
+            self._unstarted.add([one.token for one in claims])
 
     def begun(self, claims: Sequence[Claim]) -> None:
         """Note that the functions of attempts are called, or never will be."""
-        if self._not_begun is not None:
-            self._not_begun.remove([one.token for one in claims])
+        if self._unstarted is not None:
+            self._unstarted.remove([one.token for one in claims])
 
     def started(self, running: Running) -> None:
         """Take an attempt up."""
@@ -78,7 +78,7 @@ class Attempts:
         self._submitted.add(running.claim.token)
         self._running.pop(running.claim.token, None)
 
-    def dropped(self, running: Running) -> None:
+    def released(self, running: Running) -> None:
         """Note that an attempt is released without having started."""
         self.begun([running.claim])
         self._running.pop(running.claim.token, None)
@@ -89,8 +89,8 @@ class Attempts:
 
     def of_steps(self, steps: Sequence[int]) -> list[Running]:
         """Return the attempts of some steps that run."""
-        wanted = set(steps)
-        return [one for one in self.running() if one.claim.step_id in wanted]
+        requested = set(steps)
+        return [one for one in self.running() if one.claim.step_id in requested]
 
     def unknown(self, held: Sequence[Claim]) -> list[Claim]:
         """Return the attempts that the tables say are here, and are not.

@@ -15,7 +15,7 @@ from flowstone.executors.options import PLACING_OPTIONS, check_options, placing_
 from flowstone.protocols import ChecksOptions, RunJob, Store
 
 _OPTIONS = frozenset({"wait_timeout"}) | PLACING_OPTIONS
-_LOOK_SECONDS = 2.0
+_CHECK_SECONDS = 2.0
 
 
 class ObanExecutor(ChecksOptions):
@@ -95,7 +95,7 @@ class ObanExecutor(ChecksOptions):
         deadline = time.monotonic() + limit if limit is not None else None
         notice = self._notice(step_id)
         while True:
-            pause = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, deadline - time.monotonic())
+            pause = _CHECK_SECONDS if deadline is None else min(_CHECK_SECONDS, deadline - time.monotonic())
             if self._store.catalog.wait([step_id], run_id=job.run_id, timeout_seconds=max(0.0, pause)):
                 break
             if self._store.catalog.wait([step_id], timeout_seconds=0.0):

@@ -18,11 +18,11 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.step import Claim, Completion
 from flowstone.executors.oban import extension
-from flowstone.executors.oban.attempts import Attempts, NotBegun, Running
-from flowstone.executors.oban.quiet import quieten_oban
+from flowstone.executors.oban.attempts import Attempts, Running, UnstartedAttempts
+from flowstone.executors.oban.quiet import filter_oban_logs
 from flowstone.executors.oban.signals import Signals
 from flowstone.executors.oban.threads import Finished, StepThreads
-from flowstone.executors.oban.upkeep import Upkeep
+from flowstone.executors.oban.upkeep import Maintenance
 from flowstone.protocols import DurableQueue, Ledger
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Node:
         queues: queue name to limit.
         grace_seconds: how long running steps may finish on shutdown.
         sweep_seconds: how often lost workers and leftovers are looked for.
-        not_begun: notes what was taken and waits for a thread.
+        unstarted: notes what was taken and waits for a thread.
         oban_name: name of the Oban instance, for Oban's tools.
         metrics: whether it reports to Oban's tools what it does.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
@@ -113,7 +113,7 @@ class Node:
         queues: Mapping[str, int],
         grace_seconds: float,
         sweep_seconds: float,
-        not_begun: NotBegun | None = None,
+        unstarted: UnstartedAttempts | None = None,
         oban_name: str = "flowstone",
         metrics: bool = False,
         prune_after_seconds: float | None = None,
@@ -122,7 +122,7 @@ class Node:
         self._connection = dict(connection)
         self._schema = schema
         self._left = LeftToOthers()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._queue = queue
         self._ledger = ledger
         self._work = work
@@ -131,9 +131,9 @@ class Node:
         self._is_renewed = is_renewed
         self._queues = dict(queues)
         self._grace = grace_seconds
-        self._attempts = Attempts(not_begun)
+        self._attempts = Attempts(unstarted)
         self._threads: dict[str, StepThreads] = {}
-        self._upkeep = Upkeep(
+        self._maintenance = Maintenance(
             queue=queue,
             ledger=ledger,
             attempts=self._attempts,
@@ -154,7 +154,7 @@ class Node:
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
-        quieten_oban()
+        filter_oban_logs()
         self._threads.update(self._make_threads(Finished(asyncio.get_running_loop())))
         async with self._make_pool() as pool:
             extension.install()
@@ -163,7 +163,7 @@ class Node:
             try:
                 await self._wait_for_lease(stop)
                 await oban.start()
-                self._upkeep.start(oban)
+                self._maintenance.start(oban)
                 if on_ready is not None:
                     on_ready()
                 await stop.wait()
@@ -172,8 +172,8 @@ class Node:
                     threads.close()
                 await oban.stop()
             finally:
-                self._upkeep.stop()
-            return await self._hand_back()
+                self._maintenance.stop()
+            return await self._release()
 
     async def _wait_for_lease(self, stop: asyncio.Event) -> None:
         """Wait for the first renewal: what is taken before it may be taken away while it runs."""
@@ -225,8 +225,8 @@ class Node:
         return Signals(
             ident=f"{self._name}.{self._node_name}",
             queues=self._queues,
-            scale=partial(self._upkeep.scale, oban),
-            cancel=self._upkeep.cancel_job,
+            scale=partial(self._maintenance.scale, oban),
+            cancel=self._maintenance.cancel_job,
         )
 
     async def _stage(self, queues: Sequence[str]) -> list[str]:
@@ -264,7 +264,7 @@ class Node:
         except Exception:
             # e.g. the database went away between the two questions: the attempts have not started
             self._attempts.begun(claims)
-            self._ledger.hand_back(claims, reason="the worker could not prepare it")
+            self._ledger.release(claims, reason="the worker could not prepare it")
             raise
         taken = []
         for job, ready in zip(fetched, prepared, strict=True):
@@ -298,10 +298,10 @@ class Node:
             self._left.add(job, self._work.known(job.claim.asset), now=time.monotonic())
             claims.setdefault(reason, []).append(job.claim)
         for reason, left in claims.items():
-            if reason not in self._told:
-                self._told.add(reason)
+            if reason not in self._logged:
+                self._logged.add(reason)
                 log.warning("A step of %s is %s", left[0].asset, reason)
-            self._ledger.hand_back(left, reason=reason)
+            self._ledger.release(left, reason=reason)
 
     def perform(self, job: TakenJob, *, on_room: Callable[[], None]) -> asyncio.Future[None]:
         """Have steps run in threads of their queue, which hand their completions to the committer.
@@ -330,7 +330,7 @@ class Node:
         """Ask the store from a thread: nothing blocks the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._calls, function)
 
-    async def _hand_back(self) -> bool:
+    async def _release(self) -> bool:
         """Release what did not finish in time, without using up its attempt."""
         left = self._attempts.running()
         for running in left:
@@ -346,10 +346,10 @@ class Node:
     def _give_up(self, claims: Sequence[Claim]) -> None:
         reason = "its worker stopped"
         if claims:
-            self._ledger.hand_back(claims, reason=reason)
+            self._ledger.release(claims, reason=reason)
         forgotten = self._attempts.unknown(self._queue.held(self._worker_id()))
         if forgotten:
-            self._ledger.hand_back(forgotten, reason=reason)
+            self._ledger.release(forgotten, reason=reason)
 
 
 class _Dispatcher:

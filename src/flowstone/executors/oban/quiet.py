@@ -9,13 +9,13 @@ _LOGGERS = ("_leader", "_lifeline", "_notifier", "_producer", "_pruner", "_refre
 _AGAIN_SECONDS = 60.0
 
 
-class Quieter(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Passes the same message once a minute, without its traceback unless that is debugged.
 
     Example:
-        >>> quieter = Quieter()
+        >>> repeat_filter = RepeatFilter()
         >>> record = logging.makeLogRecord({"msg": "no connection", "levelno": logging.WARNING})
-        >>> quieter.filter(record), quieter.filter(record)
+        >>> repeat_filter.filter(record), repeat_filter.filter(record)
         (True, False)
     """
 
@@ -40,10 +40,10 @@ class Quieter(logging.Filter):
         return True
 
 
-_quieter = Quieter()
+_repeat_filter = RepeatFilter()
 
 
-def quieten_oban() -> None:
+def filter_oban_logs() -> None:
     """Apply this to Oban's loops; doing so twice changes nothing."""
     for name in _LOGGERS:
-        logging.getLogger(f"oban.{name}").addFilter(_quieter)
+        logging.getLogger(f"oban.{name}").addFilter(_repeat_filter)

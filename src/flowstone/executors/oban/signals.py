@@ -17,8 +17,8 @@ from typing import Any
 log = logging.getLogger("flowstone.worker")
 
 _AGAIN_SECONDS = 60.0
-_MOST_LIMIT = 1000
-_LONGEST_SHOWN = 200
+_MAX_LIMIT = 1000
+_MAX_SHOWN = 200
 # Oban takes a queue down and up again with these; ours are served for as long as the worker runs
 _MEANT = {"stop": "pause", "start": "resume"}
 
@@ -73,8 +73,8 @@ class Signals:
         return {"action": action, "queue": queue, "ident": "any"}
 
     def _scale(self, queue: str, limit: object, sender: str) -> None:
-        if type(limit) is not int or not 1 <= limit <= _MOST_LIMIT or queue == "*":
-            raise ValueError(f"a limit is a whole number from 1 to {_MOST_LIMIT}, for one queue")
+        if type(limit) is not int or not 1 <= limit <= _MAX_LIMIT or queue == "*":
+            raise ValueError(f"a limit is a whole number from 1 to {_MAX_LIMIT}, for one queue")
         log.info("Queue %s runs %d steps at once here, by a signal sent by %s.", queue, limit, sender)
         self.scale(queue, limit)
 
@@ -100,7 +100,7 @@ class Notifications:
         self._notifier = notifier
         self._signals = signals
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said: dict[str, float] = {}
+        self._message: dict[str, float] = {}
 
     async def dispatch(self, notify: Any) -> None:
         """Pass one notification on; never raises."""
@@ -152,14 +152,14 @@ class Notifications:
 
     def _say(self, notify: Any, sender: str, error: Exception) -> None:
         now = time.monotonic()
-        if now - self._said.get(notify.channel, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
+        if now - self._message.get(notify.channel, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
             return
-        self._said[notify.channel] = now
+        self._message[notify.channel] = now
         log.warning(
             "A notification on %s, sent by %s, was dropped because it cannot be read (%s): %.*r",
             notify.channel,
             sender,
             " ".join(str(error).split()) or type(error).__name__,
-            _LONGEST_SHOWN,
+            _MAX_SHOWN,
             notify.payload,
         )

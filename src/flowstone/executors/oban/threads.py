@@ -17,10 +17,10 @@ from flowstone.executors.oban.attempts import Attempts, Running
 
 _SHORT_SECONDS = 0.02
 _TINY_SECONDS = 0.001
-_PATIENCE_SECONDS = 0.003
+_WATCH_SECONDS = 0.003
 _AHEAD_SECONDS = 0.1
-_MOST_AHEAD = 8
-_LONGEST_WAIT_SECONDS = 1.0
+_MAX_AHEAD = 8
+_MAX_WAIT_SECONDS = 1.0
 _WEIGHT = 0.05
 
 
@@ -121,7 +121,7 @@ class StepThreads:
         if self._typical_seconds >= _SHORT_SECONDS:
             return self._limit
         ahead = int(_AHEAD_SECONDS / max(self._typical_seconds, _TINY_SECONDS / 100))
-        return self._limit + max(self._limit, min(ahead, _MOST_AHEAD * self._limit))
+        return self._limit + max(self._limit, min(ahead, _MAX_AHEAD * self._limit))
 
     def room(self, places: int) -> int:
         """Return how many steps may be taken for so many free places of the producer."""
@@ -158,7 +158,7 @@ class StepThreads:
                 self._wake()
         if not self._watched:
             self._watched = True
-            asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._watch)
+            asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._watch)
 
     def resize(self, limit: int) -> None:
         """Run another number of steps at once from now on; those that run are let finish."""
@@ -173,11 +173,11 @@ class StepThreads:
 
     def overdue(self) -> list[Running]:
         """Take out what has waited for too long; its turn will not come any more."""
-        before = time.monotonic() - _LONGEST_WAIT_SECONDS
+        before = time.monotonic() - _MAX_WAIT_SECONDS
         found = []
         for key, (since, running) in list(self._since.items()):
             if since < before and self._since.pop(key, None) is not None:
-                self._attempts.dropped(running)
+                self._attempts.released(running)
                 found.append(running)
         return found
 
@@ -189,7 +189,7 @@ class StepThreads:
                 return
             for _ in range(min(len(self._waiting), max(1, self._awake))):
                 self._wake()
-        asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._watch)
+        asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._watch)
 
     def _wake(self) -> None:
         """Have one more thread take steps, when the limit allows that; the caller holds the lock."""

@@ -20,18 +20,18 @@ log = logging.getLogger("flowstone.worker")
 _POLL_SECONDS = 1.0
 _OPERATORS_SECONDS = 2.0
 _PRUNE_SECONDS = 60.0
-_MOST_SIGNALLED = 10_000
+_MAX_SIGNALLED = 10_000
 _VALUES_SECONDS = 6 * 3600.0
 
 
-class AskStore(Protocol):
+class CallStore(Protocol):
     """Runs a question to the store in a thread: nothing blocks the loop."""
 
     async def __call__[T](self, function: Callable[[], T]) -> T:
         """Return the answer."""
 
 
-class Upkeep:
+class Maintenance:
     """Background tasks of a node, each repeated for as long as it runs.
 
     Args:
@@ -57,7 +57,7 @@ class Upkeep:
         threads: Mapping[str, StepThreads],
         queues: dict[str, int],
         worker_id: Callable[[], str],
-        ask: AskStore,
+        ask: CallStore,
         sweep_seconds: float,
         left: LeftToOthers,
         prune_after_seconds: float | None = None,
@@ -82,14 +82,14 @@ class Upkeep:
     def start(self, oban: Any) -> None:
         """Start the tasks."""
         acts: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (_POLL_SECONDS, self._pass_on_cancels),
+            (_POLL_SECONDS, self._signal_cancels),
             (_POLL_SECONDS, partial(self._follow_limits, oban)),
-            (_POLL_SECONDS, self._return_what_waits),
-            (_POLL_SECONDS, self._look_at_ranges),
+            (_POLL_SECONDS, self._release_what_waits),
+            (_POLL_SECONDS, self._poll_ranges),
             (_OPERATORS_SECONDS, self._follow_cancelled_jobs),
             (self._sweep, self._rescue_and_sweep),
-            (self._sweep, self._look_for_lost_starts),
-            (self._sweep, self._look_again_at_what_was_left),
+            (self._sweep, self._release_lost_starts),
+            (self._sweep, self._offer_what_was_left_again),
         ]
         if self._sweep_values_now is not None:
             acts.append((_VALUES_SECONDS, self._sweep_values))
@@ -104,7 +104,7 @@ class Upkeep:
 
     def cancel_job(self, job_id: int) -> None:
         """Have a running job of Oban cancelled soon; whether it is ours and runs, the tables know."""
-        if len(self._signalled) < _MOST_SIGNALLED:
+        if len(self._signalled) < _MAX_SIGNALLED:
             self._signalled.add(job_id)
 
     def scale(self, oban: Any, queue: str, limit: int) -> None:
@@ -142,21 +142,21 @@ class Upkeep:
         if pruned:
             log.debug("%d jobs that were over were deleted from Oban's table.", pruned)
 
-    async def _return_what_waits(self) -> None:
+    async def _release_what_waits(self) -> None:
         """Release what was taken ahead and did not get its turn soon: another worker may have room."""
         waiting = [running for threads in self._threads.values() for running in threads.overdue()]
         if waiting:
             await self._call(
-                partial(self._ledger.hand_back, [one.claim for one in waiting], reason="its worker was busy")
+                partial(self._ledger.release, [one.claim for one in waiting], reason="its worker was busy")
             )
 
-    async def _look_at_ranges(self) -> None:
+    async def _poll_ranges(self) -> None:
         """Poll for what large backfills have not started: Oban itself polls only its own table."""
         with_room = [queue for queue, threads in self._threads.items() if not threads.busy]
         if with_room:
             await self._call(partial(self._queue.nudge, with_room))
 
-    async def _pass_on_cancels(self) -> None:
+    async def _signal_cancels(self) -> None:
         if not self._attempts:
             return
         for running in self._attempts.of_steps(
@@ -182,14 +182,14 @@ class Upkeep:
         if repaired:
             log.info("The sweep placed or ended %d steps that had been left behind.", repaired)
 
-    async def _look_for_lost_starts(self) -> None:
+    async def _release_lost_starts(self) -> None:
         held = await self._call(lambda: self._queue.held(self._worker_id()))
         forgotten = self._attempts.forgotten(held)
         if forgotten:
             log.warning("%d attempts were begun here without this worker learning of it.", len(forgotten))
-            await self._call(partial(self._ledger.hand_back, forgotten, reason="the news of its start was lost"))
+            await self._call(partial(self._ledger.release, forgotten, reason="the news of its start was lost"))
 
-    async def _look_again_at_what_was_left(self) -> None:
+    async def _offer_what_was_left_again(self) -> None:
         """Draw again what was left to workers that are gone; whoever draws it when its time is over refuses it."""
         if self._left:
             others = await self._call(lambda: self._queue.known_assets(but=self._worker_id()))

@@ -11,11 +11,11 @@ from uuid import UUID
 from flowstone.core.partition import decode_partition, encode_partition
 from flowstone.errors import PartitionError
 
-type Exact = bool | int | str | date | datetime | Decimal | float | UUID | bytes
+type CursorValue = bool | int | str | date | datetime | Decimal | float | UUID | bytes
 """What columns that order rows hold."""
 
 
-def encode_exact(value: object) -> str:
+def encode_cursor_value(value: object) -> str:
     """Return the text that stands for exactly this value; aware datetimes become UTC.
 
     What can be a partition is written as one (`i:7`, `s:eu`, `t:2024-01-01T00:00:00+00:00`), the rest of the
@@ -25,7 +25,7 @@ def encode_exact(value: object) -> str:
         ValueError: the value has no order (NULL, NaN), or its type is not known.
 
     Example:
-        >>> encode_exact(7), encode_exact(Decimal("1.50")), encode_exact(datetime(2024, 1, 1))
+        >>> encode_cursor_value(7), encode_cursor_value(Decimal("1.50")), encode_cursor_value(datetime(2024, 1, 1))
         ('i:7', '@decimal:1.50', '@naive:2024-01-01T00:00:00')
     """
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -41,14 +41,14 @@ def encode_exact(value: object) -> str:
         raise ValueError(f"values of type {type(value).__qualname__} cannot be kept in a cursor") from error
 
 
-def decode_exact(text: str) -> Exact:
-    """Return the value that `encode_exact` turned into this text.
+def decode_cursor_value(text: str) -> CursorValue:
+    """Return the value that `encode_cursor_value` turned into this text.
 
     Raises:
-        ValueError: it is not what `encode_exact` writes.
+        ValueError: it is not what `encode_cursor_value` writes.
 
     Example:
-        >>> decode_exact("@decimal:1.50")
+        >>> decode_cursor_value("@decimal:1.50")
         Decimal('1.50')
     """
     if not isinstance(text, str):
@@ -88,7 +88,7 @@ _WRITERS: dict[type, Callable[..., str]] = {
     UUID: lambda value: f"@uuid:{value}",
     bytes: lambda value: f"@bytes:{value.hex()}",
 }
-_READERS: dict[str, Callable[[str], Exact]] = {
+_READERS: dict[str, Callable[[str], CursorValue]] = {
     "@naive": datetime.fromisoformat,
     "@float": float.fromhex,
     "@decimal": Decimal,

@@ -66,12 +66,12 @@ def new_files(
         raise refusal(name, f"pattern={pattern!r} is for the last part of a name; recursive=True looks below")
     files = _Files(_listing(source, filesystem), pattern, recursive, options)
 
-    def look(context: SensorContext) -> SensorResult:
+    def poll(context: SensorContext) -> SensorResult:
         mark = Watermark.from_cursor(context.cursor, sensor=name)
         return result_of(context, mark, files.new(mark, context.now), partition, options.add_to)
 
     return Sensor(
-        look,
+        poll,
         name=name,
         selection=selection,
         description="New files.",

@@ -14,7 +14,7 @@ from flowstone.core.partition import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import SensorError
 from flowstone.io.sources.connections import PARAMETER_STYLES, Connector, opened, parameter_style, postgres
-from flowstone.io.sources.exact import encode_exact
+from flowstone.io.sources.exact import encode_cursor_value
 from flowstone.io.sources.statement import Source, Statement
 from flowstone.io.sources.taking import DEFAULT_LIMIT, Taken, Watching, identity_of, refusal, result_of
 from flowstone.io.sources.watermark import Place, Watermark
@@ -96,13 +96,13 @@ def new_rows(
     connect = _connector(name, database, resource, timeout)
     requires = [] if resource is None else [resource]
 
-    def look(context: SensorContext) -> SensorResult:
+    def poll(context: SensorContext) -> SensorResult:
         mark = Watermark.from_cursor(context.cursor, sensor=name)
         where = context.resources[requires[0]] if requires else connect
         return result_of(context, mark, rows.new(mark, context, where), partition, options.add_to)
 
     return Sensor(
-        look,
+        poll,
         name=name,
         selection=selection,
         requires=requires,
@@ -150,7 +150,7 @@ class _Rows:
 
     def _taken(self, row: Sequence[object]) -> Taken[Row]:
         try:
-            at, tie = encode_exact(row[0]), encode_exact(row[1])
+            at, tie = encode_cursor_value(row[0]), encode_cursor_value(row[1])
         except ValueError as error:
             raise SensorError(
                 self._name,

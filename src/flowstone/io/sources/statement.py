@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flowstone.io.sources.exact import Exact
+from flowstone.io.sources.exact import CursorValue
 from flowstone.io.sources.watermark import Watermark
 
 
@@ -40,7 +40,7 @@ class Statement:
 
     style: str
     text: str = ""
-    _values: list[Exact] = field(default_factory=list)
+    _values: list[CursorValue] = field(default_factory=list)
 
     @classmethod
     def after(cls, source: Source, mark: Watermark | None, *, limit: int, style: str) -> Statement:
@@ -79,7 +79,7 @@ class Statement:
         """Return text in which nothing is a parameter."""
         return text.replace("%", "%%") if self.style in ("format", "pyformat") else text
 
-    def _bind(self, value: Exact) -> str:
+    def _bind(self, value: CursorValue) -> str:
         self._values.append(value)
         number = len(self._values)
         marks = {"qmark": "?", "numeric": f":{number}", "named": f":p{number}", "format": "%s"}

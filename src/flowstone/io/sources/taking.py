@@ -14,12 +14,12 @@ from flowstone.core.partition import Partition, encode_partition
 from flowstone.errors import DefinitionError, PartitionError, SensorError
 from flowstone.io.sources.watermark import Place, Watermark, moved
 
-_MOST_KEY = 1000
+_MAX_KEY = 1000
 DEFAULT_LIMIT = 1000
-_MOST_LIMIT = 10_000
-MOST_AGAIN = 300
+_MAX_LIMIT = 10_000
+MAX_AGAIN = 300
 """How many things that could not be used are looked at again, the newest."""
-_LONGEST_SETTLE_SECONDS = 31 * 86_400.0
+_MAX_SETTLE_SECONDS = 31 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Watching:
             DefinitionError: one of them cannot work.
         """
         seconds = seconds_of(settle)
-        if not 0 <= seconds <= _LONGEST_SETTLE_SECONDS:
+        if not 0 <= seconds <= _MAX_SETTLE_SECONDS:
             raise refusal(name, f"settle={settle!r}: give 0 seconds to 31 days")
-        if isinstance(limit, bool) or limit not in range(1, _MOST_LIMIT + 1):
-            raise refusal(name, f"limit={limit!r}: give 1 to {_MOST_LIMIT:,}")
+        if isinstance(limit, bool) or limit not in range(1, _MAX_LIMIT + 1):
+            raise refusal(name, f"limit={limit!r}: give 1 to {_MAX_LIMIT:,}")
         if add_to is not None and not has_partition:
             raise refusal(name, "add_to=... needs partition=..., which says which key a new thing stands for")
         return cls(timedelta(seconds=seconds), limit, add_to)
@@ -116,7 +116,7 @@ def result_of[T](
     names = {one.identity: _name(one) for _, one in newest.values()}
 
     def cursor(run_keys: Collection[str] = ()) -> str | None:
-        again = [*unusable, *(names[key] for key in run_keys if key in names)][-MOST_AGAIN:]
+        again = [*unusable, *(names[key] for key in run_keys if key in names)][-MAX_AGAIN:]
         return None if after is None else replace(after, again=tuple(dict.fromkeys(again))).to_cursor()
 
     nothing = [] if newest or unusable else ["nothing new"]
@@ -142,7 +142,7 @@ def identity_of(parts: Iterable[str]) -> str:
     """
     # as partitions are written: whatever a file name is made of, the text can be kept, and names only it
     key = " ".join(encode_partition(part)[2:] for part in parts)
-    return key if len(key.encode()) <= _MOST_KEY else f"sha256 {sha256(key.encode()).hexdigest()}"
+    return key if len(key.encode()) <= _MAX_KEY else f"sha256 {sha256(key.encode()).hexdigest()}"
 
 
 def _encode[T](sensor: str, key: Partition, taken: Taken[T]) -> str:

@@ -11,9 +11,9 @@ from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from flowstone.errors import SensorError
-from flowstone.io.sources.exact import Exact, decode_exact, encode_exact
+from flowstone.io.sources.exact import CursorValue, decode_cursor_value, encode_cursor_value
 
-MOST_SEEN = 2000
+MAX_SEEN = 2000
 """How many things at exactly the watermark are remembered one by one."""
 _DIGEST_BYTES = 9
 
@@ -21,8 +21,8 @@ _DIGEST_BYTES = 9
 class Place(NamedTuple):
     """Where a thing stands: by time, or whatever the watermark is, and among those of the same time."""
 
-    at: Exact
-    tie: Exact
+    at: CursorValue
+    tie: CursorValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Watermark:
         again: names of things before it that could not be used so far, and are looked at again.
     """
 
-    at: Exact
-    after: Exact
+    at: CursorValue
+    after: CursorValue
     seen: frozenset[str] | None
     again: tuple[str, ...] = ()
 
@@ -57,7 +57,9 @@ class Watermark:
         """Return it as the text of a cursor."""
         seen = None if self.seen is None else sorted(self.seen)
         again = {"again": list(self.again)} if self.again else {}
-        return json.dumps({"at": encode_exact(self.at), "after": encode_exact(self.after), "seen": seen} | again)
+        return json.dumps(
+            {"at": encode_cursor_value(self.at), "after": encode_cursor_value(self.after), "seen": seen} | again
+        )
 
     @classmethod
     def from_cursor(cls, cursor: str | None, *, sensor: str) -> Self | None:
@@ -72,7 +74,7 @@ class Watermark:
             kept = json.loads(cursor)
             seen = None if kept["seen"] is None else frozenset(map(str, kept["seen"]))
             again = tuple(map(str, kept.get("again", ())))
-            return cls(decode_exact(kept["at"]), decode_exact(kept["after"]), seen, again)
+            return cls(decode_cursor_value(kept["at"]), decode_cursor_value(kept["after"]), seen, again)
         except (ValueError, TypeError, LookupError, InvalidOperation) as error:
             raise SensorError(
                 sensor,
@@ -96,7 +98,7 @@ def moved(mark: Watermark | None, taken: Sequence[Place]) -> Watermark | None:
         seen: frozenset[str] | None = frozenset(on_it)
     else:
         seen = None if mark.seen is None else mark.seen | on_it
-    if seen is not None and len(seen) > MOST_SEEN:
+    if seen is not None and len(seen) > MAX_SEEN:
         seen = None
     return Watermark(last.at, last.tie, seen)
 
@@ -109,5 +111,5 @@ def digest(place: Place) -> str:
         12
     """
     return urlsafe_b64encode(
-        blake2b(encode_exact(place.tie).encode(), digest_size=_DIGEST_BYTES).digest()
+        blake2b(encode_cursor_value(place.tie).encode(), digest_size=_DIGEST_BYTES).digest()
     ).decode()

@@ -1,4 +1,4 @@
--- Make room for a version whose storing is retried, and delete one that is no longer wanted.
+-- Make room for a version whose storing is retried, and delete one that is no longer requested.
 -- Uses the primary keys of both tables.
 WITH inline AS (
     DELETE FROM flowstone.output_payloads WHERE version = %(version)s

@@ -16,10 +16,10 @@ from flowstone.core.state import State
 from flowstone.core.text import clean_text
 from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
-from flowstone.stores.memory.following import Following
+from flowstone.stores.memory.following import Propagation
 from flowstone.stores.memory.tables import StepRow, Tables
 
-_TOLD_FOR = timedelta(days=1)
+_NOTIFY_FOR = timedelta(days=1)
 
 
 class MemoryApprovals(ApprovalStore):
@@ -33,12 +33,12 @@ class MemoryApprovals(ApprovalStore):
     def __init__(self, tables: Tables, *, now: Callable[[], datetime] | None = None) -> None:
         self._tables = tables
         self._now = now or (lambda: datetime.now(UTC))
-        self._following = Following(tables)
+        self._propagation = Propagation(tables)
         self._requests: dict[int, Approval] = {}
         self.by_step: dict[int, list[int]] = defaultdict(list)
         """The requests of each step that asked for something."""
         # when a change may be claimed again, by request
-        self._untold: dict[int, datetime] = {}
+        self._unacknowledged: dict[int, datetime] = {}
         self._log: list[AuditRecord] = []
         self._ids = count(1)
 
@@ -61,20 +61,20 @@ class MemoryApprovals(ApprovalStore):
         for step_id in step_ids:
             for one in self.by_step.pop(step_id, ()):
                 self._requests.pop(one, None)
-                self._untold.pop(one, None)
+                self._unacknowledged.pop(one, None)
 
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
         with self._tables.changed:
-            asked = self._requests.get(approval_id)
-            if asked is None:
+            request = self._requests.get(approval_id)
+            if request is None:
                 raise ApprovalNotFoundError(approval_id)
-            if not asked.state.is_decided and asked.expires_at <= self._now():
-                asked = self._settle(asked, ApprovalState.EXPIRED)
-            if asked.state.is_decided:
-                raise asked.too_late()
+            if not request.state.is_decided and request.expires_at <= self._now():
+                request = self._settle(request, ApprovalState.EXPIRED)
+            if request.state.is_decided:
+                raise request.too_late()
             state = ApprovalState.APPROVED if approve else ApprovalState.REJECTED
-            settled = self._settle(asked, state, by=by, comment=comment)
-        self._tables.tell_ended()
+            settled = self._settle(request, state, by=by, comment=comment)
+        self._tables.emit_ended()
         return settled
 
     def expire_due(self, *, limit: int = 1000) -> int:
@@ -85,28 +85,28 @@ class MemoryApprovals(ApprovalStore):
                 self._settle(one, ApprovalState.EXPIRED)
             return len(due)
 
-    def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+    def claim_notifications(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
         with self._tables.changed:
             now = self._now()
             taken: tuple[Approval, ...] = ()
-            for approval_id, due in tuple(self._untold.items()):
+            for approval_id, due in tuple(self._unacknowledged.items()):
                 one = self._requests[approval_id]
-                if one.decided_at is not None and one.decided_at < now - _TOLD_FOR:
-                    del self._untold[approval_id]
+                if one.decided_at is not None and one.decided_at < now - _NOTIFY_FOR:
+                    del self._unacknowledged[approval_id]
                 elif due <= now and len(taken) < limit:
-                    self._untold[approval_id] = now + timedelta(seconds=lease_seconds)
+                    self._unacknowledged[approval_id] = now + timedelta(seconds=lease_seconds)
                     taken = (*taken, one)
             return taken
 
-    def told(self, approval: Approval) -> None:
+    def acknowledge_notification(self, approval: Approval) -> None:
         with self._tables.changed:
             if self._requests[approval.id].state is approval.state:
-                self._untold.pop(approval.id, None)
+                self._unacknowledged.pop(approval.id, None)
 
-    def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
+    def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
         with self._tables.changed:
-            if self._requests[approval.id].state is approval.state and approval.id in self._untold:
-                self._untold[approval.id] = self._now() + timedelta(seconds=retry_in_seconds)
+            if self._requests[approval.id].state is approval.state and approval.id in self._unacknowledged:
+                self._unacknowledged[approval.id] = self._now() + timedelta(seconds=retry_in_seconds)
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
         with self._tables.changed:
@@ -154,10 +154,10 @@ class MemoryApprovals(ApprovalStore):
     # --- pieces ---------------------------------------------------------------------------------------------
 
     def _settle(
-        self, asked: Approval, state: ApprovalState, *, by: str | None = None, comment: str | None = None
+        self, request: Approval, state: ApprovalState, *, by: str | None = None, comment: str | None = None
     ) -> Approval:
         decided = replace(
-            asked,
+            request,
             state=state,
             decided_at=self._now(),
             decided_by=None if by is None else clean_text(by, limit=200),
@@ -165,15 +165,15 @@ class MemoryApprovals(ApprovalStore):
         )
         details: dict[str, JsonValue] = {"comment": decided.comment} if decided.comment else {}
         self._note(decided, decided.decided_by or "flowstone", details=details)
-        row = self._tables.steps[asked.step_id]
+        row = self._tables.steps[request.step_id]
         if decided.approved:
             row.state, row.reason = State.PENDING, None
         elif decided.rejected:
             row.error, row.error_type = decided.failure()
-            self._following.finish(row, State.FAILED, self._now())
+            self._propagation.finish(row, State.FAILED, self._now())
         else:
             row.reason = f"approval {decided.id} {decided.verdict()}"
-            self._following.finish(row, State.SKIPPED, self._now())
+            self._propagation.finish(row, State.SKIPPED, self._now())
         self._tables.announce()
         return decided
 
@@ -186,7 +186,7 @@ class MemoryApprovals(ApprovalStore):
     ) -> None:
         """Keep a new state of a request: to be announced, and in the log."""
         self._requests[one.id] = one
-        self._untold[one.id] = self._now()
+        self._unacknowledged[one.id] = self._now()
         self._log.append(
             AuditRecord(
                 id=len(self._log) + 1,

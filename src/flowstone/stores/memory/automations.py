@@ -143,7 +143,7 @@ class MemoryAutomations(AutomationStore):
                 row.release()
             return Concluded(True, tuple(runs), tuple(known))
 
-    def give_back(self, taken: TakenAutomation) -> None:
+    def release(self, taken: TakenAutomation) -> None:
         with self._lock:
             row = self._held(taken)
             if row is not None:
@@ -197,10 +197,10 @@ class MemoryAutomations(AutomationStore):
                     forgotten.append(key)
         return forgotten
 
-    def keep_ticks(self, most: int) -> None:
+    def keep_ticks(self, maximum: int) -> None:
         """Forget all ticks but the newest; called with the lock held."""
-        if len(self._ticks) > most:
-            self._ticks = self._ticks[-most:]
+        if len(self._ticks) > maximum:
+            self._ticks = self._ticks[-maximum:]
             self._instants = {(one.automation, one.at) for one in self._ticks if not one.by_hand}
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:

@@ -35,13 +35,13 @@ class MemoryCatalog(Catalog):
         found = {target: steps[current[target]].started_at for target in targets if target in current}
         return {target: at for target, at in found.items() if at is not None}
 
-    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
         found: list[CommittedOutput | None] = []
         tables = self._tables
         steps, current = tables.steps, tables.current
         own: dict[Target, StepRow] = {}
         last = None
-        for run_id, asset, partition in wanted:
+        for run_id, asset, partition in requested:
             if run_id != last:
                 run = tables.runs.get(run_id)
                 own, last = (run.steps if run else {}), run_id
@@ -56,9 +56,9 @@ class MemoryCatalog(Catalog):
                 found.append(CommittedOutput(made.id, made.stored, made.started_at, own_id is not None))
         return found
 
-    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
+    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
         with self._tables.changed:
-            return {position for position, one in enumerate(wanted) if self._was_skipped(*one)}
+            return {position for position, one in enumerate(requested) if self._was_skipped(*one)}
 
     def _was_skipped(self, run_id: str, asset: str, partition: str) -> bool:
         run = self._tables.runs.get(run_id)
@@ -137,13 +137,13 @@ class MemoryCatalog(Catalog):
 
     def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
         with self._tables.changed:
-            wanted = [
+            requested = [
                 run
                 for run in self._tables.runs.values()
                 if (parent is None or run.new.parent == parent)
                 and (tag is None or (tag in run.new.details.tags and run.new.parent is None))
             ]
-            return [run.record() for run in reversed(wanted[-limit:])]
+            return [run.record() for run in reversed(requested[-limit:])]
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         deadline = time.monotonic() + timeout_seconds

@@ -46,8 +46,8 @@ class MemoryChecks(CheckStore):
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
-        wanted = [one for one in self._newest_first(asset) if partition is None or one.partition == partition]
-        newest = _first_of_each(wanted, lambda one: (one.asset, one.partition, one.check))
+        requested = [one for one in self._newest_first(asset) if partition is None or one.partition == partition]
+        newest = _first_of_each(requested, lambda one: (one.asset, one.partition, one.check))
         found = sorted(newest, key=lambda one: (one.asset, one.partition, one.check))
         return [one for one in found if not (failed and one.passed)][:limit]
 

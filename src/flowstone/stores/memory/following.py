@@ -10,7 +10,7 @@ from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord
 from flowstone.stores.memory.tables import StepRow, Tables
 
-FOLLOWS = {
+ENDS_BELOW = {
     State.FAILED: State.UPSTREAM_FAILED,
     State.UPSTREAM_FAILED: State.UPSTREAM_FAILED,
     State.CANCELLED: State.UPSTREAM_FAILED,
@@ -19,7 +19,7 @@ FOLLOWS = {
 """The end of a step whose input ended without a result."""
 
 
-class Following:
+class Propagation:
     """Moves steps and everything that depends on them; called with the store's lock held."""
 
     def __init__(self, tables: Tables) -> None:
@@ -64,10 +64,10 @@ class Following:
             )
         )
 
-    def follow(self, child: StepRow, parent: StepRow, now: datetime) -> None:
+    def end_below(self, child: StepRow, parent: StepRow, now: datetime) -> None:
         """End a step because its input ended without a result."""
         child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
-        self.finish(child, FOLLOWS[parent.state], now)
+        self.finish(child, ENDS_BELOW[parent.state], now)
 
     def _leave_out(self, row: StepRow, children: list[int], now: datetime) -> tuple[int, ...]:
         """Skip the children that a step has not chosen; return what that released further down."""
@@ -109,7 +109,7 @@ class Following:
                     released.append(child_id)
                 continue
             below, child.children = child.children or [], None
-            self.follow(child, parent, now)
+            self.end_below(child, parent, now)
             if child.skips_left == 0:
                 child.reason = ALL_SKIPPED
             todo.extend((child, other) for other in below)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
+from flowstone.core.fit import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
@@ -15,7 +15,7 @@ from flowstone.errors import RunConflictError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.checks import insert_checks
-from flowstone.stores.memory.following import Following
+from flowstone.stores.memory.following import Propagation
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
@@ -30,7 +30,7 @@ class MemoryLedger(Ledger):
         self._approvals = approvals
         self._scatters = scatters
         scatters.cancel = self._cancel
-        self._following = Following(tables)
+        self._propagation = Propagation(tables)
         tables.after_fork = self._end_what_the_parent_runs
 
     def _end_what_the_parent_runs(self) -> None:
@@ -41,16 +41,16 @@ class MemoryLedger(Ledger):
                 row.error_type = WORKER_LOST
                 row.error = "This is a forked copy of the process that ran it."
                 row.reason = "it runs in the process that this one was forked from"
-                self._following.finish(row, State.CANCELLED, now)
+                self._propagation.finish(row, State.CANCELLED, now)
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         tables = self._tables
         with tables.changed:
-            if tables.most_steps is not None and len(tables.steps) > tables.most_steps:
+            if tables.max_steps is not None and len(tables.steps) > tables.max_steps:
                 tables.make_room()
             row = tables.runs.get(run.id)
             for new in steps:
-                if new.exact:
+                if new.same_config:
                     self._refuse_conflict(row, new)
             if row is None:
                 row = tables.runs[run.id] = RunRow(run)
@@ -94,7 +94,7 @@ class MemoryLedger(Ledger):
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         # before the lock: making them fit asks objects of user code for their text
-        ready = [one if type(one) is Completion and one.is_fit else _made_fit(one) for one in completions]
+        ready = [one if type(one) is Completion and one.is_recordable else _made_fit(one) for one in completions]
         committed = []
         with self._tables.changed:
             for one in ready:
@@ -106,10 +106,10 @@ class MemoryLedger(Ledger):
             if self._tables.waiters:
                 self._tables.announce()
         if self._tables.touched:
-            self._tables.tell_ended()
+            self._tables.emit_ended()
         return committed
 
-    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         ours = []
         now = datetime.now(UTC)
         with self._tables.changed:
@@ -120,11 +120,11 @@ class MemoryLedger(Ledger):
                 ours.append(row.id)
                 if row.state is State.CANCELLING:
                     row.reason = "cancelled while it was running"
-                    self._following.finish(row, State.CANCELLED, now)
+                    self._propagation.finish(row, State.CANCELLED, now)
                 else:
-                    self._give_back(row, now, delay_seconds, reason)
+                    self._release(row, now, delay_seconds, reason)
             self._tables.announce()
-        self._tables.tell_ended()
+        self._tables.emit_ended()
         return ours
 
     def request_cancel(self, step_id: int) -> State:
@@ -134,7 +134,7 @@ class MemoryLedger(Ledger):
                 raise RunNotFoundError("step", str(step_id))
             self._cancel(row, datetime.now(UTC))
             self._tables.announce()
-        self._tables.tell_ended()
+        self._tables.emit_ended()
         return row.state
 
     def invalidate(self, targets: Sequence[Target]) -> int:
@@ -158,7 +158,7 @@ class MemoryLedger(Ledger):
             # what was asked counts, even if nothing of it was left to cancel
             run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
-        self._tables.tell_ended()
+        self._tables.emit_ended()
         return [row.id for row in run.steps.values() if row.state is State.CANCELLING]
 
     # --- placing ------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class MemoryLedger(Ledger):
     def _recent(self, new: NewStep, run: NewRun, seconds: float) -> StepRow | None:
         """Return the step of a target that was placed so lately that it answers instead of a new one."""
         row = self._tables.steps.get(self._tables.newest.get((new.asset, new.partition), 0))
-        if row is not None and new.exact and row.new.config_hash != new.config_hash:
+        if row is not None and new.same_config and row.new.config_hash != new.config_hash:
             return None
         if row is None or row.created_at <= run.created_at - timedelta(seconds=seconds):
             return None
@@ -185,7 +185,7 @@ class MemoryLedger(Ledger):
         reuse = new.reuse
         if reuse is None and not new.forced and new.skip is None:
             reuse = tables.current.get(target)  # committed since the plan was made
-            if reuse is not None and new.exact and tables.steps[reuse].new.config_hash != new.config_hash:
+            if reuse is not None and new.same_config and tables.steps[reuse].new.config_hash != new.config_hash:
                 reuse = None
         inputs = [tables.steps[earlier[position].id] for position in new.inputs]
         ended = None
@@ -271,21 +271,21 @@ class MemoryLedger(Ledger):
                 self._tables.current[row.asset, row.partition] = row.id
             for read in completion.inputs:
                 self._tables.readers[read.step_id].append(row.id)
-            released = self._following.finish(row, State.COMPLETED, completion.finished_at)
+            released = self._propagation.finish(row, State.COMPLETED, completion.finished_at)
         elif isinstance(outcome, Failed):
             self._failed(row, outcome, completion)
         elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
-            self._give_back(row, completion.finished_at, outcome.after_seconds, outcome.reason)
+            self._release(row, completion.finished_at, outcome.after_seconds, outcome.reason)
         elif isinstance(outcome, Scattered) and row.state is not State.CANCELLING:
             self._scatters.close(row, outcome, completion.inputs, completion.finished_at)
         elif isinstance(outcome, Suspended) and row.state is not State.CANCELLING:
             self._approvals.ask(row, outcome)
         elif isinstance(outcome, Skipped):
             row.reason = outcome.reason
-            released = self._following.finish(row, State.SKIPPED, completion.finished_at)
+            released = self._propagation.finish(row, State.SKIPPED, completion.finished_at)
         else:
             row.reason = outcome.reason if isinstance(outcome, Snoozed | Suspended | Stopped) else None
-            self._following.finish(row, State.CANCELLED, completion.finished_at)
+            self._propagation.finish(row, State.CANCELLED, completion.finished_at)
         if completion.checks:
             insert_checks(self._tables, completion.checks)
         return Committed(row.id, row.state, accepted=True, released=released)
@@ -294,15 +294,15 @@ class MemoryLedger(Ledger):
         row.error, row.error_type, row.error_data = outcome.error, outcome.error_type, outcome.data
         delay = completion.retry_in_seconds
         if row.state is State.CANCELLING:
-            self._following.finish(row, State.CANCELLED, completion.finished_at)
+            self._propagation.finish(row, State.CANCELLED, completion.finished_at)
         elif delay is None:
-            self._following.finish(row, State.FAILED, completion.finished_at)
+            self._propagation.finish(row, State.FAILED, completion.finished_at)
         else:
             row.scheduled_at = completion.finished_at + timedelta(seconds=delay)
-            self._following.end_attempt(row, State.FAILED, completion.finished_at, retry_at=row.scheduled_at)
+            self._propagation.end_attempt(row, State.FAILED, completion.finished_at, retry_at=row.scheduled_at)
             row.state = State.RETRYING
 
-    def _give_back(self, row: StepRow, now: datetime, delay_seconds: float, reason: str) -> None:
+    def _release(self, row: StepRow, now: datetime, delay_seconds: float, reason: str) -> None:
         row.attempt -= 1
         row.reason = reason or None
         row.token = 0
@@ -313,16 +313,16 @@ class MemoryLedger(Ledger):
         if row.state is State.RUNNING:
             row.state = State.CANCELLING
         elif not row.state.is_terminal and row.state is not State.CANCELLING:
-            asked = row.state is State.AWAITING_APPROVAL
-            row.reason = "cancelled while it waited for approval" if asked else "cancelled before it started"
-            if asked:
+            waited = row.state is State.AWAITING_APPROVAL
+            row.reason = "cancelled while it waited for approval" if waited else "cancelled before it started"
+            if waited:
                 self._approvals.withdraw(row)
-            self._following.finish(row, State.CANCELLED, now)
+            self._propagation.finish(row, State.CANCELLED, now)
 
 
 def _made_fit(completion: Completion) -> Completion | None:
     """Return a completion that can be recorded; None when it names no attempt."""
-    return fit(completion) if can_be_committed(completion) else None
+    return make_recordable(completion) if can_be_committed(completion) else None
 
 
 def _target(row: StepRow) -> Target:

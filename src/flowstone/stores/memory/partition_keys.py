@@ -12,7 +12,7 @@ from flowstone.core.text import clean_text
 from flowstone.protocols import PartitionKeys
 from flowstone.stores.memory.tables import Tables
 
-_LONGEST_NOTE = 1000
+_MAX_NOTE = 1000
 
 
 class MemoryPartitionKeys(PartitionKeys):
@@ -92,4 +92,4 @@ class MemoryPartitionKeys(PartitionKeys):
 
 
 def _note(text: str | None) -> str | None:
-    return None if text is None else clean_text(text, limit=_LONGEST_NOTE)
+    return None if text is None else clean_text(text, limit=_MAX_NOTE)

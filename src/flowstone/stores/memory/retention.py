@@ -50,7 +50,7 @@ class MemoryRetention(Retention):
             discard: deletes values that nobody can read any more.
         """
         self._limit, self._discard = steps, discard
-        self._tables.most_steps = steps
+        self._tables.max_steps = steps
 
     def prune(
         self, *, older_than_seconds: float, discard: Callable[[Sequence[StoredOutput]], None]
@@ -62,7 +62,7 @@ class MemoryRetention(Retention):
             runs = self._forget(gone, self._ended(older_than_seconds))
             return counts._replace(runs=runs)
 
-    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+    def needed_versions(self, versions: Sequence[str]) -> set[str]:
         """See `flowstone.protocols.Retention`; what other processes store is unknown here, and numbered alike."""
         return set(versions)
 
@@ -103,7 +103,7 @@ class MemoryRetention(Retention):
         self._discard(_outputs(gone))
         self._forget(gone, ended)
         self._automations.keep_ticks(self._limit)
-        tables.most_steps = max(0, len(tables.steps) - self._limit // 2) + self._limit
+        tables.max_steps = max(0, len(tables.steps) - self._limit // 2) + self._limit
 
     def _ended(self, older_than_seconds: float) -> list[RunRow]:
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
@@ -125,23 +125,23 @@ class MemoryRetention(Retention):
             for row in run.steps.values()
             if tables.current.get(_target(row)) != row.id and (below is None or row.id < below)
         }
-        standing: dict[int, list[int]] = defaultdict(list)
+        reused_by: dict[int, list[int]] = defaultdict(list)
         for row in tables.steps.values():
             if row.state is State.REUSED and row.output_step is not None:
-                standing[row.output_step].append(row.id)
+                reused_by[row.output_step].append(row.id)
         left = dict(candidates)
         while True:
             # who is read by, or stands under, something that stays must stay; that may keep others in turn
-            kept = [row for row in left.values() if self._is_needed(row, left, standing)]
+            kept = [row for row in left.values() if self._is_needed(row, left, reused_by)]
             if not kept:
                 return list(left.values())
             for row in kept:
                 del left[row.id]
 
     def _is_needed(
-        self, row: StepRow, going: Mapping[int, StepRow], standing: Mapping[int, Sequence[int]]
+        self, row: StepRow, going: Mapping[int, StepRow], reused_by: Mapping[int, Sequence[int]]
     ) -> bool:
-        for user in (*self._tables.readers.get(row.id, ()), *standing.get(row.id, ())):
+        for user in (*self._tables.readers.get(row.id, ()), *reused_by.get(row.id, ())):
             if user not in going:
                 return True
         scatter = self._tables.runs[row.run_id].scatter

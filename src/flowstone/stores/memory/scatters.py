@@ -168,14 +168,14 @@ class MemoryScatters(ScatterStore):
                 self.cancel(gone, now)
             ours.order = sorted(ours.items.values(), key=_position)
             self._tables.runs[ours.run_id].open -= 1
-        self._look_at(ours, now)
+        self._examine(ours, now)
 
     def after_end(self, row: StepRow, now: datetime) -> None:
         """Do what follows for a scatter when a step is over."""
         of_item, own = self._by_run.get(row.run_id), self._by_step.get(row.id)
         if of_item is not None:
             of_item.failures += row.state is State.FAILED and row.partition in of_item.items
-            self._look_at(of_item, now)
+            self._examine(of_item, now)
         if own is not None and row.state is not State.COMPLETED:
             if own.is_open:
                 own.is_open = False
@@ -247,7 +247,7 @@ class MemoryScatters(ScatterStore):
             for one in earlier
         )
 
-    def _look_at(self, ours: _Scatter, now: datetime) -> None:
+    def _examine(self, ours: _Scatter, now: datetime) -> None:
         """Stop a scatter that failed too often; let its step go on when the last item is over."""
         if ours.is_exceeded and not ours.is_stopped:
             ours.is_stopped = True

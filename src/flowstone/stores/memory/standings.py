@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
+from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
 from flowstone.core.step import Target
-from flowstone.protocols import Standings
+from flowstone.protocols import TargetStatuses
 from flowstone.stores.memory.tables import StepRow, Tables
 
 
-class MemoryStandings(Standings):
-    """Implements `flowstone.protocols.Standings` over dictionaries."""
+class MemoryTargetStatuses(TargetStatuses):
+    """Implements `flowstone.protocols.TargetStatuses` over dictionaries."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
+    def status(self, targets: Sequence[Target]) -> dict[Target, TargetStatus]:
         tables = self._tables
         with tables.changed:
             return {
-                target: Standing(self._committed(target), self._newest(target))
+                target: TargetStatus(self._committed(target), self._newest(target))
                 for target in targets
                 if target in tables.current or target in tables.newest
             }
@@ -34,11 +34,11 @@ class MemoryStandings(Standings):
         }
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
-        wanted = set(assets)
+        requested = set(assets)
         found: dict[str, int] = {}
         with self._tables.changed:
             for asset, _ in self._tables.active:
-                if asset in wanted:
+                if asset in requested:
                     found[asset] = found.get(asset, 0) + 1
         return found
 

@@ -15,7 +15,7 @@ from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
-from flowstone.stores.memory.standings import MemoryStandings
+from flowstone.stores.memory.standings import MemoryTargetStatuses
 from flowstone.stores.memory.tables import Tables
 
 
@@ -44,7 +44,7 @@ class MemoryStore:
         self.ledger = MemoryLedger(tables, self.approvals, self.scatters)
         self.catalog = MemoryCatalog(tables)
         self.checks = MemoryChecks(tables)
-        self.standings = MemoryStandings(tables)
+        self.target_statuses = MemoryTargetStatuses(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations)

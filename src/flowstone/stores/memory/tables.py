@@ -141,7 +141,7 @@ class ScatterRow:
 class RunRow:
     """One run and its steps."""
 
-    __slots__ = ("info", "is_cancelled", "is_told", "joined", "new", "open", "scatter", "steps")
+    __slots__ = ("info", "is_cancelled", "is_emitted", "joined", "new", "open", "scatter", "steps")
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
@@ -150,7 +150,7 @@ class RunRow:
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
         self.is_cancelled = False
-        self.is_told = False
+        self.is_emitted = False
         self.scatter: ScatterRow | None = None
 
     def record(self) -> RunRecord:
@@ -213,7 +213,7 @@ class Tables:
         self.tokens = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
         # with more steps than this the next run makes room first
-        self.most_steps: int | None = None
+        self.max_steps: int | None = None
         self.make_room: Callable[[], None] = lambda: None
         self.after_fork: Callable[[], None] = lambda: None
         # the lock is held meanwhile, so that a forked child sees nothing half done
@@ -225,7 +225,7 @@ class Tables:
         if telemetry.listeners:
             self.touched |= dict.fromkeys((row.run_id, *waiting))
 
-    def tell_ended(self) -> None:
+    def emit_ended(self) -> None:
         """Emit `run.ended` for runs that are over since the last time; called without the lock."""
         if not self.touched:
             return
@@ -234,11 +234,11 @@ class Tables:
             touched, self.touched = self.touched, {}
             for run_id in touched:
                 run = self.runs.get(run_id)
-                if run is None or run.open or run.is_told:
+                if run is None or run.open or run.is_emitted:
                     continue
                 record = run.record()
                 if record.state.is_terminal:
-                    run.is_told = True
+                    run.is_emitted = True
                     ended.append(record)
         for record in ended:
             telemetry.emit_run_ended(record)

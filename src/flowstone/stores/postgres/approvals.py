@@ -60,17 +60,17 @@ class PostgresApprovals(ApprovalStore):
             self._database, lambda connection: deciding.expire_due(connection, durable=durable, limit=limit)
         )
 
-    def take_untold(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+    def claim_notifications(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
         parameters = {"lease_seconds": lease_seconds, "limit": limit}
         with self._database.connection() as connection:
-            return fetch_all(connection, Approval, "approvals/take_untold", parameters)
+            return fetch_all(connection, Approval, "approvals/claim_notifications", parameters)
 
-    def told(self, approval: Approval) -> None:
-        self._execute("told", {"id": approval.id, "state": approval.state})
+    def acknowledge_notification(self, approval: Approval) -> None:
+        self._execute("acknowledge_notification", {"id": approval.id, "state": approval.state})
 
-    def not_told(self, approval: Approval, *, retry_in_seconds: float) -> None:
+    def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
         parameters = {"id": approval.id, "state": approval.state, "retry_in_seconds": retry_in_seconds}
-        self._execute("not_told", parameters)
+        self._execute("release_notification", parameters)
 
     def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
         parameters = {"subject": subject, "limit": limit}

@@ -90,8 +90,8 @@ class PostgresAutomations(AutomationStore):
 
         return in_transaction(self._database, conclude)
 
-    def give_back(self, taken: TakenAutomation) -> None:
-        self._execute("give_back", _named(taken.record.id) | {"token": taken.token})
+    def release(self, taken: TakenAutomation) -> None:
+        self._execute("release", _named(taken.record.id) | {"token": taken.token})
 
     def request(self, automation: AutomationId) -> None:
         self._execute("request", _named(automation))

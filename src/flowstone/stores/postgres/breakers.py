@@ -69,20 +69,20 @@ def ended_attempts(steps: Iterable[MovedStep]) -> list[EndedAttempt]:
 
 def tripped(connection: Connection[TupleRow], names: Iterable[str]) -> set[str]:
     """Return those of some breakers that are not closed."""
-    asked = sorted(set(names))
-    if not asked:
+    requested = sorted(set(names))
+    if not requested:
         return set()
-    return set(fetch_column(connection, str, "breakers/tripped", {"names": asked}))
+    return set(fetch_column(connection, str, "breakers/tripped", {"names": requested}))
 
 
 def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Circuit]:
     """Return the state of breakers; the caller holds the locks of their limits."""
-    asked = sorted(set(names))
-    if not asked:
+    requested = sorted(set(names))
+    if not requested:
         return {}
-    rows = fetch_all(connection, BreakerRow, "breakers/read", {"names": asked})
+    rows = fetch_all(connection, BreakerRow, "breakers/read", {"names": requested})
     found = {row.name: Circuit(row.failures, row.open_until, row.next_step) for row in rows}
-    return {name: found.get(name) or Circuit() for name in asked}
+    return {name: found.get(name) or Circuit() for name in requested}
 
 
 def write(connection: Connection[TupleRow], circuits: Mapping[str, Circuit]) -> None:

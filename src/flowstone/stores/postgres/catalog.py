@@ -70,12 +70,12 @@ class PostgresCatalog(Catalog):
             rows = fetch_all(connection, _Started, "catalog/started", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.started_at for row in rows}
 
-    def resolve(self, wanted: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
-        found: list[CommittedOutput | None] = [None] * len(wanted)
+    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+        found: list[CommittedOutput | None] = [None] * len(requested)
         parameters = {
-            "runs": [run for run, _, _ in wanted],
-            "assets": [asset for _, asset, _ in wanted],
-            "partitions": [key for _, _, key in wanted],
+            "runs": [run for run, _, _ in requested],
+            "assets": [asset for _, asset, _ in requested],
+            "partitions": [key for _, _, key in requested],
         }
         with self._database.connection() as connection:
             rows = fetch_all(connection, _Resolved, "catalog/resolve", parameters)
@@ -84,11 +84,11 @@ class PostgresCatalog(Catalog):
             found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
         return found
 
-    def skipped(self, wanted: Sequence[tuple[str, str, str]]) -> set[int]:
-        if not wanted:
+    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
+        if not requested:
             return set()
         with self._database.connection() as connection:
-            positions = fetch_column(connection, int, "catalog/skipped", {"wanted": to_json(wanted)})
+            positions = fetch_column(connection, int, "catalog/skipped", {"requested": to_json(requested)})
         return {position - 1 for position in positions}
 
     def step(self, step_id: int) -> StepRecord | None:
@@ -149,13 +149,13 @@ class PostgresCatalog(Catalog):
         elif step_ids:
             with suppress(DatabaseUnavailableError):  # without it the end is noticed a second later
                 keys += [f"r:{one}" for one in self._runs_of(step_ids)]
-        with self._signals.subscribe(keys) as told:
+        with self._signals.subscribe(keys) as event:
             while self._still_open(step_ids, run_id):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                told.wait(min(left, _POLL_SECONDS))
-                told.clear()
+                event.wait(min(left, _POLL_SECONDS))
+                event.clear()
         return True
 
     def _runs_of(self, step_ids: Sequence[int]) -> set[str]:

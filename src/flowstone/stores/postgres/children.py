@@ -47,7 +47,7 @@ class Children:
                 self.ready.append(step.id)
 
 
-def follow_children(
+def propagate_to_children(
     connection: Connection[TupleRow],
     edges: Sequence[tuple[int, int]],
     ended: Mapping[int, State],

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 USER = DATABASE = "flowstone"
 _POLL_SECONDS = 0.02
-_TELL_SECONDS = 3.0
+_WARN_SECONDS = 3.0
 _SHUTTING_DOWN = "shutting down"
 _STOP_MODES = ((2.0, "fast"), (12.0, "immediate"))
 """After how many seconds a server that hangs while it shuts down is stopped in which way."""
@@ -134,7 +134,7 @@ class Cluster:
         that it can be started again: it answers nobody any more.
         """
         started = time.monotonic()
-        asked, told = 0, False
+        stops, warned = 0, False
         while True:
             problem = self._problem()
             if problem is None:
@@ -152,12 +152,12 @@ class Cluster:
                     f"on with `kill -CONT {pid}`, or end it with `kill -QUIT {pid}; kill -CONT {pid}`, and try "
                     "again."
                 )
-            if _SHUTTING_DOWN in problem and asked < len(_STOP_MODES) and waited > _STOP_MODES[asked][0]:
+            if _SHUTTING_DOWN in problem and stops < len(_STOP_MODES) and waited > _STOP_MODES[stops][0]:
                 log.warning("The server on %s hangs while it shuts down; stopping it (%s).", self.data, problem)
-                self._run("pg_ctl", "stop", "-D", "data", "-m", _STOP_MODES[asked][1], "-W")
-                asked += 1
-            if not told and waited > _TELL_SECONDS:
-                told = True
+                self._run("pg_ctl", "stop", "-D", "data", "-m", _STOP_MODES[stops][1], "-W")
+                stops += 1
+            if not warned and waited > _WARN_SECONDS:
+                warned = True
                 log.warning("Waiting for the server (pid %s) on %s: %s", pid, self.data, problem)
             if waited >= timeout_seconds:
                 raise EmbeddedDatabaseError(
@@ -273,10 +273,10 @@ class Cluster:
                 connection.execute(with_identifiers(load_sql("database/create"), name=DATABASE))
 
     def _major_version(self) -> int:
-        said = self._run("pg_ctl", "--version")
-        if match := re.search(r"\) (\d+)", said.stdout):
+        answered = self._run("pg_ctl", "--version")
+        if match := re.search(r"\) (\d+)", answered.stdout):
             return int(match[1])
-        raise EmbeddedDatabaseError(f"{self._binaries}/pg_ctl does not work: {said.stdout.strip()}")
+        raise EmbeddedDatabaseError(f"{self._binaries}/pg_ctl does not work: {answered.stdout.strip()}")
 
     def _refuse_other_version(self, major: int) -> None:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.control import PruneCounts, QueueStatus, StepSituation
+from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
@@ -85,10 +85,10 @@ class PostgresControl(Control, Retention):
         with self._database.connection() as connection:
             return fetch_column(connection, str, "queues/served")
 
-    def situation(self, target: Target) -> StepSituation | None:
+    def diagnosis(self, target: Target) -> StepDiagnosis | None:
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
-            found = fetch_one(connection, StepSituation, "control/why", parameters)
+            found = fetch_one(connection, StepDiagnosis, "control/why", parameters)
             if found is None:
                 return None
             inputs = fetch_all(connection, _OpenInput, "control/open_inputs", {"step_id": found.step_id})
@@ -96,7 +96,7 @@ class PostgresControl(Control, Retention):
             found = replace(found, open_inputs=open_inputs)
             if found.durable and not found.state.is_terminal and self._database.durable:
                 named = {"queue": found.queue, "job_id": found.job_id}
-                job = fetch_one(connection, _JobSituation, "control/why_job", named)
+                job = fetch_one(connection, _JobDiagnosis, "control/why_job", named)
                 if job is not None:
                     found = replace(found, **job._asdict())
         return found
@@ -160,10 +160,10 @@ class PostgresControl(Control, Retention):
             why = self._database.queue_problem or "the database has no queue"
             raise ExecutorUnavailableError("oban", why, "Run `flowstone db upgrade`.")
 
-    def wanted_versions(self, versions: Sequence[str]) -> set[str]:
+    def needed_versions(self, versions: Sequence[str]) -> set[str]:
         found = {version: _VERSION.fullmatch(version) for version in versions}
         ours = [(version, int(match[1]), int(match[2])) for version, match in found.items() if match]
-        wanted = {version for version, match in found.items() if not match}
+        needed = {version for version, match in found.items() if not match}
         for start in range(0, len(ours), _BATCH):
             page = ours[start : start + _BATCH]
             parameters = {
@@ -172,8 +172,8 @@ class PostgresControl(Control, Retention):
                 "attempts": [attempt for _, _, attempt in page],
             }
             with self._database.connection() as connection:
-                wanted |= set(fetch_column(connection, str, "control/wanted_versions", parameters))
-        return wanted
+                needed |= set(fetch_column(connection, str, "control/needed_versions", parameters))
+        return needed
 
     def _set_paused(self, connection: Connection[TupleRow], run_id: str, *, paused: bool) -> _Paused:
         run = fetch_one(connection, _Paused, "control/pause_run", {"run_id": run_id, "paused": paused})
@@ -191,8 +191,8 @@ class _OpenInput(NamedTuple):
     state: State
 
 
-class _JobSituation(NamedTuple):
-    """What Oban's tables know of a step, in the words of `StepSituation`."""
+class _JobDiagnosis(NamedTuple):
+    """What Oban's tables know of a step, in the words of `StepDiagnosis`."""
 
     job_state: str | None
     ahead: int

@@ -24,7 +24,7 @@ UNLIMITED = 2_000_000_000
 _MAX_PAYLOAD = 7000
 
 
-class Tally:
+class CounterChanges:
     """What one transaction changes about the counters of runs, added up before it is written."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Tally:
         )
         self._touched: set[str] = set()
         self._closed: dict[str, int] = {}
-        self._told: list[str] = []
+        self._over: list[str] = []
 
     def touch(self, runs: set[str]) -> None:
         """Check the windows of runs of which steps may start."""
@@ -67,19 +67,19 @@ class Tally:
                 count["cancellations"] += step.state is State.CANCELLED
             self.runs[step.run_id]["placed"] += step.job_id is not None
             if step.id in joined:
-                self._told.append(f"s:{step.id}")
+                self._over.append(f"s:{step.id}")
 
-    def write(self, connection: Connection[TupleRow]) -> Counted:
+    def write(self, connection: Connection[TupleRow]) -> CountedRuns:
         """Bring the counters up to date, refill the windows, notify who waits."""
         if not self.runs:
-            return Counted()
+            return CountedRuns()
         runs = to_json([{"run_id": run_id, **count} for run_id, count in self.runs.items()])
         counted = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": runs})
         over = [run for run in counted if not run.open_steps]
-        notify_done(connection, [f"r:{run.run_id}" for run in over if run.watched] + self._told)
+        notify_done(connection, [f"r:{run.run_id}" for run in over if run.watched] + self._over)
         note_ended([run.run_id for run in over if self.runs[run.run_id]["finished"]])
         exceeded = sub_runs.exceeded(counted, self.runs, self._closed)
-        return Counted(*self._refill(connection, counted), counted, exceeded)
+        return CountedRuns(*self._refill(connection, counted), counted, exceeded)
 
     def _refill(
         self, connection: Connection[TupleRow], counted: Sequence[RunCounters]
@@ -102,7 +102,7 @@ class Tally:
         return placed, roomy
 
 
-class Counted(NamedTuple):
+class CountedRuns(NamedTuple):
     """Steps to be enqueued, limited runs with room, counters of all runs, runs of items beyond their threshold."""
 
     to_place: Sequence[int] = ()

@@ -280,12 +280,12 @@ class Database:
     def _new_pool(self) -> ConnectionPool[Connection[TupleRow]]:
         from psycopg_pool import ConnectionPool
 
-        _quieten_pool_logger()
-        least, most = self._sizes
+        _filter_pool_logs()
+        minimum, maximum = self._sizes
         pool = ConnectionPool(
             kwargs={"autocommit": True, **self._parameters, **self._cursors()},
-            min_size=least,
-            max_size=most,
+            min_size=minimum,
+            max_size=maximum,
             timeout=self._timeout,
             # its pauses double all the time, up to minutes; whoever waits asks for a new connection instead
             reconnect_timeout=self._timeout,
@@ -435,5 +435,5 @@ class _PoolNoise(logging.Filter):
 _pool_noise = _PoolNoise()
 
 
-def _quieten_pool_logger() -> None:
+def _filter_pool_logs() -> None:
     logging.getLogger("psycopg.pool").addFilter(_pool_noise)  # adding the same filter twice changes nothing

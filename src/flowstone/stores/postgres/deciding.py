@@ -11,7 +11,7 @@ from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.core.text import clean_text
-from flowstone.stores.postgres.following import follow_up, resume
+from flowstone.stores.postgres.following import propagate, resume
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 from flowstone.stores.postgres.transport import EXPIRY_WORKER
@@ -97,17 +97,17 @@ def decide(
     """
     if not ids:
         return []
-    wanted = {"ids": list(ids)}
+    locked = {"ids": list(ids)}
     if durable:
-        connection.execute(load_sql("approvals/lock_jobs"), wanted)
-    said = {
+        connection.execute(load_sql("approvals/lock_jobs"), locked)
+    decision = {
         "state": state,
         "by": None if by is None else clean_text(by, limit=200),
         "comment": clean_text(comment, limit=10_000) if comment else None,
     }
-    decided = fetch_all(connection, Approval, "approvals/decide", wanted | said)
+    decided = fetch_all(connection, Approval, "approvals/decide", locked | decision)
     if decided:
-        _follow(connection, decided, durable=durable)
+        _propagate_decisions(connection, decided, durable=durable)
     return decided
 
 
@@ -133,14 +133,14 @@ def cancel(connection: Connection[TupleRow], steps: Sequence[int], *, durable: b
         _end_jobs(connection, ended)
 
 
-def _follow(connection: Connection[TupleRow], decided: Sequence[Approval], *, durable: bool) -> None:
+def _propagate_decisions(connection: Connection[TupleRow], decided: Sequence[Approval], *, durable: bool) -> None:
     """Move the steps of decided requests, and everything that depends on them."""
     verdicts = to_json([_verdict(one) for one in decided])
     moved = fetch_all(connection, ReleasedStep, "approvals/move_steps", {"verdicts": verdicts})
     if durable:
         _end_jobs(connection, [one.id for one in decided])
     over = [MovedStep(step.id, step.run_id, step.state, None) for step in moved if step.state is not State.PENDING]
-    follow_up(connection, over, {}, durable=durable)
+    propagate(connection, over, {}, durable=durable)
     resume(connection, [step for step in moved if step.state is State.PENDING], durable=durable)
 
 

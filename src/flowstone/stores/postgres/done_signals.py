@@ -43,9 +43,9 @@ class DoneSignals:
     @contextmanager
     def subscribe(self, keys: Sequence[str]) -> Iterator[threading.Event]:
         """Give an event that is set when one of these keys is named; subscribe before reading the tables."""
-        told = threading.Event()
+        event = threading.Event()
         with self._lock:
-            self._waiting[told] = frozenset(keys)
+            self._waiting[event] = frozenset(keys)
             if self._thread is None and not self._closed:
                 self._listener = self._database.listen([DONE_CHANNEL])
                 self._thread = threading.Thread(
@@ -53,10 +53,10 @@ class DoneSignals:
                 )
                 self._thread.start()
         try:
-            yield told
+            yield event
         finally:
             with self._lock:
-                del self._waiting[told]
+                del self._waiting[event]
 
     def close(self) -> None:
         """Stop listening."""
@@ -72,7 +72,7 @@ class DoneSignals:
             arrived = listener.wait(_IDLE_SECONDS)
             named = {key for one in arrived for key in one.payload.split(SEPARATOR)}
             with self._lock:
-                for told, keys in self._waiting.items():
+                for event, keys in self._waiting.items():
                     # an empty answer may mean that the connection was cut: everybody reads the tables
                     if not arrived or not keys.isdisjoint(named):
-                        told.set()
+                        event.set()

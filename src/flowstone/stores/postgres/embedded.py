@@ -45,7 +45,7 @@ class EmbeddedPostgres:
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder, "db")) as dsn:
+        >>> with TemporaryDirectory() as directory, EmbeddedPostgres(Path(directory, "db")) as dsn:
         ...     dsn.startswith("postgresql://flowstone@/flowstone?host=")
         True
     """

@@ -27,8 +27,8 @@ class FileLock:
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     first, second = FileLock(Path(folder, "lock")), FileLock(Path(folder, "lock"))
+        >>> with TemporaryDirectory() as directory:
+        ...     first, second = FileLock(Path(directory, "lock")), FileLock(Path(directory, "lock"))
         ...     first.try_exclusive(), second.try_exclusive(), first.close(), second.try_exclusive()
         ...     second.close()
         (True, False, None, True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.stores.postgres import limits, sub_runs, transport
-from flowstone.stores.postgres.children import Children, follow_children
-from flowstone.stores.postgres.counting import Counted, Tally
+from flowstone.stores.postgres.children import Children, propagate_to_children
+from flowstone.stores.postgres.counting import CountedRuns, CounterChanges
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
 from flowstone.stores.postgres.sql import fetch_all
 from flowstone.stores.postgres.sub_runs import Stopping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LATER = (State.PENDING, State.SCHEDULED, State.RETRYING, State.WAITING)
 
 
-def follow_up(
+def propagate(
     connection: Connection[TupleRow],
     moved: Sequence[MovedStep],
     delays: Mapping[int, object],
@@ -51,12 +51,12 @@ def follow_up(
     lost = [step.id for step in finished if step.state is not State.COMPLETED]
     resting = [step.id for step in moved if step.state is State.WAITING and step.id in (scattered or ())]
     # steps are locked before runs, by everybody
-    children, tally = _follow_finished(connection, finished, deciding)
+    children, changes = _propagate_ends(connection, finished, deciding)
     closing = sub_runs.close(connection, resting, scattered or {})
     left, held = sub_runs.left_behind(connection, lost)
-    tally.close(closing.runs | dict.fromkeys(held, 1))
-    tally.leave([step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None])
-    counted = tally.write(connection)
+    changes.close(closing.runs | dict.fromkeys(held, 1))
+    changes.leave([step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None])
+    counted = changes.write(connection)
     if durable:
         _keep_queue_in_step(connection, moved, delays, [*children.to_enqueue, *counted.to_place], counted)
         sub_runs.rest(connection, resting)
@@ -65,19 +65,19 @@ def follow_up(
     return children.ready
 
 
-def _follow_finished(
+def _propagate_ends(
     connection: Connection[TupleRow], finished: Sequence[MovedStep], deciding: Container[int]
-) -> tuple[Children, Tally]:
+) -> tuple[Children, CounterChanges]:
     """Pass the end of steps on to everything below them, and add up what ended."""
     links = _links(connection, finished)
     ended = {step.id: step.state for step in finished}
-    children = follow_children(connection, links.edges, ended, [step for step in ended if step in deciding])
+    children = propagate_to_children(connection, links.edges, ended, [step for step in ended if step in deciding])
     if children.ended:
         links.joined |= _links(connection, children.ended).joined
-    tally = Tally()
-    tally.touch(children.touched)
-    tally.finish([*finished, *children.ended], links.joined)
-    return children, tally
+    changes = CounterChanges()
+    changes.touch(children.touched)
+    changes.finish([*finished, *children.ended], links.joined)
+    return children, changes
 
 
 def _keep_queue_in_step(
@@ -85,7 +85,7 @@ def _keep_queue_in_step(
     moved: Sequence[MovedStep],
     delays: Mapping[int, object],
     to_enqueue: Sequence[int],
-    counted: Counted,
+    counted: CountedRuns,
 ) -> None:
     """Insert jobs, move those of steps that moved, and notify the nodes."""
     queues = transport.enqueue(connection, to_enqueue)
@@ -107,9 +107,9 @@ def resume(connection: Connection[TupleRow], steps: Sequence[ReleasedStep], *, d
         return
     enqueue = [step.id for step in steps if step.job_id is not None]
     touched = {step.run_id for step in steps if step.durable and step.job_id is None}
-    tally = Tally()
-    tally.touch(touched)
-    counted = tally.write(connection)
+    changes = CounterChanges()
+    changes.touch(touched)
+    counted = changes.write(connection)
     if durable:
         transport.announce(connection, transport.enqueue(connection, [*enqueue, *counted.to_place]))
 

@@ -62,7 +62,7 @@ class Health:
         return int(found[0]) if found else 0
 
 
-def look(database: Database) -> Health:
+def read_health(database: Database) -> Health:
     """Read server version, tables and workers, whatever of them is there.
 
     Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.queueing import KnownAssets
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.not_begun import NotBegunBoard
+from flowstone.stores.postgres.not_begun import UnstartedAttemptsBoard
 from flowstone.stores.postgres.queue import Lease
 from flowstone.stores.postgres.sql import load_sql
 
@@ -28,7 +28,7 @@ _SCRIPT = Path(__file__).with_name("heartbeat_process.py")
 _BEATS_A_LEASE = 3
 _FRESH = 2 / 3
 """Part of a lease within which it must have been renewed for new work to be taken under it."""
-_PATIENCE_SECONDS = 1.0
+_TIMEOUT_SECONDS = 1.0
 _NEVER = float("-inf")
 
 
@@ -62,7 +62,7 @@ class Heartbeat:
         beat_seconds: float = 5.0,
         lease_seconds: float = 30.0,
         on_lost: Callable[[str], None] | None = None,
-        board: NotBegunBoard | None = None,
+        board: UnstartedAttemptsBoard | None = None,
         assets: Callable[[], KnownAssets] | None = None,
     ) -> None:
         self._database = database
@@ -181,7 +181,7 @@ class Heartbeat:
             "last_words": self._database.project.sql(load_sql("workers/last_words")),
             "board": self._board.descriptor if self._board else None,
             "worker_id": worker_id,
-            "patience_seconds": max(_PATIENCE_SECONDS, self._lease_seconds / 2),
+            "retry_seconds": max(_TIMEOUT_SECONDS, self._lease_seconds / 2),
         }
         # -I keeps the user's PYTHON* settings and directory out; the orders hold the password, so they
         # travel through the pipe and not through the arguments, which every user of the machine can read
@@ -222,12 +222,12 @@ class Heartbeat:
         """Return whether the lease is lost, when that is said or the child ends."""
         assert process.stdout is not None
         with suppress(ValueError, OSError):  # closed meanwhile: the same as an end
-            for said in process.stdout:
-                if said == b"lost\n":
+            for message in process.stdout:
+                if message == b"lost\n":
                     return True
                 with self._changed:
                     if self._process is process:
-                        self._beat_at = float(said)
+                        self._beat_at = float(message)
                         self._changed.notify_all()
         return False
 

@@ -43,7 +43,7 @@ class HungError(Exception):
     """The database did not answer for so long that another connection is worth a try."""
 
 
-class Patience:
+class RetryFor:
     """Raises HungError in its block when it takes longer: a network may swallow a connection without a word."""
 
     def __init__(self, seconds: float) -> None:
@@ -77,7 +77,7 @@ def beat(connection: Any, orders: dict[str, Any]) -> Any:
 
     began = time.monotonic()
     try:
-        with Patience(orders["patience_seconds"]):
+        with RetryFor(orders["retry_seconds"]):
             if connection is None or connection.closed:
                 connection = psycopg.connect(**orders["connect"], autocommit=True)
             renewed = connection.execute(orders["sql"], {"id": orders["worker_id"]}).fetchone()
@@ -99,16 +99,16 @@ def last_words(connection: Any, orders: dict[str, Any]) -> None:
 
     import psycopg
 
-    not_begun: list[int] = []
+    unstarted: list[int] = []
     if orders["board"] is not None:
         with mmap.mmap(orders["board"], 0, prot=mmap.PROT_READ) as board:
-            not_begun = [token for (token,) in struct.iter_unpack("=q", board[:]) if token]
+            unstarted = [token for (token,) in struct.iter_unpack("=q", board[:]) if token]
     for _ in range(_LAST_TRIES):
         try:
-            with Patience(orders["patience_seconds"]):
+            with RetryFor(orders["retry_seconds"]):
                 if connection is None or connection.closed:
                     connection = psycopg.connect(**orders["connect"], autocommit=True)
-                connection.execute(orders["last_words"], {"id": orders["worker_id"], "not_begun": not_begun})
+                connection.execute(orders["last_words"], {"id": orders["worker_id"], "unstarted": unstarted})
             return
         except (psycopg.Error, HungError):
             connection = None

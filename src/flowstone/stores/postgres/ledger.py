@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.approval import Approval
-from flowstone.core.fit import NOWHERE, can_be_committed, failed, fit
+from flowstone.core.fit import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.outcome import Failed
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -21,7 +21,7 @@ from flowstone.protocols import Ledger
 from flowstone.stores.postgres import deciding, ranges
 from flowstone.stores.postgres.checks import insert_checks
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.following import propagate
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
@@ -44,7 +44,7 @@ class _ClaimedRow(NamedTuple):
     """A step whose attempt starts; see `Claim`.
 
     Args:
-        asked: whether it has had requests for approval.
+        has_approvals: whether it has had requests for approval.
         kind: kind of its run.
         details: details of its run, as JSON.
     """
@@ -58,7 +58,7 @@ class _ClaimedRow(NamedTuple):
     token: int
     started_at: datetime
     forced: bool
-    asked: bool
+    has_approvals: bool
     kind: str
     details: Mapping[str, Any] | None
 
@@ -101,11 +101,11 @@ class PostgresLedger(Ledger):
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         driver = None if run.durable else self._worker_id()
         tries = count()
-        patience = _LOST_TRIES
+        lost_tries = _LOST_TRIES
 
         def place(connection: Connection[TupleRow]) -> list[PlacedStep]:
             again = next(tries) > 0
-            return Placing(connection, run, steps, driver, again=again, joins_lost=not patience).place()
+            return Placing(connection, run, steps, driver, again=again, joins_lost=not lost_tries).place()
 
         while True:
             try:
@@ -113,14 +113,14 @@ class PostgresLedger(Ledger):
             except HolderLostError:
                 # it ends at once, unless another process is just ending it
                 end_lost(self._database)
-                patience -= 1
+                lost_tries -= 1
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
             claimed = fetch_all(connection, _ClaimedRow, "ledger/claim", parameters)
-            gates = deciding.open_gates(connection, [row.step_id for row in claimed if row.asked])
+            gates = deciding.open_gates(connection, [row.step_id for row in claimed if row.has_approvals])
             return [row.claim(gates.get(row.step_id, ())) for row in claimed]
 
         return self._transaction(claim)
@@ -131,7 +131,7 @@ class PostgresLedger(Ledger):
         A group that cannot be committed is halved until the completion at fault is alone; that one is committed
         as a failure, so that it can never hold up the others.
         """
-        ready = [fit(one) if can_be_committed(one) else None for one in completions]
+        ready = [make_recordable(one) if can_be_committed(one) else None for one in completions]
         committed = iter(self._commit_group([one for one in ready if one is not None]))
         return [NOWHERE if one is None else next(committed) for one in ready]
 
@@ -149,7 +149,7 @@ class PostgresLedger(Ledger):
             # whether it was to blame shows in this: a failure of the same attempt can be committed
             return [self._commit_refusal(completions[0], error)]
 
-    def hand_back(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         parameters = {
             "ids": [claim.step_id for claim in claims],
             "tokens": [claim.token for claim in claims],
@@ -157,14 +157,14 @@ class PostgresLedger(Ledger):
             "reason": clean_text(reason, limit=1000),
         }
 
-        def give_back(connection: Connection[TupleRow]) -> list[int]:
-            moved = fetch_all(connection, MovedStep, "ledger/give_back", parameters)
+        def release(connection: Connection[TupleRow]) -> list[int]:
+            moved = fetch_all(connection, MovedStep, "ledger/release_attempts", parameters)
             steps = [step.id for step in moved]
             delays = dict.fromkeys(steps, delay_seconds or None)
-            follow_up(connection, moved, delays, durable=self._database.durable)
+            propagate(connection, moved, delays, durable=self._database.durable)
             return steps
 
-        return self._transaction(give_back)
+        return self._transaction(release)
 
     def request_cancel(self, step_id: int) -> State:
 
@@ -205,8 +205,8 @@ class PostgresLedger(Ledger):
         cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
         over = [step for step in cancelled if step.state is State.CANCELLED]
         durable = self._database.durable
-        deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=durable)
-        follow_up(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
+        deciding.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
+        propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
         return [step.id for step in cancelled if step.state is State.CANCELLING]
 
     def _commit(
@@ -219,7 +219,7 @@ class PostgresLedger(Ledger):
         if ended.asking:
             suspended = {step.id for step in moved if step.state is State.AWAITING_APPROVAL}
             deciding.request(connection, ended.asking, suspended, durable=durable)
-        released = follow_up(
+        released = propagate(
             connection,
             moved,
             ended.delays,

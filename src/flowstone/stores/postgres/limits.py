@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-_MOST_WOKEN = 10_000
+_MAX_WOKEN = 10_000
 """Steps that one transaction wakes; the sweep wakes the rest."""
 
 
@@ -73,7 +73,7 @@ class _Refusal(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Desk:
+class AdmissionBatch:
     """The limits that a batch of steps asks for, locked."""
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -124,23 +124,23 @@ def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set
     """Take slots for steps that are about to start; park those that may not. Returns the parked ones."""
     if not steps:
         return set()
-    asked = [{name: parse_limit(value) for name, value in step.limits.items()} for step in steps]
-    named = {name: limit for limits in asked for name, limit in limits.items()}
+    parsed = [{name: parse_limit(value) for name, value in step.limits.items()} for step in steps]
+    named = {name: limit for limits in parsed for name, limit in limits.items()}
     guards = {name for name, limit in named.items() if isinstance(limit, Breaker)}
     # a closed breaker stops nobody, so that nobody waits for its lock
     shut = breakers.tripped(connection, guards)
     names = named.keys() - guards | shut
     if not names:
         return set()
-    desk = _open_desk(connection, sorted(names))
+    batch = _lock_batch(connection, sorted(names))
     circuits = breakers.read(connection, shut)
-    desk.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
+    batch.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
     parked = []
-    for step, limits in zip(steps, asked, strict=True):
-        refused = desk.admit(step.step_id, limits)
+    for step, limits in zip(steps, parsed, strict=True):
+        refused = batch.admit(step.step_id, limits)
         if refused is not None:
             parked.append((step, refused))
-    _take(connection, desk)
+    _take(connection, batch)
     if parked:
         _park(connection, parked)
     return {step.step_id for step, _ in parked}
@@ -156,17 +156,17 @@ def release(connection: Connection[TupleRow], steps: Sequence[MovedStep]) -> set
         return set()
     ids = [step.id for step in steps]
     ended = breakers.ended_attempts(steps)
-    asked = {"steps": ids, "breakers": sorted({one.name for one in ended})}
-    held = set(fetch_column(connection, str, "limits/held", asked))
+    parsed = {"steps": ids, "breakers": sorted({one.name for one in ended})}
+    held = set(fetch_column(connection, str, "limits/held", parsed))
     held |= {one.name for one in ended if one.failed}
     if not held:
         return set()
-    desk = _open_desk(connection, sorted(held))
+    batch = _lock_batch(connection, sorted(held))
     slots = fetch_all(connection, breakers.SlotRow, "limits/free", {"steps": ids})
     freed = Counter(slot.limit_name for slot in slots)
     counted = [one for one in ended if one.name in held]
-    for name in breakers.count(connection, counted, slots, now=desk.now):
-        freed[name] = _MOST_WOKEN
+    for name in breakers.count(connection, counted, slots, now=batch.now):
+        freed[name] = _MAX_WOKEN
     return _wake(connection, freed)
 
 
@@ -175,28 +175,28 @@ def repair(connection: Connection[TupleRow]) -> int:
     stale = Counter(fetch_column(connection, str, "limits/stale"))
     overdue = Counter({row.name: row.number for row in fetch_all(connection, WakingRow, "limits/overdue")})
     resting = fetch_all(connection, WakingRow, "breakers/idle")
-    idle = Counter({row.name: min(row.number, _MOST_WOKEN) for row in resting})
+    idle = Counter({row.name: min(row.number, _MAX_WOKEN) for row in resting})
     if stale or overdue or idle:
         _wake(connection, stale | overdue | idle)
     return stale.total() + overdue.total() + idle.total()
 
 
-def _open_desk(connection: Connection[TupleRow], names: Sequence[str]) -> _Desk:
-    desk = _Desk()
+def _lock_batch(connection: Connection[TupleRow], names: Sequence[str]) -> AdmissionBatch:
+    batch = AdmissionBatch()
     locked = fetch_all(connection, LimitRow, "limits/lock", {"names": list(names)})
-    desk.starts = {row.name: row.starts for row in locked}
-    for row in fetch_all(connection, TakenRow, "limits/count", {"names": list(desk.starts)}):
-        desk.taken[row.name], desk.now = row.taken, row.now
-    return desk
+    batch.starts = {row.name: row.starts for row in locked}
+    for row in fetch_all(connection, TakenRow, "limits/count", {"names": list(batch.starts)}):
+        batch.taken[row.name], batch.now = row.taken, row.now
+    return batch
 
 
-def _take(connection: Connection[TupleRow], desk: _Desk) -> None:
-    if desk.slots:
-        names, steps = [name for name, _ in desk.slots], [step for _, step in desk.slots]
+def _take(connection: Connection[TupleRow], batch: AdmissionBatch) -> None:
+    if batch.slots:
+        names, steps = [name for name, _ in batch.slots], [step for _, step in batch.slots]
         connection.execute(load_sql("limits/take"), {"names": names, "steps": steps})
-    for name in sorted(desk.filled):
-        connection.execute(load_sql("limits/fill"), {"name": name, "starts": desk.starts[name]})
-    breakers.write(connection, {name: desk.circuits[name] for name in desk.waited_for})
+    for name in sorted(batch.filled):
+        connection.execute(load_sql("limits/fill"), {"name": name, "starts": batch.starts[name]})
+    breakers.write(connection, {name: batch.circuits[name] for name in batch.waited_for})
 
 
 def _park(connection: Connection[TupleRow], parked: Sequence[tuple[LimitedStep, _Refusal]]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_DELAY_SECONDS = 0.2
-_LONGEST_DELAY_SECONDS = 15.0
+_MAX_DELAY_SECONDS = 15.0
 _CLOSE_SECONDS = 1.0
 
 
@@ -186,7 +186,7 @@ class Listener:
     def _report_cut(self, error: Exception) -> None:
         self._drop_connection()
         self._next_attempt = time.monotonic() + self._delay
-        self._delay = min(max(_FIRST_DELAY_SECONDS, self._delay * 2), _LONGEST_DELAY_SECONDS)
+        self._delay = min(max(_FIRST_DELAY_SECONDS, self._delay * 2), _MAX_DELAY_SECONDS)
         if not self._warned:
             self._warned = True
             log.warning(

@@ -31,7 +31,7 @@ class _FetchedRow(NamedTuple):
         has_ranges: whether large backfills have something to begin on this queue.
         step_id: the step; None when the job started nothing, and then nothing of what follows holds.
         age_seconds: time since the step was placed.
-        asked: whether the step has had requests for approval.
+        has_approvals: whether the step has had requests for approval.
         kind: kind of its run.
         details: details of its run, as JSON.
         shape: digest of the shape of its asset where it was placed.
@@ -55,7 +55,7 @@ class _FetchedRow(NamedTuple):
     snoozes: int
     age_seconds: float
     limits: Mapping[str, int | str] | None
-    asked: bool
+    has_approvals: bool
     deps_timeout_seconds: float
     kind: str
     details: Mapping[str, Any] | None
@@ -72,7 +72,7 @@ class _PausedRun(NamedTuple):
 
 
 @dataclass(slots=True)
-class Look:
+class QueueFetch:
     """One fetch of a worker from one queue.
 
     Args:
@@ -125,7 +125,9 @@ class Look:
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next poll is up to a second away
             transport.announce(self.connection, [self.queue])
-        gates = deciding.open_gates(self.connection, [step_id for step_id, row in started.items() if row.asked])
+        gates = deciding.open_gates(
+            self.connection, [step_id for step_id, row in started.items() if row.has_approvals]
+        )
         return [
             _fetched(step_id, row, gates.get(step_id, ()))
             for step_id, row in started.items()

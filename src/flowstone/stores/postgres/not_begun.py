@@ -12,7 +12,7 @@ _SLOTS = 16_384
 _BYTES = 8
 
 
-class NotBegunBoard:
+class UnstartedAttemptsBoard:
     """Fencing tokens in memory that is shared with the process of the heartbeat.
 
     Noting a token costs a fraction of a microsecond and no system call. When this process is killed, the other one
@@ -20,7 +20,7 @@ class NotBegunBoard:
     finds no room is not noted: such an attempt counts, as if it had begun.
 
     Example:
-        >>> board = NotBegunBoard()
+        >>> board = UnstartedAttemptsBoard()
         >>> board.add([7, 8])
         >>> board.remove([7])
         >>> board.tokens()
@@ -70,7 +70,7 @@ class NotBegunBoard:
 
 def _shared_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("flowstone-not-begun")
-    descriptor, path = tempfile.mkstemp(prefix="flowstone-not-begun-")
+        return os.memfd_create("flowstone-unstarted")
+    descriptor, path = tempfile.mkstemp(prefix="flowstone-unstarted-")
     Path(path).unlink()
     return descriptor

@@ -110,7 +110,7 @@ def structure(connection: Connection[TupleRow]) -> Structure:
     return found
 
 
-def unfit(connection: Connection[TupleRow]) -> str | None:
+def unusable(connection: Connection[TupleRow]) -> str | None:
     """Return what keeps everybody from placing work in Oban's tables; None when nothing does."""
     found = structure(connection)
     wrong = found.misfits + [f"{one} is missing" for one in found.missing]
@@ -198,9 +198,9 @@ def _explaining(schema: str, found: Structure) -> Iterator[None]:
                 f"Oban's tables could not be made in the schema {schema}: {str(error).splitlines()[0]}. Grant the "
                 f"role {found.role!r} CREATE there, or run `flowstone db upgrade` as one that has it."
             ) from error
-        wanted = ", ".join([*found.missing, *found.slow])
+        missing = ", ".join([*found.missing, *found.slow])
         raise DatabaseError(
-            f"Oban's tables in the schema {schema} need {wanted}, which the role {found.role!r} may not add: "
+            f"Oban's tables in the schema {schema} need {missing}, which the role {found.role!r} may not add: "
             f"{str(error).splitlines()[0]}. They belong to {found.owner!r}: run `flowstone db upgrade` once as "
             "that role; nothing that is there is changed by it."
         ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.following import propagate
 from flowstone.stores.postgres.rows import CancelledStep
 from flowstone.stores.postgres.sql import fetch_all, load_sql
 from flowstone.stores.postgres.stopping import stop_items
@@ -153,8 +153,8 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
     connection.execute(load_sql("ledger/job_of_step"), steps)
     cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
     over = [step for step in cancelled if step.state is State.CANCELLED]
-    deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=True)
+    deciding.cancel(connection, [step.id for step in over if step.had_requested], durable=True)
     noted = {"steps": [step.id for step in cancelled], "jobs": [jobs[step.id] for step in cancelled]}
     connection.execute(load_sql("operators/note_cancelled"), noted)
-    follow_up(connection, [step.moved for step in over], {}, durable=True, stopping=stopping)
+    propagate(connection, [step.moved for step in over], {}, durable=True, stopping=stopping)
     return len(cancelled)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
-_LONGEST_NOTE = 1000
+_MAX_NOTE = 1000
 
 
 class PostgresPartitionKeys(PartitionKeys):
@@ -99,4 +99,4 @@ def apply_changes(
 
 
 def _note(text: str | None) -> str | None:
-    return None if text is None else clean_text(text, limit=_LONGEST_NOTE)
+    return None if text is None else clean_text(text, limit=_MAX_NOTE)

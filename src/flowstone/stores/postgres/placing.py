@@ -154,7 +154,7 @@ class Placing:
         parameters = self._targets(range(len(self.steps))) | {"run_id": self.run.id}
         for own in fetch_all(self.connection, _FoundStep, "ledger/own_steps", parameters):
             new = self.steps[own.position - 1]
-            if new.exact and own.config_hash != new.config_hash:
+            if new.same_config and own.config_hash != new.config_hash:
                 raise RunConflictError(new.asset, new.partition, self.run.id)
             self.placed[own.position - 1] = PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
 
@@ -183,7 +183,7 @@ class Placing:
         return {
             found.position - 1: found
             for found in fetch_all(self.connection, _FoundStep, "ledger/recent", parameters)
-            if not (new := self.steps[found.position - 1]).exact or found.config_hash == new.config_hash
+            if not (new := self.steps[found.position - 1]).same_config or found.config_hash == new.config_hash
         }
 
     def _reuse_committed(self) -> None:
@@ -211,13 +211,13 @@ class Placing:
         targets = to_json([(self.steps[position].asset, self.steps[position].partition) for position in positions])
         current = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
         found = {positions[one.position - 1]: one.step_id for one in current}
-        exact = {step_id for position, step_id in found.items() if self.steps[position].exact}
-        if exact:
-            hashes = config_hashes(self.connection, exact)
+        same_config = {step_id for position, step_id in found.items() if self.steps[position].same_config}
+        if same_config:
+            hashes = config_hashes(self.connection, same_config)
             found = {
                 position: step_id
                 for position, step_id in found.items()
-                if step_id not in exact or hashes[step_id] == self.steps[position].config_hash
+                if step_id not in same_config or hashes[step_id] == self.steps[position].config_hash
             }
         return found
 
@@ -290,17 +290,17 @@ class Placing:
         if not positions:
             return []
         parameters = self._targets(positions) | {"priorities": [self.steps[p].priority for p in positions]}
-        overtaking, looking = [], {}
+        overtaking, advancing = [], {}
         for active in fetch_all(self.connection, JoinedStep, "ledger/join_active", parameters):
             position = positions[active.position - 1]
             new = self.steps[position]
-            if new.exact and active.config_hash != new.config_hash:
+            if new.same_config and active.config_hash != new.config_hash:
                 raise RunConflictError(new.asset, new.partition, active.run_id)
             self.placed[position] = PlacedStep(active.id, active.run_id, active.state, deduplicated=True)
             if active.job_id is not None:
                 overtaking.append((active.job_id, active.priority))
                 if new.inputs and active.state is State.WAITING:
-                    looking[active.job_id] = active.id
+                    advancing[active.job_id] = active.id
         for position in positions:
             if self.placed[position] is None:  # it ended after the insert had seen it
                 raise PlanOutdatedError(*self._target(position))
@@ -309,7 +309,7 @@ class Placing:
         if not self.joins_lost and fetch_value(self.connection, int, "workers/held_by_lost", lost) is not None:
             raise HolderLostError
         transport.raise_priority(self.connection, overtaking)
-        transport.look_sooner(self.connection, looking)
+        transport.advance_jobs(self.connection, advancing)
         return positions
 
     def _connect(self, joined: Sequence[int]) -> None:

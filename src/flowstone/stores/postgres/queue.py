@@ -17,9 +17,9 @@ from flowstone.protocols import DurableQueue
 from flowstone.stores.postgres import deciding, limits, operators, transport
 from flowstone.stores.postgres.counting import refill
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import follow_up
-from flowstone.stores.postgres.look import Look
-from flowstone.stores.postgres.ranges import Beginning, open_runs
+from flowstone.stores.postgres.following import propagate
+from flowstone.stores.postgres.look import QueueFetch
+from flowstone.stores.postgres.ranges import RangeFetch, open_runs
 from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
 from flowstone.stores.postgres.stopping import stop_left
@@ -68,7 +68,7 @@ class _Orphan(NamedTuple):
         asset: the asset.
         worker: the lease under which it was held.
         durable: whether its run is on the queue, so that it can run again.
-        not_begun: whether it had only waited for a thread.
+        unstarted: whether it had only waited for a thread.
     """
 
     id: int
@@ -78,7 +78,7 @@ class _Orphan(NamedTuple):
     asset: str
     worker: str
     durable: bool
-    not_begun: bool
+    unstarted: bool
 
 
 class _IdleWindow(NamedTuple):
@@ -98,7 +98,7 @@ class PostgresQueue(DurableQueue):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._looks = 0
+        self._fetches = 0
         self._with_ranges: set[str] = set()
         self._pruned_at: float | None = None
         self._cancels_at: float | None = None
@@ -115,7 +115,7 @@ class PostgresQueue(DurableQueue):
         without = left or LeftToOthers()
         return in_transaction(
             self._database,
-            lambda connection: self._take(Look(connection, queue, worker_id, attempted_by, without), demand),
+            lambda connection: self._take(QueueFetch(connection, queue, worker_id, attempted_by, without), demand),
         )
 
     def known_assets(self, *, but: str) -> list[KnownAssets]:
@@ -155,7 +155,7 @@ class PostgresQueue(DurableQueue):
         since = None if self._pruned_at is None else older_than_seconds + now - self._pruned_at + _OVERLAP_SECONDS
         parameters = {
             "older_than_seconds": older_than_seconds,
-            "looked_before_seconds": since,
+            "examined_before_seconds": since,
             "limit": _PRUNED,
         }
         pruned = 0
@@ -187,28 +187,30 @@ class PostgresQueue(DurableQueue):
         """End the time of requests for approval whose job was lost."""
         return deciding.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
-    def _take(self, look: Look, demand: int) -> list[FetchedJob]:
+    def _take(self, fetch: QueueFetch, demand: int) -> list[FetchedJob]:
         """Take jobs, and start what large backfills have not started; a lone job costs one statement."""
-        if look.queue not in self._with_ranges:
-            taken = look.take(demand)
-            if look.has_ranges is False:
+        if fetch.queue not in self._with_ranges:
+            taken = fetch.take(demand)
+            if fetch.has_ranges is False:
                 return taken
-            runs = open_runs(look.connection, look.queue, look.worker_id, look.left)
+            runs = open_runs(fetch.connection, fetch.queue, fetch.worker_id, fetch.left)
             if runs:
-                self._with_ranges.add(look.queue)
-            return taken + Beginning(look.connection, look.queue, look.worker_id).begin(runs, demand - len(taken))
-        runs = open_runs(look.connection, look.queue, look.worker_id, look.left)
+                self._with_ranges.add(fetch.queue)
+            return taken + RangeFetch(fetch.connection, fetch.queue, fetch.worker_id).begin(
+                runs, demand - len(taken)
+            )
+        runs = open_runs(fetch.connection, fetch.queue, fetch.worker_id, fetch.left)
         if not runs:
-            self._with_ranges.discard(look.queue)
-            return look.take(demand)
+            self._with_ranges.discard(fetch.queue)
+            return fetch.take(demand)
         # of backfills as urgent as each other, those kept as ranges come first every other time, else those whose
         # steps are on the queue
-        self._looks += 1
-        ranges_first = self._looks % 2 == 0
-        taken = look.take(demand, below=runs[0].priority) if ranges_first else look.take(demand)
-        taken += Beginning(look.connection, look.queue, look.worker_id).begin(runs, demand - len(taken))
+        self._fetches += 1
+        ranges_first = self._fetches % 2 == 0
+        taken = fetch.take(demand, below=runs[0].priority) if ranges_first else fetch.take(demand)
+        taken += RangeFetch(fetch.connection, fetch.queue, fetch.worker_id).begin(runs, demand - len(taken))
         if ranges_first and len(taken) < demand:
-            taken += look.take(demand - len(taken))
+            taken += fetch.take(demand - len(taken))
         return taken
 
 
@@ -331,9 +333,9 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[_Orphan], *
     rows = []
     delays: dict[int, object] = {}
     turns: Counter[str] = Counter()
-    _give_back(connection, [one for one in orphans if one.not_begun], durable=durable)
+    _release(connection, [one for one in orphans if one.unstarted], durable=durable)
     for one in orphans:
-        if one.not_begun:
+        if one.unstarted:
             continue
         who = "worker" if one.durable else "process"
         error = Failed(
@@ -355,16 +357,16 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[_Orphan], *
                 "error": error.error,
                 "error_type": error.error_type,
                 "delay_seconds": delays.get(one.id),
-                "gives_back": False,
+                "releases": False,
                 "finished_at": datetime.now(UTC),
             }
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
     moved = fetch_all(connection, MovedStep, "ledger/finish", parameters)
-    follow_up(connection, moved, delays, durable=durable)
+    propagate(connection, moved, delays, durable=durable)
 
 
-def _give_back(connection: Connection[TupleRow], waited: Sequence[_Orphan], *, durable: bool) -> None:
+def _release(connection: Connection[TupleRow], waited: Sequence[_Orphan], *, durable: bool) -> None:
     """Release what had only waited for a thread of a worker that died."""
     if not waited:
         return
@@ -374,8 +376,8 @@ def _give_back(connection: Connection[TupleRow], waited: Sequence[_Orphan], *, d
         "delay_seconds": 0.0,
         "reason": "its worker was lost before it began",
     }
-    moved = fetch_all(connection, MovedStep, "ledger/give_back", parameters)
-    follow_up(connection, moved, {}, durable=durable)
+    moved = fetch_all(connection, MovedStep, "ledger/release_attempts", parameters)
+    propagate(connection, moved, {}, durable=durable)
 
 
 def _refill_idle(connection: Connection[TupleRow]) -> int:
@@ -394,6 +396,6 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
         return 0
     parameters = {"ids": ids, "error_type": PROCESS_LOST}
     ended = fetch_all(connection, CancelledStep, "workers/end_driverless", parameters)
-    deciding.cancel(connection, [step.id for step in ended if step.had_asked], durable=durable)
-    follow_up(connection, [step.moved for step in ended], {}, durable=durable)
+    deciding.cancel(connection, [step.id for step in ended if step.had_requested], durable=durable)
+    propagate(connection, [step.moved for step in ended], {}, durable=durable)
     return len(ids)

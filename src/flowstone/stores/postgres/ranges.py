@@ -9,7 +9,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.queueing import FetchedJob, LeftToOthers
-from flowstone.core.ranges import NewRange, NotBegun
+from flowstone.core.ranges import NewRange, UnstartedTarget
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, NewRun, Target
@@ -18,7 +18,7 @@ from flowstone.protocols import RangeStore
 from flowstone.stores.postgres import transport
 from flowstone.stores.postgres.counting import notify_done
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.following import propagate
 from flowstone.stores.postgres.placing import CurrentStep, JoinedStep, config_hashes, insert_run
 from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 _CHUNK = 1000
-_MOST_LOOKED_AT = 5000
+_MAX_EXAMINED = 5000
 """Partitions read in one transaction: when most of them are there already, others get their turn."""
 
 
@@ -47,10 +47,10 @@ class PostgresRanges(RangeStore):
         with self._database.transaction() as connection:
             return _open(connection, run, new)
 
-    def waiting(self, target: Target) -> NotBegun | None:
+    def waiting(self, target: Target) -> UnstartedTarget | None:
         parameters = {"asset": target[0], "partition": target[1]}
         with self._database.connection() as connection:
-            return fetch_one(connection, NotBegun, "ranges/find", parameters)
+            return fetch_one(connection, UnstartedTarget, "ranges/find", parameters)
 
 
 def _open(connection: Connection[TupleRow], run: NewRun, new: NewRange) -> int:
@@ -81,7 +81,7 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str,
             "forced": new.forced,
             "code_version": new.code_version,
             "config_hash": new.config_hash,
-            "exact": new.exact,
+            "same_config": new.same_config,
             "tags": list(new.tags) or None,
             "unique_seconds": new.unique_seconds,
         }
@@ -125,7 +125,7 @@ class _BegunPartition(NamedTuple):
         forced: whether it is computed although a success exists.
         priority: priority of the range.
         config_hash: how the run computes it.
-        exact: whether only work and results with that config will do.
+        same_config: whether only work and results with that config will do.
     """
 
     id: int | None
@@ -138,7 +138,7 @@ class _BegunPartition(NamedTuple):
     forced: bool
     priority: int
     config_hash: str | None
-    exact: bool
+    same_config: bool
 
 
 def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left: LeftToOthers) -> list[OpenRun]:
@@ -148,7 +148,7 @@ def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left
 
 
 @dataclass(slots=True)
-class Beginning:
+class RangeFetch:
     """Begins partitions of ranges for one worker, within one transaction.
 
     Args:
@@ -161,7 +161,7 @@ class Beginning:
     queue: str
     worker_id: str
     begun: list[FetchedJob] = field(default_factory=list)
-    looked_at: int = 0
+    examined: int = 0
 
     def begin(self, runs: Iterable[OpenRun], demand: int) -> list[FetchedJob]:
         """Begin up to `demand` partitions of these runs and return them.
@@ -176,13 +176,13 @@ class Beginning:
                 window = fetch_value(self.connection, int, "ranges/lock_window", {"run_id": run.id})
                 room = min(room, window or 0)
             before = len(self.begun)
-            while room > len(self.begun) - before and self.looked_at < _MOST_LOOKED_AT:
+            while room > len(self.begun) - before and self.examined < _MAX_EXAMINED:
                 if not self._begin_chunk(run, room - (len(self.begun) - before)):
                     break
             if run.is_limited and len(self.begun) > before:
                 placed = {"run_id": run.id, "placed": len(self.begun) - before}
                 self.connection.execute(load_sql("ledger/count_placed"), placed)
-        if self.looked_at >= _MOST_LOOKED_AT and len(self.begun) < demand:
+        if self.examined >= _MAX_EXAMINED and len(self.begun) < demand:
             transport.announce(self.connection, [self.queue])
         return self.begun
 
@@ -190,7 +190,7 @@ class Beginning:
         """Begin partitions of the first chunk that nobody else holds; return whether there was one."""
         parameters = {"run_id": run.id, "queue": self.queue, "demand": demand, "worker_id": self.worker_id}
         taken = fetch_all(self.connection, _BegunPartition, "ranges/begin", parameters)
-        self.looked_at += len(taken)
+        self.examined += len(taken)
         running = [one for one in taken if one.state is State.RUNNING]
         self._refuse_committed([one for one in running if not one.forced])
         self._join(run, [one for one in taken if one.id is None])
@@ -199,7 +199,7 @@ class Beginning:
             for one in taken
             if one.id is not None and one.state is not None and one.state is not State.RUNNING
         ]
-        follow_up(self.connection, over, {}, durable=True)
+        propagate(self.connection, over, {}, durable=True)
         info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
         self.begun += [_job(run, info, one) for one in running]
         return bool(taken)
@@ -211,7 +211,7 @@ class Beginning:
         first = running[0]
         targets = to_json([(one.asset, one.partition) for one in running])
         found = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
-        if found and first.exact:  # only what was made with the same config would serve
+        if found and first.same_config:  # only what was made with the same config would serve
             hashes = config_hashes(self.connection, [one.step_id for one in found])
             found = [one for one in found if hashes[one.step_id] == first.config_hash]
         if found:
@@ -240,7 +240,7 @@ class Beginning:
     ) -> list[JoinedStep]:
         """Fail the partitions that are under way with another config; return what may be joined."""
         first = elsewhere[0]  # they all come of one range
-        conflicts = [one for one in active if first.exact and one.config_hash != first.config_hash]
+        conflicts = [one for one in active if first.same_config and one.config_hash != first.config_hash]
         if not conflicts:
             return active
         errors = {}
@@ -259,7 +259,7 @@ class Beginning:
         }
         refused = fetch_column(self.connection, int, "ranges/refuse", parameters)
         ended = [MovedStep(step_id, run.id, State.FAILED, None) for step_id in refused]
-        follow_up(self.connection, ended, {}, durable=True)
+        propagate(self.connection, ended, {}, durable=True)
         return [one for one in active if one not in conflicts]
 
 

@@ -59,7 +59,7 @@ class CancelledStep(NamedTuple):
         state: its state now.
         job_id: its row on Oban's queue, when it has one.
         limits: its fleet-wide limits.
-        had_asked: whether it waited for an approval.
+        had_requested: whether it waited for an approval.
     """
 
     id: int
@@ -67,7 +67,7 @@ class CancelledStep(NamedTuple):
     state: State
     job_id: int | None
     limits: Mapping[str, int | str] | None
-    had_asked: bool
+    had_requested: bool
 
     @property
     def moved(self) -> MovedStep:
@@ -191,7 +191,7 @@ def _ended(completion: Completion) -> dict[str, object]:
     row: dict[str, object] = {
         "id": completion.claim.step_id,
         "token": completion.claim.token,
-        "gives_back": False,
+        "releases": False,
         "finished_at": completion.finished_at,
         "ran": completion.ran,
     }
@@ -209,12 +209,12 @@ def _ended(completion: Completion) -> dict[str, object]:
             if data is not None:
                 row["error_data"] = data
         case Scattered():
-            row |= {"state": State.WAITING, "reason": completion.outcome.reason, "gives_back": True}
+            row |= {"state": State.WAITING, "reason": completion.outcome.reason, "releases": True}
         case Snoozed(after_seconds=seconds, reason=reason, for_inputs=for_inputs):
             state = State.WAITING if for_inputs else State.SCHEDULED
-            row |= {"state": state, "reason": reason, "delay_seconds": seconds, "gives_back": True}
+            row |= {"state": state, "reason": reason, "delay_seconds": seconds, "releases": True}
         case Suspended(reason=reason):
-            row |= {"state": State.AWAITING_APPROVAL, "reason": reason, "gives_back": True}
+            row |= {"state": State.AWAITING_APPROVAL, "reason": reason, "releases": True}
         case Skipped(reason=reason):
             row |= {"state": State.SKIPPED, "reason": reason}
         case Stopped(reason=reason):

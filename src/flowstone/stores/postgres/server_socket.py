@@ -13,7 +13,7 @@ from flowstone.stores.postgres.server_account import ServerAccount
 
 SOCKET = ".s.PGSQL.5432"
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the final NUL.
-_LONGEST_BYTES = 103 - len(SOCKET) - 1
+_MAX_BYTES = 103 - len(SOCKET) - 1
 _PREFIX = "flowstone-"
 
 
@@ -92,8 +92,8 @@ class SocketDirectory:
 def _short_parent() -> Path:
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  (a private directory is made inside)
         # What mkdtemp appends; quotes, commas and blanks would need quoting in the server's configuration.
-        longest = len(os.fsencode(parent)) + 1 + len(_PREFIX) + 8
-        if longest <= _LONGEST_BYTES and parent.isascii() and not set(parent) & set(" ,'\"\\"):
+        length = len(os.fsencode(parent)) + 1 + len(_PREFIX) + 8
+        if length <= _MAX_BYTES and parent.isascii() and not set(parent) & set(" ,'\"\\"):
             return Path(parent)
     raise EmbeddedDatabaseError(
         f"The temporary directory {tempfile.gettempdir()} is too long a path for a unix socket. "

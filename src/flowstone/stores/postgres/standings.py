@@ -6,33 +6,33 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, Standing
+from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
 from flowstone.core.state import State
 from flowstone.core.step import Target
-from flowstone.protocols import Standings
+from flowstone.protocols import TargetStatuses
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import fetch_all
 
 
-class PostgresStandings(Standings):
-    """Implements `flowstone.protocols.Standings` on PostgreSQL."""
+class PostgresTargetStatuses(TargetStatuses):
+    """Implements `flowstone.protocols.TargetStatuses` on PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def standing(self, targets: Sequence[Target]) -> dict[Target, Standing]:
+    def status(self, targets: Sequence[Target]) -> dict[Target, TargetStatus]:
         if not targets:
             return {}
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _StandingRow, "standings/standing", {"targets": to_json(targets)})
-        return {targets[row.position - 1]: row.standing() for row in rows}
+            rows = fetch_all(connection, _TargetStatusRow, "target_status/status", {"targets": to_json(targets)})
+        return {targets[row.position - 1]: row.status() for row in rows}
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
         found: dict[int, Reads] = {}
         if step_ids:
             with self._database.connection() as connection:
-                rows = fetch_all(connection, _Read, "standings/reads", {"steps": list(step_ids)})
+                rows = fetch_all(connection, _Read, "target_status/reads", {"steps": list(step_ids)})
             for row in rows:
                 data = DataVersion(row.upstream, row.content_hash)
                 found.setdefault(row.step_id, {})[row.asset, row.partition] = data
@@ -40,12 +40,12 @@ class PostgresStandings(Standings):
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _Active, "standings/active", {"assets": list(assets)})
+            rows = fetch_all(connection, _Active, "target_status/active", {"assets": list(assets)})
         return {row.asset: row.active for row in rows}
 
 
-class _StandingRow(NamedTuple):
-    """A row of `standings/standing`: a target by its position from 1, its version in use, its newest step."""
+class _TargetStatusRow(NamedTuple):
+    """A row of `target_status/status`: a target by its position from 1, its version in use, its newest step."""
 
     position: int
     committed_step: int | None
@@ -61,7 +61,7 @@ class _StandingRow(NamedTuple):
     finished_at: datetime | None
     run_id: str
 
-    def standing(self) -> Standing:
+    def status(self) -> TargetStatus:
         committed = newest = None
         if self.committed_step is not None:
             data = DataVersion(self.committed_step, self.content_hash)
@@ -76,11 +76,11 @@ class _StandingRow(NamedTuple):
                 self.finished_at,
                 self.run_id,
             )
-        return Standing(committed, newest)
+        return TargetStatus(committed, newest)
 
 
 class _Read(NamedTuple):
-    """A row of `standings/reads`."""
+    """A row of `target_status/reads`."""
 
     step_id: int
     asset: str
@@ -90,7 +90,7 @@ class _Read(NamedTuple):
 
 
 class _Active(NamedTuple):
-    """A row of `standings/active`: how many steps of an asset are not over."""
+    """A row of `target_status/active`: how many steps of an asset are not over."""
 
     asset: str
     active: int

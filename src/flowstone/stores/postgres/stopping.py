@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flowstone.core.state import State
 from flowstone.stores.postgres import deciding
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import follow_up
+from flowstone.stores.postgres.following import propagate
 from flowstone.stores.postgres.rows import CancelledStep
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 from flowstone.stores.postgres.sub_runs import Stopping
@@ -69,6 +69,6 @@ def _cancel(connection: Connection[TupleRow], items: Sequence[int], *, durable: 
         connection.execute(load_sql("ledger/job_of_step"), steps)
     cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
     over = [step for step in cancelled if step.state is State.CANCELLED]
-    deciding.cancel(connection, [step.id for step in over if step.had_asked], durable=durable)
-    follow_up(connection, [step.moved for step in over], {}, durable=durable)
+    deciding.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
+    propagate(connection, [step.moved for step in over], {}, durable=durable)
     return len(cancelled)

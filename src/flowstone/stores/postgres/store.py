@@ -36,7 +36,7 @@ from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
 from flowstone.stores.postgres.ranges import PostgresRanges
 from flowstone.stores.postgres.scatters import PostgresScatters
-from flowstone.stores.postgres.standings import PostgresStandings
+from flowstone.stores.postgres.standings import PostgresTargetStatuses
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -59,7 +59,7 @@ class CheckedDatabase(Database):
         self.renamed: Mapping[str, str] = {}
         """Earlier names of assets, whose history is to be carried over, and their names of today."""
         self._carry_over_at = 0.0
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._checking = threading.Lock()
         self._durable: bool | None = None
         self._queue_problem: str | None = None
@@ -105,8 +105,8 @@ class CheckedDatabase(Database):
             finally:
                 plain.close()
             for old, new in waiting.items():
-                if (old, new) not in self._told:
-                    self._told.add((old, new))
+                if (old, new) not in self._logged:
+                    self._logged.add((old, new))
                     log.warning(
                         "The history of %r becomes that of %r when no step of it is under way and no living "
                         "worker declares the earlier name.",
@@ -122,7 +122,7 @@ class CheckedDatabase(Database):
             if self._durable is None:
                 with super().connection() as connection:
                     migrations.require_current_on(connection, self)
-                    self._queue_problem = oban_tables.unfit(connection)
+                    self._queue_problem = oban_tables.unusable(connection)
                 self._durable = self._queue_problem is None
 
 
@@ -175,9 +175,9 @@ class PostgresStore:
         self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
         self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
         self.catalog = PostgresCatalog(database, self._signals)
-        database.after_runs = partial(_tell_ended, self.catalog)
+        database.after_runs = partial(_emit_ended, self.catalog)
         self.checks = PostgresChecks(database)
-        self.standings = PostgresStandings(database)
+        self.target_statuses = PostgresTargetStatuses(database)
         self.queue = PostgresQueue(database)
         self.control = self.retention = PostgresControl(database)
         self.approvals = PostgresApprovals(database)
@@ -289,7 +289,7 @@ def upgrade(database: Database) -> list[str]:
         return migrations.upgrade(database, also=partial(oban_tables.install, schema=database.project.oban_schema))
 
 
-def _tell_ended(catalog: PostgresCatalog, runs: list[str]) -> None:
+def _emit_ended(catalog: PostgresCatalog, runs: list[str]) -> None:
     """Emit `run.ended`; what was committed stays so, whatever happens here."""
     if not telemetry.listening():
         return

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRIES = 8
-_PATIENCE_SECONDS = 30.0
+_RETRY_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.005
-_LONGEST_PAUSE_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 1.0
 
 
 def in_transaction[T](
@@ -51,10 +51,10 @@ def in_transaction[T](
             outdated += is_outdated
             if is_outdated and outdated == outdated_tries:
                 raise
-            if tries >= _TRIES and took >= _PATIENCE_SECONDS:
+            if tries >= _TRIES and took >= _RETRY_SECONDS:
                 raise DatabaseError(
                     f"A transaction was refused {tries} times in {took:.0f} s, the last time because of: {error}"
                 ) from error
             log.debug("Transaction is repeated: %s", error)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that were refused together
-            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)

@@ -28,7 +28,7 @@ EXPIRY_WORKER = "flowstone.Expiry"
 Statements that look for our rows write both names out, because only then do the partial indexes serve them.
 """
 
-_GIVEN_BACK = frozenset({State.PENDING, State.SCHEDULED, State.WAITING, State.AWAITING_APPROVAL})
+_RELEASED = frozenset({State.PENDING, State.SCHEDULED, State.WAITING, State.AWAITING_APPROVAL})
 _FAILED = frozenset({State.FAILED, State.RETRYING})
 
 
@@ -58,7 +58,7 @@ def settle(connection: Connection[TupleRow], moved: Iterable[MovedStep], delays:
             "step_id": step.id,
             "state": "available" if delay == 0 and not step.state.is_terminal else JOB_STATES[step.state],
             "delay_seconds": delay,
-            "gives_back": step.state in _GIVEN_BACK,
+            "releases": step.state in _RELEASED,
             "failed": step.state in _FAILED,
         }
         for step, delay in ((step, delays.get(step.id)) for step in moved)
@@ -93,11 +93,11 @@ def raise_priority(connection: Connection[TupleRow], jobs: Sequence[tuple[int, i
         connection.execute(load_sql("queue/raise_priority"), {"ids": ids, "priorities": priorities})
 
 
-def look_sooner(connection: Connection[TupleRow], jobs: Mapping[int, int]) -> None:
+def advance_jobs(connection: Connection[TupleRow], jobs: Mapping[int, int]) -> None:
     """Have steps that wait for inputs poll soon: step id by job id."""
     if jobs:
         parameters = {"ids": list(jobs), "steps": list(jobs.values())}
-        connection.execute(load_sql("queue/look_sooner"), parameters)
+        connection.execute(load_sql("queue/advance_jobs"), parameters)
 
 
 def announce(connection: Connection[TupleRow], queues: Iterable[str]) -> None:

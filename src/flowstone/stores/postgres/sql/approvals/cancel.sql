@@ -1,7 +1,7 @@
 -- Cancel the open requests of steps that were cancelled, whose rows are locked. Uses checkpoints_one_pending.
 WITH cancelled AS (
     UPDATE flowstone.checkpoints AS c
-    SET state = 'cancelled', decided_at = pg_catalog.clock_timestamp(), tell_after = pg_catalog.clock_timestamp()
+    SET state = 'cancelled', decided_at = pg_catalog.clock_timestamp(), announce_after = pg_catalog.clock_timestamp()
     WHERE c.step_id = ANY(%(steps)s::bigint[]) AND c.state = 'pending'
     RETURNING c.id
 ), logged AS (

@@ -14,7 +14,7 @@ WITH locked AS (
         decided_at = pg_catalog.clock_timestamp(),
         decided_by = %(by)s,
         comment = %(comment)s,
-        tell_after = pg_catalog.clock_timestamp()
+        announce_after = pg_catalog.clock_timestamp()
     FROM locked AS l
     WHERE c.id = l.id AND c.state = 'pending'
         AND (c.expires_at <= pg_catalog.clock_timestamp()) = (%(state)s = 'expired')

@@ -1,6 +1,6 @@
 -- Record the requests of steps that have just been suspended, and take their jobs from them: these rest on the queue, as
 -- Oban's tools show, and start nothing. Uses steps_pkey.
-WITH asked AS (
+WITH requested AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(requests)s) AS q (
         step_id bigint, gate text, attempt integer, message text, data text, resume text,
@@ -8,8 +8,8 @@ WITH asked AS (
     )
 ), freed AS (
     UPDATE flowstone.steps AS s
-    SET job_id = NULL, scheduled_at = NULL, asked = true
-    FROM asked AS q
+    SET job_id = NULL, scheduled_at = NULL, has_approvals = true
+    FROM requested AS q
     JOIN flowstone.steps AS o ON o.id = q.step_id
     WHERE s.id = q.step_id
     RETURNING s.id, s.run_id, s.asset, s.partition, CASE WHEN o.job_id > 0 THEN o.job_id END AS step_job_id
@@ -21,7 +21,7 @@ WITH asked AS (
         pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => q.timeout_seconds),
         f.step_job_id
     FROM freed AS f
-    JOIN asked AS q ON q.step_id = f.id
+    JOIN requested AS q ON q.step_id = f.id
     ORDER BY f.id
     RETURNING id, asset, gate, message
 ), logged AS (

@@ -5,7 +5,7 @@ WITH clock AS MATERIALIZED (
 due AS MATERIALIZED (
     SELECT a.kind, a.name, clock.now
     FROM flowstone.automations AS a
-    JOIN unnest(%(kinds)s::text[], %(names)s::text[]) AS asked (kind, name) USING (kind, name)
+    JOIN unnest(%(kinds)s::text[], %(names)s::text[]) AS requested (kind, name) USING (kind, name)
     CROSS JOIN clock
     WHERE (a.taken_until IS NULL OR a.taken_until <= clock.now)
         AND (

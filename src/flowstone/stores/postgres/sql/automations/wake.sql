@@ -6,7 +6,7 @@ WITH clock AS MATERIALIZED (
 later AS MATERIALIZED (
     SELECT a.kind, a.name, clock.now
     FROM flowstone.automations AS a
-    JOIN unnest(%(kinds)s::text[], %(names)s::text[]) AS asked (kind, name) USING (kind, name)
+    JOIN unnest(%(kinds)s::text[], %(names)s::text[]) AS requested (kind, name) USING (kind, name)
     CROSS JOIN clock
     WHERE a.due_at > clock.now
     FOR UPDATE OF a SKIP LOCKED

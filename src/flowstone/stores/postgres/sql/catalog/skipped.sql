@@ -1,7 +1,7 @@
 -- Which of some targets, given as [[run, asset, partition], ...], were skipped: by the run itself, else the latest time
 -- that they had a result or were skipped. Uses steps_of_target.
 SELECT t.position
-FROM pg_catalog.jsonb_array_elements(%(wanted)s::jsonb) WITH ORDINALITY AS t (target, position)
+FROM pg_catalog.jsonb_array_elements(%(requested)s::jsonb) WITH ORDINALITY AS t (target, position)
 LEFT JOIN LATERAL (
     SELECT o.state
     FROM flowstone.steps AS o

@@ -10,7 +10,7 @@ WITH steps AS (
     ON CONFLICT (asset, partition) DO NOTHING
 ), checks AS (
     UPDATE flowstone.check_results SET asset = %(new)s WHERE asset = %(old)s
-), asked AS (
+), requested AS (
     UPDATE flowstone.checkpoints SET asset = %(new)s WHERE asset = %(old)s
 ), ranged AS (
     UPDATE flowstone.ranges SET asset = %(new)s WHERE asset = %(old)s

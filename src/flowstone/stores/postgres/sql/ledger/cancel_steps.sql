@@ -14,4 +14,4 @@ FROM (
     FOR NO KEY UPDATE
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_asked;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_requested;

@@ -19,4 +19,4 @@ FROM (
 ) AS c
 WHERE s.id = c.id
 RETURNING s.id AS step_id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
-    s.asked, c.kind, c.details;
+    s.has_approvals, c.kind, c.details;

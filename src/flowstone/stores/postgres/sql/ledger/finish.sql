@@ -4,7 +4,7 @@ WITH ended AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
         id bigint, token bigint, state text, output jsonb, error text, error_type text, reason text,
-        delay_seconds double precision, gives_back boolean, inputs jsonb, finished_at timestamptz, error_data jsonb,
+        delay_seconds double precision, releases boolean, inputs jsonb, finished_at timestamptz, error_data jsonb,
         ran boolean, code_version text
     )
 ), moved AS (
@@ -12,9 +12,9 @@ WITH ended AS (
     SET state = CASE
             WHEN s.state = 'cancelling' AND e.state IN ('retrying', 'scheduled', 'waiting', 'failed', 'pending', 'awaiting_approval')
             THEN 'cancelled' ELSE e.state END,
-        attempt = s.attempt - (e.gives_back AND s.state = 'running')::integer,
-        snoozes = s.snoozes + e.gives_back::integer,
-        token = CASE WHEN e.gives_back THEN 0 ELSE s.token END,
+        attempt = s.attempt - (e.releases AND s.state = 'running')::integer,
+        snoozes = s.snoozes + e.releases::integer,
+        token = CASE WHEN e.releases THEN 0 ELSE s.token END,
         output = coalesce(e.output, s.output),
         output_step = CASE WHEN e.state = 'completed' THEN s.id ELSE s.output_step END,
         error = CASE WHEN e.state = 'completed' THEN NULL ELSE coalesce(e.error, s.error) END,
@@ -31,7 +31,7 @@ WITH ended AS (
     WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
         s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits, s.is_item,
-        e.gives_back AND s.state <> 'cancelled' AS gives_back
+        e.releases AND s.state <> 'cancelled' AS releases
 ), tried AS (
     INSERT INTO flowstone.attempts (
         step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at
@@ -42,7 +42,7 @@ WITH ended AS (
         CASE WHEN m.state <> 'completed' THEN m.error_type END,
         CASE WHEN m.state = 'retrying' THEN m.scheduled_at END
     FROM moved AS m
-    WHERE NOT m.gives_back
+    WHERE NOT m.releases
 ), pointed AS (
     INSERT INTO flowstone.current_outputs (asset, partition, step_id)
     SELECT m.asset, m.partition, m.id FROM moved AS m WHERE m.state = 'completed' AND NOT m.is_item
@@ -61,7 +61,7 @@ WITH ended AS (
     SELECT m.id, i.step_id
     FROM moved AS m
     CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(m.inputs) AS i (step_id bigint)
-    WHERE m.state IN ('failed', 'skipped', 'cancelled') AND NOT m.gives_back
+    WHERE m.state IN ('failed', 'skipped', 'cancelled') AND NOT m.releases
     ON CONFLICT DO NOTHING
 ), valued AS (
     INSERT INTO flowstone.output_payloads (version, payload)

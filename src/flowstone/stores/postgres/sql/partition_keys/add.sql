@@ -1,13 +1,13 @@
 -- Add the keys that are not there, in the order given, and write the history; the row of the definition is locked by
 -- this transaction. Uses partition_keys_pkey.
-WITH wanted AS (
+WITH requested AS (
     SELECT w.key, pg_catalog.min(w.place) AS place
     FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS w (key, place)
     GROUP BY w.key
 ), added AS (
     SELECT w.key, d.revision + pg_catalog.row_number() OVER (ORDER BY w.place) AS revision
     FROM flowstone.partition_definitions AS d
-    CROSS JOIN wanted AS w
+    CROSS JOIN requested AS w
     LEFT JOIN LATERAL (
         SELECT o.key, o.position, o.revision FROM flowstone.partition_keys AS o
         WHERE o.definition = %(name)s AND o.key = w.key

@@ -1,13 +1,13 @@
 -- Remove the keys that are there, and write the history; the row of the definition is locked by this transaction.
 -- Uses partition_keys_pkey, once for each key: joins would be planned for the few keys that unnest is taken for.
-WITH wanted AS (
+WITH requested AS (
     SELECT w.key, pg_catalog.min(w.place) AS place
     FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS w (key, place)
     GROUP BY w.key
 ), gone AS (
     SELECT w.key, k.position, d.revision + pg_catalog.row_number() OVER (ORDER BY w.place) AS revision
     FROM flowstone.partition_definitions AS d
-    CROSS JOIN wanted AS w
+    CROSS JOIN requested AS w
     CROSS JOIN LATERAL (
         SELECT o.position, o.revision FROM flowstone.partition_keys AS o
         WHERE o.definition = %(name)s AND o.key = w.key

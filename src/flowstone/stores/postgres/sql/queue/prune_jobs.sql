@@ -3,7 +3,7 @@
 -- oban_jobs_discarded_at_index.
 WITH bounds AS (
     SELECT n.now - pg_catalog.make_interval(secs => %(older_than_seconds)s) AS until,
-        coalesce(n.now - pg_catalog.make_interval(secs => %(looked_before_seconds)s), '-infinity') AS since
+        coalesce(n.now - pg_catalog.make_interval(secs => %(examined_before_seconds)s), '-infinity') AS since
     FROM pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) AS n (now)
 ), old AS (
     SELECT j.id

@@ -3,7 +3,7 @@
 -- `errors` is a list in Oban for Python and an array in Elixir's tables; || appends to both. Uses oban_jobs_pkey.
 UPDATE public.oban_jobs AS j
 SET state = e.state::public.oban_job_state,
-    attempt = CASE WHEN e.gives_back THEN greatest(0, j.attempt - 1) ELSE j.attempt END,
+    attempt = CASE WHEN e.releases THEN greatest(0, j.attempt - 1) ELSE j.attempt END,
     scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN j.scheduled_at
         ELSE pg_catalog.timezone('UTC', pg_catalog.clock_timestamp())
             + pg_catalog.make_interval(secs => e.delay_seconds) END,
@@ -22,5 +22,5 @@ SET state = e.state::public.oban_job_state,
     discarded_at = CASE WHEN e.state = 'discarded' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END,
     cancelled_at = CASE WHEN e.state = 'cancelled' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END
 FROM pg_catalog.jsonb_to_recordset(%(jobs)s)
-    AS e (id bigint, step_id bigint, state text, delay_seconds double precision, gives_back boolean, failed boolean)
+    AS e (id bigint, step_id bigint, state text, delay_seconds double precision, releases boolean, failed boolean)
 WHERE j.id = e.id AND (j.state <> 'cancelled' OR e.state IN ('completed', 'discarded', 'cancelled'));

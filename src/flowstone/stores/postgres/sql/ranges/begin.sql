@@ -28,7 +28,7 @@ WITH chunk AS (
         WHERE c.unique_seconds IS NOT NULL AND s.asset = c.asset AND s.partition = t.partition
             AND s.run_id <> c.run_id AND s.finished_at IS NOT NULL
             AND s.placed_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => c.unique_seconds)
-            AND (NOT c.exact OR s.config_hash IS NOT DISTINCT FROM c.config_hash)
+            AND (NOT c.same_config OR s.config_hash IS NOT DISTINCT FROM c.config_hash)
         ORDER BY s.id DESC
         LIMIT 1
     ) AS n ON true
@@ -38,7 +38,7 @@ WITH chunk AS (
         ON u.id = coalesce(CASE WHEN n.state IN ('completed', 'reused') THEN n.output_step END, o.step_id)
     -- what was made with another config does not serve when the request names one
     LEFT JOIN LATERAL (SELECT u.id AS step_id, u.output) AS v
-        ON NOT c.exact OR u.config_hash IS NOT DISTINCT FROM c.config_hash
+        ON NOT c.same_config OR u.config_hash IS NOT DISTINCT FROM c.config_hash
 ), made AS (
     INSERT INTO flowstone.steps (
         id, run_id, asset, partition, state, priority, queue, attempt, max_attempts, token, forced, job_id, worker,
@@ -68,7 +68,7 @@ WITH chunk AS (
     RETURNING id, partition, state, token, started_at
 )
 SELECT m.id, m.state, m.token, m.started_at, t.partition, c.asset, c.max_attempts, c.forced, c.priority,
-    c.config_hash, c.exact
+    c.config_hash, c.same_config
 FROM taken AS t
 CROSS JOIN chunk AS c
 LEFT JOIN made AS m ON m.id = t.id;

@@ -1,6 +1,6 @@
 -- Attempts whose worker is lost or unknown: what a rescue ends. Uses steps_at_work.
 SELECT s.id, s.token, s.attempt, s.max_attempts, s.asset, s.worker, r.durable,
-    coalesce(s.token = ANY(w.not_begun), false) AS not_begun
+    coalesce(s.token = ANY(w.unstarted), false) AS unstarted
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN flowstone.workers AS w ON w.id = s.worker

@@ -1,12 +1,12 @@
--- Claim requests whose present state was not announced yet, for as long as a lease. Uses checkpoints_untold.
+-- Claim requests whose present state was not announced yet, for as long as a lease. Uses checkpoints_unannounced.
 UPDATE flowstone.checkpoints AS c
-SET tell_after = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => %(lease_seconds)s)
+SET announce_after = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => %(lease_seconds)s)
 FROM (
     SELECT id
     FROM flowstone.checkpoints
-    WHERE told IS DISTINCT FROM state AND tell_after <= pg_catalog.clock_timestamp()
+    WHERE announced IS DISTINCT FROM state AND announce_after <= pg_catalog.clock_timestamp()
         AND (state = 'pending' OR decided_at > pg_catalog.clock_timestamp() - interval '1 day')
-    ORDER BY tell_after
+    ORDER BY announce_after
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ) AS t
