@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstone import FlowStone, asset
-from flowstone.executors.serial import StepEvent
+from flowstone.executors.inline import StepEvent
 
 
 @asset

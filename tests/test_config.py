@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowstone.config import DEFAULT_QUEUES, Settings
-from flowstone.core.text import mask_secrets
+from flowstone.core.clean import mask_secrets
 from flowstone.errors import ConfigurationError
 
 

@@ -29,9 +29,9 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 NO_LONGER_IN_USE = "## No longer in use"
 NOT_OURS = {
     ("src/flowstone/io/pickling.py", "tell"),
-    ("src/flowstone/io/streams.py", "tell"),
-    ("src/flowstone/core/automation/decision.py", "wanted"),
-    ("src/flowstone/cli/conditions.py", "wanted"),
+    ("src/flowstone/io/encoding.py", "tell"),
+    ("src/flowstone/core/automation/condition.py", "wanted"),
+    ("src/flowstone/cli/automation.py", "wanted"),
     ("tools/house.py", "tell"),
     ("tools/house.py", "wanted"),
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowstone.core.approval import Approval
     from flowstone.core.asset import Asset, AsyncAsset, asset
     from flowstone.core.automation.condition import Condition
-    from flowstone.core.automation.leaves import (
+    from flowstone.core.automation.conditions import (
         all_inputs_ready,
         any_input_in_progress,
         any_input_updated,
@@ -33,35 +33,28 @@ if TYPE_CHECKING:
         in_progress,
         last_try_failed,
         newest_partition,
+        on_cron,
         on_missing,
         retry_failed,
         when,
         when_stale,
     )
-    from flowstone.core.automation.request import RunRequest
     from flowstone.core.automation.schedule import Schedule
-    from flowstone.core.automation.sensing import SensorContext, SensorResult, SkipReason
-    from flowstone.core.automation.sensor import Sensor, sensor
-    from flowstone.core.automation.ticking import on_cron
-    from flowstone.core.calendar import (
-        DailyPartitions,
-        MonthlyPartitions,
-        QuarterlyPartitions,
-        WeeklyPartitions,
-        YearlyPartitions,
+    from flowstone.core.automation.sensor import (
+        RunRequest,
+        Sensor,
+        SensorContext,
+        SensorResult,
+        SkipReason,
+        sensor,
     )
     from flowstone.core.capability import Capability
-    from flowstone.core.check import CheckResult, check
-    from flowstone.core.check_context import CheckContext
-    from flowstone.core.check_record import Severity
+    from flowstone.core.check import CheckContext, CheckResult, check
     from flowstone.core.context import AssetContext
     from flowstone.core.definition import AnyPartitions, PartitionsDefinition, StaticPartitions
     from flowstone.core.dependency import Dependency, dep
-    from flowstone.core.dimensions import MultiPartitions
-    from flowstone.core.dynamic import DynamicPartitions
-    from flowstone.core.hourly import CronPartitions, HourlyPartitions, MinutelyPartitions
     from flowstone.core.job import Job, JobStatus
-    from flowstone.core.mapping import (
+    from flowstone.core.mappings import (
         AllPartitions,
         FunctionMapping,
         LastN,
@@ -73,15 +66,27 @@ if TYPE_CHECKING:
     )
     from flowstone.core.materialization import Materialization
     from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
+    from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions
+    from flowstone.core.partitions_by_time import (
+        CronPartitions,
+        DailyPartitions,
+        HourlyPartitions,
+        MinutelyPartitions,
+        MonthlyPartitions,
+        QuarterlyPartitions,
+        WeeklyPartitions,
+        YearlyPartitions,
+    )
     from flowstone.core.retry import RetryPolicy
     from flowstone.core.route import Route
     from flowstone.core.scatter import Scatter, scatter
     from flowstone.core.state import State
-    from flowstone.engine.gathered import Gathered, ItemFailure, ItemResult
+    from flowstone.core.step import Severity
+    from flowstone.engine.scatter import Gathered, ItemFailure, ItemResult
     from flowstone.errors import FlowStoneError
     from flowstone.executors.limits import CircuitBreaker, RateLimited
-    from flowstone.io.sources.new_files import new_files
-    from flowstone.io.sources.new_rows import new_rows
+    from flowstone.io.sources.files import new_files
+    from flowstone.io.sources.rows import new_rows
 
 __version__ = "0.1.0"
 
@@ -167,11 +172,11 @@ __all__ = [
 # Names are loaded when they are first used (PEP 562): importing the package costs next to nothing, which the
 # command line and every child process of an isolated asset would otherwise pay at each start.
 _MODULES = {
-    "YearlyPartitions": "flowstone.core.calendar",
-    "QuarterlyPartitions": "flowstone.core.calendar",
-    "MinutelyPartitions": "flowstone.core.hourly",
-    "CronPartitions": "flowstone.core.hourly",
-    "AllPartitions": "flowstone.core.mapping",
+    "YearlyPartitions": "flowstone.core.partitions_by_time",
+    "QuarterlyPartitions": "flowstone.core.partitions_by_time",
+    "MinutelyPartitions": "flowstone.core.partitions_by_time",
+    "CronPartitions": "flowstone.core.partitions_by_time",
+    "AllPartitions": "flowstone.core.mappings",
     "AnyPartitions": "flowstone.core.definition",
     "Approval": "flowstone.core.approval",
     "Asset": "flowstone.core.asset",
@@ -179,70 +184,70 @@ _MODULES = {
     "AsyncAsset": "flowstone.core.asset",
     "AwaitApproval": "flowstone.core.outcome",
     "Capability": "flowstone.core.capability",
-    "CheckContext": "flowstone.core.check_context",
+    "CheckContext": "flowstone.core.check",
     "CheckResult": "flowstone.core.check",
     "CircuitBreaker": "flowstone.executors.limits",
     "Condition": "flowstone.core.automation.condition",
-    "DailyPartitions": "flowstone.core.calendar",
+    "DailyPartitions": "flowstone.core.partitions_by_time",
     "Dependency": "flowstone.core.dependency",
-    "DynamicPartitions": "flowstone.core.dynamic",
+    "DynamicPartitions": "flowstone.core.partitions_by_key",
     "Fatal": "flowstone.core.outcome",
     "FlowStone": "flowstone.app",
     "FlowStoneError": "flowstone.errors",
-    "FunctionMapping": "flowstone.core.mapping",
-    "Gathered": "flowstone.engine.gathered",
-    "HourlyPartitions": "flowstone.core.hourly",
-    "ItemFailure": "flowstone.engine.gathered",
-    "ItemResult": "flowstone.engine.gathered",
+    "FunctionMapping": "flowstone.core.mappings",
+    "Gathered": "flowstone.engine.scatter",
+    "HourlyPartitions": "flowstone.core.partitions_by_time",
+    "ItemFailure": "flowstone.engine.scatter",
+    "ItemResult": "flowstone.engine.scatter",
     "Job": "flowstone.core.job",
     "JobStatus": "flowstone.core.job",
-    "LastN": "flowstone.core.mapping",
+    "LastN": "flowstone.core.mappings",
     "Materialization": "flowstone.core.materialization",
-    "MonthlyPartitions": "flowstone.core.calendar",
-    "MultiPartitions": "flowstone.core.dimensions",
-    "PartitionMapping": "flowstone.core.mapping",
+    "MonthlyPartitions": "flowstone.core.partitions_by_time",
+    "MultiPartitions": "flowstone.core.partitions_by_key",
+    "PartitionMapping": "flowstone.core.mappings",
     "PartitionsDefinition": "flowstone.core.definition",
-    "Previous": "flowstone.core.mapping",
+    "Previous": "flowstone.core.mappings",
     "RateLimited": "flowstone.executors.limits",
     "RetryLater": "flowstone.core.outcome",
     "RetryPolicy": "flowstone.core.retry",
     "Route": "flowstone.core.route",
-    "RunRequest": "flowstone.core.automation.request",
-    "SameDimension": "flowstone.core.mapping",
-    "SameKey": "flowstone.core.mapping",
+    "RunRequest": "flowstone.core.automation.sensor",
+    "SameDimension": "flowstone.core.mappings",
+    "SameKey": "flowstone.core.mappings",
     "Schedule": "flowstone.core.automation.schedule",
     "Sensor": "flowstone.core.automation.sensor",
-    "SensorContext": "flowstone.core.automation.sensing",
-    "SensorResult": "flowstone.core.automation.sensing",
+    "SensorContext": "flowstone.core.automation.sensor",
+    "SensorResult": "flowstone.core.automation.sensor",
     "Scatter": "flowstone.core.scatter",
     "Settings": "flowstone.config",
-    "Severity": "flowstone.core.check_record",
+    "Severity": "flowstone.core.step",
     "Skip": "flowstone.core.outcome",
-    "SkipReason": "flowstone.core.automation.sensing",
+    "SkipReason": "flowstone.core.automation.sensor",
     "State": "flowstone.core.state",
     "StaticPartitions": "flowstone.core.definition",
-    "TimeWindowOverlap": "flowstone.core.mapping",
-    "WeeklyPartitions": "flowstone.core.calendar",
-    "all_inputs_ready": "flowstone.core.automation.leaves",
-    "any_input_in_progress": "flowstone.core.automation.leaves",
-    "any_input_updated": "flowstone.core.automation.leaves",
+    "TimeWindowOverlap": "flowstone.core.mappings",
+    "WeeklyPartitions": "flowstone.core.partitions_by_time",
+    "all_inputs_ready": "flowstone.core.automation.conditions",
+    "any_input_in_progress": "flowstone.core.automation.conditions",
+    "any_input_updated": "flowstone.core.automation.conditions",
     "asset": "flowstone.core.asset",
     "check": "flowstone.core.check",
-    "code_changed": "flowstone.core.automation.leaves",
+    "code_changed": "flowstone.core.automation.conditions",
     "dep": "flowstone.core.dependency",
-    "eager": "flowstone.core.automation.leaves",
-    "in_progress": "flowstone.core.automation.leaves",
-    "last_try_failed": "flowstone.core.automation.leaves",
-    "new_files": "flowstone.io.sources.new_files",
-    "new_rows": "flowstone.io.sources.new_rows",
-    "newest_partition": "flowstone.core.automation.leaves",
-    "on_cron": "flowstone.core.automation.ticking",
-    "on_missing": "flowstone.core.automation.leaves",
-    "retry_failed": "flowstone.core.automation.leaves",
+    "eager": "flowstone.core.automation.conditions",
+    "in_progress": "flowstone.core.automation.conditions",
+    "last_try_failed": "flowstone.core.automation.conditions",
+    "new_files": "flowstone.io.sources.files",
+    "new_rows": "flowstone.io.sources.rows",
+    "newest_partition": "flowstone.core.automation.conditions",
+    "on_cron": "flowstone.core.automation.conditions",
+    "on_missing": "flowstone.core.automation.conditions",
+    "retry_failed": "flowstone.core.automation.conditions",
     "scatter": "flowstone.core.scatter",
     "sensor": "flowstone.core.automation.sensor",
-    "when": "flowstone.core.automation.leaves",
-    "when_stale": "flowstone.core.automation.leaves",
+    "when": "flowstone.core.automation.conditions",
+    "when_stale": "flowstone.core.automation.conditions",
 }
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
+from flowstone.core.clean import hide_values, is_secret_name, mask_secrets
 from flowstone.core.declaring import checks_options
 from flowstone.core.project import DEFAULT_PROJECT, check_project
-from flowstone.core.text import hide_values, is_secret_name, mask_secrets
 from flowstone.errors import ConfigurationError, did_you_mean, option_hint
 
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}

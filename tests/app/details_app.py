@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from flowstone import FlowStone, RetryPolicy, asset, check, scatter
 from flowstone.config import Settings
-from flowstone.core.calendar import DailyPartitions
+from flowstone.core.partitions_by_time import DailyPartitions
 
 days = DailyPartitions(date(2020, 1, 1), end=date(2024, 1, 1))
 GATE = "FLOWSTONE_TEST_GATE"

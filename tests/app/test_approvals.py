@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowstone import Approval, AwaitApproval, FlowStone, asset
-from flowstone.app.approvals import current_user
+from flowstone.app.admin import current_user
 from flowstone.config import Settings
 from flowstone.core.state import State
 from flowstone.errors import ApprovalNotFoundError, OptionsError, StepCancelledError, StepFailedError

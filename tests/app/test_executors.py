@@ -12,7 +12,7 @@ from flowstone import Capability, CircuitBreaker, FlowStone, RateLimited, RetryP
 from flowstone.core.job import Job, JobStatus
 from flowstone.core.state import State
 from flowstone.errors import CapabilityError, OptionsError, RunNotFoundError, UnknownExecutorError
-from flowstone.executors.sync import SyncExecutor
+from flowstone.executors.inline import SyncExecutor
 
 
 @asset

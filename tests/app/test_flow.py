@@ -11,10 +11,10 @@ from flowstone import telemetry
 from flowstone.app import FlowStone
 from flowstone.config import Settings
 from flowstone.core.asset import asset
-from flowstone.core.calendar import DailyPartitions
 from flowstone.core.capability import Capability
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.job import Job
+from flowstone.core.partitions_by_time import DailyPartitions
 from flowstone.core.state import State
 from flowstone.errors import (
     ConfigurationError,
@@ -31,7 +31,7 @@ from flowstone.errors import (
     UnknownPartitionError,
     WaitTimeoutError,
 )
-from flowstone.executors.sync import SyncExecutor
+from flowstone.executors.inline import SyncExecutor
 from flowstone.io import MemoryIO
 
 days = DailyPartitions(date(2024, 1, 1), end=date(2024, 1, 11))

@@ -22,7 +22,7 @@ from flowstone import (
     eager,
 )
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partitions import Partition, encode_partition
 from flowstone.engine.planner import Request
 from flowstone.errors import (
     DependencyNotReadyError,

@@ -6,7 +6,7 @@ from flowstone.app import FlowStone
 from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
-from flowstone.core.mapping import AllPartitions
+from flowstone.core.mappings import AllPartitions
 
 regions = StaticPartitions(["eu", "us"])
 

@@ -21,7 +21,7 @@ from flowstone import (
 )
 from flowstone.config import Settings
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.known_keys import KeyState
+from flowstone.core.partitions import KeyState
 from flowstone.errors import DefinitionError, OptionsError, PartitionError, UnknownPartitionError
 
 type MakeFlow = Callable[[], FlowStone]

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.app.partition_targets import PackedKeys, PartitionTargets
-from flowstone.core.partition import encode_partition
+from flowstone.app.targets import PackedKeys, PartitionTargets
+from flowstone.core.partitions import encode_partition
 
 
 @given(st.lists(st.text(max_size=6) | st.integers() | st.dates()))

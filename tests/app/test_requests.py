@@ -4,11 +4,11 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from flowstone.app.requests import all_targets, backfill_targets, describe, leaves, target_of
+from flowstone.app.targets import all_targets, backfill_targets, describe, leaves, target_of
 from flowstone.core.asset import asset
-from flowstone.core.calendar import DailyPartitions, MonthlyPartitions
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.graph import AssetGraph
+from flowstone.core.partitions_by_time import DailyPartitions, MonthlyPartitions
 from flowstone.errors import PartitionError, UnknownPartitionError
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)

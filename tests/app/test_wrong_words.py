@@ -24,9 +24,7 @@ from flowstone import (
     dep,
 )
 from flowstone.errors import FlowStoneError
-from flowstone.executors.concurrent import AsyncExecutor
-from flowstone.executors.serial import SerialExecutor
-from flowstone.executors.sync import SyncExecutor
+from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecutor
 
 DAY = date(2024, 1, 2)
 

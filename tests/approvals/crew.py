@@ -10,7 +10,7 @@ from flowstone import FlowStone
 from flowstone.core.approval import Approval
 from flowstone.core.context import CancellationToken
 from flowstone.core.step import Completion
-from flowstone.engine.work import NodeWork
+from flowstone.engine.worker import NodeWork
 
 
 class Askers(Crew):

@@ -14,9 +14,9 @@ import pytest
 
 from flowstone import Schedule, asset
 from flowstone.core.automation.record import PreparedRun, TickState
-from flowstone.core.automation.request import RunRequest
+from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partition import encode_partition
+from flowstone.core.partitions import encode_partition
 from flowstone.core.step import NewRun, NewStep
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.automation.schedules import ScheduleEvaluator

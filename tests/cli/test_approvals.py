@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 from flowstone.core.outcome import Suspended
-from flowstone.core.partition import encode_partition
+from flowstone.core.partitions import encode_partition
 from flowstone.core.state import State
 from flowstone.core.step import NewStep
 from flowstone.stores.postgres.store import PostgresStore

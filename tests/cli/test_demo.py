@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CommandLine
 
-from flowstone.cli.demo_record import Record
+from flowstone.cli.demo import Record
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CommandLine
 
-from flowstone.cli.loading import load_app
+from flowstone.cli.session import load_app
 
 APP = """\
 from flowstone import DynamicPartitions, FlowStone, SensorResult, SkipReason, asset, sensor

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tests.cli.conftest import CommandLine
 
-from flowstone.cli.worker import read_queues
+from flowstone.cli.workers import read_queues
 from flowstone.errors import ConfigurationError
 
 _TIMEOUT_SECONDS = 60

@@ -11,7 +11,7 @@ from oban import Oban
 from psycopg_pool import AsyncConnectionPool
 
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.transport import WORKER
+from flowstone.stores.postgres.oban_jobs import WORKER
 
 QUEUE = "contract"
 TIMEOUT_SECONDS = 10.0

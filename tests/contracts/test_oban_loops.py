@@ -19,12 +19,12 @@ from psycopg_pool import AsyncConnectionPool
 from tests.contracts.oban_scene import QUEUE, Dispatcher, becomes, put, report, run, running_oban, state_of, until
 
 from flowstone.executors.oban import extension
+from flowstone.executors.oban.extension import _LOGGERS
 from flowstone.executors.oban.job import StepWorker
 from flowstone.executors.oban.node import _NEVER_SECONDS
-from flowstone.executors.oban.quiet import _LOGGERS
 from flowstone.executors.oban.signals import Signals
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.transport import WORKER
+from flowstone.stores.postgres.oban_jobs import WORKER
 
 INSERT_CHANNEL = "public.oban_insert"
 SLOW_STAGER = {"interval": 3600.0}

@@ -6,7 +6,7 @@ import pytest
 from oban.schema import install_sql
 from tests.contracts.oban_scene import put, state_of
 
-from flowstone.stores.postgres import oban_tables
+from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import JOB_STATES
 
@@ -125,7 +125,7 @@ def test_the_installation_makes_its_types_in_the_first_schema_of_the_path(empty_
         with database.dedicated() as connection:
             connection.execute("CREATE SCHEMA other")
             connection.execute("SET search_path TO other, public")
-            oban_tables.install(connection, schema="public")
+            oban_jobs.install(connection, schema="public")
         assert rows(database, "SELECT to_regclass('public.oban_jobs') IS NOT NULL") == [(True,)]
         assert rows(
             database,

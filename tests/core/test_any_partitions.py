@@ -21,8 +21,8 @@ from flowstone import (
     eager,
 )
 from flowstone.core.definition import read_partition, write_partition
-from flowstone.core.mapping import SameKey, default_mapping
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.mappings import SameKey, default_mapping
+from flowstone.core.partitions import Partition, encode_partition
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 NOW = datetime(2024, 2, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ from flowstone import (
     YearlyPartitions,
     asset,
 )
-from flowstone.core.timeline import TimePartitions
+from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.errors import DefinitionError
 from flowstone.testing.partitions_conformance import PartitionsConformance
 

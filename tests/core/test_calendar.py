@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
-from flowstone.core.hourly import HourlyPartitions
-from flowstone.core.partition import decode_partition, encode_partition
-from flowstone.core.timeline import TimePartitions
+from flowstone.core.partitions import decode_partition, encode_partition
+from flowstone.core.partitions_by_time import (
+    DailyPartitions,
+    HourlyPartitions,
+    MonthlyPartitions,
+    TimePartitions,
+    WeeklyPartitions,
+)
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 ZONES = [

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from flowstone.core.asset import asset
-from flowstone.core.check import Check, CheckResult, as_bool, check
-from flowstone.core.check_record import CheckRecord, Severity
-from flowstone.core.check_set import CheckSet
+from flowstone.core.check import Check, CheckResult, CheckSet, as_bool, check
 from flowstone.core.graph import AssetGraph
+from flowstone.core.step import CheckRecord, Severity
 from flowstone.errors import (
     CheckFailedError,
     DefinitionError,

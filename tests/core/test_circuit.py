@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.circuit import Circuit, describe_open
-from flowstone.core.limits import Breaker
+from flowstone.core.limits import Breaker, Circuit, describe_open
 
 THREE = Breaker(3, 10.0)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.calendar import DailyPartitions
 from flowstone.core.definition import StaticPartitions
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partitions import Partition, encode_partition
+from flowstone.core.partitions_by_key import MultiPartitions
+from flowstone.core.partitions_by_time import DailyPartitions
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 NOW = datetime(2024, 1, 4, tzinfo=UTC)

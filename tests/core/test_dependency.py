@@ -4,7 +4,7 @@ import pytest
 
 from flowstone.core.asset import asset
 from flowstone.core.dependency import Dependency, dep, read_dependencies
-from flowstone.core.mapping import AllPartitions
+from flowstone.core.mappings import AllPartitions
 from flowstone.errors import DefinitionError
 
 

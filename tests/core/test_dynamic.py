@@ -17,10 +17,9 @@ from flowstone import (
     SameKey,
     StaticPartitions,
 )
-from flowstone.core.dynamic import encode_key
-from flowstone.core.known_keys import KeyState, KnownKeys
-from flowstone.core.mapping import default_mapping
-from flowstone.core.partition import Partition, encode_partition, partition_label
+from flowstone.core.mappings import default_mapping
+from flowstone.core.partitions import KeyState, KnownKeys, Partition, encode_partition, partition_label
+from flowstone.core.partitions_by_key import encode_key
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.facts import MAX_CHARACTERS, clean_metadata
+from flowstone.core.clean import MAX_CHARACTERS, clean_metadata
 from flowstone.errors import SerializationError
 
 _numbers = st.integers(-(2**1000), 2**1000) | st.floats()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flowstone.core import fit as recordable
+from flowstone.core import recordable
 from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.step import Claim, Completion, InputVersion

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from drawn_graphs import Drawn, graphs, make, reach
 
 from flowstone.core.asset import asset
-from flowstone.core.calendar import DailyPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
-from flowstone.core.mapping import AllPartitions, SameKey
+from flowstone.core.mappings import AllPartitions, SameKey
+from flowstone.core.partitions_by_time import DailyPartitions
 from flowstone.errors import (
     CycleError,
     DefinitionError,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.items import MAX_ITEM_CHARACTERS, ItemPartitions, decode_item, encode_item, key_of
-from flowstone.core.partition import Partition
+from flowstone.core.partitions import Partition
+from flowstone.core.scatter import MAX_ITEM_CHARACTERS, ItemPartitions, decode_item, encode_item, key_of
 from flowstone.errors import ItemError, UnknownPartitionError
 
 _plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

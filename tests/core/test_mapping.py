@@ -10,11 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowstone.core.calendar import DailyPartitions, MonthlyPartitions, WeeklyPartitions
 from flowstone.core.definition import PartitionsDefinition, StaticPartitions
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.hourly import HourlyPartitions
-from flowstone.core.mapping import (
+from flowstone.core.mappings import (
     AllPartitions,
     FunctionMapping,
     LastN,
@@ -24,7 +21,14 @@ from flowstone.core.mapping import (
     TimeWindowOverlap,
     default_mapping,
 )
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partitions import Partition, encode_partition
+from flowstone.core.partitions_by_key import MultiPartitions
+from flowstone.core.partitions_by_time import (
+    DailyPartitions,
+    HourlyPartitions,
+    MonthlyPartitions,
+    WeeklyPartitions,
+)
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
 
 NOW = datetime(2024, 11, 10, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstone.core.partition import MAX_DEPTH, Partition, decode_partition, encode_partition, partition_label
+from flowstone.core.partitions import MAX_DEPTH, Partition, decode_partition, encode_partition, partition_label
 from flowstone.errors import PartitionError
 
 BERLIN = ZoneInfo("Europe/Berlin")

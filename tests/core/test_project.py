@@ -7,7 +7,7 @@ import pytest
 
 from flowstone.core.project import Project, check_project
 from flowstone.errors import ConfigurationError
-from flowstone.stores.postgres.transport import EXPIRY_WORKER, WORKER
+from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER, WORKER
 
 SHOP = Project("shop")
 

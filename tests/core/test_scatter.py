@@ -7,8 +7,7 @@ import pytest
 
 from flowstone import RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.core.graph import AssetGraph
-from flowstone.core.scatter import ItemAsset
-from flowstone.core.scattering import NewScatter, allowed_failures
+from flowstone.core.scatter import ItemAsset, NewScatter, allowed_failures
 from flowstone.core.selection import select
 from flowstone.errors import DefinitionError, SelectionError
 

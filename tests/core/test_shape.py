@@ -17,9 +17,8 @@ from flowstone import (
 )
 from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
-from flowstone.core.queueing import FetchedJob, LeftToOthers
 from flowstone.core.shape import AssetShape, Shapes
-from flowstone.core.step import Claim
+from flowstone.core.step import Claim, FetchedJob, LeftToOthers
 from flowstone.errors import StepChangedError, UnknownAssetError
 
 DAYS = DailyPartitions(start=date(2024, 1, 1))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstone.core.text import ERROR_LIMIT, clean_text, error_line, hide_values, mask_secrets
+from flowstone.core.clean import ERROR_LIMIT, clean_text, error_line, hide_values, mask_secrets
 
 _ANY = st.text(st.characters(codec=None) | st.sampled_from("\x00\x1b[]m\ud800\u202e\n\t\r:@/='\""), max_size=300)
 

@@ -10,7 +10,7 @@ import pytest
 from flowstone.core.outcome import Skipped
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion
-from flowstone.engine.committer import GroupCommitter
+from flowstone.engine.worker import GroupCommitter
 
 
 def ended(step_id: int) -> Completion:

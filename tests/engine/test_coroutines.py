@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from flowstone.core.context import CancellationToken
-from flowstone.engine.coroutines import AbandonedError, CoroutineRunner, LimitReachedError
+from flowstone.engine.call import AbandonedError, CoroutineRunner, LimitReachedError
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
 
@@ -101,7 +101,7 @@ def test_what_does_not_end_at_its_limit_is_left_behind(
     place: str,
     shared: bool,
 ) -> None:
-    monkeypatch.setattr("flowstone.engine.coroutines._CLEAN_UP_SECONDS", 0.1)
+    monkeypatch.setattr("flowstone.engine.call._CLEAN_UP_SECONDS", 0.1)
     go_on = threading.Event()
 
     async def blocks() -> None:
@@ -154,7 +154,7 @@ def test_a_cancel_reaches_a_coroutine_that_does_not_look_and_leaves_one_that_swa
 def test_in_the_main_thread_a_cancel_reaches_it_too(
     runner: CoroutineRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowstone.engine.coroutines._POLITE_SECONDS", 0.01)
+    monkeypatch.setattr("flowstone.engine.call._POLITE_SECONDS", 0.01)
     token = CancellationToken()
     threading.Timer(0.01, token.cancel).start()
     with pytest.raises(asyncio.CancelledError):

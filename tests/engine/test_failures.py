@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from flowstone.core.clean import ERROR_LIMIT
 from flowstone.core.outcome import Failed, Fatal, RetryLater, Skip, Skipped, Snoozed, Stopped
 from flowstone.core.retry import RetryPolicy
-from flowstone.core.text import ERROR_LIMIT
 from flowstone.engine.failures import failure, outcome_of, user_traceback
 from flowstone.errors import SerializationError, StepCancelledError
 

@@ -10,9 +10,9 @@ import pytest
 
 from flowstone import FlowStone, Gathered, asset, scatter
 from flowstone.core.output import OutputAddress
-from flowstone.core.scattering import ItemCounts, ItemRow
+from flowstone.core.scatter import ItemCounts, ItemRow
 from flowstone.core.state import State
-from flowstone.engine.gathered import PAGE, GatheredIO
+from flowstone.engine.scatter import PAGE, GatheredIO
 from flowstone.errors import (
     MaterializationTimeoutError,
     ScatterFailedError,

@@ -6,7 +6,7 @@ from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
-from flowstone.core.mapping import AllPartitions, FunctionMapping
+from flowstone.core.mappings import AllPartitions, FunctionMapping
 from flowstone.core.step import Claim
 from flowstone.engine.inputs import InputReader
 from flowstone.stores.memory import MemoryStore

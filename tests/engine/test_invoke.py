@@ -9,8 +9,7 @@ import pytest
 
 from flowstone.core.asset import Asset, asset
 from flowstone.core.context import AssetContext, CancellationToken
-from flowstone.engine.coroutines import CoroutineRunner
-from flowstone.engine.invoke import Invoker
+from flowstone.engine.call import CoroutineRunner, Invoker
 from flowstone.engine.isolation import IsolatedCalls
 from flowstone.errors import MaterializationTimeoutError
 

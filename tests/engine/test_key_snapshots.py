@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.known_keys import KeyState
-from flowstone.engine.key_snapshots import KeySnapshots
+from flowstone.core.partitions import KeyState
+from flowstone.engine.planner import KeySnapshots
 from flowstone.stores.memory import MemoryStore
-from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
+from flowstone.stores.memory.catalog import MemoryPartitionKeys
 from flowstone.stores.memory.tables import Tables
 
 

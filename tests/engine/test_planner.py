@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from drawn_graphs import Drawn, graphs
 
 from flowstone.core.asset import asset
-from flowstone.core.calendar import DailyPartitions, MonthlyPartitions
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
-from flowstone.core.mapping import AllPartitions, FunctionMapping, LastN
+from flowstone.core.mappings import AllPartitions, FunctionMapping, LastN
+from flowstone.core.partitions_by_time import DailyPartitions, MonthlyPartitions
 from flowstone.engine.inputs import InputReader
 from flowstone.engine.planner import Planner, Request
 from flowstone.errors import PartitionError

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone import FlowStone, Gathered, RetryPolicy, asset, scatter
-from flowstone.core.scattering import allowed_failures
+from flowstone.core.scatter import allowed_failures
 from flowstone.core.state import State
-from flowstone.engine import discovery, gathered
+from flowstone.engine import scatter as discovery
+from flowstone.engine import scatter as gathered
 
 _AT_ONCE = RetryPolicy(max_attempts=4, backoff_seconds=0.0, jitter=0.0)
 

@@ -9,7 +9,7 @@ from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.state import State
 from flowstone.errors import MaterializationTimeoutError
-from flowstone.executors.concurrent import AsyncExecutor
+from flowstone.executors.inline import AsyncExecutor
 from flowstone.testing.marks import wait_until
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from flowstone import CircuitBreaker, FlowStone, RateLimited, StaticPartitions, asset
 from flowstone.errors import CapabilityError, DefinitionError
-from flowstone.executors.local_limits import LocalLimits
-from flowstone.executors.sync import SyncExecutor
+from flowstone.executors.inline import SyncExecutor
+from flowstone.executors.limits import LocalLimits
 
 PARTS = StaticPartitions([f"p{number}" for number in range(30)])
 

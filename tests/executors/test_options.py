@@ -8,7 +8,7 @@ import pytest
 
 from flowstone.core.job import Job
 from flowstone.errors import CapabilityError, OptionsError
-from flowstone.executors.options import (
+from flowstone.executors.inline import (
     MAX_OPTIONS_BYTES,
     check_options,
     check_portable,

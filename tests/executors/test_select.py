@@ -8,9 +8,9 @@ from flowstone.app import FlowStone
 from flowstone.core.asset import asset
 from flowstone.errors import ExecutorUnavailableError, UnknownExecutorError
 from flowstone.executors import select
+from flowstone.executors.inline import SyncExecutor
 from flowstone.executors.limits import RateLimited
 from flowstone.executors.select import ExecutorSelector
-from flowstone.executors.sync import SyncExecutor
 from flowstone.protocols import Executor
 
 
@@ -57,7 +57,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     group = select.ENTRY_POINT_GROUP
     points = EntryPoints(
         [
-            EntryPoint("plugin", "flowstone.executors.serial:SerialExecutor", group),
+            EntryPoint("plugin", "flowstone.executors.inline:SerialExecutor", group),
             EntryPoint("broken", "no_such_module:Executor", group),
         ]
     )

@@ -11,7 +11,7 @@ from flowstone.app import FlowStone
 from flowstone.core.asset import asset
 from flowstone.core.state import State
 from flowstone.errors import OptionsError
-from flowstone.executors.serial import SerialExecutor, StepEvent
+from flowstone.executors.inline import SerialExecutor, StepEvent
 
 
 @asset

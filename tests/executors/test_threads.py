@@ -12,8 +12,7 @@ import pytest
 from flowstone.core.context import CancellationToken
 from flowstone.core.step import Claim
 from flowstone.executors.oban import threads as module
-from flowstone.executors.oban.attempts import Attempts, Running
-from flowstone.executors.oban.threads import Finished, StepThreads
+from flowstone.executors.oban.threads import Attempts, Finished, Running, StepThreads
 from flowstone.testing.marks import wait_until
 
 

@@ -10,7 +10,7 @@ from tests.faults.fleet import Fleet, fleet_of
 from tests.faults.invariants import violations
 
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.stores.postgres.store import upgrade
 from flowstone.testing.postgres import remove_server
 

@@ -21,7 +21,7 @@ from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import StaticPartitions
-from flowstone.core.hourly import HourlyPartitions
+from flowstone.core.partitions_by_time import HourlyPartitions
 from flowstone.testing.injection import KillPoints
 
 DIRECTORY = "FAULTS_DIR"

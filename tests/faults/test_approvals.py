@@ -13,7 +13,7 @@ from tests.faults.fault_app import ITEMS
 from tests.faults.test_lost_database import crash
 
 from flowstone.core.state import State
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 
 QUEUES = {"assets": 2, "checkpoints": 1}
 

@@ -16,7 +16,7 @@ from tests.faults.invariants import violations
 from tests.faults.proxy import Harm, Proxy, proxy_to
 
 from flowstone.errors import DatabaseUnavailableError
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 
 RESUME_SECONDS = 30.0
 

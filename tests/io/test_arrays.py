@@ -8,7 +8,7 @@ import pytest
 
 from flowstone.errors import SerializationError
 from flowstone.io import NumpySerializer, choose_serializer
-from flowstone.io.streams import HashingWriter
+from flowstone.io.encoding import HashingWriter
 
 
 def round_trip(value: object) -> np.ndarray:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import JsonSerializer
-from flowstone.io.json_serializer import MAX_DEPTH
+from flowstone.io.json import MAX_DEPTH
 
 ZONES = [
     UTC,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstone.io.paths import escape, file_name, split_location, unescape, version_of
+from flowstone.io.filesystem import escape, file_name, split_location, unescape, version_of
 from flowstone.testing.io_conformance import HOSTILE_PARTITIONS
 
 texts = st.text(st.characters()) | st.text(st.sampled_from("aA.~+%@/\\ con0é\u0301\x00\ud800"), max_size=400)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import BytesSerializer, TextSerializer
-from flowstone.io.streams import HashingWriter
+from flowstone.io.encoding import HashingWriter
 
 
 @given(st.text(st.characters()))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import ParquetSerializer, choose_serializer
-from flowstone.io.streams import HashingWriter
+from flowstone.io.encoding import HashingWriter
 
 
 def encode(value: object) -> bytes:

@@ -9,7 +9,7 @@ from tests.faults.fleet import Event, Fleet
 from tests.steering import steered_app
 
 from flowstone import FlowStone
-from flowstone.core.queueing import FetchedJob
+from flowstone.core.step import FetchedJob
 from flowstone.stores.postgres.queue import Lease
 from flowstone.stores.postgres.store import PostgresStore
 

@@ -11,9 +11,8 @@ from tests.steering.crew import Crew
 from flowstone import CircuitBreaker
 from flowstone.core.outcome import Failed, Skipped, Succeeded
 from flowstone.core.output import StoredOutput
-from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import Completion, FetchedJob
 
 HOUR = 3600.0
 

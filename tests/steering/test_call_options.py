@@ -11,7 +11,7 @@ from tests.faults.fault_app import ITEMS
 from tests.steering.crew import Crew
 
 from flowstone import CircuitBreaker, RateLimited
-from flowstone.app import large
+from flowstone.app import driving
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
 from flowstone.core.step import Completion
@@ -41,7 +41,7 @@ def test_the_step_and_its_row_say_what_was_asked_for(crew: Crew) -> None:
 def test_backfills_follow_them_step_by_step_and_as_ranges(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, range_from: int
 ) -> None:
-    monkeypatch.setattr(large, "LARGE", range_from)
+    monkeypatch.setattr(driving, "LARGE", range_from)
     run = crew.place_many("quick", 4, executor_opts=OPTIONS | {"wait_timeout": timedelta(milliseconds=1)})
     assert (crew.rows("SELECT count(*) FROM flowstone.ranges") == [(1,)]) == (range_from == 2)
     crew.lease(queues={"reports": 10})
@@ -83,7 +83,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_wrong_ones_are_refused_before_anything_is_placed(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(large, "LARGE", 2)
+    monkeypatch.setattr(driving, "LARGE", 2)
     oban = crew.flow.parts.executors.get("oban")
     flow, part = crew.flow, {"partition": ITEMS[0], "executor_opts": options}
     calls = [
@@ -150,7 +150,7 @@ def test_a_backfill_computes_nothing_that_was_placed_lately(
     crew.flow.schedule("fragile", partition=ITEMS[1])
     end(crew, "assets")
     under_way = crew.flow.schedule("fragile", partition=ITEMS[2])
-    monkeypatch.setattr(large, "LARGE", range_from)
+    monkeypatch.setattr(driving, "LARGE", range_from)
     run = crew.place_many("fragile", 4, force=True, executor_opts={"unique": 300, "wait_timeout": 0.001})
     assert [job.claim.partition for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
     crew.store.ledger.release([])

@@ -16,12 +16,11 @@ from tests.steering import checked_app
 from tests.steering.crew import Crew
 
 from flowstone import FlowStone
-from flowstone.core.check_record import CheckRecord
-from flowstone.core.facts import clean_metadata
+from flowstone.core.clean import clean_metadata
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import CheckRecord, Completion
 from flowstone.errors import StepFailedError
 
 _leaves = st.none() | st.booleans() | st.integers(-(2**1000), 2**1000) | st.floats() | st.text(st.characters())

@@ -13,8 +13,8 @@ from tests.steering.crew import Crew
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
 from flowstone.core.step import Completion
+from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER, WORKER
 from flowstone.stores.postgres.sql import load_sql
-from flowstone.stores.postgres.transport import EXPIRY_WORKER, WORKER
 
 FOREIGN = """INSERT INTO oban_jobs (state, queue, worker, priority, max_attempts, args, scheduled_at)
     SELECT %s::oban_job_state, %s, 'shop.Build', 0, 20, %s::jsonb, timezone('UTC', now()) - interval '1 minute'

@@ -11,9 +11,8 @@ from tests.steering.crew import Crew
 
 from flowstone.core.outcome import Failed, Snoozed, Stopped, Succeeded
 from flowstone.core.output import OutputAddress
-from flowstone.core.queueing import FetchedJob
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import Completion, FetchedJob
 from flowstone.errors import CapabilityError, ExecutorUnavailableError, OptionsError, RunNotFoundError
 
 

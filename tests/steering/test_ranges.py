@@ -8,14 +8,14 @@ import pytest
 from tests.faults.fault_app import ITEMS
 from tests.steering.crew import Crew, max_at_once
 
-from flowstone.app import large
+from flowstone.app import driving
 from flowstone.core.state import State
 from flowstone.errors import UnknownPartitionError
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "LARGE", 2)
+    monkeypatch.setattr(driving, "LARGE", 2)
 
 
 def steps_made(crew: Crew) -> int:

@@ -14,7 +14,7 @@ from tests.faults.fault_app import ITEMS
 from tests.steering.crew import Crew
 
 from flowstone import FlowStone, StaticPartitions, asset
-from flowstone.app.retention import Pruned
+from flowstone.app.admin import Pruned
 from flowstone.config import Settings
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion, NewTick, TickState
 from flowstone.core.output import StoredOutput

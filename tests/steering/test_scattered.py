@@ -14,7 +14,7 @@ from tests.steering.crew import max_at_once
 from tests.steering.scattered_app import KEYS, WIDTH
 
 from flowstone import FlowStone
-from flowstone.app import large
+from flowstone.app import driving
 from flowstone.core.state import State
 
 
@@ -87,7 +87,7 @@ def test_a_new_run_waits_for_cancelled_items_to_end(crew: ScatterCrew) -> None:
 
 def test_scatters_of_a_large_backfill(crew: ScatterCrew, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their steps are begun from a range, without jobs of their own; they rest and go on all the same."""
-    monkeypatch.setattr(large, "LARGE", 5)
+    monkeypatch.setattr(driving, "LARGE", 5)
     crew.start()
     run = crew.flow.backfill("many", partitions=KEYS[:12], max_concurrency=4)
     assert run.ok, run.errors

@@ -34,8 +34,7 @@ from flowstone import (
     scatter,
     sensor,
 )
-from flowstone.app.results import RunResult
-from flowstone.app.run_handle import RunHandle
+from flowstone.app.results import RunHandle, RunResult
 
 
 @dataclass

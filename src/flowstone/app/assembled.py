@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from flowstone.app.approvals import ApprovalsView, AuditView
-from flowstone.app.checks import ChecksView
+from flowstone.app.admin import ApprovalsView, AuditView, ChecksView, ExecutorsView, QueuesView, RetentionView
+from flowstone.app.automation import SchedulesView, SensorsView
+from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.declared import Declared, ExecutorLike, check_declared
-from flowstone.app.executors import ExecutorsView
 from flowstone.app.lineage import LineageView
 from flowstone.app.partition_keys import PartitionKeysView
-from flowstone.app.placement import Placement
-from flowstone.app.queues import QueuesView
-from flowstone.app.retention import RetentionView
 from flowstone.app.runs import RunsView
-from flowstone.app.schedules import SchedulesView
-from flowstone.app.sensors import SensorsView
-from flowstone.app.wiring import assemble
+from flowstone.app.submit import Placement
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.automation.schedule import Schedule

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, overload
 
+from flowstone.app.build import Parts
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.requests import (
+from flowstone.app.targets import (
     AssetLike,
     all_targets,
     find_asset,
@@ -17,15 +18,14 @@ from flowstone.app.requests import (
     was_removed,
     whole_number,
 )
-from flowstone.app.wiring import Parts
 from flowstone.core.asset import Asset
+from flowstone.core.clean import error_line
 from flowstone.core.control import describe_target
 from flowstone.core.generic import Value
 from flowstone.core.materialization import Materialization
-from flowstone.core.partition import Partition
+from flowstone.core.partitions import Partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
-from flowstone.core.text import error_line
 
 _EVERY = 1_000_000
 

@@ -8,26 +8,27 @@ from datetime import UTC, datetime
 from itertools import batched
 
 from flowstone.app.async_face import AsyncFlowStone, awaitable
-from flowstone.app.placement import Placement
-from flowstone.app.requests import AssetLike, find_asset, target_of, was_removed, whole_number
-from flowstone.app.wiring import Parts
+from flowstone.app.build import Parts
+from flowstone.app.submit import Placement
+from flowstone.app.targets import AssetLike, find_asset, target_of, was_removed, whole_number
 from flowstone.core.asset import Asset
-from flowstone.core.automation.condition import Paced
-from flowstone.core.automation.decision import Decision
+from flowstone.core.automation.condition import Decision, Paced
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
 from flowstone.core.declaring import view
-from flowstone.core.partition import Partition, decode_partition
+from flowstone.core.partitions import Partition, decode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import (
     KIND,
     ConditionEvaluator,
     Memory,
     active_upstream,
+    begun,
+    every,
     held_back,
+    scope,
 )
-from flowstone.engine.automation.fact_reader import FactReader
-from flowstone.engine.automation.scope import begun, every, scope
+from flowstone.engine.automation.evaluation import FactReader
 from flowstone.errors import DefinitionError, command
 
 type Assets = list[Asset]
@@ -39,7 +40,7 @@ type Decisions = list[Decision]
 
 @view("flow.conditions")
 class ConditionsView:
-    """What assets with a condition want, and why; see `flowstone.core.automation.leaves` for the conditions.
+    """What assets with a condition want, and why; see `flowstone.core.automation.conditions` for the conditions.
 
     Worker nodes evaluate conditions by themselves. This is for looking, for pausing, and for apps and tests
     without workers.

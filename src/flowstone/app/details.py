@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from flowstone.core.asset import Asset
-from flowstone.core.check_set import CheckSet
+from flowstone.core.check import CheckSet
 from flowstone.core.config_type import ConfigError, ConfigSchema, Place, config_problem, config_schema
 from flowstone.core.graph import AssetGraph
 from flowstone.core.output import JsonValue
 from flowstone.core.run_details import NO_DETAILS, RunDetails, check_document, check_size, check_tags
-from flowstone.engine.hooks import HookSet, ValueStore
+from flowstone.engine.middleware import HookSet, ValueStore
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.errors.root import join_names

@@ -1,22 +1,160 @@
-"""Taking placed runs to their end: through an executor of this process, or by waiting for the workers."""
+"""An order that was placed: its run, its steps, and the executor that holds them.
+
+Large backfills, which are placed as a range of partitions instead of a step for each.
+
+Taking placed runs to their end: through an executor of this process, or by waiting for the workers.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
 
-from flowstone.app.placed import Placed
+from flowstone.app.build import Parts
 from flowstone.app.results import Progress, ProgressReports
+from flowstone.app.targets import NORMAL_PRIORITY, Order, PartitionTargets
 from flowstone.app.waiting import WaitNotice
-from flowstone.app.wiring import Parts
+from flowstone.core.asset import Asset
 from flowstone.core.capability import Capability
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
+from flowstone.core.partitions import decode_partition
+from flowstone.core.retry import RetryPolicy
+from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
-from flowstone.core.step import StepRecord
+from flowstone.core.step import NewRange, PlacedStep, StepRecord
 from flowstone.engine.driver import Drive
+from flowstone.engine.inline import DEFAULT_RETRY
+from flowstone.engine.inputs import InputReader
+from flowstone.engine.planner import Plan
 from flowstone.errors import DatabaseUnavailableError, OptionsError, RunNotFoundError
+from flowstone.protocols import Executor
+
+
+@dataclass(slots=True)
+class Placed:
+    """Steps that were placed, with the executor that holds them."""
+
+    run_id: str
+    executor: Executor
+    options: dict[str, Any]
+    steps: list[PlacedStep]
+    plan: Plan
+    order: Order
+    priorities: list[int]
+    details: RunDetails
+    details_of: Callable[[str], RunDetails]
+    """Says what another run is about, whose work this one joined."""
+
+    @property
+    def requested_for(self) -> int:
+        """Position of the first target in the plan, which may hold skipped inputs before it."""
+        if len(self.plan.steps) == 1:
+            return 0
+        target = self.order.targets[0]
+        return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition) == target)
+
+    def job(self, position: int) -> Job:
+        """Return the handle of a step by its position in the plan."""
+        planned, placed = self.plan.steps[position], self.steps[position]
+        details = self.details if placed.run_id == self.run_id else self.details_of(placed.run_id)
+        return Job(
+            id=placed.id,
+            asset=planned.asset,
+            partition=decode_partition(planned.partition) if planned.partition else None,
+            run_id=placed.run_id,
+            executor=self.executor.name,
+            priority=self.priorities[position],
+            scheduled_at=self.order.scheduled_at,
+            deduplicated=placed.deduplicated,
+            metadata=dict(details.metadata),
+        )
+
+
+LARGE = 1000
+_SAMPLE = 100
+"""From so many partitions on a durable backfill of one asset is kept as a range."""
+
+
+def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputReader) -> NewRange | None:
+    """Return an order as a range, when it is a large backfill of one asset whose steps need nothing special.
+
+    Fleet-wide limits are kept on the queue, step by step, so assets that have some are placed that way.
+
+    Args:
+        order: the request.
+        graph: the assets.
+        executor: the durable executor that will hold it.
+        reader: knows what the partitions read.
+    """
+    targets = order.targets
+    if order.kind != "backfill" or not isinstance(targets, PartitionTargets) or order.scheduled_at is not None:
+        return None
+    asset = graph[targets.asset]
+    if order.wait_for_inputs is False:
+        return None  # whether inputs are missing is seen step by step
+    if asset.concurrency or getattr(executor, "limits", None):
+        return None
+    if graph.reads_itself(asset.name):
+        return None  # each of its steps waits for the one before
+    if graph.routers(asset.name) or any(one.optional for one in asset.dependencies):
+        return None  # some of its steps may be over before they begin
+    if next(islice(targets, LARGE - 1, None), None) is None:
+        return None
+    if _reads_unfinished(targets, graph, reader):
+        return None  # the planner leaves the last ones out
+    queue, priority, max_attempts = terms_of(order, asset, asset.retry or DEFAULT_RETRY)
+    return NewRange(
+        asset=asset.name,
+        partitions=targets.partitions(),
+        queue=queue,
+        priority=priority,
+        max_attempts=max_attempts,
+        forced=order.force,
+        code_version=asset.code_version,
+        tags=tuple(sorted(asset.tags)),
+        unique_seconds=order.placing.unique_seconds,
+    )
+
+
+def _reads_unfinished(targets: PartitionTargets, graph: AssetGraph, reader: InputReader) -> bool:
+    """Whether one of the last targets reads a partition that is not over, as a forecast does."""
+    if all(plan.same_key or not plan.ends for plan in reader.plans(targets.asset)):
+        return False
+    now = datetime.now(UTC)
+    over = Completeness(graph, now)
+    last = deque(targets, maxlen=_SAMPLE)
+    return any(not over.is_over(*read) for target in last for read in reader.targets(*target, now))
+
+
+def terms_of(order: Order, asset: Asset, policy: RetryPolicy) -> tuple[str, int, int]:
+    """Return queue, priority and attempts of a step: what the call says, else the verb, else its asset.
+
+    An asset that names a queue of its own stays there, unless the call says otherwise.
+    """
+    queue, priority, max_attempts = asset.queue, asset.priority, policy.max_attempts
+    placing = order.placing
+    if placing.queue is not None:
+        queue = placing.queue
+    elif order.queue and queue == "assets":
+        queue = order.queue
+    if order.priority is not None:
+        priority = order.priority
+    elif order.usual_priority is not None:
+        priority = order.usual_priority
+    elif priority is None:
+        priority = NORMAL_PRIORITY
+    if placing.max_attempts is not None:
+        max_attempts = placing.max_attempts
+    return queue, priority, max_attempts
+
 
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 0.1

@@ -8,19 +8,28 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, overload
 
-from flowstone.app.approvals import AsyncApprovalsView, AsyncAuditView
+from flowstone.app.admin import (
+    AsyncApprovalsView,
+    AsyncAuditView,
+    AsyncChecksView,
+    AsyncExecutorsView,
+    AsyncQueuesView,
+    AsyncRetentionView,
+)
 from flowstone.app.assembled import AssembledApp
 from flowstone.app.async_face import AsyncFlowStone, awaitable
-from flowstone.app.checks import AsyncChecksView
+from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.details import Given
-from flowstone.app.executors import AsyncExecutorsView
 from flowstone.app.lineage import AsyncLineageView
-from flowstone.app.order import BACKFILL_PRIORITY, BACKFILL_QUEUE, Order
 from flowstone.app.partition_keys import AsyncPartitionKeysView
-from flowstone.app.queues import AsyncQueuesView
-from flowstone.app.requests import (
+from flowstone.app.results import Progress, RunHandle, RunResult
+from flowstone.app.runs import AnyStep, AsyncRunsView
+from flowstone.app.targets import (
+    BACKFILL_PRIORITY,
+    BACKFILL_QUEUE,
+    Order,
     all_targets,
     backfill_targets,
     describe,
@@ -28,18 +37,12 @@ from flowstone.app.requests import (
     leaves,
     target_of,
 )
-from flowstone.app.results import Progress, RunResult
-from flowstone.app.retention import AsyncRetentionView
-from flowstone.app.run_handle import RunHandle
-from flowstone.app.runs import AnyStep, AsyncRunsView
-from flowstone.app.schedules import AsyncSchedulesView
-from flowstone.app.sensors import AsyncSensorsView
 from flowstone.core.asset import Asset
 from flowstone.core.declaring import view
 from flowstone.core.generic import Value
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
-from flowstone.core.partition import Partition
+from flowstone.core.partitions import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan

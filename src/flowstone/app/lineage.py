@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowstone.app.async_face import AsyncFlowStone, awaitable
-from flowstone.app.requests import AssetLike, recorded_asset, recorded_target
-from flowstone.app.wiring import Parts
+from flowstone.app.build import Parts
+from flowstone.app.targets import AssetLike, recorded_asset, recorded_target
 from flowstone.core.declaring import view
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import Partition, decode_partition, partition_label
+from flowstone.core.partitions import Partition, decode_partition, partition_label
 from flowstone.core.step import StepRecord
 
 

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from flowstone.app.async_face import AsyncFlowStone, awaitable
-from flowstone.app.wiring import Parts
+from flowstone.app.build import Parts
 from flowstone.core.declaring import view
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.dynamic import DynamicPartitions, encode_key
-from flowstone.core.known_keys import KeyChange
-from flowstone.core.partition import Partition, decode_partition
+from flowstone.core.partitions import KeyChange, Partition, decode_partition
+from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions, encode_key
 from flowstone.errors import OptionsError, PartitionError, did_you_mean
 
 type Definition = str | DynamicPartitions

@@ -7,21 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
 from flowstone.app.async_face import AsyncFlowStone, awaitable
-from flowstone.app.order import BACKFILL_QUEUE, Order
-from flowstone.app.placement import Placement
-from flowstone.app.requests import run_id_of, step_id_of, was_removed, whole_number
-from flowstone.app.results import Progress, RecordedTargets, RunResult
-from flowstone.app.run_handle import RunHandle
-from flowstone.app.wiring import Parts, control_of
+from flowstone.app.build import Parts, control_of
+from flowstone.app.results import Progress, RecordedTargets, RunHandle, RunResult
+from flowstone.app.submit import Placement
+from flowstone.app.targets import BACKFILL_QUEUE, Order, run_id_of, step_id_of, was_removed, whole_number
 from flowstone.core.capability import Capability
+from flowstone.core.clean import clean_text
 from flowstone.core.declaring import duration, shown, view
 from flowstone.core.generic import Value
 from flowstone.core.job import Job, JobStatus
 from flowstone.core.materialization import Materialization
-from flowstone.core.partition import decode_partition
+from flowstone.core.partitions import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
-from flowstone.core.text import clean_text
 from flowstone.errors import (
     CapabilityError,
     OptionsError,
@@ -30,7 +28,7 @@ from flowstone.errors import (
     command,
     did_you_mean,
 )
-from flowstone.executors.options import seconds_option
+from flowstone.executors.inline import seconds_option
 from flowstone.protocols import CancelsJobs, Executor, ReportsStatus
 
 type AnyRun = str | RunRecord | RunResult | RunHandle | Job

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from flowstone.core.approval import ApprovalState
+from flowstone.core.clean import error_line
 from flowstone.core.control import describe_target
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
-from flowstone.core.text import error_line
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Store
 

@@ -20,14 +20,12 @@ from flowstone.app.flow import FlowStone
 from flowstone.config import DEFAULT_QUEUES
 from flowstone.core.forks import renew_after_fork
 from flowstone.engine.automation.loop import AutomationLoop
-from flowstone.engine.committer import GroupCommitter
 from flowstone.engine.step_log import StepLog
-from flowstone.engine.work import NodeWork
+from flowstone.engine.worker import GroupCommitter, NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
-from flowstone.stores.postgres import oban_tables
-from flowstone.stores.postgres.heartbeat import Heartbeat
-from flowstone.stores.postgres.not_begun import UnstartedAttemptsBoard
+from flowstone.stores.postgres import oban_jobs
+from flowstone.stores.postgres.lease import Heartbeat, UnstartedAttemptsBoard
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -198,7 +196,7 @@ def _store(flow: FlowStone) -> PostgresStore:
     if not isinstance(store, PostgresStore):
         raise ExecutorUnavailableError("oban", "this store has no queue", "Configure a PostgreSQL database.")
     # what a client never needs, such as the tables that Oban's own loops write to, and the right to do so
-    if wrong := oban_tables.problems(store.database):
+    if wrong := oban_jobs.problems(store.database):
         raise ExecutorUnavailableError(
             "oban",
             f"Oban's tables do not fit: {'; '.join(wrong)}",

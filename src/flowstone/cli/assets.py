@@ -1,8 +1,12 @@
-"""What an app declares: `ls`, `graph`, `plan`."""
+"""The asset graph as text: a tree for terminals, Mermaid for documents.
+
+What an app declares: `ls`, `graph`, `plan`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,15 +15,78 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
-from flowstone.app.requests import all_targets, leaves
-from flowstone.cli.diagram import as_mermaid, as_tree
-from flowstone.cli.output import Column
+from flowstone.app.targets import all_targets, leaves
+from flowstone.cli.output import Column, one_line
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
 from flowstone.cli.session import Session
+from flowstone.core.graph import AssetGraph
 from flowstone.core.selection import select
 from flowstone.engine.planner import Plan
 from flowstone.errors import OptionsError
+
+
+def as_tree(graph: AssetGraph, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a tree, sources first; an asset with several inputs is spelled out once.
+
+    Args:
+        graph: all assets.
+        names: those to draw, upstream first.
+
+    Example:
+        >>> from flowstone.core.asset import asset
+        >>> @asset
+        ... def a(): ...
+        >>> @asset
+        ... def b(a): ...
+        >>> print(*as_tree(AssetGraph([a, b]), ["a", "b"]), sep="\\n")
+        a
+        └── b
+    """
+    chosen = set(names)
+    below = {name: [other for other in names if _reads(graph, other, name)] for name in names}
+    roots = [
+        name for name in names if not any(d.asset in chosen and d.asset != name for d in graph[name].dependencies)
+    ]
+    drawn: set[str] = set()
+    # an explicit stack: a chain may be deeper than Python's recursion limit
+    stack = [(name, "", "") for name in reversed(roots)]
+    while stack:
+        name, head, indent = stack.pop()
+        repeated = name in drawn and below[name]
+        yield f"{head}{one_line(name)}{' (see above)' if repeated else ''}"
+        if repeated:
+            continue
+        drawn.add(name)
+        children = below[name]
+        for position, child in reversed(list(enumerate(children))):
+            last = position == len(children) - 1
+            stack.append((child, indent + ("└── " if last else "├── "), indent + ("    " if last else "│   ")))
+
+
+def as_mermaid(graph: AssetGraph, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a Mermaid flowchart.
+
+    Args:
+        graph: all assets.
+        names: those to draw, upstream first.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    yield "flowchart LR"
+    for name in names:
+        text = (
+            one_line(name).replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+        )
+        yield f'    a{number[name]}["{text}"]'
+    for name in names:
+        for dependency in graph[name].dependencies:
+            if dependency.asset in number:
+                yield f"    a{number[dependency.asset]} --> a{number[name]}"
+
+
+def _reads(graph: AssetGraph, name: str, upstream: str) -> bool:
+    return any(dependency.asset == upstream != name for dependency in graph[name].dependencies)
+
 
 Everything = Annotated[
     str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x, 'a or b'.")

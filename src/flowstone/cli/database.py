@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flowstone.app import database
-from flowstone.cli.failures import DONE, FAILED
+from flowstone.cli.command import DONE, FAILED
 from flowstone.cli.output import Column, moment
 from flowstone.cli.session import Session
 from flowstone.config import Settings

@@ -11,26 +11,21 @@ import typer
 
 from flowstone import __version__
 from flowstone.cli.approvals import approvals, approve, audit, reject
-from flowstone.cli.asset_checks import checks
 from flowstone.cli.assets import graph, ls, plan
-from flowstone.cli.automation import schedules
-from flowstone.cli.building import backfill, materialize
+from flowstone.cli.automation import automation, schedules, sensors
+from flowstone.cli.checks import checks
 from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
-from flowstone.cli.conditions import automation
 from flowstone.cli.database import projects as db_projects
 from flowstone.cli.database import status as db_status
 from flowstone.cli.database import upgrade as db_upgrade
 from flowstone.cli.demo import demo
-from flowstone.cli.dev import dev
 from flowstone.cli.doctor import doctor
-from flowstone.cli.fleet import executors, queues, scale, workers
-from flowstone.cli.history import cancel, history, runs, status
-from flowstone.cli.partition_keys import partitions
-from flowstone.cli.sensors import sensors
+from flowstone.cli.materialize import backfill, materialize
+from flowstone.cli.partitions import partitions
+from flowstone.cli.runs import cancel, history, pause, prune, resume, retry, runs, status, why
 from flowstone.cli.session import Given
-from flowstone.cli.steering import pause, prune, resume, retry, why
-from flowstone.cli.worker import worker
-from flowstone.core.text import mask_secrets
+from flowstone.cli.workers import dev, executors, queues, scale, worker, workers
+from flowstone.core.clean import mask_secrets
 
 app = typer.Typer(
     name="flowstone",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flowstone.core.clean import clean_text, mask_secrets, masked_document
 from flowstone.core.state import State
-from flowstone.core.text import clean_text, mask_secrets, masked_document
 
 _UNLIMITED = 10_000  # columns; a pipe has no width, and what reads it wants whole lines
 _GAP = 2

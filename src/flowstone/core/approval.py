@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-from flowstone.core.facts import clean_value
+from flowstone.core.clean import clean_value
 from flowstone.core.output import JsonValue, type_name
 from flowstone.errors import ApprovalDecidedError, SerializationError, command
 

@@ -28,9 +28,9 @@ from flowstone.core.declaring import (
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike, read_dependencies
 from flowstone.core.generic import P, T_co
-from flowstone.core.known_keys import KeySource
 from flowstone.core.limits import parse_limit
 from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
+from flowstone.core.partitions import KeySource
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import Route
 from flowstone.core.run_details import RunDetails

@@ -1,15 +1,21 @@
-"""A check: a function that looks at the value of an asset and says whether it is as it should be."""
+"""A check: a function that looks at the value of an asset and says whether it is as it should be.
+
+What a check may know about the value that it looks at.
+
+The checks of an app, by asset: verified once when the app is built, then only read.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from flowstone.core.asset import Asset
-from flowstone.core.check_record import Severity
+from flowstone.core.context import CancellationToken, Resources
 from flowstone.core.declaring import (
     YEAR_SECONDS,
     check_name,
@@ -25,7 +31,11 @@ from flowstone.core.declaring import (
     signature_of,
 )
 from flowstone.core.dependency import CONTEXT_PARAMETER
-from flowstone.errors import DefinitionError
+from flowstone.core.graph import AssetGraph
+from flowstone.core.output import JsonValue
+from flowstone.core.partitions import Partition
+from flowstone.core.step import Severity
+from flowstone.errors import DefinitionError, DuplicateCheckError, UnknownCheckedAssetError
 
 type SeverityLike = Severity | str
 _PLAIN_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -253,3 +263,99 @@ def _seconds(timeout: object, name: str, where: str) -> float | None:
             where=where,
         )
     return seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckContext:
+    """Passed to checks whose first parameter is `context`.
+
+    Args:
+        asset: declaration of the asset that is checked.
+        check: name of the check.
+        partition: partition value, None without partitions.
+        key: encoded partition.
+        run_id: run of the step that computed the value.
+        step_id: that step.
+        attempt: attempt of that step, from 1.
+        resources: what the asset and the check require, opened.
+        metadata: facts recorded with the output; for a blocking check, which runs before anything is stored,
+            those that the asset's function noted.
+        cancellation: signals when to stop.
+    """
+
+    asset: Asset
+    check: str
+    partition: Partition
+    key: str
+    run_id: str
+    step_id: int
+    attempt: int
+    resources: Resources
+    metadata: Mapping[str, JsonValue]
+    cancellation: CancellationToken
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Logger of this check; its records carry run, asset, partition and attempt."""
+        return logging.getLogger(f"flowstone.check.{self.asset.name}.{self.check}")
+
+
+class CheckSet:
+    """Knows which checks belong to which asset, in the order in which they were given.
+
+    Args:
+        checks: the declared checks.
+        graph: the assets of the app.
+
+    Raises:
+        UnknownCheckedAssetError: a check is about an asset that the app does not have.
+        DuplicateCheckError: two checks of one asset carry one name.
+        DefinitionError: something is not a check.
+
+    Example:
+        >>> from flowstone.core.asset import asset
+        >>> from flowstone.core.check import check
+        >>> @asset
+        ... def orders(): ...
+        >>> @check(orders)
+        ... def not_empty(orders):
+        ...     return len(orders) > 0
+        >>> [one.name for one in CheckSet([not_empty], AssetGraph([orders])).of("orders")]
+        ['not_empty']
+    """
+
+    def __init__(self, checks: Iterable[Check], graph: AssetGraph) -> None:
+        self._checks: dict[str, tuple[Check, ...]] = {}
+        for one in checks:
+            if not isinstance(one, Check):
+                raise DefinitionError(
+                    f"{one!r} is not a check. Decorate the function with @check(asset) before passing it to "
+                    "FlowStone(..., checks=[...])."
+                )
+            if one.asset not in graph:
+                raise UnknownCheckedAssetError(one.name, one.asset, graph.assets, where=one.where)
+            self._add(one)
+
+    def of(self, asset: str) -> tuple[Check, ...]:
+        """Return the checks of an asset; empty when it has none."""
+        return self._checks.get(asset, ())
+
+    def __iter__(self) -> Iterator[Check]:
+        return (one for checks in self._checks.values() for one in checks)
+
+    def __bool__(self) -> bool:
+        return bool(self._checks)
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of the assets that have checks."""
+        return tuple(self._checks)
+
+    def _add(self, new: Check) -> None:
+        known = self.of(new.asset)
+        for one in known:
+            if one is new:
+                return
+            if one.name == new.name:
+                raise DuplicateCheckError(new.asset, new.name, one.where, new.where)
+        self._checks[new.asset] = (*known, new)

@@ -11,7 +11,7 @@ from typing import Any
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import Partition
+from flowstone.core.partitions import Partition
 from flowstone.core.run_details import RunInfo
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from flowstone.core.circuit import describe_open
-from flowstone.core.partition import decode_partition, partition_label
+from flowstone.core.clean import error_line
+from flowstone.core.limits import describe_open
+from flowstone.core.partitions import decode_partition, partition_label
 from flowstone.core.state import State
-from flowstone.core.text import error_line
 from flowstone.errors import command
 
 _SOON_SECONDS = 600.0

@@ -9,8 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from typing import NoReturn
 
-from flowstone.core.known_keys import KeySource
-from flowstone.core.partition import Partition, decode_partition, encode_partition, partition_label
+from flowstone.core.partitions import KeySource, Partition, decode_partition, encode_partition, partition_label
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError, did_you_mean
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flowstone.core.declaring import is_text, known_options, shown, signature_of
-from flowstone.core.mapping import PartitionMapping
+from flowstone.core.mappings import PartitionMapping
 from flowstone.errors import DefinitionError
 
 CONTEXT_PARAMETER = "context"

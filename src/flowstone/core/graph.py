@@ -9,11 +9,10 @@ from types import MappingProxyType
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition, ends, is_over, write_partition
 from flowstone.core.dependency import Dependency
-from flowstone.core.known_keys import KeySource
-from flowstone.core.mapping import PartitionMapping, default_mapping
-from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.mappings import PartitionMapping, default_mapping
+from flowstone.core.partitions import KeySource, decode_partition, encode_partition
+from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.step import Target
-from flowstone.core.timeline import TimePartitions
 from flowstone.errors import (
     CycleError,
     DefinitionError,

@@ -9,7 +9,7 @@ from typing import Generic
 from flowstone.core.generic import T_co
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
-from flowstone.core.partition import Partition, PartitionKey, decode_partition, encode_partition
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.state import State
 
 

@@ -1,58 +1,28 @@
-"""Mappings between the partitions of two assets, and the one that is chosen when none is given."""
+"""What every partition mapping offers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import cast
 
-from flowstone.core.definition import AnyPartitions, PartitionsDefinition
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.mapping_contract import PartitionMapping, check_key, complete_keys
-from flowstone.core.partition import Partition, encode_partition, partition_label
-from flowstone.core.same_key import SameDimension, SameKey
-from flowstone.core.timeline import TimePartitions
-from flowstone.core.windows import LastN, Previous, TimeWindowOverlap
-from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError
-
-__all__ = [
-    "AllPartitions",
-    "FunctionMapping",
-    "LastN",
-    "PartitionMapping",
-    "Previous",
-    "SameDimension",
-    "SameKey",
-    "TimeWindowOverlap",
-    "default_mapping",
-]
+from flowstone.core.definition import PartitionsDefinition
+from flowstone.core.partitions import Partition, encode_partition
+from flowstone.errors import UnknownPartitionError
 
 
-class AllPartitions(PartitionMapping):
-    """Every upstream partition that is complete at the time of planning.
+class PartitionMapping(ABC):
+    """Which partitions of an upstream asset one partition of a downstream asset reads.
 
-    Example:
-        >>> from datetime import UTC
-        >>> from flowstone.core.definition import StaticPartitions
-        >>> regions = StaticPartitions(["eu", "us"])
-        >>> now = datetime(2024, 1, 1, tzinfo=UTC)
-        >>> AllPartitions().upstream(None, downstream=None, upstream=regions, now=now)
-        ['eu', 'us']
+    A definition of None stands for an asset without partitions, whose only key is None.
     """
 
-    many = True
+    many: bool = False
+    """True: the asset receives a dict {partition: value}. False: the value of the single partition."""
+    earlier: bool = False
+    """Whether it leads only to partitions before the one that reads, so that an asset may read itself by it."""
 
-    def __repr__(self) -> str:
-        return "AllPartitions()"
-
-    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
-        """Check that upstream is partitioned, and that its partitions can be listed."""
-        if not _partitioned(self, upstream).listable:
-            raise DefinitionError(
-                f"{self!r} cannot list the partitions of {upstream!r}: any value is one. Say which are read, with "
-                "FunctionMapping(..., many=True), or declare them, as with DynamicPartitions."
-            )
-
+    @abstractmethod
     def upstream(
         self,
         key: Partition,
@@ -61,9 +31,25 @@ class AllPartitions(PartitionMapping):
         upstream: PartitionsDefinition | None,
         now: datetime,
     ) -> list[Partition]:
-        """Return all complete upstream partitions."""
-        check_key(key, downstream)
-        return list(_partitioned(self, upstream).keys(now))
+        """Return the upstream partitions that a downstream partition reads, in order.
+
+        Args:
+            key: a key of `downstream`.
+            downstream: the partitions of the asset that reads.
+            upstream: the partitions of the asset that is read.
+            now: the present, as an aware datetime; used where "all so far" is meant.
+
+        Raises:
+            UnknownPartitionError: `key` is no key, or what it reads does not exist upstream.
+        """
+
+    @abstractmethod
+    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
+        """Check, when the app is loaded, that the mapping can work between two definitions.
+
+        Raises:
+            DefinitionError: it cannot, and what to use instead.
+        """
 
     def downstream(
         self,
@@ -73,138 +59,66 @@ class AllPartitions(PartitionMapping):
         upstream: PartitionsDefinition | None,
         now: datetime,
     ) -> list[Partition]:
-        """Return all complete downstream partitions, if this upstream one is complete."""
-        read = _partitioned(self, upstream)
-        complete = read.is_complete(key, now)
-        return list(complete_keys(downstream, now)) if complete else []
+        """Return the downstream partitions that read an upstream partition; the inverse of `upstream`.
 
+        It is exact for the downstream partitions that are complete at `now`. Later ones are included only
+        where a mapping has finitely many of them.
 
-class FunctionMapping(PartitionMapping):
-    """What a function says.
+        Args:
+            key: a key of `upstream`.
+            downstream: the partitions of the asset that reads.
+            upstream: the partitions of the asset that is read.
+            now: the present, as an aware datetime.
 
-    Args:
-        function: takes the downstream key; returns the upstream key or, with `many`, an iterable of them.
-        many: whether the asset reads several partitions, as a dict.
-
-    Raises:
-        DefinitionError: `function` cannot be called.
-
-    Example:
-        >>> from datetime import UTC, date, timedelta
-        >>> from flowstone.core.calendar import DailyPartitions
-        >>> days = DailyPartitions("2024-01-01")
-        >>> day_before = FunctionMapping(lambda day: day - timedelta(days=1))
-        >>> now = datetime(2024, 2, 1, tzinfo=UTC)
-        >>> day_before.upstream(date(2024, 1, 5), downstream=days, upstream=days, now=now)
-        [datetime.date(2024, 1, 4)]
-    """
-
-    def __init__(
-        self,
-        # The function's parameter is the user's business: `lambda day: ...` takes only dates.
-        function: Callable[..., Partition | Iterable[Partition]],
-        *,
-        many: bool = False,
-    ) -> None:
-        if not callable(function):
-            raise DefinitionError(f"FunctionMapping({function!r}): give it a function of the partition key.")
-        self.function = function
-        self.many = many
-
-    def __repr__(self) -> str:
-        return f"FunctionMapping({self._name()})"
-
-    def validate(self, downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None) -> None:
-        """Check that upstream is partitioned; what the function returns is checked key by key."""
-        _partitioned(self, upstream)
-
-    def upstream(
-        self,
-        key: Partition,
-        *,
-        downstream: PartitionsDefinition | None,
-        upstream: PartitionsDefinition | None,
-        now: datetime,
-    ) -> list[Partition]:
-        """Return what the function returns, checked, each key once."""
-        read = _partitioned(self, upstream)
-        found: dict[str, Partition] = {}
-        for item in self._call(check_key(key, downstream)):
+        Raises:
+            UnknownPartitionError: `key` is no key of `upstream`.
+        """
+        requested = encode_partition(check_key(key, upstream))
+        found = []
+        for reader in complete_keys(downstream, now):
             try:
-                valid = read.validate(item)
-            except UnknownPartitionError as error:
-                hint = f"{self._name()} returned it for partition {partition_label(key)!r}. {error}"
-                raise UnknownPartitionError(item, hint=hint) from error
-            found[encode_partition(valid)] = valid
-        return list(found.values())
-
-    def _call(self, key: Partition) -> list[Partition]:
-        where = f"The mapping function {self._name()} failed for partition {partition_label(key)!r}"
-        try:
-            result = self.function(key)
-            if not self.many:
-                return [cast("Partition", result)]
-            if isinstance(result, str) or not isinstance(result, Iterable):
-                raise TypeError(f"with many=True it returns an iterable of keys, not {result!r}")
-            return list(result)
-        except Exception as error:
-            raise PartitionError(f"{where}: {type(error).__name__}: {error}") from error
-
-    def _name(self) -> str:
-        name = getattr(self.function, "__qualname__", None) or repr(self.function)
-        code = getattr(self.function, "__code__", None)
-        return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+                read = self.upstream(reader, downstream=downstream, upstream=upstream, now=now)
+            except UnknownPartitionError:
+                continue
+            if contains(read, requested):
+                found.append(reader)
+        return found
 
 
-def default_mapping(
-    downstream: PartitionsDefinition | None, upstream: PartitionsDefinition | None
-) -> PartitionMapping:
-    """Return the mapping between two assets for which none is given.
-
-    Args:
-        downstream: the partitions of the asset that reads, None without partitions.
-        upstream: the partitions of the asset that is read, None without partitions.
-
-    Returns:
-        `SameKey` for equal definitions, one cadence, `AnyPartitions` on either side, or an upstream without
-        partitions; `AllPartitions` for a downstream without partitions; `TimeWindowOverlap` for different
-        cadences; `SameKey` or `SameDimension` for definitions that share a dimension.
+def check_key(key: Partition, definition: PartitionsDefinition | None) -> Partition:
+    """Return the key as its definition knows it.
 
     Raises:
-        DefinitionError: none of these fits, so a mapping has to be given.
+        UnknownPartitionError: it is no key of the definition.
 
     Example:
-        >>> from flowstone.core.calendar import DailyPartitions, MonthlyPartitions
-        >>> default_mapping(MonthlyPartitions("2024-01"), DailyPartitions("2024-01-01"))
-        TimeWindowOverlap(start_offset=0, end_offset=0)
+        >>> from flowstone.core.definition import StaticPartitions
+        >>> check_key("eu", StaticPartitions(["eu", "us"]))
+        'eu'
     """
-    if upstream is None or downstream == upstream:
-        return SameKey()
-    if downstream is None:
-        return AllPartitions()
-    if isinstance(downstream, AnyPartitions) or isinstance(upstream, AnyPartitions):
-        return SameKey()
-    if isinstance(downstream, TimePartitions) and isinstance(upstream, TimePartitions):
-        return SameKey() if downstream.cadence() == upstream.cadence() else TimeWindowOverlap()
-    if isinstance(downstream, MultiPartitions) or isinstance(upstream, MultiPartitions):
-        SameDimension().validate(downstream, upstream)
-        return _narrowest(downstream, upstream)
-    raise DefinitionError(
-        f"There is no natural mapping from {downstream!r} to {upstream!r}. Give one in deps, such as "
-        "deps=[dep('upstream_name', mapping=AllPartitions())], or FunctionMapping(...)."
-    )
+    if definition is not None:
+        return definition.validate(key)
+    if key is not None:
+        raise UnknownPartitionError(key, hint="The asset is not partitioned: leave the partition out.")
+    return None
 
 
-def _narrowest(downstream: PartitionsDefinition, upstream: PartitionsDefinition) -> PartitionMapping:
-    """Prefer the single partition; read all that share a dimension only where it is not determined."""
-    try:
-        SameKey().validate(downstream, upstream)
-    except DefinitionError:
-        return SameDimension()
-    return SameKey()
+def complete_keys(definition: PartitionsDefinition | None, now: datetime) -> Iterator[Partition]:
+    """Yield the keys that are complete at `now`; for an asset without partitions that is None.
+
+    Example:
+        >>> from datetime import UTC
+        >>> list(complete_keys(None, datetime(2024, 1, 1, tzinfo=UTC)))
+        [None]
+    """
+    return iter([None]) if definition is None else definition.keys(now)
 
 
-def _partitioned(mapping: PartitionMapping, upstream: PartitionsDefinition | None) -> PartitionsDefinition:
-    if upstream is None:
-        raise DefinitionError(f"{mapping!r} needs a partitioned upstream asset. Leave the mapping out.")
-    return upstream
+def contains(keys: Iterable[Partition], encoded: str) -> bool:
+    """Whether one of the keys has this encoding; `==` would take True for 1.
+
+    Example:
+        >>> contains([1, 2], encode_partition(True))
+        False
+    """
+    return any(encode_partition(key) == encoded for key in keys)

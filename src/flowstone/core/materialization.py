@@ -6,13 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Generic
 
-from flowstone.core.check_record import CheckRecord
 from flowstone.core.generic import T_co
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.partition import Partition, PartitionKey, encode_partition
+from flowstone.core.partitions import Partition, PartitionKey, encode_partition
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
-from flowstone.core.step import InputVersion
+from flowstone.core.step import CheckRecord, InputVersion
 
 _NOT_LOADED = object()
 

@@ -15,10 +15,9 @@ from flowstone.core.approval import (
     json_to_show,
     portable_json,
 )
+from flowstone.core.clean import clean_metadata, plain_text
 from flowstone.core.declaring import duration, shown
-from flowstone.core.facts import clean_metadata
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.text import plain_text
 
 
 class Outcome(Exception):  # noqa: N818 - an outcome may be raised, but it is an answer, not an error

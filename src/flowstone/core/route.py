@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flowstone.core.clean import clean_text, plain_text
 from flowstone.core.declaring import shown
 from flowstone.core.dependency import Named
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.text import clean_text, plain_text
 from flowstone.errors import RouteError
 
 ROUTE_KEY = "flowstone.route"

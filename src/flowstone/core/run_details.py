@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from flowstone.core.clean import mask_secrets
 from flowstone.core.config_type import MAX_CONFIG_BYTES, ConfigError, Place, is_secret_name, to_json
 from flowstone.core.output import JsonValue
-from flowstone.core.text import mask_secrets
 from flowstone.errors import OptionsError
 
 MASK = "***"

@@ -1,11 +1,19 @@
-"""Fan-out at run time: an asset that discovers its items when it runs."""
+"""Items of a scatter: their text in the database, and the keys by which people know them.
+
+Fan-out at run time: an asset that discovers its items when it runs.
+
+The items of a scatter as stores know them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import json
+import math
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from copy import copy
-from datetime import timedelta
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol, cast
 
 from flowstone.core.asset import Asset, Isolation, asset
 from flowstone.core.automation.condition import Condition, Paced
@@ -13,9 +21,174 @@ from flowstone.core.declaring import known_options
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike
 from flowstone.core.generic import P, T_co
-from flowstone.core.items import ItemPartitions, Key
+from flowstone.core.output import StoredOutput
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.retry import RetryPolicy
-from flowstone.errors import DefinitionError
+from flowstone.core.state import State
+from flowstone.core.step import InputVersion
+from flowstone.errors import DefinitionError, ItemError, PartitionError, UnknownPartitionError
+
+MAX_ITEM_CHARACTERS = 64 * 1024
+"""Largest item as JSON text: an item names the work, it does not carry the data."""
+
+MAX_KEY_CHARACTERS = 1000
+_PARTITION = "p"  # no JSON text begins with this letter
+_PLAIN = (str, int, bool, type(None))
+
+type Key = Callable[[Any], Partition]
+
+
+def encode_item(item: object, *, asset: str, position: int) -> str:
+    """Return the text of an item, from which `decode_item` makes the same value again.
+
+    Args:
+        item: a JSON value, or a partition value such as a date or a tuple.
+        asset: for the error.
+        position: for the error.
+
+    Raises:
+        ItemError: it is neither, or too large.
+
+    Example:
+        >>> encode_item({"page": 7}, asset="pages", position=0)
+        '{"page":7}'
+    """
+    problem = _item_problem(item, "item")
+    if problem is None:
+        text = json.dumps(item, separators=(",", ":"), allow_nan=False)
+    else:
+        try:
+            text = _PARTITION + encode_partition(item)  # type: ignore[arg-type]  # that is being found out
+        except PartitionError:
+            raise ItemError(asset, position, f"{problem}. Items are JSON values or partition values.") from None
+    if len(text) > MAX_ITEM_CHARACTERS:
+        raise ItemError(
+            asset,
+            position,
+            f"it has {len(text):,} characters as JSON, more than {MAX_ITEM_CHARACTERS:,}. Let the item name the "
+            "data (an id, a path) and load it in the function of the item.",
+        )
+    return text
+
+
+def decode_item(text: str) -> Any:
+    """Return the item of a text.
+
+    Example:
+        >>> decode_item('{"page":7}'), decode_item("pd:2024-01-01")
+        ({'page': 7}, datetime.date(2024, 1, 1))
+    """
+    return decode_partition(text[1:]) if text.startswith(_PARTITION) else json.loads(text)
+
+
+def key_of(item: object, position: int, key: Key | None, *, asset: str) -> Partition:
+    """Return the key of an item: what `key` says, else the item if it is a partition value, else its position.
+
+    Raises:
+        ItemError: `key` raised, or gave something that cannot be a key.
+
+    Example:
+        >>> key_of("eu", 0, None, asset="a"), key_of([1], 3, None, asset="a")
+        ('eu', 3)
+    """
+    try:
+        if key is not None:
+            found = key(item)
+            text = encode_partition(found)
+        else:
+            found, text = _own_key(item, position)
+    except Exception as error:
+        problem = f"key={getattr(key, '__name__', key)!s} gave no key: {type(error).__name__}: {error}"
+        raise ItemError(asset, position, problem) from error
+    if len(text) > MAX_KEY_CHARACTERS:
+        raise ItemError(
+            asset, position, f"its key has {len(text):,} characters; give a shorter one with @scatter(key=...)."
+        )
+    return found
+
+
+def _own_key(item: object, position: int) -> tuple[Partition, PartitionKey]:
+    if item is not None:
+        try:
+            return item, encode_partition(item)  # type: ignore[arg-type, return-value]  # being found out
+        except PartitionError:
+            pass
+    return position, encode_partition(position)
+
+
+def _item_problem(value: object, path: str) -> str | None:
+    """Say why a value would not come back from JSON as it is; only exact types do."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return None
+    if kind is float:
+        assert isinstance(value, float)
+        return None if math.isfinite(value) else f"{path} is {value}"
+    if isinstance(value, list) and kind is list:
+        return next((found for n, one in enumerate(value) if (found := _item_problem(one, f"{path}[{n}]"))), None)
+    if isinstance(value, dict) and kind is dict:
+        for name, one in value.items():
+            if type(name) is not str:
+                return f"{path} has the key {name!r}, which is not text"
+            if found := _item_problem(one, f"{path}[{name!r}]"):
+                return found
+        return None
+    return f"{path} is a {kind.__module__}.{kind.__qualname__}"
+
+
+class ItemPartitions(PartitionsDefinition):
+    """The partitions of item steps: (partition of the scatter, key of the item). Nobody can list them.
+
+    Example:
+        >>> items = ItemPartitions()
+        >>> items.label((None, "eu")), items.parse("eu")
+        ('eu', (None, 'eu'))
+    """
+
+    def keys(self, now: datetime) -> Iterator[Partition]:
+        """Yield nothing: items are discovered when their scatter runs."""
+        return iter(())
+
+    def validate(self, value: object) -> Partition:
+        """Return a pair of partition and key."""
+        if isinstance(value, tuple) and len(value) == 2:
+            return value
+        raise UnknownPartitionError(value, hint="An item is the pair (partition of its asset or None, key).")
+
+    def parse(self, text: str) -> Partition:
+        """Return the item with this label."""
+        try:
+            found = decode_partition(text)
+        except PartitionError:
+            return None, text
+        return found if isinstance(found, tuple) and len(found) == 2 else (None, found)
+
+    def label(self, value: Partition) -> str:
+        """Return the key of an item without a partition, else the encoded pair."""
+        pair = self.validate(value)
+        assert isinstance(pair, tuple)
+        parent, key = pair
+        text = encode_partition(key)
+        if parent is None and isinstance(key, str) and self.parse(key) == value:
+            return key
+        return text if parent is None and not isinstance(key, tuple) else encode_partition(value)
+
+    def between(self, start: Partition, end: Partition, now: datetime) -> Iterator[Partition]:
+        """Yield nothing."""
+        return iter(())
+
+    def last(self, now: datetime) -> Partition | None:
+        """Return None."""
+        return None
+
+    def is_complete(self, key: Partition, now: datetime) -> bool:
+        """Say that it is: an item is there once it was discovered."""
+        return True
+
+    def to_json(self) -> dict[str, object]:
+        """Describe the definition with JSON types."""
+        return {"type": "items"}
+
 
 DEFAULT_CONCURRENCY = 100
 
@@ -209,7 +382,7 @@ def _scatter(
     max_failures: float,
     key: Key | None,
 ) -> Scatter:
-    problem = _problem(max_concurrency, max_failures, key)
+    problem = _declaration_problem(max_concurrency, max_failures, key)
     if declared.isolation == "process":
         problem = 'isolation="process": items stream from it into the store; declare that for the items (each=...)'
     if problem:
@@ -222,7 +395,7 @@ def _scatter(
     return made
 
 
-def _problem(max_concurrency: object, max_failures: object, key: object) -> str | None:
+def _declaration_problem(max_concurrency: object, max_failures: object, key: object) -> str | None:
     if type(max_concurrency) is not int or max_concurrency < 1:
         return f"max_concurrency={max_concurrency!r}: give at least 1"
     if type(max_failures) is float and not 0 <= max_failures <= 1:
@@ -267,3 +440,205 @@ def _only_input(found: Asset, what: str, meaning: str) -> str:
             where=found.where,
         )
     return names[0]
+
+
+SCATTER_KIND = "scatter"
+"""Kind of the runs that consist of items."""
+
+DEFAULT_QUEUE = "assets"
+
+
+def items_run(step_id: int) -> str:
+    """Return the id of the run of the items that a step discovers: the same for each of its attempts.
+
+    Example:
+        >>> items_run(7)
+        'scatter-7'
+    """
+    return f"scatter-{step_id}"
+
+
+def allowed_failures(maximum: float, total: int) -> int:
+    """Return how many items may fail.
+
+    Args:
+        maximum: a number of items (int), or their share of all (float, 0 to 1).
+        total: number of items.
+
+    Example:
+        >>> allowed_failures(0.29, 100), allowed_failures(5, 100)
+        (29, 5)
+    """
+    # a little above, because 0.29 * 100 is a little below 29
+    return math.floor(maximum * total + 1e-9) if type(maximum) is float else int(maximum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewScatter:
+    """What the steps of the items are to be like.
+
+    Args:
+        asset: name of the asset of the items.
+        selection: what the run of the items is called for people.
+        max_concurrency: most items placed at once in the fleet.
+        max_failures: how many items may fail, when that is known before they are discovered.
+        max_attempts: attempts of each item, when there are any repeats.
+        repeats: whether repeats were asked for on an executor that makes none by itself.
+        queue: queue of the items; the default one follows the step of a scatter that follows a backfill.
+        follows_queue: whether the queue of the step serves instead of the default one.
+        priority: priority of the items; None for that of the step.
+        limits: named limits of the items.
+        own_limits: names of the limits of the step that are not for its items.
+        code_version: version of the items' code.
+    """
+
+    asset: str
+    selection: str
+    max_concurrency: int
+    max_failures: int | None
+    max_attempts: int
+    repeats: bool
+    queue: str
+    follows_queue: bool
+    priority: int | None
+    limits: Mapping[str, int | str]
+    own_limits: frozenset[str] = frozenset()
+    code_version: str | None = None
+
+    def limits_with(self, step: Mapping[str, int | str] | None) -> dict[str, int | str] | None:
+        """Return the limits of an item: its own, and those that the executor put on the step."""
+        extra = {name: value for name, value in (step or {}).items() if name not in self.own_limits}
+        return {**self.limits, **extra} or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScatterRecord:
+    """A scatter: the step that discovers and gathers, and the run of its items.
+
+    Args:
+        run_id: the run of the items.
+        step_id: the step.
+        is_open: whether items are still being discovered.
+        is_over: whether all items are over.
+        total: number of items, when all are discovered.
+        allowed: how many items may fail, when that is known.
+        inputs: exact versions that the discovery read.
+    """
+
+    run_id: str
+    step_id: int
+    is_open: bool
+    is_over: bool
+    total: int | None = None
+    allowed: int | None = None
+    inputs: tuple[InputVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenScatter:
+    """The right of one attempt to add items.
+
+    Args:
+        new: what was asked for.
+        run_id: the run of the items.
+        step_id: the step.
+        token: fencing token of the attempt; items are added under it.
+        parent_key: encoded partition of the step.
+        queue: queue of the items.
+        priority: their priority.
+        max_attempts: their attempts.
+        limits: their named limits.
+        durable: whether they are placed on a queue.
+        previous: for the retry of a run: the scatter whose failures are repeated.
+        is_blocked: whether cancelled items of an earlier run have not ended yet.
+    """
+
+    new: NewScatter
+    run_id: str
+    step_id: int
+    token: int
+    parent_key: str
+    queue: str
+    priority: int
+    max_attempts: int
+    limits: dict[str, int | str] | None
+    durable: bool
+    previous: ScatterRecord | None = None
+    is_blocked: bool = False
+
+
+class NewItem(NamedTuple):
+    """An item to be added.
+
+    Args:
+        position: in the order of discovery, from 0.
+        partition: encoded pair of partition and key, unique in the scatter.
+        item: its text, see `flowstone.core.scatter`.
+    """
+
+    position: int
+    partition: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An item and how it ended.
+
+    Args:
+        position: in the order of discovery.
+        step_id: its step.
+        partition: encoded pair of partition and key.
+        item: its text.
+        state: its state.
+        attempt: how many attempts it took.
+        stored: its value, when it has one.
+        error: text of its error.
+        error_type: class of its error.
+    """
+
+    position: int
+    step_id: int
+    partition: str
+    item: str
+    state: State
+    attempt: int = 0
+    stored: StoredOutput | None = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCounts:
+    """How many items of a scatter are in each state."""
+
+    by_state: Mapping[State, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Number of items."""
+        return sum(self.by_state.values())
+
+    @property
+    def succeeded(self) -> int:
+        """Number of items with a value."""
+        return self.by_state.get(State.COMPLETED, 0) + self.by_state.get(State.REUSED, 0)
+
+    @property
+    def failed(self) -> int:
+        """Number of items that failed."""
+        return self.by_state.get(State.FAILED, 0) + self.by_state.get(State.UPSTREAM_FAILED, 0)
+
+    @property
+    def cancelled(self) -> int:
+        """Number of items that were cancelled."""
+        return self.by_state.get(State.CANCELLED, 0)
+
+    @property
+    def skipped(self) -> int:
+        """Number of items that had nothing to do."""
+        return self.by_state.get(State.SKIPPED, 0)
+
+
+WITH_VALUE = (State.COMPLETED, State.REUSED)
+WITHOUT_VALUE = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED)

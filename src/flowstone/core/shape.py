@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.dynamic import DynamicPartitions
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partition import decode_partition, encode_partition
-from flowstone.core.queueing import FetchedJob, KnownAssets
-from flowstone.core.same_key import SameKey
+from flowstone.core.mappings import SameKey
+from flowstone.core.partitions import decode_partition, encode_partition
+from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions
 from flowstone.core.scatter import ItemAsset
+from flowstone.core.step import FetchedJob, KnownAssets
 from flowstone.errors import PartitionError, StepChangedError, UnknownAssetError
 
 _MAX_LENGTH = 200

@@ -1,18 +1,167 @@
-"""Steps as the stores know them: what is planned, claimed, committed."""
+"""Targets of a large backfill that are placed as a whole.
+
+What is recorded of a check that ran.
+
+Steps as the stores know them: what is planned, claimed, committed.
+
+What worker nodes get from the durable queue.
+
+Steps that are over before they begin: what both stores decide when they place a run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from enum import StrEnum
+from threading import Lock
+from typing import Any, NamedTuple
 
 from flowstone.core.approval import Approval
-from flowstone.core.check_record import CheckRecord
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.route import ALL_SKIPPED
 from flowstone.core.run_details import NO_DETAILS, RunDetails, RunInfo
-from flowstone.core.state import State
+from flowstone.core.state import ACTIVE, SUCCESS, State
+from flowstone.errors import command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRange:
+    """Partitions of one asset to be computed, independent of each other.
+
+    Their steps are made when a worker begins them.
+
+    Args:
+        asset: asset name.
+        partitions: encoded partitions, each once; read once, while they are placed.
+        queue: queue of the steps.
+        priority: 0 (first) to 9.
+        max_attempts: attempts of each step in all.
+        forced: compute what is committed as well.
+        code_version: version of the asset's code, when declared.
+        config_hash: see `NewStep`.
+        same_config: see `NewStep`.
+        tags: tags of the asset, for the tools of the queue.
+        unique_seconds: see `flowstone.core.step.NewRun`.
+    """
+
+    asset: str
+    partitions: Iterable[str]
+    queue: str
+    priority: int
+    max_attempts: int
+    forced: bool
+    code_version: str | None
+    config_hash: str | None = None
+    same_config: bool = False
+    tags: tuple[str, ...] = ()
+    unique_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnstartedTarget:
+    """A target that waits in a range for a worker to begin it.
+
+    Args:
+        run_id: the backfill.
+        paused: whether that run is paused.
+        queue: queue on which it is served.
+        before: partitions of the run that come before it.
+    """
+
+    run_id: str
+    paused: bool
+    queue: str
+    before: int
+
+    def explain(self) -> str:
+        """Return what holds it up.
+
+        Example:
+            >>> UnstartedTarget("r1", False, "backfill", 2).explain()
+            "2 partitions of the backfill r1 come before it in the queue 'backfill'"
+        """
+        if self.paused:
+            return f"its run {self.run_id} is paused: `{command('resume', self.run_id)}`"
+        come = "1 partition" if self.before == 1 else f"{self.before} partitions"
+        verb = "comes" if self.before == 1 else "come"
+        return f"{come} of the backfill {self.run_id} {verb} before it in the queue {self.queue!r}"
+
+
+class Severity(StrEnum):
+    """How much a failed check matters.
+
+    Example:
+        >>> Severity("warning") is Severity.WARNING
+        True
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRecord:
+    """The result of one check on one value.
+
+    Args:
+        check: name of the check.
+        asset: asset whose value was checked.
+        partition: its encoded partition.
+        step_id: step that computed the value.
+        attempt: attempt of that step.
+        token: fencing token of that attempt; None for a check that was run again later. Equal results may
+            differ in it.
+        passed: whether the value is as it should be.
+        severity: how much it matters.
+        blocking: whether a failure kept (or would have kept) the value from being published.
+        description: what the check said, cleaned.
+        error: cleaned traceback when the check itself raised or answered with nonsense.
+        metadata: small JSON facts.
+        started_at: when it started.
+        took_seconds: how long it ran.
+    """
+
+    check: str
+    asset: str
+    partition: str
+    step_id: int
+    attempt: int
+    passed: bool
+    started_at: datetime
+    token: int | None = field(default=None, compare=False, repr=False)
+    severity: Severity = Severity.ERROR
+    blocking: bool = False
+    description: str = ""
+    error: str | None = None
+    metadata: dict[str, JsonValue] = field(default_factory=dict)
+    took_seconds: float = 0.0
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this result keeps the value from being published."""
+        return self.blocking and not self.passed and self.severity is Severity.ERROR
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the result as plain data."""
+        return {
+            "check": self.check,
+            "asset": self.asset,
+            "partition": self.partition,
+            "step_id": str(self.step_id),
+            "attempt": self.attempt,
+            "passed": self.passed,
+            "severity": self.severity.value,
+            "blocking": self.blocking,
+            "description": self.description,
+            "error": self.error,
+            "metadata": self.metadata,
+            "started_at": self.started_at.isoformat(),
+            "took_seconds": self.took_seconds,
+        }
+
 
 type Target = tuple[str, str]
 """An (asset name, encoded partition) pair."""
@@ -183,7 +332,7 @@ class Completion:
         retry_in_seconds: delay until the next attempt; None for no further attempt.
         checks: results of the checks that looked at its value.
 
-    `is_recordable` says that `flowstone.core.fit` has looked at it; a changed copy (`replace`) is looked at again.
+    `is_recordable` says that `flowstone.core.recordable` has checked it; a changed copy (`replace`) is checked again.
         ran: whether the asset's code was asked, or would have been: then `code_version` is recorded.
         code_version: the version that this code declares of itself.
     """
@@ -340,3 +489,135 @@ class RunRecord:
     def done(self) -> int:
         """Number of steps that are over."""
         return sum(number for state, number in self.counts.items() if state.is_terminal)
+
+
+@dataclass(slots=True)
+class FetchedJob:
+    """A job that was taken from the queue, with the attempt that it started.
+
+    Args:
+        job_id: row of the queue.
+        claim: the attempt.
+        snoozes: how often the step gave its attempt back.
+        age_seconds: time since the step was placed.
+        deps_timeout_seconds: how long the step may wait for inputs from outside its run.
+        shape: digest of the shape that its asset had where it was placed; None when that was not recorded.
+        keys: digest of the partitions that it had there; see `flowstone.core.shape.Shapes.keys_digest`.
+    """
+
+    job_id: int
+    claim: Claim
+    snoozes: int
+    age_seconds: float
+    deps_timeout_seconds: float
+    shape: str | None = None
+    keys: str | None = None
+
+
+type KnownAssets = Mapping[str, Mapping[str, Any]]
+"""The shapes of the assets that a worker knows, as JSON, by name."""
+
+
+class LeftToOthers:
+    """What a worker has drawn and cannot run as it was placed: it draws that no more, so that others get it.
+
+    Whole assets that it does not know; of assets that it declares otherwise, what one run placed; single steps.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._assets: dict[str, float] = {}
+        self._runs: dict[str, tuple[str, str, float]] = {}
+        self._steps: dict[int, tuple[str, str, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._assets or self._runs or self._steps)
+
+    def add(self, job: FetchedJob, mine: Mapping[str, Any] | None, *, now: float) -> None:
+        """Leave a step, and what cannot be run for the same reason.
+
+        Args:
+            job: the step.
+            mine: the shape of its asset here; None when it is not known here.
+            now: seconds of a clock that only goes on.
+        """
+        claim = job.claim
+        until = now + max(0.0, job.deps_timeout_seconds - job.age_seconds)
+        with self._lock:
+            if mine is None:
+                self._assets.setdefault(claim.asset, until)
+            elif job.shape is not None and job.shape != mine["digest"]:
+                self._runs.setdefault(f"{claim.run_id} {claim.asset}", (claim.asset, job.shape, until))
+            else:
+                self._steps[claim.step_id] = claim.asset, mine["partitions"], until
+
+    def forget(self, others: Sequence[KnownAssets], *, now: float) -> None:
+        """Draw again what has waited for as long as it may, and what no other worker can run either.
+
+        A worker has to say so in the end.
+        """
+        with self._lock:
+            self._assets = {
+                name: until for name, until in self._assets.items() if now < until or can_run(others, name, None)
+            }
+            self._runs = {
+                run: kept for run, kept in self._runs.items() if now < kept[2] or can_run(others, *kept[:2])
+            }
+            self._steps = {
+                step: kept for step, kept in self._steps.items() if now < kept[2] or other_keys(others, *kept[:2])
+            }
+
+    def parameters(self) -> dict[str, object]:
+        """Return what a statement leaves out."""
+        with self._lock:
+            return {
+                "left": bool(self),
+                "left_assets": list(self._assets),
+                "left_runs": list(self._runs),
+                "left_steps": list(self._steps),
+            }
+
+
+def can_run(others: Sequence[KnownAssets], asset: str, shape: str | None) -> bool:
+    """Whether one of these workers knows an asset, in the shape in which a step of it was placed."""
+    return any(asset in one and shape in (None, one[asset]["digest"]) for one in others)
+
+
+def other_keys(others: Sequence[KnownAssets], asset: str, partitions: str) -> bool:
+    """Whether one of these workers knows an asset with other keys than these."""
+    return any(asset in one and one[asset]["partitions"] != partitions for one in others)
+
+
+OPEN_OR_THERE = ACTIVE | SUCCESS
+"""States of inputs that leave a step its chance."""
+
+
+def over_before_it_begins(
+    new: NewStep, inputs: Sequence[State], target: Callable[[int], tuple[str, str]]
+) -> tuple[State, str] | None:
+    """Return the state of a step that can never start, and why; None when it can.
+
+    Args:
+        new: the step; not one that is served by an earlier version.
+        inputs: the states of its inputs.
+        target: returns the (asset, encoded partition) at a position of the batch.
+
+    Example:
+        >>> step = NewStep("joined", "", inputs=(0, 1), optional=(0,))
+        >>> names = [("a", ""), ("b", "")].__getitem__
+        >>> over_before_it_begins(step, [State.SKIPPED, State.WAITING], names) is None
+        True
+        >>> over_before_it_begins(step, [State.WAITING, State.SKIPPED], names)[1]
+        'input b ended as skipped'
+    """
+    if new.skip is not None:
+        return State.SKIPPED, new.skip
+    if OPEN_OR_THERE.issuperset(inputs):
+        return None
+    for read, state in zip(new.inputs, inputs, strict=True):
+        if state in OPEN_OR_THERE or (state is State.SKIPPED and read in new.optional):
+            continue
+        reason = f"input {' '.join(target(read)).rstrip()} ended as {state}"
+        return State.SKIPPED if state is State.SKIPPED else State.UPSTREAM_FAILED, reason
+    skipped = new.all_optional and all(state is State.SKIPPED for state in inputs)
+    return (State.SKIPPED, ALL_SKIPPED) if skipped else None

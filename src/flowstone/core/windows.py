@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 
 from flowstone.core.definition import ListedPartitions, PartitionsDefinition
-from flowstone.core.dimensions import MultiPartitions
-from flowstone.core.mapping_contract import PartitionMapping, check_key, contains
-from flowstone.core.partition import Partition, encode_partition
-from flowstone.core.timeline import TimePartitions
+from flowstone.core.mapping import PartitionMapping, check_key, contains
+from flowstone.core.partitions import Partition, encode_partition
+from flowstone.core.partitions_by_key import MultiPartitions
+from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.errors import DefinitionError
 
 _TICK = timedelta(microseconds=1)
@@ -28,7 +28,7 @@ class TimeWindowOverlap(PartitionMapping):
 
     Example:
         >>> from datetime import UTC
-        >>> from flowstone.core.calendar import DailyPartitions, WeeklyPartitions
+        >>> from flowstone.core.partitions_by_time import DailyPartitions, WeeklyPartitions
         >>> days, weeks = DailyPartitions("2024-01-01"), WeeklyPartitions("2024-01-01")
         >>> now = datetime(2024, 2, 1, tzinfo=UTC)
         >>> week = TimeWindowOverlap().upstream(date(2024, 1, 8), downstream=weeks, upstream=days, now=now)
@@ -107,7 +107,7 @@ class LastN(PartitionMapping):
 
     Example:
         >>> from datetime import UTC
-        >>> from flowstone.core.calendar import DailyPartitions
+        >>> from flowstone.core.partitions_by_time import DailyPartitions
         >>> days = DailyPartitions("2024-01-01")
         >>> now = datetime(2024, 2, 1, tzinfo=UTC)
         >>> read = LastN(3).upstream(date(2024, 1, 2), downstream=days, upstream=days, now=now)

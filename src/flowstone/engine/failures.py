@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from flowstone.core.clean import ERROR_LIMIT, clean_text, plain_text
 from flowstone.core.outcome import (
     AttemptOutcome,
     AwaitApproval,
@@ -21,7 +22,6 @@ from flowstone.core.outcome import (
     Suspended,
 )
 from flowstone.core.retry import RetryPolicy
-from flowstone.core.text import ERROR_LIMIT, clean_text, plain_text
 from flowstone.errors import (
     GateRepeatedError,
     ItemError,

@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.clean import clean_text
 from flowstone.core.control import describe_target
 from flowstone.core.definition import PartitionsDefinition, ends, is_over
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.mapping import PartitionMapping, SameKey
+from flowstone.core.mappings import PartitionMapping, SameKey
 from flowstone.core.output import StoredOutput
-from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.partitions import decode_partition, encode_partition
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
-from flowstone.core.text import clean_text
 from flowstone.errors import DependencyNotReadyError
 from flowstone.protocols import Catalog
 

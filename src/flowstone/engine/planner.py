@@ -1,19 +1,84 @@
-"""From targets to steps: what must run, what is already there, what waits for what."""
+"""What committed decisions leave out of a plan.
+
+From targets to steps: what must run, what is already there, what waits for what.
+
+The keys of dynamic partitions as this process knows them, read again when that is due.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import ends, is_over
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.partition import decode_partition, encode_partition
+from flowstone.core.partitions import KeySource, KeyState, KnownKeys, decode_partition, encode_partition
+from flowstone.core.route import decision_of
 from flowstone.core.step import Target
 from flowstone.engine.inputs import InputReader
-from flowstone.engine.routing import Routing
 from flowstone.errors import FlowStoneError, IncompletePartitionError
-from flowstone.protocols import Catalog
+from flowstone.protocols import Catalog, PartitionKeys
+
+
+class Routing:
+    """Answers which targets the committed versions of their routers did not choose.
+
+    Args:
+        graph: the assets with their routes.
+        reader: knows which partitions of a router a branch reads.
+        catalog: what is committed.
+    """
+
+    def __init__(self, graph: AssetGraph, reader: InputReader, catalog: Catalog) -> None:
+        self._graph = graph
+        self._reader = reader
+        self._catalog = catalog
+        self.any_routes = any(asset.routes for asset in graph)
+        """Whether any asset decides about others."""
+
+    def not_chosen(
+        self, targets: Iterable[Target], now: datetime, decides_again: Callable[[Target], bool]
+    ) -> dict[Target, str]:
+        """Return the targets that are not to run, and why.
+
+        A branch that was committed after the decision counts as chosen: it was computed by force.
+
+        Args:
+            targets: in question; those that nobody decides about cost nothing.
+            now: time that decides which partitions are complete.
+            decides_again: whether a router is about to be computed, so that its old decision is void.
+        """
+        pairs = [
+            (target, router)
+            for target in dict.fromkeys(targets)
+            if self._graph.routers(target[0])
+            for router in self._deciding(target, now)
+            if not decides_again(router)
+        ]
+        if not pairs:
+            return {}
+        committed = self._catalog.current([target for target, _ in pairs])
+        deciding = self._catalog.resolve([("", *router) for _, router in pairs])
+        found: dict[Target, str] = {}
+        for (target, router), version in zip(pairs, deciding, strict=True):
+            decision = decision_of(version.stored) if version is not None else None
+            if version is None or decision is None or target[0] in decision.chosen:
+                continue
+            if committed.get(target, 0) < version.step_id:
+                found.setdefault(target, decision.explain(router[0]))
+        return found
+
+    def _deciding(self, target: Target, now: datetime) -> list[Target]:
+        routers = self._graph.routers(target[0])
+        return [read for read in self._reader.targets(*target, now) if read[0] in routers]
+
 
 _CHAIN = 1000
 
@@ -409,3 +474,103 @@ class _Found:
         if router in self.requested:
             return self.request.force
         return self.request.force_deps and self.may_expand(router)
+
+
+_NOTHING = KnownKeys()
+_SHORT_SECONDS = 1.0
+
+
+class _Assumed:
+    """Changes that are taken for made, and what the keys are then."""
+
+    __slots__ = ("_then", "changes")
+
+    def __init__(self, changes: Sequence[PartitionChange] = ()) -> None:
+        self.changes = tuple(changes)
+        # for each definition, so that 1,000 requests do not work out 1,000 times what 1,000 changes come to
+        self._then: dict[str, tuple[KnownKeys, KnownKeys]] = {}
+
+    def after(self, name: str, known: KnownKeys) -> KnownKeys:
+        """Return the keys of a definition once the changes are made."""
+        before, then = self._then.get(name, (None, known))
+        if before is not known:
+            then = _assuming(known, [change for change in self.changes if change.definition == name])
+            self._then[name] = known, then
+        return then
+
+
+_NONE = _Assumed()
+
+
+class KeySnapshots(KeySource):
+    """Implements `flowstone.core.partitions.KeySource` over a store.
+
+    A snapshot serves for a short while, so that checking 100,000 keys is not a question each. Reading it again
+    only fetches what changed. Whoever misses a key asks for a fresh one before saying so; a key that another
+    process removed may pass until the snapshot is read again.
+
+    Args:
+        store: where the keys are.
+        short_seconds: how long a snapshot serves.
+
+    Example:
+        >>> from flowstone.stores.memory import MemoryStore
+        >>> store = MemoryStore().partition_keys
+        >>> keys = KeySnapshots(store)
+        >>> added = store.add("customers", ["s:acme"])
+        >>> list(keys.known("customers", fresh=True).active.values())
+        ['acme']
+    """
+
+    def __init__(self, store: PartitionKeys, *, short_seconds: float = _SHORT_SECONDS) -> None:
+        self._store = store
+        self._short_seconds = short_seconds
+        self._begin()
+        renew_after_fork(self, KeySnapshots._begin)
+        self._read: dict[str, tuple[float, KnownKeys]] = {}
+        self._assumed: ContextVar[_Assumed] = ContextVar("assumed", default=_NONE)
+
+    def _begin(self) -> None:
+        self._guard = threading.Lock()
+
+    def known(self, name: str, *, fresh: bool = False) -> KnownKeys:
+        started = time.monotonic()
+        read_at, known = self._read.get(name, (float("-inf"), _NOTHING))
+        if fresh or started - read_at > self._short_seconds:
+            changes = self._store.changed(name, after=known.revision)
+            known = self._keep(name, started, known.after(changes) if changes else known)
+        assumed = self._assumed.get()
+        return assumed.after(name, known) if assumed.changes else known
+
+    @contextmanager
+    def assuming(self, changes: Sequence[PartitionChange]) -> Iterator[None]:
+        """Let this thread (or task) see keys as they will be once these changes are made.
+
+        For planning what is committed together with them; nobody else sees them before.
+        """
+        token = self._assumed.set(_Assumed((*self._assumed.get().changes, *changes)))
+        try:
+            yield
+        finally:
+            self._assumed.reset(token)
+
+    def _keep(self, name: str, started: float, known: KnownKeys) -> KnownKeys:
+        """Keep what was read, unless another thread read something newer meanwhile; return the newer one."""
+        with self._guard:
+            read_at, kept = self._read.get(name, (started, known))
+            newest = known if known.revision >= kept.revision else kept
+            self._read[name] = max(read_at, started), newest
+        return newest
+
+
+def _assuming(known: KnownKeys, changes: Sequence[PartitionChange]) -> KnownKeys:
+    states: dict[str, KeyState] = {}
+    for revision, (_, key, remove) in enumerate(changes, known.revision + 1):
+        active = not states[key].removed if key in states else key in known.active
+        if active is remove:
+            position = revision
+            if remove:
+                position = states[key].position if key in states else known.positions[key]
+            states.pop(key, None)
+            states[key] = KeyState(key, position, revision)
+    return known.after(states.values()) if states else known

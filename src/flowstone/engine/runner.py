@@ -18,9 +18,7 @@ from typing import Any, NoReturn
 from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.asset import Asset
-from flowstone.core.check_record import CheckRecord
 from flowstone.core.context import AssetContext, CancellationToken
-from flowstone.core.fit import make_recordable, output_metadata
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     AttemptOutcome,
@@ -34,16 +32,17 @@ from flowstone.core.outcome import (
     Suspended,
 )
 from flowstone.core.output import type_name
-from flowstone.core.partition import decode_partition
+from flowstone.core.partitions import decode_partition
+from flowstone.core.recordable import make_recordable, output_metadata
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
 from flowstone.core.run_details import RunInfo
-from flowstone.core.step import Claim, Completion
+from flowstone.core.step import CheckRecord, Claim, Completion
+from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.hooks import AttemptCall, CallRequest, HookSet, ValueStore, chain
 from flowstone.engine.inputs import NO_INPUTS, ResolvedInputs
-from flowstone.engine.invoke import Invoker
+from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, ValueStore, chain
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import GateRepeatedError, RouteError
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowstone import telemetry
+from flowstone.core.clean import error_line
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion
-from flowstone.core.text import error_line
 
 log = logging.getLogger("flowstone.steps")
 

@@ -6,67 +6,72 @@ caught without knowing FlowStone, and builds its own message: what happened, whe
 
 from __future__ import annotations
 
-from flowstone.errors.approvals import ApprovalDecidedError, ApprovalNotFoundError, GateRepeatedError
-from flowstone.errors.checks import (
-    CheckFailedError,
-    CheckTimeoutError,
-    DuplicateCheckError,
-    FailedCheck,
-    UnknownCheckedAssetError,
-)
-from flowstone.errors.database import (
-    DatabaseError,
-    DatabaseUnavailableError,
-    EmbeddedDatabaseError,
-    MigrationChangedError,
-    PlanOutdatedError,
-    SchemaVersionError,
-)
 from flowstone.errors.declarations import (
     CycleError,
     DefinitionError,
     DuplicateAssetError,
-    UnknownDependencyError,
-    UnknownOptionError,
-)
-from flowstone.errors.lookups import (
     IncompletePartitionError,
     PartitionError,
+    RouteError,
     RunNotFoundError,
     SelectionError,
+    SensorError,
+    SerializationError,
+    StorageError,
+    StorageFailure,
     UnknownAssetError,
     UnknownAutomationError,
+    UnknownDependencyError,
     UnknownExecutorError,
+    UnknownOptionError,
     UnknownPartitionError,
+    UnsafePickleError,
 )
-from flowstone.errors.placing import (
+from flowstone.errors.root import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    EmbeddedDatabaseError,
+    FlowStoneError,
+    MigrationChangedError,
+    PlanOutdatedError,
+    SchemaVersionError,
+    command,
+    did_you_mean,
+    join_names,
+    option_hint,
+    selected,
+)
+from flowstone.errors.running import (
     AppLoadError,
+    ApprovalDecidedError,
+    ApprovalNotFoundError,
     CapabilityError,
+    CheckFailedError,
+    CheckTimeoutError,
     ConfigurationError,
+    DependencyNotReadyError,
+    DuplicateCheckError,
     ExecutorUnavailableError,
+    FailedCheck,
+    GateRepeatedError,
+    IsolatedFailureError,
+    ItemError,
+    MaterializationTimeoutError,
     MissingExtraError,
+    NotMaterializedError,
     OptionsError,
     ResourceError,
-    RunConflictError,
-)
-from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, option_hint, selected
-from flowstone.errors.routing import RouteError
-from flowstone.errors.running import (
-    DependencyNotReadyError,
-    IsolatedFailureError,
-    MaterializationTimeoutError,
-    NotMaterializedError,
     RetryPolicyError,
+    RunConflictError,
+    ScatterFailedError,
     StaleAttemptError,
     StepCancelledError,
     StepChangedError,
     StepFailedError,
+    UnknownCheckedAssetError,
     WaitTimeoutError,
     WorkerCrashedError,
 )
-from flowstone.errors.scattering import ItemError, ScatterFailedError
-from flowstone.errors.sensing import SensorError
-from flowstone.errors.values import SerializationError, StorageError, StorageFailure, UnsafePickleError
 
 __all__ = [
     "AppLoadError",

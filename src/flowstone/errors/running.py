@@ -1,12 +1,23 @@
-"""Errors of steps and of waiting for them."""
+"""Errors of steps and of waiting for them.
+
+Errors in asking for work to be placed.
+
+Errors of fan-out at run time.
+
+Errors of approvals.
+
+Errors of asset checks.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from flowstone.errors.root import FlowStoneError, command, join_names, selected
+from flowstone.errors.declarations import DefinitionError
+from flowstone.errors.root import FlowStoneError, command, did_you_mean, join_names, selected
 
 
 class DependencyNotReadyError(FlowStoneError, RuntimeError):
@@ -260,3 +271,254 @@ class StepChangedError(FlowStoneError, RuntimeError):
             f"The step of {where} was placed by code that declares this asset otherwise, and no living worker "
             f"runs that code: {now}. Nothing was run. Place it again with the code of today."
         )
+
+
+class ConfigurationError(FlowStoneError, ValueError):
+    """A setting is missing, unknown or contradictory."""
+
+
+class AppLoadError(ConfigurationError):
+    """The app that a command names cannot be imported or built."""
+
+    def __init__(self, target: str, why: str, *, where: str | None = None) -> None:
+        self.target = target
+        self.where = where
+        place = f" ({where})" if where else ""
+        super().__init__(f"The app {target!r} cannot be loaded: {why}{place}.")
+
+
+class CapabilityError(FlowStoneError, NotImplementedError):
+    """An executor was asked for something that it does not declare."""
+
+    def __init__(self, executor: str, capability: str, declared: Iterable[str]) -> None:
+        self.executor = executor
+        self.capability = capability
+        super().__init__(
+            f"The executor {executor!r} does not offer {capability!r}; it declares: "
+            f"{join_names(sorted(declared)) or 'nothing beyond execute and schedule'}."
+        )
+
+
+class ExecutorUnavailableError(FlowStoneError, RuntimeError):
+    """The executor that was asked for by name cannot work here."""
+
+    def __init__(self, executor: str, why: str, remedy: str) -> None:
+        self.executor = executor
+        super().__init__(f"The executor {executor!r} is not available: {why}. {remedy}")
+
+
+class OptionsError(FlowStoneError, TypeError):
+    """Per-call options are unknown, too large or cannot be serialized."""
+
+
+class RunConflictError(FlowStoneError, RuntimeError):
+    """What was asked for with a config, or parts, of its own is under way with others, and cannot be joined."""
+
+    def __init__(self, asset: str, partition: str, run_id: str) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.run_id = run_id
+        target = f"{asset!r} [{partition}]" if partition else repr(asset)
+        super().__init__(
+            f"{target} is computed by run {run_id!r} with another config, other resources or another IO "
+            f"manager than this request names. Wait for it (flow.runs.wait({run_id!r})) or cancel it "
+            f"(`{command('cancel', run_id)}`), and ask again; a request that names none of them joins it."
+        )
+
+
+class MissingExtraError(FlowStoneError, ImportError):
+    """An optional package is needed that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'flowstone[{extra}]'"
+        )
+
+
+class ResourceError(FlowStoneError, RuntimeError):
+    """A resource is unknown or could not be opened."""
+
+
+class ItemError(FlowStoneError, ValueError):
+    """A discovered item cannot be used; nothing is gained by discovering it again.
+
+    Args:
+        asset: the asset that discovered it.
+        position: its position in the order of discovery, from 0.
+        problem: what is wrong and what to do.
+    """
+
+    def __init__(self, asset: str, position: int, problem: str) -> None:
+        self.asset = asset
+        self.position = position
+        super().__init__(f"Asset {asset!r} discovered an item that cannot be used, number {position}: {problem}")
+
+
+class ScatterFailedError(FlowStoneError, RuntimeError):
+    """More items of an asset have no result than its threshold allows.
+
+    Args:
+        asset: the asset.
+        run_id: the run of its items.
+        total: number of items.
+        failed: number of items that failed.
+        cancelled: number of items that were cancelled, because of the failures or by a person.
+        allowed: how many may be without a result.
+        first: key and error of the first failures.
+    """
+
+    def __init__(
+        self,
+        asset: str,
+        run_id: str,
+        *,
+        total: int,
+        failed: int,
+        cancelled: int,
+        allowed: int,
+        first: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.asset = asset
+        self.run_id = run_id
+        self.total, self.failed, self.cancelled, self.allowed = total, failed, cancelled, allowed
+        self.first = tuple(first)
+        ended = f"{failed:,} of {total:,} items failed" + (f", {cancelled:,} cancelled" if cancelled else "")
+        shown = "; ".join(f"{key}: {text}" for key, text in first)
+        super().__init__(
+            f"Asset {asset!r} was not gathered: {ended}, and {allowed:,} may fail (max_failures). "
+            f"{'First failures: ' + shown + '. ' if shown else ''}What succeeded is kept: repair the cause and "
+            f"retry the run, which runs only the others again. `{command('status', run_id)}` lists them."
+        )
+
+
+class ApprovalNotFoundError(FlowStoneError, LookupError):
+    """No request for approval carries this id."""
+
+    def __init__(self, identifier: int | str) -> None:
+        self.identifier = str(identifier)
+        super().__init__(
+            f"There is no request for approval with id {self.identifier!r}. "
+            "`flowstone approvals --all` lists them."
+        )
+
+
+class ApprovalDecidedError(FlowStoneError, RuntimeError):
+    """A decision came too late: the first one counts.
+
+    Args:
+        approval_id: the request.
+        state: what it is: approved, rejected, expired, cancelled.
+        verdict: the same in words, with who, when and why.
+        decided_by: who decided; None when nobody did.
+        decided_at: when.
+    """
+
+    def __init__(
+        self, approval_id: int, *, state: str, verdict: str, decided_by: str | None, decided_at: datetime | None
+    ) -> None:
+        self.approval_id = approval_id
+        self.state = state
+        self.decided_by = decided_by
+        self.decided_at = decided_at
+        super().__init__(
+            f"Approval {approval_id} is over, so this decision changes nothing: it was {verdict}. "
+            f"See `{command('approvals', 'show', str(approval_id))}`; to ask again, run the step again."
+        )
+
+
+class GateRepeatedError(FlowStoneError, RuntimeError):
+    """An asset asked again at a gate through which it had been let already.
+
+    Args:
+        asset: asset name.
+        gate: the gate.
+        verdict: the decision that it ignored.
+    """
+
+    def __init__(self, asset: str, gate: str, verdict: str) -> None:
+        self.asset = asset
+        self.gate = gate
+        super().__init__(
+            f"Asset {asset!r} asked again at the gate {gate!r}, which was {verdict}. Ask only while "
+            f"context.approvals.get({gate!r}) is None; a second question needs AwaitApproval(..., gate=...) with "
+            "another name."
+        )
+
+
+class UnknownCheckedAssetError(DefinitionError):
+    """A check is about an asset that the app does not have."""
+
+    def __init__(self, check: str, asset: str, known: Iterable[str], *, where: str) -> None:
+        self.check = check
+        self.asset = asset
+        super().__init__(
+            f"Check {check!r} is about {asset!r}, which is not an asset of this app.{did_you_mean(asset, known)} "
+            "Add the asset to FlowStone([...]), or correct the name in @check(...).",
+            where=where,
+        )
+
+
+class DuplicateCheckError(DefinitionError):
+    """Two checks of one asset carry one name."""
+
+    def __init__(self, asset: str, check: str, first: str, second: str) -> None:
+        self.asset = asset
+        self.check = check
+        super().__init__(
+            f"Two checks of {asset!r} are named {check!r}: one at {first}, one at {second}. "
+            "Rename one of them, or pass @check(..., name=...)."
+        )
+
+
+class FailedCheck(NamedTuple):
+    """One check that kept a value from being published, as `CheckFailedError` names it."""
+
+    name: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r}" + (f" ({self.found})" if self.found else "")
+
+
+class CheckFailedError(FlowStoneError, ValueError):
+    """A blocking check found the value of an asset wanting; nothing of it was published.
+
+    Args:
+        asset: name of the asset.
+        partition: the partition as people write it; empty without partitions.
+        failed: the checks, with what each one found.
+    """
+
+    def __init__(self, asset: str, partition: str, failed: Sequence[FailedCheck]) -> None:
+        self.asset = asset
+        self.partition = partition
+        self.failed = tuple(failed)
+        target = f"{asset!r}" + (f" [{partition}]" if partition else "")
+        several = "the blocking check" if len(failed) == 1 else f"{len(failed)} blocking checks:"
+        super().__init__(
+            f"The value of {target} did not pass {several} {', '.join(map(str, failed))}. It was not "
+            "published; what was committed before stays readable. Correct the data or the asset and materialize "
+            "it again."
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.asset, self.partition, self.failed)
+
+
+class CheckTimeoutError(FlowStoneError, TimeoutError):
+    """A check ran longer than its timeout."""
+
+    def __init__(self, asset: str, check: str, seconds: float) -> None:
+        self.asset = asset
+        self.check = check
+        self.seconds = seconds
+        super().__init__(
+            f"Check {check!r} of {asset!r} did not finish within its timeout of {seconds:g} s. "
+            "Raise @check(..., timeout=...) or look at less."
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.asset, self.check, self.seconds)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from flowstone.io.arrays import NumpySerializer
-from flowstone.io.choice import choose_serializer, find_serializer
+from flowstone.io.encoding import choose_serializer, find_serializer
 from flowstone.io.filesystem import FilesystemIO
-from flowstone.io.json_serializer import JsonSerializer
+from flowstone.io.json import JsonSerializer
 from flowstone.io.memory import MemoryIO
 from flowstone.io.pickling import PickleSerializer
 from flowstone.io.postgres import PostgresIO
-from flowstone.io.raw_serializers import BytesSerializer, TextSerializer
+from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
 from flowstone.io.tables import ParquetSerializer
 
 __all__ = [

@@ -1,14 +1,171 @@
-"""The steps that every IO manager that writes bytes shares: encode with naming errors, verify, decode."""
+"""Binary streams that count and hash what passes through them.
+
+Which serializer a value gets when nobody chose one, and which one reads a stored value.
+
+The steps that every IO manager that writes bytes shares: encode with naming errors, verify, decode.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Buffer
 from typing import BinaryIO
 
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
-from flowstone.errors import FlowStoneError, SerializationError, StorageError
-from flowstone.io.choice import find_serializer
-from flowstone.io.streams import HashingWriter, matches
+from flowstone.errors import (
+    ConfigurationError,
+    FlowStoneError,
+    SerializationError,
+    StorageError,
+    UnsafePickleError,
+    did_you_mean,
+)
+from flowstone.io.json import JsonSerializer
+from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
+from flowstone.io.tables import ParquetSerializer
 from flowstone.protocols import Serializer
+
+
+class HashingWriter(io.BufferedIOBase, BinaryIO):
+    """Write-only binary file that passes bytes on and keeps their SHA-256 and size.
+
+    It cannot be sought, so a serializer has to write front to back; that is what makes streaming possible.
+
+    Args:
+        sink: where the bytes go.
+
+    Example:
+        >>> sink = io.BytesIO()
+        >>> writer = HashingWriter(sink)
+        >>> writer.write(b"abc")
+        3
+        >>> writer.size_bytes, writer.content_hash[:8]
+        (3, 'ba7816bf')
+    """
+
+    def __init__(self, sink: BinaryIO) -> None:
+        super().__init__()
+        self._sink = sink
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes written so far."""
+        return self._size
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the bytes written so far."""
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Buffer, /) -> int:
+        """Pass `data` on as a whole and return its size in bytes."""
+        view = memoryview(data)
+        if not view.c_contiguous:
+            view = memoryview(view.tobytes())
+        view = view.cast("B") if view.nbytes else memoryview(b"")
+        self._hash.update(view)
+        self._sink.write(view)
+        self._size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Return the number of bytes written so far (pyarrow and zipfile ask for it)."""
+        return self._size
+
+
+def matches(file: BinaryIO, *, size_bytes: int | None, content_hash: str | None) -> bool:
+    """Return whether the rest of `file` has this size and SHA-256; what is None is not compared.
+
+    Leaves the file at its start.
+
+    Example:
+        >>> matches(io.BytesIO(b"abc"), size_bytes=3, content_hash=None)
+        True
+        >>> matches(io.BytesIO(b"ab"), size_bytes=3, content_hash=None)
+        False
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size_bytes is not None and size != size_bytes:
+        return False
+    if content_hash is None:
+        return True
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1024 * 1024))
+    # Not hashlib.file_digest: a SpooledTemporaryFile fails its check for a readable file before Python 3.13.
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]  # every binary file here has it
+        digest.update(buffer[:count])
+    file.seek(0)
+    return digest.hexdigest() == content_hash
+
+
+_JSON = JsonSerializer()
+_AUTOMATIC: tuple[Serializer, ...] = (
+    BytesSerializer(),
+    TextSerializer(),
+    NumpySerializer(),
+    ParquetSerializer(),
+    _JSON,
+)
+_ONLY_JSON = frozenset({type(None), bool, int, float, list, dict, tuple})
+"""Types that no other serializer wants, so that none is asked."""
+_BY_NAME = {serializer.name: serializer for serializer in _AUTOMATIC}
+
+
+def choose_serializer(value: object) -> Serializer:
+    """Return the natural format of a value: bytes, text, NumPy array, table, else JSON.
+
+    Pickle is never chosen. A value that nothing can hold gets JSON, whose error names the path and a remedy.
+
+    Args:
+        value: what an asset returned.
+
+    Example:
+        >>> choose_serializer(b"raw").name, choose_serializer("text").name, choose_serializer([1]).name
+        ('bytes', 'text', 'json')
+    """
+    if type(value) in _ONLY_JSON:
+        return _JSON
+    for serializer in _AUTOMATIC:
+        if serializer.accepts(value):
+            return serializer
+    return _JSON
+
+
+def find_serializer(name: str, chosen: Serializer | None = None) -> Serializer:
+    """Return the serializer that reads values written under `name`.
+
+    The built-in ones are always found, so values stay readable after an IO manager got another serializer.
+
+    Args:
+        name: name recorded with the value.
+        chosen: the serializer given to the IO manager, if any; wins when it carries the name.
+
+    Raises:
+        UnsafePickleError: a pickle, and the IO manager was given no PickleSerializer.
+        ConfigurationError: no serializer carries the name.
+
+    Example:
+        >>> find_serializer("json").extension
+        '.json'
+    """
+    if chosen is not None and chosen.name == name:
+        return chosen
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if name == "pickle":
+        raise UnsafePickleError("the value was stored as a pickle and this IO manager was given no key")
+    raise ConfigurationError(
+        f"The value was stored by the serializer {name!r}, which is not known here."
+        f"{did_you_mean(name, _BY_NAME)} Pass it to the IO manager as serializer=..."
+    )
 
 
 def encode(

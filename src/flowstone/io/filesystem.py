@@ -1,31 +1,321 @@
-"""Values as files below one folder."""
+"""What an error of the operating system means for a stored value.
+
+Any text as a path that is safe on every file system, and back.
+
+The escaped form uses lowercase letters, digits and `- _ . + % ~ @` only, so that file systems that fold case,
+normalise Unicode, strip trailing dots or reserve device names all keep distinct texts distinct.
+
+Files that appear complete or not at all.
+
+Values as files below one folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
+import os
 import re
+import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.project import DEFAULT_PROJECT, Project
-from flowstone.errors import ConfigurationError, FlowStoneError, StorageError
-from flowstone.io.atomic_files import (
-    final_name,
-    is_older,
-    is_temporary,
-    make_directory,
-    replacing,
-    temporary_files,
-)
-from flowstone.io.choice import choose_serializer
-from flowstone.io.encoding import decode, encode
-from flowstone.io.failures import storage_error
-from flowstone.io.paths import escape, file_name, split_location, unescape, version_of
+from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
+from flowstone.io.encoding import choose_serializer, decode, encode
 from flowstone.protocols import KeepVersions, Serializer
+
+_MAX_REASON = 500
+
+
+class Failure(NamedTuple):
+    """A kind of failure and what to do about it."""
+
+    kind: StorageFailure
+    remedy: str
+
+
+_FULL = Failure("full", "Free space or raise the quota; the previous version is still readable.")
+_DENIED = Failure("denied", "Give the user that runs this process the right to read and write there.")
+_READ_ONLY = Failure("read_only", "Mount it writable, or choose another root.")
+_MISSING = Failure("missing", "Materialize the asset again, or restore the file from a backup.")
+_BLOCKED = Failure("other", "Something else lies where a folder or file is expected; move it away.")
+_TOO_LONG = Failure("too_large", "Use a shorter root, asset name or partition key.")
+_OTHER = Failure("other", "Look at the disk and its mount; the previous version is still readable.")
+
+_BY_ERRNO = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _READ_ONLY,
+    errno.ENOENT: _MISSING,
+    errno.ENOTDIR: _BLOCKED,
+    errno.EISDIR: _BLOCKED,
+    errno.EEXIST: _BLOCKED,
+    errno.ENAMETOOLONG: _TOO_LONG,
+}
+
+
+def storage_error(action: str, asset: str, partition: str, error: OSError) -> StorageError:
+    """Return the StorageError for what the operating system said.
+
+    Args:
+        action: `"store"`, `"load"` or `"delete"`.
+        asset: asset name.
+        partition: encoded partition key.
+        error: what was raised.
+
+    Example:
+        >>> storage_error("store", "numbers", "", OSError(errno.ENOSPC, "No space left on device")).kind
+        'full'
+    """
+    failure = _BY_ERRNO.get(error.errno or 0, _OTHER)
+    why = str(error)
+    if len(why) > _MAX_REASON:
+        why = f"{why[:_MAX_REASON]}..."
+    return StorageError(action, asset, partition, why, kind=failure.kind, remedy=failure.remedy)
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_UPPER = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", "clock$", "conin$", "conout$"}
+    | {f"{device}{digit}" for device in ("com", "lpt") for digit in "0123456789"}
+)
+_EMPTY = "@"
+_JOINT = "~/~"
+# File systems allow 255 bytes; encrypted ones 143. The joint marks and an extension have to fit too.
+_MAX_SEGMENT = 120
+_TOKEN = re.compile(r"[a-z0-9\-_.]|\+[a-z]|(?:%[0-9a-f]{2})+")
+
+
+def escape(text: str) -> str:
+    """Return `text` as a relative path: one segment, or several joined by `~/~` when it is long.
+
+    Distinct texts give paths that differ even on a file system that ignores case or normalises Unicode.
+    Capital letters become `+` and the small letter, other characters `%xx` for each byte of their UTF-8.
+
+    Args:
+        text: anything, including the empty text, NUL, slashes and lone surrogates.
+
+    Example:
+        >>> escape("2024-01-01"), escape("../Etc"), escape("con"), escape("")
+        ('2024-01-01', '%2e.%2f+etc', '%63on', '@')
+    """
+    if not text:
+        return _EMPTY
+    pieces = [_escape_character(character) for character in text]
+    if text.partition(".")[0] in _RESERVED or text[0] == ".":
+        pieces[0] = _percent(text[0])
+    if text[-1] == ".":
+        pieces[-1] = _percent(".")
+    escaped = "".join(pieces)
+    return _JOINT.join(escaped[start : start + _MAX_SEGMENT] for start in range(0, len(escaped), _MAX_SEGMENT))
+
+
+def unescape(path: str) -> str:
+    """Return the text that `escape` turned into `path`.
+
+    Args:
+        path: an escaped path.
+
+    Raises:
+        ValueError: `escape` never returns this path.
+
+    Example:
+        >>> unescape(escape("a/B|ü"))
+        'a/B|ü'
+    """
+    if path == _EMPTY:
+        return ""
+    try:
+        text = _decode(path.replace(_JOINT, ""))
+    except UnicodeDecodeError:
+        text = ""
+    # Only the form that `escape` chooses is valid, so that no two paths stand for one text.
+    if not text or escape(text) != path:
+        raise ValueError(f"{path!r} is not an escaped path")
+    return text
+
+
+def split_location(location: str) -> list[str]:
+    """Split a path of several escaped texts into the escaped texts.
+
+    Example:
+        >>> split_location("a/b~/~c/d")
+        ['a', 'b~/~c', 'd']
+    """
+    return re.split(r"(?<!~)/", location)
+
+
+def file_name(version: str, extension: str) -> str:
+    """Return the path of a version within its folder; the first dot starts the extension.
+
+    Example:
+        >>> file_name("step.7-1", ".json")
+        'step%2e7-1.json'
+    """
+    return escape(version).replace(".", "%2e") + extension
+
+
+def version_of(name: str) -> str:
+    """Return the version whose `file_name` is `name`.
+
+    Raises:
+        ValueError: no version has this file name.
+
+    Example:
+        >>> version_of("step%2e7-1.json")
+        'step.7-1'
+    """
+    stem, dot, extension = name.partition(".")
+    try:
+        version = "" if stem == _EMPTY else _decode(stem.replace(_JOINT, ""))
+    except UnicodeDecodeError:
+        version = ""
+    if file_name(version, dot + extension) != name or not re.fullmatch(r"(\.[a-z0-9]+)*", dot + extension):
+        raise ValueError(f"{name!r} is not the file name of a version")
+    return version
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _escape_character(character: str) -> str:
+    if character in _PLAIN:
+        return character
+    if character in _UPPER:
+        return "+" + character.lower()
+    return _percent(character)
+
+
+def _decode(escaped: str) -> str:
+    """Decode what is understood; callers compare the result with what it would be escaped to."""
+    return "".join(_unescape_token(token) for token in _TOKEN.findall(escaped))
+
+
+def _unescape_token(token: str) -> str:
+    if token[0] == "+":
+        return token[1].upper()
+    if token[0] == "%":
+        return bytes.fromhex(token.replace("%", "")).decode("utf-8", "surrogatepass")
+    return token
+
+
+_PREFIX = "."
+_SUFFIX = ".tmp"
+_MAX_NAME = 255  # bytes, on every file system in use
+# Folders cannot be synced on every file system; there is nothing to gain from failing then.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `path` when the block ends well, and vanishes otherwise.
+
+    Args:
+        path: the final file; its folder exists.
+        durable: wait until content and name have reached the disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with replacing(Path(directory, "a"), durable=False) as file:
+        ...         _ = file.write(b"1")
+        ...     Path(directory, "a").read_bytes()
+        b'1'
+    """
+    temporary = path.with_name(_temporary_name(path.name))
+    try:
+        # "xb" opens with 0o666 less the umask, unlike the tempfile module, so others can read the value.
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def _temporary_name(name: str) -> str:
+    """Return a name that says which file it will be, as far as it fits."""
+    rest = f"{secrets.token_hex(8)}{_SUFFIX}"
+    full = f"{_PREFIX}{name}.{rest}"
+    return full if len(full.encode()) <= _MAX_NAME else f"{_PREFIX}{rest}"
+
+
+def final_name(temporary: Path) -> str | None:
+    """Return the name that a temporary file would have got; None when it does not show it.
+
+    Example:
+        >>> final_name(Path(".7-1.json.0123456789abcdef.tmp"))
+        '7-1.json'
+    """
+    name = temporary.name.removeprefix(_PREFIX).removesuffix(_SUFFIX).rpartition(".")[0]
+    return name or None
+
+
+def make_directory(path: Path, *, durable: bool) -> None:
+    """Create a folder and those above it; with `durable`, wait until their names have reached the disk."""
+    missing = [path]
+    while not missing[-1].exists() and missing[-1].parent != missing[-1]:
+        missing.append(missing[-1].parent)
+    path.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for directory in missing[1:]:
+            sync_directory(directory)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a folder have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def temporary_files(root: Path, *, older_than_seconds: float) -> Iterator[Path]:
+    """Find what `replacing` left behind when its process was killed.
+
+    Args:
+        root: folder to search with everything below it.
+        older_than_seconds: age since the last write; younger ones may still be written to.
+    """
+    for path in root.rglob(f"{_PREFIX}*{_SUFFIX}"):
+        if is_older(path, older_than_seconds):
+            yield path
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file has the name of a temporary one."""
+    return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
+
+
+def is_older(path: Path, seconds: float) -> bool:
+    """Return whether the file exists and was last written longer ago than this."""
+    try:
+        return time.time() - path.stat().st_mtime > seconds
+    except FileNotFoundError:
+        return False
+
 
 # "@" alone is the escaped empty text and "@" starts nothing else, so no partition key gets this folder.
 _UNPARTITIONED = "@unpartitioned"
@@ -78,7 +368,7 @@ class FilesystemIO:
 
     A file is written beside its final name, synced and renamed, so it is there as a whole or not at all;
     writing streams, so memory does not grow with the encoded size. Names are escaped reversibly (see
-    `flowstone.io.paths`): no partition key can leave the root or collide with another one. Loading verifies
+    `flowstone.io.filesystem`): no partition key can leave the root or collide with another one. Loading verifies
     size and SHA-256.
 
     Args:

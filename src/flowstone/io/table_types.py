@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flowstone.errors import MissingExtraError, SerializationError
-from flowstone.io.json_serializer import JsonSerializer
+from flowstone.io.json import JsonSerializer
 
 if TYPE_CHECKING:
     import pandas

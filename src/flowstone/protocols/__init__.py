@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, TargetStatuses
-from flowstone.protocols.checks import CheckStore
 from flowstone.protocols.execution import (
     CancelsJobs,
     ChecksOptions,
@@ -15,16 +13,18 @@ from flowstone.protocols.execution import (
     RunJob,
     StepCall,
 )
-from flowstone.protocols.partition_keys import PartitionKeys
-from flowstone.protocols.scattering import ScatterStore
 from flowstone.protocols.stores import (
+    ApprovalStore,
     CallerLoop,
     Catalog,
+    CheckStore,
     Control,
     DurableQueue,
     Ledger,
     OpensRuns,
+    PartitionKeys,
     RangeStore,
+    ScatterStore,
     Store,
 )
 from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from flowstone.core.automation.facts import Reads, TargetStatus
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationRecord,
@@ -16,8 +17,7 @@ from flowstone.core.automation.record import (
     TakenAutomation,
     TickRecord,
 )
-from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.standing import Reads, TargetStatus
+from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.step import Target
 
 

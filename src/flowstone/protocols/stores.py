@@ -1,38 +1,230 @@
-"""What a store records and answers, and the queue behind it."""
+"""What approvals ask of a store.
+
+What asset checks ask of a store.
+
+What a store keeps of dynamic partitions.
+
+What fan-out at run time asks of a store.
+
+What a store records and answers, and the queue behind it.
+"""
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Protocol
 
+from flowstone.core.approval import Approval, ApprovalState, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
-from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
-from flowstone.core.ranges import NewRange, UnstartedTarget
+from flowstone.core.partitions import KeyChange, KeyState
 from flowstone.core.run_details import RunDetails
+from flowstone.core.scatter import ItemCounts, ItemRow, NewItem, NewScatter, OpenScatter, ScatterRecord
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
+    CheckRecord,
     Claim,
     Committed,
     CommittedOutput,
     Completion,
+    FetchedJob,
     InputVersion,
+    KnownAssets,
+    LeftToOthers,
+    NewRange,
     NewRun,
     NewStep,
     PlacedStep,
     RunRecord,
     StepRecord,
     Target,
+    UnstartedTarget,
 )
-from flowstone.protocols.approvals import ApprovalStore
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
-from flowstone.protocols.checks import CheckStore
-from flowstone.protocols.partition_keys import PartitionKeys
-from flowstone.protocols.scattering import ScatterStore
+
+
+class ApprovalStore(Protocol):
+    """Keeps requests for approval and decides them; every method is one transaction.
+
+    The transaction that ends the attempt of a suspended step records the request (`Ledger.commit`), the one that
+    cancels the step cancels it. A decision and what follows from it, such as placing the step again or failing
+    everything downstream, are one transaction as well. The store's clock decides what is late.
+    """
+
+    def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
+        """Return requests of one state or all; pending ones by the end of their time, else newest first."""
+
+    def get(self, approval_id: int) -> Approval | None:
+        """Return a request."""
+
+    def of_step(self, step_id: int) -> Sequence[Approval]:
+        """Return the requests of a step in the order in which they were made."""
+
+    def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
+        """Decide a request; the first decision wins.
+
+        Args:
+            approval_id: the request.
+            approve: whether the step goes on; otherwise it fails for good.
+            by: who decides.
+            comment: what they say about it.
+
+        Raises:
+            ApprovalNotFoundError: there is no such request.
+            ApprovalDecidedError: it was decided, cancelled, or its time was over; says who and when.
+        """
+
+    def expire_due(self, *, limit: int = 1000) -> int:
+        """End the requests whose time is over as their `on_timeout` says; return how many."""
+
+    def claim_notifications(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
+        """Claim requests whose state is not announced yet; until the lease is over nobody else gets them.
+
+        Of two changes in a row only the later one is announced. A decision is announced for a day, a pending
+        request as long as it is pending.
+        """
+
+    def acknowledge_notification(self, approval: Approval) -> None:
+        """Acknowledge that this state of a request was announced."""
+
+    def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
+        """Release a state of a request that could not be announced, and say when to try again."""
+
+    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
+        """Return the newest lines of the audit log, of one subject or of all, newest first."""
+
+
+class CheckStore(Protocol):
+    """Keeps the results of checks.
+
+    Those of an attempt come with its `Completion` and are recorded in the transaction that ends it, if that
+    attempt is still the newest one of its step.
+    """
+
+    def record(self, records: Sequence[CheckRecord]) -> int:
+        """Record what checks of committed versions found; return how many of the steps were still known."""
+
+    def results(
+        self,
+        asset: str,
+        *,
+        partition: str | None = None,
+        check: str | None = None,
+        failed: bool = False,
+        limit: int = 100,
+    ) -> list[CheckRecord]:
+        """Return the results of an asset's checks, newest first.
+
+        Args:
+            asset: whose.
+            partition: only of this encoded partition.
+            check: only of the check of this name.
+            failed: only those that did not pass.
+            limit: how many at most.
+        """
+
+    def latest(
+        self,
+        asset: str | None = None,
+        *,
+        partition: str | None = None,
+        failed: bool = False,
+        limit: int = 1000,
+    ) -> list[CheckRecord]:
+        """Return the newest result of each check of each partition, ordered by asset, partition and check.
+
+        Args:
+            asset: whose; None for all.
+            partition: only of this encoded partition.
+            failed: only checks whose newest result is a failure.
+            limit: how many at most.
+        """
+
+    def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
+        """Return the newest result of each check of each step, in the order in which they first ran."""
+
+
+class PartitionKeys(Protocol):
+    """The keys of dynamic partitions definitions, by name, with their history; every method is one transaction.
+
+    Keys are encoded. Changes of one definition happen one after the other and are numbered without gaps; a
+    definition exists with its first key. A key is there once: of simultaneous additions one is the new one.
+    """
+
+    def keys(self, name: str) -> list[str]:
+        """Return the keys of a definition in the order of their addition."""
+
+    def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
+        """Return every key that was added or removed since a revision, as it stands now, in order of revision."""
+
+    def add(
+        self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
+    ) -> list[str]:
+        """Add keys in this order and return those that were not there."""
+
+    def remove(
+        self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
+    ) -> list[str]:
+        """Remove keys and return those that were there."""
+
+    def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
+        """Return the newest changes of a definition, or of one of its keys, newest first."""
+
+
+class ScatterStore(Protocol):
+    """Keeps the items that steps discover, as steps of runs of their own; every method is one transaction.
+
+    The attempt that discovers ends with the outcome `Scattered` (`Ledger.commit`): its step then rests in the
+    state `waiting`, and the transaction in which the last of its items ends lets it go on. The transaction that
+    brings the failures beyond what is allowed cancels the other items; so does the one in which the step ends
+    without them.
+    """
+
+    def begin(self, step_id: int, token: int, new: NewScatter) -> OpenScatter | None:
+        """Begin the items of a step, or go on with those of an earlier attempt.
+
+        Args:
+            step_id: the step.
+            token: fencing token of the attempt.
+            new: what the items are to be like.
+
+        Returns:
+            The right to add items; None when the attempt was superseded or cancelled.
+        """
+
+    def add(self, scatter: OpenScatter, items: Sequence[NewItem]) -> bool | None:
+        """Add items; those that an earlier attempt added are found again, not doubled.
+
+        Args:
+            scatter: the right to do so.
+            items: the next ones in the order of discovery.
+
+        Returns:
+            Whether to go on: False when too many failed already. None when the attempt was superseded or
+            cancelled; nothing was added then.
+
+        Raises:
+            LookupError: an item has the key of one that this attempt added before; its position is the argument.
+        """
+
+    def of_steps(self, step_ids: Sequence[int]) -> dict[int, ScatterRecord]:
+        """Return the scatters that some steps have begun."""
+
+    def of_run(self, run_id: str) -> ScatterRecord | None:
+        """Return the scatter of a run of items."""
+
+    def items(self, step_ids: Sequence[int]) -> dict[int, str]:
+        """Return the items of some item steps, as text."""
+
+    def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
+        """Return items in some states in the order of discovery, those behind the position `after`."""
+
+    def counts(self, run_id: str) -> ItemCounts:
+        """Return how many items are in each state."""
 
 
 class Ledger(Protocol):

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 import pytest
 
 from flowstone.core.definition import PartitionsDefinition, read_partition, write_partition
-from flowstone.core.partition import Partition, decode_partition, encode_partition
+from flowstone.core.partitions import Partition, decode_partition, encode_partition
 from flowstone.errors import PartitionError, UnknownPartitionError
 
 _MAX = 200

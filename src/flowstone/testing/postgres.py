@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from flowstone.errors import EmbeddedDatabaseError
 from flowstone.stores.postgres.database import Database, with_identifiers
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
-from flowstone.stores.postgres.file_lock import FileLock
+from flowstone.stores.postgres.embedded.cluster import FileLock
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.stores.postgres.sql import fetch_value, load_sql
 
 if TYPE_CHECKING:

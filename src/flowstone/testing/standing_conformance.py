@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from flowstone.core.automation.facts import DataVersion, TargetStatus
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion
-from flowstone.core.automation.standing import DataVersion, TargetStatus
 from flowstone.core.outcome import AttemptOutcome, Stopped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from flowstone.core.check_record import CheckRecord
 from flowstone.core.outcome import AttemptOutcome, Failed, Scattered, Snoozed, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import Completion, InputVersion, NewStep
+from flowstone.core.step import CheckRecord, Completion, InputVersion, NewStep
 from flowstone.testing.store_case import StoreCase
 from flowstone.testing.store_scene import Scene, failed, skipped, snoozed, stopped, succeeded
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from flowstone.core.check_record import CheckRecord, Severity
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion
+from flowstone.core.step import CheckRecord, Claim, Committed, Completion, Severity
 from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
 from flowstone.testing.store_scene import Scene, failed, snoozed, succeeded
 

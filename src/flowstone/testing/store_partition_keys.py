@@ -14,8 +14,7 @@ from flowstone.core.automation.record import (
     PartitionChange,
     TickState,
 )
-from flowstone.core.known_keys import KeyState, KnownKeys
-from flowstone.core.partition import encode_partition
+from flowstone.core.partitions import KeyState, KnownKeys, encode_partition
 from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
 from flowstone.testing.store_scene import Scene
 

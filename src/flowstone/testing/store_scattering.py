@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flowstone.core.outcome import Scattered
-from flowstone.core.scattering import NewItem, NewScatter, OpenScatter
+from flowstone.core.scatter import NewItem, NewScatter, OpenScatter
 from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.testing.store_scene import Scene, failed

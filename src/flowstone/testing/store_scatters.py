@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowstone.core.outcome import Scattered
-from flowstone.core.scattering import WITH_VALUE, NewItem
+from flowstone.core.scatter import WITH_VALUE, NewItem
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion
 from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase

@@ -23,10 +23,16 @@ from flowstone import (
     when,
     when_stale,
 )
-from flowstone.core.automation.condition import Paced, paced
-from flowstone.core.automation.decision import Verdict
-from flowstone.core.automation.facts import InputFacts, TargetFacts
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
+from flowstone.core.automation.condition import Paced, Verdict, paced
+from flowstone.core.automation.facts import (
+    CommittedVersion,
+    DataVersion,
+    InputFacts,
+    NewestStep,
+    Reads,
+    TargetFacts,
+    TargetStatus,
+)
 from flowstone.core.state import State
 from flowstone.errors import DefinitionError
 

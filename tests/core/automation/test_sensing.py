@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.sensing import (
+from flowstone.core.automation.sensor import (
     MAX_CURSOR,
     MAX_REQUESTS,
+    RunRequest,
     SensorContext,
     SensorResult,
     SkipReason,

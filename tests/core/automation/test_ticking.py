@@ -7,8 +7,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flowstone import eager, on_cron
-from flowstone.core.automation.facts import InputFacts, TargetFacts
-from flowstone.core.automation.standing import CommittedVersion, DataVersion, NewestStep, TargetStatus
+from flowstone.core.automation.facts import (
+    CommittedVersion,
+    DataVersion,
+    InputFacts,
+    NewestStep,
+    TargetFacts,
+    TargetStatus,
+)
 from flowstone.core.state import State
 from flowstone.errors import DefinitionError
 

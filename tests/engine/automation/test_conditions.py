@@ -32,11 +32,11 @@ from flowstone.core.automation.record import (
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.output import StoredOutput
-from flowstone.core.partition import decode_partition
+from flowstone.core.partitions import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import Completion, NewRun, NewStep
 from flowstone.engine.automation.conditions import ConditionEvaluator
-from flowstone.engine.automation.fact_reader import FactReader
+from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.inputs import InputReader
 from flowstone.protocols import TargetStatuses
 from flowstone.stores.memory import MemoryStore

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import flowstone
 from flowstone import DailyPartitions, MultiPartitions, Schedule, StaticPartitions, asset
 from flowstone.core.automation.record import PreparedRun, TickRecord, TickState
-from flowstone.core.automation.request import RunRequest
+from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partitions import Partition, encode_partition
 from flowstone.core.step import NewRun, NewStep
 from flowstone.engine.automation.schedules import Position, ScheduleEvaluator
 from flowstone.errors import DatabaseError, DefinitionError, OptionsError, SelectionError

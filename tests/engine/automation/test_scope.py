@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone import DailyPartitions, MultiPartitions, PartitionsDefinition, StaticPartitions
-from flowstone.engine.automation.scope import every, scope
+from flowstone.engine.automation.conditions import every, scope
 
 NOW = datetime(2024, 2, 1, tzinfo=UTC)
 DEFINITIONS = (

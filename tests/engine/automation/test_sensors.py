@@ -27,8 +27,7 @@ from flowstone import (
 )
 from flowstone.core.automation.record import AutomationRecord, TakenAutomation, TickState
 from flowstone.core.automation.sensor import Sensor
-from flowstone.engine.automation.deadline import Deadline
-from flowstone.engine.automation.loop import AutomationLoop
+from flowstone.engine.automation.loop import AutomationLoop, Deadline
 from flowstone.engine.automation.sensors import SensorEvaluator, run_id_of
 from flowstone.errors import (
     DefinitionError,

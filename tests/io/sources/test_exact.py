@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.io.sources.exact import decode_cursor_value, encode_cursor_value
+from flowstone.io.sources.watermark import decode_cursor_value, encode_cursor_value
 
 VALUES = st.one_of(
     st.booleans(),

@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from flowstone import DailyPartitions, DynamicPartitions, FlowStone, asset
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.automation.sensing import Sensed, SensorContext, sense
-from flowstone.core.automation.sensor import Sensor
+from flowstone.core.automation.sensor import Sensed, Sensor, SensorContext, sense
 from flowstone.errors import DefinitionError
-from flowstone.io.sources.listing import FoundFile, LocalListing, ObjectListing
-from flowstone.io.sources.new_files import new_files
+from flowstone.io.sources.files import FoundFile, LocalListing, ObjectListing, new_files
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.automation.sensing import Sensed, SensorContext, sense
-from flowstone.core.automation.sensor import Sensor
+from flowstone.core.automation.sensor import Sensed, Sensor, SensorContext, sense
 from flowstone.errors import DefinitionError, ResourceError, SensorError
 from flowstone.io.sources import watermark
-from flowstone.io.sources.new_rows import Dialect, new_rows
+from flowstone.io.sources.rows import Dialect, new_rows
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowstone.io.sources.statement import Source, Statement
+from flowstone.io.sources.rows import Source, Statement
 from flowstone.io.sources.watermark import Watermark
 
 SOURCE = Source(("at", "id", "100%"), table=("my", "t"))

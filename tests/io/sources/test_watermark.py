@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone.core.automation.sensing import MAX_CURSOR
+from flowstone.core.automation.sensor import MAX_CURSOR
 from flowstone.errors import SensorError
 from flowstone.io.sources.watermark import MAX_SEEN, Place, Watermark, digest, moved
 

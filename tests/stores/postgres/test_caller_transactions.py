@@ -16,9 +16,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from flowstone import FlowStone, asset
-from flowstone.app.run_handle import RunHandle
+from flowstone.app.results import RunHandle
 from flowstone.config import Settings
-from flowstone.core.calendar import DailyPartitions
+from flowstone.core.partitions_by_time import DailyPartitions
 from flowstone.core.project import Project
 from flowstone.core.state import State
 from flowstone.errors import DatabaseError, OptionsError, RunConflictError, RunNotFoundError, WaitTimeoutError

@@ -9,8 +9,8 @@ import pytest
 
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
-from flowstone.stores.postgres.file_lock import FileLock
+from flowstone.stores.postgres.embedded.cluster import FileLock
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.testing.postgres import UNSAFE_BUT_FAST, remove_server
 
 # Port 9 answers nobody on a test machine; a connection to it is refused at once.

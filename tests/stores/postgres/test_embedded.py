@@ -20,8 +20,8 @@ import pytest
 
 from flowstone.errors import EmbeddedDatabaseError, MissingExtraError
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
-from flowstone.stores.postgres.server_account import ServerAccount
+from flowstone.stores.postgres.embedded.account import ServerAccount
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.testing.postgres import UNSAFE_BUT_FAST, remove_server
 
 TIMEOUT_SECONDS = 30.0
@@ -30,7 +30,7 @@ TIMEOUT_SECONDS = 30.0
 HOLDER = """
 import sys
 from pathlib import Path
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 embedded = EmbeddedPostgres(Path(sys.argv[1]))
 embedded.start()
 print(embedded.server_pid, flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.heartbeat import Heartbeat
+from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.queue import alive_workers, rescue
 from flowstone.testing.marks import wait_until
 

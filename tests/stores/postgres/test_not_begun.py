@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flowstone.stores.postgres.not_begun import UnstartedAttemptsBoard
+from flowstone.stores.postgres.lease import UnstartedAttemptsBoard
 
 READ = """
 import mmap, struct, sys

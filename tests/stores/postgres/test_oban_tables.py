@@ -10,7 +10,7 @@ from flowstone import FlowStone, asset
 from flowstone.app.worker import serve
 from flowstone.config import Settings
 from flowstone.errors import DatabaseError, ExecutorUnavailableError
-from flowstone.stores.postgres import oban_tables
+from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 
@@ -63,9 +63,9 @@ def test_what_elixirs_tables_lack_is_added_and_the_rest_stays(empty_database_url
         assert bool(added) is first  # said, so that nobody reads "nothing to do"
         assert execute(empty_database_url, TOUCHED) == before
     with Database(empty_database_url) as database:
-        assert oban_tables.problems(database) == []
+        assert oban_jobs.problems(database) == []
         with database.connection() as connection:
-            assert oban_tables.unusable(connection) is None
+            assert oban_jobs.unusable(connection) is None
 
 
 def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(empty_database_url: str) -> None:
@@ -73,7 +73,7 @@ def test_a_constraint_that_refuses_our_rows_is_named_with_what_its_owner_can_do(
     with pytest.raises(DatabaseError, match=r"priority_range .* priorities 0 to 3 .* version 12"):
         upgrade(Database(empty_database_url))
     with Database(empty_database_url) as database:
-        assert "priority_range" in oban_tables.problems(database)[0]
+        assert "priority_range" in oban_jobs.problems(database)[0]
     execute(empty_database_url, "ALTER TABLE public.oban_jobs DROP CONSTRAINT priority_range")
     upgrade(Database(empty_database_url))
 
@@ -113,7 +113,7 @@ def test_a_role_that_may_not_change_them_learns_whose_they_are(empty_database_ur
         with Database(empty_database_url) as database, database.dedicated() as connection:
             connection.execute("SET ROLE flowstone_guest")
             with pytest.raises(DatabaseError, match=r"the table oban_leaders.*may not add.*db upgrade"):
-                oban_tables.install(connection, schema="public")
+                oban_jobs.install(connection, schema="public")
     finally:
         execute(empty_database_url, "DROP OWNED BY flowstone_guest; DROP ROLE flowstone_guest")
 
@@ -125,7 +125,7 @@ def test_a_role_without_rights_learns_what_to_grant(empty_database_url: str) -> 
     options = empty_database_url + "&options=-c%20role%3Dodd%5C%20guest"
     try:
         with Database(options) as database:
-            (message,) = oban_tables.problems(database)
+            (message,) = oban_jobs.problems(database)
         grant = 'GRANT DELETE, INSERT, UPDATE ON {} TO "odd guest"'
         assert message.endswith(f"{grant.format('oban_jobs')}; {grant.format('oban_producers')}")
     finally:
@@ -157,5 +157,5 @@ def test_without_them_people_are_notified_and_nothing_ends_with_a_traceback(
 def test_the_statements_of_the_package_have_what_is_left_out() -> None:
     from oban.schema import install_sql
 
-    assert len(oban_tables._STORAGE.findall(install_sql())) == 1
-    assert len(oban_tables._FUNCTION.findall(install_sql())) == 1
+    assert len(oban_jobs._STORAGE.findall(install_sql())) == 1
+    assert len(oban_jobs._FUNCTION.findall(install_sql())) == 1

@@ -8,7 +8,7 @@ import pytest
 from flowstone import FlowStone, asset, sensor
 from flowstone.config import Settings
 from flowstone.core.automation.record import TickState
-from flowstone.core.automation.sensing import SensorContext, SensorResult
+from flowstone.core.automation.sensor import SensorContext, SensorResult
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
 from flowstone.testing.sensor_conformance import SensorConformance

@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Any
 
 from flowstone.core.asset import Asset
-from flowstone.core.automation.cron import Cron
 from flowstone.core.automation.record import AutomationId, AutomationKind
-from flowstone.core.automation.request import RunRequest
+from flowstone.core.automation.sensor import RunRequest
+from flowstone.core.cron import Cron
 from flowstone.core.declaring import checks_options
-from flowstone.core.partition import Partition
+from flowstone.core.partitions import Partition
 from flowstone.core.selection import Selection
 from flowstone.errors import DefinitionError, did_you_mean
 

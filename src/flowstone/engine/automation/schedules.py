@@ -13,12 +13,12 @@ from typing import NamedTuple
 from flowstone.core.asset import Asset
 from flowstone.core.automation.record import AutomationId, Conclusion, NewTick, TakenAutomation, TickState
 from flowstone.core.automation.schedule import CatchUp, Schedule
+from flowstone.core.clean import clean_text
 from flowstone.core.definition import ListedPartitions
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partition import Partition, encode_partition
+from flowstone.core.partitions import Partition, encode_partition
+from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.selection import select
-from flowstone.core.text import clean_text
-from flowstone.core.timeline import TimePartitions
 from flowstone.engine.failures import failure
 from flowstone.errors import DatabaseError, DefinitionError, FlowStoneError
 from flowstone.protocols import Evaluator, PrepareRun

@@ -20,13 +20,19 @@ from flowstone.core.automation.record import (
     TakenAutomation,
     TickState,
 )
-from flowstone.core.automation.request import RunRequest
-from flowstone.core.automation.sensing import MAX_REQUESTS, Sensed, SensorContext, check_cursor, sense
-from flowstone.core.automation.sensor import Sensor
+from flowstone.core.automation.sensor import (
+    MAX_REQUESTS,
+    RunRequest,
+    Sensed,
+    Sensor,
+    SensorContext,
+    check_cursor,
+    sense,
+)
+from flowstone.core.clean import clean_text
 from flowstone.core.context import Resources
-from flowstone.core.text import clean_text
-from flowstone.engine.automation.deadline import Deadline
-from flowstone.engine.coroutines import CoroutineRunner, LimitReachedError
+from flowstone.engine.automation.loop import Deadline
+from flowstone.engine.call import CoroutineRunner, LimitReachedError
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import DatabaseError, FlowStoneError, SensorError, did_you_mean
 from flowstone.protocols import Evaluator, PrepareRun

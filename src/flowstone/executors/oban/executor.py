@@ -11,7 +11,7 @@ from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.step import StepRecord
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError, WaitTimeoutError
-from flowstone.executors.options import PLACING_OPTIONS, check_options, placing_options, seconds_option
+from flowstone.executors.inline import PLACING_OPTIONS, check_options, placing_options, seconds_option
 from flowstone.protocols import ChecksOptions, RunJob, Store
 
 _OPTIONS = frozenset({"wait_timeout"}) | PLACING_OPTIONS

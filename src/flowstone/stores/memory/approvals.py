@@ -10,14 +10,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
 from flowstone.core.output import JsonValue
 from flowstone.core.state import State
-from flowstone.core.text import clean_text
 from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
-from flowstone.stores.memory.following import Propagation
-from flowstone.stores.memory.tables import StepRow, Tables
+from flowstone.stores.memory.tables import Propagation, StepRow, Tables
 
 _NOTIFY_FOR = timedelta(days=1)
 

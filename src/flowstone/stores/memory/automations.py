@@ -23,8 +23,8 @@ from flowstone.core.automation.record import (
     settled,
 )
 from flowstone.protocols import AutomationStore
+from flowstone.stores.memory.catalog import MemoryPartitionKeys
 from flowstone.stores.memory.ledger import MemoryLedger
-from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.tables import Tables
 
 

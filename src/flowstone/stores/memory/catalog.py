@@ -1,22 +1,36 @@
-"""The reading side of the in-memory store."""
+"""The reading side of the in-memory store.
+
+Results of asset checks in memory.
+
+How many targets stand at once, in memory: what conditions are judged by.
+
+The keys of dynamic partitions in memory.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
+from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
+from flowstone.core.automation.record import PartitionChange
+from flowstone.core.clean import clean_text
+from flowstone.core.partitions import KeyChange, KeyState
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
+    CheckRecord,
     CommittedOutput,
     InputVersion,
     RunRecord,
     StepRecord,
     Target,
 )
-from flowstone.protocols import Catalog
+from flowstone.protocols import Catalog, CheckStore, PartitionKeys, TargetStatuses
 from flowstone.stores.memory.tables import StepRow, Tables
 
 
@@ -164,3 +178,223 @@ class MemoryCatalog(Catalog):
             return False
         run = self._tables.runs.get(run_id) if run_id else None
         return run is None or run.record().state is not State.RUNNING
+
+
+class MemoryChecks(CheckStore):
+    """Implements `flowstone.protocols.CheckStore` over lists."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def record(self, records: Sequence[CheckRecord]) -> int:
+        with self._tables.changed:
+            return insert_checks(self._tables, records)
+
+    def results(
+        self,
+        asset: str,
+        *,
+        partition: str | None = None,
+        check: str | None = None,
+        failed: bool = False,
+        limit: int = 100,
+    ) -> list[CheckRecord]:
+        found = [
+            one
+            for one in self._newest_first(asset)
+            if (partition is None or one.partition == partition)
+            and (check is None or one.check == check)
+            and not (failed and one.passed)
+        ]
+        return found[:limit]
+
+    def latest(
+        self,
+        asset: str | None = None,
+        *,
+        partition: str | None = None,
+        failed: bool = False,
+        limit: int = 1000,
+    ) -> list[CheckRecord]:
+        requested = [one for one in self._newest_first(asset) if partition is None or one.partition == partition]
+        newest = _first_of_each(requested, lambda one: (one.asset, one.partition, one.check))
+        found = sorted(newest, key=lambda one: (one.asset, one.partition, one.check))
+        return [one for one in found if not (failed and one.passed)][:limit]
+
+    def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
+        found: dict[int, tuple[CheckRecord, ...]] = {}
+        with self._tables.changed:
+            for step_id in step_ids:
+                # a check that was run again keeps its place
+                newest = {one.check: one for one in self._tables.checks_of_step.get(step_id, ())}
+                found[step_id] = tuple(newest.values())
+        return found
+
+    def _newest_first(self, asset: str | None) -> Iterator[CheckRecord]:
+        with self._tables.changed:
+            tables = self._tables.checks
+            chosen = [list(tables.get(asset, ()))] if asset is not None else [list(one) for one in tables.values()]
+        return (one for records in chosen for one in reversed(records))
+
+
+def insert_checks(tables: Tables, records: Iterable[CheckRecord]) -> int:
+    """Record what checks found, if the attempt's token is still the newest; called with the lock held."""
+    number = 0
+    for record in records:
+        row = tables.steps.get(record.step_id)
+        if row is not None and record.token in (None, row.token):
+            known = replace(record, token=row.token)
+            tables.checks[row.asset].append(known)
+            tables.checks_of_step[row.id].append(known)
+            number += 1
+    return number
+
+
+def _first_of_each(records: Iterable[CheckRecord], key: Callable[[CheckRecord], object]) -> list[CheckRecord]:
+    found: dict[object, CheckRecord] = {}
+    for one in records:
+        found.setdefault(key(one), one)
+    return list(found.values())
+
+
+class MemoryTargetStatuses(TargetStatuses):
+    """Implements `flowstone.protocols.TargetStatuses` over dictionaries."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def status(self, targets: Sequence[Target]) -> dict[Target, TargetStatus]:
+        tables = self._tables
+        with tables.changed:
+            return {
+                target: TargetStatus(self._committed(target), self._newest(target))
+                for target in targets
+                if target in tables.current or target in tables.newest
+            }
+
+    def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
+        steps = self._tables.steps
+        return {
+            step_id: {(one.asset, one.partition): _data(steps[one.step_id]) for one in row.inputs}
+            for step_id in step_ids
+            if (row := steps.get(step_id)) is not None and row.inputs
+        }
+
+    def active(self, assets: Sequence[str]) -> dict[str, int]:
+        requested = set(assets)
+        found: dict[str, int] = {}
+        with self._tables.changed:
+            for asset, _ in self._tables.active:
+                if asset in requested:
+                    found[asset] = found.get(asset, 0) + 1
+        return found
+
+    def _committed(self, target: Target) -> CommittedVersion | None:
+        step_id = self._tables.current.get(target)
+        if step_id is None:
+            return None
+        row = self._tables.steps[step_id]
+        assert row.finished_at is not None
+        return CommittedVersion(_data(row), row.finished_at, row.new.code_version, row.started_at)
+
+    def _newest(self, target: Target) -> NewestStep | None:
+        step_id = self._tables.newest.get(target)
+        if step_id is None:
+            return None
+        row = self._tables.steps[step_id]
+        return NewestStep(
+            row.id,
+            row.state,
+            row.new.code_version,
+            row.created_at,
+            row.started_at,
+            row.finished_at,
+            row.run_id,
+        )
+
+
+def _data(row: StepRow) -> DataVersion:
+    return DataVersion(row.id, row.stored.content_hash if row.stored is not None else None)
+
+
+_MAX_NOTE = 1000
+
+
+class MemoryPartitionKeys(PartitionKeys):
+    """Implements `flowstone.protocols.PartitionKeys` over dictionaries.
+
+    Args:
+        tables: the rows of the store, whose lock makes each method a transaction.
+        now: clock of the history.
+    """
+
+    def __init__(self, tables: Tables, *, now: Callable[[], datetime] | None = None) -> None:
+        self._changed = tables.changed
+        self._now = now or (lambda: datetime.now(UTC))
+        # per definition the keys in the order of their last change, and all changes
+        self._states: dict[str, dict[str, KeyState]] = defaultdict(dict)
+        self._history: dict[str, list[KeyChange]] = defaultdict(list)
+
+    def keys(self, name: str) -> list[str]:
+        return [state.key for state in self.changed(name) if not state.removed]
+
+    def changed(self, name: str, *, after: int = 0) -> list[KeyState]:
+        found: list[KeyState] = []
+        with self._changed:
+            if name in self._states:
+                for state in reversed(self._states[name].values()):
+                    if state.revision <= after:
+                        break
+                    found.append(state)
+        return found[::-1]
+
+    def add(
+        self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
+    ) -> list[str]:
+        changes = [PartitionChange(name, key) for key in keys]
+        return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
+
+    def remove(
+        self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
+    ) -> list[str]:
+        changes = [PartitionChange(name, key, remove=True) for key in keys]
+        return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
+
+    def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
+        with self._changed:
+            changes = list(self._history[name]) if name in self._history else []
+        return [change for change in reversed(changes) if key is None or change.key == key][:limit]
+
+    def apply_changes(
+        self, changes: Sequence[PartitionChange], *, by: str | None = None, reason: str | None = None
+    ) -> list[PartitionChange]:
+        """Add and remove keys, in this order; return the changes that changed something."""
+        with self._changed:
+            return [change for change in changes if self._apply(change, _note(by), _note(reason))]
+
+    def _apply(self, change: PartitionChange, by: str | None, reason: str | None) -> bool:
+        name, key, remove = change
+        states, history = self._states[name], self._history[name]
+        state = states.get(key)
+        if (state is not None and not state.removed) is not remove:
+            return False
+        revision = len(history) + 1
+        position = state.position if remove and state is not None else revision
+        states.pop(key, None)  # a changed key is the last one in the order of changes
+        states[key] = KeyState(key, position, revision)
+        history.append(
+            KeyChange(
+                definition=name,
+                revision=revision,
+                key=key,
+                removed=remove,
+                at=self._now(),
+                by=by,
+                reason=reason,
+            )
+        )
+        return True
+
+
+def _note(text: str | None) -> str | None:
+    return None if text is None else clean_text(text, limit=_MAX_NOTE)

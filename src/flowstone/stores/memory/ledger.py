@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowstone.core.fit import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
-from flowstone.core.unstarted import over_before_it_begins
+from flowstone.core.step import (
+    Claim,
+    Committed,
+    Completion,
+    NewRun,
+    NewStep,
+    PlacedStep,
+    Target,
+    over_before_it_begins,
+)
 from flowstone.errors import RunConflictError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.stores.memory.approvals import MemoryApprovals
-from flowstone.stores.memory.checks import insert_checks
-from flowstone.stores.memory.following import Propagation
+from flowstone.stores.memory.catalog import insert_checks
 from flowstone.stores.memory.scatters import MemoryScatters
-from flowstone.stores.memory.tables import RunRow, StepRow, Tables
+from flowstone.stores.memory.tables import Propagation, RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
 

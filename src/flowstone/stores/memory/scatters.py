@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from flowstone.core.outcome import Scattered
-from flowstone.core.scattering import (
+from flowstone.core.scatter import (
     SCATTER_KIND,
     ItemCounts,
     ItemRow,

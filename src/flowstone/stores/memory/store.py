@@ -9,13 +9,10 @@ from flowstone.errors import OptionsError
 from flowstone.protocols import CallerLoop, OpensRuns
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
-from flowstone.stores.memory.catalog import MemoryCatalog
-from flowstone.stores.memory.checks import MemoryChecks
+from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
 from flowstone.stores.memory.ledger import MemoryLedger
-from flowstone.stores.memory.partition_keys import MemoryPartitionKeys
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
-from flowstone.stores.memory.standings import MemoryTargetStatuses
 from flowstone.stores.memory.tables import Tables
 
 

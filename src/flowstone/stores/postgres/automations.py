@@ -26,11 +26,10 @@ from flowstone.core.automation.record import (
     settled,
 )
 from flowstone.protocols import AutomationStore
-from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
-from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
     from psycopg import Connection

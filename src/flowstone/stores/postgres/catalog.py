@@ -1,21 +1,35 @@
-"""The reading side of the PostgreSQL store."""
+"""How many targets stand at once, in PostgreSQL: what conditions are judged by.
+
+Results of asset checks in PostgreSQL.
+
+What the database says about the installation: for `flowstone doctor`.
+
+One listening connection for all threads that wait for the end of steps and runs.
+
+The reading side of the PostgreSQL store.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
+from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
+    CheckRecord,
     CommittedOutput,
     InputVersion,
     RunRecord,
@@ -24,11 +38,310 @@ from flowstone.core.step import (
     run_state,
 )
 from flowstone.errors import DatabaseUnavailableError
-from flowstone.protocols import Catalog
+from flowstone.protocols import Catalog, CheckStore, TargetStatuses
+from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.done_signals import DoneSignals
+from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+
+class PostgresTargetStatuses(TargetStatuses):
+    """Implements `flowstone.protocols.TargetStatuses` on PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def status(self, targets: Sequence[Target]) -> dict[Target, TargetStatus]:
+        if not targets:
+            return {}
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _TargetStatusRow, "target_status/status", {"targets": to_json(targets)})
+        return {targets[row.position - 1]: row.status() for row in rows}
+
+    def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
+        found: dict[int, Reads] = {}
+        if step_ids:
+            with self._database.connection() as connection:
+                rows = fetch_all(connection, _Read, "target_status/reads", {"steps": list(step_ids)})
+            for row in rows:
+                data = DataVersion(row.upstream, row.content_hash)
+                found.setdefault(row.step_id, {})[row.asset, row.partition] = data
+        return found
+
+    def active(self, assets: Sequence[str]) -> dict[str, int]:
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _Active, "target_status/active", {"assets": list(assets)})
+        return {row.asset: row.active for row in rows}
+
+
+class _TargetStatusRow(NamedTuple):
+    """A row of `target_status/status`: a target by its position from 1, its version in use, its newest step."""
+
+    position: int
+    committed_step: int | None
+    committed_at: datetime
+    committed_code: str | None
+    content_hash: str | None
+    committed_started_at: datetime | None
+    newest_step: int | None
+    newest_state: State | None
+    newest_code: str | None
+    placed_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_id: str
+
+    def status(self) -> TargetStatus:
+        committed = newest = None
+        if self.committed_step is not None:
+            data = DataVersion(self.committed_step, self.content_hash)
+            committed = CommittedVersion(data, self.committed_at, self.committed_code, self.committed_started_at)
+        if self.newest_step is not None and self.newest_state is not None:
+            newest = NewestStep(
+                self.newest_step,
+                self.newest_state,
+                self.newest_code,
+                self.placed_at,
+                self.started_at,
+                self.finished_at,
+                self.run_id,
+            )
+        return TargetStatus(committed, newest)
+
+
+class _Read(NamedTuple):
+    """A row of `target_status/reads`."""
+
+    step_id: int
+    asset: str
+    partition: str
+    upstream: int
+    content_hash: str | None
+
+
+class _Active(NamedTuple):
+    """A row of `target_status/active`: how many steps of an asset are not over."""
+
+    asset: str
+    active: int
+
+
+class PostgresChecks(CheckStore):
+    """Implements `flowstone.protocols.CheckStore` on PostgreSQL.
+
+    Args:
+        database: where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, records: Sequence[CheckRecord]) -> int:
+        if not records:
+            return 0
+        with self._database.transaction() as connection:
+            return insert_checks(connection, records)
+
+    def results(
+        self,
+        asset: str,
+        *,
+        partition: str | None = None,
+        check: str | None = None,
+        failed: bool = False,
+        limit: int = 100,
+    ) -> list[CheckRecord]:
+        parameters = {"asset": asset, "partition": partition, "check": check, "failed": failed, "limit": limit}
+        with self._database.connection() as connection:
+            return fetch_all(connection, CheckRecord, "checks/results", parameters)
+
+    def latest(
+        self,
+        asset: str | None = None,
+        *,
+        partition: str | None = None,
+        failed: bool = False,
+        limit: int = 1000,
+    ) -> list[CheckRecord]:
+        parameters = {"asset": asset, "partition": partition, "failed": failed, "limit": limit}
+        with self._database.connection() as connection:
+            return fetch_all(connection, CheckRecord, "checks/latest", parameters)
+
+    def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
+        found: dict[int, tuple[CheckRecord, ...]] = dict.fromkeys(step_ids, ())
+        with self._database.connection() as connection:
+            records = fetch_all(connection, CheckRecord, "checks/of_steps", {"steps": list(step_ids)})
+        for record in records:
+            found[record.step_id] += (record,)
+        return found
+
+
+def insert_checks(connection: Connection[TupleRow], records: Iterable[CheckRecord]) -> int:
+    """Record what checks found, in the transaction of the caller; return how many rows that made."""
+    rows = [
+        {
+            "step_id": one.step_id,
+            "attempt": one.attempt,
+            "token": one.token,
+            "check": one.check,
+            "passed": one.passed,
+            "severity": one.severity,
+            "blocking": one.blocking,
+            "description": one.description,
+            "error": one.error,
+            "metadata": one.metadata,
+            "started_at": one.started_at,
+            "took_seconds": one.took_seconds,
+        }
+        for one in records
+    ]
+    return connection.execute(load_sql("checks/record"), {"rows": to_json(rows)}).rowcount
+
+
+OLDEST_SERVER = 14
+"""Oldest major version of PostgreSQL that is tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class AliveWorker:
+    """A process with a valid lease.
+
+    Args:
+        id: its name.
+        kind: `node` for workers, `inline` for processes that run assets themselves.
+        host: where it runs.
+        pid: its process id there.
+        beat_at: when it last renewed its lease.
+        queues: queues that it serves, and how many steps of each at once; None when it serves none.
+        started_at: when it started; None when nobody said.
+    """
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    beat_at: datetime
+    queues: Mapping[str, int] | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a database, as far as it could be read.
+
+    Args:
+        version: of the server, such as `18.1`.
+        workers: processes with a valid lease; None when the table is missing.
+    """
+
+    version: str
+    workers: tuple[AliveWorker, ...] | None
+
+    @property
+    def major(self) -> int:
+        """Major version of the server.
+
+        Example:
+            >>> Health("18.1 (Debian)", ()).major
+            18
+        """
+        found = re.match(r"\d+", self.version)
+        return int(found[0]) if found else 0
+
+
+def read_health(database: Database) -> Health:
+    """Read server version, tables and workers, whatever of them is there.
+
+    Raises:
+        DatabaseUnavailableError: the database does not answer.
+    """
+    with database.connection() as connection:
+        server = fetch_one(connection, _Server, "health/server")
+        assert server is not None
+        workers: tuple[AliveWorker, ...] | None = None
+        if server.has_workers:
+            workers = tuple(fetch_all(connection, AliveWorker, "workers/alive"))
+    return Health(server.version, workers)
+
+
+class _Server(NamedTuple):
+    """The server, and whether our tables are there."""
+
+    version: str
+    has_workers: bool
+
+
+_IDLE_SECONDS = 30.0
+_CLOSE_SECONDS = 1.0
+
+
+class DoneSignals:
+    """Wakes waiting threads when a notification names what they wait for.
+
+    Notifications are hints: whoever is woken reads the tables, and polls them from time to time anyway.
+
+    Args:
+        database: where to listen.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._closed = False
+        self._listener: Listener | None = None
+        self._begin()
+        renew_after_fork(self, DoneSignals._begin)
+
+    def _begin(self) -> None:
+        if self._listener is not None:
+            self._listener.leave_to_parent()
+            keep_of_parent(self._listener)
+        self._lock = threading.Lock()
+        self._waiting: dict[threading.Event, frozenset[str]] = {}
+        self._listener = None
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def subscribe(self, keys: Sequence[str]) -> Iterator[threading.Event]:
+        """Give an event that is set when one of these keys is named; subscribe before reading the tables."""
+        event = threading.Event()
+        with self._lock:
+            self._waiting[event] = frozenset(keys)
+            if self._thread is None and not self._closed:
+                self._listener = self._database.listen([DONE_CHANNEL])
+                self._thread = threading.Thread(
+                    target=self._listen, args=(self._listener,), name="flowstone-done", daemon=True
+                )
+                self._thread.start()
+        try:
+            yield event
+        finally:
+            with self._lock:
+                del self._waiting[event]
+
+    def close(self) -> None:
+        """Stop listening."""
+        with self._lock:
+            self._closed = True
+            listener, thread, self._listener, self._thread = self._listener, self._thread, None, None
+        if listener is not None and thread is not None:
+            listener.close()
+            thread.join(_CLOSE_SECONDS)
+
+    def _listen(self, listener: Listener) -> None:
+        while not self._closed:  # ends with the process at the latest
+            arrived = listener.wait(_IDLE_SECONDS)
+            named = {key for one in arrived for key in one.payload.split(SEPARATOR)}
+            with self._lock:
+                for event, keys in self._waiting.items():
+                    # an empty answer may mean that the connection was cut: everybody reads the tables
+                    if not arrived or not keys.isdisjoint(named):
+                        event.set()
+
 
 _POLL_SECONDS = 1.0
 _AWAY_SECONDS = 120.0

@@ -1,10 +1,14 @@
-"""The connection to PostgreSQL: the only part, with `dsn` and `listener`, that knows the driver."""
+"""The connection to PostgreSQL: the only part, with `dsn` and `listener`, that knows the driver.
+
+Transactions that are repeated when the database asks for it, or when the plan went stale.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import random
 import secrets
 import selectors
 import threading
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.project import Project
-from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError
+from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, PlanOutdatedError
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.sql import fetch_value, load_sql
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
     from psycopg.sql import Composed
     from psycopg_pool import ConnectionPool
+
 
 _BUSY_SECONDS = 30.0
 _CLOSE_SECONDS = 1.0
@@ -437,3 +442,48 @@ _pool_noise = _PoolNoise()
 
 def _filter_pool_logs() -> None:
     logging.getLogger("psycopg.pool").addFilter(_pool_noise)  # adding the same filter twice changes nothing
+
+
+log = logging.getLogger(__name__)
+
+_TRIES = 8
+_RETRY_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 0.005
+_MAX_PAUSE_SECONDS = 1.0
+
+
+def in_transaction[T](
+    database: Database, work: Callable[[Connection[TupleRow]], T], *, outdated_tries: int | None = None
+) -> T:
+    """Run one transaction, again after a deadlock or when the plan went stale meanwhile, with growing pauses.
+
+    Args:
+        database: where.
+        work: does everything on the connection it is given; called once for each try.
+        outdated_tries: how often a stale plan is tried; None as often as anything else.
+
+    Raises:
+        DatabaseError: it was refused time and again.
+        PlanOutdatedError: the plan went stale time and again.
+    """
+    from psycopg import errors
+
+    started, pause, tries, outdated = time.monotonic(), _FIRST_PAUSE_SECONDS, 0, 0
+    while True:
+        tries += 1
+        try:
+            with database.transaction() as connection:
+                return work(connection)
+        except (errors.DeadlockDetected, errors.SerializationFailure, PlanOutdatedError) as error:
+            took = time.monotonic() - started
+            is_outdated = isinstance(error, PlanOutdatedError)
+            outdated += is_outdated
+            if is_outdated and outdated == outdated_tries:
+                raise
+            if tries >= _TRIES and took >= _RETRY_SECONDS:
+                raise DatabaseError(
+                    f"A transaction was refused {tries} times in {took:.0f} s, the last time because of: {error}"
+                ) from error
+            log.debug("Transaction is repeated: %s", error)
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that were refused together
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)

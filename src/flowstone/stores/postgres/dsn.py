@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flowstone.core.text import hide_values
+from flowstone.core.clean import hide_values
 from flowstone.errors import ConfigurationError, MissingExtraError
 
 SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})

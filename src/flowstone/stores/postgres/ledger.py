@@ -10,25 +10,25 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.approval import Approval
-from flowstone.core.fit import NOWHERE, can_be_committed, failed, make_recordable
+from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Failed
+from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
-from flowstone.core.text import clean_text
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
-from flowstone.stores.postgres import deciding, ranges
-from flowstone.stores.postgres.checks import insert_checks
-from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import propagate
+from flowstone.stores.postgres import approvals as deciding
+from flowstone.stores.postgres import placing
+from flowstone.stores.postgres.catalog import insert_checks
+from flowstone.stores.postgres.commit import propagate
+from flowstone.stores.postgres.counters import Stopping, scattered_rows
+from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
+from flowstone.stores.postgres.scatters import stop_items
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
-from flowstone.stores.postgres.stopping import stop_items
-from flowstone.stores.postgres.sub_runs import Stopping, scattered_rows
-from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -188,7 +188,7 @@ class PostgresLedger(Ledger):
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
             steps = fetch_column(connection, int, "ledger/steps_of_run", {"run_id": run_id})
             if self._database.durable:
-                ranges.cancel(connection, run_id)
+                placing.cancel(connection, run_id)
             running = self._cancel(connection, steps, stopping)
             # the run after its steps, as everybody locks them
             if fetch_value(connection, str, "ledger/mark_cancelled", {"run_id": run_id}) is None:

@@ -3,25 +3,27 @@
 The row of a limit is locked by whoever takes or frees a slot, so that the count is exact and no wake-up is
 lost between a step that is about to wait and another one that is about to end. Steps without limits never
 come here.
+
+Circuit breakers over the fleet: their state is a row, changed under the lock of the limit of the same name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.circuit import Circuit, describe_open
-from flowstone.core.limits import Breaker, Limit, Rate, parse_limit
-from flowstone.stores.postgres import breakers
-from flowstone.stores.postgres.rows import MovedStep
+from flowstone.core.limits import Breaker, Circuit, Limit, Rate, describe_open, parse_limit
+from flowstone.core.state import State
+from flowstone.stores.postgres.rows import MovedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
+
 
 _MAX_WOKEN = 10_000
 """Steps that one transaction wakes; the sweep wakes the rest."""
@@ -128,12 +130,12 @@ def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set
     named = {name: limit for limits in parsed for name, limit in limits.items()}
     guards = {name for name, limit in named.items() if isinstance(limit, Breaker)}
     # a closed breaker stops nobody, so that nobody waits for its lock
-    shut = breakers.tripped(connection, guards)
+    shut = tripped(connection, guards)
     names = named.keys() - guards | shut
     if not names:
         return set()
     batch = _lock_batch(connection, sorted(names))
-    circuits = breakers.read(connection, shut)
+    circuits = read(connection, shut)
     batch.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
     parked = []
     for step, limits in zip(steps, parsed, strict=True):
@@ -155,17 +157,17 @@ def release(connection: Connection[TupleRow], steps: Sequence[MovedStep]) -> set
     if not steps:
         return set()
     ids = [step.id for step in steps]
-    ended = breakers.ended_attempts(steps)
+    ended = ended_attempts(steps)
     parsed = {"steps": ids, "breakers": sorted({one.name for one in ended})}
     held = set(fetch_column(connection, str, "limits/held", parsed))
     held |= {one.name for one in ended if one.failed}
     if not held:
         return set()
     batch = _lock_batch(connection, sorted(held))
-    slots = fetch_all(connection, breakers.SlotRow, "limits/free", {"steps": ids})
+    slots = fetch_all(connection, SlotRow, "limits/free", {"steps": ids})
     freed = Counter(slot.limit_name for slot in slots)
     counted = [one for one in ended if one.name in held]
-    for name in breakers.count(connection, counted, slots, now=batch.now):
+    for name in count(connection, counted, slots, now=batch.now):
         freed[name] = _MAX_WOKEN
     return _wake(connection, freed)
 
@@ -196,7 +198,7 @@ def _take(connection: Connection[TupleRow], batch: AdmissionBatch) -> None:
         connection.execute(load_sql("limits/take"), {"names": names, "steps": steps})
     for name in sorted(batch.filled):
         connection.execute(load_sql("limits/fill"), {"name": name, "starts": batch.starts[name]})
-    breakers.write(connection, {name: batch.circuits[name] for name in batch.waited_for})
+    write(connection, {name: batch.circuits[name] for name in batch.waited_for})
 
 
 def _park(connection: Connection[TupleRow], parked: Sequence[tuple[LimitedStep, _Refusal]]) -> None:
@@ -218,3 +220,100 @@ def _wake(connection: Connection[TupleRow], freed: Mapping[str, int]) -> set[str
     if woken:
         connection.execute(load_sql("limits/wake_jobs"), {"jobs": [step.job_id for step in woken]})
     return {step.queue for step in woken}
+
+
+_FAILED = (State.FAILED, State.RETRYING)
+_COUNTED = (*_FAILED, State.COMPLETED)
+
+
+class EndedAttempt(NamedTuple):
+    """An attempt that counts for a breaker.
+
+    Args:
+        step_id: its step.
+        name: name of the breaker.
+        breaker: its thresholds.
+        failed: whether the attempt failed.
+    """
+
+    step_id: int
+    name: str
+    breaker: Breaker
+    failed: bool
+
+
+class BreakerRow(NamedTuple):
+    """A breaker as the table has it; see `Circuit`."""
+
+    name: str
+    failures: int
+    open_until: float | None
+    next_step: int | None
+
+
+class SlotRow(NamedTuple):
+    """The slot of a limit that a step holds; of a breaker, the step that is tried holds one."""
+
+    limit_name: str
+    step_id: int
+
+
+def ended_attempts(steps: Iterable[MovedStep]) -> list[EndedAttempt]:
+    """Return the attempts among steps that moved which count for a breaker.
+
+    Attempts that were released, cancelled or skipped say nothing. Neither do those of steps without a job: their
+    process drives them itself, and no breaker of the fleet holds them up.
+    """
+    return [
+        EndedAttempt(step.id, name, breaker, step.state in _FAILED)
+        for step in steps
+        if step.limits and step.job_id is not None and step.state in _COUNTED
+        for name, value in step.limits.items()
+        if isinstance(breaker := parse_limit(value), Breaker)
+    ]
+
+
+def tripped(connection: Connection[TupleRow], names: Iterable[str]) -> set[str]:
+    """Return those of some breakers that are not closed."""
+    requested = sorted(set(names))
+    if not requested:
+        return set()
+    return set(fetch_column(connection, str, "breakers/tripped", {"names": requested}))
+
+
+def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Circuit]:
+    """Return the state of breakers; the caller holds the locks of their limits."""
+    requested = sorted(set(names))
+    if not requested:
+        return {}
+    rows = fetch_all(connection, BreakerRow, "breakers/read", {"names": requested})
+    found = {row.name: Circuit(row.failures, row.open_until, row.next_step) for row in rows}
+    return {name: found.get(name) or Circuit() for name in requested}
+
+
+def write(connection: Connection[TupleRow], circuits: Mapping[str, Circuit]) -> None:
+    """Keep the state of breakers."""
+    if circuits:
+        rows = [{"name": name, **asdict(circuit)} for name, circuit in circuits.items()]
+        connection.execute(load_sql("breakers/write"), {"circuits": to_json(rows)})
+
+
+def count(
+    connection: Connection[TupleRow], ended: Sequence[EndedAttempt], slots: Iterable[SlotRow], *, now: float
+) -> set[str]:
+    """Count attempts that ended, and return the breakers that closed by it.
+
+    Args:
+        connection: with the locks of the limits.
+        ended: the attempts, of breakers that are locked.
+        slots: the slots that the steps held.
+        now: the database's time in seconds since 1970.
+    """
+    circuits = read(connection, (one.name for one in ended))
+    were_open = {name for name, circuit in circuits.items() if circuit.open_until is not None}
+    held = set(slots)
+    for one in ended:
+        tried = SlotRow(one.name, one.step_id) in held
+        circuits[one.name].end(one.breaker, failed=one.failed, tried=tried, now=now)
+    write(connection, circuits)
+    return {name for name in were_open if circuits[name].open_until is None}

@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from flowstone.core.automation.record import PartitionChange
-from flowstone.core.known_keys import KeyChange, KeyState
-from flowstone.core.text import clean_text
+from flowstone.core.clean import clean_text
+from flowstone.core.partitions import KeyChange, KeyState
 from flowstone.protocols import PartitionKeys
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql

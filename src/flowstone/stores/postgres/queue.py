@@ -1,33 +1,186 @@
-"""What worker nodes ask of the store: work, leases, the rescue of what lost workers held."""
+"""One fetch from Oban's queue: jobs are acquired and the attempts of their steps started, in one transaction.
+
+What worker nodes ask of the store: work, leases, the rescue of what lost workers held.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone.core.approval import Approval
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
-from flowstone.core.queueing import FetchedJob, KnownAssets, LeftToOthers
+from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import Claim
+from flowstone.core.step import Claim, FetchedJob, KnownAssets, LeftToOthers
 from flowstone.protocols import DurableQueue
-from flowstone.stores.postgres import deciding, limits, operators, transport
-from flowstone.stores.postgres.counting import refill
-from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.following import propagate
-from flowstone.stores.postgres.look import QueueFetch
-from flowstone.stores.postgres.ranges import RangeFetch, open_runs
+from flowstone.stores.postgres import approvals as deciding
+from flowstone.stores.postgres import control, limits, oban_jobs
+from flowstone.stores.postgres.commit import propagate
+from flowstone.stores.postgres.counters import refill
+from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.placing import RangeFetch, open_runs
 from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
+from flowstone.stores.postgres.scatters import stop_left
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
-from flowstone.stores.postgres.stopping import stop_left
-from flowstone.stores.postgres.transactions import in_transaction
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
+
+
+_ANY_PRIORITY = 32767
+
+
+class _FetchedRow(NamedTuple):
+    """A job that was taken, with the attempt that it started.
+
+    Args:
+        job_id: the job.
+        worker: the Oban worker that it names.
+        named_step: the step that it names.
+        has_ranges: whether large backfills have something to begin on this queue.
+        step_id: the step; None when the job started nothing, and then nothing of what follows holds.
+        age_seconds: time since the step was placed.
+        has_approvals: whether the step has had requests for approval.
+        kind: kind of its run.
+        details: details of its run, as JSON.
+        shape: digest of the shape of its asset where it was placed.
+        keys: digest of what said there which partitions the asset has.
+        queued_seconds: how long it was due.
+    """
+
+    job_id: int
+    worker: str
+    named_step: int | None
+    has_ranges: bool
+    step_id: int | None
+    run_id: str
+    asset: str
+    partition: str
+    attempt: int
+    max_attempts: int
+    token: int
+    started_at: datetime
+    forced: bool
+    snoozes: int
+    age_seconds: float
+    limits: Mapping[str, int | str] | None
+    has_approvals: bool
+    deps_timeout_seconds: float
+    kind: str
+    details: Mapping[str, Any] | None
+    shape: str | None
+    keys: str | None
+    queued_seconds: float
+
+
+class _PausedRun(NamedTuple):
+    """A paused run of which steps were taken off the queue."""
+
+    run_id: str
+    withdrawn: int
+
+
+@dataclass(slots=True)
+class QueueFetch:
+    """One fetch of a worker from one queue.
+
+    Args:
+        connection: with a transaction open.
+        queue: the queue.
+        worker_id: the lease under which the attempts run.
+        attempted_by: what Oban records of the node.
+        left: what this worker has left to others.
+    """
+
+    connection: Connection[TupleRow]
+    queue: str
+    worker_id: str
+    attempted_by: Sequence[str]
+    left: LeftToOthers
+    has_ranges: bool | None = None
+    """Whether large backfills have something to begin on the queue; None while no job said so."""
+
+    def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[FetchedJob]:
+        """Take jobs, the most urgent first.
+
+        Args:
+            demand: at most so many.
+            below: only those that are more urgent than this priority.
+        """
+        parameters = {
+            "queue": self.queue,
+            "demand": demand,
+            "below": below,
+            "worker_id": self.worker_id,
+            "worker": oban_jobs.WORKER,
+            "attempted_by": list(self.attempted_by),
+            **self.left.parameters(),
+        }
+        rows = fetch_all(self.connection, _FetchedRow, "queue/fetch", parameters)
+        if rows:
+            self.has_ranges = rows[0].has_ranges
+        expiries = [row.job_id for row in rows if row.worker == oban_jobs.EXPIRY_WORKER]
+        unstarted = [row for row in rows if row.step_id is None]
+        stale = [(row.job_id, row.named_step) for row in unstarted if row.worker == oban_jobs.WORKER]
+        if stale:
+            self._set_right(stale)
+        if expiries:
+            deciding.expire_jobs(self.connection, expiries)
+        started = {row.step_id: row for row in rows if row.step_id is not None}
+        limited = [
+            limits.LimitedStep(row.job_id, step_id, row.limits) for step_id, row in started.items() if row.limits
+        ]
+        parked = limits.admit(self.connection, limited)
+        if parked or stale or expiries:
+            # this node has room left, and there may be more behind them; its next poll is up to a second away
+            oban_jobs.announce(self.connection, [self.queue])
+        gates = deciding.open_gates(
+            self.connection, [step_id for step_id, row in started.items() if row.has_approvals]
+        )
+        return [
+            _fetched(step_id, row, gates.get(step_id, ()))
+            for step_id, row in started.items()
+            if step_id not in parked
+        ]
+
+    def _set_right(self, stale: Sequence[tuple[int, int | None]]) -> None:
+        """Put jobs back that started nothing: (job, step). Runs may be paused, and people may have moved jobs."""
+        jobs = {"jobs": [job for job, _ in stale], "steps": [step for _, step in stale]}
+        for run in fetch_all(self.connection, _PausedRun, "queue/withhold", jobs):
+            self.connection.execute(load_sql("control/take_off"), run._asdict())
+        control.reconcile(self.connection, stale)
+
+
+def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> FetchedJob:
+    return FetchedJob(
+        job_id=row.job_id,
+        claim=Claim(
+            step_id=step_id,
+            run_id=row.run_id,
+            asset=row.asset,
+            partition=row.partition,
+            attempt=row.attempt,
+            max_attempts=row.max_attempts,
+            token=row.token,
+            started_at=row.started_at,
+            forced=row.forced,
+            approvals=approvals,
+            run=RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
+            queued_seconds=max(0.0, row.queued_seconds),
+        ),
+        snoozes=row.snoozes,
+        age_seconds=row.age_seconds,
+        deps_timeout_seconds=row.deps_timeout_seconds,
+        shape=row.shape,
+        keys=row.keys,
+    )
+
 
 _BATCH = 1000
 _APART_SECONDS = 2.0
@@ -135,7 +288,7 @@ class PostgresQueue(DurableQueue):
 
     def nudge(self, queues: Sequence[str]) -> None:
         with self._database.connection() as connection:
-            transport.announce(connection, fetch_column(connection, str, "ranges/nudge", {"queues": list(queues)}))
+            oban_jobs.announce(connection, fetch_column(connection, str, "ranges/nudge", {"queues": list(queues)}))
 
     def stage(self, queues: Sequence[str]) -> list[str]:
         parameters = {"queues": list(queues), "limit": _STAGED}
@@ -146,7 +299,7 @@ class PostgresQueue(DurableQueue):
         now = time.monotonic()
         # the first time everything, then what happened since, and a little more: commits take their time
         within = _EVER_SECONDS if self._cancels_at is None else now - self._cancels_at + _OVERLAP_SECONDS
-        found = operators.follow_cancels(self._database, within_seconds=within, signalled=signalled)
+        found = control.follow_cancels(self._database, within_seconds=within, signalled=signalled)
         self._cancels_at = now
         return found
 
@@ -176,11 +329,11 @@ class PostgresQueue(DurableQueue):
         with self._database.transaction() as connection:
             if self._database.durable:
                 unplaced = fetch_column(connection, int, "queue/unplaced", {"limit": _BATCH})
-                transport.announce(connection, transport.enqueue(connection, unplaced))
+                oban_jobs.announce(connection, oban_jobs.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
         found += end_driverless(self._database)
         if self._database.durable:
-            found += operators.follow_cancels_left(self._database, limit=_BATCH)
+            found += control.follow_cancels_left(self._database, limit=_BATCH)
         return found + stop_left(self._database) + in_transaction(self._database, self._expire)
 
     def _expire(self, connection: Connection[TupleRow]) -> int:
@@ -386,7 +539,7 @@ def _refill_idle(connection: Connection[TupleRow]) -> int:
         parameters = {"run_id": window.run_id, "placed": window.placed}
         connection.execute(load_sql("queue/set_window"), parameters)
         placed += refill(connection, window.run_id, window.room)
-    transport.announce(connection, transport.enqueue(connection, placed))
+    oban_jobs.announce(connection, oban_jobs.enqueue(connection, placed))
     return len(placed)
 
 

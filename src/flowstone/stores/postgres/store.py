@@ -16,27 +16,23 @@ from typing import TYPE_CHECKING, Self, cast
 
 from flowstone import telemetry
 from flowstone.core.project import Project
-from flowstone.core.ranges import NewRange
-from flowstone.core.step import NewRun, NewStep, PlacedStep
+from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.protocols import CallerLoop, OpensRuns
-from flowstone.stores.postgres import migrations, oban_tables
+from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.caller import CallerDatabase
-from flowstone.stores.postgres.catalog import PostgresCatalog
-from flowstone.stores.postgres.checks import PostgresChecks
+from flowstone.stores.postgres.catalog import DoneSignals, PostgresCatalog, PostgresChecks, PostgresTargetStatuses
 from flowstone.stores.postgres.control import PostgresControl, carry_over
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.done_signals import DoneSignals
-from flowstone.stores.postgres.embedded import EmbeddedPostgres
-from flowstone.stores.postgres.heartbeat import Heartbeat
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
+from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
+from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
-from flowstone.stores.postgres.ranges import PostgresRanges
 from flowstone.stores.postgres.scatters import PostgresScatters
-from flowstone.stores.postgres.standings import PostgresTargetStatuses
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -122,7 +118,7 @@ class CheckedDatabase(Database):
             if self._durable is None:
                 with super().connection() as connection:
                     migrations.require_current_on(connection, self)
-                    self._queue_problem = oban_tables.unusable(connection)
+                    self._queue_problem = oban_jobs.unusable(connection)
                 self._durable = self._queue_problem is None
 
 
@@ -286,7 +282,7 @@ def upgrade(database: Database) -> list[str]:
         Names of the migrations that were applied, and what was added to Oban's tables.
     """
     with database:
-        return migrations.upgrade(database, also=partial(oban_tables.install, schema=database.project.oban_schema))
+        return migrations.upgrade(database, also=partial(oban_jobs.install, schema=database.project.oban_schema))
 
 
 def _emit_ended(catalog: PostgresCatalog, runs: list[str]) -> None:

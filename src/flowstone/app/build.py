@@ -1,0 +1,434 @@
+"""What the author of an app declares.
+
+Puts the parts of an app together: the only place that names concrete classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowstone.app.details import DetailsReader
+from flowstone.app.results import Results
+from flowstone.app.waiting import Waiting
+from flowstone.config import Settings
+from flowstone.core.asset import Asset
+from flowstone.core.automation.schedule import Schedule
+from flowstone.core.automation.sensor import Sensor
+from flowstone.core.capability import Capability
+from flowstone.core.check import Check, CheckSet
+from flowstone.core.declaring import shown
+from flowstone.core.graph import AssetGraph
+from flowstone.core.limits import check_limits
+from flowstone.core.output import StoredOutput
+from flowstone.core.project import Project
+from flowstone.core.scatter import Scatter
+from flowstone.core.shape import Shapes
+from flowstone.core.step import StepRecord
+from flowstone.core.value_types import ValueTypes
+from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval, Notifier
+from flowstone.engine.call import CoroutineRunner, Invoker
+from flowstone.engine.checks import CheckRunner, StepChecks
+from flowstone.engine.driver import Driver
+from flowstone.engine.inline import InlineRunner
+from flowstone.engine.inputs import InputReader
+from flowstone.engine.isolation import IsolatedCalls
+from flowstone.engine.middleware import HookSet, ValueStore
+from flowstone.engine.planner import KeySnapshots, Planner
+from flowstone.engine.resources import ResourcePool
+from flowstone.engine.runner import StepRunner
+from flowstone.engine.scatter import IO_NAME, GatheredIO, Scattering
+from flowstone.errors import (
+    ConfigurationError,
+    DefinitionError,
+    ExecutorUnavailableError,
+    WaitTimeoutError,
+    did_you_mean,
+)
+from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecutor
+from flowstone.executors.limits import LocalLimits, Room
+from flowstone.executors.oban.executor import ObanExecutor
+from flowstone.executors.select import ExecutorSelector
+from flowstone.io.filesystem import FilesystemIO
+from flowstone.io.memory import MemoryIO
+from flowstone.io.postgres import PostgresIO
+from flowstone.protocols import Control, Evaluator, Executor, Hook, IOManager, Store
+from flowstone.stores.memory import MemoryStore
+from flowstone.stores.postgres.store import PostgresStore
+
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "assets": ((Asset,), "assets, as @asset makes them"),
+    "checks": ((Check,), "checks, as @check makes them"),
+    "schedules": ((Schedule,), "Schedule objects"),
+    "sensors": ((Sensor,), "sensors, as @sensor makes them"),
+}
+
+type ExecutorLike = Executor | Callable[[], Executor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """Everything that was passed to `FlowStone(...)`, under the same names."""
+
+    assets: Iterable[Asset]
+    checks: Iterable[Check] = ()
+    io: Mapping[str, IOManager] = field(default_factory=dict)
+    default_io: str | None = None
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = ()
+    executors: Mapping[str, ExecutorLike] = field(default_factory=dict)
+    notifiers: Sequence[Notifier] = ()
+
+
+def check_declared(**given: Any) -> None:
+    """Refuse what cannot be what `FlowStone(...)` asks for, in words of whoever wrote it.
+
+    Args:
+        **given: the options by name.
+
+    Raises:
+        ConfigurationError: names the option and what it takes.
+    """
+    for option, (kinds, what) in _KINDS.items():
+        listed = given.get(option)
+        if isinstance(listed, str | bytes | Mapping | Asset) or not isinstance(listed, Iterable):
+            raise ConfigurationError(f"FlowStone({option}={shown(listed)}): give a list of {what}.")
+        if option in ("schedules", "sensors") and isinstance(listed, list | tuple):
+            for one in listed:
+                if not isinstance(one, kinds):
+                    raise ConfigurationError(f"FlowStone({option}=[{shown(one)}]): give a list of {what}.")
+    for option in ("io", "resources", "executors"):
+        named = given.get(option)
+        if named is None:
+            continue
+        if not isinstance(named, Mapping) or not all(isinstance(name, str) and name for name in named):
+            raise ConfigurationError(f"FlowStone({option}={shown(named)}): give a mapping of names to objects.")
+    for name, executor in (given.get("executors") or {}).items():
+        if not callable(executor) and not all(hasattr(executor, one) for one in ("bind", "execute", "schedule")):
+            what = "give an executor, or a function that makes one."
+            raise ConfigurationError(f"FlowStone(executors={{{name!r}: {shown(executor)}}}): {what}")
+    for name, manager in (given.get("io") or {}).items():
+        if isinstance(manager, type) or not all(hasattr(manager, one) for one in ("name", "store", "load")):
+            raise ConfigurationError(f"FlowStone(io={{{name!r}: {shown(manager)}}}): give an IO manager object.")
+    notifiers = given.get("notifiers")
+    if not isinstance(notifiers, Iterable) or not all(map(callable, notifiers)):
+        raise ConfigurationError(f"FlowStone(notifiers={shown(notifiers)}): give a list of functions.")
+    settings = given.get("settings")
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigurationError(f"FlowStone(settings={shown(settings)}): give Settings(...).")
+
+
+log = logging.getLogger("flowstone")
+
+_WAIT_SECONDS = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The parts of one app."""
+
+    settings: Settings
+    graph: AssetGraph
+    store: Store
+    keys: KeySnapshots
+    values: ValueStore
+    managers: Mapping[str, IOManager]
+    reader: InputReader
+    runner: StepRunner
+    results: Results
+    inline: InlineRunner
+    planner: Planner
+    driver: Driver
+    executors: ExecutorSelector
+    waiting: Waiting
+    notices: ApprovalNotices
+    checks: StepChecks
+    details: DetailsReader
+    resources: ResourcePool
+    coroutines: CoroutineRunner
+    processes: IsolatedCalls
+    shapes: Shapes
+    evaluators: list[Evaluator] = field(default_factory=list)
+    """What runs by itself: nodes evaluate it."""
+
+    def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
+        """Wait until a step is over.
+
+        Raises:
+            WaitTimeoutError: it was not over in time; it goes on.
+        """
+        deadline = time.monotonic() + timeout_seconds if timeout_seconds is not None else None
+        notice = self.waiting.notice_of_step(record.id)
+        while True:
+            left = deadline - time.monotonic() if deadline is not None else _WAIT_SECONDS
+            if self.store.catalog.wait([record.id], timeout_seconds=max(0.0, min(left, _WAIT_SECONDS))):
+                return
+            notice()
+            self.store.end_lost([record.id])
+            if left <= 0:
+                raise WaitTimeoutError(record.asset, timeout_seconds or 0.0, str(record.id))
+
+    def close(self) -> None:
+        """Close what was opened, what was opened last first; all of it, also when closing a resource fails."""
+        with ExitStack() as stack:
+            for part in (self.store, self.resources, self.coroutines, self.processes):
+                stack.callback(part.close)
+
+
+def control_of(parts: Parts) -> Control:
+    """Return what steers running work.
+
+    Raises:
+        ExecutorUnavailableError: this app has no database.
+    """
+    if parts.store.control is None:
+        raise ExecutorUnavailableError(
+            "oban",
+            "this app keeps everything in memory, where there are no queues to steer",
+            "Pass FlowStone(..., database_url=...) or set FLOWSTONE_DATABASE_URL.",
+        )
+    return parts.store.control
+
+
+def discard_values(
+    managers: Mapping[str, IOManager], outputs: Sequence[StoredOutput], *, of_this_process: bool = False
+) -> Counter[str]:
+    """Delete values that nobody can read any more.
+
+    Args:
+        managers: by name.
+        outputs: the values.
+        of_this_process: only those that other processes cannot read anyway.
+
+    Returns:
+        How many could not be deleted, by the name of their manager: it is not declared here, or it failed.
+    """
+    out_of_reach: Counter[str] = Counter()
+    for stored in outputs:
+        manager = managers.get(stored.io)
+        if of_this_process and (manager is None or manager.shared):
+            continue
+        if manager is None:
+            out_of_reach[stored.io] += 1
+            continue
+        try:
+            manager.discard(stored)
+        except Exception as error:  # noqa: BLE001 - the others are deleted all the same
+            if not out_of_reach[stored.io]:
+                log.warning("A value of the IO manager %r cannot be deleted: %s", stored.io, error)
+            out_of_reach[stored.io] += 1
+    return out_of_reach
+
+
+def assemble(declared: Declared, settings: Settings) -> Parts:
+    """Build an app's parts and check that they fit together.
+
+    Raises:
+        DefinitionError: assets do not fit together or name unknown parts.
+        ConfigurationError: a setting cannot work.
+    """
+    graph = AssetGraph(declared.assets)
+    check_limits({asset.name: asset.concurrency for asset in graph})
+    checks = CheckSet(declared.checks, graph)
+    pool = ResourcePool(declared.resources)
+    pool.check(graph, checks)
+    store = _store(settings)
+    try:
+        managers = _managers(settings, store, declared.io)
+        default = declared.default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
+        _check_io(graph, managers, default)
+    except BaseException:
+        store.close()  # it may have started a server
+        raise
+    if isinstance(store, MemoryStore):
+        store.retention.limit(settings.memory_steps, partial(discard_values, managers, of_this_process=True))
+    values = ValueStore(managers, default, project=settings.project, types=_declared_types(graph))
+    managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
+    return _connect(
+        declared,
+        settings,
+        graph=graph,
+        checks=checks,
+        store=store,
+        managers=managers,
+        values=values,
+        resources=pool,
+    )
+
+
+def _connect(
+    declared: Declared,
+    settings: Settings,
+    *,
+    graph: AssetGraph,
+    checks: CheckSet,
+    store: Store,
+    managers: Mapping[str, IOManager],
+    values: ValueStore,
+    resources: ResourcePool,
+) -> Parts:
+    graph = graph.bound(keys := KeySnapshots(store.partition_keys))
+    scattering = Scattering(graph, store.scatters, values.load)
+    reader = InputReader(graph, store.catalog, complete=scattering.complete if scattering.in_use else None)
+    coroutines = CoroutineRunner()
+    processes = IsolatedCalls()
+    step_checks = StepChecks(checks, CheckRunner(resources, coroutines), values)
+    hooks = HookSet(declared.hooks)
+    runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes))
+    driver = Driver(store.catalog, store.end_lost)
+    notices = ApprovalNotices(store.approvals, declared.notifiers)
+    results = Results(store, graph.label, values.load)
+    inline = _inline(settings, graph, store, reader, runner, results, driver, notices)
+    waiting = Waiting(store)
+    shapes = Shapes(graph, lambda asset: values.manager(asset).name)
+    if isinstance(store, PostgresStore):
+        store.heartbeat.assets = shapes.to_json
+        store.database.renamed = {earlier: one.name for one in graph for earlier in one.renamed_from}
+    return Parts(
+        settings=settings,
+        graph=graph,
+        store=store,
+        keys=keys,
+        values=values,
+        managers=managers,
+        reader=reader,
+        runner=runner,
+        results=results,
+        inline=inline,
+        planner=Planner(graph, reader, store.catalog),
+        driver=driver,
+        executors=_executors(store, inline, results, waiting, declared.executors),
+        waiting=waiting,
+        notices=notices,
+        checks=step_checks,
+        details=DetailsReader(graph, checks=checks, resources=resources, values=values, hooks=hooks),
+        resources=resources,
+        coroutines=coroutines,
+        processes=processes,
+        shapes=shapes,
+    )
+
+
+def _runner(
+    hooks: HookSet,
+    graph: AssetGraph,
+    values: ValueStore,
+    resources: ResourcePool,
+    checks: StepChecks,
+    invoker: Invoker,
+) -> StepRunner:
+    return StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks)
+
+
+def _inline(
+    settings: Settings,
+    graph: AssetGraph,
+    store: Store,
+    reader: InputReader,
+    runner: StepRunner,
+    results: Results,
+    driver: Driver,
+    notices: ApprovalNotices,
+) -> InlineRunner:
+    return InlineRunner(
+        graph,
+        store,
+        reader=reader,
+        runner=runner,
+        results=results,
+        hold_limits=LocalLimits().hold,
+        await_approval=InPlaceApproval(store, notices).wait,
+        on_released=driver.released,
+        snooze_seconds=settings.snooze_seconds,
+        deps_timeout_seconds=settings.deps_timeout_seconds,
+    )
+
+
+def _store(settings: Settings) -> Store:
+    if settings.database_url is None:
+        return MemoryStore()
+    return PostgresStore.connect(
+        settings.database_url,
+        directory=Path(settings.storage),
+        project=Project(settings.project),
+        beat_seconds=settings.beat_seconds,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> dict[str, IOManager]:
+    managers: dict[str, IOManager] = {
+        "memory": MemoryIO(),
+        "filesystem": FilesystemIO(Path(settings.storage) / "values"),
+    }
+    if isinstance(store, PostgresStore):
+        managers["postgres"] = PostgresIO(store.connection)
+    for name, manager in io.items():
+        if manager.name != name:
+            raise ConfigurationError(
+                f"io={{{name!r}: ...}}: this IO manager calls itself {manager.name!r}, and that name is recorded "
+                f"with every value. Make it with name={name!r}."
+            )
+        managers[name] = manager
+    project = Project(settings.project)
+    return {
+        name: manager.in_project(project) if isinstance(manager, FilesystemIO | PostgresIO) else manager
+        for name, manager in managers.items()
+    }
+
+
+def _declared_types(graph: AssetGraph) -> ValueTypes:
+    functions = [one.function for one in graph]
+    functions += [
+        one.gathering.function for one in graph if isinstance(one, Scatter) and one.gathering is not None
+    ]
+    return ValueTypes(functions)
+
+
+def _check_io(graph: AssetGraph, managers: Mapping[str, IOManager], default: str) -> None:
+    if default not in managers:
+        raise ConfigurationError(f"default_io={default!r} is not declared.{did_you_mean(default, managers)}")
+    for asset in graph:
+        if asset.io is not None and asset.io not in managers:
+            raise DefinitionError(
+                f"Asset {asset.name!r} names the IO manager {asset.io!r}, which is not declared."
+                f"{did_you_mean(asset.io, managers)} Declared: {', '.join(sorted(managers))}.",
+                where=asset.where,
+            )
+
+
+def _executors(
+    store: Store, inline: InlineRunner, results: Results, waiting: Waiting, own: Mapping[str, ExecutorLike]
+) -> ExecutorSelector:
+    factories: dict[str, Callable[[], Executor]] = {
+        "sync": SyncExecutor,
+        "async": AsyncExecutor,
+        "serial": SerialExecutor,
+        "oban": lambda: ObanExecutor(store, answer=results.of_record, notice=waiting.notice_of_step),
+    }
+    for name, executor in own.items():
+        factories[name] = executor if callable(executor) else _constant(executor)
+    declared = {} if "oban" in own else {"oban": ObanExecutor.capabilities}
+    return ExecutorSelector(
+        factories,
+        lambda executor: executor.bind(partial(inline.run, items=_room(executor))),
+        declared=declared,
+    )
+
+
+def _room(executor: Executor) -> Room | None:
+    """Return room for items side by side, shared by all that this executor runs."""
+    if Capability.CONCURRENT not in executor.capabilities or Capability.SEQUENTIAL in executor.capabilities:
+        return None
+    return Room(int(getattr(executor, "max_concurrency", 32)))
+
+
+def _constant(executor: Executor) -> Callable[[], Executor]:
+    return lambda: executor

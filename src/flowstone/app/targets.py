@@ -1,0 +1,590 @@
+"""Many partitions of one asset, without a Python object for each.
+
+An order: a request to place work, checked, built once.
+
+What users pass to verbs, checked and turned into targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from functools import partial
+from itertools import batched, islice
+from typing import Any, overload
+
+from flowstone.app.details import NOTHING, Given
+from flowstone.app.results import RunHandle, RunResult
+from flowstone.core.asset import Asset, asset
+from flowstone.core.declaring import shown
+from flowstone.core.definition import AnyPartitions, PartitionsDefinition, read_partition
+from flowstone.core.graph import AssetGraph, Completeness
+from flowstone.core.job import Job
+from flowstone.core.partitions import Partition, decode_partition, encode_partition
+from flowstone.core.run_details import RunDetails
+from flowstone.core.scatter import ItemAsset
+from flowstone.core.selection import Selection, select
+from flowstone.core.step import RunRecord, Target
+from flowstone.errors import (
+    IncompletePartitionError,
+    OptionsError,
+    PartitionError,
+    RunNotFoundError,
+    UnknownPartitionError,
+)
+from flowstone.executors.inline import NO_PLACING_OPTIONS, PlacingOptions, placing_options
+from flowstone.protocols import Catalog, Executor
+
+_CHUNK = 1000
+
+
+class PackedKeys:
+    """Encoded partitions in the order in which they were given, each once, packed into a few long texts.
+
+    An encoded partition is one line of text, so lines are a safe way to pack them. While the keys rise, which
+    those of a time range do, none can be there twice and nothing has to be remembered.
+
+    Args:
+        keys: encoded partitions.
+
+    Example:
+        >>> list(PackedKeys(["s:b", "s:a", "s:b"]).read())
+        ['s:b', 's:a']
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._chunks: list[str] = []
+        rises = True
+        last = ""
+        for chunk in batched(keys, _CHUNK):
+            rises = rises and last < chunk[0] and all(map(str.__lt__, chunk, chunk[1:]))
+            last = chunk[-1]
+            self._chunks.append("\n".join(chunk))
+        if not rises:
+            once = dict.fromkeys(self.read())
+            self._chunks = ["\n".join(chunk) for chunk in batched(once, _CHUNK)]
+
+    def read(self) -> Iterator[str]:
+        """Yield the keys."""
+        for chunk in self._chunks:
+            yield from chunk.split("\n")
+
+
+class PartitionTargets(Sequence[Target]):
+    """Many partitions of one asset as targets, made when they are read: a large backfill is never a list.
+
+    Args:
+        asset: asset name.
+        partitions: yields the partitions anew each time.
+    """
+
+    def __init__(self, asset: str, partitions: Callable[[], Iterable[str]]) -> None:
+        self.asset = asset
+        self.partitions = partitions
+        self._total: int | None = None
+
+    def __iter__(self) -> Iterator[Target]:
+        return ((self.asset, key) for key in self.partitions())
+
+    def __len__(self) -> int:
+        if self._total is None:
+            self._total = sum(1 for _ in self.partitions())
+        return self._total
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    @overload
+    def __getitem__(self, index: int) -> Target: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
+        if isinstance(index, slice):
+            # the first few are asked for without making the others
+            first = index.stop is not None and index.stop >= 0 and index.start is None and index.step is None
+            return list(islice(self, index.stop)) if first else list(self)[index]
+        found = next(islice(self, index, None), None) if index >= 0 else list(self)[index]
+        if found is None:
+            raise IndexError(index)
+        return found
+
+
+NORMAL_PRIORITY = 4
+BACKFILL_PRIORITY = 8
+BACKFILL_QUEUE = "backfill"
+_WIDEST = 1_000_000
+_FLAGS = ("force", "force_deps", "allow_incomplete", "wait_for_inputs")
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """A request to place work.
+
+    Args:
+        kind: the verb.
+        selection: what was asked for, for people.
+        targets: (asset, encoded partition) pairs.
+        executor: name or object; `auto` chooses.
+        executor_opts: options for this call.
+        expand: see `flowstone.engine.planner.Request`.
+        force: recompute the targets.
+        force_deps: recompute what is upstream too.
+        run_id: id for the run; made when None.
+        priority: 0 (first) to 9; when None `usual_priority`, else the asset's own.
+        usual_priority: the priority of the verb, when it has one.
+        queue: queue to use instead of the asset's.
+        max_concurrency: most steps at once.
+        scheduled_at: earliest start.
+        watched: whether a caller waits for the end.
+        retry_of: run whose failures this order repeats.
+        wait_for_inputs: whether steps wait for inputs that nobody is about to make; None leaves that to the verb:
+            a request that is waited for does not, durable work that was only placed does.
+        explicit: names of the assets whose partitions were said: one that is not over is refused; of the others it
+            is left out.
+        allow_incomplete: compute partitions that are not over.
+        now: time that decides which partitions are complete; the present when None.
+        given: what the request says of its run.
+        details: the same of an earlier run, checked already, which this one repeats.
+        placing: what the options of the call say about how its jobs are placed.
+
+    Raises:
+        OptionsError: an option cannot work.
+    """
+
+    kind: str
+    selection: str
+    targets: Sequence[Target]
+    executor: str | Executor = "auto"
+    executor_opts: Mapping[str, Any] | None = None
+    expand: Collection[str] | None = ()
+    force: bool = False
+    force_deps: bool = False
+    run_id: str | None = None
+    priority: int | None = None
+    usual_priority: int | None = None
+    queue: str | None = None
+    max_concurrency: int | None = None
+    scheduled_at: datetime | None = None
+    watched: bool = True
+    retry_of: str | None = None
+    wait_for_inputs: bool | None = None
+    explicit: Collection[str] = ()
+    allow_incomplete: bool = False
+    now: datetime | None = None
+    given: Given = NOTHING
+    details: RunDetails | None = None
+    placing: PlacingOptions = NO_PLACING_OPTIONS
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of the assets that are asked for."""
+        if isinstance(self.targets, PartitionTargets):
+            return (self.targets.asset,)
+        if len(self.targets) == 1:
+            return (self.targets[0][0],)
+        return tuple(dict.fromkeys(asset for asset, _ in self.targets))
+
+    def __post_init__(self) -> None:
+        waits = True if self.wait_for_inputs is None else self.wait_for_inputs
+        flags = (self.force, self.force_deps, self.allow_incomplete, waits)
+        for name, flag in zip(_FLAGS, flags, strict=True):
+            if flag is not True and flag is not False:
+                raise OptionsError(f"{name}={flag!r}: give True or False.")
+        if self.executor_opts is not None:
+            _check_names("executor_opts", self.executor_opts)
+        width = self.max_concurrency
+        if width is not None and (type(width) is not int or not 1 <= width <= _WIDEST):
+            raise OptionsError(f"max_concurrency={width!r}: give a whole number from 1 to {_WIDEST:,}, or None.")
+        priority = self.priority
+        if priority is not None and (isinstance(priority, bool) or priority not in range(10)):
+            raise OptionsError(f"priority={priority!r}: give a whole number from 0 (first) to 9.")
+        if self.run_id is not None and not _is_run_id(self.run_id):
+            raise OptionsError(f"run_id={self.run_id!r}: give 1 to 200 printable characters.")
+        if self.scheduled_at is not None and not isinstance(self.scheduled_at, datetime):
+            raise OptionsError(
+                f"scheduled_at={self.scheduled_at!r}: give a datetime with a time zone, such as "
+                "datetime.now(UTC) + timedelta(hours=1)."
+            )
+        if self.scheduled_at is not None and self.scheduled_at.tzinfo is None:
+            raise OptionsError(
+                f"scheduled_at={self.scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC)."
+            )
+
+    def with_options(self, options: Mapping[str, Any]) -> Order:
+        """Return this order with what the options of its call say about how its jobs are placed.
+
+        Args:
+            options: those that an executor with a queue takes.
+
+        Raises:
+            OptionsError: one of them cannot work, or says again what the call says itself.
+        """
+        placing = placing_options(options)
+        for name in ("priority", "scheduled_at"):
+            value, again = getattr(self, name), getattr(placing, name)
+            if value is not None and again is not None:
+                twice = f"{name}={value!r} and executor_opts={{{name!r}: {again!r}}}"
+                raise OptionsError(f"{twice} say the same thing twice; leave one of them out.")
+        priority = self.priority if placing.priority is None else placing.priority
+        later = self.scheduled_at if placing.scheduled_at is None else placing.scheduled_at
+        return replace(self, placing=placing, priority=priority, scheduled_at=later)
+
+
+def _check_names(option: str, given: object) -> None:
+    """Refuse what is no mapping of names to values.
+
+    Raises:
+        OptionsError: says what it is.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise OptionsError(f"{option}={given!r}: give a mapping of names to values, such as {{'retry': True}}.")
+
+
+def _is_run_id(given: object) -> bool:
+    return isinstance(given, str) and 1 <= len(given) <= 200 and given.isprintable()
+
+
+type AssetLike = str | Asset
+
+_DIGITS = 20  # of a number that fits into 64 bits
+
+
+def find_asset(graph: AssetGraph, requested: AssetLike) -> Asset:
+    """Return an asset of the graph.
+
+    Raises:
+        UnknownAssetError: it is not there; suggests the closest name.
+        OptionsError: it is neither an asset nor a name, or an asset that this app does not have.
+    """
+    if isinstance(requested, str):
+        return graph.assets[requested]
+    if not isinstance(requested, Asset):
+        raise OptionsError(f"{shown(requested)} is no asset: give one that @asset made, or its name.")
+    return graph.own(requested)
+
+
+def recorded_asset(graph: AssetGraph, catalog: Catalog, requested: AssetLike) -> Asset:
+    """Return an asset of the graph, or a stand-in for one that is declared no more but has a history.
+
+    Raises:
+        UnknownAssetError: nobody ever declared it here; suggests the closest name.
+    """
+    given: object = requested
+    name = given.name if isinstance(given, Asset) else given
+    if not isinstance(name, str) or name in graph:
+        return find_asset(graph, requested)
+    newest = catalog.history(name, None, limit=1)
+    if not newest:
+        return find_asset(graph, requested)
+    partitions = AnyPartitions() if newest[0].partition else None
+    return asset(name=name, partitions=partitions, description="declared no more")(_declared_no_more)
+
+
+def _declared_no_more() -> None:
+    """Stand for the function of an asset that is declared no more."""
+
+
+def step_id_of(step: Job | str | int) -> int | None:
+    """Return the id of a step; None for what can be the id of none.
+
+    Args:
+        step: a handle, or an id as a verb returned it.
+
+    Raises:
+        OptionsError: it is neither.
+
+    Example:
+        >>> step_id_of("7"), step_id_of("x"), step_id_of(10**30)
+        (7, None, None)
+    """
+    found = step.id if isinstance(step, Job) else step
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise OptionsError(f"{found!r} is no step: give a Job, or the id of a step.")
+    if isinstance(found, str):
+        if not (found.isascii() and found.isdecimal() and len(found) < _DIGITS):
+            return None
+        found = int(found)
+    return found if 0 <= found < 2**63 else None
+
+
+def run_id_of(run: str | RunRecord | RunResult | RunHandle | Job) -> str:
+    """Return the id of a run.
+
+    Args:
+        run: an id, a run, its result, or the handle of one of its steps.
+
+    Raises:
+        OptionsError: it is none of these.
+        RunNotFoundError: no run can have this id.
+    """
+    if isinstance(run, RunRecord):
+        return run.id
+    if isinstance(run, RunResult | RunHandle | Job):
+        return run.run_id
+    if not isinstance(run, str):
+        raise OptionsError(f"{run!r} is no run: give the id of a run as text; `flowstone runs` lists them.")
+    if "\x00" in run or not run.isprintable():
+        raise RunNotFoundError("run", run)
+    return run
+
+
+def several(partitions: Iterable[Partition]) -> Iterable[Partition]:
+    """Return partitions that were given as a list, or another iterable.
+
+    Raises:
+        PartitionError: it is one partition, or something else.
+    """
+    given: object = partitions
+    if isinstance(given, str | bytes | date):
+        raise PartitionError(f"partitions={shown(given)} is one partition; pass a list: [{shown(given)}].")
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise PartitionError(f"partitions={shown(given)}: pass a list of partitions.")
+    return partitions
+
+
+def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int = 1_000_000_000) -> int:
+    """Return an option that counts something.
+
+    Raises:
+        OptionsError: it is no whole number, or out of range.
+
+    Example:
+        >>> whole_number("limit", 5)
+        5
+    """
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise OptionsError(f"{name}={value!r}: give a whole number from {minimum:,} to {maximum:,}.")
+    return value
+
+
+def target_of(asset: Asset, partition: Partition) -> Target:
+    """Return the target for one partition of an asset, checked against its definition.
+
+    Raises:
+        UnknownPartitionError: the asset has no such partition.
+        PartitionError: a partition is given for an asset without, or missing for one with.
+    """
+    if asset.partitions is None:
+        if partition is not None:
+            raise UnknownPartitionError(
+                partition,
+                asset=asset.name,
+                hint="The asset has no partitions; leave the partition out, or declare some: "
+                "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like.",
+            )
+        return asset.name, ""
+    if partition is None:
+        raise PartitionError(
+            f"Asset {asset.name!r} is partitioned by {asset.partitions!r}; say which partition, or use "
+            "materialize_all or backfill for many."
+        )
+    return asset.name, encode_partition(asset.partitions.validate(partition))
+
+
+def recorded_target(asset: Asset, partition: Partition, catalog: Catalog) -> Target:
+    """Return the target for reading what is recorded: as `target_of`, but what was a partition once will do.
+
+    That is a removed dynamic key, and one that left the declaration and of which something is recorded.
+
+    Raises:
+        UnknownPartitionError: the asset never had such a partition.
+        PartitionError: see `target_of`.
+    """
+    try:
+        if asset.partitions is None or partition is None:
+            return target_of(asset, partition)
+        return asset.name, encode_partition(asset.partitions.with_removed().validate(partition))
+    except UnknownPartitionError:
+        target = asset.name, encode_partition(partition)
+        if not catalog.history(*target, limit=1):
+            raise
+        return target
+
+
+def read_recorded(asset: Asset, text: str, catalog: Catalog) -> Partition:
+    """Return the partition that a person wrote, which may be one of earlier; see `recorded_target`.
+
+    Raises:
+        PartitionError: the asset never had such a partition.
+    """
+    definition = AnyPartitions() if asset.partitions is None else asset.partitions.with_removed()
+    readings: tuple[Callable[[], Partition], ...] = (
+        lambda: read_partition(definition, text),
+        lambda: read_partition(AnyPartitions(), text),
+        lambda: text,
+    )
+    problem: PartitionError | None = None
+    for read in readings:
+        try:
+            return decode_partition(recorded_target(asset, read(), catalog)[1])
+        except PartitionError as error:
+            problem = problem or error
+    raise PartitionError(f"Asset {asset.name!r}: {problem}") from problem
+
+
+def was_removed(asset: Asset, key: str) -> bool:
+    """Whether this encoded partition of an asset is one of earlier: its key was removed, or declared no more."""
+    if asset.partitions is None:
+        return bool(key)
+    return bool(key) and decode_partition(key) not in asset.partitions
+
+
+def refuse_items(graph: AssetGraph, targets: Sequence[Target]) -> None:
+    """Refuse a request for an item alone: only the step that discovered it can have it run.
+
+    Raises:
+        OptionsError: says what to ask for instead.
+    """
+    # an item can only be asked for by its name, which is then the only one
+    asset = graph.assets[targets[0][0]] if targets else None
+    if isinstance(asset, ItemAsset):
+        raise OptionsError(
+            f"{asset.name!r} is what {asset.scatter!r} does with each of its items, and runs with it alone. "
+            f"Materialize {asset.scatter!r}, or retry the run in which items failed."
+        )
+
+
+def all_targets(graph: AssetGraph, names: Iterable[str], partition: Partition, now: datetime) -> list[Target]:
+    """Return the targets of a selection: one partition, or all complete ones of each asset."""
+    targets: list[Target] = []
+    for name in names:
+        asset = graph[name]
+        if asset.partitions is None:
+            targets.append((name, ""))
+        elif partition is not None:
+            targets.append(target_of(asset, partition))
+        else:
+            targets.extend((name, encode_partition(key)) for key in asset.partitions.keys(now))
+    return targets
+
+
+def leaves(graph: AssetGraph, names: Iterable[str]) -> list[str]:
+    """Return the selected assets that no other selected asset depends on."""
+    chosen = set(names)
+    return [name for name in graph.order if name in chosen and not graph.downstream(name) & chosen]
+
+
+def refuse_incomplete(graph: AssetGraph, target: Target, over: Completeness) -> None:
+    """Refuse a partition that was asked for and is not over.
+
+    Raises:
+        IncompletePartitionError: it is not over, and its asset does not allow that.
+    """
+    if not over.is_over(*target) and not graph[target[0]].allow_incomplete:
+        shown = graph.describe(*target)
+        raise IncompletePartitionError(shown, shown, graph.over_at(*target))
+
+
+def backfill_targets(
+    graph: AssetGraph,
+    selection: Selection,
+    partitions: Iterable[Partition] | None,
+    now: datetime,
+    *,
+    allow_incomplete: bool = False,
+    present: datetime | None = None,
+) -> tuple[Sequence[Target], tuple[str, ...], tuple[str, ...]]:
+    """Return what a backfill consists of, the selected names, and those of them whose partitions were given.
+
+    The partitions belong to the first selected asset that is partitioned. Selected assets with an equal
+    definition get the same ones, others those that read them (through the mappings) and are over, assets without
+    partitions their one target. `present` decides whether those that were given are over; `now` when None.
+
+    Raises:
+        IncompletePartitionError: a partition was given that is not over, without `allow_incomplete`.
+        PartitionError: no selected asset is partitioned although partitions are given.
+        UnknownPartitionError: a partition does not exist.
+    """
+    names = select(graph, selection)
+    lead = next((graph[name] for name in names if graph[name].partitions is not None), None)
+    if lead is None:
+        if partitions is not None:
+            raise PartitionError(
+                f"None of {', '.join(names)} is partitioned; leave the partitions out, or declare some: "
+                "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like."
+            )
+        return [(name, "") for name in names], names, ()
+    definition = lead.partitions
+    assert definition is not None
+    if partitions is None:
+        read: Callable[[], Iterable[str]] = partial(_complete, definition, now)
+    else:
+        checked = _checked(lead, definition, partitions)
+        over = None if allow_incomplete else Completeness(graph, present or now)
+        read = PackedKeys(checked if over is None else _over(graph, lead, checked, over)).read
+    explicit = () if partitions is None else (lead.name,)
+    if len(names) == 1:
+        return PartitionTargets(lead.name, read), names, explicit
+    keys = list(read())
+    chosen: dict[str, list[str]] = {lead.name: keys}
+    for name in names:
+        if name not in chosen:
+            found = _keys(graph, graph[name], definition, keys, chosen, now)
+            if not allow_incomplete and not graph[name].allow_incomplete:
+                complete = Completeness(graph, now)
+                found = [key for key in found if complete.is_over(name, key)]
+            chosen[name] = found
+    return [(name, key) for name in names for key in chosen[name]], names, explicit
+
+
+def _over(graph: AssetGraph, asset: Asset, keys: Iterable[str], over: Completeness) -> Iterator[str]:
+    is_over = over.of(asset.name)
+    for key in keys:
+        if not is_over(key):
+            refuse_incomplete(graph, (asset.name, key), over)
+        yield key
+
+
+def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[str]:
+    return map(encode_partition, definition.keys(now))
+
+
+def _checked(asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]) -> Iterator[str]:
+    partitions = several(partitions)
+    for partition in partitions:
+        yield (
+            encode_partition(definition.validate(partition))
+            if partition is not None
+            else target_of(asset, None)[1]
+        )
+
+
+def _keys(
+    graph: AssetGraph,
+    asset: Asset,
+    definition: PartitionsDefinition,
+    keys: list[str],
+    chosen: dict[str, list[str]],
+    now: datetime,
+) -> list[str]:
+    if asset.partitions is None:
+        return [""]
+    if asset.partitions == definition:
+        return keys
+    from_upstream = [d.asset for d in asset.dependencies if d.asset in chosen and chosen[d.asset] != [""]]
+    if not from_upstream:
+        return [encode_partition(key) for key in asset.partitions.keys(now)]
+    found: dict[str, None] = {}
+    for upstream in from_upstream:
+        mapping = graph.mapping(asset.name, upstream)
+        source = graph[upstream].partitions
+        for key in chosen[upstream]:
+            decoded = decode_partition(key)
+            for below in mapping.downstream(decoded, downstream=asset.partitions, upstream=source, now=now):
+                found[encode_partition(below)] = None
+    return list(found)
+
+
+def describe(selection: Selection) -> str:
+    """Return a selection as text for people.
+
+    Example:
+        >>> describe(["a", "+b"])
+        'a, +b'
+    """
+    if isinstance(selection, str):
+        return selection
+    if isinstance(selection, Asset):
+        return selection.name
+    return ", ".join(one.name if isinstance(one, Asset) else one for one in selection)

@@ -1,0 +1,358 @@
+"""What a worker node does with the jobs it took: resolve their inputs together, perform each in a thread.
+
+Commits the ends of attempts in groups: one transaction for all that ended since the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowstone import telemetry
+from flowstone.core.clean import clean_text, plain_text
+from flowstone.core.context import CancellationToken
+from flowstone.core.graph import AssetGraph
+from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
+from flowstone.core.shape import Shapes
+from flowstone.core.state import State
+from flowstone.core.step import Claim, Committed, Completion, FetchedJob, KnownAssets, Target, can_run, other_keys
+from flowstone.engine.failures import failure
+from flowstone.engine.inline import DEFAULT_RETRY
+from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
+from flowstone.engine.runner import StepRunner
+from flowstone.errors import DatabaseError, StepChangedError, UnknownAssetError
+from flowstone.protocols import TargetStatuses
+
+_PAUSE_SECONDS = 5.0
+_SOON_SECONDS = 1.0
+_SOON_PART = 10
+
+
+@dataclass(slots=True)
+class PreparedJob:
+    """A job with the exact versions that it will read, or why it cannot be run as it was placed."""
+
+    fetched: FetchedJob
+    inputs: ResolvedInputs | None
+    problem: Exception | None = None
+
+
+class NodeWork:
+    """Prepares and performs jobs for a worker node.
+
+    Args:
+        graph: the assets that this worker knows.
+        reader: resolves inputs.
+        runner: performs attempts.
+        snooze_seconds: how long a step waits before it polls for missing inputs again; for inputs that are under
+            way that is shorter at first.
+        statuses: knows which of them are in flight.
+        shapes: what is declared of the assets here.
+        others: returns what the other living workers know.
+        on_begin: called for each attempt whose function is about to be called.
+    """
+
+    def __init__(
+        self,
+        graph: AssetGraph,
+        *,
+        reader: InputReader,
+        runner: StepRunner,
+        snooze_seconds: float,
+        target_statuses: TargetStatuses,
+        shapes: Shapes,
+        others: Callable[[], Sequence[KnownAssets]],
+        on_begin: Callable[[Claim], None] | None = None,
+    ) -> None:
+        self._on_begin = on_begin
+        self._graph = graph
+        self._reader = reader
+        self._runner = runner
+        self._snooze_seconds = snooze_seconds
+        self._target_statuses = target_statuses
+        self._shapes = shapes
+        self._others = others
+
+    def for_others(self, jobs: Sequence[FetchedJob]) -> list[tuple[FetchedJob, str]]:
+        """Return the jobs that this worker leaves to others, with the reason.
+
+        What cannot be run here as it was placed waits for a worker that can. When there is none, and the step has
+        waited for as long as it may, a worker has to say so: it is not left then, and `perform` refuses it.
+        """
+        left = []
+        others: Sequence[KnownAssets] | None = None
+        for job in jobs:
+            problem = self._shapes.problem(job)
+            if problem is None:
+                continue
+            if job.age_seconds > job.deps_timeout_seconds:
+                others = self._others() if others is None else others
+                if not self._another_can(job, others):
+                    continue
+            left.append((job, f"left to a worker with the code that placed it: {_short(problem)}"))
+        return left
+
+    def known(self, asset: str) -> dict[str, Any] | None:
+        """Return the shape of an asset, as others see it; None when it is not known here."""
+        return self._shapes[asset].to_json() if asset in self._graph else None
+
+    def _another_can(self, job: FetchedJob, others: Sequence[KnownAssets]) -> bool:
+        asset, mine = job.claim.asset, self.known(job.claim.asset)
+        if mine is None or job.shape not in (None, mine["digest"]):
+            return can_run(others, asset, job.shape)
+        return other_keys(others, asset, mine["partitions"])
+
+    def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
+        """Resolve the inputs of several jobs in one question to the catalog."""
+        problems = {job.job_id: self._shapes.problem(job) for job in jobs}
+        known = [job for job in jobs if problems[job.job_id] is None]
+        inputs = dict(
+            zip(
+                (job.job_id for job in known),
+                self._reader.resolve([job.claim for job in known]),
+                strict=True,
+            )
+        )
+        return [PreparedJob(job, inputs.get(job.job_id), problems[job.job_id]) for job in jobs]
+
+    def perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
+        """Run one attempt; never raises."""
+        try:
+            return self._perform(job, token)
+        except DatabaseError as error:
+            pause = Snoozed(_PAUSE_SECONDS, clean_text(f"its worker could not ask the database: {error}"))
+            return self._not_now(job.fetched, pause)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is a failure of this step
+            return self._not_now(job.fetched, failure(error, None))
+
+    def _perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
+        claim = job.fetched.claim
+        if job.inputs is None:
+            assert job.problem is not None
+            return self._not_now(job.fetched, failure(job.problem, None))
+        if job.inputs.missing and job.inputs.skip is None:
+            return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
+        policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+        if self._on_begin is not None:
+            self._on_begin(claim)
+        completion = self._runner.perform(claim, job.inputs, token, policy=policy)
+        _let_go(completion)
+        return completion
+
+    def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
+        return Completion(job.claim, outcome, (), job.claim.started_at)
+
+    def _not_ready(self, job: FetchedJob, inputs: ResolvedInputs) -> AttemptOutcome:
+        if self._may_wait(job, self._snooze_seconds):
+            doing = self._under_way(inputs.missing)
+            pause = self._snooze_seconds
+            if len(doing) == len(inputs.missing):
+                # it is being made: check soon, and less often the longer that takes
+                pause = min(pause, max(_SOON_SECONDS, job.age_seconds / _SOON_PART))
+            return Snoozed(pause, waits_for(inputs.missing, doing), for_inputs=True)
+        claim = job.claim
+        return failure(
+            self._graph.not_ready((claim.asset, claim.partition), inputs.missing, claim.started_at), None
+        )
+
+    def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:
+        """Return the states of those targets of which a step is not over."""
+        found = self._target_statuses.status(targets)
+        newest = {target: one.newest for target, one in found.items() if one.newest is not None}
+        return {target: step.state for target, step in newest.items() if not step.state.is_terminal}
+
+    def _may_wait(self, job: FetchedJob, pause: float) -> bool:
+        """Bounded by time, and by count in case a clock is set back."""
+        maximum = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
+        return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < maximum
+
+
+def _short(problem: Exception) -> str:
+    if isinstance(problem, StepChangedError):
+        return f"here {problem.now}"
+    return (
+        f"the asset {problem.name!r} is not declared here"
+        if isinstance(problem, UnknownAssetError)
+        else str(problem)
+    )
+
+
+def _let_go(completion: Completion) -> None:
+    """Let go of the value and the error of an attempt: nobody here waits for them, the commit needs neither."""
+    outcome = completion.outcome
+    if isinstance(outcome, Failed):
+        outcome.take_exception()
+    elif isinstance(outcome, Succeeded):
+        completion.outcome = Succeeded(outcome.stored, None)
+
+
+log = logging.getLogger("flowstone.committer")
+
+_MAX = 500
+_FIRST_PAUSE_SECONDS = 0.1
+_MAX_PAUSE_SECONDS = 2.0
+_WHOLE_TRIES = 3
+_TRIED_AGAIN = "%d results could not be committed and are tried again: %s"
+
+
+class GroupCommitter:
+    """A thread that commits completions in groups.
+
+    A group is whatever arrived while the previous one was being committed: alone, a completion is committed
+    at once; under load groups grow by themselves. When the database is away, a group is tried again until
+    it is back; attempts that were replaced meanwhile are refused by their fencing tokens.
+
+    Args:
+        commit: `Ledger.commit`.
+        on_commit: called after each group.
+
+    Example:
+        >>> committer = GroupCommitter(lambda group: [])
+        >>> committer.start()
+        >>> committer.stop(timeout_seconds=5.0)
+        True
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Completion]], list[Committed]],
+        *,
+        on_commit: Callable[[Sequence[Completion], Sequence[Committed]], None] | None = None,
+    ) -> None:
+        self._commit = commit
+        self._on_commit = on_commit
+        self._waiting: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="flowstone-committer", daemon=True)
+        self._giving_up = threading.Event()
+        self._apart: list[Completion] = []
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, completion: Completion) -> None:
+        """Have a completion committed with the next group; returns at once."""
+        self._waiting.put(completion)
+
+    def stop(self, *, timeout_seconds: float) -> bool:
+        """Commit what was submitted and end the thread; return whether that was possible in time."""
+        self._waiting.put(None)
+        self._thread.join(timeout_seconds)
+        over = not self._thread.is_alive()
+        self._giving_up.set()
+        return over
+
+    def _serve(self) -> None:
+        while True:
+            group, last = self._next_group()
+            if group:
+                self._commit_group(group)
+            if self._apart:
+                self._try_apart()
+            if last:
+                return
+            del group  # its values and errors; the wait for the next one may be long
+
+    def _next_group(self) -> tuple[list[Completion], bool]:
+        group: list[Completion] = []
+        try:
+            item = self._waiting.get(timeout=_MAX_PAUSE_SECONDS if self._apart else None)
+        except queue.Empty:
+            return group, False
+        while item is not None:
+            group.append(item)
+            if len(group) == _MAX:
+                return group, False
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit_group(self, group: list[Completion]) -> None:
+        """Commit a group; what holds it up is set apart, so that the others do not wait for it."""
+        pause = _FIRST_PAUSE_SECONDS
+        failures = 0
+        parts = [group]
+        while parts and not self._giving_up.is_set():
+            left = self._round(parts, again=failures > 0)
+            if not left:
+                if failures:
+                    log.warning("%d results were committed after %d more tries.", len(group), failures)
+                return
+            failures += 1
+            if len(left) < len(parts):
+                # something could be committed beside it: not the database is at fault
+                self._set_apart([part[0] for part in left if len(part) == 1])
+                parts = _halved([part for part in left if len(part) > 1])
+                continue
+            parts = _halved(left) if failures >= _WHOLE_TRIES else left
+            self._giving_up.wait(pause)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)
+
+    def _round(self, parts: list[list[Completion]], *, again: bool) -> list[list[Completion]]:
+        """Try each part once, as long as there is time; return what is left, first what was not tried."""
+        started = time.monotonic()
+        left: list[list[Completion]] = []
+        for at, part in enumerate(parts):
+            if not self._try(part, again=again):
+                left.append(part)
+            if len(left) > at and time.monotonic() - started > _MAX_PAUSE_SECONDS:
+                return parts[at + 1 :] + left
+        return left
+
+    def _try(self, group: list[Completion], *, again: bool) -> bool:
+        started = time.perf_counter()
+        try:
+            committed = self._commit(group)
+        except BaseException as error:  # noqa: BLE001 - a group is never dropped while there is hope
+            if not again:
+                log.warning(_TRIED_AGAIN, len(group), plain_text(error))
+            return False
+        try:
+            self._log_group(group, committed, time.perf_counter() - started, again=again)
+        except BaseException:
+            log.exception("Logging %d committed results failed; they are committed all the same.", len(group))
+        return True
+
+    def _set_apart(self, stuck: list[Completion]) -> None:
+        for one in stuck:
+            log.error(
+                "Attempt %s of %s can be committed neither as it is nor as a failure, and is tried again beside "
+                "others; as long as that fails, its step counts as running.",
+                one.claim.attempt,
+                one.claim.asset,
+            )
+        self._apart += stuck
+
+    def _try_apart(self) -> None:
+        self._apart = [one for one in self._apart if not self._try([one], again=True)]
+
+    def _log_group(self, group: list[Completion], committed: list[Committed], took: float, *, again: bool) -> None:
+        # a try that failed may have been committed all the same, when only its answer was lost
+        message = (
+            "Attempt %d of %s %s was committed by an earlier try or superseded; the step is %s."
+            if again
+            else "Attempt %d of %s %s was superseded; its result was not published, the step is %s."
+        )
+        for one, completion in zip(committed, group, strict=True):
+            if not one.accepted and isinstance(completion.claim, Claim):
+                claim = completion.claim
+                log.warning(message, claim.attempt, claim.asset, claim.partition, one.state.value)
+        if telemetry.listening():
+            telemetry.emit("commit.stop", {"duration_seconds": took, "attempts": len(group)}, {})
+        if self._on_commit is not None:
+            self._on_commit(group, committed)
+
+
+def _halved(parts: list[list[Completion]]) -> list[list[Completion]]:
+    halves = []
+    for part in parts:
+        middle = (len(part) + 1) // 2
+        halves += [half for half in (part[:middle], part[middle:]) if half]
+    return halves

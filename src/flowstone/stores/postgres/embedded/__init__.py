@@ -1,0 +1,1 @@
+"""The PostgreSQL server that FlowStone brings along: its files, its account, its users."""
