@@ -1,0 +1,324 @@
+""""""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import io
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import threading
+import typing
+import uuid
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowstone.errors import SerializationError
+from flowstone.io import JsonSerializer
+from flowstone.io.json import MAX_DEPTH
+
+ZONES = [
+    UTC,
+    timezone(timedelta(hours=-3, seconds=7)),
+    timezone(timedelta(hours=1), "named"),
+    timezone(timedelta(0), "zero"),
+    ZoneInfo("Europe/Berlin"),
+    ZoneInfo("America/St_Johns"),
+]
+
+
+def encode(value: object) -> bytes:
+    file = io.BytesIO()
+    JsonSerializer().write(value, file)
+    return file.getvalue()
+
+
+def round_trip(value: object) -> object:
+    return JsonSerializer().read(io.BytesIO(encode(value)))
+
+
+def same_config(value: object) -> object:
+    """A form that differs where values differ in type, sign of zero, bits of NaN, zone or order of a dict."""
+    match value:
+        case float():
+            return ("float", struct.pack(">d", value))
+        case complex():
+            return ("complex", struct.pack(">dd", value.real, value.imag))
+        case Decimal():
+            return ("Decimal", value.as_tuple())
+        case dict():
+            return ("dict", [(same_config(key), same_config(item)) for key, item in value.items()])
+        case list() | tuple():
+            return (type(value), [same_config(item) for item in value])
+        case set() | frozenset():
+            return (type(value), sorted(repr(same_config(item)) for item in value))
+        case datetime() | time():
+            return (type(value), value.isoformat(), value.fold, repr(value.tzinfo))
+        case _:
+            return (type(value), value)
+
+
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(1_990, 2_010).map(lambda bits: 1 - (1 << bits)),
+    st.floats(),
+    st.text(st.characters(), max_size=8),
+    st.text(st.sampled_from("$\ud83d\ude00\udfffaü\x00"), max_size=6),
+    st.sampled_from(["$date", "$dict", "$set", "$", "$tuple"]),
+    st.binary(max_size=8),
+    st.dates(),
+    st.datetimes(timezones=st.none() | st.sampled_from(ZONES), allow_imaginary=True),
+    st.times(timezones=st.none() | st.sampled_from(ZONES)),
+    st.timedeltas(),
+    st.decimals(),
+    st.uuids(),
+    st.complex_numbers(),
+)
+hashables = st.recursive(
+    leaves.filter(lambda value: not (isinstance(value, Decimal) and value.is_snan())),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=4,
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.sets(hashables, max_size=4),
+        st.dictionaries(st.text(max_size=4), inner, max_size=4),
+        st.dictionaries(st.sampled_from(["$date", "$dict", "$x"]), inner, max_size=2),
+        st.dictionaries(hashables, inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(values)
+def test_everything_comes_back_exactly(value: object) -> None:
+    assert same_config(round_trip(value)) == same_config(value)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(10**300), 10**300)
+        | st.text(st.characters(codec="utf-8"))
+        | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")).map("k".__add__), inner)
+        ),
+    )
+)
+def test_plain_data_is_plain_json(value: object) -> None:
+    text = encode(value).decode()
+    assert json.loads(text) == value
+    assert text == json.dumps(value, ensure_ascii=False)
+
+
+def test_readable_form() -> None:
+    value = {"day": date(2024, 1, 1), "größe": (1, 2), 3: {"a"}}
+    assert json.loads(encode(value)) == {
+        "$dict": [["day", {"$date": "2024-01-01"}], ["größe", {"$tuple": [1, 2]}], [3, {"$set": ["a"]}]]
+    }
+    assert "größe" in encode(value).decode()
+
+
+def test_a_dict_that_looks_like_a_tag_is_escaped() -> None:
+    for value in ({"$date": "2024-01-01"}, {"$dict": []}, {"$unknown": 1}, {"$": {"$int": "0x1"}}):
+        assert round_trip(value) == value
+    assert encode({"$a": 1, "b": 2}) == b'{"$a": 1, "b": 2}'
+
+
+def test_the_order_of_dicts_is_kept() -> None:
+    assert list(round_trip({"z": 1, "a": 2})) == ["z", "a"]  # type: ignore[call-overload]
+    assert list(round_trip({2: 1, "a": 2, 1: 3})) == [2, "a", 1]  # type: ignore[call-overload]
+
+
+def test_both_sides_of_the_hour_that_repeats_in_autumn() -> None:
+    for fold in (0, 1):
+        value = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+        loaded = round_trip(value)
+        assert isinstance(loaded, datetime)
+        assert loaded.utcoffset() == value.utcoffset()
+        assert loaded.tzinfo is value.tzinfo
+
+
+def test_integers_beyond_the_limit_of_python() -> None:
+    huge = -(10**100_000) + 1
+    assert round_trip([huge, {"a": huge}]) == [huge, {"a": huge}]
+
+
+def test_numpy_scalars_come_back_with_their_type() -> None:
+    for value in (
+        np.float64(0.1),
+        np.float32(0.1),
+        np.int8(-3),
+        np.uint64(2**64 - 1),
+        np.bool_(True),
+        np.complex64(1 + 2j),
+        np.datetime64("2024-01-01T00:00:00.000000001"),
+        np.timedelta64(5, "D"),
+    ):
+        loaded = round_trip({"mean": value})
+        assert isinstance(loaded, dict)
+        assert loaded["mean"] == value
+        assert type(loaded["mean"]) is type(value)
+        assert loaded["mean"].dtype == value.dtype
+    assert math.isnan(round_trip(np.float64("nan")))  # type: ignore[arg-type]
+
+
+def test_equal_sets_give_equal_bytes_in_every_process() -> None:
+    program = (
+        "import io; from flowstone.io import JsonSerializer as J; f = io.BytesIO();"
+        "J().write({'tags': set('abcdefgh'), 'mixed': {1, 'x', (2, 'y'), None}}, f); print(f.getvalue())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Point(typing.NamedTuple):
+    x: int
+
+
+@dataclasses.dataclass
+class Order:
+    amount: int
+
+
+def cyclic() -> object:
+    value: list[object] = [1]
+    value.append({"self": value})
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "kind", "remedy"),
+    [
+        ({"rows": [0, 1, 2, threading.Lock()]}, '$["rows"][3]', "_thread.lock", "io='memory'"),
+        ((number for number in range(3)), "$", "builtins.generator", "list(value)"),
+        ({"a": (1, {"b": Color.RED})}, '$["a"][1]["b"]', "Color", "value.name"),
+        ([Level.LOW], "$[0]", "Level", "value.value"),
+        ([Point(1)], "$[0]", "Point", "_asdict"),
+        ([Order(1)], "$[0]", "Order", "asdict"),
+        ({"p": Path("a")}, '$["p"]', "Path", "str(value)"),
+        (cyclic(), '$[1]["self"]', "builtins.list", "key"),
+        ({(1, 2): object()}, "$[(1, 2)]", "builtins.object", "plain data"),
+        ({"a": {Color.RED: 1}}, '$["a"].keys()[0]', "Color", "value.name"),
+        ({frozenset({Point(1)}): 1}, "$.keys()[0]{element}", "Point", "_asdict"),
+        (collections.OrderedDict(a=1), "$", "collections.OrderedDict", "dict(value)"),
+        (collections.defaultdict(list), "$", "collections.defaultdict", "dict(value)"),
+        ([bytearray(b"x")], "$[0]", "builtins.bytearray", "bytes(value)"),
+        ({"w": np.arange(3)}, '$["w"]', "numpy.ndarray", "tolist"),
+        (object, "$", "builtins.type", "plain data"),
+    ],
+)
+def test_refusals_name_path_type_and_remedy(value: object, path: str, kind: str, remedy: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        encode(value)
+    assert caught.value.path == path
+    assert caught.value.type_name.endswith(kind)
+    assert remedy in caught.value.remedy
+    assert path in str(caught.value)
+
+
+def test_a_foreign_time_zone_is_refused() -> None:
+    from dateutil import tz
+
+    with pytest.raises(SerializationError, match="ZoneInfo"):
+        encode([datetime(2024, 1, 1, tzinfo=tz.gettz("Europe/Berlin"))])
+
+
+def nested(levels: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_deep_nesting_is_refused_clearly() -> None:
+    with pytest.raises(SerializationError, match=f"deeper than {MAX_DEPTH}") as caught:
+        encode(nested(10_000))
+    assert len(str(caught.value)) < 1000
+    wrapped: object = 1
+    for _ in range(10_000):
+        wrapped = {(1, 2): wrapped}
+    with pytest.raises(SerializationError, match="deeper"):
+        encode(wrapped)
+
+
+def test_the_deepest_value_that_is_written_comes_back() -> None:
+    assert round_trip(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
+    wrapped: object = 1
+    for _ in range(MAX_DEPTH):
+        wrapped = {1: wrapped}
+    assert round_trip(wrapped) == wrapped
+
+
+def test_a_nearly_exhausted_stack_is_no_recursion_error() -> None:
+    def descend() -> None:
+        try:
+            descend()
+        except RecursionError:
+            encode(nested(MAX_DEPTH))
+
+    with pytest.raises(SerializationError, match="call stack"):
+        descend()
+
+
+def test_shared_parts_are_no_circle() -> None:
+    part = [1]
+    assert round_trip([part, part, {"a": part}]) == [[1], [1], {"a": [1]}]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"$new": 1}', b"NaN", b"\xff", b'{"$date": 3}'])
+def test_foreign_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        JsonSerializer().read(io.BytesIO(data))
+
+
+def test_optional_packages_are_not_imported() -> None:
+    program = (
+        "import io, sys; from flowstone.io import choose_serializer; before = set(sys.modules);"
+        "[choose_serializer(v).write(v, io.BytesIO()) for v in (b'', '', [1], {'a': 2})];"
+        "found = {'numpy', 'pandas', 'polars', 'pyarrow', 'psycopg'} & (set(sys.modules) - before);"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_accepts_what_it_knows() -> None:
+    serializer = JsonSerializer()
+    assert all(map(serializer.accepts, [None, 1, [], {}, (), set(), uuid.uuid4(), np.float64(1)]))
+    assert not serializer.accepts(threading.Lock())

@@ -1,0 +1,19 @@
+""""""
+
+from __future__ import annotations
+
+import pytest
+
+from flowstone.protocols import Store
+from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
+from flowstone.testing.standing_conformance import TargetStatusConformance
+
+
+@pytest.mark.both_servers
+class TestPostgresTargetStatuses(TargetStatusConformance):
+    @pytest.fixture(autouse=True)
+    def _database(self, database_url: str) -> None:
+        self.url = database_url
+
+    def make_store(self) -> Store:
+        return PostgresStore(CheckedDatabase(self.url))
