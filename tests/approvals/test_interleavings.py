@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.stores.conformance.case import failed, succeeded
 
 from flowstone.core.approval import ON_TIMEOUT, ApprovalState
 from flowstone.core.outcome import Suspended
@@ -15,7 +16,6 @@ from flowstone.core.state import State, can_move
 from flowstone.core.step import Claim, Completion, NewRun, NewStep
 from flowstone.errors import ApprovalDecidedError
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.store_scene import failed, succeeded
 
 NAMES = ("a", "b", "c")
 

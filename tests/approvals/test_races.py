@@ -9,13 +9,13 @@ from functools import partial
 import pytest
 from tests.approvals.crew import Askers
 from tests.faults.fault_app import ITEMS
+from tests.stores.conformance.case import Scene
 
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import NewStep
 from flowstone.errors import ApprovalDecidedError
-from flowstone.testing.store_scene import Scene
 
 ROUNDS = 20
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from tests.stores.conformance.automations import SetClock
 
 from flowstone import Schedule, asset
 from flowstone.core.automation.record import PreparedRun, TickState
@@ -21,7 +22,6 @@ from flowstone.core.step import NewRun, NewStep
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.automation.schedules import ScheduleEvaluator
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
-from flowstone.testing.automation_conformance import SetClock
 
 YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 _TIMEOUT_SECONDS = 60.0

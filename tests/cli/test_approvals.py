@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import CommandLine
+from tests.stores.conformance.case import Scene
 
 from flowstone.core.outcome import Suspended
 from flowstone.core.partitions import encode_partition
 from flowstone.core.state import State
 from flowstone.core.step import NewStep
 from flowstone.stores.postgres.store import PostgresStore
-from flowstone.testing.store_scene import Scene
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from tests.stores.conformance.case import Scene
 
 from flowstone.core.approval import Approval
 from flowstone.core.outcome import Suspended
@@ -14,7 +15,6 @@ from flowstone.engine.approvals import ApprovalNotices
 from flowstone.errors import ConfigurationError
 from flowstone.stores.memory import MemoryStore
 from flowstone.testing.marks import wait_until
-from flowstone.testing.store_scene import Scene
 
 
 class Clock:

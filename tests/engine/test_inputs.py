@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from tests.stores.conformance.case import Scene
+
 from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
@@ -10,7 +12,6 @@ from flowstone.core.mappings import AllPartitions, FunctionMapping
 from flowstone.core.step import Claim
 from flowstone.engine.inputs import InputReader
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.store_scene import Scene
 
 regions = StaticPartitions(["eu", "us"])
 

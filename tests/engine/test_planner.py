@@ -10,6 +10,7 @@ import pytest
 from drawn_graphs import Drawn, graphs
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.stores.conformance.case import Scene
 
 from flowstone.core.asset import asset
 from flowstone.core.automation.record import PartitionChange
@@ -25,7 +26,6 @@ from flowstone.errors import PartitionError
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.memory.catalog import MemoryPartitionKeys
 from flowstone.stores.memory.tables import Tables
-from flowstone.testing.store_scene import Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 

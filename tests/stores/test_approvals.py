@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.stores.conformance.approvals import ApprovalConformance
 
 from flowstone.protocols import Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
-from flowstone.testing.approval_conformance import ApprovalConformance
 
 
 class TestMemoryApprovals(ApprovalConformance):

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from tests.stores.conformance.automations import AutomationConformance
+
 from flowstone.protocols import Store
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.automation_conformance import AutomationConformance
 
 
 class TestMemoryAutomations(AutomationConformance):

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from tests.stores.conformance.store import StoreConformance
+
 from flowstone.protocols import Store
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.store_conformance import StoreConformance
 
 
 class TestMemoryStore(StoreConformance):

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from tests.stores.conformance.catalog import TargetStatusConformance
+
 from flowstone.protocols import Store
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.standing_conformance import TargetStatusConformance
 
 
 class TestMemoryTargetStatuses(TargetStatusConformance):

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.stores.conformance.case import failed, skipped, snoozed, stopped, succeeded
 
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State, can_move
 from flowstone.core.step import Claim, Completion, InputVersion, NewRun, NewStep
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.store_scene import failed, skipped, snoozed, stopped, succeeded
 
 NAMES = ["a", "b", "c", "d", "e"]
 READS = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["d", "a"]}

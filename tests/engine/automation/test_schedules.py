@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.stores.conformance.automations import START, SetClock
 
 import flowstone
 from flowstone import DailyPartitions, MultiPartitions, Schedule, StaticPartitions, asset
@@ -21,7 +22,6 @@ from flowstone.core.step import NewRun, NewStep
 from flowstone.engine.automation.schedules import Position, ScheduleEvaluator
 from flowstone.errors import DatabaseError, DefinitionError, OptionsError, SelectionError
 from flowstone.stores.memory import MemoryStore
-from flowstone.testing.automation_conformance import START, SetClock
 
 DAYS = DailyPartitions("2023-12-30", timezone="Europe/Berlin")
 HOUR = timedelta(hours=1)

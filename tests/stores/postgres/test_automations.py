@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
+from tests.stores.conformance.automations import INBOX, NIGHTLY, AutomationConformance
 
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
-from flowstone.testing.automation_conformance import INBOX, NIGHTLY, AutomationConformance
 
 
 @pytest.mark.both_servers

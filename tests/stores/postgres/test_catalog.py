@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.stores.conformance.catalog import TargetStatusConformance
 
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
-from flowstone.testing.standing_conformance import TargetStatusConformance
 
 
 @pytest.mark.both_servers

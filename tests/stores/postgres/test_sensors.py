@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
+from tests.stores.conformance.automations import SensorConformance
 
 from flowstone import FlowStone, asset, sensor
 from flowstone.config import Settings
@@ -11,7 +12,6 @@ from flowstone.core.automation.record import TickState
 from flowstone.core.automation.sensor import SensorContext, SensorResult
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
-from flowstone.testing.sensor_conformance import SensorConformance
 
 
 @pytest.mark.both_servers

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.stores.conformance.store import StoreConformance
 
 from flowstone.core.project import Project
 from flowstone.protocols import Store
 from flowstone.stores.postgres.database import Database
 from flowstone.testing.postgres import TemporaryServer
-from flowstone.testing.store_conformance import StoreConformance
 
 store = pytest.importorskip("flowstone.stores.postgres.store", reason="the PostgreSQL store is not there yet")
 

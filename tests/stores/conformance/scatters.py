@@ -1,16 +1,98 @@
-"""Conformance of stores: items that a step discovers, and the step that rests until they are over."""
+"""A short language for tests of scatters in stores.
+
+Conformance of stores: items that a step discovers, and the step that rests until they are over.
+
+Conformance of stores: items that fail too often, and items whose step ends without them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
+from tests.stores.conformance.case import HOSTILE_TEXTS, Scene, StoreCase, failed
 
 from flowstone.core.outcome import Scattered
-from flowstone.core.scatter import WITH_VALUE, NewItem
+from flowstone.core.scatter import WITH_VALUE, NewItem, NewScatter, OpenScatter
 from flowstone.core.state import State
-from flowstone.core.step import InputVersion
-from flowstone.testing.store_case import HOSTILE_TEXTS, StoreCase
-from flowstone.testing.store_scattering import NEW, Scattering, items
-from flowstone.testing.store_scene import Scene, failed
+from flowstone.core.step import Claim, InputVersion
+
+NEW = NewScatter(
+    asset="a.item",
+    selection="items of a",
+    max_concurrency=3,
+    max_failures=1,
+    max_attempts=3,
+    repeats=True,
+    queue="assets",
+    follows_queue=True,
+    priority=None,
+    limits={},
+)
+
+
+def items(*keys: str, start: int = 0) -> list[NewItem]:
+    """Return items with these partitions, numbered from `start`."""
+    return [NewItem(position, key, f'"{key}"') for position, key in enumerate(keys, start)]
+
+
+class Scattering:
+    """A step that scatters, and its items, in the words of a test."""
+
+    def __init__(self, scene: Scene, run_id: str = "run", **options: object) -> None:
+        self.scene, self.store = scene, scene.store.scatters
+        self.new = replace(NEW, **options)  # type: ignore[arg-type]  # the test gives what fits
+        self.step = scene.one("a", run_id=run_id, forced=True, max_attempts=3).id
+
+    def open(self) -> tuple[Claim, OpenScatter]:
+        """Start an attempt of the step that discovers."""
+        claim = self.scene.claim(self.step, now=self.scene.later(5))
+        opened = self.store.begin(self.step, claim.token, self.new)
+        assert opened is not None
+        return claim, opened
+
+    def discover(self, *keys: str) -> OpenScatter:
+        """Discover items in one attempt."""
+        claim, opened = self.open()
+        if keys:
+            assert self.store.add(opened, items(*keys))
+        self.close(claim, len(keys))
+        return opened
+
+    def close(self, claim: Claim, total: int, allowed: int | None = None) -> None:
+        """End the attempt that discovered."""
+        scattered = Scattered(total, (self.new.max_failures or 0) if allowed is None else allowed)
+        self.scene.end(claim, scattered)
+
+    def item(self, key: str) -> int:
+        """Return the step of an item."""
+        found = [one.id for one in self.scene.store.catalog.steps(self.run_id) if one.partition == key]
+        return found[-1]
+
+    def end(self, *keys: str) -> None:
+        """Let items succeed."""
+        for key in keys:
+            self.scene.end(self.scene.claim(self.item(key)))
+
+    def fail(self, *keys: str) -> None:
+        """Let items fail for good."""
+        for key in keys:
+            self.scene.end(self.scene.claim(self.item(key)), failed())
+
+    @property
+    def run_id(self) -> str:
+        """The run of the items."""
+        return f"scatter-{self.step}"
+
+    @property
+    def state(self) -> State:
+        """State of the step that scattered."""
+        return self.scene.state(self.step)
+
+    def states(self, keys: Sequence[str]) -> list[State]:
+        """States of items."""
+        return [self.scene.state(self.item(key)) for key in keys]
 
 
 class ScatterStoreTests(StoreCase):
@@ -163,3 +245,81 @@ class ScatterStoreTests(StoreCase):
         assert scene.state(one.step) is State.PENDING
         scene.end(scene.claim(one.step))
         assert scene.state(one.step) is State.COMPLETED
+
+
+class ScatterEndTests(StoreCase):
+    """Items without a purpose are cancelled."""
+
+    def test_too_many_failures_stop_the_rest(self, scene: Scene) -> None:
+        """What has not started is cancelled, what runs is signalled; then the step goes on."""
+        one = Scattering(scene)
+        one.discover(*"abcdef")
+        running = scene.claim(one.item("f"))
+        one.fail("a")
+        assert one.states("cde") == [State.PENDING] * 3
+        one.fail("b")
+        assert one.states("cdef") == [State.CANCELLED] * 3 + [State.CANCELLING]
+        assert one.state is State.WAITING
+        scene.end(running)
+        assert (one.state, scene.run_state(one.run_id)) == (State.PENDING, State.FAILED)
+        assert one.store.counts(one.run_id).by_state == {
+            State.COMPLETED: 1,
+            State.FAILED: 2,
+            State.CANCELLED: 3,
+        }
+
+    def test_too_many_failures_end_the_discovery(self, scene: Scene) -> None:
+        """No more items are taken then."""
+        one = Scattering(scene)
+        claim, opened = one.open()
+        assert one.store.add(opened, items(*"abc"))
+        one.fail("a", "b")
+        assert one.states("c") == [State.CANCELLED]
+        assert one.store.add(opened, items("d", start=3)) is False
+        one.close(claim, 3)
+        assert one.state is State.PENDING
+
+    def test_a_share_is_judged_when_all_are_discovered(self, scene: Scene) -> None:
+        """Before that nobody knows of how many."""
+        one = Scattering(scene, max_failures=None)
+        claim, opened = one.open()
+        assert one.store.add(opened, items(*"abcd"))
+        one.fail("a", "b")
+        assert one.states("cd") == [State.PENDING] * 2
+        one.close(claim, 4, allowed=1)
+        assert one.states("cd") == [State.CANCELLED] * 2
+        assert one.state is State.PENDING
+
+    @pytest.mark.parametrize("when", ["discovering", "resting"])
+    def test_items_of_a_cancelled_step(self, scene: Scene, when: str) -> None:
+        """They have no purpose any more."""
+        one = Scattering(scene)
+        claim, opened = one.open()
+        assert one.store.add(opened, items(*"abc"))
+        running = scene.claim(one.item("a"))
+        if when == "resting":
+            one.close(claim, 3)
+        scene.store.ledger.cancel_run("run")
+        if when == "discovering":
+            assert one.state is State.CANCELLING
+            one.close(claim, 3)
+        assert (one.state, one.states("abc")) == (
+            State.CANCELLED,
+            [State.CANCELLING, State.CANCELLED, State.CANCELLED],
+        )
+        blocked = Scattering(scene, "another")
+        other = blocked.open()
+        assert other[1].is_blocked
+        scene.end(running)
+        assert scene.run_state(one.run_id) is State.CANCELLED
+        assert one.state is State.CANCELLED
+        assert not blocked.store.begin(blocked.step, other[0].token, NEW).is_blocked  # type: ignore[union-attr]
+
+    def test_items_of_a_failed_discovery(self, scene: Scene) -> None:
+        """They are cancelled with it."""
+        one = Scattering(scene)
+        claim, opened = one.open()
+        assert one.store.add(opened, items(*"ab"))
+        scene.end(claim, failed())
+        assert (one.state, one.states("ab")) == (State.FAILED, [State.CANCELLED] * 2)
+        assert scene.run_state(one.run_id) is State.CANCELLED

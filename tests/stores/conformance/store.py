@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from flowstone.testing.store_attempts import AttemptTests
-from flowstone.testing.store_cancelling import CancelTests
-from flowstone.testing.store_cascades import CascadeTests
-from flowstone.testing.store_catalog import CatalogTests
-from flowstone.testing.store_checks import CheckTests
-from flowstone.testing.store_partition_keys import PartitionKeysTests
-from flowstone.testing.store_placing import PlacingTests
-from flowstone.testing.store_routes import RouteStoreTests
-from flowstone.testing.store_scatter_ends import ScatterEndTests
-from flowstone.testing.store_scatters import ScatterStoreTests
+from tests.stores.conformance.attempts import AttemptTests, CancelTests
+from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
+from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
+from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
 
 
 class StoreConformance(
