@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tools import house
 
+from flowstone.sql import sections
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "flowstone"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -262,14 +264,27 @@ def test_statements_are_counted(text: str, number: int) -> None:
     assert len(statements(text)) == number
 
 
-def test_sql_files_hold_one_statement_with_its_purpose() -> None:
+def test_each_section_of_sql_is_one_statement_with_its_purpose_and_is_run() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+
     def problems(path: Path) -> Iterator[str]:
         text = path.read_text(encoding="utf-8")
-        if not text.lstrip().startswith("--"):
-            yield f"{path.relative_to(SOURCE)}: no leading comment"
-        # a migration is a script by nature
-        if "migrations" not in path.parent.name and len(statements(text)) != 1:
-            yield f"{path.relative_to(SOURCE)}: {len(statements(text))} statements"
+        place = path.relative_to(SOURCE)
+        if not text.startswith("--"):
+            yield f"{place}: no leading comment"
+        if "migrations" in path.parent.name:  # a migration is a script by nature
+            return
+        names = re.findall(r"^-- name: (.*)$", text, re.MULTILINE)
+        if len(names) != len(set(names)):
+            yield f"{place}: a name twice"
+        found = sections(path.stem, ".".join(("flowstone", *place.parts[:-2])))
+        for name, statement in found.items():
+            if not statement.startswith("--"):
+                yield f"{place}: {name} has no leading comment"
+            if len(statements(statement)) != 1:
+                yield f"{place}: {name} is {len(statements(statement))} statements"
+            if f'"{path.stem}/{name}"' not in code and f'"{name or path.stem}"' not in code:
+                yield f"{place}: {name} is run nowhere"
 
     assert STATEMENTS
     complaints(line for path in STATEMENTS for line in problems(path))

@@ -19,9 +19,9 @@ from tests.faults.fault_app import DIRECTORY
 from flowstone import DynamicPartitions, FlowStone, SensorContext, SensorResult, asset, sensor
 from flowstone.app.worker import serve
 from flowstone.config import Settings
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import load_sql
 from flowstone.stores.postgres.store import PostgresStore
 from flowstone.testing.injection import BEFORE_COMMIT, BEFORE_CONCLUDE, CONCLUDED, RUNS_OPENED, KillPoints
 

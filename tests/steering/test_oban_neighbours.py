@@ -13,8 +13,8 @@ from tests.steering.crew import Crew
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
 from flowstone.core.step import Completion
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER, WORKER
-from flowstone.stores.postgres.sql import load_sql
 
 FOREIGN = """INSERT INTO oban_jobs (state, queue, worker, priority, max_attempts, args, scheduled_at)
     SELECT %s::oban_job_state, %s, 'shop.Build', 0, 20, %s::jsonb, timezone('UTC', now()) - interval '1 minute'
@@ -85,7 +85,7 @@ def test_a_look_for_work_reads_only_our_rows(crew: Crew) -> None:
     names = {"queue": "assets", "demand": 10, "below": 32767, "worker_id": "hand", "worker": WORKER}
     names |= {"left": False, "left_assets": [], "left_runs": [], "left_steps": []}
     for statement, parameters in (
-        ("queue/fetch", names | {"attempted_by": ["here", "x"]}),
+        ("fetch", names | {"attempted_by": ["here", "x"]}),
         ("queue/stage", {"queues": ["assets"], "limit": 100}),
     ):
         with crew.store.database.transaction() as connection:
@@ -100,7 +100,7 @@ def test_a_look_for_work_reads_only_our_rows(crew: Crew) -> None:
 
 
 def test_the_names_in_the_statements_are_those_of_our_workers() -> None:
-    for name in ("queue/fetch", "queue/stage", "queue/prune_jobs", "queue/index_available", "queue/index_due"):
+    for name in ("fetch", "queue/stage", "queue/prune_jobs", "queue/index_available", "queue/index_due"):
         assert f"worker IN ('{WORKER}', '{EXPIRY_WORKER}')" in load_sql(name)
 
 

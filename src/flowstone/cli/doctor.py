@@ -280,7 +280,7 @@ def _declarations(database: Database) -> Iterator[Check]:
 def _connections(database: Database, health: Health, queues: int) -> Check:
     """Say whether there is room for the connections of the workers that run, or of one."""
     with database.connection() as connection:
-        found = fetch_one(connection, _Connections, "health/connections")
+        found = fetch_one(connection, _Connections, "database/connections")
     assert found is not None
     maximum, used = found.maximum, found.used
     room = min(limit for limit in (maximum, found.of_role, found.of_database) if limit is not None and limit >= 0)

@@ -15,7 +15,6 @@ from collections.abc import Buffer, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, Self, cast
 
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
@@ -30,6 +29,7 @@ from flowstone.errors import (
 from flowstone.io.encoding import choose_serializer, decode, encode
 from flowstone.io.json import JsonSerializer
 from flowstone.protocols import KeepVersions, Serializer
+from flowstone.sql import load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -40,15 +40,14 @@ def statement(name: str, project: Project | None = None) -> LiteralString:
     """Return the text of a statement.
 
     Args:
-        name: file name below `io/sql/`, without `.sql`.
+        name: its name in `io/sql/versions.sql`.
         project: whose tables it means.
 
     Example:
         >>> statement("read_chunk").splitlines()[-1][:14]
         'SELECT payload'
     """
-    text = files("flowstone.io").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-    return (project or Project()).sql(text)
+    return (project or Project()).sql(load_sql(f"versions/{name}", "flowstone.io"))
 
 
 class Limits(NamedTuple):

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from flowstone.errors import EmbeddedDatabaseError
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, with_identifiers
 from flowstone.stores.postgres.embedded.cluster import FileLock
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
-from flowstone.stores.postgres.sql import fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_value
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -108,7 +109,7 @@ class TemporaryServer:
             yield self._dsn_of(name)
         finally:
             with Database(self._dsn).dedicated() as connection:
-                connection.execute(with_identifiers(load_sql("testing/drop"), name=name))
+                connection.execute(with_identifiers(load_sql("database/drop"), name=name))
 
     def _has_template(self) -> bool:
         with Database(self._dsn).dedicated() as connection:
@@ -121,14 +122,14 @@ class TemporaryServer:
             self._prepare(self._dsn_of(name))
             # this session writes down what every first session of a clone would have to find out again
             Database(self._dsn_of(name)).ping()
-            connection.execute(with_identifiers(load_sql("testing/rename"), name=name, template=_TEMPLATE))
+            connection.execute(with_identifiers(load_sql("database/rename"), name=name, template=_TEMPLATE))
 
     def _dsn_of(self, database: str) -> str:
         return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
 
 
 def _clone(connection: Connection[TupleRow], name: str, template: str) -> None:
-    statement = load_sql("testing/clone")
+    statement = load_sql("database/clone")
     if connection.info.server_version < _NAMES_STRATEGIES:
         statement = statement.replace(" STRATEGY FILE_COPY", "")
     connection.execute(with_identifiers(statement, name=name, template=template))

@@ -17,8 +17,9 @@ from psycopg import Connection
 import flowstone
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import _maker, load_sql
+from flowstone.stores.postgres.sql import _maker
 
 _SOURCE = Path(flowstone.__file__).parent
 _TYPES: dict[str, set[type]] = {
@@ -60,7 +61,7 @@ _READS = list(_reads())
 
 
 def test_a_statement_is_loaded_by_name():
-    assert load_sql("migrations/installed").startswith("-- ")
+    assert load_sql("database/installed").startswith("-- ")
 
 
 @pytest.mark.parametrize("name", ["migrations/nothing", "../database/create", "create", "/etc/passwd", ""])

@@ -16,11 +16,12 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim
 from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.commit import propagate, resume
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one
 
 if TYPE_CHECKING:
     from psycopg import Connection

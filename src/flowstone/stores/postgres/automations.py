@@ -26,10 +26,11 @@ from flowstone.core.automation.record import (
     settled,
 )
 from flowstone.protocols import AutomationStore
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection

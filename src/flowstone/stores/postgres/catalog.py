@@ -39,11 +39,12 @@ from flowstone.core.step import (
 )
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Catalog, CheckStore, TargetStatuses
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.rows import to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -60,14 +61,14 @@ class PostgresTargetStatuses(TargetStatuses):
         if not targets:
             return {}
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _TargetStatusRow, "target_status/status", {"targets": to_json(targets)})
+            rows = fetch_all(connection, _TargetStatusRow, "catalog/status", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.status() for row in rows}
 
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
         found: dict[int, Reads] = {}
         if step_ids:
             with self._database.connection() as connection:
-                rows = fetch_all(connection, _Read, "target_status/reads", {"steps": list(step_ids)})
+                rows = fetch_all(connection, _Read, "catalog/reads", {"steps": list(step_ids)})
             for row in rows:
                 data = DataVersion(row.upstream, row.content_hash)
                 found.setdefault(row.step_id, {})[row.asset, row.partition] = data
@@ -75,7 +76,7 @@ class PostgresTargetStatuses(TargetStatuses):
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _Active, "target_status/active", {"assets": list(assets)})
+            rows = fetch_all(connection, _Active, "catalog/active", {"assets": list(assets)})
         return {row.asset: row.active for row in rows}
 
 
@@ -261,7 +262,7 @@ def read_health(database: Database) -> Health:
         DatabaseUnavailableError: the database does not answer.
     """
     with database.connection() as connection:
-        server = fetch_one(connection, _Server, "health/server")
+        server = fetch_one(connection, _Server, "database/server")
         assert server is not None
         workers: tuple[AliveWorker, ...] | None = None
         if server.has_workers:

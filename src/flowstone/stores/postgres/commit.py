@@ -99,7 +99,7 @@ def _release(connection: Connection[TupleRow], children: list[int], found: Child
     if children:
         counts = Counter(children)
         parameters = {"children": list(counts), "inputs": list(counts.values())}
-        found.released(fetch_all(connection, ReleasedStep, "ledger/release", parameters))
+        found.released(fetch_all(connection, ReleasedStep, "release", parameters))
 
 
 def _end_below(connection: Connection[TupleRow], parents: list[int], state: State, found: Children) -> list[int]:

@@ -22,13 +22,14 @@ from flowstone.core.step import Target
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError
 from flowstone.protocols import Control
 from flowstone.protocols.stores import Retention
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import UNLIMITED, Stopping, refill
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.rows import CancelledStep
 from flowstone.stores.postgres.scatters import stop_items
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -50,14 +51,14 @@ def follow_cancels(database: Database, *, within_seconds: float, signalled: Sequ
     """
     parameters = {"within_seconds": within_seconds, "signalled": list(signalled)}
     with database.connection() as connection:
-        found = fetch_all(connection, _CancelledJob, "operators/cancelled", parameters)
+        found = fetch_all(connection, _CancelledJob, "control/cancelled", parameters)
     return _cancel(database, found)
 
 
 def follow_cancels_left(database: Database, *, limit: int) -> int:
     """Cancel the steps of jobs whose rows do not say when they were cancelled; return how many."""
     with database.connection() as connection:
-        found = fetch_all(connection, _CancelledJob, "operators/cancelled_left", {"limit": limit})
+        found = fetch_all(connection, _CancelledJob, "control/cancelled_left", {"limit": limit})
     return _cancel(database, found)
 
 
@@ -74,7 +75,7 @@ def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | 
     notes: dict[int, str] = {job: "the step that it names is not recorded" for job, step in jobs if step is None}
     revived = []
     refused = []
-    for step in fetch_all(connection, _RetriedStep, "operators/retried", named):
+    for step in fetch_all(connection, _RetriedStep, "control/retried", named):
         if (why := step.why_not()) is None:
             revived.append(step.step_id)
         else:
@@ -82,28 +83,28 @@ def reconcile(connection: Connection[TupleRow], jobs: Sequence[tuple[int, int | 
             refused.append((step.job_id, step.step_id))
             log.warning("Job %s of Oban was retried and does not run again: %s.", step.job_id, why)
     if revived:
-        connection.execute(load_sql("operators/revive"), {"steps": revived})
+        connection.execute(load_sql("control/revive"), {"steps": revived})
         log.info("%d steps run again because their jobs were retried with Oban's tools.", len(revived))
     if refused:
         connection.execute(
-            load_sql("operators/note_refused"),
+            load_sql("control/note_refused"),
             {
                 "jobs": [job for job, _ in refused],
                 "steps": [step for _, step in refused],
                 "notes": [notes[job] for job, _ in refused],
             },
         )
-    connection.execute(load_sql("operators/reconcile"), named | {"notes": [notes.get(job) for job, _ in jobs]})
+    connection.execute(load_sql("control/reconcile"), named | {"notes": [notes.get(job) for job, _ in jobs]})
 
 
 def resume_producers(connection: Connection[TupleRow], queue: str) -> None:
     """Notify our nodes that a queue goes on which was paused with Oban's tools; those of others are not meant."""
-    producers = fetch_all(connection, _Producer, "operators/paused_producers", {"queue": queue})
+    producers = fetch_all(connection, _Producer, "control/paused_producers", {"queue": queue})
     signals = [
         json.dumps({"action": "resume", "queue": queue, "ident": f"{one.name}.{one.node}"}) for one in producers
     ]
     if signals:
-        connection.execute(load_sql("operators/signal"), {"payloads": signals})
+        connection.execute(load_sql("control/signal"), {"payloads": signals})
 
 
 class _CancelledJob(NamedTuple):
@@ -165,7 +166,7 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
     over = [step for step in cancelled if step.state is State.CANCELLED]
     approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=True)
     noted = {"steps": [step.id for step in cancelled], "jobs": [jobs[step.id] for step in cancelled]}
-    connection.execute(load_sql("operators/note_cancelled"), noted)
+    connection.execute(load_sql("control/note_cancelled"), noted)
     propagate(connection, [step.moved for step in over], {}, durable=True, stopping=stopping)
     return len(cancelled)
 
@@ -215,7 +216,7 @@ class PostgresControl(Control, Retention):
         self._require_queue()
         with self._database.transaction() as connection:
             parameters = {"name": name, "paused": paused, "node_limit": node_limit, "reset_limit": reset_limit}
-            connection.execute(load_sql("queues/set"), parameters)
+            connection.execute(load_sql("queue/set"), parameters)
             if paused is False:
                 resume_producers(connection, name)
             oban_jobs.announce(connection, [name])
@@ -223,11 +224,11 @@ class PostgresControl(Control, Retention):
     def queues(self) -> list[QueueStatus]:
         self._require_queue()
         with self._database.connection() as connection:
-            return fetch_all(connection, QueueStatus, "queues/list")
+            return fetch_all(connection, QueueStatus, "queue/list")
 
     def served_queues(self) -> list[str]:
         with self._database.connection() as connection:
-            return fetch_column(connection, str, "queues/served")
+            return fetch_column(connection, str, "queue/served")
 
     def diagnosis(self, target: Target) -> StepDiagnosis | None:
         parameters = {"asset": target[0], "partition": target[1]}

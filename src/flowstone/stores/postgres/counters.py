@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.outcome import Scattered
 from flowstone.core.state import State
 from flowstone.core.step import Completion
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.database import note_ended
 from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, PlanOutdatedError
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
-from flowstone.stores.postgres.sql import fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_value
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -226,7 +227,7 @@ class Database:
 
     def is_pooled(self, connection: Connection[TupleRow]) -> bool:
         """Return whether something stands between us and the server: it makes up the id of the backend."""
-        return fetch_value(connection, int, "health/backend") != connection.info.backend_pid
+        return fetch_value(connection, int, "database/backend") != connection.info.backend_pid
 
     def keeps_sessions(self, connection: Connection[TupleRow]) -> bool:
         """Return whether a notification arrives on a connection that listens, as it does in a real session."""

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.step import KnownAssets
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.queue import Lease
-from flowstone.stores.postgres.sql import load_sql
 
 _SLOTS = 16_384
 _BYTES = 8

@@ -18,6 +18,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals as deciding
 from flowstone.stores.postgres import placing
 from flowstone.stores.postgres.catalog import insert_checks
@@ -28,7 +29,7 @@ from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
 from flowstone.stores.postgres.scatters import stop_items
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -214,7 +215,7 @@ class PostgresLedger(Ledger):
     ) -> list[Committed]:
         current = newest_of_each(completions)
         ended = EndedRows.of(current)
-        moved = fetch_all(connection, MovedStep, "ledger/finish", ended.parameters())
+        moved = fetch_all(connection, MovedStep, "finish", ended.parameters())
         durable = self._database.durable
         if ended.asking:
             suspended = {step.id for step in moved if step.state is State.AWAITING_APPROVAL}

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.limits import Breaker, Circuit, Limit, Rate, describe_open, parse_limit
 from flowstone.core.state import State
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.rows import MovedStep, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -176,7 +177,7 @@ def repair(connection: Connection[TupleRow]) -> int:
     """Free slots that nobody uses and wake who waits for them; return how much there was to do."""
     stale = Counter(fetch_column(connection, str, "limits/stale"))
     overdue = Counter({row.name: row.number for row in fetch_all(connection, WakingRow, "limits/overdue")})
-    resting = fetch_all(connection, WakingRow, "breakers/idle")
+    resting = fetch_all(connection, WakingRow, "limits/idle")
     idle = Counter({row.name: min(row.number, _MAX_WOKEN) for row in resting})
     if stale or overdue or idle:
         _wake(connection, stale | overdue | idle)
@@ -278,7 +279,7 @@ def tripped(connection: Connection[TupleRow], names: Iterable[str]) -> set[str]:
     requested = sorted(set(names))
     if not requested:
         return set()
-    return set(fetch_column(connection, str, "breakers/tripped", {"names": requested}))
+    return set(fetch_column(connection, str, "limits/tripped", {"names": requested}))
 
 
 def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Circuit]:
@@ -286,7 +287,7 @@ def read(connection: Connection[TupleRow], names: Iterable[str]) -> dict[str, Ci
     requested = sorted(set(names))
     if not requested:
         return {}
-    rows = fetch_all(connection, BreakerRow, "breakers/read", {"names": requested})
+    rows = fetch_all(connection, BreakerRow, "limits/read", {"names": requested})
     found = {row.name: Circuit(row.failures, row.open_until, row.next_step) for row in rows}
     return {name: found.get(name) or Circuit() for name in requested}
 
@@ -295,7 +296,7 @@ def write(connection: Connection[TupleRow], circuits: Mapping[str, Circuit]) -> 
     """Keep the state of breakers."""
     if circuits:
         rows = [{"name": name, **asdict(circuit)} for name, circuit in circuits.items()]
-        connection.execute(load_sql("breakers/write"), {"circuits": to_json(rows)})
+        connection.execute(load_sql("limits/write"), {"circuits": to_json(rows)})
 
 
 def count(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from flowstone.errors import DatabaseUnavailableError
-from flowstone.stores.postgres.sql import load_sql
+from flowstone.sql import load_sql
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from flowstone.core.project import Project
 from flowstone.errors import MigrationChangedError, SchemaVersionError
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, failing_as
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -176,7 +177,7 @@ def require_current_on(
 
 def projects(connection: Connection[TupleRow]) -> list[str]:
     """Return the names of the projects that have tables in this database."""
-    schemas = fetch_column(connection, str, "migrations/schemas")
+    schemas = fetch_column(connection, str, "database/schemas")
     return sorted(project.name for schema in schemas if (project := Project.of_schema(schema)) is not None)
 
 
@@ -208,8 +209,8 @@ class _Applied(NamedTuple):
 
 def _status(connection: Connection[TupleRow], known: list[Migration]) -> list[MigrationStatus]:
     rows: list[_Applied] = []
-    if fetch_value(connection, bool, "migrations/installed"):
-        rows = fetch_all(connection, _Applied, "migrations/applied")
+    if fetch_value(connection, bool, "database/installed"):
+        rows = fetch_all(connection, _Applied, "database/applied")
     applied = {row.version: row for row in rows}
     entries = []
     for migration in known:
@@ -242,9 +243,9 @@ def _refuse_newer_and_changed(found: list[MigrationStatus], known: list[Migratio
 
 def _take_lock(connection: Connection[TupleRow], target: str) -> None:
     key = {"key": _LOCK_KEY}
-    if not fetch_value(connection, bool, "migrations/try_lock", key):
+    if not fetch_value(connection, bool, "database/try_lock", key):
         log.info("Another program upgrades %s right now; waiting for it.", target)
-        connection.execute(load_sql("migrations/lock"), key)
+        connection.execute(load_sql("database/lock"), key)
 
 
 def _apply(connection: Connection[TupleRow], migration: Migration, target: str) -> str:
@@ -253,7 +254,7 @@ def _apply(connection: Connection[TupleRow], migration: Migration, target: str) 
         # Without parameters the driver sends the text as it is, so a file may hold several statements.
         connection.execute(migration.text)
         connection.execute(
-            load_sql("migrations/record"),
+            load_sql("database/record"),
             {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
         )
     log.info("Applied migration %s to %s.", migration.name, target)

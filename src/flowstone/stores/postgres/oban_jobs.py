@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
 from flowstone.errors import DatabaseError
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, with_identifiers
 from flowstone.stores.postgres.rows import JOB_STATES, MovedStep, to_json
-from flowstone.stores.postgres.sql import fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection

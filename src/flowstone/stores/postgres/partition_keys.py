@@ -10,8 +10,9 @@ from flowstone.core.automation.record import PartitionChange
 from flowstone.core.clean import clean_text
 from flowstone.core.partitions import KeyChange, KeyState
 from flowstone.protocols import PartitionKeys
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column
 
 if TYPE_CHECKING:
     from psycopg import Connection

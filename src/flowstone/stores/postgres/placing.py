@@ -27,12 +27,13 @@ from flowstone.core.step import (
 )
 from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.protocols import RangeStore
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import notify_done
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -258,7 +259,7 @@ class Placing:
             if not rows:
                 continue
             parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
-            inserted = set(fetch_column(self.connection, int, "ledger/insert_steps", parameters))
+            inserted = set(fetch_column(self.connection, int, "insert_steps", parameters))
             for position in range(start, min(start + _STEPS_PER_STATEMENT, len(self.steps))):
                 if self.ids[position] in inserted:
                     self.placed[position] = PlacedStep(self.ids[position], self.run.id, states[position])
@@ -588,7 +589,7 @@ class RangeFetch:
     def _begin_chunk(self, run: OpenRun, demand: int) -> bool:
         """Begin partitions of the first chunk that nobody else holds; return whether there was one."""
         parameters = {"run_id": run.id, "queue": self.queue, "demand": demand, "worker_id": self.worker_id}
-        taken = fetch_all(self.connection, _BegunPartition, "ranges/begin", parameters)
+        taken = fetch_all(self.connection, _BegunPartition, "begin", parameters)
         self.examined += len(taken)
         running = [one for one in taken if one.state is State.RUNNING]
         self._refuse_committed([one for one in running if not one.forced])

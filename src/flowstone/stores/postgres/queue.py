@@ -18,6 +18,7 @@ from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Claim, FetchedJob, KnownAssets, LeftToOthers
 from flowstone.protocols import DurableQueue
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals as deciding
 from flowstone.stores.postgres import control, limits, oban_jobs
 from flowstone.stores.postgres.commit import propagate
@@ -26,7 +27,7 @@ from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.placing import RangeFetch, open_runs
 from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
 from flowstone.stores.postgres.scatters import stop_left
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -122,7 +123,7 @@ class QueueFetch:
             "attempted_by": list(self.attempted_by),
             **self.left.parameters(),
         }
-        rows = fetch_all(self.connection, _FetchedRow, "queue/fetch", parameters)
+        rows = fetch_all(self.connection, _FetchedRow, "fetch", parameters)
         if rows:
             self.has_ranges = rows[0].has_ranges
         expiries = [row.job_id for row in rows if row.worker == oban_jobs.EXPIRY_WORKER]
@@ -280,7 +281,7 @@ class PostgresQueue(DurableQueue):
 
     def node_limits(self) -> dict[str, int]:
         with self._database.connection() as connection:
-            return dict(connection.execute(load_sql("queues/limits")).fetchall())
+            return dict(connection.execute(load_sql("queue/limits")).fetchall())
 
     def held(self, worker_id: str) -> list[Claim]:
         with self._database.connection() as connection:
@@ -515,7 +516,7 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[_Orphan], *
             }
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
-    moved = fetch_all(connection, MovedStep, "ledger/finish", parameters)
+    moved = fetch_all(connection, MovedStep, "finish", parameters)
     propagate(connection, moved, delays, durable=durable)
 
 

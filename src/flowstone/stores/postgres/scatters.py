@@ -22,12 +22,13 @@ from flowstone.core.scatter import (
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion
 from flowstone.protocols import ScatterStore
+from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.rows import CancelledStep, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -1,4 +1,4 @@
-"""SQL by name: every statement lives in its own file under `sql/<store>/`, and its columns are read by name.
+"""Rows by the names of their columns: how a statement is run and read.
 
 No row is read by number. A statement names its columns as the fields of a class, and the type checker sees each of
 them: a record of the core where one can be made straight from the row, else a `NamedTuple`, which is about as fast
@@ -8,44 +8,17 @@ run through `fetch_...`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cache
-from importlib.resources import files
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, LiteralString, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from flowstone.sql import load_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
     from psycopg.rows import RowMaker
-
-_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)+")
-
-
-@cache
-def load_sql(name: str) -> LiteralString:
-    """Return the text of one statement.
-
-    The type is `LiteralString` because the text is part of the package and never of any input: this is what
-    lets the type checker refuse SQL that was put together at run time.
-
-    Args:
-        name: `<store>/<statement>`, without the ending `.sql`.
-
-    Raises:
-        LookupError: no such file is part of the package.
-
-    Example:
-        >>> load_sql("database/data_directory").splitlines()[-1]
-        'SHOW data_directory;'
-    """
-    if not _NAME.fullmatch(name):
-        raise LookupError(f"{name!r} is not the name of a statement; expected <store>/<statement>.")
-    file = files("flowstone.stores.postgres").joinpath("sql", *f"{name}.sql".split("/"))
-    if not file.is_file():
-        raise LookupError(f"There is no statement {name!r}: sql/{name}.sql is missing from the package.")
-    return file.read_text(encoding="utf-8")
 
 
 type Parameters = Mapping[str, Any] | None

@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flowstone.errors import DatabaseUnavailableError, EmbeddedDatabaseError
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, failing_as, with_identifiers
 from flowstone.stores.postgres.embedded.account import ServerAccount, SocketDirectory
-from flowstone.stores.postgres.sql import fetch_value, load_sql
+from flowstone.stores.postgres.sql import fetch_value
 
 if sys.platform != "win32":
     import fcntl

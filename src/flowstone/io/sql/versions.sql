@@ -1,0 +1,32 @@
+-- Values in PostgreSQL: written in chunks, read, deleted.
+
+-- name: chunked_versions
+-- List large values after a version, a page at a time. Uses the primary key of output_chunks (chunk 0 of each).
+SELECT version FROM flowstone.output_chunks
+WHERE chunk = 0 AND version > %(after)s
+ORDER BY version
+LIMIT %(page_size)s;
+
+-- name: clear_version
+-- Make room for a version whose storing is retried, and delete one that is no longer requested.
+-- Uses the primary keys of both tables.
+WITH inline AS (
+    DELETE FROM flowstone.output_payloads WHERE version = %(version)s
+)
+DELETE FROM flowstone.output_chunks WHERE version = %(version)s;
+
+-- name: delete_versions
+-- Delete large values that no committed or running attempt wants. Uses the primary key of output_chunks.
+DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s);
+
+-- name: read_chunk
+-- Read one chunk of a large value. Uses the primary key of output_chunks.
+SELECT payload FROM flowstone.output_chunks WHERE version = %(version)s AND chunk = %(chunk)s;
+
+-- name: read_payload
+-- Read a small value that was written by the committing transaction. Uses the primary key of output_payloads.
+SELECT payload FROM flowstone.output_payloads WHERE version = %(version)s;
+
+-- name: write_chunk
+-- Write one chunk of a large value; the payload is sent in binary.
+INSERT INTO flowstone.output_chunks (version, chunk, payload) VALUES (%(version)s, %(chunk)s, %(payload)b);

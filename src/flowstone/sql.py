@@ -1,0 +1,65 @@
+"""SQL by name: one file per subject, one section per statement.
+
+A file `sql/<subject>.sql` of a package holds statements of one subject in the order of a life, each below a line
+`-- name: <statement>`. A large statement is a file of its own, `sql/<statement>.sql`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString
+
+_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
+_SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+@cache
+def load_sql(name: str, package: str = "flowstone.stores.postgres") -> LiteralString:
+    """Return the text of one statement.
+
+    The type is `LiteralString` because the text is part of the package and never of any input: this is what
+    lets the type checker refuse SQL that was put together at run time.
+
+    Args:
+        name: `<subject>/<statement>`, or `<statement>` for one that has a file of its own.
+        package: in whose folder `sql` it lies.
+
+    Raises:
+        LookupError: there is no such statement.
+
+    Example:
+        >>> load_sql("database/data_directory").splitlines()[-1]
+        'SHOW data_directory;'
+    """
+    if not _NAME.fullmatch(name):
+        raise LookupError(f"{name!r} is not the name of a statement; expected <subject>/<statement>.")
+    subject, _, section = name.partition("/")
+    text = sections(subject, package).get(section)
+    if text is None:
+        raise LookupError(f"There is no statement {name!r} in sql/{subject}.sql of {package}.")
+    return text
+
+
+@cache
+def sections(subject: str, package: str = "flowstone.stores.postgres") -> Mapping[str, LiteralString]:
+    """Return the statements of one file by name; the only one of a large statement has the name ''.
+
+    Raises:
+        LookupError: there is no such file.
+
+    Example:
+        >>> list(sections("partition_keys"))
+        ['lock', 'keys', 'changed', 'add', 'remove', 'history']
+    """
+    file = files(package).joinpath("sql", f"{subject}.sql")
+    if not file.is_file():
+        raise LookupError(f"sql/{subject}.sql is missing from {package}.")
+    text: LiteralString = file.read_text(encoding="utf-8")
+    heads = list(_SECTION.finditer(text))
+    if not heads:
+        return {"": text}
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    return {head[1]: text[head.end() : end].strip() for head, end in zip(heads, ends, strict=True)}

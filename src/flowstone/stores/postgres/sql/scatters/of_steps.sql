@@ -1,5 +1,0 @@
--- The scatters of some steps. Uses scatters_step_id_key and runs_pkey.
-SELECT c.run_id, c.step_id, c.is_open, r.state <> 'running' AS is_over, c.total, r.allowed_failures AS allowed, c.inputs
-FROM flowstone.scatters AS c
-JOIN flowstone.runs AS r ON r.id = c.run_id
-WHERE c.step_id = ANY(%(steps)s::bigint[]);
