@@ -332,7 +332,7 @@ class Completion:
         retry_in_seconds: delay until the next attempt; None for no further attempt.
         checks: results of the checks that looked at its value.
 
-    `is_recordable` says that `flowstone.core.recordable` has checked it; a changed copy (`replace`) is checked again.
+    `is_recordable` says that `flowstone.core.recordable` has checked it; a copy (`replace`) is checked again.
         ran: whether the asset's code was asked, or would have been: then `code_version` is recorded.
         code_version: the version that this code declares of itself.
     """
