@@ -252,7 +252,7 @@ def test_function_mapping() -> None:
 def test_errors_of_mapping_functions_name_them(function: Callable[..., Any], many: bool, message: str) -> None:
     with pytest.raises(PartitionError, match=message) as caught:
         read(FunctionMapping(function, many=many), "eu", REGIONS, REGIONS)
-    assert "test_mapping.py" in str(caught.value)
+    assert "test_mappings.py" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-""""""
-
 from __future__ import annotations
 
 import asyncio
@@ -118,9 +116,12 @@ def test_the_assets_own_timeout_error_is_not_ours(call) -> None:
 
 
 def test_context_variables_reach_a_limited_function(call) -> None:
-    variable.set("mine")
     reads = asset(name="reads")(lambda: variable.get())  # noqa: PLW0108 - built-in methods have no signature
-    assert call(reads, timeout_seconds=30) == "mine"
+    token = variable.set("mine")
+    try:
+        assert call(reads, timeout_seconds=30) == "mine"
+    finally:
+        variable.reset(token)
 
 
 def test_what_a_limited_function_raises_arrives(call) -> None:

@@ -55,7 +55,7 @@ EXPECTED = {
         r"after the retry: 12 rows added\ncalled: changes, delta_load, delta_load\n"
     ),
     "scatter.py": (
-        r"discovering\nfailed - flowstone\.errors\.scattering\.ScatterFailedError: "
+        r"discovering\nfailed - flowstone\.errors\.ScatterFailedError: "
         r"Asset 'letters' was not gathered: 1 of 4 items failed, 1 cancelled, and 0 may fail \n"
         r"\{'cancelled': 1, 'completed': 2, 'failed': 1\}\n"
         r"completed \['ann: 12 pages', 'bob: 7 pages', 'cem: -1 pages', 'dora: 3 pages'\]\n"

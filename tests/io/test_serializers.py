@@ -1,5 +1,3 @@
-""""""
-
 from __future__ import annotations
 
 import array
@@ -114,7 +112,7 @@ def test_bytes_come_back(value: bytes) -> None:
     writer = HashingWriter(file)
     BytesSerializer().write(value, writer)
     assert file.getvalue() == bytes(memoryview(value).tobytes())
-    assert writer.size_bytes == writer.report() == len(file.getvalue())
+    assert writer.size_bytes == writer.tell() == len(file.getvalue())
 
 
 def test_other_types_are_refused() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of, discard_values
 from flowstone.app.submit import Placement
 from flowstone.app.targets import AssetLike, find_asset, target_of, whole_number

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.driving import Placed
 from flowstone.app.partition_keys import PartitionKeysView

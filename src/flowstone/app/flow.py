@@ -17,7 +17,7 @@ from flowstone.app.admin import (
     AsyncRetentionView,
 )
 from flowstone.app.assembled import AssembledApp
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView

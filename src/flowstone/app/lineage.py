@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.targets import AssetLike, recorded_asset, recorded_target
 from flowstone.core.declaring import view

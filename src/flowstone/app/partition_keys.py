@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.core.declaring import view
 from flowstone.core.definition import PartitionsDefinition

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
-from flowstone.app.async_face import AsyncFlowStone, awaitable
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of
 from flowstone.app.results import Progress, RecordedTargets, RunHandle, RunResult
 from flowstone.app.submit import Placement

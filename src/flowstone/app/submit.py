@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from flowstone import telemetry
-from flowstone.app.async_face import caller_loop
+from flowstone.app.asynchronous import caller_loop
 from flowstone.app.build import Parts
 from flowstone.app.details import UNSAID, CheckedDetails, Given
 from flowstone.app.driving import Driving, Placed, as_range, terms_of

@@ -310,7 +310,7 @@ def checks_call[**P, T](function: Callable[P, T], about: str) -> Callable[P, T]:
         >>> checks_call(lambda limit=5: limit, "latest()")(limt=3)
         Traceback (most recent call last):
         ...
-        flowstone.errors.running.OptionsError: latest() has no option 'limt'. Did you mean 'limit'? Options: limit.
+        flowstone.errors.OptionsError: latest() has no option 'limt'. Did you mean 'limit'? Options: limit.
     """
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())

@@ -267,7 +267,7 @@ class Completeness:
         return self.of(name)(key)
 
     def of(self, name: str) -> Callable[[str], bool]:
-        """Return what tells of each encoded partition of an asset whether it is complete."""
+        """Return what knows of each encoded partition of an asset whether it is complete."""
         test = self._tests.get(name)
         if test is None:
             test = self._tests[name] = self._test(self._graph[name].partitions)

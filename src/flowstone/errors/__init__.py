@@ -135,3 +135,8 @@ __all__ = [
     "option_hint",
     "selected",
 ]
+
+for _name in __all__:
+    # recorded errors and tracebacks name the place that people import from, wherever the class is written
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__

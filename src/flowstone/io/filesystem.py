@@ -389,7 +389,7 @@ class FilesystemIO:
         ...     files = FilesystemIO(directory)
         ...     stored = files.store([1, 2, 3], address)
         ...     stored.location, files.load(stored)
-        ('numbers/2024/step-1.json', [1, 2, 3])
+        ('numbers/2024/1-1.json', [1, 2, 3])
     """
 
     def __init__(

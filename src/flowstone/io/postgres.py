@@ -252,7 +252,7 @@ class PostgresIO:
         >>> postgres = PostgresIO(lambda: contextlib.nullcontext())  # small values need no connection here
         >>> stored = postgres.store([1, 2], OutputAddress("numbers", "", "run", 1, attempt=1, token=1))
         >>> stored.location, stored.payload
-        ('inline:step-1', b'[1, 2]')
+        ('inline:1-1', b'[1, 2]')
     """
 
     def __init__(

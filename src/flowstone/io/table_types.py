@@ -72,11 +72,11 @@ def _pandas_to_arrow(frame: pandas.DataFrame) -> tuple[pyarrow.Table, dict[str, 
     columns.columns = pandas.Index([str(position) for position in range(len(labels))])
     columns.index = pandas.RangeIndex(len(frame))
     columns.attrs = {}  # kept apart: pyarrow drops what plain JSON does not know
-    arrays, how = _encode(columns, [f"$[{label!r}]" for label in labels])
+    arrays, decoding = _encode(columns, [f"$[{label!r}]" for label in labels])
     index, index_arrays = _encode_index(frame.index, "$.index")
     names, names_arrays = _encode_labels(frame.columns)
     about = {
-        "data": how,
+        "data": decoding,
         "index": index,
         "columns": names | ({"arrays": _to_text(names_arrays)} if names_arrays else {}),
         "attrs": _json(frame.attrs, "$.attrs"),
@@ -125,14 +125,14 @@ def _encode(frame: pandas.DataFrame, paths: list[str]) -> tuple[list[Any], dict[
         arrays.append(array)
         codecs.append(codec)
     plain = [position for position, codec in enumerate(codecs) if codec == "plain"]
-    how: dict[str, Any] = {"codecs": codecs}
+    decoding: dict[str, Any] = {"codecs": codecs}
     if plain:
         part = frame if len(plain) == len(codecs) else frame.iloc[:, plain]
         table = _plain_to_arrow(part, [paths[position] for position in plain])
-        how["pandas"] = (table.schema.metadata or {})[b"pandas"].decode()
+        decoding["pandas"] = (table.schema.metadata or {})[b"pandas"].decode()
         for position, array in zip(plain, table.columns, strict=True):
             arrays[position] = array
-    return arrays, how
+    return arrays, decoding
 
 
 def _plain_to_arrow(frame: pandas.DataFrame, paths: list[str]) -> pyarrow.Table:
@@ -154,18 +154,18 @@ def _plain_to_arrow(frame: pandas.DataFrame, paths: list[str]) -> pyarrow.Table:
     return table
 
 
-def _decode(columns: list[Any], how: dict[str, Any], rows: int) -> pandas.DataFrame:
+def _decode(columns: list[Any], decoding: dict[str, Any], rows: int) -> pandas.DataFrame:
     """Return the frame with numbered columns that `_encode` was given."""
     import pandas
     import pyarrow
 
-    codecs = how["codecs"]
+    codecs = decoding["codecs"]
     plain = [position for position, codec in enumerate(codecs) if codec == "plain"]
     decoded: dict[int, Any] = {}
     if plain:
         names = [str(position) for position in plain]
         table = pyarrow.Table.from_arrays([columns[position] for position in plain], names=names)
-        frame: pandas.DataFrame = table.replace_schema_metadata({"pandas": how["pandas"]}).to_pandas()
+        frame: pandas.DataFrame = table.replace_schema_metadata({"pandas": decoding["pandas"]}).to_pandas()
         if len(plain) == len(codecs):
             return frame
         decoded = dict(zip(plain, (column for _, column in frame.items()), strict=True))
@@ -280,9 +280,9 @@ def _encode_index(index: pandas.Index[Any], path: str) -> tuple[dict[str, Any], 
         {str(level): pandas.Series(values.array, dtype=values.dtype) for level, values in enumerate(levels)}
     )
     paths = [f"{path}[{level}]" for level in range(len(levels))] if len(levels) > 1 else [path]
-    arrays, how = _encode(frame, paths)
-    about |= {"data": how, "rows": len(index), "multi": isinstance(index, pandas.MultiIndex)}
-    if about["multi"] or "plain" not in how["codecs"]:
+    arrays, decoding = _encode(frame, paths)
+    about |= {"data": decoding, "rows": len(index), "multi": isinstance(index, pandas.MultiIndex)}
+    if about["multi"] or "plain" not in decoding["codecs"]:
         restored = _decode_index(about, arrays)
         same = _index_types(restored) == _index_types(index) and type(restored) is type(index)
         if not same or _level_dtypes(restored) != _level_dtypes(index):

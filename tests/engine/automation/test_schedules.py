@@ -356,7 +356,7 @@ def test_the_clock_of_the_node_is_not_read() -> None:
     """The store's clock decides alone: nodes may be wrong by minutes, and nothing changes."""
     package = Path(flowstone.__file__).parent
     files = [package / "engine/automation" / f"{name}.py" for name in ("loop", "evaluation", "schedules")] + [
-        package / "core/automation" / f"{name}.py" for name in ("cron", "schedule", "record")
+        package / "core" / f"{name}.py" for name in ("cron", "automation/schedule", "automation/record")
     ]
     for file in files:
         called = {

@@ -101,7 +101,7 @@ class MemoryLedger(Ledger):
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
         # before the lock: making them fit asks objects of user code for their text
-        ready = [one if type(one) is Completion and one.is_recordable else _made_fit(one) for one in completions]
+        ready = [one if type(one) is Completion and one.is_recordable else _recordable(one) for one in completions]
         committed = []
         with self._tables.changed:
             for one in ready:
@@ -327,7 +327,7 @@ class MemoryLedger(Ledger):
             self._propagation.finish(row, State.CANCELLED, now)
 
 
-def _made_fit(completion: Completion) -> Completion | None:
+def _recordable(completion: Completion) -> Completion | None:
     """Return a completion that can be recorded; None when it names no attempt."""
     return make_recordable(completion) if can_be_committed(completion) else None
 

@@ -206,7 +206,7 @@ class Tables:
         self.active: dict[Target, int] = {}
         self.joiners: defaultdict[int, list[str]] = defaultdict(list)
         self.touched: dict[str, None] = {}
-        """Runs that may be over, while somebody listens for that."""
+        """Runs that may be over, while a client listens for that."""
         self.current: dict[Target, int] = {}
         self.newest: dict[Target, int] = {}
         self.by_asset: dict[str, list[int]] = defaultdict(list)

@@ -61,7 +61,7 @@ def _hung(*_: object) -> None:
 
 
 def say(what: object) -> None:
-    """Tell the other process; never waits for it, which may not listen for hours, and be gone."""
+    """Send a line to the other process; never waits for it, which may not listen for hours, and be gone."""
     try:  # noqa: SIM105 - contextlib takes long to load
         os.write(sys.stdout.fileno(), f"{what}\n".encode())
     except OSError:

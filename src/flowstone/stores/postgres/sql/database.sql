@@ -62,7 +62,7 @@ ORDER BY n.nspname;
 SELECT pg_catalog.to_regclass('flowstone.migrations') IS NOT NULL;
 
 -- name: try_lock
--- Whether somebody else migrates right now (only to say so before waiting). No index.
+-- Whether another process migrates right now (only to say so before waiting). No index.
 SELECT pg_catalog.pg_try_advisory_lock(%(key)s);
 
 -- name: lock

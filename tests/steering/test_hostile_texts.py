@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.crews import crew_of
-from tests.steering import said_app
+from tests.steering import hostile_texts_app
 from tests.steering.crew import Crew
 
 from flowstone import FlowStone
@@ -16,10 +16,10 @@ from flowstone.errors import StepFailedError
 
 
 class Saying(Crew):
-    app = "tests.steering.said_app"
+    app = "tests.steering.hostile_texts_app"
 
     def client(self) -> FlowStone:
-        return said_app.make_flow(self.database_url, self.storage)
+        return hostile_texts_app.make_flow(self.database_url, self.storage)
 
 
 crew = crew_of(Saying)
@@ -38,7 +38,7 @@ def test_what_steps_say(crew: Saying) -> None:
     expected = {
         "endless": "RetryPolicy(backoff=...) returned nan, so there is no further attempt",
         "fights": "The retry policy could not decide whether to try again: SystemExit",
-        "poisoned": "context.metadata['fact'] (type tests.steering.said_app.Unspeakable)",
+        "poisoned": "context.metadata['fact'] (type tests.steering.hostile_texts_app.Unspeakable)",
         "ended": "Fatal: the contract ended",
         "hooked": "SystemExit: a hook",
         "answered": "SystemExit: no text",
@@ -59,7 +59,7 @@ def test_what_steps_say(crew: Saying) -> None:
 def _check_log(message: str) -> None:
     assert "INFO flowstone.steps: good [2024-01-02] begins: attempt 1 of 3, run " in message
     assert "INFO flowstone.steps: good [2024-01-02] completed after " in message
-    error = "tests.steering.said_app.BusyError: come again (run "
+    error = "tests.steering.hostile_texts_app.BusyError: come again (run "
     repeated = f"busy failed in attempt 1 of 2 and is repeated in 0.1 s: {error}"
     assert f"WARNING flowstone.steps: {repeated}" in message
     assert (
@@ -84,6 +84,6 @@ def _check_events(reported: list[tuple[str, dict[str, float], dict[str, Any]]]) 
     assert (final["outcome"], final["final"], retried["error_type"]) == (
         "succeeded",
         True,
-        "tests.steering.said_app.BusyError",
+        "tests.steering.hostile_texts_app.BusyError",
     )
     assert 0 <= first["queue_seconds"] < 60

@@ -1,3 +1,5 @@
+""""""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +11,7 @@ from typing import get_type_hints
 import pytest
 
 from flowstone.app import FlowStone
-from flowstone.app.async_face import AsyncFlowStone
+from flowstone.app.asynchronous import AsyncFlowStone
 from flowstone.core.asset import asset
 from flowstone.core.state import State
 from flowstone.errors import UnknownAssetError
@@ -90,7 +92,7 @@ def test_private_and_unknown_names() -> None:
     assert flow.aio.materialize.__doc__ == flow.materialize.__doc__
 
 
-def faces() -> list[tuple[object, AsyncFlowStone]]:
+def twins() -> list[tuple[object, AsyncFlowStone]]:
     flow = FlowStone.for_testing([one, later])
     views = [
         (getattr(flow, name), view) for name, view in vars(flow.aio).items() if isinstance(view, AsyncFlowStone)
@@ -98,7 +100,7 @@ def faces() -> list[tuple[object, AsyncFlowStone]]:
     return [(flow, flow.aio), *views]
 
 
-FACES = {type(target).__name__: (target, face) for target, face in faces()}
+TWINS = {type(target).__name__: (target, twin) for target, twin in twins()}
 CONSTRUCTORS = {"for_testing", "for_production"}
 
 
@@ -114,12 +116,12 @@ def test_every_view_has_an_asynchronous_face() -> None:
     assert len(views) > 10
 
 
-@pytest.mark.parametrize("name", FACES)
+@pytest.mark.parametrize("name", TWINS)
 def test_the_asynchronous_face_agrees_with_the_synchronous_one(name: str) -> None:
-    target, face = FACES[name]
-    assert verbs(face) == verbs(target)
+    target, twin = TWINS[name]
+    assert verbs(twin) == verbs(target)
     for verb in verbs(target):
-        plain, awaited = getattr(type(target), verb), getattr(type(face), verb)
+        plain, awaited = getattr(type(target), verb), getattr(type(twin), verb)
         assert inspect.iscoroutinefunction(awaited), verb
         assert inspect.signature(awaited) == inspect.signature(plain), verb
         hints = [get_type_hints(function) for function in (plain, awaited)]
