@@ -42,6 +42,8 @@ OLD_WORDS_LEFT = 0
 
 MAX_CALLS_OF_A_MATERIALIZE = 60
 MAX_FRAMES_ABOVE_A_FUNCTION = 8
+MAX_TYPES_ON_THE_WAY = {"of a request": 13, "of an inline step": 22, "of a durable step": 32}
+"""How many types that several modules know one request and one step pass through; it only becomes smaller."""
 
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -323,6 +325,16 @@ def test_the_way_of_a_materialize_is_short() -> None:
     walk = house.walk_of_a_materialize()
     assert walk["materialize: calls"] <= MAX_CALLS_OF_A_MATERIALIZE
     assert walk["materialize: our frames above the function"] <= MAX_FRAMES_ABOVE_A_FUNCTION
+
+
+def test_few_types_lie_on_the_way(database_url: str) -> None:
+    """What one request and one step pass through, whoever drives them: `python -m tools.house --types`."""
+    recorded = house.types_on_the_way(database_url)
+    complaints(
+        f"{len(passed_on)} types on the way {of}: {passed_on}"
+        for of, one in recorded.items()
+        if len(passed_on := one.passed_on()) > MAX_TYPES_ON_THE_WAY[of]
+    )
 
 
 def test_no_machine_is_named() -> None:

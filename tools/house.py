@@ -2,26 +2,37 @@
 
     python -m tools.house           a table
     python -m tools.house --json    one JSON document, to compare two commits
+    python -m tools.house --types   the types that one step and one request make on their way
 
 What each figure is for, and what it was when this was first measured, stands in docs/architecture.md.
+
+The types on the way are recorded while a real step and a real request go it, see `RecordedTypes`: the durable step
+on a throw-away PostgreSQL, through the parts of a worker node, without the loops around them.
 """
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import keyword
 import re
 import statistics
 import sys
+import tempfile
+import threading
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from flowstone.app import FlowStone
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "flowstone"
@@ -41,6 +52,8 @@ NOT_OURS = {
 """Old words that stay: a method of files; deprecated names, for one version."""
 KEPT_NAMES = {"at_most", "at_least", "check_exact", "QueryCanceled"}
 """Names of others, and of verbs that users know, in which such a word is plain English."""
+
+_QUEUES = {"assets": 1}
 
 type Figures = dict[str, int | float]
 
@@ -245,6 +258,207 @@ def walk_of_a_materialize() -> Figures:
     }
 
 
+class RecordedTypes:
+    """Records which of our dataclasses and named tuples are made while it is entered, in every thread.
+
+    These are the forms that a step or a request passes through. Classes that do something and are made once (a
+    store, a planner), exceptions and enums are not among them. A form that only its own module knows is that
+    module's affair (what a transaction adds up, the row of one statement): it is listed, and counted apart.
+
+    Example:
+        >>> from flowstone.core.output import StoredOutput
+        >>> with RecordedTypes() as recorded:
+        ...     _ = StoredOutput("memory", "memory:1", "int")
+        >>> recorded.names()
+        ['flowstone.core.output.StoredOutput']
+    """
+
+    def __init__(self) -> None:
+        self.types: dict[type, None] = {}
+
+    def __enter__(self) -> Self:
+        threading.setprofile_all_threads(self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        threading.setprofile_all_threads(None)
+
+    def names(self) -> list[str]:
+        """Return the types in the order in which they were made first."""
+        return [_full_name(one) for one in self.types]
+
+    def passed_on(self) -> list[str]:
+        """Return those that another module than their own names: a reader has to know them."""
+        known = imported_names(modules())
+        return [name for name in self.names() if name in known]
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        # `__init__` of a dataclass; `__new__` of a named tuple, which is a lambda, and its `_make`
+        code = frame.f_code
+        if event != "call" or code.co_name not in {"__init__", "<lambda>", "_make"} or not code.co_argcount:
+            return
+        first = frame.f_locals.get(code.co_varnames[0])
+        made: Any = type(first) if code.co_name == "__init__" else first
+        if not isinstance(made, type) or not made.__module__.startswith("flowstone."):
+            return
+        if is_dataclass(made) or (issubclass(made, tuple) and hasattr(made, "_fields")):
+            self.types.setdefault(made)
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def imported_names(found: dict[str, Path]) -> set[str]:
+    """Return everything that one module of the package imports from another one that defines something."""
+    return {
+        f"{node.module}.{alias.name}"
+        for path in found.values()
+        if path.name != "__init__.py"  # there names are only passed through
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+def types_of_a_request() -> RecordedTypes:
+    """Record what one in-memory `materialize` makes of an asset that is committed: a request, and no attempt."""
+    from flowstone import FlowStone
+
+    flow = FlowStone.for_testing(_measured_assets())
+    flow.materialize("numbers")
+    flow.materialize("total")
+    with RecordedTypes() as recorded:
+        flow.materialize("total")
+    return recorded
+
+
+def types_of_an_inline_step() -> RecordedTypes:
+    """Record what one in-memory `materialize` of an asset with an input makes, from the call to its result."""
+    from flowstone import FlowStone
+
+    flow = FlowStone.for_testing(_measured_assets())
+    flow.materialize("numbers")
+    flow.materialize("total")  # what happens once does not count
+    with RecordedTypes() as recorded:
+        flow.materialize("total", force=True)
+    return recorded
+
+
+def types_of_a_durable_step(database_url: str) -> RecordedTypes:
+    """Record what one step on the queue makes: placed, fetched, run in a thread, committed, and its result read.
+
+    A worker node does that with the same parts; its loops (heartbeat, maintenance) are not run, because what they
+    make is not on the way of a step.
+
+    Args:
+        database_url: DSN of a migrated database.
+    """
+    from flowstone import FlowStone
+    from flowstone.config import Settings
+    from flowstone.stores.postgres.queue import Lease
+    from flowstone.stores.postgres.store import PostgresStore
+
+    with tempfile.TemporaryDirectory() as storage:
+        flow = FlowStone(_measured_assets(), settings=Settings(database_url=database_url, storage=storage))
+        try:
+            flow.materialize("numbers", executor="sync")
+            store = flow.parts.store
+            assert isinstance(store, PostgresStore)
+            lease = Lease(store.database, "house")
+            lease.register(kind="node", host="", pid=0, queues=_QUEUES, lease_seconds=60.0)
+            with RecordedTypes() as recorded:
+                asyncio.run(_materialize_with_a_worker(flow))
+        finally:
+            flow.close()
+    return recorded
+
+
+def _measured_assets() -> list[Any]:
+    from flowstone import asset
+
+    @asset
+    def numbers() -> list[int]:
+        return [1, 2]
+
+    @asset
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    return [numbers, total]
+
+
+async def _materialize_with_a_worker(flow: FlowStone) -> None:
+    """Do what a worker node does with one job while a caller waits for its result."""
+    from flowstone.engine.worker import GroupCommitter, NodeWork
+    from flowstone.executors.oban.node import Node
+    from flowstone.executors.oban.threads import Finished
+    from flowstone.stores.postgres.store import PostgresStore
+
+    store = flow.parts.store
+    assert isinstance(store, PostgresStore)
+    work = NodeWork(
+        flow.graph,
+        reader=flow.parts.reader,
+        runner=flow.parts.runner,
+        snooze_seconds=1.0,
+        target_statuses=store.target_statuses,
+        shapes=flow.parts.shapes,
+        others=list,
+    )
+    committer = GroupCommitter(store.ledger.commit)
+    node = Node(
+        {},
+        queue=store.queue,
+        ledger=store.ledger,
+        work=work,
+        submit=committer.submit,
+        worker_id=lambda: "house",
+        is_renewed=lambda seconds: True,
+        queues=_QUEUES,
+        grace_seconds=1.0,
+        sweep_seconds=60.0,
+    )
+    committer.start()
+    node._threads.update(node._make_threads(Finished(asyncio.get_running_loop())))  # as `Node.run` does
+    waiting = asyncio.create_task(asyncio.to_thread(flow.materialize, "total", executor="oban"))
+    while not waiting.done():
+        for job in await node.take_jobs("assets", 1, "house"):
+            await node.perform(job, on_room=lambda: None)
+        await asyncio.wait([waiting], timeout=0.05)
+    await waiting
+    committer.stop(timeout_seconds=60.0)
+
+
+def types_on_the_way(database_url: str | None = None) -> dict[str, RecordedTypes]:
+    """Return the types on the way, by what goes it.
+
+    Args:
+        database_url: DSN of a migrated database; a throw-away server is started without one.
+    """
+    return {
+        "of a request": types_of_a_request(),
+        "of an inline step": types_of_an_inline_step(),
+        "of a durable step": types_of_a_durable_step(database_url) if database_url else _on_a_throw_away_server(),
+    }
+
+
+def _on_a_throw_away_server() -> RecordedTypes:
+    from flowstone.stores.postgres.database import Database
+    from flowstone.stores.postgres.store import upgrade
+    from flowstone.testing.postgres import TemporaryServer, remove_server
+
+    directory = Path(tempfile.mkdtemp(prefix="flowstone-house-"))
+    try:
+        prepared = TemporaryServer(directory, prepare=lambda dsn: upgrade(Database(dsn)))
+        with prepared as server, server.database() as dsn:
+            return types_of_a_durable_step(dsn)
+    finally:
+        remove_server(directory)
+
+
 def figures() -> Figures:
     """Return all figures."""
     found = modules()
@@ -255,11 +469,23 @@ def figures() -> Figures:
         "SQL files": sum(1 for _ in SOURCE.rglob("*.sql")),
         "old words left": old_words_left(),
         **walk_of_a_materialize(),
+        **{
+            f"types on the way {of}{what}": len(names)
+            for of, recorded in types_on_the_way().items()
+            for what, names in (("", recorded.passed_on()), (", with those of one module", recorded.names()))
+        },
     }
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print the figures, or the types."""
+    if "--types" in sys.argv[1:]:
+        for of, recorded in types_on_the_way().items():
+            passed_on = recorded.passed_on()
+            print(f"{len(passed_on)} types on the way {of}", *passed_on, sep="\n  ")
+            apart = [name for name in recorded.names() if name not in passed_on]
+            print(f"  {len(apart)} that only their own module knows", *apart, sep="\n    ")
+        return
     made = figures()
     if "--json" in sys.argv[1:]:
         print(json.dumps(made, indent=2))
