@@ -18,8 +18,8 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import AllPartitions, FunctionMapping, LastN
 from flowstone.core.partitions import KeyState
 from flowstone.core.partitions_by_time import DailyPartitions, MonthlyPartitions
-from flowstone.engine.inputs import InputReader
 from flowstone.engine.planner import KeySnapshots, Planner, Request
+from flowstone.engine.values import InputReader
 from flowstone.errors import PartitionError
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.memory.catalog import MemoryPartitionKeys

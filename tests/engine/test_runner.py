@@ -10,7 +10,7 @@ from flowstone.core.context import CancellationToken
 from flowstone.core.outcome import Failed, RetryLater, Snoozed, Stopped, Succeeded
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.step import Claim, Completion
-from flowstone.engine.inputs import NO_INPUTS
+from flowstone.engine.values import NO_INPUTS
 from flowstone.errors import ResourceError
 
 

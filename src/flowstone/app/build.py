@@ -38,13 +38,13 @@ from flowstone.engine.call import CoroutineRunner, Invoker
 from flowstone.engine.checks import CheckRunner, StepChecks
 from flowstone.engine.driver import Driver
 from flowstone.engine.inline import InlineRunner
-from flowstone.engine.inputs import InputReader
 from flowstone.engine.isolation import IsolatedCalls
-from flowstone.engine.middleware import HookSet, ValueStore
+from flowstone.engine.middleware import HookSet
 from flowstone.engine.planner import KeySnapshots, Planner
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
 from flowstone.engine.scatter import IO_NAME, GatheredIO, Scattering
+from flowstone.engine.values import InputReader, ValueStore
 from flowstone.errors import (
     ConfigurationError,
     DefinitionError,

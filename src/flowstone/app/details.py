@@ -12,8 +12,9 @@ from flowstone.core.config_type import ConfigError, ConfigSchema, Place, config_
 from flowstone.core.graph import AssetGraph
 from flowstone.core.output import JsonValue
 from flowstone.core.run_details import NO_DETAILS, RunDetails, check_document, check_size, check_tags
-from flowstone.engine.middleware import HookSet, ValueStore
+from flowstone.engine.middleware import HookSet
 from flowstone.engine.resources import ResourcePool
+from flowstone.engine.values import ValueStore
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.errors.root import join_names
 

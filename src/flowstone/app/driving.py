@@ -32,8 +32,8 @@ from flowstone.core.state import State
 from flowstone.core.step import NewRange, PlacedStep, StepRecord
 from flowstone.engine.driver import Drive
 from flowstone.engine.inline import DEFAULT_RETRY
-from flowstone.engine.inputs import InputReader
 from flowstone.engine.planner import Plan
+from flowstone.engine.values import InputReader
 from flowstone.errors import DatabaseUnavailableError, OptionsError, RunNotFoundError
 from flowstone.protocols import Executor
 

@@ -27,8 +27,8 @@ from flowstone.core.partitions import decode_partition
 from flowstone.core.step import CheckRecord, Severity
 from flowstone.engine.call import CoroutineRunner, LimitReachedError, run_in_thread
 from flowstone.engine.failures import failure, user_traceback
-from flowstone.engine.middleware import ValueStore
 from flowstone.engine.resources import ResourcePool
+from flowstone.engine.values import ValueStore
 from flowstone.errors import CheckFailedError, CheckTimeoutError, FailedCheck, StepCancelledError
 
 log = logging.getLogger("flowstone.checks")

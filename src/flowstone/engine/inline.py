@@ -30,9 +30,9 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, StepRecord
 from flowstone.engine.driver import StepThreads
 from flowstone.engine.failures import failure, user_traceback
-from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
 from flowstone.engine.step_log import log_committed
+from flowstone.engine.values import InputReader, ResolvedInputs, waits_for
 from flowstone.errors import DatabaseUnavailableError, RunNotFoundError, StaleAttemptError
 from flowstone.protocols import Store
 

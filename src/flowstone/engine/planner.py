@@ -22,7 +22,7 @@ from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.partitions import KeySource, KeyState, KnownKeys, decode_partition, encode_partition
 from flowstone.core.route import decision_of
 from flowstone.core.step import Target
-from flowstone.engine.inputs import InputReader
+from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError, IncompletePartitionError
 from flowstone.protocols import Catalog, PartitionKeys
 

@@ -41,9 +41,9 @@ from flowstone.core.step import CheckRecord, Claim, Completion
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.inputs import NO_INPUTS, ResolvedInputs
-from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, ValueStore, chain
+from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain
 from flowstone.engine.resources import ResourcePool
+from flowstone.engine.values import NO_INPUTS, ResolvedInputs, ValueStore
 from flowstone.errors import GateRepeatedError, RouteError
 
 log = logging.getLogger("flowstone")

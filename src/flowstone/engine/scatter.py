@@ -43,7 +43,7 @@ from flowstone.core.scatter import (
 )
 from flowstone.core.state import State
 from flowstone.core.step import Claim
-from flowstone.engine.inputs import ResolvedInputs
+from flowstone.engine.values import ResolvedInputs
 from flowstone.errors import ItemError, ScatterFailedError, SerializationError, StepCancelledError
 from flowstone.protocols import ScatterStore
 

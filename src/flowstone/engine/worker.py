@@ -23,8 +23,8 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, Committed, Completion, FetchedJob, KnownAssets, Target, can_run, other_keys
 from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
-from flowstone.engine.inputs import InputReader, ResolvedInputs, waits_for
 from flowstone.engine.runner import StepRunner
+from flowstone.engine.values import InputReader, ResolvedInputs, waits_for
 from flowstone.errors import DatabaseError, StepChangedError, UnknownAssetError
 from flowstone.protocols import TargetStatuses
 

@@ -42,7 +42,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Completion, NewRun, NewStep
 from flowstone.engine.automation.conditions import ConditionEvaluator, every, scope
 from flowstone.engine.automation.evaluation import FactReader
-from flowstone.engine.inputs import InputReader
+from flowstone.engine.values import InputReader
 from flowstone.protocols import TargetStatuses
 from flowstone.stores.memory import MemoryStore
 

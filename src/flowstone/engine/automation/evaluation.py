@@ -26,7 +26,7 @@ from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.step import Target
 from flowstone.engine.failures import failure
-from flowstone.engine.inputs import InputReader
+from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError
 from flowstone.protocols import AutomationStore, Evaluator, TargetStatuses
 

@@ -1,25 +1,30 @@
-"""Which versions a step reads, and their values as arguments of its function."""
+"""The values of steps: which versions one reads, as arguments of its function, and where its own is stored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.clean import clean_text
+from flowstone.core.context import AssetContext
 from flowstone.core.control import describe_target
 from flowstone.core.definition import PartitionsDefinition, ends, is_over
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.mappings import PartitionMapping, SameKey
-from flowstone.core.output import StoredOutput
+from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, is_read_once, type_name
 from flowstone.core.partitions import decode_partition, encode_partition
+from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
-from flowstone.errors import DependencyNotReadyError
-from flowstone.protocols import Catalog
+from flowstone.core.value_types import ValueTypes, value_types
+from flowstone.errors import ConfigurationError, DependencyNotReadyError, SerializationError, did_you_mean
+from flowstone.protocols import Catalog, IOManager
 
 
 @dataclass(slots=True)
@@ -75,6 +80,8 @@ class InputPlan:
 
 
 _SHOWN = 5
+_STORE_PAUSES_SECONDS = (0.05, 0.5)
+_NOTHING: Mapping[str, str] = {}
 
 type NotReady = Callable[[Target, Sequence[Target], datetime], DependencyNotReadyError]
 
@@ -256,6 +263,116 @@ class InputReader:
             return set()
         found = self._catalog.skipped([requested[position] for position in positions])
         return {positions[index] for index in found}
+
+
+class ValueStore:
+    """Finds the IO manager of an asset, stores with retries of the storing alone, loads.
+
+    Args:
+        managers: IO managers by name.
+        default: name of the one used by assets that name none.
+        project: project of the app.
+        types: the classes that assets declare; objects of no others are stored as JSON, or built of it.
+    """
+
+    def __init__(
+        self,
+        managers: Mapping[str, IOManager],
+        default: str,
+        *,
+        project: str = DEFAULT_PROJECT,
+        types: ValueTypes | None = None,
+    ) -> None:
+        self._types = types
+        self._managers = managers
+        self._default = default
+        self._project = project
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the IO managers that may be chosen."""
+        return [name for name, manager in self._managers.items() if not getattr(manager, "internal", False)]
+
+    def manager(self, asset: Asset, chosen: Mapping[str, str] = _NOTHING) -> IOManager:
+        """Return the IO manager of an asset.
+
+        Args:
+            asset: the asset.
+            chosen: IO managers that a run uses instead of the declared ones, by asset.
+
+        Raises:
+            ConfigurationError: this app does not declare the one that the run names.
+        """
+        other = chosen.get(asset.owner) if chosen and asset.has_own_io else None
+        if other is None:
+            return self._managers[asset.io or self._default]
+        if other not in self._managers:
+            raise ConfigurationError(
+                f"The run keeps {asset.owner!r} with the IO manager {other!r}, which this app does not declare."
+                f"{did_you_mean(other, self.names)} Pass FlowStone(..., io={{{other!r}: ...}})."
+            )
+        return self._managers[other]
+
+    def load(self, stored: StoredOutput) -> object:
+        """Load a value that any process stored.
+
+        Raises:
+            StorageError: its IO manager is not declared here, or cannot load it.
+        """
+        try:
+            manager = self._managers[stored.io]
+        except KeyError:
+            raise LookupError(
+                f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
+                f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
+            ) from None
+        token = value_types.set(self._types)
+        try:
+            return manager.load(stored)
+        finally:
+            value_types.reset(token)
+
+    def store(self, context: AssetContext, value: object) -> StoredOutput:
+        """Store the value of a step; a passing fault is retried without running the function again.
+
+        Raises:
+            SerializationError: the value cannot be represented; names the asset.
+            OSError: storing failed repeatedly.
+        """
+        asset, chosen = context.asset, context.run.details.io
+        manager = self.manager(asset, chosen) if chosen else self._managers[asset.io or self._default]
+        if type(value) not in PLAIN and is_read_once(value):
+            raise SerializationError(
+                f"Asset {asset.name!r} returned something that can be read only once",
+                path="$",
+                type_name=type_name(value),
+                remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
+            )
+        address = OutputAddress(
+            asset.name,
+            context.key,
+            context.run_id,
+            context.step_id,
+            context.attempt,
+            context.token,
+            self._project,
+        )
+        token = value_types.set(self._types)
+        try:
+            stored = self._stored(manager, value, address)
+        finally:
+            value_types.reset(token)
+        return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
+
+    def _stored(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
+        for pause in _STORE_PAUSES_SECONDS:
+            try:
+                return manager.store(value, address)
+            except (OSError, ExceptionGroup):
+                with suppress(OSError):  # what else a group holds is raised
+                    raise
+            time.sleep(pause)
+        return manager.store(value, address)
 
 
 def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = None) -> str:

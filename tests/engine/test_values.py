@@ -10,7 +10,7 @@ from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import AllPartitions, FunctionMapping
 from flowstone.core.step import Claim
-from flowstone.engine.inputs import InputReader
+from flowstone.engine.values import InputReader
 from flowstone.stores.memory import MemoryStore
 
 regions = StaticPartitions(["eu", "us"])
