@@ -12,11 +12,10 @@ from typing import Any, Protocol, overload
 from flowstone.core.clean import error_line
 from flowstone.core.definition import write_partition
 from flowstone.core.materialization import Materialization
-from flowstone.core.outcome import Succeeded
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import Partition, decode_partition, encode_partition
 from flowstone.core.state import State
-from flowstone.core.step import Completion, RunRecord, StepRecord, Target
+from flowstone.core.step import RunRecord, StepRecord, Target
 from flowstone.errors import FlowStoneError, StepCancelledError, StepFailedError
 from flowstone.protocols import Store
 
@@ -26,7 +25,7 @@ _MAX_REPORTED = 5_000
 
 
 class Results:
-    """Makes what verbs return of one step: of its record, or of the attempt that has just ended here.
+    """Makes what verbs return of the record of a step.
 
     Args:
         store: what is recorded.
@@ -40,25 +39,6 @@ class Results:
         self._store = store
         self._label = label
         self._load = load
-
-    def of_attempt(self, ended: Completion) -> Materialization:
-        """Return the materialization that a successful attempt of this process is, with its value."""
-        claim, outcome = ended.claim, ended.outcome
-        assert isinstance(outcome, Succeeded)
-        return Materialization(
-            asset=claim.asset,
-            partition=decode_partition(claim.partition) if claim.partition else None,
-            run_id=claim.run_id,
-            step_id=claim.step_id,
-            attempt=claim.attempt,
-            inputs=ended.inputs,
-            stored=outcome.stored,
-            started_at=claim.started_at,
-            finished_at=ended.finished_at,
-            code_version=ended.code_version,
-            value=outcome.value,
-            checks=ended.checks,
-        )
 
     def of_record(self, record: StepRecord, *, deduplicated: bool = False) -> Materialization:
         """Return the materialization that a finished step stands for; its value is loaded when it is asked for.

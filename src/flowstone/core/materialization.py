@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Generic
 
 from flowstone.core.generic import T_co
+from flowstone.core.outcome import Succeeded
 from flowstone.core.output import JsonValue, StoredOutput
-from flowstone.core.partitions import Partition, PartitionKey, encode_partition
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, InputVersion
+from flowstone.core.step import CheckRecord, Completion, InputVersion
 
 _NOT_LOADED = object()
 
@@ -98,6 +99,26 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         self._value = value
         self._load = load
         self._checks = checks
+
+    @classmethod
+    def of_attempt(cls, ended: Completion) -> Materialization:
+        """Return what a successful attempt of this process was committed as, with its value."""
+        claim, outcome = ended.claim, ended.outcome
+        assert isinstance(outcome, Succeeded)
+        return cls(
+            asset=claim.asset,
+            partition=decode_partition(claim.partition) if claim.partition else None,
+            run_id=claim.run_id,
+            step_id=claim.step_id,
+            attempt=claim.attempt,
+            inputs=ended.inputs,
+            stored=outcome.stored,
+            started_at=claim.started_at,
+            finished_at=ended.finished_at,
+            code_version=ended.code_version,
+            value=outcome.value,
+            checks=ended.checks,
+        )
 
     @property
     def value(self) -> T_co:

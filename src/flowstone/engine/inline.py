@@ -139,10 +139,7 @@ log = logging.getLogger("flowstone")
 
 
 class ResultMaker(Protocol):
-    """Makes what verbs return of one step."""
-
-    def of_attempt(self, ended: Completion) -> Materialization:
-        """Return the materialization that a successful attempt of this process is."""
+    """Makes what verbs return of the record of a step."""
 
     def of_record(self, record: StepRecord) -> Materialization:
         """Return the materialization that a finished step stands for, or raise why it has none."""
@@ -367,7 +364,7 @@ class InlineRunner:
         if not committed.accepted:
             return StaleAttemptError(claim.asset, claim.attempt)
         if type(outcome) is Succeeded and committed.state is State.COMPLETED:
-            return self._results.of_attempt(completion)
+            return Materialization.of_attempt(completion)
         if isinstance(outcome, Failed) and committed.state is State.FAILED:
             error = outcome.take_exception()
             if error is not None:
