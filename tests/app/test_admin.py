@@ -1,7 +1,4 @@
-"""What executors declare, what they are asked, and where a job stands.
-
-`flow.checks` on the store in memory; the conformance suites hold the rest.
-"""
+"""The views for whoever runs the app: executors, queues, checks; the conformance suites hold the rest."""
 
 from __future__ import annotations
 

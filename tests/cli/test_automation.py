@@ -1,7 +1,4 @@
-"""`flowstone sensors` from the command line: each call below is a new app on the same database.
-
-`flowstone automation`: what assets want by themselves, and why.
-"""
+"""`flowstone sensors` and `flowstone automation`: each call below is a new app on the same database."""
 
 from __future__ import annotations
 

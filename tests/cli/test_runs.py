@@ -1,9 +1,4 @@
-"""Commands that look at earlier ones: each call below is a new app on the same database.
-
-Steering from the command line: each call below is a new app on the same database.
-
-What a scatter looks like on the command line: each call below is a new app on the same database.
-"""
+"""Commands that look at earlier runs and steer them: each call below is a new app on the same database."""
 
 from __future__ import annotations
 

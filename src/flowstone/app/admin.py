@@ -1,12 +1,7 @@
-"""`flow.executors`: what steps can be run by.
+"""The views for whoever runs the app: executors, queues, retention, approvals, checks.
 
-`flow.queues`: the queues of the fleet.
-
-`flow.retention`: forgetting what nothing needs any more.
-
-`flow.approvals` and `flow.audit`: what waits for a person's decision, and who decided what.
-
-`flow.checks`: what checks found, and running them again.
+Each view checks what it is given and asks the store once; `AsyncXView` beside it gives its verbs to `flow.aio`.
+They are one module because they share nothing but this form: read the view that you came for, and no other.
 """
 
 from __future__ import annotations

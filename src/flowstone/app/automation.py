@@ -1,10 +1,7 @@
-"""The runs that sensors ask for: planned for the queue, or driven here where there is none.
+"""`flow.schedules` and `flow.sensors`: what runs by itself, as people list, pause, try and evaluate it.
 
-What schedules and sensors have in common: they are declared by name, paused, resumed, and have ticks.
-
-`flow.schedules`: what runs at certain times.
-
-`flow.sensors`: what looks for something to do.
+`SensorRuns` makes runs of what sensors request; `DeclaredAutomations` is what both views share: names, pausing,
+ticks. Evaluation itself is in `engine/automation`; conditions have a view of their own, in `app/conditions`.
 """
 
 from __future__ import annotations

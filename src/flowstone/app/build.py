@@ -1,6 +1,7 @@
-"""What the author of an app declares.
+"""Puts the parts of an app together: the only place that names concrete classes of stores and executors.
 
-Puts the parts of an app together: the only place that names concrete classes.
+Read `Declared` (what the author of an app gives), `Parts` (what the app consists of), then `assemble`, which makes
+the one from the other; the functions below it make one part each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""An order that was placed: its run, its steps, and the executor that holds them.
+"""Placed runs, taken to their end: through an executor of this process, or by waiting for the workers.
 
-Large backfills, which are placed as a range of partitions instead of a step for each.
-
-Taking placed runs to their end: through an executor of this process, or by waiting for the workers.
+`Placed` is a run that is recorded, with its steps and the executor that has them; `Driving` takes it to its end.
+Between them stands `as_range`, which decides whether a large backfill is recorded in a few rows instead of a row
+for each step.
 """
 
 from __future__ import annotations

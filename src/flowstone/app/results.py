@@ -1,6 +1,9 @@
-"""What verbs answer with: of one step, and of runs of several.
+"""What verbs answer: of one step, and of runs of several.
 
-The handle of a run that was placed without waiting for it.
+A step answers with a `Materialization`, a run with a `RunResult`, with `Progress` on its way, and with a
+`RunHandle` when nobody waits for it.
+
+`Results` is the only place where a record of the store becomes a result; values are loaded when they are read.
 """
 
 from __future__ import annotations

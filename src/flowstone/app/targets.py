@@ -1,8 +1,8 @@
-"""Many partitions of one asset, without a Python object for each.
+"""From the arguments of a verb to an order: names to assets, partitions to targets, selections to what they cover.
 
-An order: a request to place work, checked, built once.
-
-What users pass to verbs, checked and turned into targets.
+Everything that a user may have misspelt ends here with an error that names the remedy, before anything is planned.
+`Order` is the request in its checked form. `PartitionTargets` keeps many partitions of one asset as compressed
+text, because a backfill may have millions and a Python object for each would not fit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The asset graph as text: a tree for terminals, Mermaid for documents.
-
-What an app declares: `ls`, `graph`, `plan`.
-"""
+"""What an app declares: `ls`, `graph`, `plan`; the graph as a tree for terminals or as Mermaid for documents."""
 
 from __future__ import annotations
 

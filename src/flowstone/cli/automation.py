@@ -1,8 +1,7 @@
-"""What runs by itself: `schedules`.
+"""What runs by itself: `schedules`, `sensors`, and `automation` for the conditions of assets.
 
-What looks for something to do: `sensors`.
-
-What assets want by themselves: `automation`.
+The three commands have the same form: without a name a list, with one its details and ticks, with an action what
+people may do to it. Each is followed by the functions that print its part.
 """
 
 from __future__ import annotations

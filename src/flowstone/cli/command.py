@@ -1,7 +1,4 @@
-"""From exceptions to exit codes.
-
-How a function becomes a command: the common options, the session around it, errors and exit codes.
-"""
+"""How a function becomes a command: common options, the session around it, from exceptions to exit codes."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""Finding the example `git_history` and what the demo needs of it.
+"""`demo`: the history of a git repository, analysed month by month on a real queue, as an HTML report.
 
-What the demo remembers of a repository, so that a later call recomputes what changed and nothing else.
-
-The work of the demo: what changed is computed again, what did not is reused, then comes the report.
-
-`demo`: the history of a git repository, analysed month by month on a real queue, as an HTML report.
+In the order of a call: find the example `git_history`, read what the last call recorded, compute what changed,
+write the report. What is recorded is a fingerprint for each month, so that a later call reuses all the others.
 """
 
 from __future__ import annotations

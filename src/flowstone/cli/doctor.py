@@ -1,8 +1,8 @@
-"""Checks of `doctor` that need no database: Python, optional packages, settings, storage.
+"""`doctor`: checks each part of an installation and says what to do about what is wrong.
 
-Checks of `doctor` that ask the database: answer, version, tables, workers.
-
-`doctor`: checks each part of an installation and says what to do about what is wrong.
+First the checks that need no database (Python, packages, settings, storage), then those that ask it (answer,
+version, tables, workers, connections); the command is at the end. A check never raises: what it finds is a
+`Check`.
 """
 
 from __future__ import annotations

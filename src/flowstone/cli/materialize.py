@@ -1,7 +1,4 @@
-"""How far a run is, on standard error: a bar on a terminal, a line now and then elsewhere.
-
-`materialize` and `backfill`.
-"""
+"""`materialize` and `backfill`, and how far they are: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Partitions as people write them on the command line.
-
-Keys of dynamic partitions: `partitions`.
-"""
+"""Partitions on the command line: how people write them, and `partitions` for the keys of dynamic ones."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Steering what was placed: `why`, `pause`, `resume`, `retry`, `prune`.
+"""Runs and their steps: looking at them, and steering them.
 
-The items that the steps of a run scattered, in listings.
-
-What ran, runs and will run: `runs`, `status`, `cancel`.
+Steering (`why`, `pause`, `resume`, `retry`, `prune`) comes first, then the listings (`runs`, `history`, `status`,
+`cancel`), then the functions that print a run, a step, an attempt as text and as JSON.
 """
 
 from __future__ import annotations

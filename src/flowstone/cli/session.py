@@ -1,6 +1,6 @@
-"""Finding and importing the app that the command line works on.
+"""One call of the command line: which app is meant, how it is imported, the output, and the end of it all.
 
-One call of the command line: what was given, the app, the output, and the end of it all.
+`load_app` imports a module that may fail in any way; it shows the frames of the user's code, none of ours.
 """
 
 from __future__ import annotations

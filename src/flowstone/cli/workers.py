@@ -1,10 +1,6 @@
-"""Worker processes started by `dev` and `demo`: started, watched and stopped by their own ids.
+"""Worker processes and the fleet: `worker`, `dev`, `queues`, `scale`, `executors`, `workers`.
 
-`worker`: one worker node in this process.
-
-The fleet: `queues`, `scale`, `executors`, `workers`.
-
-`dev`: database, tables and a worker with one command.
+`Workers`, with which `dev` and `demo` start, watch and stop processes by their own ids, comes first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A check: a function that looks at the value of an asset and says whether it is as it should be.
 
-What a check may know about the value that it looks at.
-
-The checks of an app, by asset: verified once when the app is built, then only read.
+`Check` and `@check` declare it, `CheckContext` is what its function may know, `CheckSet` holds the checks of an
+app by asset, verified once when the app is built.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Text that comes from user code made fit for a database, a terminal and a page.
+"""What user code records, made fit for a database, a terminal and a page.
 
-Small facts that user code records: made fit for JSON, for a database and for a page.
+First text (`clean_text`, `error_line`), then secrets in it by spelling (`mask_secrets`) and by value
+(`hide_values`), then metadata (`clean_metadata`). All of it is deterministic and never raises because of the text
+that it is given.
 """
 
 from __future__ import annotations

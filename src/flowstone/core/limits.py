@@ -1,6 +1,7 @@
 """Named limits: how many steps at once, how many in a time, or none after so many failures in a row.
 
-The state of a circuit breaker that holds over the fleet: who may start, and what an end changes.
+`Rate`, `Breaker` and plain numbers declare them; `Circuit` is the state of a breaker as a value: who may start,
+and what an end changes. Stores keep that state under a lock and use the same rules.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Mappings by equal keys: the same partition, a projection on some dimensions, or all that share one.
+"""The mappings between the partitions of two assets, and the one that is chosen when none is given.
 
-Mappings between the partitions of two assets, and the one that is chosen when none is given.
+A mapping answers which partitions are read, and the other way round which are affected. Those here go by equal
+keys: the same partition, some dimensions of it, all that share one. What every mapping offers is in
+`core/mapping`; mappings by time are in `core/windows`.
 """
 
 from __future__ import annotations

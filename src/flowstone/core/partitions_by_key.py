@@ -1,7 +1,4 @@
-"""Partitions whose keys are added and removed while the app runs.
-
-Partitions with several dimensions, such as a day and a region.
-"""
+"""Partitions by key: those that are added while the app runs, and products of several dimensions."""
 
 from __future__ import annotations
 

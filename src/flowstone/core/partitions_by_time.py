@@ -1,8 +1,7 @@
-"""What all partitions by time share: windows that tile time, and a lookup that costs the same at any date.
+"""Partitions by time: hours, days, weeks, months, quarters, years, and the ticks of a cron expression.
 
-Partitions by days, weeks and months on the clock of a time zone.
-
-Partitions by the hours and minutes that a clock shows, and by the ticks of a cron expression.
+`TimePartitions` has what they share: windows that tile time without gaps through every change of the clock, and a
+lookup that costs the same at any date. Those of the calendar follow, then those that go by what a clock shows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Items of a scatter: their text in the database, and the keys by which people know them.
+"""Fan-out at run time: an asset that discovers its items when it runs, has a step for each, and gathers.
 
-Fan-out at run time: an asset that discovers its items when it runs.
-
-The items of a scatter as stores know them.
+First an item as text and the key by which people know it; then the declaration, `@scatter`, which makes one asset
+of the three functions; then the records that stores keep of a scatter and its items.
 """
 
 from __future__ import annotations

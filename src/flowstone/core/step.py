@@ -1,12 +1,8 @@
-"""Targets of a large backfill that are placed as a whole.
+"""What is recorded of a step, from its plan to its end: the values that stores, engine and workers exchange.
 
-What is recorded of a check that ran.
-
-Steps as the stores know them: what is planned, claimed, committed.
-
-What worker nodes get from the durable queue.
-
-Steps that are over before they begin: what both stores decide when they place a run.
+In the order of a life: `NewStep` and `NewRun` are placed, a `Claim` begins an attempt, a `Completion` ends it, and
+`StepRecord` and `RunRecord` are what is read afterwards. Records only: what follows from an end is the store's
+business.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Asset functions written as `async def`, run from synchronous code.
+"""Calling the function of an asset: directly, on a loop, with a time limit, or in another process.
 
-Calling the function of an asset: directly, on a loop, with a time limit, or in another process.
+`Invoker`, at the end, chooses the way; the rest is what `async def` costs in a synchronous program: a loop and a
+thread for each call, so that one that blocks holds up nobody (decision 15 in docs/adr).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Calling checks; whatever they do becomes a record.
+"""Checks around storing the value of a step: blocking ones before, the others after.
 
-The checks around storing the value of a step: blocking ones before, the others after.
+`CheckRunner` calls one check, and whatever that does becomes a record; `AssetChecks` goes round an asset's value,
+`StepChecks` has these for the whole app.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Runs the items of a scatter in this process, while its step rests.
+"""Running jobs to their end in this process: claim, perform, commit, and again when a step asks for that.
 
-Running one job to its end in this process: claim, perform, commit, and again when it asks for that.
+`InlineRunner` is the `run(job)` that executors of this process are given; `ItemDriver` runs the items of a scatter
+while its step rests.
 """
 
 from __future__ import annotations

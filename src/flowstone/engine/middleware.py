@@ -1,4 +1,8 @@
-"""The middleware around every step: the hooks of the app, and those of a run by name."""
+"""The middleware around every step: the hooks of the app, and those of a run by name.
+
+A chain is made once for an asset (and once for each set of hooks that runs name) and ends at the call itself; a
+link gets the request of the attempt as an argument, so that nothing private hangs on the context that users see.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What committed decisions leave out of a plan.
+"""From targets to steps: what must run, what is already there, what waits for what.
 
-From targets to steps: what must run, what is already there, what waits for what.
-
-The keys of dynamic partitions as this process knows them, read again when that is due.
+`Planner` walks upstream from the targets, one question to the catalog for each level of the graph. `Routing`
+leaves out what committed decisions did not choose; `KeySnapshots` are the keys of dynamic partitions as this
+process knows them.
 """
 
 from __future__ import annotations

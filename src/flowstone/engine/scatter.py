@@ -1,8 +1,7 @@
-"""Discovering items: what a function yields streams into the store, chunk by chunk, while it goes on.
+"""The two phases of a scatter: discovering its items, and gathering their results.
 
-The results of the items of a scatter, read page by page.
-
-Which part of a scatter a claimed step is about to run: discovering, an item, or gathering.
+`Discovery` stores what a function yields in chunks while it goes on; `Gathered` reads results page by page, so
+that memory stays flat; `Scattering` says which phase, or which item, a claimed step is about to run.
 """
 
 from __future__ import annotations

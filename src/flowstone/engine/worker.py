@@ -1,6 +1,8 @@
-"""What a worker node does with the jobs it took: resolve their inputs together, perform each in a thread.
+"""What a worker node does with the jobs that it acquired: resolve, perform, commit in groups.
 
-Commits the ends of attempts in groups: one transaction for all that ended since the last one.
+`NodeWork` resolves the inputs of a batch together and performs each job in a thread; `GroupCommitter` ends
+attempts, one transaction for all that ended since the last one. Inline, `engine/inline` does the same step by
+step.
 """
 
 from __future__ import annotations

@@ -1,13 +1,4 @@
-"""Errors in what users declare.
-
-Errors about things that do not exist.
-
-Errors of values, serializers and storage.
-
-Errors of routes.
-
-Errors of sensors.
-"""
+"""Errors in what is declared or given: names, partitions, values, serializers, routes, sensors."""
 
 from __future__ import annotations
 

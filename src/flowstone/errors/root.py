@@ -1,7 +1,4 @@
-"""The root of the error tree, and how messages list and suggest names, and write commands.
-
-Errors of the database.
-"""
+"""The root of the error tree, the errors of the database, and how messages suggest names and write commands."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""Errors of steps and of waiting for them.
-
-Errors in asking for work to be placed.
-
-Errors of fan-out at run time.
-
-Errors of approvals.
-
-Errors of asset checks.
-"""
+"""Errors of work: of steps and of waiting for them, of placing it, of scatters, approvals and asset checks."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Per-call options of executors, checked before anything is placed.
+"""The executors of this process, and the options of a call, checked before anything is placed.
 
-Runs jobs in the caller's thread.
+`sync` runs in the caller's thread, `serial` does so with an account of each step, `async` runs side by side in
+threads.
 
-Runs jobs one after the other and gives an account of each: for debugging and for teaching.
-
-Runs jobs side by side in this process.
+An executor is given jobs and a callable `run(job)`; it decides when and where to call it, and knows nothing else.
+Start with `SyncExecutor`.
 """
 
 from __future__ import annotations

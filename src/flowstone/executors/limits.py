@@ -1,6 +1,6 @@
-"""Named limits within one process, for executors that run their jobs here.
+"""Limits within one process, and executors that hold back around any other one.
 
-Executors that hold back: a rate, or a pause after repeated failures, around any other executor.
+`LocalLimits` is for executors that run their jobs here; `RateLimited` and `CircuitBreaker` wrap another executor.
 """
 
 from __future__ import annotations

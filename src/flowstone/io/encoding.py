@@ -1,8 +1,7 @@
-"""Binary streams that count and hash what passes through them.
+"""From a value to verified bytes and back: the steps that every IO manager that writes bytes shares.
 
-Which serializer a value gets when nobody chose one, and which one reads a stored value.
-
-The steps that every IO manager that writes bytes shares: encode with naming errors, verify, decode.
+`HashingWriter` counts and hashes what passes; `choose_serializer` picks the format; `encode` and `decode` put it
+together with errors that name the asset and the remedy.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
-"""What an error of the operating system means for a stored value.
+"""Values as files below one directory: safe names, and files that appear whole or not at all.
 
-Any text as a path that is safe on every file system, and back.
-
-The escaped form uses lowercase letters, digits and `- _ . + % ~ @` only, so that file systems that fold case,
-normalise Unicode, strip trailing dots or reserve device names all keep distinct texts distinct.
-
-Files that appear complete or not at all.
-
-Values as files below one folder.
+The escaped form of a name uses lowercase letters, digits and `- _ . + % ~ @` only, so that file systems that fold
+case, normalise Unicode, strip trailing dots or reserve device names all keep distinct texts distinct. A file is
+written beside its name, synced and renamed (`replacing`). `FilesystemIO`, at the end, puts names and files
+together.
 """
 
 from __future__ import annotations

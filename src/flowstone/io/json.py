@@ -1,8 +1,8 @@
-"""How single Python values that JSON does not know are written as tags such as `{"$date": "2024-01-01"}`.
+"""JSON with tags: plain data stays readable JSON, and what comes back equals what was stored, type by type.
 
-What to do instead with a value that JSON cannot hold.
-
-JSON with tags: plain data stays readable JSON, and what comes back equals what was stored, type by type.
+Values that JSON does not know are written as tags such as `{"$date": "2024-01-01"}`; what cannot be held exactly
+is refused with the path to it and a remedy. First the tags, then the remedies, then `JsonSerializer` and the walk
+over a value.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""SQL of the PostgreSQL IO manager by name: one statement per file under `io/sql/`.
-
-Large values as rows of chunks: a file that writes them, and copying them back into a file.
-
-Values in PostgreSQL: small ones travel with the commit, large ones in chunks.
-"""
+"""Values in PostgreSQL: small ones travel with the commit, large ones in chunks; SQL is in `io/sql/`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""NumPy arrays in NumPy's own format.
-
-Text and bytes as they are, without any wrapping.
-"""
+"""Serializers of one line each: NumPy arrays in NumPy's own format, text and bytes as they are."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Keeps the exact Arrow schema, with its dictionaries, beside a Parquet file.
+"""Tables of pandas, polars and pyarrow as Parquet, equal in type and value when they come back.
 
-Parquet stores values; of an Arrow type it cannot express it keeps a hint at best. Dictionaries lose entries
-that no row uses and their order, dictionaries of numbers become plain columns, seconds become milliseconds.
-
-Tables of pandas, polars and pyarrow as Parquet.
+Parquet stores values; of an Arrow type it cannot express it keeps a hint at best. Dictionaries lose entries that
+no row uses and their order, dictionaries of numbers become plain columns, seconds become milliseconds. So the
+exact schema is kept beside the data.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""What approvals ask of a store.
+"""What a store records and answers, and the queue behind it.
 
-What asset checks ask of a store.
-
-What a store keeps of dynamic partitions.
-
-What fan-out at run time asks of a store.
-
-What a store records and answers, and the queue behind it.
+`Ledger` writes (open, claim, commit) and `Catalog` reads; the smaller protocols are one subject each: approvals,
+checks, keys of dynamic partitions, scatters, ranges. `DurableQueue` is what worker nodes need besides. Two stores
+have all of it: memory and PostgreSQL; one suite of tests holds both to the same meaning.
 """
 
 from __future__ import annotations

@@ -1,15 +1,8 @@
-"""Assets with checks for the executor conformance suite; what they make depends on marks that tests leave.
+"""The assets on which the executor conformance suite runs; importable, so that workers find them too.
 
-Assets of the executor conformance suite that ask for approval.
-
-The assets of the executor conformance suite that choose their branches; the partition is what they choose.
-
-The scatters on which the executor conformance suite runs.
-
-The assets on which the executor conformance suite runs; importable, so that workers find them too.
-
-They leave marks (see `flowstone.testing.marks`) instead of sharing variables with the test. Start a worker on
-them with `flowstone worker --app flowstone.testing.conformance_assets:flow`.
+They leave marks (see `flowstone.testing.marks`) instead of sharing variables with the test. Start a worker on them
+with `flowstone worker --app flowstone.testing.conformance_assets:flow`. In order: assets with checks, with
+approvals, with routes, scatters, and plain ones.
 """
 
 from __future__ import annotations

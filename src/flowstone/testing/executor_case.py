@@ -1,11 +1,4 @@
-"""What the parts of the executor conformance suite share.
-
-Conformance of executors: scheduling, status, cancelling, options.
-
-Conformance of executors: errors, outcomes, retries; whatever happens, the executor goes on.
-
-Conformance of executors: values, dependencies, partitions, context, many steps.
-"""
+"""Conformance of executors, the ground floor: values, scheduling, cancelling, failures, outcomes, retries."""
 
 from __future__ import annotations
 

@@ -1,12 +1,6 @@
-"""Conformance of executors: steps that wait for a person's decision.
+"""What every executor must mean, as tests to run on yours: derive from `ExecutorConformance`.
 
-Conformance of executors: asset checks.
-
-Conformance of executors: assets that choose their branches, and inputs that may be skipped.
-
-Conformance of executors: assets that discover their items when they run.
-
-What every executor must mean, as tests to run on yours.
+It joins the ground floor of `executor_case` with approvals, checks, routes and scatters.
 """
 
 from __future__ import annotations

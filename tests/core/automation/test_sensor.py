@@ -1,7 +1,4 @@
-"""Declaring sensors.
-
-What a sensor answers, and what that comes to.
-"""
+"""Declaring sensors, what a sensor answers, and what that comes to."""
 
 from __future__ import annotations
 

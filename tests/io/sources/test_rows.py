@@ -1,7 +1,4 @@
-"""The text of statements in every style of parameters.
-
-New rows, in SQLite and in PostgreSQL.
-"""
+"""New rows, in SQLite and in PostgreSQL, and the text of statements in every style of parameters."""
 
 from __future__ import annotations
 

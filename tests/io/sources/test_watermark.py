@@ -1,7 +1,4 @@
-"""Values of cursors: the text names exactly one value.
-
-The watermark: bounded, exact, and nothing on it is lost.
-"""
+"""The watermark: bounded, exact, and nothing on it is lost; the text of a cursor names exactly one value."""
 
 from __future__ import annotations
 

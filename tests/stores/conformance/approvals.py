@@ -1,9 +1,4 @@
-"""What the parts of the approval conformance suite share.
-
-Conformance of approvals: what is recorded, listed, logged and announced.
-
-What approvals must mean in every store, as tests to run on yours.
-"""
+"""What approvals must mean in every store: recorded, listed, announced, decided once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Conformance of stores: claiming, fencing, committing, retrying, handing back.
-
-Conformance of stores: cancelling steps and runs in every state.
-"""
+"""Attempts in every store: claiming, fencing, committing, retrying, releasing; cancelling in every state."""
 
 from __future__ import annotations
 

@@ -1,13 +1,4 @@
-"""What the parts of the conformance suite for automations share.
-
-Conformance of stores: taking automations, and concluding their evaluations.
-
-Conformance of stores: what people do to automations, and what they read.
-
-What every store must mean by an automation, as tests to run on yours.
-
-What every store must mean by the conclusions of sensors, as tests to run on yours.
-"""
+"""Automations in every store: evaluating them, steering them, conclusions of sensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A short language for tests of stores: open runs, claim, succeed, fail.
-
-What the parts of the store conformance suite share.
-"""
+"""A short language for tests of stores: open runs, claim, succeed, fail."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Conformance of stores: reading what is committed and what happened.
-
-Conformance of stores: results of asset checks.
-
-Conformance of stores: the keys of dynamic partitions.
-
-What every store must answer about how targets stand, as tests to run on yours.
-"""
+"""Reading in every store: what is committed and what happened, checks, dynamic keys, how targets stand."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Conformance of stores: opening runs, placing steps, joining what is under way.
-
-Conformance of stores: decisions about branches, inputs that may be skipped, steps that are over when placed.
-
-Conformance of stores: what an end means for everything downstream.
-"""
+"""Placing in every store: runs, joins, decisions about branches, and what an end means downstream."""
 
 from __future__ import annotations
 

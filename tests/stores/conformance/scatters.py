@@ -1,9 +1,4 @@
-"""A short language for tests of scatters in stores.
-
-Conformance of stores: items that a step discovers, and the step that rests until they are over.
-
-Conformance of stores: items that fail too often, and items whose step ends without them.
-"""
+"""Scatters in every store: items that a step discovers, and the step that rests until they are over."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What a condition came to: a verdict with the facts it follows from, and the decision about a target.
+"""What a condition is: a value that combines with `&`, `|` and `~`, judges a target, and explains its verdict.
 
-Conditions: when an asset should be computed, as values that combine and explain themselves.
+`Verdict` and `Decision` are what it comes to; `Condition` and its kinds are the algebra. The conditions that users
+combine are in `core/automation/conditions`; they are leaves of this algebra and nothing else.
 """
 
 from __future__ import annotations

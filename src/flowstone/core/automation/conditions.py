@@ -1,6 +1,7 @@
-"""The conditions that users combine.
+"""The conditions that users combine: `eager`, `on_missing`, `code_changed`, `on_cron` and the others.
 
-A condition that holds once per tick of a cron expression.
+Each is a function that names a leaf or a combination; the private function of the same subject below it judges one
+target by its facts. `on_cron`, at the end, also needs the tick that it holds for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""How targets stand in a store: what is committed, what was asked for last, and what each had read.
+"""The facts that conditions judge: one target, its inputs, and what changed since it was computed.
 
-The facts that conditions judge: one target, its inputs, and what changed since it was computed.
+First what a store says of a target (what is committed, which step was requested last, what that had read), then
+`TargetFacts`, which compares it with the inputs. No store and no clock in here: facts are values that tests write
+down.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What an automation asks for.
+"""Sensors: a function that is called now and then and answers with requests for runs.
 
-Declaring a function as a sensor: it looks now and then whether something should run.
-
-One evaluation of a sensor: what its function is given, what it may answer, and what that comes to.
+In the order of a life: `RunRequest` is what it asks for, `Sensor` and `@sensor` declare it, `SensorContext` is
+what its function is given, and `sense` turns an answer, however it is written, into checked requests and a cursor.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Which partitions of an asset one evaluation covers: always the newest, and a moving window of the others.
+"""Evaluates the condition of one asset: which partitions are requested, and one run that computes them.
 
-Evaluates the condition of one asset: which partitions are requested, and one run that computes them.
+`scope` bounds an evaluation: always the newest partition, and a window over the others that moves on from tick to
+tick.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Reads what conditions are judged by: many partitions of an asset in two questions to the store.
+"""One evaluation of an automation: in a thread of its own, to its conclusion or to its failure.
 
-One evaluation of an automation: in a thread of its own, to its conclusion or to its failure.
+`FactReader` reads what conditions are judged by: many partitions of an asset in two questions to the store.
 """
 
 from __future__ import annotations

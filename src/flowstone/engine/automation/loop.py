@@ -1,6 +1,6 @@
-"""A cancellation token that sets itself when time is up.
+"""The loop of a node that evaluates automations; any number of nodes may run one, and none leads.
 
-The loop of a node that evaluates automations; any number of nodes may run one, and none leads.
+`Deadline` is the cancellation token of one evaluation, which sets itself when its time is up.
 """
 
 from __future__ import annotations

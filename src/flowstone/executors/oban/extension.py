@@ -1,10 +1,9 @@
-"""What Oban logs while the database is away: one line in a while instead of a traceback a second.
+"""The private doors of Oban that we use, and nothing else of what is private there.
 
-The private doors of Oban that we use, and nothing else of what is private there.
-
-- `producer.get_jobs`: how a producer takes its jobs. Ours take a job and start its step in one transaction.
+- `producer.get_jobs`: how a producer takes its jobs. Ours acquire a job and start its step in one transaction.
 - `Query.stage_jobs`: what the stager asks for. Ours makes only jobs of ours available.
 - `PostgresNotifier._dispatch`: what a notification does. Ours survives any payload.
+- Oban's loggers: while the database is away, one line in a while instead of a traceback a second.
 
 Each is replaced for our own instances; other Oban instances in the process keep Oban's way. `tests/contracts/`
 holds what this module assumes against the real package.

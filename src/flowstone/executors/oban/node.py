@@ -1,6 +1,8 @@
-"""The maintenance of a worker node: cancels, limits of queues, lost workers, lost starts, old jobs.
+"""A worker node: Oban's loops around our fetch, our threads and our group commit.
 
-A worker node: Oban's loops around our fetch, our threads and our group commit.
+`Node` starts and stops it all; `Producer` acquires jobs for one queue; `Maintenance` does what comes up now and
+then: cancels, limits of queues, lost workers, old jobs. Only this package is asynchronous: what may block goes to
+a thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The attempts that a worker node has in its hands, by fencing token.
+"""The attempts that a worker node has in flight, and the threads in which they run.
 
-The threads in which steps of a queue run, and what was taken ahead of its turn.
-
-Asking for jobs costs several milliseconds. While steps take less than that, more of them are taken with the
+Asking for jobs costs several milliseconds. While steps take less than that, more of them are acquired with the
 first ones, so that asking and working overlap. What does not get its turn within a second is released.
 """
 

@@ -1,8 +1,7 @@
-"""Which files there are: in a local directory, or in an object store through an fsspec-like object.
+"""`new_files`: a ready-made sensor for files that appear or change.
 
-From new things to the runs they ask for: one run for each partition that something new belongs to.
-
-A ready-made sensor for files that appear or change.
+`Listing` is which files there are, in a local directory or behind an fsspec-like object; `Watching` and `Taken`
+turn what is new into one run for each partition that something new belongs to; the sensor itself is at the end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Connections to databases of others, after the DB-API (PEP 249): sqlite3, psycopg and their like.
+"""`new_rows`: a ready-made sensor for rows that appear or change in a table.
 
-The statement that reads new rows: names quoted, values bound.
-
-A ready-made sensor for rows that appear or change in a table.
+It goes through the DB-API (PEP 249), so sqlite3, psycopg and their like all serve. `Statement` quotes names and
+binds values in the style of the driver; the cursor is a `Watermark`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Values of a cursor as text that names exactly one value, of exactly one type.
+"""How far a sensor has come in things that have an order, in a cursor that does not grow with them.
 
-How far a sensor has come in things that have an order, in a cursor that does not grow with them.
+A value of the cursor is text that names exactly one value of exactly one type. Things at the watermark itself are
+remembered, so that those that arrive late with the same value are found, and none is taken twice.
 """
 
 from __future__ import annotations

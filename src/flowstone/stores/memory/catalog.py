@@ -1,11 +1,4 @@
-"""The reading side of the in-memory store.
-
-Results of asset checks in memory.
-
-How many targets stand at once, in memory: what conditions are judged by.
-
-The keys of dynamic partitions in memory.
-"""
+"""The reading side of the in-memory store: outputs, steps and runs, checks, target statuses, dynamic keys."""
 
 from __future__ import annotations
 

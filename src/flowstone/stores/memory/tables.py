@@ -1,6 +1,6 @@
-"""The data of the in-memory store: the same entities as the tables of the PostgreSQL one.
+"""The data of the in-memory store, in the tables of the PostgreSQL one, and what follows from an end.
 
-What follows from the end of an attempt in the in-memory store: children, runs, targets.
+`Propagation` is the counterpart of `stores/postgres/commit`: children, runs, targets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Approvals in PostgreSQL.
+"""Approvals in PostgreSQL: recorded with the attempt that asks, decided with everything that follows.
 
-Approvals inside of transactions: recorded with the attempt that asks, decided with all that follows.
+`PostgresApprovals` is what people use, a transaction for each call. The functions below it run inside the
+transactions of others: `request` in a commit, `expire_due` in a sweep, `cancel` with a step.
 """
 
 from __future__ import annotations

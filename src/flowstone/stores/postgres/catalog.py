@@ -1,12 +1,8 @@
-"""How many targets stand at once, in PostgreSQL: what conditions are judged by.
+"""The reading side of the PostgreSQL store: nothing here writes, but for `insert_checks`, which a commit calls.
 
-Results of asset checks in PostgreSQL.
-
-What the database says about the installation: for `flowstone doctor`.
-
-One listening connection for all threads that wait for the end of steps and runs.
-
-The reading side of the PostgreSQL store.
+`PostgresCatalog`, at the end, answers about targets, steps and runs. Before it: target statuses for conditions,
+results of checks, the state of the installation for `doctor`, and the one listening connection for all threads
+that wait for an end.
 """
 
 from __future__ import annotations

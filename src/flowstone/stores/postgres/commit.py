@@ -1,6 +1,8 @@
-"""The steps below those that ended: released, failed, or skipped.
+"""What follows from steps that moved, in the same transaction.
 
-What follows from steps that moved, in the same transaction: children, runs, windows, queue, notifications.
+`propagate` is the order of it: children are released, failed or skipped (`propagate_to_children`), runs of items
+are closed, counters move, windows refill, jobs are enqueued, and who waits is notified. It is in one place because
+each writer (commit, cancel, rescue, approvals) has the same things to do, and locks rows in the same order.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ def propagate(
         delays: seconds until those that go on later.
         durable: whether there is a queue to keep in step.
         deciding: those among them that chose which of their branches run.
-        scattered: what the steps among them say that discovered items, see `sub_runs.scattered_rows`.
+        scattered: what the steps among them say that discovered items, see `counters.scattered_rows`.
         stopping: learns which items are to be cancelled when this transaction is over; else the sweep does that.
 
     Returns:

@@ -1,9 +1,9 @@
-"""What people do to our jobs with Oban's own tools, followed in our tables: cancel, retry, pause.
+"""What people do to running work, with our commands or with Oban's own tools.
 
 Oban's tools write into `oban_jobs` and send signals; the truth about a step lies in our tables. So whatever they
 did is found in the rows, done to the steps with everything that follows from it, and written to the audit log.
-
-What people do to running work: pause, resume, resize, ask why, prune.
+That part comes first; `PostgresControl` (pause, resume, resize, why, prune) is what our own commands and views
+call.
 """
 
 from __future__ import annotations

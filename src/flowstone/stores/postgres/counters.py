@@ -1,6 +1,8 @@
-"""Runs of items inside of transactions: closed, stopped, and their end releases the step that scattered them.
+"""The counters of runs inside of transactions: what ended is taken off, windows are refilled.
 
-The counters of runs: what ended is taken off, windows are refilled, and who waits for an end is notified.
+`CounterChanges` collects them, and who waits for an end is notified, so that the row of a run is locked once, at
+the end of a transaction. A run of items has one thing more: its end, or too many failures in it, moves the step
+that scattered it (first half of the module).
 """
 
 from __future__ import annotations

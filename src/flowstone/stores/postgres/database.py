@@ -1,6 +1,7 @@
-"""The connection to PostgreSQL: the only part, with `dsn` and `listener`, that knows the driver.
+"""The connection to PostgreSQL: with `dsn` and `listener` the only part that knows the driver.
 
-Transactions that are repeated when the database asks for it, or when the plan went stale.
+`Database` is the pool; `in_transaction` repeats a transaction when the server asks for it, or when a plan went
+stale.
 """
 
 from __future__ import annotations

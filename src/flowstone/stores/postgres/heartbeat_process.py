@@ -1,4 +1,4 @@
-"""The process that renews a lease: started by `heartbeat`, run as a file, so that it loads nothing of FlowStone.
+"""The process that renews a lease: started by `Heartbeat`, run as a file, so that it loads nothing of FlowStone.
 
 It lives apart from the process that it speaks for, because user code can hold that one's interpreter lock for
 minutes. It falls silent when the other is stopped (SIGSTOP), and ends when the other ends: its standard input

@@ -1,6 +1,9 @@
-"""Which attempts a worker has taken and not started, for the process that outlives it by a moment.
+"""The lease of this process, renewed from a process of its own.
 
-The lease of this process, renewed from a process of its own.
+User code can hold the interpreter for minutes, and the lease must not end then.
+
+`UnstartedAttemptsBoard` is shared memory in which a worker notes what it acquired and did not start: when the
+worker dies, the other process, which outlives it by a moment, releases exactly these.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, P
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.sql import load_sql
-from flowstone.stores.postgres import approvals as deciding
-from flowstone.stores.postgres import placing
+from flowstone.stores.postgres import approvals, placing
 from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping, scattered_rows
@@ -121,7 +120,7 @@ class PostgresLedger(Ledger):
 
         def claim(connection: Connection[TupleRow]) -> list[Claim]:
             claimed = fetch_all(connection, _ClaimedRow, "ledger/claim", parameters)
-            gates = deciding.open_gates(connection, [row.step_id for row in claimed if row.has_approvals])
+            gates = approvals.open_gates(connection, [row.step_id for row in claimed if row.has_approvals])
             return [row.claim(gates.get(row.step_id, ())) for row in claimed]
 
         return self._transaction(claim)
@@ -206,7 +205,7 @@ class PostgresLedger(Ledger):
         cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
         over = [step for step in cancelled if step.state is State.CANCELLED]
         durable = self._database.durable
-        deciding.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
+        approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
         propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
         return [step.id for step in cancelled if step.state is State.CANCELLING]
 
@@ -219,7 +218,7 @@ class PostgresLedger(Ledger):
         durable = self._database.durable
         if ended.asking:
             suspended = {step.id for step in moved if step.state is State.AWAITING_APPROVAL}
-            deciding.request(connection, ended.asking, suspended, durable=durable)
+            approvals.request(connection, ended.asking, suspended, durable=durable)
         released = propagate(
             connection,
             moved,

@@ -1,10 +1,8 @@
-"""Fleet-wide limits: who may start, who waits, and who is woken when a slot becomes free.
+"""Fleet-wide limits and circuit breakers: who may start, who waits, and who is woken when a slot becomes free.
 
-The row of a limit is locked by whoever takes or frees a slot, so that the count is exact and no wake-up is
-lost between a step that is about to wait and another one that is about to end. Steps without limits never
-come here.
-
-Circuit breakers over the fleet: their state is a row, changed under the lock of the limit of the same name.
+The row of a limit is locked by whoever takes or frees a slot, so that the count is exact and no wake-up is lost
+between a step that is about to wait and another one that is about to end. A breaker's state is a row under the
+lock of the limit of the same name. Steps without limits never come here.
 """
 
 from __future__ import annotations

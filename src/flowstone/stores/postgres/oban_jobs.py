@@ -1,13 +1,12 @@
 """Oban's table as this store uses it: the one place that knows the contract of `oban_jobs`.
 
-A job is inserted, moved and closed by the transaction that does the same to its step; Oban itself is only
-notified through its own channel. Ids are drawn from Oban's sequence beforehand, so that step and
-job know each other without a second write.
+A job is inserted, moved and closed by the transaction that does the same to its step; Oban itself is only notified
+through its own channel. Ids are drawn from Oban's sequence beforehand, so that step and job know each other
+without a second write.
 
-Oban's own tables, in `public` or in the schema of the project: made, or added to when others made them.
-
-Elixir's Oban, an older Oban for Python or a person may have made `oban_jobs` before. Then what is missing is
-added, and nothing that is there is changed; where that would not be enough, the reason is said instead.
+The second half makes the tables, in `public` or in the schema of the project. Elixir's Oban, an older Oban for
+Python or a person may have made `oban_jobs` before: what is missing is added, nothing that is there is changed,
+and where that would not be enough, the reason is said instead.
 """
 
 from __future__ import annotations

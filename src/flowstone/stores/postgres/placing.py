@@ -1,6 +1,7 @@
 """Opening a run: its steps, what they wait for, and the first jobs, in one transaction.
 
-Large backfills kept as ranges of partitions: placed in a few rows, made into steps as workers begin them.
+`Placing` writes an ordinary run. The second half is for large backfills, kept as ranges of partitions: placed in a
+few rows, made into steps as workers begin them (decision 12 in docs/adr).
 """
 
 from __future__ import annotations

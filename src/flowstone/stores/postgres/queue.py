@@ -1,6 +1,7 @@
-"""One fetch from Oban's queue: jobs are acquired and the attempts of their steps started, in one transaction.
+"""What worker nodes ask of the store: work, leases, and the rescue of what lost workers held.
 
-What worker nodes ask of the store: work, leases, the rescue of what lost workers held.
+`QueueFetch` is one fetch: jobs are acquired and the attempts of their steps started, in one transaction. Rescue,
+at the end, ends or releases the attempts of those whose lease is over.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Claim, FetchedJob, KnownAssets, LeftToOthers
 from flowstone.protocols import DurableQueue
 from flowstone.sql import load_sql
-from flowstone.stores.postgres import approvals as deciding
-from flowstone.stores.postgres import control, limits, oban_jobs
+from flowstone.stores.postgres import approvals, control, limits, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import refill
 from flowstone.stores.postgres.database import Database, in_transaction
@@ -132,7 +132,7 @@ class QueueFetch:
         if stale:
             self._set_right(stale)
         if expiries:
-            deciding.expire_jobs(self.connection, expiries)
+            approvals.expire_jobs(self.connection, expiries)
         started = {row.step_id: row for row in rows if row.step_id is not None}
         limited = [
             limits.LimitedStep(row.job_id, step_id, row.limits) for step_id, row in started.items() if row.limits
@@ -141,7 +141,7 @@ class QueueFetch:
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next poll is up to a second away
             oban_jobs.announce(self.connection, [self.queue])
-        gates = deciding.open_gates(
+        gates = approvals.open_gates(
             self.connection, [step_id for step_id, row in started.items() if row.has_approvals]
         )
         return [
@@ -339,7 +339,7 @@ class PostgresQueue(DurableQueue):
 
     def _expire(self, connection: Connection[TupleRow]) -> int:
         """End the time of requests for approval whose job was lost."""
-        return deciding.expire_due(connection, durable=self._database.durable, limit=_BATCH)
+        return approvals.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
     def _take(self, fetch: QueueFetch, demand: int) -> list[FetchedJob]:
         """Take jobs, and start what large backfills have not started; a lone job costs one statement."""
@@ -550,6 +550,6 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
         return 0
     parameters = {"ids": ids, "error_type": PROCESS_LOST}
     ended = fetch_all(connection, CancelledStep, "workers/end_driverless", parameters)
-    deciding.cancel(connection, [step.id for step in ended if step.had_requested], durable=durable)
+    approvals.cancel(connection, [step.id for step in ended if step.had_requested], durable=durable)
     propagate(connection, [step.moved for step in ended], {}, durable=durable)
     return len(ids)

@@ -1,6 +1,6 @@
-"""Items that steps discover, in PostgreSQL.
+"""Items that steps discover, in PostgreSQL, and cancelling those of runs that have no purpose any more.
 
-Cancelling the items of runs that have no purpose any more, a batch in each transaction.
+Items are written and cancelled in batches, each a transaction: a scatter may have millions.
 """
 
 from __future__ import annotations

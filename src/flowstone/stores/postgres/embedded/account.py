@@ -1,7 +1,4 @@
-"""The system user that a server runs as: PostgreSQL refuses to run as root.
-
-Where an embedded server listens: a private directory whose path is short enough for a unix socket.
-"""
+"""Who the embedded server runs as (PostgreSQL refuses root), and where it listens (sockets refuse long paths)."""
 
 from __future__ import annotations
 

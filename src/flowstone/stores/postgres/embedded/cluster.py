@@ -1,6 +1,6 @@
-"""Locks between processes that the kernel releases whatever happens to their holder.
+"""One PostgreSQL data directory and the server on it, driven by PostgreSQL's own tools.
 
-One PostgreSQL data directory and the server on it, driven by PostgreSQL's own tools.
+`FileLock` is a lock between processes that the kernel releases whatever happens to its holder.
 """
 
 from __future__ import annotations
