@@ -15,10 +15,13 @@ Declare assets, build an app, materialize:
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from flowstone.app import FlowStone
     from flowstone.config import Settings
     from flowstone.core.approval import Approval
@@ -262,3 +265,18 @@ if not TYPE_CHECKING:  # whose checkers would then take every name for one that 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _OldPaths:
+    """Finds modules of ours that have moved; asked last, so that it costs nothing where a module is found."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if not name.startswith("flowstone.") or name == "flowstone.moved":
+            return None
+        found: ModuleSpec | None = import_module("flowstone.moved").find(name)
+        return found
+
+
+if _OldPaths not in sys.meta_path:
+    sys.meta_path.append(_OldPaths)

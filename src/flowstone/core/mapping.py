@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.partitions import Partition, encode_partition
@@ -122,3 +124,11 @@ def contains(keys: Iterable[Partition], encoded: str) -> bool:
         False
     """
     return any(encode_partition(key) == encoded for key in keys)
+
+
+if not TYPE_CHECKING:  # version 0.1 had `default_mapping` and the mappings here
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("flowstone.core.mappings"), name)

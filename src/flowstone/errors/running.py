@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -79,6 +80,10 @@ class NotMaterializedError(DependencyNotReadyError):
         )
 
 
+_OWN_ERRORS = re.compile(r"^flowstone\.errors\.[a-z]+\.")
+"""How version 0.1 recorded our errors: with the module in which they were written."""
+
+
 class StepFailedError(FlowStoneError, RuntimeError):
     """A step ended without a materialization and its original exception is not in this process.
 
@@ -124,10 +129,11 @@ class StepFailedError(FlowStoneError, RuntimeError):
             >>> error.caused_by(OSError)
             True
         """
+        recorded = _OWN_ERRORS.sub("flowstone.errors.", self.error_type or "")
         waiting, seen = [kind], {kind}
         while waiting:
             one = waiting.pop()
-            if f"{one.__module__}.{one.__qualname__}" == self.error_type:
+            if f"{one.__module__}.{one.__qualname__}" == recorded:
                 return True
             below = [found for found in type.__subclasses__(one) if found not in seen]
             seen.update(below)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flowstone.errors import DatabaseError, DatabaseUnavailableError
+from flowstone.errors import DatabaseError, DatabaseUnavailableError, SchemaVersionError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.embedded.cluster import FileLock
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
@@ -98,6 +98,12 @@ def test_other_errors_of_the_server_pass_through(database):
         with database.transaction() as two:
             two.execute("SET LOCAL lock_timeout = '10ms'")
             two.execute("SELECT pg_advisory_xact_lock(1)")
+
+
+@pytest.mark.parametrize("query", ["SELECT asked FROM flowstone.steps", "SELECT 1 FROM flowstone.not_there"])
+def test_tables_that_were_upgraded_meanwhile_say_what_to_do(database, query):
+    with pytest.raises(SchemaVersionError, match=r"do not fit this version.*start it again"), database.connection() as one:
+        one.execute(query)
 
 
 def test_a_busy_pool_is_not_an_absent_server(database_url, monkeypatch):

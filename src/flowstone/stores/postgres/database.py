@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.project import Project
-from flowstone.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, PlanOutdatedError
+from flowstone.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    PlanOutdatedError,
+    SchemaVersionError,
+)
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
@@ -341,6 +347,14 @@ class Database:
             raise DatabaseError(
                 f"The role of {self.masked_dsn} may not do that: {' '.join(str(error).split())}. Run as the role "
                 "that ran `flowstone db upgrade`, or let that one GRANT the rights."
+            ) from error
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
+            # a worker that runs while its tables are upgraded finds other names than those it knows
+            raise SchemaVersionError(
+                f"The tables in {self.masked_dsn} do not fit this version of FlowStone: "
+                f"{str(error).partition(chr(10))[0].strip()}.",
+                remedy="When they were upgraded while this program ran, start it again with the version that upgraded "
+                "them; `flowstone db status` compares, `flowstone db upgrade` applies what is missing.",
             ) from error
         except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as error:
             raise DatabaseError(
