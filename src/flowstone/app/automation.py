@@ -71,7 +71,7 @@ class SensorRuns:
         order = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
         ready = self._placement.prepare(order, self._placement.executor(order.executor))
         self._mine()[run_id] = ready
-        return PreparedRun(ready.run, ready.steps, request.run_key)
+        return PreparedRun(ready.run, ready.plan.steps, request.run_key)
 
     def drive(self, run_ids: Sequence[str]) -> None:
         """Take runs that were opened to their end; with a queue, workers do that."""
@@ -95,9 +95,8 @@ class SensorRuns:
     def _placed(self, ready: Prepared) -> Placed:
         # it is open: opening it again only returns its steps, all of which look joined
         run_id = ready.run.id
-        opened = self._parts.store.ledger.open_run(ready.run, ready.steps)
+        opened = self._parts.store.ledger.open_run(ready.run, ready.plan.steps)
         steps = [one._replace(deduplicated=one.run_id != run_id) for one in opened]
-        priorities = [step.priority for step in ready.steps]
         return Placed(
             run_id,
             ready.executor,
@@ -105,7 +104,6 @@ class SensorRuns:
             steps,
             ready.plan,
             ready.order,
-            priorities,
             ready.run.details,
             self._parts.store.catalog.run_details,
         )

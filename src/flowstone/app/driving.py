@@ -48,7 +48,6 @@ class Placed:
     steps: list[PlacedStep]
     plan: Plan
     order: Order
-    priorities: list[int]
     details: RunDetails
     details_of: Callable[[str], RunDetails]
     """Says what another run is about, whose work this one joined."""
@@ -71,7 +70,7 @@ class Placed:
             partition=decode_partition(planned.partition) if planned.partition else None,
             run_id=placed.run_id,
             executor=self.executor.name,
-            priority=self.priorities[position],
+            priority=planned.priority,
             scheduled_at=self.order.scheduled_at,
             deduplicated=placed.deduplicated,
             metadata=dict(details.metadata),

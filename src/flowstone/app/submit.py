@@ -36,7 +36,7 @@ from flowstone.core.selection import select
 from flowstone.core.state import State
 from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
-from flowstone.engine.planner import Plan, PlannedStep, Request
+from flowstone.engine.planner import Plan, Request
 from flowstone.errors import CapabilityError, DefinitionError, OptionsError, PlanOutdatedError
 from flowstone.executors.inline import (
     NO_PLACING_OPTIONS,
@@ -69,7 +69,6 @@ class Prepared(NamedTuple):
     """A planned and checked order that is not recorded yet."""
 
     run: NewRun
-    steps: list[NewStep]
     plan: Plan
     executor: Executor
     options: dict[str, Any]
@@ -170,7 +169,7 @@ class Placement:
         ledger: Ledger | OpensRuns = self._parts.store.ledger if within is None else within
         ready = self.prepare(order, executor)
         try:
-            placed = ledger.open_run(ready.run, ready.steps)
+            placed = ledger.open_run(ready.run, ready.plan.steps)
         except PlanOutdatedError as error:
             ready, placed = self._planned_again(order, executor, ledger, error)
         if ready.plan.missing and not ready.run.durable:
@@ -186,7 +185,6 @@ class Placement:
             placed,
             ready.plan,
             ready.order,
-            [step.priority for step in ready.steps],
             ready.run.details,
             self._parts.store.catalog.run_details,
         )
@@ -202,7 +200,7 @@ class Placement:
             pause = min(_MAX_PAUSE_SECONDS, pause * 2)
             ready = self.prepare(order, executor)
             try:
-                return ready, ledger.open_run(ready.run, ready.steps)
+                return ready, ledger.open_run(ready.run, ready.plan.steps)
             except PlanOutdatedError as again:
                 if time.monotonic() >= deadline:
                     raise
@@ -239,13 +237,14 @@ class Placement:
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = getattr(executor, "limits", None) if durable else None
-        steps = [self._step(order, planned, retry, extra) for planned in plan.steps]
+        for step in plan.steps:
+            self._complete(step, order, retry, extra)
         if details is not NO_DETAILS:
-            self._mark(steps, running, details, checked)
+            self._mark(plan.steps, running, details, checked)
         run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
         if durable:
             self._note_shapes(run, running)
-        return Prepared(run, steps, plan, executor, options, order)
+        return Prepared(run, plan, executor, options, order)
 
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
@@ -253,7 +252,7 @@ class Placement:
         """See `flowstone.protocols.PrepareRun`."""
         order = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
         ready = self.prepare(order, self.executor(order.executor))
-        return PreparedRun(ready.run, ready.steps, request.run_key)
+        return PreparedRun(ready.run, ready.plan.steps, request.run_key)
 
     def requested(
         self, request: RunRequest, *, run_id: str, kind: str, executor: str = "auto", now: datetime | None = None
@@ -294,7 +293,7 @@ class Placement:
         order = self.order_for(asset, partitions, run_id=run_id, kind=kind, executor="oban")
         order = replace(order, max_concurrency=max_concurrency)
         ready = self.prepare(order, self.executor(order.executor))
-        return PreparedRun(ready.run, ready.steps)
+        return PreparedRun(ready.run, ready.plan.steps)
 
     def order_for(
         self,
@@ -391,7 +390,7 @@ class Placement:
         if telemetry.listeners:
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
         catalog = self._parts.store.catalog
-        return Placed(run.id, executor, options, [], Plan([]), order, [], details, catalog.run_details)
+        return Placed(run.id, executor, options, [], Plan([]), order, details, catalog.run_details)
 
     # --- pieces -------------------------------------------------------------------------------------------
 
@@ -471,29 +470,16 @@ class Placement:
         ranges = self._parts.store.ranges
         return ranges is not None and ranges.waiting(target) is not None
 
-    def _step(
-        self, order: Order, planned: PlannedStep, retry: bool, extra: Mapping[str, int | str] | None
-    ) -> NewStep:
-        asset = self._parts.graph.assets[planned.asset]
+    def _complete(self, step: NewStep, order: Order, retry: bool, extra: Mapping[str, int | str] | None) -> None:
+        """Fill in what the asset, the call and the executor say of a planned step."""
+        asset = self._parts.graph.assets[step.asset]
         policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY
-        queue, priority, max_attempts = terms_of(order, asset, policy)
-        return NewStep(
-            planned.asset,
-            planned.partition,
-            planned.inputs,
-            planned.reuse,
-            queue,
-            priority,
-            max_attempts,
-            order.scheduled_at,
-            planned.forced,
-            asset.code_version,
-            {**asset.concurrency, **extra} if extra else asset.concurrency or None,
-            planned.optional,
-            planned.all_optional,
-            planned.skip,
-            tags=tuple(sorted(asset.tags)) if asset.tags else (),
-        )
+        step.queue, step.priority, step.max_attempts = terms_of(order, asset, policy)
+        step.scheduled_at = order.scheduled_at
+        step.code_version = asset.code_version
+        step.limits = {**asset.concurrency, **extra} if extra else asset.concurrency or None
+        if asset.tags:
+            step.tags = tuple(sorted(asset.tags))
 
     def _check_portable_values(self, names: Iterable[str], details: RunDetails) -> None:
         declared = [self._parts.graph[name] for name in names]

@@ -165,12 +165,15 @@ type Target = tuple[str, str]
 
 @dataclass(slots=True)
 class NewStep:
-    """A step to be placed.
+    """One target of a plan, and the step to be placed for it.
+
+    The planner says what it reads and whether anything has to run; what its asset, the call and the executor say
+    of where, when and how often it runs is filled in before it is placed.
 
     Args:
         asset: asset name.
         partition: encoded partition.
-        inputs: positions, in the same batch, of the steps whose results it reads.
+        inputs: positions, in the same plan, of the steps whose results it reads.
         reuse: id of the committed step that already serves this target; nothing will run.
         queue: queue of the asset.
         priority: 0 (first) to 9.
@@ -205,6 +208,11 @@ class NewStep:
     config_hash: str | None = None
     same_config: bool = False
     tags: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is to be computed."""
+        return self.reuse is None and self.skip is None
 
 
 @dataclass(slots=True, kw_only=True)

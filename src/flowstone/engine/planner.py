@@ -21,7 +21,7 @@ from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.partitions import KeySource, KeyState, KnownKeys, decode_partition, encode_partition
 from flowstone.core.route import decision_of
-from flowstone.core.step import Target
+from flowstone.core.step import NewStep, Target
 from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError, IncompletePartitionError
 from flowstone.protocols import Catalog, PartitionKeys
@@ -84,36 +84,6 @@ _CHAIN = 1000
 
 
 @dataclass(slots=True)
-class PlannedStep:
-    """One target of a plan.
-
-    Args:
-        asset: asset name.
-        partition: encoded partition.
-        inputs: positions of the planned steps that it reads.
-        reuse: the committed step that serves, when nothing has to run.
-        forced: whether it is to be recomputed although a committed version exists, or will by then.
-        optional: those of `inputs` that it can do without when they were skipped.
-        all_optional: whether `inputs` is all that it reads, and all of it optional.
-        skip: why it is skipped: what decides about it did not choose it.
-    """
-
-    asset: str
-    partition: str
-    inputs: tuple[int, ...] = ()
-    reuse: int | None = None
-    forced: bool = False
-    optional: tuple[int, ...] = ()
-    all_optional: bool = False
-    skip: str | None = None
-
-    @property
-    def runs(self) -> bool:
-        """Whether it is to be computed."""
-        return self.reuse is None and self.skip is None
-
-
-@dataclass(slots=True)
 class Plan:
     """Steps in an order in which they can run, and inputs that nobody will provide.
 
@@ -122,7 +92,7 @@ class Plan:
         missing: per target, the inputs that are neither planned nor committed.
     """
 
-    steps: list[PlannedStep]
+    steps: list[NewStep]
     missing: dict[Target, list[Target]] = field(default_factory=dict)
 
     @property
@@ -359,7 +329,7 @@ class Planner:
         ]
         return new if request.expand is None else [read for read in new if found.may_expand(read)]
 
-    def _steps(self, found: _Found) -> list[PlannedStep]:
+    def _steps(self, found: _Found) -> list[NewStep]:
         running, request = found.running, found.request
         ordered = list({**running, **found.requested, **found.skipped})
         position: dict[Target, int] = {}
@@ -371,7 +341,7 @@ class Planner:
             if target not in running:
                 skip = found.skipped.get(target)
                 reuse = found.committed[target] if skip is None else None
-                steps.append(PlannedStep(*target, reuse=reuse, skip=skip))
+                steps.append(NewStep(*target, reuse=reuse, skip=skip))
                 continue
             inputs = tuple([position[read] for read in running[target] if read in position]) if position else ()
             # force holds also for what another run commits between planning and placing
@@ -381,7 +351,7 @@ class Planner:
                 or target in found.early
                 or (request.force if target in found.requested else request.force_deps)
             )
-            step = PlannedStep(*target, inputs=inputs, forced=forced)
+            step = NewStep(*target, inputs=inputs, forced=forced)
             if inputs and self._reader.optional(target[0]):
                 self._mark_optional(step, running[target], ordered)
             steps.append(step)
@@ -405,7 +375,7 @@ class Planner:
                     place.setdefault(stack.pop(), len(place))
         return sorted(targets, key=lambda target: (self._rank[target[0]], place.get(target, 0)))
 
-    def _mark_optional(self, step: PlannedStep, reads: Sequence[Target], ordered: Sequence[Target]) -> None:
+    def _mark_optional(self, step: NewStep, reads: Sequence[Target], ordered: Sequence[Target]) -> None:
         """Note which inputs a step can do without; its only one it cannot: without it, it is skipped as well."""
         if len(reads) > 1:
             names = self._reader.optional(step.asset)
