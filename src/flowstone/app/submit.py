@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -53,6 +53,7 @@ log = logging.getLogger("flowstone")
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _EVERY = 1_000_000
 _REPLAN_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
@@ -568,6 +569,6 @@ def new_run_id() -> str:
         >>> len(new_run_id())
         26
     """
-    bits = secrets.randbits(50)
-    tail = "".join([_ALPHABET[(bits >> shift) & 31] for shift in range(0, 50, 5)])
+    bits = int.from_bytes(os.urandom(7))
+    tail = "".join([_PAIRS[(bits >> shift) & 1023] for shift in range(0, 50, 10)])
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{tail}"

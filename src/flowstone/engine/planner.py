@@ -162,8 +162,7 @@ class Planner:
         Raises:
             IncompletePartitionError: a partition that was said is not over, or reads what is not over.
         """
-        over = Completeness(self._graph, request.present or request.now)
-        found = _Found(request, dict.fromkeys(request.targets), over, self._own)
+        found = _Found(request, dict.fromkeys(request.targets), self._graph, self._own)
         if self._timed and request.explicit and not request.allow_incomplete:
             self._refuse_incomplete(found)
         self._learn(found, list(found.requested))
@@ -407,7 +406,7 @@ class _Found:
 
     request: Request
     requested: dict[Target, None]
-    over: Completeness
+    graph: AssetGraph
     own: Collection[str]
     """Assets that read earlier partitions of their own."""
     committed: dict[Target, int] = field(default_factory=dict)
@@ -425,6 +424,15 @@ class _Found:
     """Targets with what they read that this plan may not add."""
     outdated: set[Target] = field(default_factory=set)
     """Targets whose committed versions do not serve, because an input is computed with another config."""
+
+    completeness: Completeness | None = None
+
+    @property
+    def over(self) -> Completeness:
+        """Which partitions are over; asked about assets whose partitions end."""
+        if self.completeness is None:
+            self.completeness = Completeness(self.graph, self.request.present or self.request.now)
+        return self.completeness
 
     def must_run(self, target: Target) -> bool:
         if target in self.skipped:

@@ -52,7 +52,7 @@ class MemoryLedger(Ledger):
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         tables = self._tables
-        with tables.changed:
+        with tables.lock:
             if tables.max_steps is not None and len(tables.steps) > tables.max_steps:
                 tables.make_room()
             row = tables.runs.get(run.id)
@@ -71,7 +71,7 @@ class MemoryLedger(Ledger):
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
         claims: list[Claim] = []
         tables = self._tables
-        with tables.changed:
+        with tables.lock:
             for step_id in step_ids:
                 row = tables.steps.get(step_id)
                 if row is None or row.state not in _CLAIMABLE:
@@ -103,7 +103,7 @@ class MemoryLedger(Ledger):
         # before the lock: making them fit asks objects of user code for their text
         ready = [one if type(one) is Completion and one.is_recordable else _recordable(one) for one in completions]
         committed = []
-        with self._tables.changed:
+        with self._tables.lock:
             for one in ready:
                 try:
                     committed.append(NOWHERE if one is None else self._commit(one))
