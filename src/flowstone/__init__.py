@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from flowstone.core.definition import AnyPartitions, PartitionsDefinition, StaticPartitions
     from flowstone.core.dependency import Dependency, dep
     from flowstone.core.job import Job, JobStatus
+    from flowstone.core.limits import Breaker, Rate
     from flowstone.core.mappings import (
         AllPartitions,
         FunctionMapping,
@@ -101,6 +102,7 @@ __all__ = [
     "AssetContext",
     "AsyncAsset",
     "AwaitApproval",
+    "Breaker",
     "Capability",
     "CheckContext",
     "CheckResult",
@@ -129,6 +131,7 @@ __all__ = [
     "PartitionsDefinition",
     "Previous",
     "QuarterlyPartitions",
+    "Rate",
     "RateLimited",
     "RetryLater",
     "RetryPolicy",
@@ -186,6 +189,7 @@ _MODULES = {
     "AssetContext": "flowstone.core.context",
     "AsyncAsset": "flowstone.core.asset",
     "AwaitApproval": "flowstone.core.outcome",
+    "Breaker": "flowstone.core.limits",
     "Capability": "flowstone.core.capability",
     "CheckContext": "flowstone.core.check",
     "CheckResult": "flowstone.core.check",
@@ -211,6 +215,7 @@ _MODULES = {
     "PartitionMapping": "flowstone.core.mappings",
     "PartitionsDefinition": "flowstone.core.definition",
     "Previous": "flowstone.core.mappings",
+    "Rate": "flowstone.core.limits",
     "RateLimited": "flowstone.executors.limits",
     "RetryLater": "flowstone.core.outcome",
     "RetryPolicy": "flowstone.core.retry",

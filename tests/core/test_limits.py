@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import pickle
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone import FlowStone, asset
-from flowstone.core.limits import MAX_RATE, Breaker, Circuit, Rate, check_limits, describe_open, parse_limit
+from flowstone import Breaker, FlowStone, Rate, asset
+from flowstone.core.limits import (
+    MAX_RATE,
+    Circuit,
+    LimitLike,
+    check_limits,
+    describe_open,
+    parse_limit,
+    parse_limits,
+    stored_limits,
+)
 from flowstone.errors import DefinitionError
 
 times = st.floats(min_value=0.0, max_value=50.0, allow_nan=False)
@@ -75,13 +87,64 @@ def test_breakers(text: str, breaker: Breaker) -> None:
 @given(st.integers(1, 10**9 - 1), st.integers(1, 10**12).map(lambda millionths: millionths / 10**6))
 def test_a_breaker_is_read_as_it_is_written(failures: int, reset_seconds: float) -> None:
     breaker = Breaker(failures, reset_seconds)
-    assert parse_limit(breaker.text) == breaker
+    assert parse_limit(str(breaker)) == breaker
+
+
+@given(st.integers(1, MAX_RATE), st.integers(1, 10**12).map(lambda millionths: millionths / 10**6))
+def test_a_rate_is_read_as_it_is_written(count: int, seconds: float) -> None:
+    rate = Rate(count, seconds)
+    assert parse_limit(str(rate)) == rate == Rate(count, timedelta(seconds=seconds))
+
+
+def test_limits_are_objects_and_written_as_text() -> None:
+    limits = {"slots": 4, "api": Rate(10, "minute"), "partner": Breaker(failures=5, seconds=60)}
+    stored = stored_limits(limits)
+    assert stored == {"slots": 4, "api": "10/minute", "partner": "breaker 5 failures/60 s"}
+    assert parse_limits(stored) == limits
+    assert repr(limits["api"]) == "Rate(10, 'minute')"
+    assert pickle.loads(pickle.dumps(limits)) == limits
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert parse_limit(numpy.int64(4)) == 4
+    assert type(parse_limit(numpy.int64(4))) is int
+    assert Rate(numpy.int32(3), numpy.float64(60)) == Rate(3, "minute")
+    assert Breaker(numpy.uint8(2), numpy.int64(5)) == Breaker(2, timedelta(seconds=5))
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.5, Decimal(3), "3", None, [3], MAX_RATE + 1])
+def test_rates_of_a_wrong_count_are_refused(count: object) -> None:
+    with pytest.raises(DefinitionError, match=r"give a whole number of starts from 1 to 10,000"):
+        Rate(count, "minute")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "per", [0, -1, True, Decimal(60), None, [60], "", "fortnight", "-2 hours", "0 s", float("nan"), timedelta(0)]
+)
+def test_rates_over_a_wrong_time_are_refused(per: object) -> None:
+    with pytest.raises(DefinitionError, match=r"such as 'minute', '2 hours', a timedelta or seconds above 0"):
+        Rate(3, per)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"failures": value} for value in (0, -1, True, 1.5, Decimal(3), "3", None, [3])),
+        *({"seconds": value} for value in (0, -1.0, True, Decimal(60), "60", "minute", None, [60], float("inf"))),
+    ],
+)
+def test_wrong_breakers_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(
+        DefinitionError, match=r"give a whole number from 1 on, and a timedelta or seconds above 0"
+    ):
+        Breaker(**wrong)
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        *(0, -1, 1.5, True, None, [3]),
+        *(0, -1, 1.5, True, None, [3], Decimal(3), b"3/s", {"rate": 3}),
         *("", "4", "10", "/minute", "0/minute", "-1/minute", "1.5/minute"),
         *("3/0 minutes", "3/fortnight", "3/minute/hour", "3/ minute x", f"{MAX_RATE + 1}/day"),
         *("breaker", "breaker 5", "breaker 0 failures/s", "breaker 5 failures/0 s", "breaker 5 failures/-1 s"),
@@ -90,7 +153,7 @@ def test_a_breaker_is_read_as_it_is_written(failures: int, reset_seconds: float)
 )
 def test_malformed_limits_are_refused(value: object) -> None:
     with pytest.raises(DefinitionError, match="cannot be understood"):
-        parse_limit(value)  # type: ignore[arg-type]
+        parse_limit(value)
 
 
 def test_assets_that_disagree_are_refused() -> None:
@@ -107,12 +170,20 @@ def test_assets_that_disagree_are_refused() -> None:
 
 
 def test_two_ways_of_writing_one_limit_agree() -> None:
-    check_limits({"a": {"x": "60/minute"}, "b": {"x": "60/60 seconds"}})
+    check_limits({"a": parse_limits({"x": "60/minute"}), "b": parse_limits({"x": "60/60 seconds"})})
     with pytest.raises(DefinitionError, match="'x'"):
-        check_limits({"a": {"x": 60}, "b": {"x": "60/minute"}})
+        check_limits({"a": {"x": 60}, "b": {"x": Rate(60, "minute")}})
 
 
-def declare(limits: dict[str, int | str]) -> FlowStone:
+def test_assets_hold_objects_whatever_they_were_declared_with() -> None:
+    @asset(concurrency={"crane": 2, "service": "60/minute", "partner": Breaker(3, 60)})
+    def one():
+        return 1
+
+    assert one.concurrency == {"crane": 2, "service": Rate(60, "minute"), "partner": Breaker(3, 60)}
+
+
+def declare(limits: dict[str, LimitLike]) -> FlowStone:
     @asset(concurrency=limits)
     def one():
         return 1
@@ -121,7 +192,7 @@ def declare(limits: dict[str, int | str]) -> FlowStone:
 
 
 @pytest.mark.parametrize("limits", [{"crane": 0}, {"crane": "often"}])
-def test_a_malformed_limit_is_refused_where_it_is_declared(limits: dict[str, int | str]) -> None:
+def test_a_malformed_limit_is_refused_where_it_is_declared(limits: dict[str, LimitLike]) -> None:
     with pytest.raises(DefinitionError, match="cannot be understood"):
         declare(limits)
 

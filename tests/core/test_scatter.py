@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstone import RetryPolicy, StaticPartitions, asset, scatter
+from flowstone import Rate, RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.core.graph import AssetGraph
 from flowstone.core.partitions import Partition
 from flowstone.core.scatter import (
@@ -146,7 +146,10 @@ def test_limits_of_items() -> None:
         limits={"web": 4},
         own_limits=frozenset({"listing"}),
     )
-    assert new.limits_with({"listing": 1, "executor": "9/minute"}) == {"web": 4, "executor": "9/minute"}
+    assert new.limits_with({"listing": 1, "executor": Rate(9, "minute")}) == {
+        "web": 4,
+        "executor": Rate(9, "minute"),
+    }
     assert new.limits_with(None) == {"web": 4}
 
 

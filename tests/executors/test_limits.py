@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from flowstone import CircuitBreaker, FlowStone, RateLimited, StaticPartitions, asset
-from flowstone.errors import CapabilityError, DefinitionError
+from flowstone import Breaker, CircuitBreaker, FlowStone, Rate, RateLimited, StaticPartitions, asset
+from flowstone.errors import CapabilityError, DefinitionError, OptionsError
 from flowstone.executors.inline import SyncExecutor
 from flowstone.executors.limits import LocalLimits
 
@@ -74,7 +74,7 @@ def test_the_circuit_opens_waits_and_closes() -> None:
         if broken:
             raise ConnectionError("down")
 
-    breaker = CircuitBreaker(SyncExecutor(), failures=3, reset_seconds=0.3)
+    breaker = CircuitBreaker(SyncExecutor(), Breaker(failures=3, seconds=0.3))
     flow = FlowStone.for_testing([fragile])
     for number in range(3):
         with pytest.raises(ConnectionError):
@@ -93,9 +93,9 @@ class Durable(SyncExecutor):
 def test_over_a_durable_executor_a_breaker_is_placed_with_the_steps() -> None:
     rated = RateLimited(Durable(), "10/minute", name="calls")
     careful = CircuitBreaker(rated, failures=2, reset_seconds=1.5, name="service")
-    assert careful.limits == {"calls": "10/minute", "service": "breaker 2 failures/1.5 s"}
+    assert careful.limits == {"calls": Rate(10, "minute"), "service": Breaker(2, 1.5)}
     assert RateLimited(careful, "5/s", name="others").limits.keys() == {"calls", "service", "others"}
-    assert CircuitBreaker(Durable()).limits == {"breaker of sync": "breaker 5 failures/60 s"}
+    assert CircuitBreaker(Durable()).limits == {"breaker of sync": Breaker(failures=5, seconds=60)}
 
 
 def test_whether_a_breaker_of_the_fleet_is_open_is_not_known_here() -> None:
@@ -107,6 +107,40 @@ def test_whether_a_breaker_of_the_fleet_is_open_is_not_known_here() -> None:
 def test_breakers_that_never_open_or_never_wait_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         CircuitBreaker(SyncExecutor(), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_breaker_and_a_rate_are_not_mistaken_for_each_other() -> None:
+    with pytest.raises(OptionsError, match=r"that is a breaker; give it to CircuitBreaker"):
+        RateLimited(SyncExecutor(), Breaker())  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match=r"give Breaker\(failures=5, seconds=60\)"):
+        CircuitBreaker(SyncExecutor(), "10/minute")
+    with pytest.raises(OptionsError, match="not both"):
+        CircuitBreaker(SyncExecutor(), Breaker(), failures=3)
+
+
+def test_while_one_step_is_tried_the_others_wait() -> None:
+    broken, calls = True, []
+    first = threading.Event()
+
+    @asset(partitions=PARTS)
+    def fragile() -> None:
+        calls.append(threading.current_thread())
+        if broken:
+            raise ConnectionError("down")
+        if len(calls) == 2:
+            assert not first.wait(0.2)  # nobody else comes in meanwhile
+        else:
+            first.set()
+
+    breaker = CircuitBreaker(SyncExecutor(), Breaker(failures=1, seconds=0.05))
+    flow = FlowStone.for_testing([fragile])
+    with pytest.raises(ConnectionError):
+        flow.materialize("fragile", partition="p0", executor=breaker)
+    broken = False
+    result = flow.backfill("fragile", partitions=["p1", "p2", "p3"], executor=breaker, max_concurrency=3)
+    assert result.ok, result.errors
+    assert first.is_set()
+    assert not breaker.is_open
 
 
 def test_a_breaker_of_an_asset_holds_nothing_up_in_this_process() -> None:

@@ -6,11 +6,12 @@ import pytest
 
 from flowstone.app import FlowStone
 from flowstone.core.asset import asset
-from flowstone.errors import ExecutorUnavailableError, UnknownExecutorError
+from flowstone.core.limits import Rate
+from flowstone.errors import DefinitionError, ExecutorUnavailableError, OptionsError, UnknownExecutorError
 from flowstone.executors import select
 from flowstone.executors.inline import SyncExecutor
 from flowstone.executors.limits import RateLimited
-from flowstone.executors.select import ExecutorSelector
+from flowstone.executors.select import ExecutorSelector, concurrency_of, limits_of
 from flowstone.protocols import Executor
 
 
@@ -80,3 +81,32 @@ def test_an_app_takes_more_executors() -> None:
     flow = FlowStone.for_testing([one], executors={"own": own, "lazy": SyncExecutor})
     assert flow.materialize("one", executor="own").value == 1
     assert flow.materialize("one", executor="lazy", force=True).value == 1
+
+
+class Own(SyncExecutor):
+    def __init__(self, **given: object) -> None:
+        vars(self).update(given)
+
+
+def test_what_an_executor_says_of_limits_and_width_is_optional() -> None:
+    assert (limits_of(SyncExecutor()), concurrency_of(SyncExecutor())) == ({}, 32)
+    own = Own(limits={"service": "10/minute", "crane": 2}, max_concurrency=5)
+    assert (limits_of(own), concurrency_of(own)) == ({"service": Rate(10, "minute"), "crane": 2}, 5)
+    assert limits_of(Own(limits=None)) == {}
+
+
+@pytest.mark.parametrize("limits", [4, "10/minute", ["10/minute"], {1: 2}])
+def test_limits_without_names_are_refused(limits: object) -> None:
+    with pytest.raises(OptionsError, match="give a mapping of names to limits"):
+        limits_of(Own(limits=limits))
+
+
+def test_a_limit_of_an_executor_that_cannot_be_understood_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="'often' cannot be understood"):
+        limits_of(Own(limits={"service": "often"}))
+
+
+@pytest.mark.parametrize("width", [0, -1, True, 2.5, "4", None])
+def test_a_width_that_is_no_number_is_refused(width: object) -> None:
+    with pytest.raises(OptionsError, match="give a whole number from 1 on"):
+        concurrency_of(Own(max_concurrency=width))

@@ -56,7 +56,7 @@ from flowstone.errors import (
 from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecutor
 from flowstone.executors.limits import LocalLimits, Room
 from flowstone.executors.oban.executor import ObanExecutor
-from flowstone.executors.select import ExecutorSelector
+from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
@@ -428,7 +428,7 @@ def _room(executor: Executor) -> Room | None:
     """Return room for items side by side, shared by all that this executor runs."""
     if Capability.CONCURRENT not in executor.capabilities or Capability.SEQUENTIAL in executor.capabilities:
         return None
-    return Room(int(getattr(executor, "max_concurrency", 32)))
+    return Room(concurrency_of(executor))
 
 
 def _constant(executor: Executor) -> Callable[[], Executor]:

@@ -35,6 +35,7 @@ from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan
 from flowstone.engine.values import InputReader
 from flowstone.errors import DatabaseUnavailableError, OptionsError, RunNotFoundError
+from flowstone.executors.select import concurrency_of, limits_of
 from flowstone.protocols import Executor
 
 
@@ -99,7 +100,7 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputR
     asset = graph[targets.asset]
     if order.wait_for_inputs is False:
         return None  # whether inputs are missing is seen step by step
-    if asset.concurrency or getattr(executor, "limits", None):
+    if asset.concurrency or limits_of(executor):
         return None
     if graph.reads_itself(asset.name):
         return None  # each of its steps waits for the one before
@@ -349,5 +350,5 @@ def _width(placed: Placed) -> int:
     if placed.order.max_concurrency is not None:
         return placed.order.max_concurrency
     if Capability.CONCURRENT in placed.executor.capabilities:
-        return int(getattr(placed.executor, "max_concurrency", 32))
+        return concurrency_of(placed.executor)
     return 1

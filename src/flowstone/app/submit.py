@@ -29,6 +29,7 @@ from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
 from flowstone.core.control import describe_target
+from flowstone.core.limits import Limit
 from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.run_details import NO_DETAILS, RunDetails
@@ -45,6 +46,7 @@ from flowstone.executors.inline import (
     check_portable,
     seconds_option,
 )
+from flowstone.executors.select import limits_of
 from flowstone.protocols import Executor, Ledger, OpensRuns
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.store import PostgresStore
@@ -237,7 +239,7 @@ class Placement:
             self._check_portable_values(running, details)
         if durable and order.max_concurrency is None and order.kind in _WINDOWED:
             order = replace(order, max_concurrency=DEFAULT_WINDOW)
-        extra = getattr(executor, "limits", None) if durable else None
+        extra = limits_of(executor) if durable else None
         for step in plan.steps:
             self._complete(step, order, retry, extra)
         if details is not NO_DETAILS:
@@ -471,7 +473,7 @@ class Placement:
         ranges = self._parts.store.ranges
         return ranges is not None and ranges.waiting(target) is not None
 
-    def _complete(self, step: NewStep, order: Order, retry: bool, extra: Mapping[str, int | str] | None) -> None:
+    def _complete(self, step: NewStep, order: Order, retry: bool, extra: Mapping[str, Limit] | None) -> None:
         """Fill in what the asset, the call and the executor say of a planned step."""
         asset = self._parts.graph.assets[step.asset]
         policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY

@@ -28,7 +28,7 @@ from flowstone.core.declaring import (
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike, read_dependencies
 from flowstone.core.generic import P, T_co
-from flowstone.core.limits import parse_limit
+from flowstone.core.limits import Limit, LimitLike, parse_limit
 from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
 from flowstone.core.partitions import KeySource
 from flowstone.core.retry import RetryPolicy
@@ -79,7 +79,7 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         queue: str = "assets",
         priority: int | None = None,
         isolation: Isolation = "thread",
-        concurrency: Mapping[str, int | str] | None = None,
+        concurrency: Mapping[str, LimitLike] | None = None,
         tags: Iterable[str] = (),
         group: str | None = None,
         description: str | None = None,
@@ -258,17 +258,18 @@ class _OptionCheck:
             )
         return given
 
-    def limits(self, given: object) -> dict[str, int | str]:
+    def limits(self, given: object) -> dict[str, Limit]:
         """Return named limits."""
+        limits: dict[str, Limit] = {}
         if given is None:
-            return {}
+            return limits
         problem = None
         if not isinstance(given, Mapping):
             problem = 'give the limit a name: concurrency={"warehouse": 4}'
         else:
             try:
                 for name, value in given.items():
-                    parse_limit(value)
+                    limits[name] = parse_limit(value)
                     if not is_text(name) or len(name) > 200:
                         problem = f"{shown(name)} is no name of a limit; give 1 to 200 characters"
             except DefinitionError as error:
@@ -277,8 +278,7 @@ class _OptionCheck:
             raise DefinitionError(
                 f"{self.about} was declared with concurrency={shown(given)}: {problem}", where=self.where
             )
-        assert isinstance(given, Mapping)
-        return dict(given)
+        return limits
 
 
 class _Declares(Protocol):
@@ -313,7 +313,7 @@ def asset(
     queue: str = "assets",
     priority: int | None = None,
     isolation: Isolation = "thread",
-    concurrency: Mapping[str, int | str] | None = None,
+    concurrency: Mapping[str, LimitLike] | None = None,
     tags: Iterable[str] = (),
     group: str | None = None,
     description: str | None = None,
@@ -335,7 +335,7 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         **options: `name` (default: the function's), `deps` (parameter name to asset, or a list of assets
             that only have to be there), `partitions`, `io` (name of an IO manager), `requires` (names of
             resources), `retry`, `timeout` (timedelta or seconds), `queue`, `priority` (0 first to 9),
-            `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, "9/minute"),
+            `isolation` ("thread" or "process"), `concurrency` (fleet-wide limits by name: 4, `Rate(9, "minute")`),
             `tags`, `group`, `description` (default: the docstring), `code_version`, `automation` (a condition
             such as `eager()`: compute it whenever that holds), `routes` (names of
             direct downstream assets of which the function chooses some by returning a `Route`), `config` (the

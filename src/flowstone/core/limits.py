@@ -1,7 +1,8 @@
 """Named limits: how many steps at once, how many in a time, or none after so many failures in a row.
 
-`Rate`, `Breaker` and plain numbers declare them; `Circuit` is the state of a breaker as a value: who may start,
-and what an end changes. Stores keep that state under a lock and use the same rules.
+`Rate`, `Breaker` and plain numbers declare them, as objects; text such as `10/minute` is read where a user gives it
+and where a table keeps it. `Circuit` is the state of a breaker as a value: who may start, and what an end changes.
+Stores keep that state under a lock, and one process in memory; both use the same rules.
 """
 
 from __future__ import annotations
@@ -9,37 +10,62 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from flowstone.core.declaring import duration, shown, whole_number
 from flowstone.errors import DefinitionError
 
-_RATE = re.compile(
-    r"\s*(?P<count>\d+)\s*/\s*(?:(?P<every>\d+)\s*)?(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
-)
-_BREAKER = re.compile(
-    r"\s*breaker\s+(?P<failures>\d{1,9})\s+failures?\s*/\s*(?P<number>\d{1,9}(?:\.\d{1,9})?)?\s*"
-    r"(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
-)
+_UNIT = r"(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
+_PERIOD = re.compile(r"\s*(?P<number>\d{1,9}(?:\.\d{1,9})?)?\s*" + _UNIT)
+_RATE = re.compile(r"\s*(?P<count>\d{1,9})\s*/(?P<period>.*)")
+_BREAKER = re.compile(r"\s*breaker\s+(?P<failures>\d{1,9})\s+failures?\s*/(?P<period>.*)")
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
+MAX_RATE = 10_000
+"""Most starts in a window: each is remembered until the window has passed it."""
+_MAX_FAILURES = 999_999_999
+_MIN_SECONDS = 1e-6
+_MAX_SECONDS = 999_999_999.0
 _MIN_WAIT_SECONDS = 1e-6
+_MAX_SLOTS = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Rate:
-    """At most `count` starts in any window of `per_seconds`, wherever the window begins (a sliding log).
+    """At most `count` starts in any window of time, wherever the window begins (a sliding log).
 
     Args:
-        count: starts.
-        per_seconds: length of the window.
+        count: starts, from 1 to 10,000.
+        per: length of the window: `"minute"`, `"2 hours"`, seconds or a timedelta.
+
+    Raises:
+        DefinitionError: one of them cannot work.
 
     Example:
-        >>> Rate(2, 60.0).take([100.0, 130.0], now=150.0)
-        10.0
+        >>> Rate(10, "minute"), Rate(10, "minute").per_seconds, str(Rate(100, 7200))
+        (Rate(10, 'minute'), 60.0, '100/2 hours')
     """
 
     count: int
     per_seconds: float
+
+    def __init__(self, count: int, per: str | float | timedelta) -> None:
+        starts = whole_number(count, minimum=1, maximum=MAX_RATE)
+        seconds = _seconds(per)
+        if starts is None or seconds is None:
+            raise DefinitionError(
+                f"Rate({shown(count)}, {shown(per)}): give a whole number of starts from 1 to {MAX_RATE:,}, and "
+                "a time such as 'minute', '2 hours', a timedelta or seconds above 0."
+            )
+        object.__setattr__(self, "count", starts)
+        object.__setattr__(self, "per_seconds", seconds)
+
+    def __repr__(self) -> str:
+        return f"Rate({self.count}, {_period(self.per_seconds)!r})"
+
+    def __str__(self) -> str:
+        """Return it as `parse_limit` reads it."""
+        return f"{self.count}/{_period(self.per_seconds)}"
 
     def take(self, starts: list[float], *, now: float) -> float:
         """Try to start something now.
@@ -71,66 +97,138 @@ class Rate:
         return max(_MIN_WAIT_SECONDS, starts[-self.count] + self.per_seconds - now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Breaker:
-    """Nothing starts for `reset_seconds` after `failures` in a row, then one step is tried; see `Circuit`.
+    """Nothing starts for a time after `failures` in a row; then one step is tried before the others go on.
 
     Args:
         failures: failed attempts in a row, of all steps that have the breaker.
-        reset_seconds: how long nothing starts.
+        seconds: how long nothing starts, in seconds or as a timedelta.
+
+    Raises:
+        DefinitionError: one of them cannot work.
 
     Example:
-        >>> Breaker(5, 60.0).text
-        'breaker 5 failures/60 s'
+        >>> Breaker(failures=5, seconds=60), str(Breaker(failures=5, seconds=60))
+        (Breaker(failures=5, seconds=60.0), 'breaker 5 failures/60 s')
     """
 
     failures: int
-    reset_seconds: float
+    seconds: float
 
-    @property
-    def text(self) -> str:
-        """As it is written; `parse_limit` reads it."""
-        return f"breaker {self.failures} failures/{f'{self.reset_seconds:.6f}'.rstrip('0').rstrip('.')} s"
+    def __init__(self, failures: int = 5, seconds: float | timedelta = 60.0) -> None:
+        number = whole_number(failures, minimum=1, maximum=_MAX_FAILURES)
+        length = duration(seconds, minimum=_MIN_SECONDS, maximum=_MAX_SECONDS)
+        if number is None or length is None:
+            raise DefinitionError(
+                f"Breaker(failures={shown(failures)}, seconds={shown(seconds)}): give a whole number from 1 "
+                "on, and a timedelta or seconds above 0."
+            )
+        object.__setattr__(self, "failures", number)
+        object.__setattr__(self, "seconds", length)
+
+    def __repr__(self) -> str:
+        return f"Breaker(failures={self.failures}, seconds={self.seconds})"
+
+    def __str__(self) -> str:
+        """Return it as `parse_limit` reads it."""
+        return f"breaker {self.failures} failures/{_decimal(self.seconds)} s"
 
 
 type Limit = int | Rate | Breaker
+"""Steps at once, starts in a time, or a pause after failures."""
+type LimitLike = Limit | str
+"""A limit as a user gives it: an object, or text that `parse_limit` reads."""
 
-MAX_RATE = 10_000
-"""Most starts in a window: each is remembered until the window has passed it."""
 
-
-def parse_limit(value: int | str) -> Limit:
-    """Read a limit as it is written in `@asset(concurrency={...})`.
+def parse_limit(value: object) -> Limit:
+    """Return a limit as an object.
 
     Args:
-        value: a number of steps at once, a rate such as `10/minute`, `3/second`, `100/2 hours`, or a breaker such
-            as `breaker 5 failures/60 s`.
+        value: a number of steps at once, a `Rate` or text such as `10/minute`, `3/second`, `100/2 hours`, a
+            `Breaker` or text such as `breaker 5 failures/60 s`.
 
     Raises:
         DefinitionError: it is none of them.
 
     Example:
         >>> parse_limit(4), parse_limit("10/minute")
-        (4, Rate(count=10, per_seconds=60.0))
+        (4, Rate(10, 'minute'))
         >>> parse_limit("breaker 5 failures/minute")
-        Breaker(failures=5, reset_seconds=60.0)
+        Breaker(failures=5, seconds=60.0)
     """
-    if type(value) is int and value >= 1:
+    if isinstance(value, Rate | Breaker):
         return value
     if isinstance(value, str):
-        match = _RATE.fullmatch(value)
-        if match and 1 <= int(match["count"]) <= MAX_RATE and int(match["every"] or 1) >= 1:
-            return Rate(int(match["count"]), float(_SECONDS[match["unit"]] * int(match["every"] or 1)))
-        match = _BREAKER.fullmatch(value)
-        if match and int(match["failures"]) >= 1 and float(match["number"] or 1) > 0:
-            return Breaker(int(match["failures"]), _SECONDS[match["unit"]] * float(match["number"] or 1))
+        if (found := _from_text(value)) is not None:
+            return found
+    elif (slots := whole_number(value, minimum=1, maximum=_MAX_SLOTS)) is not None:
+        return slots
     raise DefinitionError(
-        f"The limit {value!r} cannot be understood: give a number of steps at once (4), a rate ('10/minute') "
-        "or a breaker ('breaker 5 failures/60 s')."
+        f"The limit {shown(value)} cannot be understood: give a number of steps at once (4), a rate "
+        "(Rate(10, 'minute') or '10/minute') or a breaker (Breaker(failures=5, seconds=60) or 'breaker 5 "
+        "failures/60 s'); units are second, minute, hour and day."
     )
 
 
-def check_limits(declared: Mapping[str, Mapping[str, int | str]]) -> None:
+def parse_limits(given: Mapping[str, LimitLike] | None) -> dict[str, Limit]:
+    """Return limits by name as objects; see `parse_limit`.
+
+    Example:
+        >>> parse_limits({"service": "10/minute"})
+        {'service': Rate(10, 'minute')}
+    """
+    return {name: parse_limit(value) for name, value in given.items()} if given else {}
+
+
+def stored_limits(limits: Mapping[str, Limit] | None) -> dict[str, int | str] | None:
+    """Return limits as a table keeps them, None when there are none; `parse_limits` reads them.
+
+    Example:
+        >>> stored_limits({"warehouse": 4, "service": Rate(10, "minute")})
+        {'warehouse': 4, 'service': '10/minute'}
+    """
+    if not limits:
+        return None
+    return {name: limit if isinstance(limit, int) else str(limit) for name, limit in limits.items()}
+
+
+def _from_text(text: str) -> Rate | Breaker | None:
+    if match := _RATE.fullmatch(text):
+        count, seconds = int(match["count"]), _seconds(match["period"])
+        return Rate(count, seconds) if seconds is not None and 1 <= count <= MAX_RATE else None
+    if match := _BREAKER.fullmatch(text):
+        failures, seconds = int(match["failures"]), _seconds(match["period"])
+        return Breaker(failures, seconds) if seconds is not None and failures else None
+    return None
+
+
+def _seconds(per: object) -> float | None:
+    """Return a time as seconds; text is a unit, or a number and a unit."""
+    if not isinstance(per, str):
+        return duration(per, minimum=_MIN_SECONDS, maximum=_MAX_SECONDS)
+    match = _PERIOD.fullmatch(per)
+    if match is None:
+        return None
+    return duration(
+        float(match["number"] or 1) * _SECONDS[match["unit"]], minimum=_MIN_SECONDS, maximum=_MAX_SECONDS
+    )
+
+
+def _period(seconds: float) -> str:
+    """Return a time as `_seconds` reads it, in the largest unit of which it is a whole number."""
+    for unit in ("day", "hour", "minute"):
+        number, rest = divmod(seconds, _SECONDS[unit])
+        if number and not rest:
+            return unit if number == 1 else f"{number:.0f} {unit}s"
+    return "second" if seconds == 1 else f"{_decimal(seconds)} seconds"
+
+
+def _decimal(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+def check_limits(declared: Mapping[str, Mapping[str, Limit]]) -> None:
     """Refuse limits on which assets disagree: a name stands for one limit in the whole fleet.
 
     Args:
@@ -142,11 +240,11 @@ def check_limits(declared: Mapping[str, Mapping[str, int | str]]) -> None:
     Example:
         >>> check_limits({"a": {"warehouse": 4}, "b": {"warehouse": 4}})
     """
-    first: dict[str, tuple[str, int | str]] = {}
+    first: dict[str, tuple[str, Limit]] = {}
     for asset, limits in declared.items():
         for name, value in limits.items():
             known = first.setdefault(name, (asset, value))
-            if parse_limit(known[1]) != parse_limit(value):
+            if known[1] != value:
                 raise DefinitionError(
                     f"The limit {name!r} is {known[1]!r} for asset {known[0]!r} but {value!r} for {asset!r}. "
                     "A limit holds for the whole fleet: give it one value."
@@ -216,7 +314,7 @@ class Circuit:
             return
         self.failures += 1
         if tried or self.failures >= breaker.failures:
-            self.open_until, self.next_step = now + breaker.reset_seconds, None
+            self.open_until, self.next_step = now + breaker.seconds, None
 
 
 def describe_open(name: str, failures: int, until: datetime | None) -> str:

@@ -20,6 +20,7 @@ from flowstone.core.declaring import known_options
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import CONTEXT_PARAMETER, DependencyLike
 from flowstone.core.generic import P, T_co
+from flowstone.core.limits import Limit, LimitLike
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.retry import RetryPolicy
@@ -302,7 +303,7 @@ def scatter(
     queue: str = "assets",
     priority: int | None = None,
     isolation: Isolation = "thread",
-    concurrency: Mapping[str, int | str] | None = None,
+    concurrency: Mapping[str, LimitLike] | None = None,
     tags: Iterable[str] = (),
     group: str | None = None,
     description: str | None = None,
@@ -500,11 +501,11 @@ class NewScatter:
     queue: str
     follows_queue: bool
     priority: int | None
-    limits: Mapping[str, int | str]
+    limits: Mapping[str, Limit]
     own_limits: frozenset[str] = frozenset()
     code_version: str | None = None
 
-    def limits_with(self, step: Mapping[str, int | str] | None) -> dict[str, int | str] | None:
+    def limits_with(self, step: Mapping[str, Limit] | None) -> dict[str, Limit] | None:
         """Return the limits of an item: its own, and those that the executor put on the step."""
         extra = {name: value for name, value in (step or {}).items() if name not in self.own_limits}
         return {**self.limits, **extra} or None
@@ -560,7 +561,7 @@ class OpenScatter:
     queue: str
     priority: int
     max_attempts: int
-    limits: dict[str, int | str] | None
+    limits: dict[str, Limit] | None
     durable: bool
     previous: ScatterRecord | None = None
     is_blocked: bool = False

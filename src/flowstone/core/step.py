@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from flowstone.core.approval import Approval
+from flowstone.core.limits import Limit
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.route import ALL_SKIPPED
@@ -201,7 +202,7 @@ class NewStep:
     scheduled_at: datetime | None = None
     forced: bool = False
     code_version: str | None = None
-    limits: Mapping[str, int | str] | None = None
+    limits: Mapping[str, Limit] | None = None
     optional: tuple[int, ...] = ()
     all_optional: bool = False
     skip: str | None = None

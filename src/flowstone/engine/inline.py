@@ -22,6 +22,7 @@ from flowstone.core.control import describe_target
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
+from flowstone.core.limits import Limit
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import Failed, Snoozed, Succeeded
 from flowstone.core.partitions import decode_partition
@@ -170,7 +171,7 @@ class InlineRunner:
         reader: InputReader,
         runner: StepRunner,
         results: ResultMaker,
-        hold_limits: Callable[[Mapping[str, int | str]], AbstractContextManager[None]],
+        hold_limits: Callable[[Mapping[str, Limit]], AbstractContextManager[None]],
         await_approval: Callable[[int], None],
         on_released: Callable[[Sequence[int]], None],
         snooze_seconds: float = 30.0,

@@ -9,18 +9,20 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 from flowstone.core.capability import Capability
-from flowstone.core.declaring import checks_options, duration, shown, whole_number
+from flowstone.core.declaring import checks_options, shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.job import Job
-from flowstone.core.limits import Breaker, Rate, parse_limit
+from flowstone.core.limits import Breaker, Circuit, Limit, Rate, parse_limit
 from flowstone.core.materialization import Materialization
 from flowstone.core.state import State
 from flowstone.errors import CapabilityError, OptionsError
 from flowstone.executors.inline import check_call
+from flowstone.executors.select import limits_of
 from flowstone.protocols import CancelsJobs, Executor, ReportsStatus, RunJob
 
 
@@ -52,7 +54,7 @@ class LocalLimits:
 
     Example:
         >>> limits = LocalLimits()
-        >>> with limits.hold({"warehouse": 1, "api": "10/second"}):
+        >>> with limits.hold({"warehouse": 1, "api": Rate(10, "second")}):
         ...     pass
     """
 
@@ -66,15 +68,14 @@ class LocalLimits:
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, limits: Mapping[str, int | str]) -> Iterator[None]:
+    def hold(self, limits: Mapping[str, Limit]) -> Iterator[None]:
         """Wait until every limit allows a start, and count as one until the end of the block.
 
         Args:
-            limits: name to number at once, or rate such as `10/minute`; breakers are for workers only.
+            limits: number at once or rate by name; breakers are for workers only.
         """
-        parsed = {name: parse_limit(value) for name, value in limits.items()}
-        slots = {name: limit for name, limit in parsed.items() if isinstance(limit, int)}
-        rates = {name: limit for name, limit in parsed.items() if isinstance(limit, Rate)}
+        slots = {name: limit for name, limit in limits.items() if isinstance(limit, int)}
+        rates = {name: limit for name, limit in limits.items() if isinstance(limit, Rate)}
         with self._changed:
             while True:
                 if any(self._taken[name] >= limit for name, limit in slots.items()):
@@ -102,8 +103,35 @@ class LocalLimits:
         return 0.0
 
 
+class _Around:
+    """An executor around another one: its name, its capabilities, and its limits with one more.
+
+    Over a durable executor the limit is placed with every step, and workers keep it; nothing is held back here.
+    """
+
+    def __init__(self, inner: Executor, name: str, limit: Limit) -> None:
+        self._inner = inner
+        self._durable = Capability.DURABLE in inner.capabilities
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+        self.limits = {**limits_of(inner), name: limit}
+
+    def bind(self, run: RunJob) -> None:
+        self._inner.bind(run)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        check_call(self._inner, options)
+
+    def cancel(self, job: Job) -> None:
+        if isinstance(self._inner, CancelsJobs):
+            self._inner.cancel(job)
+
+    def status(self, job: Job) -> State | str | None:
+        return self._inner.status(job) if isinstance(self._inner, ReportsStatus) else None
+
+
 @checks_options
-class RateLimited:
+class RateLimited(_Around):
     """Starts at most so many steps in a time, through another executor; the rest waits, nothing fails.
 
     Over a durable executor the limit is placed with every step and holds for the whole fleet; over others
@@ -111,61 +139,40 @@ class RateLimited:
 
     Args:
         inner: the executor that does the work.
-        rate: such as `10/minute`, or a number of steps at once.
+        rate: a `Rate`, text such as `10/minute`, or a number of steps at once.
         name: name of the limit; executors that share it share the limit.
 
     Raises:
         DefinitionError: the rate cannot be understood.
+        OptionsError: it is a breaker, or `inner` is no executor.
 
     Example:
         >>> from flowstone.executors.inline import SyncExecutor
-        >>> RateLimited(SyncExecutor(), "10/minute").limits
-        {'rate of sync': '10/minute'}
+        >>> RateLimited(SyncExecutor(), Rate(10, "minute")).limits
+        {'rate of sync': Rate(10, 'minute')}
     """
 
-    def __init__(self, inner: Executor, rate: str | int, *, name: str | None = None) -> None:
-        parse_limit(rate)
+    def __init__(self, inner: Executor, rate: Rate | str | int, *, name: str | None = None) -> None:
+        limit = parse_limit(rate)
+        if isinstance(limit, Breaker):
+            raise OptionsError(f"RateLimited(..., {shown(rate)}): that is a breaker; give it to CircuitBreaker.")
         _refuse_name(inner, "RateLimited")
-        self._inner = inner
+        super().__init__(inner, name or f"rate of {inner.name}", limit)
         self._local = LocalLimits()
-        self.name = inner.name
-        self.capabilities = inner.capabilities
-        self.limits = {**_limits(inner), name or f"rate of {inner.name}": rate}
-
-    def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`."""
-        self._inner.bind(run)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
-        check_call(self._inner, options)
-
-    def cancel(self, job: Job) -> None:
-        """See `flowstone.protocols.CancelsJobs`."""
-        if isinstance(self._inner, CancelsJobs):
-            self._inner.cancel(job)
-
-    def status(self, job: Job) -> State | str | None:
-        """See `flowstone.protocols.ReportsStatus`."""
-        return self._inner.status(job) if isinstance(self._inner, ReportsStatus) else None
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job when the rate allows it."""
-        if Capability.DURABLE in self.capabilities:
-            return self._inner.execute(job, **options)
-        with self._local.hold(self.limits):
+        with nullcontext() if self._durable else self._local.hold(self.limits):
             return self._inner.execute(job, **options)
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Place a job when the rate allows it."""
-        if Capability.DURABLE in self.capabilities:
-            return self._inner.schedule(job, **options)
-        with self._local.hold(self.limits):
+        with nullcontext() if self._durable else self._local.hold(self.limits):
             return self._inner.schedule(job, **options)
 
 
 @checks_options
-class CircuitBreaker:
+class CircuitBreaker(_Around):
     """Pauses after repeated failures, then tries one step before it lets the others go on.
 
     Meant for work that depends on something that may be down: waiting is cheaper than failing through a
@@ -174,42 +181,36 @@ class CircuitBreaker:
 
     Args:
         inner: the executor that does the work.
-        failures: failed attempts in a row that open the circuit.
-        reset_seconds: how long it stays open before one step is tried.
+        breaker: a `Breaker`, or text such as `breaker 5 failures/60 s`; 5 failures and 60 seconds by default.
+        failures: in place of a breaker: failed attempts in a row that open the circuit.
+        reset_seconds: in place of a breaker: how long it stays open before one step is tried.
         name: name of the breaker in the fleet; executors that share it share its count.
 
     Raises:
-        ValueError: `failures` or `reset_seconds` are not above 0.
+        DefinitionError: the breaker cannot be understood.
+        OptionsError: it is a rate, a breaker was given in both ways, or `inner` is no executor.
 
     Example:
         >>> from flowstone.executors.inline import SyncExecutor
-        >>> CircuitBreaker(SyncExecutor(), failures=3, reset_seconds=5.0).is_open
+        >>> CircuitBreaker(SyncExecutor(), Breaker(failures=3, seconds=5)).is_open
         False
     """
 
     def __init__(
-        self, inner: Executor, *, failures: int = 5, reset_seconds: float = 60.0, name: str | None = None
+        self,
+        inner: Executor,
+        breaker: Breaker | str | None = None,
+        *,
+        failures: int | None = None,
+        reset_seconds: float | timedelta | None = None,
+        name: str | None = None,
     ) -> None:
         _refuse_name(inner, "CircuitBreaker")
-        reset = duration(reset_seconds)
-        if whole_number(failures, minimum=1, maximum=1_000_000) is None or not reset:
-            raise ValueError(
-                f"CircuitBreaker(failures={shown(failures)}, reset_seconds={shown(reset_seconds)}): give a whole "
-                "number from 1 on, and a timedelta or seconds above 0."
-            )
-        reset_seconds = reset
-        text = Breaker(failures, reset_seconds).text
-        parse_limit(text)
-        self.limits = {**_limits(inner), name or f"breaker of {inner.name}": text}
-        self._inner = inner
-        self._limit = failures
-        self._reset = reset_seconds
-        self._failed = 0
-        self._opened_at = 0.0
+        self._breaker = _breaker(breaker, failures, reset_seconds)
+        super().__init__(inner, name or f"breaker of {inner.name}", self._breaker)
+        self._circuit = Circuit()
         self._begin()
         renew_after_fork(self, CircuitBreaker._begin)
-        self.name = inner.name
-        self.capabilities = inner.capabilities
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
@@ -222,74 +223,61 @@ class CircuitBreaker:
         Raises:
             CapabilityError: the executor is durable; `flow.why` and `flowstone why` say what holds in the fleet.
         """
-        if Capability.DURABLE in self.capabilities:
+        if self._durable:
             raise CapabilityError(self.name, "a circuit breaker in this process", self.capabilities)
-        return self._failed >= self._limit
-
-    def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`."""
-        self._inner.bind(run)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """See `flowstone.protocols.ChecksOptions`."""
-        check_call(self._inner, options)
-
-    def cancel(self, job: Job) -> None:
-        """See `flowstone.protocols.CancelsJobs`."""
-        if isinstance(self._inner, CancelsJobs):
-            self._inner.cancel(job)
-
-    def status(self, job: Job) -> State | str | None:
-        """See `flowstone.protocols.ReportsStatus`."""
-        return self._inner.status(job) if isinstance(self._inner, ReportsStatus) else None
+        return self._circuit.open_until is not None
 
     def execute(self, job: Job, **options: Any) -> Materialization:
         """Run a job, after the pause when the circuit is open."""
-        if Capability.DURABLE in self.capabilities:
+        if self._durable:
             return self._inner.execute(job, **options)
-        self._wait()
+        tried = self._wait()
         try:
             done = self._inner.execute(job, **options)
         except BaseException:
-            self._count(failed=True)
+            self._count(failed=True, tried=tried)
             raise
-        self._count(failed=False)
+        self._count(failed=False, tried=tried)
         return done
 
     def schedule(self, job: Job, **options: Any) -> Job:
         """Place a job, after the pause when the circuit is open; its outcome is not counted in this process."""
-        if Capability.DURABLE in self.capabilities:
-            return self._inner.schedule(job, **options)
-        with self._changed:
-            pause = self._opened_at + self._reset - time.monotonic()
-            self._changed.wait_for(lambda: not self.is_open, max(0.0, pause))
+        if not self._durable:
+            with self._changed:
+                pause = (self._circuit.open_until or 0.0) - time.monotonic()
+                self._changed.wait_for(lambda: not self.is_open, max(0.0, pause))
         return self._inner.schedule(job, **options)
 
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Wait until a job may start; return whether it is the one that is tried while the others wait."""
         with self._changed:
-            while self.is_open:
-                pause = self._opened_at + self._reset - time.monotonic()
-                if pause <= 0 and not self._trying:
-                    self._trying = True
-                    return
-                self._changed.wait(max(pause, 0.0) or None)
+            # everybody asks as the same step: a thread that waits is there, and needs no turn kept for it
+            while (pause := self._circuit.pause(0, now=time.monotonic(), trying=self._trying)) != 0.0:
+                self._changed.wait(pause)
+            self._trying = tried = self._circuit.open_until is not None
+            return tried
 
-    def _count(self, *, failed: bool) -> None:
+    def _count(self, *, failed: bool, tried: bool) -> None:
         with self._changed:
-            self._trying = False
-            if failed:
-                self._failed += 1
-                self._opened_at = time.monotonic()
-            else:
-                self._failed = 0
+            self._circuit.end(self._breaker, failed=failed, tried=tried, now=time.monotonic())
+            if tried:
+                self._trying = False
             self._changed.notify_all()
+
+
+def _breaker(
+    breaker: Breaker | str | None, failures: int | None, reset_seconds: float | timedelta | None
+) -> Breaker:
+    if breaker is None:
+        return Breaker(5 if failures is None else failures, 60.0 if reset_seconds is None else reset_seconds)
+    if failures is not None or reset_seconds is not None:
+        raise OptionsError("CircuitBreaker(...): give a Breaker, or failures and reset_seconds, not both.")
+    limit = parse_limit(breaker)
+    if not isinstance(limit, Breaker):
+        raise OptionsError(f"CircuitBreaker(..., {shown(breaker)}): give Breaker(failures=5, seconds=60).")
+    return limit
 
 
 def _refuse_name(inner: object, around: str) -> None:
     if isinstance(inner, str | type) or not hasattr(inner, "execute"):
         raise OptionsError(f"{around}({shown(inner)}, ...): give an executor object, such as SyncExecutor().")
-
-
-def _limits(inner: Executor) -> dict[str, int | str]:
-    """Return what an executor holds back by already."""
-    return dict(getattr(inner, "limits", None) or {})

@@ -1,4 +1,4 @@
-"""Finding an executor by name."""
+"""Finding an executor by name, and reading what it offers beyond running jobs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoints, entry_points
 
 from flowstone.core.capability import Capability
+from flowstone.core.declaring import shown, whole_number
+from flowstone.core.limits import Limit, parse_limits
 from flowstone.errors import (
     ExecutorUnavailableError,
     OptionsError,
@@ -13,10 +15,12 @@ from flowstone.errors import (
     did_you_mean,
     join_names,
 )
-from flowstone.protocols import Executor
+from flowstone.protocols import Executor, LimitsStarts, RunsConcurrently
 
 ENTRY_POINT_GROUP = "flowstone.executors"
 _MEMBERS = ("name", "capabilities", "bind", "execute", "schedule")
+_DEFAULT_CONCURRENCY = 32
+_MAX_CONCURRENCY = 2**31 - 1
 
 
 class ExecutorSelector:
@@ -135,6 +139,41 @@ def _refuse_what_is_none(where: str, choice: object) -> None:
             f"{where}: there is no capability {unknown[0]!r}.{did_you_mean(str(unknown[0]), known)} "
             f"Capabilities: {join_names(sorted(known), limit=20)}."
         )
+
+
+def limits_of(executor: Executor) -> dict[str, Limit]:
+    """Return the limits that an executor puts on every step that is placed through it.
+
+    Raises:
+        OptionsError: they are no mapping of names to limits.
+        DefinitionError: one of them cannot be understood.
+    """
+    limits: object = executor.limits if isinstance(executor, LimitsStarts) else None
+    if limits is None:
+        return {}
+    if not isinstance(limits, Mapping) or not all(isinstance(name, str) for name in limits):
+        raise OptionsError(
+            f"The executor {executor.name!r} has limits={shown(limits)}: give a mapping of names to limits, such "
+            'as {"service": Rate(10, "minute")}.'
+        )
+    return parse_limits(limits)
+
+
+def concurrency_of(executor: Executor) -> int:
+    """Return how many steps at once a concurrent executor is handed.
+
+    Raises:
+        OptionsError: what it says is no number from 1 on.
+    """
+    if not isinstance(executor, RunsConcurrently):
+        return _DEFAULT_CONCURRENCY
+    number = whole_number(executor.max_concurrency, minimum=1, maximum=_MAX_CONCURRENCY)
+    if number is None:
+        raise OptionsError(
+            f"The executor {executor.name!r} has max_concurrency={shown(executor.max_concurrency)}: give a whole "
+            "number from 1 on."
+        )
+    return number
 
 
 def _points() -> EntryPoints:

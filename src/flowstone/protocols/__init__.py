@@ -8,9 +8,11 @@ from flowstone.protocols.execution import (
     ChecksOptions,
     Executor,
     Hook,
+    LimitsStarts,
     ReportsStatus,
     ResourceFactory,
     RunJob,
+    RunsConcurrently,
     StepCall,
 )
 from flowstone.protocols.stores import (
@@ -45,6 +47,7 @@ __all__ = [
     "IOManager",
     "KeepVersions",
     "Ledger",
+    "LimitsStarts",
     "OpensRuns",
     "PartitionKeys",
     "PrepareRun",
@@ -53,6 +56,7 @@ __all__ = [
     "ReportsStatus",
     "ResourceFactory",
     "RunJob",
+    "RunsConcurrently",
     "ScatterStore",
     "Serializer",
     "StepCall",

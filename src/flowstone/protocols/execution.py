@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from flowstone.core.capability import Capability
 from flowstone.core.context import AssetContext
 from flowstone.core.job import Job
+from flowstone.core.limits import LimitLike
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State
@@ -52,8 +53,9 @@ class RunJob(Protocol):
 class Executor(Protocol):
     """Decides where and when a job runs; what running means is handed to it as `run`.
 
-    The app calls `bind(run)` once before anything else. `capabilities` declares which of the optional
-    methods (`status`, `cancel`) and properties hold; see `flowstone.core.capability`.
+    The app calls `bind(run)` once before anything else. The rest is optional, each a protocol of its own:
+    `ChecksOptions`, `ReportsStatus`, `CancelsJobs`, `LimitsStarts`, `RunsConcurrently`. `capabilities` declares
+    which of the methods hold; see `flowstone.core.capability`.
     """
 
     @property
@@ -104,3 +106,21 @@ class CancelsJobs(Protocol):
 
     def cancel(self, job: Job) -> None:
         """Signal a running job to stop; the cancel itself is recorded already."""
+
+
+@runtime_checkable
+class LimitsStarts(Protocol):
+    """A durable executor that puts fleet-wide limits on every step that is placed through it."""
+
+    @property
+    def limits(self) -> Mapping[str, LimitLike]:
+        """Limits by name, as `@asset(concurrency=...)` takes them."""
+
+
+@runtime_checkable
+class RunsConcurrently(Protocol):
+    """An executor with the capability `concurrent` that says how many steps at once; without this, 32."""
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many steps of a run are handed over at once, unless the call says otherwise."""

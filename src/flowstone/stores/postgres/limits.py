@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.limits import Breaker, Circuit, Limit, Rate, describe_open, parse_limit
+from flowstone.core.limits import Breaker, Circuit, Limit, Rate, describe_open, parse_limits
 from flowstone.core.state import State
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.rows import MovedStep, to_json
@@ -33,7 +33,7 @@ class LimitedStep(NamedTuple):
 
     job_id: int
     step_id: int
-    limits: Mapping[str, int | str]
+    limits: Mapping[str, Limit]
 
 
 class LimitRow(NamedTuple):
@@ -125,8 +125,7 @@ def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set
     """Take slots for steps that are about to start; park those that may not. Returns the parked ones."""
     if not steps:
         return set()
-    parsed = [{name: parse_limit(value) for name, value in step.limits.items()} for step in steps]
-    named = {name: limit for limits in parsed for name, limit in limits.items()}
+    named = {name: limit for step in steps for name, limit in step.limits.items()}
     guards = {name for name, limit in named.items() if isinstance(limit, Breaker)}
     # a closed breaker stops nobody, so that nobody waits for its lock
     shut = tripped(connection, guards)
@@ -137,8 +136,8 @@ def admit(connection: Connection[TupleRow], steps: Sequence[LimitedStep]) -> set
     circuits = read(connection, shut)
     batch.circuits = {name: one for name, one in circuits.items() if one.open_until is not None}
     parked = []
-    for step, limits in zip(steps, parsed, strict=True):
-        refused = batch.admit(step.step_id, limits)
+    for step in steps:
+        refused = batch.admit(step.step_id, step.limits)
         if refused is not None:
             parked.append((step, refused))
     _take(connection, batch)
@@ -267,8 +266,8 @@ def ended_attempts(steps: Iterable[MovedStep]) -> list[EndedAttempt]:
         EndedAttempt(step.id, name, breaker, step.state in _FAILED)
         for step in steps
         if step.limits and step.job_id is not None and step.state in _COUNTED
-        for name, value in step.limits.items()
-        if isinstance(breaker := parse_limit(value), Breaker)
+        for name, breaker in parse_limits(step.limits).items()
+        if isinstance(breaker, Breaker)
     ]
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone.core.limits import stored_limits
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -421,7 +422,7 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
         "reuse": new.reuse,
         "code_version": new.code_version,
         "scheduled_at": new.scheduled_at,
-        "limits": dict(new.limits) if new.limits else None,
+        "limits": stored_limits(new.limits),
         "config_hash": new.config_hash,
         "tags": list(new.tags) or None,
         "reason": None,

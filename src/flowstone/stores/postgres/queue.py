@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.approval import Approval
+from flowstone.core.limits import parse_limits
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -135,7 +136,9 @@ class QueueFetch:
             approvals.expire_jobs(self.connection, expiries)
         started = {row.step_id: row for row in rows if row.step_id is not None}
         limited = [
-            limits.LimitedStep(row.job_id, step_id, row.limits) for step_id, row in started.items() if row.limits
+            limits.LimitedStep(row.job_id, step_id, parse_limits(row.limits))
+            for step_id, row in started.items()
+            if row.limits
         ]
         parked = limits.admit(self.connection, limited)
         if parked or stale or expiries:

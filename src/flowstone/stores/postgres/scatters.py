@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone.core.limits import parse_limits, stored_limits
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.scatter import (
     SCATTER_KIND,
@@ -75,7 +76,7 @@ class PostgresScatters(ScatterStore):
             queue=step.queue if new.follows_queue else new.queue,
             priority=step.priority if new.priority is None else new.priority,
             max_attempts=new.max_attempts if step.durable or new.repeats else 1,
-            limits=new.limits_with(step.limits),
+            limits=new.limits_with(parse_limits(step.limits)),
             durable=step.durable,
             previous=self.of_run(step.previous) if step.previous is not None else None,
             is_blocked=is_blocked,
@@ -277,7 +278,7 @@ def _insert(
         "max_attempts": scatter.max_attempts,
         "room": room,
         "code_version": scatter.new.code_version,
-        "limits": to_json(scatter.limits) if scatter.limits else None,
+        "limits": to_json(stored_limits(scatter.limits)) if scatter.limits else None,
         "token": scatter.token,
     }
     added = fetch_all(connection, _AddedItem, "scatters/insert_items", parameters)
