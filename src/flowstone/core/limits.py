@@ -1,8 +1,8 @@
 """Named limits: how many steps at once, how many in a time, or none after so many failures in a row.
 
-`Rate`, `Breaker` and plain numbers declare them, as objects; text such as `10/minute` is read where a user gives it
-and where a table keeps it. `Circuit` is the state of a breaker as a value: who may start, and what an end changes.
-Stores keep that state under a lock, and one process in memory; both use the same rules.
+`Rate`, `Breaker` and plain numbers declare them, as objects; text such as `10/minute` is read where a user gives
+it and where a table keeps it. `Circuit` is the state of a breaker as a value: who may start, and what an end
+changes. Stores keep that state under a lock, and one process in memory; both use the same rules.
 """
 
 from __future__ import annotations
