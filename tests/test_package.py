@@ -83,9 +83,10 @@ def test_the_module_of_the_mappings_has_its_old_names() -> None:
 
 def test_pickled_errors_of_the_version_before_are_read() -> None:
     pickled = pickle.dumps(DatabaseError("gone"), protocol=0)
-    with pytest.warns(DeprecationWarning):
-        sys.modules.pop("flowstone.errors.database", None)
-        error = pickle.loads(pickled.replace(b"flowstone.errors\n", b"flowstone.errors.database\n"))
+    old = pickled.replace(b"flowstone.errors\n", b"flowstone.errors.database\n")
+    sys.modules.pop("flowstone.errors.database", None)
+    with pytest.warns(DeprecationWarning, match=r"flowstone\.errors\.database is now flowstone\.errors;"):
+        error = pickle.loads(old)
     assert (type(error), str(error)) == (DatabaseError, "gone")
 
 

@@ -1,4 +1,4 @@
-"""Modules that version 0.1 had elsewhere: what was imported from there, or pickled, is still found for one version.
+"""Modules that version 0.1 had elsewhere: what is imported from there, or pickled, is found for one version more.
 
 Loaded by the package when a module of ours is imported that is not there.
 """

@@ -102,7 +102,8 @@ def test_other_errors_of_the_server_pass_through(database):
 
 @pytest.mark.parametrize("query", ["SELECT asked FROM flowstone.steps", "SELECT 1 FROM flowstone.not_there"])
 def test_tables_that_were_upgraded_meanwhile_say_what_to_do(database, query):
-    with pytest.raises(SchemaVersionError, match=r"do not fit this version.*start it again"), database.connection() as one:
+    refused = pytest.raises(SchemaVersionError, match=r"do not fit this version.*start it again")
+    with refused, database.connection() as one:
         one.execute(query)
 
 

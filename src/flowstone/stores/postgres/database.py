@@ -353,8 +353,8 @@ class Database:
             raise SchemaVersionError(
                 f"The tables in {self.masked_dsn} do not fit this version of FlowStone: "
                 f"{str(error).partition(chr(10))[0].strip()}.",
-                remedy="When they were upgraded while this program ran, start it again with the version that upgraded "
-                "them; `flowstone db status` compares, `flowstone db upgrade` applies what is missing.",
+                remedy="When they were upgraded while this program ran, start it again with the version that "
+                "upgraded them; `flowstone db status` compares, `flowstone db upgrade` applies what is missing.",
             ) from error
         except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as error:
             raise DatabaseError(
