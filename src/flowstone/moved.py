@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -62,7 +63,7 @@ MOVED = {
 """Where the names of a module are now, both below `flowstone`."""
 
 
-class _Loader:
+class _Loader(Loader):
     """Makes a module that takes every name from where it is now."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

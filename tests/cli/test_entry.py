@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -53,6 +54,8 @@ def test_every_command_explains_itself(cli: CommandLine, command: str) -> None:
         (("materialise", "x"), "Did you mean 'materialize'?"),
         (("db", "upgade"), "Did you mean 'upgrade'?"),
         (("ls", "--jsn"), "--json"),
+        (("backfill", "x", "--max-parallel", "3"), "--max-concurrency"),
+        (("plan", "x", "--dates", "2024-01-01"), "--partitions"),
         (("status",), "ID"),
         (("graph", "--format", "png"), "mermaid"),
     ],
@@ -62,6 +65,16 @@ def test_wrong_usage(cli: CommandLine, arguments: tuple[str, ...], message: str)
     assert answer.code == 2
     assert message in answer.err
     assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status", "--json"), ("--json", "materialise"), ("runs", "--json", "--limit", "x")]
+)
+def test_wrong_usage_is_json_when_json_is_requested(arguments: tuple[str, ...]) -> None:
+    answer = program(*arguments)
+    error = json.loads(answer.stdout)["error"]
+    assert (answer.returncode, error["type"]) == (2, "UsageError")
+    assert error["message"] in answer.stderr
 
 
 def test_the_program_as_a_process(shop: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flowstone import __version__
 from flowstone.cli.approvals import approvals, approve, audit, reject
@@ -26,9 +30,59 @@ from flowstone.cli.runs import cancel, history, pause, prune, resume, retry, run
 from flowstone.cli.session import Given
 from flowstone.cli.workers import dev, executors, queues, scale, worker, workers
 from flowstone.core.clean import mask_secrets
+from flowstone.errors import option_hint
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""The class of wrong usage, of Click or of the copy of it that typer brings."""
+
+
+class _Program(TyperGroup):
+    """Says what was meant by a wrong option, and answers wrong usage with JSON when JSON was requested."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        *others: Any,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(args, *others, standalone_mode=False, **extra)
+        except _USAGE_ERROR as error:
+            _suggest(error)
+            if not standalone_mode:
+                raise
+            error.show()  # type: ignore[attr-defined]
+            if "--json" in given:
+                message = error.format_message()  # type: ignore[attr-defined]
+                typer.echo(json.dumps({"error": {"type": "UsageError", "message": message}}, indent=2))
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
+        except typer.Abort:
+            if not standalone_mode:
+                raise
+            typer.echo("Aborted!", err=True)
+            sys.exit(1)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _suggest(error: Any) -> None:
+    """Name the option that was meant by one that is not there, also in the words of other tools."""
+    written = getattr(error, "option_name", None)
+    if written is None or error.ctx is None or not str(written).startswith("--"):
+        return
+    options = [option for one in error.ctx.command.params for option in one.opts if option.startswith("--")]
+    known = {option[2:].replace("-", "_"): option for option in options}
+    meant = re.search(r"Did you mean '(\w+)'", option_hint(written[2:].replace("-", "_"), known))
+    if meant:
+        error.possibilities = [known[meant[1]]]
+
 
 app = typer.Typer(
     name="flowstone",
+    cls=_Program,
     help="Asset-first data orchestration on PostgreSQL.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
