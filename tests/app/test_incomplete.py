@@ -23,7 +23,7 @@ from flowstone import (
 )
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.partitions import Partition, encode_partition
-from flowstone.engine.planner import Request
+from flowstone.engine.run_spec import RunSpec
 from flowstone.errors import (
     DependencyNotReadyError,
     IncompletePartitionError,
@@ -151,17 +151,12 @@ def test_it_is_computed_when_that_is_said(flow: FlowStone) -> None:
 
 def test_what_is_placed_for_later_has_to_be_over_then(flow: FlowStone) -> None:
     midnight = datetime(TODAY.year, TODAY.month, TODAY.day, tzinfo=UTC) + timedelta(days=1)
+    spec = RunSpec(
+        kind="schedule", selection="raw", targets=[("raw", encode_partition(TODAY))], expand=None, explicit=["raw"]
+    )
     with pytest.raises(IncompletePartitionError):
-        flow.parts.planner.plan(
-            Request(
-                targets=[("raw", encode_partition(TODAY))],
-                now=NOW,
-                present=midnight - timedelta(1),
-                explicit=["raw"],
-            )
-        )
-    requested = Request(targets=[("raw", encode_partition(TODAY))], now=NOW, present=midnight, explicit=["raw"])
-    assert flow.parts.planner.plan(requested).runs == 1
+        flow.parts.planner.plan(spec, now=NOW, present=midnight - timedelta(1))
+    assert flow.parts.planner.plan(spec, now=NOW, present=midnight).runs == 1
 
 
 def test_derived_partitions_that_are_not_over_are_left_out(flow: FlowStone) -> None:

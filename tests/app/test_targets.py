@@ -1,17 +1,12 @@
-"""Partitions that are packed come back as they were given, each once."""
+"""What users pass to verbs becomes targets, or is refused."""
 
 from __future__ import annotations
 
-import tracemalloc
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flowstone.app.targets import (
-    PackedKeys,
-    PartitionTargets,
     all_targets,
     backfill_targets,
     describe,
@@ -21,54 +16,8 @@ from flowstone.app.targets import (
 from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.graph import AssetGraph
-from flowstone.core.partitions import encode_partition
 from flowstone.core.partitions_by_time import DailyPartitions, MonthlyPartitions
 from flowstone.errors import PartitionError, UnknownPartitionError
-
-
-@given(st.lists(st.text(max_size=6) | st.integers() | st.dates()))
-def test_packed_keys_are_the_given_ones_each_once(values: list[str | int | date]) -> None:
-    keys = [encode_partition(value) for value in values]
-    packed = PackedKeys(iter(keys))
-    assert list(packed.read()) == list(dict.fromkeys(keys))
-    assert list(packed.read()) == list(dict.fromkeys(keys))
-
-
-def test_a_key_that_comes_again_in_a_later_chunk_is_left_out() -> None:
-    keys = [encode_partition(number) for number in (*range(2500), 7, *range(2500))]
-    assert len(list(PackedKeys(keys).read())) == 2500
-
-
-def test_a_rising_range_costs_little_more_than_its_text() -> None:
-    def keys() -> list[str]:
-        return [encode_partition(date(2000, 1, 1) + timedelta(days=n)) for n in range(20_000)]
-
-    text = sum(map(len, keys()))
-    tracemalloc.start()
-    packed = PackedKeys(encode_partition(date(2000, 1, 1) + timedelta(days=n)) for n in range(20_000))
-    size = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    assert len(list(packed.read())) == 20_000
-    assert size < 1.5 * text
-
-
-@given(st.integers(0, 30), st.integers(-35, 35))
-def test_targets_are_a_sequence(number: int, index: int) -> None:
-    keys = [f"i:{n}" for n in range(number)]
-    targets = PartitionTargets("a", lambda: keys)
-    listed = [("a", key) for key in keys]
-    assert (list(targets), len(targets), bool(targets)) == (listed, number, bool(listed))
-    assert (targets[:index], targets[index:], targets[::-1]) == (listed[:index], listed[index:], listed[::-1])
-    try:
-        expected = listed[index]
-    except IndexError:
-        expected = None
-    try:
-        found = targets[index]
-    except IndexError:
-        found = None
-    assert found == expected
-
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 days = DailyPartitions(date(2024, 1, 1))

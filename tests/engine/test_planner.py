@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from drawn_graphs import Drawn, graphs
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.stores.conformance.case import Scene
@@ -18,7 +18,9 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import AllPartitions, FunctionMapping, LastN
 from flowstone.core.partitions import KeyState
 from flowstone.core.partitions_by_time import DailyPartitions, MonthlyPartitions
-from flowstone.engine.planner import KeySnapshots, Planner, Request
+from flowstone.core.step import Target
+from flowstone.engine.planner import KeySnapshots, Planner
+from flowstone.engine.run_spec import RunSpec
 from flowstone.engine.values import InputReader
 from flowstone.errors import PartitionError
 from flowstone.stores.memory import MemoryStore
@@ -27,12 +29,23 @@ from flowstone.stores.memory.tables import Tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
+from drawn_graphs import Drawn, graphs
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
 
 def planner(graph: AssetGraph, scene: Scene) -> Planner:
     return Planner(graph, InputReader(graph, scene.store.catalog), scene.store.catalog)
+
+
+def spec_of(
+    targets: Sequence[Target],
+    *,
+    expand: Collection[str] | None = None,
+    force: bool = False,
+    force_deps: bool = False,
+) -> RunSpec:
+    return RunSpec(kind="plan", selection="", targets=targets, expand=expand, force=force, force_deps=force_deps)
 
 
 @given(graphs(), st.data())
@@ -57,8 +70,8 @@ def test_a_plan_is_what_is_missing_upstream(drawn: Drawn, data: st.DataObject) -
     for name in requested:
         need(name, True)
 
-    request = Request(targets=[(name, "") for name in requested], now=NOW, force=force, force_deps=force_deps)
-    plan = planner(AssetGraph(drawn.assets), scene).plan(request)
+    spec = spec_of([(name, "") for name in requested], force=force, force_deps=force_deps)
+    plan = planner(AssetGraph(drawn.assets), scene).plan(spec, now=NOW)
     running = [step.asset for step in plan.steps if step.reuse is None]
     assert set(running) == expected
     assert len(running) == len(expected) == plan.runs
@@ -101,7 +114,7 @@ def test_partitions_are_mapped_and_shared() -> None:
     scene = Scene(MemoryStore())
     make = planner(GRAPH, scene).plan
     targets = [("monthly", "d:2024-05-01"), ("everything", ""), ("trend", "d:2024-05-10")]
-    plan = make(Request(targets=targets, now=NOW))
+    plan = make(spec_of(targets), now=NOW)
     assert [step.asset for step in plan.steps].count("orders") == 31
     assert plan.runs == 34
     positions = {(step.asset, step.partition): step for step in plan.steps}
@@ -113,17 +126,17 @@ def test_partitions_are_mapped_and_shared() -> None:
 def test_what_nobody_provides_is_missing() -> None:
     scene = Scene(MemoryStore())
     scene.make("orders", "d:2024-05-08", run_id="r")
-    request = Request(targets=[("trend", "d:2024-05-10")], now=NOW, expand=())
-    plan = planner(GRAPH, scene).plan(request)
+    spec = spec_of([("trend", "d:2024-05-10")], expand=())
+    plan = planner(GRAPH, scene).plan(spec, now=NOW)
     assert plan.missing == {("trend", "d:2024-05-10"): [("orders", "d:2024-05-09"), ("orders", "d:2024-05-10")]}
-    inside = Request(targets=[("orders", "d:2024-05-09"), *request.targets], now=NOW, expand=())
-    missing = planner(GRAPH, scene).plan(inside).missing
+    inside = spec_of([("orders", "d:2024-05-09"), *spec.targets], expand=())
+    missing = planner(GRAPH, scene).plan(inside, now=NOW).missing
     assert missing == {("trend", "d:2024-05-10"): [("orders", "d:2024-05-10")]}
 
 
 def test_doubled_targets_appear_once() -> None:
     scene = Scene(MemoryStore())
-    plan = planner(GRAPH, scene).plan(Request(targets=[("orders", "d:2024-05-01")] * 3, now=NOW))
+    plan = planner(GRAPH, scene).plan(spec_of([("orders", "d:2024-05-01")] * 3), now=NOW)
     assert len(plan.steps) == 1
 
 
@@ -141,7 +154,7 @@ def test_errors_of_a_mapping_come_before_anything_is_placed() -> None:
 
     graph = AssetGraph([source, reader])
     with pytest.raises(PartitionError, match="in the mapping"):
-        planner(graph, Scene(MemoryStore())).plan(Request(targets=[("reader", "s:eu")], now=NOW))
+        planner(graph, Scene(MemoryStore())).plan(spec_of([("reader", "s:eu")]), now=NOW)
 
 
 def test_a_large_plan_asks_few_questions() -> None:
@@ -159,7 +172,7 @@ def test_a_large_plan_asks_few_questions() -> None:
     ]
     graph = AssetGraph(chain_assets)
     targets = [("n4", f"d:2024-05-{day:02}") for day in range(1, 32)]
-    plan = Planner(graph, InputReader(graph, counting), counting).plan(Request(targets=targets, now=NOW))
+    plan = Planner(graph, InputReader(graph, counting), counting).plan(spec_of(targets), now=NOW)
     assert (len(plan.steps), counting.questions) == (5 * 31, 5)
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
-from flowstone.app.driving import Placed
+from flowstone.app.driving import SubmittedRun
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.submit import Placement, Prepared
 from flowstone.app.targets import whole_number
@@ -68,8 +68,8 @@ class SensorRuns:
         self._refuse_all_partitions(request)
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
-        order = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
-        ready = self._placement.prepare(order, self._placement.executor(order.executor))
+        spec = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
+        ready = self._placement.prepare(spec, self._placement.executor(spec.executor))
         self._mine()[run_id] = ready
         return PreparedRun(ready.run, ready.plan.steps, request.run_key)
 
@@ -79,7 +79,7 @@ class SensorRuns:
         left = [*mine]
         try:
             while left:
-                self._placement.driving.drive(self._placed(mine[left[0]]))
+                self._placement.driving.drive(self._submitted(mine[left[0]]))
                 del left[0]
         except BaseException:
             for run_id in left:  # nobody else will run them, and later requests would wait for them
@@ -92,19 +92,17 @@ class SensorRuns:
         """Drop what this thread prepared."""
         self._mine().clear()
 
-    def _placed(self, ready: Prepared) -> Placed:
+    def _submitted(self, ready: Prepared) -> SubmittedRun:
         # it is open: opening it again only returns its steps, all of which look joined
-        run_id = ready.run.id
         opened = self._parts.store.ledger.open_run(ready.run, ready.plan.steps)
-        steps = [one._replace(deduplicated=one.run_id != run_id) for one in opened]
-        return Placed(
-            run_id,
+        steps = [one._replace(deduplicated=one.run_id != ready.run.id) for one in opened]
+        return SubmittedRun(
+            ready.spec,
+            ready.run,
+            ready.plan,
             ready.executor,
             ready.options,
             steps,
-            ready.plan,
-            ready.order,
-            ready.run.details,
             self._parts.store.catalog.run_details,
         )
 
@@ -320,8 +318,8 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
         if skips is not None:
             return NewTick(at=taken.now, state=TickState.SKIPPED, reason=skips)
         request, run_id = one.schedule.request(partition), one.run_id(taken.now, taken)
-        order = self._placement.requested(request, run_id=run_id, kind="schedule", now=taken.now)
-        self._placement.run(order)
+        spec = self._placement.requested(request, run_id=run_id, kind="schedule", now=taken.now)
+        self._placement.run(spec)
         return NewTick(at=taken.now, state=TickState.REQUESTED, run_ids=[run_id])
 
     def _status(self, one: ScheduleEvaluator, record: AutomationRecord | None, n: int) -> ScheduleStatus:

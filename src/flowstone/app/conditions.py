@@ -29,6 +29,7 @@ from flowstone.engine.automation.conditions import (
     scope,
 )
 from flowstone.engine.automation.evaluation import FactReader
+from flowstone.engine.run_spec import RunSpec
 from flowstone.errors import DefinitionError, command
 
 type Assets = list[Asset]
@@ -244,7 +245,8 @@ class ConditionsView:
         assert asset.automation is not None
         requested = [one for one in decisions if one.requested]
         for some in batched(requested, asset.automation.requests):
-            self._placement.run(self._placement.order_for(asset.name, [one.partition for one in some], kind=KIND))
+            targets = [(asset.name, one.partition) for one in some]
+            self._placement.run(RunSpec(kind=KIND, selection=asset.name, targets=targets, force=True))
         return requested
 
     def _set_paused(self, asset: AssetLike, *, paused: bool) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.check import CheckSet
@@ -14,50 +15,12 @@ from flowstone.core.output import JsonValue
 from flowstone.core.run_details import NO_DETAILS, RunDetails, check_document, check_size, check_tags
 from flowstone.engine.middleware import HookSet
 from flowstone.engine.resources import ResourcePool
+from flowstone.engine.run_spec import RunSpec
 from flowstone.engine.values import ValueStore
 from flowstone.errors import OptionsError, did_you_mean
 from flowstone.errors.root import join_names
 
-_NO_NAMES = (None, ())
-
-
-class Given(NamedTuple):
-    """What was passed to a verb, unchecked; see `FlowStone.materialize`."""
-
-    config: object = None
-    tags: Iterable[str] = ()
-    metadata: Mapping[str, Any] | None = None
-    io: str | Mapping[str, str] | None = None
-    resources: Mapping[str, str] | None = None
-    hooks: Iterable[str] = ()
-    hooks_config: Mapping[str, Any] | None = None
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether nothing was passed."""
-        if self.config is self.metadata is self.io is self.resources is self.hooks_config is None:
-            return self.tags in _NO_NAMES and self.hooks in _NO_NAMES
-        return all(one is None or one == () for one in self)
-
-
-NOTHING = Given()
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedDetails:
-    """What a request says of its run, and the assets for which it says so itself.
-
-    Args:
-        details: as it is recorded.
-        same_config: `config_hash` of each asset that has to be computed this way: what was made with another, or
-            is under way, does not serve.
-    """
-
-    details: RunDetails = NO_DETAILS
-    same_config: Mapping[str, str | None] = field(default_factory=dict)
-
-
-UNSAID = CheckedDetails()
+NOTHING_GIVEN: Mapping[str, str | None] = MappingProxyType({})
 
 
 class DetailsReader:
@@ -87,46 +50,45 @@ class DetailsReader:
         self._hooks = hooks
         self._configured = any(asset.config is not None for asset in graph)
 
-    def read(self, given: Given, targets: Iterable[str], *, expand: Collection[str] | None) -> CheckedDetails:
-        """Check what a request says.
-
-        Args:
-            given: what was passed.
-            targets: names of the assets that were asked for.
-            expand: names of assets that may be added upstream; None for all.
+    def read(self, spec: RunSpec) -> RunDetails:
+        """Check what a request says of its run.
 
         Raises:
             OptionsError: something is unknown or does not fit; names option and value.
         """
-        if given.says_nothing:
-            return UNSAID
-        names = list(dict.fromkeys(targets))
-        scope = self._scope(names, expand)
-        config, secrets = self._config(given.config, scope)
-        hooks, hooks_config = self._hook_names(given.hooks, given.hooks_config)
-        details = RunDetails(
-            tags=check_tags(given.tags),
-            metadata=check_document("metadata", given.metadata) if given.metadata else {},
+        if spec.details is not None:
+            return spec.details
+        if spec.is_plain:
+            return NO_DETAILS
+        names = spec.assets
+        scope = self._scope(names, spec.expand)
+        config, secrets = self._config(spec.config, scope)
+        hooks, hooks_config = self._hook_names(spec.hooks, spec.hooks_config)
+        return RunDetails(
+            tags=check_tags(spec.tags),
+            metadata=check_document("metadata", spec.metadata) if spec.metadata else {},
             config=config,
-            io=self._io(given.io, names),
-            resources=self._substitutes(given.resources, scope),
+            io=self._io(spec.io, names),
+            resources=self._substitutes(spec.resources, scope),
             hooks=hooks,
             hooks_config=hooks_config,
             secrets=secrets,
         )
-        return self.of(details, scope)
 
-    def of(self, details: RunDetails, scope: Iterable[str]) -> CheckedDetails:
-        """Return details that were checked before, with the assets that they say something about."""
+    def same_config(self, spec: RunSpec, details: RunDetails) -> Mapping[str, str | None]:
+        """Return the `config_hash` of each asset that has to be computed in just this way.
+
+        What was made with another one, or is under way with it, does not serve.
+        """
         if not (details.config or details.io or details.resources):
-            return CheckedDetails(details)
-        same_config = {}
-        for name in scope:
+            return NOTHING_GIVEN
+        found = {}
+        for name in self._scope(spec.assets, spec.expand):
             asset = self._graph[name]
             has_own = asset.owner in details.config or asset.owner in details.io
             if has_own or any(one in details.resources for one in self._required(asset)):
-                same_config[name] = self.config_hash(details, asset)
-        return CheckedDetails(details, same_config)
+                found[name] = self.config_hash(details, asset)
+        return found
 
     def complete(self, details: RunDetails, names: Iterable[str]) -> RunDetails:
         """Return details with the defaults of all assets that will run.

@@ -1,8 +1,8 @@
-"""Placed runs, taken to their end: through an executor of this process, or by waiting for the workers.
+"""Submitted runs, taken to their end: through an executor of this process, or by waiting for the workers.
 
-`Placed` is a run that is recorded, with its steps and the executor that has them; `Driving` takes it to its end.
-Between them stands `as_range`, which decides whether a large backfill is recorded in a few rows instead of a row
-for each step.
+`SubmittedRun` is a run that is recorded, with its steps and the executor that has them; `Driving` takes it to its
+end. Between them stands `as_range`, which decides whether a large backfill is recorded in a few rows instead of a
+row for each step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 from flowstone.app.build import Parts
 from flowstone.app.results import Progress, ProgressReports
-from flowstone.app.targets import NORMAL_PRIORITY, Order, PartitionTargets
 from flowstone.app.waiting import WaitNotice
 from flowstone.core.asset import Asset
 from flowstone.core.capability import Capability
@@ -29,42 +28,57 @@ from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
-from flowstone.core.step import NewRange, PlacedStep, StepRecord
+from flowstone.core.step import NewRange, NewRun, PlacedStep, StepRecord
 from flowstone.engine.driver import Drive
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan
+from flowstone.engine.run_spec import NORMAL_PRIORITY, PartitionTargets, RunSpec
 from flowstone.engine.values import InputReader
 from flowstone.errors import DatabaseUnavailableError, OptionsError, RunNotFoundError
+from flowstone.executors.inline import PlacingOptions
 from flowstone.executors.select import concurrency_of, limits_of
 from flowstone.protocols import Executor
 
 
 @dataclass(slots=True)
-class Placed:
-    """Steps that were placed, with the executor that holds them."""
+class SubmittedRun:
+    """A run that is recorded, with the executor that holds its steps.
 
-    run_id: str
+    Args:
+        spec: what was asked for.
+        run: the run as it was opened.
+        plan: its steps as they were planned; none of a range, whose steps are made when workers begin them.
+        executor: holds its steps.
+        options: those of the call that are for the executor.
+        steps: what each step of the plan became.
+        details_of: says what another run is about, whose work this one joined.
+    """
+
+    spec: RunSpec
+    run: NewRun
+    plan: Plan
     executor: Executor
     options: dict[str, Any]
-    steps: list[PlacedStep]
-    plan: Plan
-    order: Order
-    details: RunDetails
+    steps: Sequence[PlacedStep]
     details_of: Callable[[str], RunDetails]
-    """Says what another run is about, whose work this one joined."""
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return self.run.id
 
     @property
     def requested_for(self) -> int:
-        """Position of the first target in the plan, which may hold skipped inputs before it."""
+        """Position of the first target among the steps, which may hold skipped inputs before it."""
         if len(self.plan.steps) == 1:
             return 0
-        target = self.order.targets[0]
+        target = self.spec.targets[0]
         return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition) == target)
 
     def job(self, position: int) -> Job:
-        """Return the handle of a step by its position in the plan."""
+        """Return the handle of a step by its position."""
         planned, placed = self.plan.steps[position], self.steps[position]
-        details = self.details if placed.run_id == self.run_id else self.details_of(placed.run_id)
+        details = self.run.details if placed.run_id == self.run.id else self.details_of(placed.run_id)
         return Job(
             id=placed.id,
             asset=planned.asset,
@@ -72,7 +86,7 @@ class Placed:
             run_id=placed.run_id,
             executor=self.executor.name,
             priority=planned.priority,
-            scheduled_at=self.order.scheduled_at,
+            scheduled_at=planned.scheduled_at,
             deduplicated=placed.deduplicated,
             metadata=dict(details.metadata),
         )
@@ -83,22 +97,25 @@ _SAMPLE = 100
 """From so many partitions on a durable backfill of one asset is kept as a range."""
 
 
-def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputReader) -> NewRange | None:
-    """Return an order as a range, when it is a large backfill of one asset whose steps need nothing special.
+def as_range(
+    spec: RunSpec, placing: PlacingOptions, graph: AssetGraph, executor: Executor, reader: InputReader
+) -> NewRange | None:
+    """Return a request as a range, when it is a large backfill of one asset whose steps need nothing special.
 
     Fleet-wide limits are kept on the queue, step by step, so assets that have some are placed that way.
 
     Args:
-        order: the request.
+        spec: the request.
+        placing: how its jobs are placed.
         graph: the assets.
         executor: the durable executor that will hold it.
         reader: knows what the partitions read.
     """
-    targets = order.targets
-    if order.kind != "backfill" or not isinstance(targets, PartitionTargets) or order.scheduled_at is not None:
+    targets = spec.targets
+    if spec.kind != "backfill" or not isinstance(targets, PartitionTargets) or placing.scheduled_at is not None:
         return None
     asset = graph[targets.asset]
-    if order.wait_for_inputs is False:
+    if spec.wait_for_inputs is False:
         return None  # whether inputs are missing is seen step by step
     if asset.concurrency or limits_of(executor):
         return None
@@ -110,17 +127,17 @@ def as_range(order: Order, graph: AssetGraph, executor: Executor, reader: InputR
         return None
     if _reads_unfinished(targets, graph, reader):
         return None  # the planner leaves the last ones out
-    queue, priority, max_attempts = terms_of(order, asset, asset.retry or DEFAULT_RETRY)
+    queue, priority, max_attempts = terms_of(spec, placing, asset, asset.retry or DEFAULT_RETRY)
     return NewRange(
         asset=asset.name,
         partitions=targets.partitions(),
         queue=queue,
         priority=priority,
         max_attempts=max_attempts,
-        forced=order.force,
+        forced=spec.force,
         code_version=asset.code_version,
         tags=tuple(sorted(asset.tags)),
-        unique_seconds=order.placing.unique_seconds,
+        unique_seconds=placing.unique_seconds,
     )
 
 
@@ -134,21 +151,20 @@ def _reads_unfinished(targets: PartitionTargets, graph: AssetGraph, reader: Inpu
     return any(not over.is_over(*read) for target in last for read in reader.targets(*target, now))
 
 
-def terms_of(order: Order, asset: Asset, policy: RetryPolicy) -> tuple[str, int, int]:
+def terms_of(spec: RunSpec, placing: PlacingOptions, asset: Asset, policy: RetryPolicy) -> tuple[str, int, int]:
     """Return queue, priority and attempts of a step: what the call says, else the verb, else its asset.
 
     An asset that names a queue of its own stays there, unless the call says otherwise.
     """
     queue, priority, max_attempts = asset.queue, asset.priority, policy.max_attempts
-    placing = order.placing
     if placing.queue is not None:
         queue = placing.queue
-    elif order.queue and queue == "assets":
-        queue = order.queue
-    if order.priority is not None:
-        priority = order.priority
-    elif order.usual_priority is not None:
-        priority = order.usual_priority
+    elif spec.queue and queue == "assets":
+        queue = spec.queue
+    if placing.priority is not None:
+        priority = placing.priority
+    elif spec.usual_priority is not None:
+        priority = spec.usual_priority
     elif priority is None:
         priority = NORMAL_PRIORITY
     if placing.max_attempts is not None:
@@ -169,39 +185,39 @@ class Driving:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def execute(self, placed: Placed, job: Job) -> Materialization:
+    def execute(self, run: SubmittedRun, job: Job) -> Materialization:
         """Run a placed step through its executor and wait for it."""
         try:
-            done: object = placed.executor.execute(job, **placed.options)
+            done: object = run.executor.execute(job, **run.options)
         except BaseException as error:
-            self._not_started(placed, job, error)
+            self._not_started(run, job, error)
             raise
         if not isinstance(done, Materialization):
             # whatever it is, only what was committed counts
-            self._not_started(placed, job, _returned(placed, "execute", done))
+            self._not_started(run, job, _returned(run, "execute", done))
             return self._parts.results.of_record(self._record(job))
         return done
 
-    def schedule(self, placed: Placed, job: Job) -> Job:
+    def schedule(self, run: SubmittedRun, job: Job) -> Job:
         """Hand a placed step to its executor."""
         try:
-            handed: object = placed.executor.schedule(job, **placed.options)
+            handed: object = run.executor.schedule(job, **run.options)
         except BaseException as error:
-            self._not_started(placed, job, error)
+            self._not_started(run, job, error)
             raise
         if isinstance(handed, Job):
             return handed
-        refused = _returned(placed, "schedule", handed)
-        self._not_started(placed, job, refused)
+        refused = _returned(run, "schedule", handed)
+        self._not_started(run, job, refused)
         raise refused
 
-    def _not_started(self, placed: Placed, job: Job, error: BaseException) -> None:
+    def _not_started(self, run: SubmittedRun, job: Job, error: BaseException) -> None:
         """Record that an executor of this process did not start a step, when that is what happened.
 
         Nobody else would run that step, and every later request would join it and wait for ever. The rest of its
         run goes on; what depends on the step does not start.
         """
-        if Capability.DURABLE in placed.executor.capabilities:
+        if Capability.DURABLE in run.executor.capabilities:
             return
         record = self._record(job)
         if record.state not in _NOT_STARTED:
@@ -209,7 +225,7 @@ class Driving:
         if isinstance(error, KeyboardInterrupt):  # a person at the terminal ends it
             self._parts.store.ledger.request_cancel(record.id)
         else:
-            self._parts.inline.refused(record, error, by=placed.executor.name)
+            self._parts.inline.refused(record, error, by=run.executor.name)
 
     def _record(self, job: Job) -> StepRecord:
         record = self._parts.store.catalog.step(job.id)
@@ -217,36 +233,36 @@ class Driving:
             raise RunNotFoundError("step", str(job.id))
         return record
 
-    def drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None = None) -> None:
+    def drive(self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None = None) -> None:
         """Run a placed run to its end in this process, or wait for the workers to do so.
 
         Args:
-            placed: the run.
+            run: the run.
             on_progress: called with it at the start, at the end, and a few times a second between.
         """
-        if Capability.DURABLE in placed.executor.capabilities:
+        if Capability.DURABLE in run.executor.capabilities:
             self.watch(
-                placed.run_id,
-                timeout_seconds=placed.options.get("wait_timeout") or None,
+                run.id,
+                timeout_seconds=run.options.get("wait_timeout") or None,
                 on_progress=on_progress,
-                held_up=lambda: self._held_up(placed),
-                joined=[step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal],
+                held_up=lambda: self._held_up(run),
+                joined=[step.id for step in run.steps if step.deduplicated and not step.state.is_terminal],
             )
         else:
-            self._drive(placed, on_progress)
+            self._drive(run, on_progress)
 
-    def _drive(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> None:
-        position = {step.id: index for index, step in enumerate(placed.steps)}
-        report = self._reporter(placed, on_progress)
-        ready = [step.id for step in placed.steps if step.state in _STARTABLE and not step.deduplicated]
-        joined = [step.id for step in placed.steps if step.deduplicated and not step.state.is_terminal]
+    def _drive(self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None) -> None:
+        position = {step.id: index for index, step in enumerate(run.steps)}
+        report = self._reporter(run, on_progress)
+        ready = [step.id for step in run.steps if step.state in _STARTABLE and not step.deduplicated]
+        joined = [step.id for step in run.steps if step.deduplicated and not step.state.is_terminal]
         drive = Drive(
-            run_id=placed.run_id,
+            run_id=run.id,
             ready=ready,
-            width=_width(placed),
+            width=_width(run),
             joined=joined,
-            execute=lambda job: self.execute(placed, job),
-            job=lambda step_id: placed.job(position[step_id]),
+            execute=lambda job: self.execute(run, job),
+            job=lambda step_id: run.job(position[step_id]),
             on_done=report,
         )
         try:
@@ -255,23 +271,23 @@ class Driving:
             report(last=True)
         except BaseException:
             # an interrupt at the terminal, or on_progress raised: nobody will run the rest
-            for step_id in self._parts.store.ledger.cancel_run(placed.run_id):
+            for step_id in self._parts.store.ledger.cancel_run(run.id):
                 self._parts.inline.cancel(step_id)
             raise
 
-    def _reporter(self, placed: Placed, on_progress: Callable[[Progress], None] | None) -> Callable[..., None]:
+    def _reporter(self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None) -> Callable[..., None]:
         if on_progress is None:
             return lambda last=False: None
         lock = threading.Lock()
         due = 0.0
-        reports = self._reports(placed.run_id, on_progress)
+        reports = self._reports(run.id, on_progress)
 
         def report(*, last: bool = False) -> None:
             nonlocal due
             with lock:
                 # counting the steps of a large run after each of them would cost more than running them
                 if last or time.monotonic() >= due:
-                    self._report(placed.run_id, reports)
+                    self._report(run.id, reports)
                     due = time.monotonic() + _REPORT_SECONDS
 
         return report
@@ -288,14 +304,14 @@ class Driving:
         except DatabaseUnavailableError:
             return  # whoever waits for the run says so, or gives up
 
-    def _held_up(self, placed: Placed) -> list[str]:
+    def _held_up(self, run: SubmittedRun) -> list[str]:
         """Return what a durable run waits for; of a large backfill that nobody has begun, its first partition."""
-        found = self._parts.waiting.of_run(placed.run_id)
-        if found or placed.steps:
+        found = self._parts.waiting.of_run(run.id)
+        if found or run.steps:
             return found
-        record = self._parts.store.catalog.run(placed.run_id)
+        record = self._parts.store.catalog.run(run.id)
         begun = record is None or any(record.counts.get(state) for state in State if state is not State.PENDING)
-        return [] if begun else self._parts.waiting.of_target(placed.order.targets[0])
+        return [] if begun else self._parts.waiting.of_target(run.spec.targets[0])
 
     def watch(
         self,
@@ -335,20 +351,20 @@ class Driving:
         return over
 
 
-def _returned(placed: Placed, method: str, got: object) -> OptionsError:
+def _returned(run: SubmittedRun, method: str, got: object) -> OptionsError:
     needed = "the Materialization that run(job) returns" if method == "execute" else "the Job"
     return OptionsError(
-        f"The executor {placed.executor.name!r} returned {got!r} from {method}() instead of {needed}, and did not "
+        f"The executor {run.executor.name!r} returned {got!r} from {method}() instead of {needed}, and did not "
         "run the step."
     )
 
 
-def _width(placed: Placed) -> int:
+def _width(run: SubmittedRun) -> int:
     """How many steps run at once: what was asked for, else what the executor does by itself."""
-    if Capability.SEQUENTIAL in placed.executor.capabilities:
+    if Capability.SEQUENTIAL in run.executor.capabilities:
         return 1
-    if placed.order.max_concurrency is not None:
-        return placed.order.max_concurrency
-    if Capability.CONCURRENT in placed.executor.capabilities:
-        return concurrency_of(placed.executor)
+    if run.spec.max_concurrency is not None:
+        return run.spec.max_concurrency
+    if Capability.CONCURRENT in run.executor.capabilities:
+        return concurrency_of(run.executor)
     return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, overload
@@ -21,15 +20,11 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
-from flowstone.app.details import Given
 from flowstone.app.lineage import AsyncLineageView
 from flowstone.app.partition_keys import AsyncPartitionKeysView
 from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.runs import AnyStep, AsyncRunsView
 from flowstone.app.targets import (
-    BACKFILL_PRIORITY,
-    BACKFILL_QUEUE,
-    Order,
     all_targets,
     backfill_targets,
     describe,
@@ -46,6 +41,7 @@ from flowstone.core.partitions import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
+from flowstone.engine.run_spec import BACKFILL_PRIORITY, BACKFILL_QUEUE, RunSpec
 from flowstone.errors import OptionsError, StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
 
@@ -165,9 +161,8 @@ class FlowStone(AssembledApp, CommittedValues):
             BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
         target = target_of(find_asset(self.parts.graph, asset), partition)
-        order = Order(
+        spec = RunSpec(
             kind="materialize",
-            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=target[0],
             targets=(target,),
             executor=executor,
@@ -178,19 +173,26 @@ class FlowStone(AssembledApp, CommittedValues):
             wait_for_inputs=wait_for_inputs,
             explicit=(target[0],),
             allow_incomplete=allow_incomplete,
+            config=config,
+            tags=tags,
+            metadata=metadata,
+            io=io,
+            resources=resources,
+            hooks=hooks,
+            hooks_config=hooks_config,
         )
+        run = None
         while True:
-            placed = self._placement.place(order)
-            position = placed.requested_for
-            step, job = placed.steps[position], placed.job(position)
+            run = self._placement.submit(spec, instead_of=run)
+            position = run.requested_for
+            step, job = run.steps[position], run.job(position)
             if not step.state.is_terminal and not step.deduplicated:
-                return self._placement.driving.execute(placed, job)
+                return self._placement.driving.execute(run, job)
             try:
-                return self.runs.wait_for(job, timeout_seconds=placed.options.get("wait_timeout"))
+                return self.runs.wait_for(job, timeout_seconds=run.options.get("wait_timeout"))
             except (StepFailedError, StepCancelledError):
-                if not self._placement.lost_what_it_joined(placed):
+                if not self._placement.lost_what_it_joined(run):
                     raise
-                order = replace(order, run_id=None, retry_of=placed.run_id)
 
     def schedule(
         self,
@@ -239,10 +241,9 @@ class FlowStone(AssembledApp, CommittedValues):
             OptionsError: `scheduled_at` has no time zone.
         """
         target = target_of(find_asset(self.parts.graph, asset), partition)
-        placed = self._placement.place(
-            Order(
+        run = self._placement.submit(
+            RunSpec(
                 kind="schedule",
-                given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
                 selection=target[0],
                 targets=(target,),
                 executor=executor,
@@ -255,13 +256,20 @@ class FlowStone(AssembledApp, CommittedValues):
                 wait_for_inputs=wait_for_inputs,
                 explicit=(target[0],),
                 allow_incomplete=allow_incomplete,
+                config=config,
+                tags=tags,
+                metadata=metadata,
+                io=io,
+                resources=resources,
+                hooks=hooks,
+                hooks_config=hooks_config,
             ),
             connection=connection,
         )
-        step, job = placed.steps[placed.requested_for], placed.job(placed.requested_for)
+        step, job = run.steps[run.requested_for], run.job(run.requested_for)
         if step.state.is_terminal or step.deduplicated:
             return job
-        return self._placement.driving.schedule(placed, job)
+        return self._placement.driving.schedule(run, job)
 
     def job_status(self, job: AnyStep) -> State:
         """Return the state of a job (or of the job with this id), from our own tables.
@@ -379,9 +387,8 @@ class FlowStone(AssembledApp, CommittedValues):
             The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
         """
         names = leaves(self.graph, select(self.graph, selection))
-        order = Order(
+        spec = RunSpec(
             kind="materialize_all",
-            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=describe(selection),
             targets=all_targets(self.graph, names, partition, datetime.now(UTC)),
             explicit=() if partition is None else names,
@@ -394,12 +401,19 @@ class FlowStone(AssembledApp, CommittedValues):
             run_id=run_id,
             priority=priority,
             max_concurrency=max_concurrency,
+            config=config,
+            tags=tags,
+            metadata=metadata,
+            io=io,
+            resources=resources,
+            hooks=hooks,
+            hooks_config=hooks_config,
         )
         if not wait:
-            return self.runs.handle(self._placement.start(order, connection=connection).run_id)
+            return self.runs.handle(self._placement.start(spec, connection=connection).id)
         if connection is not None:
             raise OptionsError("connection=: the run begins when your transaction commits; pass wait=False.")
-        return self._placement.run(order, on_progress)
+        return self._placement.run(spec, on_progress)
 
     @overload
     def backfill(
@@ -502,9 +516,8 @@ class FlowStone(AssembledApp, CommittedValues):
         targets, names, explicit = backfill_targets(
             self.graph, selection, partitions, datetime.now(UTC), allow_incomplete=allow_incomplete
         )
-        order = Order(
+        spec = RunSpec(
             kind="backfill",
-            given=Given(config, tags, metadata, io, resources, hooks, hooks_config),
             selection=describe(selection),
             targets=targets,
             executor=executor,
@@ -519,12 +532,19 @@ class FlowStone(AssembledApp, CommittedValues):
             wait_for_inputs=wait_for_inputs,
             explicit=explicit,
             allow_incomplete=allow_incomplete,
+            config=config,
+            tags=tags,
+            metadata=metadata,
+            io=io,
+            resources=resources,
+            hooks=hooks,
+            hooks_config=hooks_config,
         )
         if not wait:
-            return self.runs.handle(self._placement.start(order, connection=connection).run_id)
+            return self.runs.handle(self._placement.start(spec, connection=connection).id)
         if connection is not None:
             raise OptionsError("connection=: the run begins when your transaction commits; pass wait=False.")
-        return self._placement.run(order, on_progress)
+        return self._placement.run(spec, on_progress)
 
     def plan(
         self,
@@ -551,9 +571,8 @@ class FlowStone(AssembledApp, CommittedValues):
             targets = all_targets(self.graph, chosen, partition, now)
             explicit = () if partition is None else tuple(chosen)
         return self._placement.plan(
-            Order(
+            RunSpec(
                 kind="plan",
-                given=Given(config, (), None, io, resources),
                 selection=describe(selection),
                 targets=targets,
                 expand=expand,
@@ -561,6 +580,9 @@ class FlowStone(AssembledApp, CommittedValues):
                 force_deps=force_deps,
                 explicit=explicit,
                 allow_incomplete=allow_incomplete,
+                config=config,
+                io=io,
+                resources=resources,
             )
         )
 

@@ -25,10 +25,11 @@ from flowstone.protocols import Store
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
 _WITH_RESULT = (State.COMPLETED, State.REUSED, State.SKIPPED)
 _MAX_REPORTED = 5_000
+_EVERY = 1_000_000
 
 
 class Results:
-    """Makes what verbs return of the record of a step.
+    """Makes what verbs return of a run and of a step, as they are recorded.
 
     Args:
         store: what is recorded.
@@ -86,6 +87,27 @@ class Results:
             load=self._load,
             checks=lambda: self._store.checks.of_steps([source])[source],
         )
+
+    def of_run(self, record: RunRecord, targets: Sequence[Target] | None = None) -> RunResult:
+        """Return the outcome of a run.
+
+        Args:
+            record: the run.
+            targets: what was asked for; None for what is recorded of that.
+        """
+        catalog = self._store.catalog
+        return RunResult(
+            record=record,
+            targets=RecordedTargets(lambda: self._targets(record)) if targets is None else targets,
+            find=self.of_record,
+            steps=lambda state: catalog.steps(record.id, state=state, limit=_EVERY),
+            label=self._label,
+        )
+
+    def _targets(self, record: RunRecord) -> list[Target]:
+        """Return what a run was asked for: the steps of the assets that it names."""
+        steps = self._store.catalog.steps(record.id, limit=_EVERY)
+        return [(one.asset, one.partition) for one in steps if not record.assets or one.asset in record.assets]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

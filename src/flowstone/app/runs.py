@@ -8,9 +8,9 @@ from typing import Any, Literal, overload
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of
-from flowstone.app.results import Progress, RecordedTargets, RunHandle, RunResult
+from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.submit import Placement
-from flowstone.app.targets import BACKFILL_QUEUE, Order, run_id_of, step_id_of, was_removed, whole_number
+from flowstone.app.targets import run_id_of, step_id_of, was_removed, whole_number
 from flowstone.core.capability import Capability
 from flowstone.core.clean import clean_text
 from flowstone.core.declaring import duration, shown, view
@@ -20,6 +20,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import decode_partition
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord, Target
+from flowstone.engine.run_spec import BACKFILL_QUEUE, RunSpec
 from flowstone.errors import (
     CapabilityError,
     OptionsError,
@@ -259,7 +260,7 @@ class RunsView:
         over = self._placement.driving.watch(record.id, timeout_seconds=limit, on_progress=on_progress)
         if not over:
             raise WaitTimeoutError(f"Run {record.id!r}", limit or 0.0, record.id)
-        return self._result(self.get(record.id))
+        return self._parts.results.of_run(self.get(record.id))
 
     def handle(self, run_id: str) -> RunHandle:
         """Return a handle of a run, as `wait=False` does.
@@ -268,21 +269,6 @@ class RunsView:
             run_id: the run.
         """
         return RunHandle(run_id, self).refresh()
-
-    def _result(self, record: RunRecord) -> RunResult:
-        catalog = self._parts.store.catalog
-        return RunResult(
-            record=record,
-            targets=RecordedTargets(lambda: self._targets(record)),
-            find=self._parts.results.of_record,
-            steps=lambda state: catalog.steps(record.id, state=state, limit=_EVERY),
-            label=self._parts.graph.label,
-        )
-
-    def _targets(self, record: RunRecord) -> list[Target]:
-        """Return what a run was asked for: the steps of the assets that it names."""
-        steps = self._parts.store.catalog.steps(record.id, limit=_EVERY)
-        return [(one.asset, one.partition) for one in steps if not record.assets or one.asset in record.assets]
 
     @overload
     def retry(
@@ -342,7 +328,7 @@ class RunsView:
             for step in failed
             if not was_removed(self._parts.graph[step.asset], step.partition)
         ]
-        order = Order(
+        spec = RunSpec(
             kind="retry",
             selection=f"retry of {run_id}",
             targets=targets,
@@ -357,8 +343,8 @@ class RunsView:
             allow_incomplete=True,  # what was accepted then is not asked again
         )
         if not wait:
-            return self.handle(self._placement.start(order).run_id)
-        return self._placement.run(order, on_progress)
+            return self.handle(self._placement.start(spec).id)
+        return self._placement.run(spec, on_progress)
 
     def wait_for(
         self, job: Job[Value] | str | int, *, timeout_seconds: float | timedelta | None = None

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,17 +14,10 @@ from typing import Any, NamedTuple
 from flowstone import telemetry
 from flowstone.app.asynchronous import caller_loop
 from flowstone.app.build import Parts
-from flowstone.app.details import UNSAID, CheckedDetails, Given
-from flowstone.app.driving import Driving, Placed, as_range, terms_of
+from flowstone.app.details import NOTHING_GIVEN
+from flowstone.app.driving import Driving, SubmittedRun, as_range, terms_of
 from flowstone.app.results import Progress, RunResult
-from flowstone.app.targets import (
-    NORMAL_PRIORITY,
-    Order,
-    PartitionTargets,
-    backfill_targets,
-    describe,
-    refuse_items,
-)
+from flowstone.app.targets import backfill_targets, describe, refuse_items
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
@@ -37,13 +30,15 @@ from flowstone.core.selection import select
 from flowstone.core.state import State
 from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
-from flowstone.engine.planner import Plan, Request
+from flowstone.engine.planner import Plan
+from flowstone.engine.run_spec import NORMAL_PRIORITY, PartitionTargets, RunSpec
 from flowstone.errors import CapabilityError, DefinitionError, OptionsError, PlanOutdatedError
 from flowstone.executors.inline import (
-    NO_PLACING_OPTIONS,
     PLACING_OPTIONS,
+    PlacingOptions,
     check_call,
     check_portable,
+    placing_options,
     seconds_option,
 )
 from flowstone.executors.select import limits_of
@@ -69,13 +64,13 @@ instead of queueing one behind the other, and the queue stays short."""
 
 
 class Prepared(NamedTuple):
-    """A planned and checked order that is not recorded yet."""
+    """A run that is planned and checked, but not recorded yet."""
 
+    spec: RunSpec
     run: NewRun
     plan: Plan
     executor: Executor
     options: dict[str, Any]
-    order: Order
 
 
 class Placement:
@@ -99,24 +94,16 @@ class Placement:
         """Return what `auto` stands for, and anything else as it is."""
         return self._auto if isinstance(requested, str) and requested == "auto" else requested
 
-    def plan(self, order: Order) -> Plan:
-        """Plan an order without placing anything.
+    def plan(self, spec: RunSpec) -> Plan:
+        """Plan a run without placing anything.
 
         Raises:
             OptionsError: what it says of its run cannot work.
         """
-        checked = self._checked(order)
-        plan = self._plan(order, checked)
-        self._parts.details.complete(checked.details, plan.running())
+        details = self._parts.details.read(spec)
+        plan = self._plan(spec, self._parts.details.same_config(spec, details))
+        self._parts.details.complete(details, plan.running())
         return plan
-
-    def _checked(self, order: Order) -> CheckedDetails:
-        """Return what an order says of its run, checked."""
-        if order.details is not None:
-            return self._parts.details.of(order.details, order.assets)
-        if order.given.says_nothing:
-            return UNSAID
-        return self._parts.details.read(order.given, order.assets, expand=order.expand)
 
     def check_request(self, request: RunRequest) -> None:
         """Refuse a request whose config or parts could not work, long before it is placed.
@@ -125,75 +112,69 @@ class Placement:
             OptionsError: see `FlowStone.materialize`.
         """
         names = select(self._parts.graph, request.selection)
-        self._parts.details.read(_given(request), names, expand=names)
+        targets = [(name, "") for name in names]  # of whatever partition
+        self._parts.details.read(self._spec_of(request, targets, kind="check", expand=names))
 
-    def _plan(self, order: Order, checked: CheckedDetails) -> Plan:
+    def _plan(
+        self, spec: RunSpec, same_config: Mapping[str, str | None], scheduled_at: datetime | None = None
+    ) -> Plan:
         # what was not over at a tick that is made up for may be over by now, or when a step is to start
         now = present = datetime.now(UTC)
-        if order.now is not None or order.scheduled_at is not None:
-            present = max(now, order.now or now, order.scheduled_at or now)
-        return self._parts.planner.plan(
-            Request(
-                targets=order.targets,
-                now=order.now or now,
-                present=present,
-                explicit=order.explicit,
-                allow_incomplete=order.allow_incomplete,
-                expand=order.expand,
-                force=order.force,
-                force_deps=order.force_deps,
-                same_config=checked.same_config,
-            )
-        )
+        if spec.now is not None or scheduled_at is not None:
+            present = max(now, spec.now or now, scheduled_at or now)
+        return self._parts.planner.plan(spec, now=spec.now or now, present=present, same_config=same_config)
 
-    def place(self, order: Order, *, connection: object = None) -> Placed:
-        """Plan an order, check it, and record its run with all steps in one transaction.
+    def submit(
+        self, spec: RunSpec, *, connection: object = None, instead_of: SubmittedRun | None = None
+    ) -> SubmittedRun:
+        """Plan a run, check it, and record it with all its steps in one transaction.
 
         Args:
-            order: the order.
+            spec: what is asked for.
             connection: records the run inside the transaction that is open there.
+            instead_of: run of the same request that this one goes on for.
 
         Raises:
             DependencyNotReadyError: inputs are missing that nothing in the plan provides.
             CapabilityError: the executor does not offer what is asked for.
             FlowStoneError: anything else that could not work; nothing was placed.
         """
-        executor = self.executor(order.executor)
-        if order.executor_opts:
-            order = _with_options(order, executor)
+        executor = self.executor(spec.executor)
+        placing = placing_of(spec, executor)
         if self._parts.store.durable:
             self.warn_of_disagreements()
         within = None if connection is None else self._within(connection, executor)
         if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
-            whole = as_range(order, self._parts.graph, executor, self._parts.reader)
+            whole = as_range(spec, placing, self._parts.graph, executor, self._parts.reader)
             if whole is not None:
                 open_range = self._parts.store.ranges.open_run if within is None else within.open_range
-                return self._place_whole(order, whole, executor, open_range)
+                return self._submit_whole(spec, placing, whole, executor, open_range, instead_of)
         ledger: Ledger | OpensRuns = self._parts.store.ledger if within is None else within
-        ready = self.prepare(order, executor)
+        ready = self.prepare(spec, executor, placing, instead_of=instead_of)
         try:
             placed = ledger.open_run(ready.run, ready.plan.steps)
         except PlanOutdatedError as error:
-            ready, placed = self._planned_again(order, executor, ledger, error)
+            ready, placed = self._planned_again(
+                lambda: self.prepare(spec, executor, placing, instead_of=instead_of), ledger, error
+            )
         if ready.plan.missing and not ready.run.durable:
             self._let_wait(ready.plan, placed)
         if telemetry.listeners:
-            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": order.kind})
+            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": spec.kind})
             if all(one.state.is_terminal for one in placed):
                 self._emit_ended(ready.run.id)
-        return Placed(
-            ready.run.id,
-            ready.executor,
+        return SubmittedRun(
+            spec,
+            ready.run,
+            ready.plan,
+            executor,
             ready.options,
             placed,
-            ready.plan,
-            ready.order,
-            ready.run.details,
             self._parts.store.catalog.run_details,
         )
 
     def _planned_again(
-        self, order: Order, executor: Executor, ledger: Ledger | OpensRuns, error: PlanOutdatedError
+        self, prepare: Callable[[], Prepared], ledger: Ledger | OpensRuns, error: PlanOutdatedError
     ) -> tuple[Prepared, list[PlacedStep]]:
         """Plan and place again while others commit or end steps of the plan before it is placed."""
         deadline, pause = time.monotonic() + _REPLAN_SECONDS, _FIRST_PAUSE_SECONDS
@@ -201,7 +182,7 @@ class Placement:
             log.debug("A request is planned again: %s", error)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
             pause = min(_MAX_PAUSE_SECONDS, pause * 2)
-            ready = self.prepare(order, executor)
+            ready = prepare()
             try:
                 return ready, ledger.open_run(ready.run, ready.plan.steps)
             except PlanOutdatedError as again:
@@ -218,49 +199,61 @@ class Placement:
         ]
         self._parts.inline.let_wait(waiting)
 
-    def prepare(self, order: Order, executor: Executor) -> Prepared:
-        """Plan an order for an executor and check it; nothing is recorded.
+    def prepare(
+        self,
+        spec: RunSpec,
+        executor: Executor,
+        placing: PlacingOptions | None = None,
+        *,
+        instead_of: SubmittedRun | None = None,
+    ) -> Prepared:
+        """Plan a run for an executor and check it; nothing is recorded.
+
+        Args:
+            spec: what is asked for.
+            executor: where it is to run.
+            placing: how its jobs are placed; see `placing_of`.
+            instead_of: see `submit`.
 
         Raises:
-            FlowStoneError: see `place`.
+            FlowStoneError: see `submit`.
         """
-        if order.executor_opts:
-            order = _with_options(order, executor)
+        if placing is None:
+            placing = placing_of(spec, executor)
         durable = Capability.DURABLE in executor.capabilities
-        options, retry = checked_options(order, executor)
-        refuse_items(self._parts.graph, order.targets)
-        checked = self._checked(order)
-        plan = self._plan(order, checked)
+        options, retry = checked_options(spec, placing, executor)
+        refuse_items(self._parts.graph, spec.targets)
+        given = NO_DETAILS if spec.is_plain else self._parts.details.read(spec)
+        same_config = NOTHING_GIVEN if given is NO_DETAILS else self._parts.details.same_config(spec, given)
+        plan = self._plan(spec, same_config, placing.scheduled_at)
         running = plan.running()
-        details = self._parts.details.complete(checked.details, running)
+        details = self._parts.details.complete(given, running)
         if plan.missing:
-            self._refuse_missing(order, plan, durable)
+            self._refuse_missing(spec, plan, durable)
         if durable:
             self._check_portable_values(running, details)
-        if durable and order.max_concurrency is None and order.kind in _WINDOWED:
-            order = replace(order, max_concurrency=DEFAULT_WINDOW)
         extra = limits_of(executor) if durable else None
         for step in plan.steps:
-            self._complete(step, order, retry, extra)
+            self._complete(step, spec, placing, retry, extra)
         if details is not NO_DETAILS:
-            self._mark(plan.steps, running, details, checked)
-        run = self._run(order, order.run_id or new_run_id(), executor, durable, details)
+            self._mark(plan.steps, running, details, same_config)
+        run = self._run(spec, placing, executor, details, instead_of)
         if durable:
             self._note_shapes(run, running)
-        return Prepared(run, plan, executor, options, order)
+        return Prepared(spec, run, plan, executor, options)
 
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
     ) -> PreparedRun:
         """See `flowstone.protocols.PrepareRun`."""
-        order = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
-        ready = self.prepare(order, self.executor(order.executor))
+        spec = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
+        ready = self.prepare(spec, self.executor(spec.executor))
         return PreparedRun(ready.run, ready.plan.steps, request.run_key)
 
     def requested(
         self, request: RunRequest, *, run_id: str, kind: str, executor: str = "auto", now: datetime | None = None
-    ) -> Order:
-        """Return a request as an order; `now` decides which partitions are complete."""
+    ) -> RunSpec:
+        """Return what a request asks for; `now` decides which partitions are complete."""
         partitions = None if request.partition is None else [request.partition]
         present = datetime.now(UTC)
         complete_at = now or present
@@ -272,12 +265,35 @@ class Placement:
             allow_incomplete=request.allow_incomplete,
             present=max(present, complete_at),
         )
-        return Order(
+        return self._spec_of(
+            request,
+            targets,
+            kind=kind,
+            expand=names,
+            executor=executor,
+            run_id=run_id,
+            explicit=explicit,
+            now=now,
+        )
+
+    def _spec_of(
+        self,
+        request: RunRequest,
+        targets: Sequence[Target],
+        *,
+        kind: str,
+        expand: Collection[str],
+        executor: str = "auto",
+        run_id: str | None = None,
+        explicit: Collection[str] = (),
+        now: datetime | None = None,
+    ) -> RunSpec:
+        return RunSpec(
             kind=kind,
             selection=describe(request.selection),
             targets=targets,
             executor=executor,
-            expand=names,
+            expand=expand,
             force=request.force,
             run_id=run_id,
             priority=request.priority,
@@ -286,82 +302,70 @@ class Placement:
             explicit=explicit,
             allow_incomplete=request.allow_incomplete,
             now=now,
-            given=_given(request),
+            config=request.config,
+            tags=request.tags,
+            metadata=request.metadata,
+            io=request.io,
+            resources=request.resources,
+            hooks=request.hooks,
+            hooks_config=request.hooks_config,
         )
 
     def prepare_targets(
         self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
     ) -> PreparedRun:
         """See `flowstone.protocols.PrepareTargets`."""
-        order = self.order_for(asset, partitions, run_id=run_id, kind=kind, executor="oban")
-        order = replace(order, max_concurrency=max_concurrency)
-        ready = self.prepare(order, self.executor(order.executor))
-        return PreparedRun(ready.run, ready.plan.steps)
-
-    def order_for(
-        self,
-        asset: str,
-        partitions: Sequence[str],
-        *,
-        kind: str,
-        run_id: str | None = None,
-        executor: str = "auto",
-    ) -> Order:
-        """Return an order for some encoded partitions of one asset, computed although committed."""
-        return Order(
+        spec = RunSpec(
             kind=kind,
             selection=asset,
             targets=[(asset, key) for key in partitions],
-            executor=executor,
+            executor="oban",
             force=True,
             run_id=run_id,
-            watched=run_id is None,
+            max_concurrency=max_concurrency,
+            watched=False,
         )
+        ready = self.prepare(spec, self.executor(spec.executor))
+        return PreparedRun(ready.run, ready.plan.steps)
 
-    def start(self, order: Order, *, connection: object = None) -> Placed:
-        """Place an order that goes on without its caller; see `place`.
+    def start(self, spec: RunSpec, *, connection: object = None) -> SubmittedRun:
+        """Submit a run that goes on without its caller; see `submit`.
 
         Raises:
             OptionsError: what its executor runs ends with this process.
         """
-        executor = self.executor(order.executor)
+        executor = self.executor(spec.executor)
         if Capability.DURABLE not in executor.capabilities:
             raise OptionsError(
                 f"wait=False: the executor {executor.name!r} runs steps in this process, and what is not over "
                 "dies with it. Use executor='oban', which needs a database; or await flow.aio.backfill(...)."
             )
-        return self.place(order, connection=connection)
+        return self.submit(spec, connection=connection)
 
-    def run(self, order: Order, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
-        """Place an order, take it to its end, and return the outcome."""
+    def run(self, spec: RunSpec, on_progress: Callable[[Progress], None] | None = None) -> RunResult:
+        """Submit a run, take it to its end, and return the outcome."""
         if on_progress is not None and not callable(on_progress):
             raise OptionsError(f"on_progress={on_progress!r}: give a function of one Progress.")
-        catalog = self._parts.store.catalog
+        run = None
         while True:
-            placed = self.place(order)
-            self.driving.drive(placed, on_progress)
-            record = catalog.run(placed.run_id)
+            run = self.submit(spec, instead_of=run)
+            self.driving.drive(run, on_progress)
+            record = self._parts.store.catalog.run(run.id)
             assert record is not None
-            if record.state is State.COMPLETED or not self.lost_what_it_joined(placed):
+            if record.state is State.COMPLETED or not self.lost_what_it_joined(run):
                 break
-            order = replace(order, run_id=None, retry_of=placed.run_id)
-        return RunResult(
-            record=record,
-            targets=order.targets if isinstance(order.targets, PartitionTargets) else tuple(order.targets),
-            find=self._parts.results.of_record,
-            steps=lambda state: catalog.steps(placed.run_id, state=state, limit=_EVERY),
-            label=self._parts.graph.label,
-        )
+        targets = spec.targets if isinstance(spec.targets, PartitionTargets) else tuple(spec.targets)
+        return self._parts.results.of_run(record, targets)
 
-    def lost_what_it_joined(self, placed: Placed) -> bool:
+    def lost_what_it_joined(self, run: SubmittedRun) -> bool:
         """Return whether a step that a request joined was lost with its process, so that it is to be made anew."""
-        for step in placed.steps:
+        for step in run.steps:
             if step.deduplicated and not step.state.is_terminal:
                 record = self._parts.store.catalog.step(step.id)
                 if record is not None and record.error_type == PROCESS_LOST:
                     log.warning(
                         "Run %s waited for %s of run %s, whose process was lost; it goes on as another run.",
-                        placed.run_id,
+                        run.id,
                         describe_target(record.asset, record.partition),
                         record.run_id,
                     )
@@ -376,24 +380,30 @@ class Placement:
             )
         return self._parts.store.within(connection, caller_loop.get())
 
-    def _place_whole(
-        self, order: Order, whole: NewRange, executor: Executor, open_range: Callable[[NewRun, NewRange], int]
-    ) -> Placed:
+    def _submit_whole(
+        self,
+        spec: RunSpec,
+        placing: PlacingOptions,
+        whole: NewRange,
+        executor: Executor,
+        open_range: Callable[[NewRun, NewRange], int],
+        instead_of: SubmittedRun | None,
+    ) -> SubmittedRun:
         """Record a large backfill as a range; its steps are made as workers begin them."""
-        options, _ = checked_options(order, executor)
-        refuse_items(self._parts.graph, order.targets[:1])
-        checked = self._checked(order)
-        details = self._parts.details.complete(checked.details, [whole.asset])
+        options, _ = checked_options(spec, placing, executor)
+        refuse_items(self._parts.graph, spec.targets[:1])
+        given = self._parts.details.read(spec)
+        same_config = self._parts.details.same_config(spec, given)
+        details = self._parts.details.complete(given, [whole.asset])
         self._check_portable_values([whole.asset], details)
-        run = self._run(order, order.run_id or new_run_id(), executor, True, details)
+        run = self._run(spec, placing, executor, details, instead_of)
         self._note_shapes(run, [whole.asset])
         config_hash = self._parts.details.config_hash(details, self._parts.graph[whole.asset])
-        whole = replace(whole, config_hash=config_hash, same_config=whole.asset in checked.same_config)
+        whole = replace(whole, config_hash=config_hash, same_config=whole.asset in same_config)
         total = open_range(run, whole)
         if telemetry.listeners:
-            telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": order.kind})
-        catalog = self._parts.store.catalog
-        return Placed(run.id, executor, options, [], Plan([]), order, details, catalog.run_details)
+            telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": spec.kind})
+        return SubmittedRun(spec, run, Plan([]), executor, options, [], self._parts.store.catalog.run_details)
 
     # --- pieces -------------------------------------------------------------------------------------------
 
@@ -403,23 +413,34 @@ class Placement:
         if record is not None and record.state.is_terminal:
             telemetry.emit_run_ended(record)
 
-    def _run(self, order: Order, run_id: str, executor: Executor, durable: bool, details: RunDetails) -> NewRun:
-        priority = order.usual_priority if order.priority is None else order.priority
+    def _run(
+        self,
+        spec: RunSpec,
+        placing: PlacingOptions,
+        executor: Executor,
+        details: RunDetails,
+        instead_of: SubmittedRun | None,
+    ) -> NewRun:
+        durable = Capability.DURABLE in executor.capabilities
+        priority = spec.usual_priority if placing.priority is None else placing.priority
+        width = spec.max_concurrency
+        if width is None and durable and spec.kind in _WINDOWED:
+            width = DEFAULT_WINDOW
         return NewRun(
-            id=run_id,
-            kind=order.kind,
-            selection=order.selection,
+            id=new_run_id() if spec.run_id is None or instead_of is not None else spec.run_id,
+            kind=spec.kind,
+            selection=spec.selection,
             executor=executor.name,
             created_at=datetime.now(UTC),
             durable=durable,
             priority=NORMAL_PRIORITY if priority is None else priority,
-            max_concurrency=order.max_concurrency,
-            watched=order.watched,
+            max_concurrency=width,
+            watched=spec.watched,
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
-            retry_of=order.retry_of,
+            retry_of=spec.retry_of if instead_of is None else instead_of.id,
             details=details,
-            assets=order.assets,
-            unique_seconds=order.placing.unique_seconds,
+            assets=spec.assets,
+            unique_seconds=placing.unique_seconds,
         )
 
     def warn_of_disagreements(self) -> None:
@@ -441,24 +462,28 @@ class Placement:
             run.keys = {name: keys for name in run.shapes if (keys := shapes.keys_digest(name)) is not None}
 
     def _mark(
-        self, steps: Sequence[NewStep], running: Iterable[str], details: RunDetails, checked: CheckedDetails
+        self,
+        steps: Sequence[NewStep],
+        running: Iterable[str],
+        details: RunDetails,
+        same_config: Mapping[str, str | None],
     ) -> None:
         """Note with each step what stands for how its run computes it."""
         reader, graph = self._parts.details, self._parts.graph
         hashes = {name: reader.config_hash(details, graph[name]) for name in running}
         for step in steps:
-            step.same_config = step.asset in checked.same_config
-            step.config_hash = checked.same_config[step.asset] if step.same_config else hashes.get(step.asset)
+            step.same_config = step.asset in same_config
+            step.config_hash = same_config[step.asset] if step.same_config else hashes.get(step.asset)
 
-    def _refuse_missing(self, order: Order, plan: Plan, durable: bool) -> None:
+    def _refuse_missing(self, spec: RunSpec, plan: Plan, durable: bool) -> None:
         """Refuse a request whose inputs nobody is about to make, unless it asks to wait for them.
 
         Raises:
             DependencyNotReadyError: names what is missing for the first step that cannot start.
         """
-        waits = order.wait_for_inputs
+        waits = spec.wait_for_inputs
         if waits is None:
-            waits = durable and order.kind not in _WAITED_FOR
+            waits = durable and spec.kind not in _WAITED_FOR
         if waits:
             return
         for target, missing in plan.missing.items():
@@ -473,12 +498,19 @@ class Placement:
         ranges = self._parts.store.ranges
         return ranges is not None and ranges.waiting(target) is not None
 
-    def _complete(self, step: NewStep, order: Order, retry: bool, extra: Mapping[str, Limit] | None) -> None:
+    def _complete(
+        self,
+        step: NewStep,
+        spec: RunSpec,
+        placing: PlacingOptions,
+        retry: bool,
+        extra: Mapping[str, Limit] | None,
+    ) -> None:
         """Fill in what the asset, the call and the executor say of a planned step."""
         asset = self._parts.graph.assets[step.asset]
         policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY
-        step.queue, step.priority, step.max_attempts = terms_of(order, asset, policy)
-        step.scheduled_at = order.scheduled_at
+        step.queue, step.priority, step.max_attempts = terms_of(spec, placing, asset, policy)
+        step.scheduled_at = placing.scheduled_at
         step.code_version = asset.code_version
         step.limits = {**asset.concurrency, **extra} if extra else asset.concurrency or None
         if asset.tags:
@@ -496,31 +528,25 @@ class Placement:
                 )
 
 
-def _given(request: RunRequest) -> Given:
-    """Return what a request of an automation says of its run."""
-    return Given(
-        request.config,
-        request.tags,
-        request.metadata,
-        request.io,
-        request.resources,
-        request.hooks,
-        request.hooks_config,
-    )
-
-
-def _with_options(order: Order, executor: Executor) -> Order:
-    """Take up what the options of a call say about how its jobs are placed, on an executor with a queue.
+def placing_of(spec: RunSpec, executor: Executor) -> PlacingOptions:
+    """Return how the jobs of a run are placed: what its verb says, and the options of the call for a queue.
 
     Raises:
-        OptionsError: one of them cannot work, is unknown, or says again what the call says itself.
+        OptionsError: an option cannot work, is unknown, or says again what the call says itself.
     """
-    options = order.executor_opts
-    if not isinstance(options, Mapping):
-        raise OptionsError(f"executor_opts={options!r}: give a mapping of options by name.")
-    if Capability.QUEUE not in executor.capabilities or order.placing != NO_PLACING_OPTIONS:
-        return order
-    return order.with_options(options)
+    if not spec.executor_opts or Capability.QUEUE not in executor.capabilities:
+        return PlacingOptions(priority=spec.priority, scheduled_at=spec.scheduled_at)
+    placing = placing_options(spec.executor_opts)
+    for name in ("priority", "scheduled_at"):
+        value, again = getattr(spec, name), getattr(placing, name)
+        if value is not None and again is not None:
+            twice = f"{name}={value!r} and executor_opts={{{name!r}: {again!r}}}"
+            raise OptionsError(f"{twice} say the same thing twice; leave one of them out.")
+    return replace(
+        placing,
+        priority=spec.priority if placing.priority is None else placing.priority,
+        scheduled_at=spec.scheduled_at if placing.scheduled_at is None else placing.scheduled_at,
+    )
 
 
 def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
@@ -533,14 +559,14 @@ def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
     return found
 
 
-def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], bool]:
+def checked_options(spec: RunSpec, placing: PlacingOptions, executor: Executor) -> tuple[dict[str, Any], bool]:
     """Return the options for the executor, and whether retry policies hold; refuse what it could not do.
 
     Raises:
         OptionsError: an option is unknown or cannot work.
         CapabilityError: the executor does not declare what is asked for.
     """
-    options = dict(order.executor_opts) if order.executor_opts else {}
+    options = dict(spec.executor_opts) if spec.executor_opts else {}
     capabilities = executor.capabilities
     retry = options.pop("retry", False)
     if not isinstance(retry, bool):
@@ -553,10 +579,10 @@ def checked_options(order: Order, executor: Executor) -> tuple[dict[str, Any], b
     needed = []
     if retry:
         needed.append(Capability.RETRY)
-    if order.scheduled_at is not None:
+    if placing.scheduled_at is not None:
         needed.append(Capability.SCHEDULED_AT)
     # a priority that was given to whatever executor there is may be one that it has no use for
-    if order.priority is not None and order.executor != "auto":
+    if placing.priority is not None and spec.executor != "auto":
         needed.append(Capability.PRIORITY)
     for capability in needed:
         if capability not in capabilities:

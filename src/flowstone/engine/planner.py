@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import ends, is_over
@@ -22,6 +23,7 @@ from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.partitions import KeySource, KeyState, KnownKeys, decode_partition, encode_partition
 from flowstone.core.route import decision_of
 from flowstone.core.step import NewStep, Target
+from flowstone.engine.run_spec import RunSpec
 from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError, IncompletePartitionError
 from flowstone.protocols import Catalog, PartitionKeys
@@ -110,32 +112,7 @@ class Plan:
         return sum(step.reuse is not None for step in self.steps)
 
 
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """What is asked of the planner.
-
-    Args:
-        targets: what should be there in the end.
-        expand: names of assets that may be added upstream when missing; None for all, empty for none.
-        force: recompute the targets although they are committed.
-        force_deps: recompute what is upstream of them as well.
-        now: time that decides which partitions are read, where "all so far" is meant.
-        present: time that decides which partitions are over; `now` when None.
-        explicit: names of assets whose partitions among the targets were said: one that is not over, or reads what
-            is not, is refused; of the other assets it is left out.
-        allow_incomplete: plan partitions that are not over.
-        same_config: assets whose committed values serve only when they were made with this `config_hash`.
-    """
-
-    targets: Sequence[Target]
-    now: datetime
-    present: datetime | None = None
-    explicit: Collection[str] = ()
-    allow_incomplete: bool = False
-    expand: Collection[str] | None = None
-    force: bool = False
-    force_deps: bool = False
-    same_config: Mapping[str, str | None] = field(default_factory=dict)
+_SAME: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Planner:
@@ -150,11 +127,21 @@ class Planner:
         self._own = frozenset([asset.name for asset in graph if graph.reads_itself(asset.name)])
         self._rank = {name: position for position, name in enumerate(graph.order)}
 
-    def plan(self, request: Request) -> Plan:
-        """Plan a request; shared inputs appear once.
+    def plan(
+        self,
+        spec: RunSpec,
+        *,
+        now: datetime,
+        present: datetime | None = None,
+        same_config: Mapping[str, str | None] = _SAME,
+    ) -> Plan:
+        """Plan a run; shared inputs appear once.
 
         Args:
-            request: what is asked for.
+            spec: what is asked for.
+            now: time that decides which partitions are read, where "all so far" is meant.
+            present: time that decides which partitions are over; `now` when None.
+            same_config: assets whose committed values serve only when they were made with this `config_hash`.
 
         Returns:
             The plan; its size is the number of (asset, partition) pairs, values are not touched.
@@ -162,13 +149,14 @@ class Planner:
         Raises:
             IncompletePartitionError: a partition that was said is not over, or reads what is not over.
         """
-        found = _Found(request, dict.fromkeys(request.targets), self._graph, self._own)
-        if self._timed and request.explicit and not request.allow_incomplete:
+        targets = dict.fromkeys(spec.targets)
+        found = _Found(spec, now, present or now, same_config, targets, self._graph, self._own)
+        if self._timed and spec.explicit and not spec.allow_incomplete:
             self._refuse_incomplete(found)
         self._learn(found, list(found.requested))
-        if request.same_config:
+        if same_config:
             self._forget_outdated(found)
-        if not request.force and self._routing.any_routes:
+        if not spec.force and self._routing.any_routes:
             self._leave_out(found, found.requested)
         level = list(found.requested)
         while level:
@@ -195,7 +183,7 @@ class Planner:
             found.early |= early
             for target in early:
                 del committed[target]
-        same_config = found.request.same_config
+        same_config = found.same_config
         if same_config:
             steps = [step for target, step in committed.items() if target[0] in same_config]
             hashes = self._catalog.config_hashes(steps)
@@ -210,8 +198,7 @@ class Planner:
 
     def _forget_outdated(self, found: _Found) -> None:
         """Let committed targets not serve when what they are made of is computed again, with another config."""
-        request = found.request
-        concerned = {name for name in request.same_config if name in self._graph}
+        concerned = {name for name in found.same_config if name in self._graph}
         concerned |= {below for name in concerned for below in self._graph.downstream(name)}
         reads: dict[Target, list[Target]] = {}
         level = [target for target in found.requested if target[0] in concerned]
@@ -220,7 +207,7 @@ class Planner:
             for target in level:
                 reads[target] = [
                     read
-                    for read in self._reader.targets(*target, request.now)
+                    for read in self._reader.targets(*target, found.now)
                     if read[0] in concerned and (read in found.requested or found.may_expand(read))
                 ]
                 following.update(dict.fromkeys(read for read in reads[target] if read not in reads))
@@ -259,14 +246,14 @@ class Planner:
 
     def _refuse_incomplete(self, found: _Found) -> None:
         for target in found.requested:
-            if target[0] in found.request.explicit and not self._may(found, target):
+            if target[0] in found.spec.explicit and not self._may(found, target):
                 raise self._incomplete(target, target)
 
     def _may(self, found: _Found, target: Target) -> bool:
         """Whether a target may be computed as far as it is over."""
         if target[0] not in self._timed or found.over.is_over(*target):
             return True
-        return found.request.allow_incomplete or self._graph[target[0]].allow_incomplete
+        return found.spec.allow_incomplete or self._graph[target[0]].allow_incomplete
 
     def _incomplete(self, target: Target, unfinished: Target) -> IncompletePartitionError:
         describe, until = self._graph.describe, self._graph.over_at(*unfinished)
@@ -284,24 +271,24 @@ class Planner:
             if cause is not None:
                 held_up.setdefault(target, cause)
         for target, cause in held_up.items():
-            if target in found.requested and target[0] in found.request.explicit:
+            if target in found.requested and target[0] in found.spec.explicit:
                 raise self._incomplete(target, cause)
             found.running.pop(target, None)
             found.requested.pop(target, None)
         found.outside = [(target, read) for target, read in found.outside if target not in held_up]
 
     def _leave_out(self, found: _Found, targets: Iterable[Target]) -> None:
-        found.skipped.update(self._routing.not_chosen(targets, found.request.now, found.decides_again))
+        found.skipped.update(self._routing.not_chosen(targets, found.now, found.decides_again))
 
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
         """Expand what may have to run; return what that reads and was not expanded yet."""
-        request = found.request
+        spec = found.spec
         following: dict[Target, None] = {}
         for target in level:
             if not found.must_run(target):
                 continue
             so_far = None if target[0] not in self._timed or found.over.is_over(*target) else found.over
-            found.running[target] = reads = self._reader.targets(*target, request.now, so_far)
+            found.running[target] = reads = self._reader.targets(*target, found.now, so_far)
             if not reads:
                 continue
             if self._timed:
@@ -309,7 +296,7 @@ class Planner:
                 if held_up is not None:
                     found.held_up[target] = held_up
                     continue
-            if request.expand is None:
+            if spec.expand is None:
                 if target[0] in self._own:
                     self._learn_before(found, target, reads)
             else:
@@ -324,12 +311,12 @@ class Planner:
             for read in following
             if read not in found.running
             and read not in found.skipped
-            and (request.force_deps or read not in found.committed)
+            and (spec.force_deps or read not in found.committed)
         ]
-        return new if request.expand is None else [read for read in new if found.may_expand(read)]
+        return new if spec.expand is None else [read for read in new if found.may_expand(read)]
 
     def _steps(self, found: _Found) -> list[NewStep]:
-        running, request = found.running, found.request
+        running, spec = found.running, found.spec
         ordered = list({**running, **found.requested, **found.skipped})
         position: dict[Target, int] = {}
         if len(ordered) > 1:  # else it reads nothing of this plan
@@ -348,7 +335,7 @@ class Planner:
                 target in found.committed
                 or target in found.outdated
                 or target in found.early
-                or (request.force if target in found.requested else request.force_deps)
+                or (spec.force if target in found.requested else spec.force_deps)
             )
             step = NewStep(*target, inputs=inputs, forced=forced)
             if inputs and self._reader.optional(target[0]):
@@ -402,9 +389,12 @@ class Planner:
 
 @dataclass(slots=True)
 class _Found:
-    """What is known of a request while it is planned."""
+    """What is known of a run while it is planned."""
 
-    request: Request
+    spec: RunSpec
+    now: datetime
+    present: datetime
+    same_config: Mapping[str, str | None]
     requested: dict[Target, None]
     graph: AssetGraph
     own: Collection[str]
@@ -431,7 +421,7 @@ class _Found:
     def over(self) -> Completeness:
         """Which partitions are over; asked about assets whose partitions end."""
         if self.completeness is None:
-            self.completeness = Completeness(self.graph, self.request.present or self.request.now)
+            self.completeness = Completeness(self.graph, self.present)
         return self.completeness
 
     def must_run(self, target: Target) -> bool:
@@ -439,19 +429,19 @@ class _Found:
             return False
         if target not in self.committed:
             return True
-        return self.request.force if target in self.requested else self.request.force_deps
+        return self.spec.force if target in self.requested else self.spec.force_deps
 
     def may_expand(self, read: Target) -> bool:
-        if self.request.expand is None:
+        if self.spec.expand is None:
             return True
         # of an asset that reads itself, the partitions that were said are meant, not all those before them
-        return read[0] in self.request.expand and not (read[0] in self.own and read[0] in self.request.explicit)
+        return read[0] in self.spec.expand and not (read[0] in self.own and read[0] in self.spec.explicit)
 
     def decides_again(self, router: Target) -> bool:
         """Whether a committed router is computed again, so that its old decision is void."""
         if router in self.requested:
-            return self.request.force
-        return self.request.force_deps and self.may_expand(router)
+            return self.spec.force
+        return self.spec.force_deps and self.may_expand(router)
 
 
 _NOTHING = KnownKeys()
