@@ -203,7 +203,7 @@ class CheckingTests(ExecutorCase):
         assert (step.state, step.attempt, step.error_type) == (
             State.FAILED,
             1,
-            "flowstone.errors.running.CheckFailedError",
+            "flowstone.errors.CheckFailedError",
         )
         assert (flow.load("ledger"), flow.load("balance"), first.value) == ([1, 2, 3], 6, 6)
         assert [one.step_id for one in flow.history("ledger")] == [good.step_id]
@@ -348,7 +348,7 @@ class RouteTests(ExecutorCase):
             assert text in str(self.failure(call))
             step = self.latest(flow)
             assert (step.state, step.attempt) == (State.FAILED, 1)
-            assert step.error_type == "flowstone.errors.declarations.RouteError"
+            assert step.error_type == "flowstone.errors.RouteError"
 
     def test_a_route_out_of_a_process_of_its_own(self, flow: FlowStone) -> None:
         """The choice crosses the wire with its value."""
