@@ -103,4 +103,4 @@ def test_typing_errors_are_notified_when_the_app_is_made() -> None:
 
 def test_nodes_evaluate_what_the_app_declares() -> None:
     flow = an_app(Schedule("report", "0 6 * * *"))
-    assert [str(one.id.name) for one in flow.parts.evaluators if one.id.kind == "schedule"] == ["report"]
+    assert [str(one.id.name) for one in flow.evaluators if one.id.kind == "schedule"] == ["report"]

@@ -89,7 +89,7 @@ def evaluate(url: str) -> None:
     flow = make_flow(url)
     store = flow.parts.store
     assert isinstance(store, PostgresStore)
-    evaluator = flow.parts.evaluators[0]
+    evaluator = flow.evaluators[0]
     watched = WatchedDatabase(store.database, points)
     concluding = PostgresAutomations(watched, lambda: "nobody")  # type: ignore[arg-type]
     store.automations.declare([evaluator.id], paused=[evaluator.id])

@@ -22,7 +22,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
 from flowstone.errors import ConfigurationError
-from flowstone.protocols import Hook, IOManager
+from flowstone.protocols import Evaluator, Hook, IOManager
 from flowstone.stores.postgres.dsn import address_of
 
 
@@ -178,6 +178,11 @@ class AssembledApp:
     def graph(self) -> AssetGraph:
         """The assets and their dependencies."""
         return self.parts.graph
+
+    @property
+    def evaluators(self) -> list[Evaluator]:
+        """What runs by itself: worker nodes evaluate it."""
+        return [*self.conditions.evaluators, *self.schedules.evaluators, *self.sensors.evaluators]
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

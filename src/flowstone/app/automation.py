@@ -146,6 +146,11 @@ class DeclaredAutomations[One: Evaluator]:
         self._store = store
         self._evaluators: dict[str, One] = {}
 
+    @property
+    def evaluators(self) -> Sequence[One]:
+        """What worker nodes evaluate."""
+        return list(self._evaluators.values())
+
     def ticks(self, name: str | None = None, *, limit: int = 50) -> Sequence[TickRecord]:
         """Return the newest ticks of one, or of all of this kind.
 
@@ -258,7 +263,6 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
             except OptionsError as error:
                 raise DefinitionError(f"Schedule {schedule.name!r}: {error}") from error
             self._add(schedule.name, ScheduleEvaluator(schedule, parts.graph, placement.prepare_request))
-        parts.evaluators.extend(self._evaluators.values())
 
     def list(self) -> list[ScheduleStatus]:
         """Return all schedules with their next instants."""
@@ -418,7 +422,6 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
         for sensor in sensors:
             self._check(sensor)
             self._add(sensor.name, SensorEvaluator(sensor, given))
-        parts.evaluators.extend(self._evaluators.values())
 
     def list(self) -> list[SensorStatus]:
         """Return all sensors as they stand."""

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
-from flowstone.protocols import Control, Evaluator, Executor, Hook, IOManager, Store
+from flowstone.protocols import Control, Executor, Hook, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -156,8 +156,6 @@ class Parts:
     coroutines: CoroutineRunner
     processes: IsolatedCalls
     shapes: Shapes
-    evaluators: list[Evaluator] = field(default_factory=list)
-    """What runs by itself: nodes evaluate it."""
 
     def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
         """Wait until a step is over.

@@ -31,6 +31,7 @@ from flowstone.engine.automation.conditions import (
 from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.run_spec import RunSpec
 from flowstone.errors import DefinitionError, command
+from flowstone.protocols import Evaluator
 
 type Assets = list[Asset]
 type Records = list[AutomationRecord]
@@ -58,7 +59,7 @@ class ConditionsView:
                     where=one.where,
                 )
         self._facts = FactReader(parts.graph, parts.reader, parts.store.target_statuses)
-        parts.evaluators += [
+        self.evaluators: Sequence[Evaluator] = [
             ConditionEvaluator(
                 asset,
                 asset.automation,

@@ -272,7 +272,7 @@ def left_off(flow: FlowStone) -> str:
         >>> left_off(FlowStone([]))
         ''
     """
-    number = Counter(one.id.kind.value for one in flow.parts.evaluators)
+    number = Counter(one.id.kind.value for one in flow.evaluators)
     return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in sorted(number.items()))
 
 
@@ -282,7 +282,7 @@ def _automations(
     width = limits.get(_SENSORS) or flow.settings.queues.get(_SENSORS, DEFAULT_QUEUES[_SENSORS])
     lease = flow.settings.lease_seconds
     return AutomationLoop(
-        flow.parts.evaluators, store.automations, width=width, lease_seconds=lease, by_hand_only=by_hand_only
+        flow.evaluators, store.automations, width=width, lease_seconds=lease, by_hand_only=by_hand_only
     )
 
 

@@ -72,7 +72,7 @@ def runs_of(flow: FlowStone) -> list[str]:
 @contextmanager
 def looping(flow: FlowStone) -> Iterator[AutomationLoop]:
     """Evaluate in the background what is due, as a node does."""
-    loop = AutomationLoop(flow.parts.evaluators, flow.parts.store.automations, grace_seconds=0.2)
+    loop = AutomationLoop(flow.evaluators, flow.parts.store.automations, grace_seconds=0.2)
     loop.start()
     try:
         yield loop
@@ -242,7 +242,7 @@ def test_a_long_series_of_skips_is_one_tick() -> None:
     reasons = iter(["a", "a", "a", "b", "b", "a"])
     now = datetime(2024, 1, 1, tzinfo=UTC)
     flow = app_of(one_of(lambda context: SkipReason(next(reasons))))
-    store, evaluator = flow.parts.store.automations, flow.parts.evaluators[0]
+    store, evaluator = flow.parts.store.automations, flow.evaluators[0]
     store.declare([evaluator.id])
     for second in range(6):
         (taken,) = store.take([evaluator.id], lease_seconds=9)
@@ -413,7 +413,7 @@ def test_every_key_runs_exactly_once_through_replays_and_lost_evaluations(steps:
         return SensorResult(requests=requests, cursor=str(min(at + 3, len(files))))
 
     flow = app_of(one_of(poll))
-    store, evaluator = flow.parts.store.automations, flow.parts.evaluators[0]
+    store, evaluator = flow.parts.store.automations, flow.evaluators[0]
     assert isinstance(evaluator, SensorEvaluator)
     for cursor, lost in [*steps, (0, False)]:
         flow.sensors.set_cursor("one", str(cursor))
@@ -435,7 +435,7 @@ def test_every_key_runs_exactly_once_through_replays_and_lost_evaluations(steps:
 def test_a_record_is_not_needed_to_evaluate() -> None:
     now = datetime(2024, 1, 1, tzinfo=UTC)
     flow = app_of(one_of(lambda context: context.request(), every=90))
-    evaluator = flow.parts.evaluators[0]
+    evaluator = flow.evaluators[0]
     record = AutomationRecord(id=evaluator.id, paused=False, cursor=None, since=now, due_at=now)
     (conclusion,) = evaluator.evaluate(TakenAutomation(record=record, token=1, now=now))
     assert conclusion.due_at is not None
