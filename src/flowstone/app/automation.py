@@ -16,7 +16,7 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.driving import SubmittedRun
 from flowstone.app.partition_keys import PartitionKeysView
-from flowstone.app.submit import Placement, Prepared
+from flowstone.app.submit import Placement, options_for
 from flowstone.app.targets import whole_number
 from flowstone.core.automation.record import (
     AutomationKind,
@@ -35,9 +35,12 @@ from flowstone.core.automation.sensor import RunRequest, Sensor, check_cursor
 from flowstone.core.clean import clean_text
 from flowstone.core.declaring import view
 from flowstone.core.selection import select
+from flowstone.core.step import NewRun
 from flowstone.engine.automation.schedules import ScheduleEvaluator
 from flowstone.engine.automation.sensors import SensorEvaluator, SensorParts
 from flowstone.engine.failures import failure
+from flowstone.engine.planner import Plan
+from flowstone.engine.run_spec import RunSpec
 from flowstone.errors import (
     DefinitionError,
     FlowStoneError,
@@ -47,6 +50,8 @@ from flowstone.errors import (
     UnknownAutomationError,
 )
 from flowstone.protocols import AutomationStore, Evaluator
+
+type _Ready = tuple[RunSpec, NewRun, Plan]
 
 
 class SensorRuns:
@@ -69,9 +74,9 @@ class SensorRuns:
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
         spec = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
-        ready = self._placement.prepare(spec, self._placement.executor(spec.executor))
-        self._mine()[run_id] = ready
-        return PreparedRun(ready.run, ready.plan.steps, request.run_key)
+        run, plan = self._placement.prepare(spec, self._placement.executor(spec.executor))
+        self._mine()[run_id] = spec, run, plan
+        return PreparedRun(run, plan.steps, request.run_key)
 
     def drive(self, run_ids: Sequence[str]) -> None:
         """Take runs that were opened to their end; with a queue, workers do that."""
@@ -79,7 +84,7 @@ class SensorRuns:
         left = [*mine]
         try:
             while left:
-                self._placement.driving.drive(self._submitted(mine[left[0]]))
+                self._placement.driving.drive(self._submitted(*mine[left[0]]))
                 del left[0]
         except BaseException:
             for run_id in left:  # nobody else will run them, and later requests would wait for them
@@ -92,30 +97,24 @@ class SensorRuns:
         """Drop what this thread prepared."""
         self._mine().clear()
 
-    def _submitted(self, ready: Prepared) -> SubmittedRun:
+    def _submitted(self, spec: RunSpec, run: NewRun, plan: Plan) -> SubmittedRun:
         # it is open: opening it again only returns its steps, all of which look joined
-        opened = self._parts.store.ledger.open_run(ready.run, ready.plan.steps)
-        steps = [one._replace(deduplicated=one.run_id != ready.run.id) for one in opened]
-        return SubmittedRun(
-            ready.spec,
-            ready.run,
-            ready.plan,
-            ready.executor,
-            ready.options,
-            steps,
-            self._parts.store.catalog.run_details,
-        )
+        opened = self._parts.store.ledger.open_run(run, plan.steps)
+        steps = [one._replace(deduplicated=one.run_id != run.id) for one in opened]
+        executor = self._placement.executor(spec.executor)
+        read_details = self._parts.store.catalog.run_details
+        return SubmittedRun(spec, run, plan, executor, options_for(spec, executor), steps, read_details)
 
-    def _ready(self, run_id: str) -> Prepared | None:
+    def _ready(self, run_id: str) -> _Ready | None:
         """Return what was prepared for a run; one of a forgotten run key has got another id when it was opened."""
         mine = self._mine()
         if run_id in mine:
             return mine[run_id]
         ready = mine.get(run_id.rpartition("-")[0])
-        return None if ready is None else ready._replace(run=replace(ready.run, id=run_id))
+        return None if ready is None else (ready[0], replace(ready[1], id=run_id), ready[2])
 
-    def _mine(self) -> dict[str, Prepared]:
-        mine: dict[str, Prepared] | None = getattr(self._prepared, "runs", None)
+    def _mine(self) -> dict[str, _Ready]:
+        mine: dict[str, _Ready] | None = getattr(self._prepared, "runs", None)
         if mine is None:
             mine = self._prepared.runs = {}
         return mine

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from flowstone import telemetry
 from flowstone.app.asynchronous import caller_loop
@@ -61,16 +61,6 @@ _WAITED_FOR = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
 instead of queueing one behind the other, and the queue stays short."""
-
-
-class Prepared(NamedTuple):
-    """A run that is planned and checked, but not recorded yet."""
-
-    spec: RunSpec
-    run: NewRun
-    plan: Plan
-    executor: Executor
-    options: dict[str, Any]
 
 
 class Placement:
@@ -150,41 +140,34 @@ class Placement:
                 open_range = self._parts.store.ranges.open_run if within is None else within.open_range
                 return self._submit_whole(spec, placing, whole, executor, open_range, instead_of)
         ledger: Ledger | OpensRuns = self._parts.store.ledger if within is None else within
-        ready = self.prepare(spec, executor, placing, instead_of=instead_of)
+        run, plan = self.prepare(spec, executor, placing, instead_of=instead_of)
         try:
-            placed = ledger.open_run(ready.run, ready.plan.steps)
+            placed = ledger.open_run(run, plan.steps)
         except PlanOutdatedError as error:
-            ready, placed = self._planned_again(
+            run, plan, placed = self._planned_again(
                 lambda: self.prepare(spec, executor, placing, instead_of=instead_of), ledger, error
             )
-        if ready.plan.missing and not ready.run.durable:
-            self._let_wait(ready.plan, placed)
+        if plan.missing and not run.durable:
+            self._let_wait(plan, placed)
         if telemetry.listeners:
-            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": ready.run.id, "kind": spec.kind})
+            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run.id, "kind": spec.kind})
             if all(one.state.is_terminal for one in placed):
-                self._emit_ended(ready.run.id)
-        return SubmittedRun(
-            spec,
-            ready.run,
-            ready.plan,
-            executor,
-            ready.options,
-            placed,
-            self._parts.store.catalog.run_details,
-        )
+                self._emit_ended(run.id)
+        options = options_for(spec, executor) if spec.executor_opts else {}
+        return SubmittedRun(spec, run, plan, executor, options, placed, self._parts.store.catalog.run_details)
 
     def _planned_again(
-        self, prepare: Callable[[], Prepared], ledger: Ledger | OpensRuns, error: PlanOutdatedError
-    ) -> tuple[Prepared, list[PlacedStep]]:
+        self, prepare: Callable[[], tuple[NewRun, Plan]], ledger: Ledger | OpensRuns, error: PlanOutdatedError
+    ) -> tuple[NewRun, Plan, list[PlacedStep]]:
         """Plan and place again while others commit or end steps of the plan before it is placed."""
         deadline, pause = time.monotonic() + _REPLAN_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             log.debug("A request is planned again: %s", error)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads those that collided
             pause = min(_MAX_PAUSE_SECONDS, pause * 2)
-            ready = prepare()
+            run, plan = prepare()
             try:
-                return ready, ledger.open_run(ready.run, ready.plan.steps)
+                return run, plan, ledger.open_run(run, plan.steps)
             except PlanOutdatedError as again:
                 if time.monotonic() >= deadline:
                     raise
@@ -206,7 +189,7 @@ class Placement:
         placing: PlacingOptions | None = None,
         *,
         instead_of: SubmittedRun | None = None,
-    ) -> Prepared:
+    ) -> tuple[NewRun, Plan]:
         """Plan a run for an executor and check it; nothing is recorded.
 
         Args:
@@ -221,7 +204,7 @@ class Placement:
         if placing is None:
             placing = placing_of(spec, executor)
         durable = Capability.DURABLE in executor.capabilities
-        options, retry = checked_options(spec, placing, executor)
+        retry = check_options_for(spec, placing, executor)
         refuse_items(self._parts.graph, spec.targets)
         given = NO_DETAILS if spec.is_plain else self._parts.details.read(spec)
         same_config = NOTHING_GIVEN if given is NO_DETAILS else self._parts.details.same_config(spec, given)
@@ -240,15 +223,15 @@ class Placement:
         run = self._run(spec, placing, executor, details, instead_of)
         if durable:
             self._note_shapes(run, running)
-        return Prepared(spec, run, plan, executor, options)
+        return run, plan
 
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
     ) -> PreparedRun:
         """See `flowstone.protocols.PrepareRun`."""
         spec = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
-        ready = self.prepare(spec, self.executor(spec.executor))
-        return PreparedRun(ready.run, ready.plan.steps, request.run_key)
+        run, plan = self.prepare(spec, self.executor(spec.executor))
+        return PreparedRun(run, plan.steps, request.run_key)
 
     def requested(
         self, request: RunRequest, *, run_id: str, kind: str, executor: str = "auto", now: datetime | None = None
@@ -325,8 +308,8 @@ class Placement:
             max_concurrency=max_concurrency,
             watched=False,
         )
-        ready = self.prepare(spec, self.executor(spec.executor))
-        return PreparedRun(ready.run, ready.plan.steps)
+        run, plan = self.prepare(spec, self.executor(spec.executor))
+        return PreparedRun(run, plan.steps)
 
     def start(self, spec: RunSpec, *, connection: object = None) -> SubmittedRun:
         """Submit a run that goes on without its caller; see `submit`.
@@ -390,7 +373,7 @@ class Placement:
         instead_of: SubmittedRun | None,
     ) -> SubmittedRun:
         """Record a large backfill as a range; its steps are made as workers begin them."""
-        options, _ = checked_options(spec, placing, executor)
+        check_options_for(spec, placing, executor)
         refuse_items(self._parts.graph, spec.targets[:1])
         given = self._parts.details.read(spec)
         same_config = self._parts.details.same_config(spec, given)
@@ -403,6 +386,7 @@ class Placement:
         total = open_range(run, whole)
         if telemetry.listeners:
             telemetry.emit("run.start", {"steps": total}, {"run_id": run.id, "kind": spec.kind})
+        options = options_for(spec, executor)
         return SubmittedRun(spec, run, Plan([]), executor, options, [], self._parts.store.catalog.run_details)
 
     # --- pieces -------------------------------------------------------------------------------------------
@@ -549,8 +533,13 @@ def placing_of(spec: RunSpec, executor: Executor) -> PlacingOptions:
     )
 
 
-def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
-    """Return the options of a call that are for its executor to look at when the job is placed."""
+def options_for(spec: RunSpec, executor: Executor) -> dict[str, Any]:
+    """Return the options of a call that are for its executor, not for how jobs are placed or tried again.
+
+    Raises:
+        OptionsError: the call is to wait for a time that makes no sense.
+    """
+    options = {name: value for name, value in (spec.executor_opts or {}).items() if name != "retry"}
     if Capability.QUEUE not in executor.capabilities:
         return options
     found = {name: value for name, value in options.items() if name not in PLACING_OPTIONS}
@@ -559,8 +548,8 @@ def _others(options: dict[str, Any], executor: Executor) -> dict[str, Any]:
     return found
 
 
-def checked_options(spec: RunSpec, placing: PlacingOptions, executor: Executor) -> tuple[dict[str, Any], bool]:
-    """Return the options for the executor, and whether retry policies hold; refuse what it could not do.
+def check_options_for(spec: RunSpec, placing: PlacingOptions, executor: Executor) -> bool:
+    """Refuse what an executor could not do; return whether retry policies hold.
 
     Raises:
         OptionsError: an option is unknown or cannot work.
@@ -573,7 +562,7 @@ def checked_options(spec: RunSpec, placing: PlacingOptions, executor: Executor) 
         raise OptionsError(f"retry={retry!r}: give True or False; how often and when is the asset's RetryPolicy.")
     if options:
         check_call(executor, options)
-        options = _others(options, executor)
+        options = options_for(spec, executor)
         if Capability.DURABLE in capabilities:
             check_portable(executor.name, options)
     needed = []
@@ -587,7 +576,7 @@ def checked_options(spec: RunSpec, placing: PlacingOptions, executor: Executor) 
     for capability in needed:
         if capability not in capabilities:
             raise CapabilityError(executor.name, capability.value, capabilities)
-    return options, retry or Capability.DURABLE in capabilities
+    return retry or Capability.DURABLE in capabilities
 
 
 def new_run_id() -> str:
