@@ -48,7 +48,8 @@ class DetailsReader:
         self._resources = resources
         self._values = values
         self._hooks = hooks
-        self._configured = any(asset.config is not None for asset in graph)
+        self.configured = any(asset.config is not None for asset in graph)
+        """Whether any asset takes a config."""
 
     def read(self, spec: RunSpec) -> RunDetails:
         """Check what a request says of its run.
@@ -96,8 +97,6 @@ class DetailsReader:
         Raises:
             OptionsError: an asset needs a config that was not given.
         """
-        if not self._configured:
-            return details
         config = dict(details.config)
         for name in names:
             for asset in (self._graph[name], *self._graph[name].companions):

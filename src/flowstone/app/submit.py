@@ -34,6 +34,7 @@ from flowstone.engine.planner import Plan
 from flowstone.engine.run_spec import NORMAL_PRIORITY, PartitionTargets, RunSpec
 from flowstone.errors import CapabilityError, DefinitionError, OptionsError, PlanOutdatedError
 from flowstone.executors.inline import (
+    NO_PLACING_OPTIONS,
     PLACING_OPTIONS,
     PlacingOptions,
     check_call,
@@ -210,7 +211,7 @@ class Placement:
         same_config = NOTHING_GIVEN if given is NO_DETAILS else self._parts.details.same_config(spec, given)
         plan = self._plan(spec, same_config, placing.scheduled_at)
         running = plan.running()
-        details = self._parts.details.complete(given, running)
+        details = self._parts.details.complete(given, running) if self._parts.details.configured else given
         if plan.missing:
             self._refuse_missing(spec, plan, durable)
         if durable:
@@ -519,6 +520,8 @@ def placing_of(spec: RunSpec, executor: Executor) -> PlacingOptions:
         OptionsError: an option cannot work, is unknown, or says again what the call says itself.
     """
     if not spec.executor_opts or Capability.QUEUE not in executor.capabilities:
+        if spec.priority is None and spec.scheduled_at is None:
+            return NO_PLACING_OPTIONS
         return PlacingOptions(priority=spec.priority, scheduled_at=spec.scheduled_at)
     placing = placing_options(spec.executor_opts)
     for name in ("priority", "scheduled_at"):

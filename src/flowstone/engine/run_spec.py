@@ -1,7 +1,7 @@
 """What a run is asked for: built and checked once from the keywords of a verb, and never changed.
 
-`PartitionTargets` keeps many partitions of one asset as compressed text: a backfill may have millions, and an object
-for each would not fit.
+`PartitionTargets` keeps many partitions of one asset as compressed text: a backfill may have millions, and an
+object for each would not fit.
 """
 
 from __future__ import annotations
@@ -167,10 +167,10 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         waits = True if self.wait_for_inputs is None else self.wait_for_inputs
-        flags = (self.force, self.force_deps, self.allow_incomplete, waits)
-        for name, flag in zip(_FLAGS, flags, strict=True):
-            if flag is not True and flag is not False:
-                raise OptionsError(f"{name}={flag!r}: give True or False.")
+        flags: tuple[object, ...] = (self.force, self.force_deps, self.allow_incomplete, waits)
+        if set(map(type, flags)) != {bool}:
+            name, flag = next(one for one in zip(_FLAGS, flags, strict=True) if type(one[1]) is not bool)
+            raise OptionsError(f"{name}={flag!r}: give True or False.")
         if self.executor_opts is not None:
             _check_names("executor_opts", self.executor_opts)
         width = self.max_concurrency
