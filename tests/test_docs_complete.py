@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import click
@@ -132,3 +134,37 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             if anchor not in slugs:
                 broken.append(link)
     assert broken == []
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_rooms_of_the_architecture_are_those_of_the_tree() -> None:
+    section = ARCHITECTURE.partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")][2:]
+    named = [name for row in rows for name in CODE.findall(row)]
+    source = ROOT / "src" / "flowstone"
+    modules = {path.relative_to(source).with_suffix("").as_posix() for path in source.rglob("*.py")}
+    there = {name for name in modules if not name.rpartition("/")[2].startswith("__")}
+    assert sorted(there - set(named)) == [], "modules that the table of rooms does not name"
+    assert sorted(set(named) - there) == [], "rooms that are gone"
+    assert len(named) == len(set(named)), "a module has one room"
+
+
+def test_the_picture_of_the_architecture_names_what_there_is() -> None:
+    picture = ARCHITECTURE.partition("```mermaid\n")[2].partition("```")[0]
+    named = re.findall(r"([a-z_]+(?:/[a-z_]+)+): ([\w.]+)", picture)
+    assert len(named) > 10
+    for module, name in named:
+        attrgetter(name)(importlib.import_module(f"flowstone.{module.replace('/', '.')}"))
+
+
+def test_the_reading_order_leads_to_modules() -> None:
+    section = ARCHITECTURE.partition("\n## Twenty minutes of reading\n")[2].partition("\n## ")[0]
+    rooms = [name for name in CODE.findall(section) if re.fullmatch(r"[a-z_]+(?:/[a-z_]+)+(?:\.sql)?", name)]
+    source = ROOT / "src" / "flowstone"
+    missing = [name for name in rooms if not (source / name).exists() and not (source / f"{name}.py").exists()]
+    assert rooms
+    assert missing == []
+    minutes = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    assert sum(minutes) == 20
