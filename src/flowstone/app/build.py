@@ -238,7 +238,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(declared.resources)
     pool.check(graph, checks)
-    store = _store(settings)
+    store = _store(settings, graph)
     try:
         managers = _managers(settings, store, declared.io)
         default = declared.default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
@@ -289,7 +289,6 @@ def _connect(
     shapes = Shapes(graph, lambda asset: values.manager(asset).name)
     if isinstance(store, PostgresStore):
         store.heartbeat.assets = shapes.to_json
-        store.database.renamed = {earlier: one.name for one in graph for earlier in one.renamed_from}
     return Parts(
         settings=settings,
         graph=graph,
@@ -350,13 +349,14 @@ def _inline(
     )
 
 
-def _store(settings: Settings) -> Store:
+def _store(settings: Settings, graph: AssetGraph) -> Store:
     if settings.database_url is None:
         return MemoryStore()
     return PostgresStore.connect(
         settings.database_url,
         directory=Path(settings.storage),
         project=Project(settings.project),
+        renamed={earlier: one.name for one in graph for earlier in one.renamed_from},
         beat_seconds=settings.beat_seconds,
         lease_seconds=settings.lease_seconds,
     )

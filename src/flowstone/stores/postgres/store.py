@@ -48,12 +48,25 @@ log = logging.getLogger(__name__)
 
 
 class CheckedDatabase(Database):
-    """A database that is used only once its tables are known to fit this version."""
+    """A database that is used only once its tables are known to fit this version.
 
-    def __init__(self, dsn: str, *, project: Project | None = None, max_size: int = 20) -> None:
+    Args:
+        dsn: where it is.
+        project: whose tables to use.
+        max_size: most connections at once.
+        renamed: earlier names of assets, whose history is to be carried over, and their names of today.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        project: Project | None = None,
+        max_size: int = 20,
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(dsn, project=project, max_size=max_size)
-        self.renamed: Mapping[str, str] = {}
-        """Earlier names of assets, whose history is to be carried over, and their names of today."""
+        self.renamed: Mapping[str, str] = renamed or {}
         self._carry_over_at = 0.0
         self._logged: set[tuple[str, str]] = set()
         self._checking = threading.Lock()
@@ -191,6 +204,7 @@ class PostgresStore:
         *,
         directory: Path,
         project: Project | None = None,
+        renamed: Mapping[str, str] | None = None,
         beat_seconds: float = 5.0,
         lease_seconds: float = 30.0,
     ) -> Self:
@@ -201,6 +215,7 @@ class PostgresStore:
                 own, which is started, or joined, and brought up to date.
             directory: where the embedded server lies when the URL does not say.
             project: whose tables to use; the default project's when None.
+            renamed: see `CheckedDatabase`.
             beat_seconds: see the class.
             lease_seconds: see the class.
 
@@ -210,7 +225,7 @@ class PostgresStore:
         """
         server = embedded_server(url, directory)
         try:
-            database = CheckedDatabase(server.start() if server else url, project=project)
+            database = CheckedDatabase(server.start() if server else url, project=project, renamed=renamed)
             if server is not None:
                 upgrade(Database(database.dsn, project=project))
         except BaseException:
