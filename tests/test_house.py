@@ -42,7 +42,7 @@ OLD_WORDS_LEFT = 0
 
 MAX_CALLS_OF_A_MATERIALIZE = 60
 MAX_FRAMES_ABOVE_A_FUNCTION = 8
-MAX_TYPES_ON_THE_WAY = {"of a request": 12, "of an inline step": 21, "of a durable step": 31}
+MAX_TYPES_ON_THE_WAY = {"of a request": 9, "of an inline step": 18, "of a durable step": 28}
 """How many types that several modules know one request and one step pass through; it only becomes smaller."""
 
 type Function = ast.FunctionDef | ast.AsyncFunctionDef
