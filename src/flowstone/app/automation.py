@@ -69,7 +69,6 @@ class SensorRuns:
         self._prepared = threading.local()
 
     def prepare(self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None) -> PreparedRun:
-        """See `flowstone.protocols.PrepareRun`."""
         self._refuse_all_partitions(request)
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)

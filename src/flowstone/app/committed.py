@@ -26,6 +26,7 @@ from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import Partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
+from flowstone.core.zones import utc_text
 
 _EVERY = 1_000_000
 
@@ -138,7 +139,7 @@ class CommittedValues:
         return self._unasked(found, target)
 
     def _invalidated(self, step: StepRecord, at: datetime) -> list[str]:
-        when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        when = utc_text(at)
         return [f"nothing is committed: its version of step {step.id} was invalidated at {when}"]
 
     def _unasked(self, found: Asset, target: Target) -> list[str]:

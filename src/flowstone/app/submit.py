@@ -229,7 +229,6 @@ class Placement:
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
     ) -> PreparedRun:
-        """See `flowstone.protocols.PrepareRun`."""
         spec = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
         run, plan = self.prepare(spec, self.executor(spec.executor))
         return PreparedRun(run, plan.steps, request.run_key)
@@ -298,7 +297,6 @@ class Placement:
     def prepare_targets(
         self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
     ) -> PreparedRun:
-        """See `flowstone.protocols.PrepareTargets`."""
         spec = RunSpec(
             kind=kind,
             selection=asset,

@@ -13,6 +13,7 @@ from flowstone.core.clean import error_line
 from flowstone.core.control import describe_target
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
+from flowstone.core.zones import utc_text
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Store
 
@@ -163,6 +164,6 @@ def _recorded(record: StepRecord) -> list[str]:
     if record.scheduled_at is not None and record.state in (State.SCHEDULED, State.RETRYING):
         left = (record.scheduled_at - datetime.now(UTC)).total_seconds()
         what = "its next attempt is due" if record.state is State.RETRYING else "it starts"
-        at = f"{record.scheduled_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        at = utc_text(record.scheduled_at)
         found.append(f"{what} at {at}" + (f", in {left:.0f} s" if 0 < left < _SOON_SECONDS else ""))
     return found

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -175,20 +176,15 @@ def materialize(
             **how.options(),
         )
         return show_placed(session, handle)
-    with reporting(session.out, f"materialize {selection}") as report:
-        result = _interruptible(
-            session,
-            how,
-            lambda: flow.materialize_all(
-                selection,
-                partition=requested,
-                force_deps=force_deps,
-                max_concurrency=max_concurrency,
-                on_progress=report,
-                **how.options(),
-            ),
-        )
-    return show_result(session.out, flow, result)
+    run = partial(
+        flow.materialize_all,
+        selection,
+        partition=requested,
+        force_deps=force_deps,
+        max_concurrency=max_concurrency,
+        **how.options(),
+    )
+    return _wait_for_run(session, how, f"materialize {selection}", run)
 
 
 def backfill(
@@ -230,20 +226,22 @@ def backfill(
             **how.options(),
         )
         return show_placed(session, handle)
-    with reporting(session.out, f"backfill {selection}") as report:
-        result = _interruptible(
-            session,
-            how,
-            lambda: flow.backfill(
-                selection,
-                partitions=several,
-                max_concurrency=max_concurrency,
-                on_progress=report,
-                wait_for_inputs=wait_for_inputs,
-                **how.options(),
-            ),
-        )
-    return show_result(session.out, flow, result)
+    run = partial(
+        flow.backfill,
+        selection,
+        partitions=several,
+        max_concurrency=max_concurrency,
+        wait_for_inputs=wait_for_inputs,
+        **how.options(),
+    )
+    return _wait_for_run(session, how, f"backfill {selection}", run)
+
+
+def _wait_for_run(session: Session, how: Chosen, title: str, run: Callable[..., RunResult]) -> int:
+    """Run a verb with its progress shown; return the exit code."""
+    with reporting(session.out, title) as report:
+        result = _interruptible(session, how, lambda: run(on_progress=report))
+    return show_result(session.out, session.flow, result)
 
 
 def show_placed(session: Session, handle: RunHandle) -> int:

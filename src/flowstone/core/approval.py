@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
 from flowstone.core.clean import clean_value
 from flowstone.core.output import JsonValue, type_name
+from flowstone.core.zones import utc_text
 from flowstone.errors import ApprovalDecidedError, SerializationError, command
 
 type OnTimeout = Literal["reject", "approve", "skip"]
@@ -115,7 +116,7 @@ class Approval:
         """
         shown = " ".join(self.message.split())
         shown = shown if len(shown) <= 200 else shown[:199] + "…"
-        since, until = _moment(self.created_at), _moment(self.expires_at)
+        since, until = utc_text(self.created_at), utc_text(self.expires_at)
         what = f"it waits for approval {self.id} ({shown}) since {since}, until {until}"
         return f"{what}: `{command('approve', str(self.id))}`"
 
@@ -132,7 +133,7 @@ class Approval:
         if self.state is ApprovalState.PENDING:
             return "not decided yet"
         by = f" by {self.decided_by}" if self.decided_by else ""
-        at = f" at {_moment(self.decided_at)}" if self.decided_at else ""
+        at = f" at {utc_text(self.decided_at)}" if self.decided_at else ""
         means = f", which means: {self.on_timeout}" if self.state is ApprovalState.EXPIRED else ""
         return f"{self.state.value}{by}{at}{means}" + (f": {self.comment}" if self.comment else "")
 
@@ -252,7 +253,3 @@ def check_portable(text: str, what: str) -> None:
             type_name=type_name(text),
             remedy="Use AwaitApproval(...).",
         ) from None
-
-
-def _moment(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

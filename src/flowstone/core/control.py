@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.clean import error_line
 from flowstone.core.limits import describe_open
 from flowstone.core.partitions import decode_partition, partition_label
 from flowstone.core.state import State
+from flowstone.core.zones import utc_text
 from flowstone.errors import command
 
 _SOON_SECONDS = 600.0
@@ -114,7 +115,7 @@ class StepDiagnosis:
         if self.lost_holder is not None:
             return [self._lost()]
         if self.state in (State.RUNNING, State.CANCELLING):
-            since = f" since {_moment(self.started_at)}" if self.started_at else ""
+            since = f" since {utc_text(self.started_at)}" if self.started_at else ""
             return [f"it is {self.state.value} on {self.worker}{since}, attempt {self.attempt}"]
         if self.state is State.WAITING and self.open_inputs:
             return [f"input {describe_target(*target)} is {state.value}" for *target, state in self.open_inputs]
@@ -160,7 +161,7 @@ class StepDiagnosis:
                 what = "it is scheduled"
             left = (self.scheduled_at - now).total_seconds() if now is not None else 0.0
             soon = f", in {left:.0f} s" if 0.5 < left < _SOON_SECONDS else ""
-            yield f"{what} at {_moment(self.scheduled_at)}{soon}"
+            yield f"{what} at {utc_text(self.scheduled_at)}{soon}"
         if self.error and self.state is State.RETRYING:
             yield f"attempt {self.attempt} of {self.max_attempts} failed: {error_line(self.error)[:200]}"
 
@@ -181,10 +182,6 @@ def describe_target(asset: str, partition: str) -> str:
         'orders [2024-01-01]'
     """
     return f"{asset} [{partition_label(decode_partition(partition))}]" if partition else asset
-
-
-def _moment(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _workers(number: int) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from flowstone.core.declaring import duration, shown, whole_number
+from flowstone.core.zones import utc_text
 from flowstone.errors import DefinitionError
 
 _UNIT = r"(?P<unit>second|minute|hour|day|s|min|h|d)s?\s*"
@@ -327,4 +328,4 @@ def describe_open(name: str, failures: int, until: datetime | None) -> str:
     number = "1 failure" if failures == 1 else f"{failures} failures in a row"
     if until is None:
         return f"the breaker {name!r} tries one step at a time after {number}"
-    return f"the breaker {name!r} is open until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC after {number}"
+    return f"the breaker {name!r} is open until {utc_text(until)} after {number}"

@@ -95,8 +95,31 @@ class RunDetails:
 NO_DETAILS = RunDetails()
 
 
+class HasDetails:
+    """What a run was given with its request, read from its `details`."""
+
+    __slots__ = ()
+
+    details: RunDetails
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names to find the run by."""
+        return self.details.tags
+
+    @property
+    def metadata(self) -> Mapping[str, JsonValue]:
+        """Facts for people."""
+        return self.details.metadata
+
+    @property
+    def config(self) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Config of each asset of the run that takes one."""
+        return self.details.config
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RunInfo:
+class RunInfo(HasDetails):
     """The run that a step belongs to: `context.run`; a step that other requests joined shows the one it began in.
 
     Args:
@@ -113,21 +136,6 @@ class RunInfo:
     def from_json(cls, document: Mapping[str, Any] | None, *, id: str, kind: str) -> RunInfo:  # noqa: A002
         """Return the run with the details that `RunDetails.to_json` made a document of."""
         return cls(id=id, kind=kind, details=RunDetails.from_json(document))
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Names to find the run by."""
-        return self.details.tags
-
-    @property
-    def metadata(self) -> Mapping[str, JsonValue]:
-        """Facts for people."""
-        return self.details.metadata
-
-    @property
-    def config(self) -> Mapping[str, Mapping[str, JsonValue]]:
-        """Config of each asset of the run that takes one."""
-        return self.details.config
 
     @property
     def hooks(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from flowstone.core.limits import Limit
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.route import ALL_SKIPPED
-from flowstone.core.run_details import NO_DETAILS, RunDetails, RunInfo
+from flowstone.core.run_details import NO_DETAILS, HasDetails, RunDetails, RunInfo
 from flowstone.core.state import ACTIVE, SUCCESS, State
 from flowstone.errors import command
 
@@ -445,7 +445,7 @@ def run_state(state: State, counts: Mapping[State, int]) -> State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(HasDetails):
     """A run with the number of its steps in each state.
 
     `details` says what it is about, without secrets; `assets` names what was asked for.
@@ -469,21 +469,6 @@ class RunRecord:
     counts: dict[State, int] = field(default_factory=dict)
     details: RunDetails = NO_DETAILS
     assets: tuple[str, ...] = ()
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Tags of the run."""
-        return self.details.tags
-
-    @property
-    def metadata(self) -> Mapping[str, JsonValue]:
-        """Facts about the run that were given with the request."""
-        return self.details.metadata
-
-    @property
-    def config(self) -> Mapping[str, Mapping[str, JsonValue]]:
-        """Config of each asset of the run that takes one."""
-        return self.details.config
 
     @property
     def total(self) -> int:

@@ -16,6 +16,16 @@ SECOND = timedelta(seconds=1)
 _WEEK = timedelta(days=7)
 
 
+def utc_text(instant: datetime) -> str:
+    """Return an instant as texts for people name it.
+
+    Example:
+        >>> utc_text(datetime(2024, 1, 1, 12, 30, tzinfo=UTC))
+        '2024-01-01 12:30:00 UTC'
+    """
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def load_zone(name: str) -> tzinfo:
     """Return the time zone with this IANA name.
 

@@ -181,7 +181,7 @@ def placing_options(options: Mapping[str, Any]) -> PlacingOptions:
         max_attempts=_whole("max_attempts", options.get("max_attempts"), 1, 1000),
         priority=_whole("priority", options.get("priority"), 0, 9),
         unique_seconds=seconds_option("unique", options.get("unique")),
-        scheduled_at=_moment(options.get("scheduled_at")),
+        scheduled_at=_start_time(options.get("scheduled_at")),
     )
 
 
@@ -205,7 +205,7 @@ def _whole(name: str, value: object, minimum: int, maximum: int) -> int | None:
     return value
 
 
-def _moment(value: object) -> datetime | None:
+def _start_time(value: object) -> datetime | None:
     if value is None:
         return None
     moment = value

@@ -455,10 +455,10 @@ class OpensRuns(Protocol):
     """Where runs are recorded: a ledger, or a transaction of the caller's."""
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
-        """See `Ledger.open_run`."""
+        """Place a run, as `Ledger.open_run` does."""
 
     def open_range(self, run: NewRun, new: NewRange) -> int:
-        """See `RangeStore.open_run`."""
+        """Place a large backfill, as `RangeStore.open_run` does."""
 
 
 class Store(Protocol):

@@ -295,11 +295,11 @@ class Paced:
     quiet: timedelta | None = None
 
     def at_most(self, requests: int, *, active: int = MAX_AT_WORK) -> Paced:
-        """See `Condition.at_most`."""
+        """Return the condition with other numbers of requests; see `Condition.at_most`."""
         return Paced(self.condition, requests, active, self.quiet)
 
     def debounce(self, quiet: timedelta) -> Paced:
-        """See `Condition.debounce`."""
+        """Return the condition with a time without commits; see `Condition.debounce`."""
         given: object = quiet
         if not isinstance(given, timedelta) or given <= timedelta(0):
             raise DefinitionError(

@@ -235,7 +235,7 @@ class ConditionEvaluator:
         return AutomationId(AutomationKind.CONDITION, self._asset.name)
 
     def evaluate(self, taken: TakenAutomation) -> Iterator[Conclusion]:
-        """See `flowstone.protocols.Evaluator`: one conclusion, with at most one run."""
+        """Conclude once, with at most one run."""
         before = Memory.read(taken.record.cursor)
         # before the facts: what ends in between is seen, rather than missed for a while
         active = self._facts.active(self._around)

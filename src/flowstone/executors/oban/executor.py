@@ -71,7 +71,7 @@ class ObanExecutor(ChecksOptions):
         self._notice = notice
 
     def bind(self, run: RunJob) -> None:
-        """See `flowstone.protocols.Executor`; workers run jobs, so nothing is kept."""
+        """Keep nothing: workers run the jobs."""
 
     def check(self, options: Mapping[str, Any]) -> None:
         check_options(self.name, options, _OPTIONS)

@@ -37,7 +37,6 @@ class RepeatFilter(logging.Filter):
         self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """See `logging.Filter`."""
         if record.levelno < logging.WARNING or logging.getLogger("oban").isEnabledFor(logging.DEBUG):
             return True
         key, now = (record.name, str(record.msg)), time.monotonic()

@@ -91,7 +91,7 @@ class LocalListing:
         self._directory = Path(directory)
 
     def files(self, *, recursive: bool) -> Iterator[FoundFile]:
-        """See `Listing`.
+        """Yield the files of the directory; see `Listing`.
 
         Raises:
             OSError: the directory cannot be read.

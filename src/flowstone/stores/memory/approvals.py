@@ -140,8 +140,18 @@ class MemoryApprovals(ApprovalStore):
         details: dict[str, JsonValue] = {"gate": one.gate, "message": one.message}
         self._note(one, f"asset {one.asset}", "requested", details)
 
-    def withdraw(self, row: StepRow) -> None:
-        """Cancel the request of a step that is cancelled."""
+    def cancel(self, row: StepRow, now: datetime) -> None:
+        """Cancel a step, and the request that it may wait for; of one that runs a stop is requested."""
+        if row.state is State.RUNNING:
+            row.state = State.CANCELLING
+        elif not row.state.is_terminal and row.state is not State.CANCELLING:
+            waited = row.state is State.AWAITING_APPROVAL
+            row.reason = "cancelled while it waited for approval" if waited else "cancelled before it started"
+            if waited:
+                self._withdraw(row)
+            self._propagation.finish(row, State.CANCELLED, now)
+
+    def _withdraw(self, row: StepRow) -> None:
         for one in self.of_step(row.id):
             if not one.state.is_decided:
                 self._note(replace(one, state=ApprovalState.CANCELLED, decided_at=self._now()), "flowstone")

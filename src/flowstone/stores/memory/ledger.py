@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.state import State
@@ -36,9 +37,10 @@ class MemoryLedger(Ledger):
         self._tables = tables
         self._approvals = approvals
         self._scatters = scatters
-        scatters.cancel = self._cancel
         self._propagation = Propagation(tables)
-        tables.after_fork = self._end_what_the_parent_runs
+        self.changed = tables.changed
+        # the lock is held meanwhile, so that a forked child sees nothing half done
+        renew_after_fork(self, MemoryLedger._end_what_the_parent_runs, hold=True)
 
     def _end_what_the_parent_runs(self) -> None:
         """In a forked child: nobody here runs what was under way, and whoever asks again must not wait for it."""
@@ -139,7 +141,7 @@ class MemoryLedger(Ledger):
             row = self._tables.steps.get(step_id)
             if row is None:
                 raise RunNotFoundError("step", str(step_id))
-            self._cancel(row, datetime.now(UTC))
+            self._approvals.cancel(row, datetime.now(UTC))
             self._tables.announce()
         self._tables.emit_ended()
         return row.state
@@ -161,7 +163,7 @@ class MemoryLedger(Ledger):
                 raise RunNotFoundError("run", run_id)
             now = datetime.now(UTC)
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
-                self._cancel(row, now)
+                self._approvals.cancel(row, now)
             # what was asked counts, even if nothing of it was left to cancel
             run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
@@ -315,16 +317,6 @@ class MemoryLedger(Ledger):
         row.token = 0
         row.scheduled_at = now + timedelta(seconds=delay_seconds) if delay_seconds else None
         row.state = State.SCHEDULED if delay_seconds else State.PENDING
-
-    def _cancel(self, row: StepRow, now: datetime) -> None:
-        if row.state is State.RUNNING:
-            row.state = State.CANCELLING
-        elif not row.state.is_terminal and row.state is not State.CANCELLING:
-            waited = row.state is State.AWAITING_APPROVAL
-            row.reason = "cancelled while it waited for approval" if waited else "cancelled before it started"
-            if waited:
-                self._approvals.withdraw(row)
-            self._propagation.finish(row, State.CANCELLED, now)
 
 
 def _recordable(completion: Completion) -> Completion | None:

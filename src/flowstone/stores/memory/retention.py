@@ -63,7 +63,7 @@ class MemoryRetention(Retention):
             return counts._replace(runs=runs)
 
     def needed_versions(self, versions: Sequence[str]) -> set[str]:
-        """See `flowstone.protocols.Retention`; what other processes store is unknown here, and numbered alike."""
+        """Return all: what other processes store is unknown here, and numbered alike."""
         return set(versions)
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:

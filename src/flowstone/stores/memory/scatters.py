@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,6 +23,7 @@ from flowstone.core.scatter import (
 from flowstone.core.state import State
 from flowstone.core.step import InputVersion, NewRun, NewStep
 from flowstone.protocols import ScatterStore
+from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.tables import RunRow, ScatterRow, StepRow, Tables
 
 
@@ -52,14 +53,14 @@ class MemoryScatters(ScatterStore):
 
     Args:
         tables: the data of the store, whose lock makes a method a transaction.
+        approvals: cancels items, which may wait for one.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, approvals: MemoryApprovals) -> None:
         self._tables = tables
+        self._approvals = approvals
         self._by_step: dict[int, _Scatter] = {}
         self._by_run: dict[str, _Scatter] = {}
-        self.cancel: Callable[[StepRow, datetime], None]
-        """Cancels a step; the ledger says how."""
 
     def forget(self, step_ids: Collection[int]) -> None:
         """Drop the scatters of steps that are forgotten; called with the lock held."""
@@ -165,7 +166,7 @@ class MemoryScatters(ScatterStore):
             for key in gone_keys if outcome.is_complete else ():
                 gone = ours.items.pop(key).step
                 ours.failures -= gone.state is State.FAILED
-                self.cancel(gone, now)
+                self._approvals.cancel(gone, now)
             ours.order = sorted(ours.items.values(), key=_position)
             self._tables.runs[ours.run_id].open -= 1
         self._examine(ours, now)
@@ -259,7 +260,7 @@ class MemoryScatters(ScatterStore):
     def _stop(self, ours: _Scatter, now: datetime) -> None:
         for item in list(ours.items.values()):
             if not item.step.state.is_terminal:
-                self.cancel(item.step, now)
+                self._approvals.cancel(item.step, now)
 
     def _record(self, ours: _Scatter) -> ScatterRecord:
         return ScatterRecord(

@@ -37,7 +37,7 @@ class MemoryStore:
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
         tables = Tables()
         self.approvals = MemoryApprovals(tables, now=now)
-        self.scatters = MemoryScatters(tables)
+        self.scatters = MemoryScatters(tables, self.approvals)
         self.ledger = MemoryLedger(tables, self.approvals, self.scatters)
         self.catalog = MemoryCatalog(tables)
         self.checks = MemoryChecks(tables)
@@ -47,11 +47,11 @@ class MemoryStore:
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations)
 
     def end_lost(self, step_ids: Sequence[int]) -> bool:
-        """See `flowstone.protocols.Store`; what runs here ends with this process."""
+        """What runs here ends with this process: nothing is ever lost to another one."""
         return False
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
-        """See `flowstone.protocols.Store`: there is no transaction that a caller could be part of."""
+        """Refuse: there is no transaction that a caller could be part of."""
         raise OptionsError("connection=: this app records in memory, and no transaction of yours is part of that.")
 
     def close(self) -> None:

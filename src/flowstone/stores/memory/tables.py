@@ -13,7 +13,6 @@ from datetime import datetime
 from itertools import count
 
 from flowstone import telemetry
-from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.run_details import RunInfo
@@ -221,9 +220,6 @@ class Tables:
         # with more steps than this the next run makes room first
         self.max_steps: int | None = None
         self.make_room: Callable[[], None] = lambda: None
-        self.after_fork: Callable[[], None] = lambda: None
-        # the lock is held meanwhile, so that a forked child sees nothing half done
-        renew_after_fork(self, lambda tables: tables.after_fork(), hold=True)
 
     def note_end(self, row: StepRow) -> None:
         """Note which runs may be over because a step is; the caller holds the lock."""

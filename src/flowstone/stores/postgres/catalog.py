@@ -445,7 +445,7 @@ class PostgresCatalog(Catalog):
         return self._runs({"run_id": None, "parent": parent, "tag": tag, "limit": limit})
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
-        """See `flowstone.protocols.Catalog`: notification first, a poll once a second as backstop.
+        """Wait by notification, with a poll once a second as backstop.
 
         While the database is away, whoever waits goes on waiting, for two minutes in all.
 

@@ -126,7 +126,7 @@ class PostgresLedger(Ledger):
         return self._transaction(claim)
 
     def commit(self, completions: Sequence[Completion]) -> list[Committed]:
-        """See `flowstone.protocols.Ledger`.
+        """Commit a group of attempts in one transaction.
 
         A group that cannot be committed is halved until the completion at fault is alone; that one is committed
         as a failure, so that it can never hold up the others.

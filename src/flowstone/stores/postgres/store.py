@@ -91,7 +91,7 @@ class CheckedDatabase(Database):
 
     @contextmanager
     def connection(self) -> Iterator[Connection[TupleRow]]:
-        """See `Database.connection`.
+        """Borrow a connection once the tables are known to fit.
 
         Raises:
             SchemaVersionError: the tables are missing, older or newer; names the command that helps.
@@ -147,11 +147,9 @@ class CallerTransaction:
         self._ranges = PostgresRanges(cast("Database", database))
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
-        """See `flowstone.protocols.OpensRuns`."""
         return self._ledger.open_run(run, steps)
 
     def open_range(self, run: NewRun, new: NewRange) -> int:
-        """See `flowstone.protocols.OpensRuns`."""
         return self._ranges.open_run(run, new)
 
 
@@ -245,7 +243,6 @@ class PostgresStore:
         return self.database.queue_problem
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
-        """See `flowstone.protocols.Store`."""
         return CallerTransaction(CallerDatabase(connection, self.database, caller))
 
     @contextmanager
@@ -255,7 +252,6 @@ class PostgresStore:
             yield connection
 
     def end_lost(self, step_ids: Sequence[int]) -> bool:
-        """See `flowstone.protocols.Store`."""
         try:
             return end_lost(self.database, step_ids)
         except DatabaseUnavailableError:
