@@ -69,6 +69,7 @@ class SensorRuns:
         self._prepared = threading.local()
 
     def prepare(self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None) -> PreparedRun:
+        """Prepare the run of a request, to be placed with the tick that asked for it."""
         self._refuse_all_partitions(request)
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)

@@ -229,6 +229,7 @@ class Placement:
     def prepare_request(
         self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
     ) -> PreparedRun:
+        """Prepare the run of a request without placing it."""
         spec = self.requested(request, run_id=run_id, kind=kind, executor="oban", now=now)
         run, plan = self.prepare(spec, self.executor(spec.executor))
         return PreparedRun(run, plan.steps, request.run_key)
@@ -297,6 +298,7 @@ class Placement:
     def prepare_targets(
         self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
     ) -> PreparedRun:
+        """Prepare a run of some encoded partitions of one asset without placing it."""
         spec = RunSpec(
             kind=kind,
             selection=asset,

@@ -37,6 +37,7 @@ class RepeatFilter(logging.Filter):
         self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Let a record through unless it repeats an earlier one."""
         if record.levelno < logging.WARNING or logging.getLogger("oban").isEnabledFor(logging.DEBUG):
             return True
         key, now = (record.name, str(record.msg)), time.monotonic()

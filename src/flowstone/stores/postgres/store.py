@@ -147,9 +147,11 @@ class CallerTransaction:
         self._ranges = PostgresRanges(cast("Database", database))
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
+        """Place a run inside the transaction of the caller."""
         return self._ledger.open_run(run, steps)
 
     def open_range(self, run: NewRun, new: NewRange) -> int:
+        """Place a large backfill inside the transaction of the caller."""
         return self._ranges.open_run(run, new)
 
 
@@ -243,6 +245,7 @@ class PostgresStore:
         return self.database.queue_problem
 
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
+        """Return what places runs inside a transaction of the caller."""
         return CallerTransaction(CallerDatabase(connection, self.database, caller))
 
     @contextmanager
@@ -252,6 +255,7 @@ class PostgresStore:
             yield connection
 
     def end_lost(self, step_ids: Sequence[int]) -> bool:
+        """End steps whose process is lost; whether there were any. False while the database is away."""
         try:
             return end_lost(self.database, step_ids)
         except DatabaseUnavailableError:
