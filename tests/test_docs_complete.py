@@ -161,6 +161,16 @@ def test_the_picture_of_the_architecture_names_what_there_is() -> None:
         attrgetter(name)(importlib.import_module(f"flowstone.{module.replace('/', '.')}"))
 
 
+def test_every_table_is_in_the_architecture() -> None:
+    section = ARCHITECTURE.partition("\n## Tables\n")[2].partition("\n## ")[0]
+    migrations = (ROOT / "src" / "flowstone" / "stores" / "postgres" / "migrations").glob("*.sql")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(migrations))
+    tables = set(re.findall(r"CREATE TABLE flowstone\.(\w+)", text))
+    tables -= set(re.findall(r"DROP TABLE flowstone\.(\w+)", text))
+    assert "steps" in tables
+    assert sorted(tables - set(CODE.findall(section)) - {"migrations"}) == []
+
+
 def test_the_reading_order_leads_to_modules() -> None:
     section = ARCHITECTURE.partition("\n## Twenty minutes of reading\n")[2].partition("\n## ")[0]
     rooms = [name for name in CODE.findall(section) if re.fullmatch(r"[a-z_]+(?:/[a-z_]+)+(?:\.sql)?", name)]
