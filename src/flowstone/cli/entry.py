@@ -42,13 +42,15 @@ class _Program(TyperGroup):
     def main(
         self,
         args: Sequence[str] | None = None,
-        *others: Any,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
         standalone_mode: bool = True,
+        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(args, *others, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except _USAGE_ERROR as error:
             _suggest(error)
             if not standalone_mode:
