@@ -87,9 +87,30 @@ def directory() -> Iterator[Path]:
     assert socket_directory is None or not socket_directory.exists()
 
 
+@pytest.fixture(scope="module")
+def made_cluster() -> Iterator[Path]:
+    """The data directory of a cluster that started once and is copied by tests that are not about making one."""
+    root = Path(tempfile.mkdtemp(prefix="flowstone-embedded-"))
+    with EmbeddedPostgres(root / "db", settings=UNSAFE_BUT_FAST):
+        pass
+    yield root / "db" / "data"
+    remove_server(root / "db")
+    shutil.rmtree(root)
+
+
 @pytest.fixture
-def embedded(directory: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST)
+def filled(directory: Path, made_cluster: Path) -> Path:
+    """The directory with a cluster in it that stopped properly."""
+    account = ServerAccount.for_data(made_cluster)
+    directory.mkdir()
+    subprocess.run(["cp", "-a", str(made_cluster), str(directory / "data")], check=True)
+    account.own(directory)
+    return directory
+
+
+@pytest.fixture
+def embedded(filled: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(filled, settings=UNSAFE_BUT_FAST)
     yield server
     server.stop()
 
@@ -181,8 +202,8 @@ def test_many_processes_on_a_fresh_directory_get_one_server(directory):
     assert not lives(pids.pop())
 
 
-def test_a_process_that_just_ends_leaves_properly(directory):
-    with holder(directory, HOLDER.replace("sys.stdin.read()", "")) as (process, pid):
+def test_a_process_that_just_ends_leaves_properly(filled):
+    with holder(filled, HOLDER.replace("sys.stdin.read()", "")) as (process, pid):
         assert process.wait(TIMEOUT_SECONDS) == 0
         assert not lives(pid)
 
@@ -198,18 +219,18 @@ def test_a_killed_holder_leaves_the_server_to_the_next(embedded, directory):
         assert not lives(pid)
 
 
-def test_ctrl_c_does_not_reach_the_server(directory):
+def test_ctrl_c_does_not_reach_the_server(filled):
     # before it says that it is ready; a function as handler, because what is ignored stays so in the server
     script = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n" + HOLDER
-    with holder(directory, script) as (process, pid):
+    with holder(filled, script) as (process, pid):
         os.killpg(process.pid, signal.SIGINT)
-        with EmbeddedPostgres(directory) as dsn:
+        with EmbeddedPostgres(filled) as dsn:
             assert ask(dsn, "SELECT 1") == 1
         assert lives(pid)
         leave(process)
 
 
-def test_a_forked_child_does_not_stop_the_server_of_its_parent(directory):
+def test_a_forked_child_does_not_stop_the_server_of_its_parent(filled):
     script = HOLDER.replace(
         "sys.stdin.read()",
         "import os\n"
@@ -220,7 +241,7 @@ def test_a_forked_child_does_not_stop_the_server_of_its_parent(directory):
         "print('forked', flush=True)\n"
         "sys.stdin.read()",
     )
-    with holder(directory, script) as (process, pid):
+    with holder(filled, script) as (process, pid):
         assert process.stdout is not None
         assert process.stdout.readline() == "forked\n"
         assert lives(pid)
@@ -228,8 +249,8 @@ def test_a_forked_child_does_not_stop_the_server_of_its_parent(directory):
         assert not lives(pid)
 
 
-def test_a_killed_server_comes_back_with_what_was_committed(directory):
-    server = EmbeddedPostgres(directory)
+def test_a_killed_server_comes_back_with_what_was_committed(filled):
+    server = EmbeddedPostgres(filled)
     dsn = server.start()
     with Database(dsn).dedicated() as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
@@ -304,30 +325,30 @@ def test_any_path_will_do(directory, name):
     remove_server(awkward)
 
 
-def test_an_interrupted_initdb_is_never_taken_for_a_cluster(embedded, directory):
+def test_an_interrupted_initdb_is_never_taken_for_a_cluster(directory):
     leftover = directory / "data.unfinished-x"
     leftover.mkdir(parents=True)
     (leftover / "PG_VERSION").write_text("18\n")
-    with embedded as dsn:
+    with EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST) as dsn:
         assert ask(dsn, "SELECT 1") == 1
     assert not leftover.exists()
 
 
-def test_ctrl_c_while_starting_leaves_no_server(directory):
+def test_ctrl_c_while_starting_leaves_no_server(filled):
     script = HOLDER.replace("embedded = ", "print(0, flush=True)\nembedded = ")
-    with holder(directory, script) as (process, _):
+    with holder(filled, script) as (process, _):
         # As early as the data directory gets its pid file, while pg_ctl still waits for the server.
-        assert eventually((directory / "data" / "postmaster.pid").exists)
+        assert eventually((filled / "data" / "postmaster.pid").exists)
         process.send_signal(signal.SIGINT)
         process.wait(TIMEOUT_SECONDS)
-    assert eventually(lambda: not (directory / "data" / "postmaster.pid").exists())
+    assert eventually(lambda: not (filled / "data" / "postmaster.pid").exists())
 
 
-def test_a_start_that_fails_shows_the_log_and_can_be_repeated(directory):
-    broken = EmbeddedPostgres(directory, settings={"shared_buffers": "many"})
+def test_a_start_that_fails_shows_the_log_and_can_be_repeated(filled):
+    broken = EmbeddedPostgres(filled, settings={"shared_buffers": "many"})
     with pytest.raises(EmbeddedDatabaseError, match='invalid value for parameter "shared_buffers"'):
         broken.start()
-    with EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST) as dsn:
+    with EmbeddedPostgres(filled, settings=UNSAFE_BUT_FAST) as dsn:
         assert ask(dsn, "SELECT 1") == 1
 
 
