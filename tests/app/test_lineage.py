@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 from flowstone.app import FlowStone
 from flowstone.core.asset import asset
+from flowstone.core.context import AssetContext
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.mappings import AllPartitions
+from flowstone.core.partitions_by_time import MonthlyPartitions
 
 regions = StaticPartitions(["eu", "us"])
 
@@ -74,6 +77,28 @@ def test_partitions_are_versions_of_their_own() -> None:
         "sales [us]",
     ]
     assert [one.asset for one in made.lineage.impact("sales", partition="eu")] == ["world"]
+
+
+def test_months_are_written_as_people_write_them() -> None:
+    months = MonthlyPartitions("2024-01")
+
+    @asset(partitions=months)
+    def cost(context: AssetContext) -> int:
+        return 1
+
+    @asset(partitions=months)
+    def total(cost: int) -> int:
+        return cost
+
+    made = FlowStone([cost, total])
+    february = date(2024, 2, 1)
+    assert made.why(total, partition=february) == [
+        "nobody has asked for it, and its input cost [2024-02] is missing"
+    ]
+    made.materialize_all(total, partition=february)
+    versions = made.lineage.upstream(total, partition=february)
+    assert [str(one).split(" @ ")[0] for one in versions] == ["total [2024-02]", "cost [2024-02]"]
+    assert versions[0].to_json()["partition"] == "2024-02"
 
 
 def test_versions_are_plain_data_too() -> None:

@@ -20,7 +20,6 @@ from flowstone.app.targets import (
 )
 from flowstone.core.asset import Asset
 from flowstone.core.clean import error_line
-from flowstone.core.control import describe_target
 from flowstone.core.generic import Value
 from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import Partition
@@ -151,7 +150,7 @@ class CommittedValues:
             return [f"nobody has asked for it, and it is {left_out}"]
         reads = self.parts.reader.targets(*target, now)
         there = self.parts.store.catalog.current(reads)
-        missing = [describe_target(*read) for read in reads if read not in there]
+        missing = [self.parts.graph.describe(*read) for read in reads if read not in there]
         return [f"nobody has asked for it, and its input {one} is missing" for one in missing] or [
             "nobody has asked for it: nothing is planned and nothing is committed"
         ]

@@ -27,6 +27,7 @@ class Version:
         current: whether it is what `load` returns now.
         depth: how many steps away from the version that was asked about.
         reads: the versions (step ids) that it was made from.
+        label: its partition as people write it.
     """
 
     step_id: int
@@ -38,17 +39,21 @@ class Version:
     current: bool
     depth: int
     reads: tuple[int, ...]
+    label: str = ""
 
     def __str__(self) -> str:
-        label = partition_label(self.partition) if self.partition is not None else ""
-        return f"{self.asset}{f' [{label}]' if label else ''} @ {self.step_id}"
+        return f"{self.asset}{f' [{self._label}]' if self.partition is not None else ''} @ {self.step_id}"
+
+    @property
+    def _label(self) -> str:
+        return self.label or partition_label(self.partition)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the version as plain data."""
         return {
             "step_id": str(self.step_id),
             "asset": self.asset,
-            "partition": partition_label(self.partition) if self.partition is not None else None,
+            "partition": self._label if self.partition is not None else None,
             "run_id": self.run_id,
             "data_version": self.data_version,
             "code_version": self.code_version,
@@ -144,6 +149,7 @@ class LineageView:
             current=current.get((record.asset, record.partition)) == record.id,
             depth=depth,
             reads=reads,
+            label=self._parts.graph.label(record.asset, record.partition) if record.partition else "",
         )
 
 

@@ -21,7 +21,6 @@ from flowstone.app.targets import backfill_targets, describe, refuse_items
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
-from flowstone.core.control import describe_target
 from flowstone.core.limits import Limit
 from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.retry import NO_RETRY
@@ -350,7 +349,7 @@ class Placement:
                     log.warning(
                         "Run %s waited for %s of run %s, whose process was lost; it goes on as another run.",
                         run.id,
-                        describe_target(record.asset, record.partition),
+                        self._parts.graph.describe(record.asset, record.partition),
                         record.run_id,
                     )
                     return True

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from flowstone.core.approval import ApprovalState
 from flowstone.core.clean import error_line
-from flowstone.core.control import describe_target
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
 from flowstone.core.zones import utc_text
@@ -34,10 +33,12 @@ class Waiting:
 
     Args:
         store: where they are recorded.
+        describe: returns an asset and its encoded partition as people write them.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, describe: Callable[[str, str], str]) -> None:
         self._store = store
+        self._describe = describe
 
     def of_step(self, record: StepRecord) -> list[str]:
         """Return what a step waits for, the most important first; empty when it runs or is over."""
@@ -59,7 +60,7 @@ class Waiting:
         catalog = self._store.catalog
         found: list[str] = []
         for step in catalog.steps(run_id, state=State.AWAITING_APPROVAL, limit=3):
-            found += _about(step, self.of_step(step))
+            found += self._about(step, self.of_step(step))
         record = catalog.run(run_id)
         if found or record is None or any(record.counts.get(state) for state in _MOVES):
             return found
@@ -69,8 +70,14 @@ class Waiting:
             for step in catalog.steps(run_id, state=state, limit=1):
                 reasons = self.of_step(step)
                 if reasons:
-                    return _about(step, reasons)
+                    return self._about(step, reasons)
         return []
+
+    def _about(self, step: StepRecord, reasons: Sequence[str]) -> list[str]:
+        """Name the step, which in a run is one of many."""
+        if not reasons:
+            return []
+        return [f"{self._describe(step.asset, step.partition)}: {reasons[0]}", *reasons[1:]]
 
     def notice_of_step(self, step_id: int) -> WaitNotice:
         """Return what logs while a caller waits for a step."""
@@ -80,7 +87,7 @@ class Waiting:
             return [] if record is None else self.of_step(record)
 
         record = self._store.catalog.step(step_id)
-        name = "" if record is None else f" ({describe_target(record.asset, record.partition)})"
+        name = "" if record is None else f" ({self._describe(record.asset, record.partition)})"
         return WaitNotice(f"Step {step_id}{name}", read)
 
     def _reasons(self, record: StepRecord, depth: int) -> list[str]:
@@ -98,7 +105,7 @@ class Waiting:
 
     def _input(self, target: Target, state: State, depth: int) -> str:
         """Return what an input that is not there yet does, and if it does nothing, why."""
-        text = f"input {describe_target(*target)} is {state.value}"
+        text = f"input {self._describe(*target)} is {state.value}"
         if depth >= _DEEPEST or state in _MOVES or state.is_terminal:
             return text
         newest = self._store.catalog.history(*target, limit=1)
@@ -144,13 +151,6 @@ class WaitNotice:
             self._logged, self._logged_at = kind, now
             log.warning("%s waits: %s", self._what, "; ".join(self.reasons))
         return self.reasons
-
-
-def _about(step: StepRecord, reasons: Sequence[str]) -> list[str]:
-    """Name the step, which in a run is one of many."""
-    if not reasons:
-        return []
-    return [f"{describe_target(step.asset, step.partition)}: {reasons[0]}", *reasons[1:]]
 
 
 def _recorded(record: StepRecord) -> list[str]:

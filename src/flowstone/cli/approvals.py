@@ -12,7 +12,6 @@ from flowstone.cli.output import Column, moment, one_line
 from flowstone.cli.partitions import label
 from flowstone.cli.session import Session
 from flowstone.core.approval import Approval, ApprovalState
-from flowstone.core.control import describe_target
 from flowstone.errors import OptionsError, command
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a request, as `flowstone approvals` lists them.")]
@@ -113,7 +112,7 @@ def _answer(session: Session, decided: Approval, consequence: str) -> None:
     if session.out.as_json:
         session.out.json(_document(session.flow, decided))
         return
-    target = one_line(describe_target(decided.asset, decided.partition))
+    target = one_line(session.flow.graph.describe(decided.asset, decided.partition))
     session.out.line(f"approval {decided.id}: {one_line(decided.verdict())}; {target} {consequence}.")
 
 
@@ -123,7 +122,7 @@ def _show(session: Session, flow: FlowStone, one: Approval) -> None:
         return
     session.out.line(f"approval {one.id} is {one.state.value}")
     fields = {
-        "asset": describe_target(one.asset, one.partition),
+        "asset": flow.graph.describe(one.asset, one.partition),
         "message": one.message,
         "data": json.dumps(one.data, ensure_ascii=False) if one.data is not None else "",
         "gate": one.gate,

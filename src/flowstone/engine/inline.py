@@ -18,7 +18,6 @@ from typing import Protocol
 
 from flowstone import telemetry
 from flowstone.core.context import CancellationToken
-from flowstone.core.control import describe_target
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
@@ -349,10 +348,10 @@ class InlineRunner:
         if left <= 0:
             self._waits_no_more(claim.step_id)
             return None
-        reason = waits_for(inputs.missing)
+        reason = waits_for(inputs.missing, describe=self._graph.describe)
         if self._notified_waits.get(claim.step_id) != reason:
             self._notified_waits[claim.step_id] = reason
-            log.warning("%s %s", describe_target(claim.asset, claim.partition), reason)
+            log.warning("%s %s", self._graph.describe(claim.asset, claim.partition), reason)
         pause = min(self._snooze_seconds, left)
         return Completion(claim, Snoozed(pause, reason), (), claim.started_at)
 

@@ -375,12 +375,17 @@ class ValueStore:
         return manager.store(value, address)
 
 
-def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = None) -> str:
+def waits_for(
+    missing: Sequence[Target],
+    doing: Mapping[Target, State] | None = None,
+    describe: Callable[[str, str], str] = describe_target,
+) -> str:
     """Return why a step waits whose inputs are missing, for people.
 
     Args:
         missing: the inputs.
         doing: what those are doing that are about to be made.
+        describe: returns an asset and its encoded partition as people write them.
 
     Example:
         >>> waits_for([("raw", "d:2024-01-01")], {})
@@ -391,7 +396,7 @@ def waits_for(missing: Sequence[Target], doing: Mapping[Target, State] | None = 
         known = "" if doing is None else ", which nobody is about to make"
         if doing is not None and target in doing:
             known = f", which is {doing[target].value}"
-        shown.append(f"{describe_target(*target)}{known}")
+        shown.append(f"{describe(*target)}{known}")
     more = len(missing) - _SHOWN
     return clean_text(f"waits for {'; '.join(shown)}" + (f" and {more} more" if more > 0 else ""), limit=1000)
 

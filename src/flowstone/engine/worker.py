@@ -156,7 +156,7 @@ class NodeWork:
             if len(doing) == len(inputs.missing):
                 # it is being made: check soon, and less often the longer that takes
                 pause = min(pause, max(_SOON_SECONDS, job.age_seconds / _SOON_PART))
-            return Snoozed(pause, waits_for(inputs.missing, doing), for_inputs=True)
+            return Snoozed(pause, waits_for(inputs.missing, doing, self._graph.describe), for_inputs=True)
         claim = job.claim
         return failure(
             self._graph.not_ready((claim.asset, claim.partition), inputs.missing, claim.started_at), None
