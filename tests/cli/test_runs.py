@@ -226,6 +226,7 @@ def test_prune(cli: CommandLine, steering_recorded: str) -> None:
     assert cli("prune", "--older-than", "999999999w", "--json").json["steps"] == 0
     foretold = cli("prune", "--older-than", "0s", "--dry-run").out
     assert foretold.startswith("Would delete 1 steps and 1 runs")
+    assert "Not counted: leftovers" in foretold
     assert cli("prune", "--older-than", "0s", "--dry-run", "--json").json["dry_run"] is True
     assert cli("prune", "--older-than", "0s").out == foretold.replace("Would delete", "Deleted")
     assert cli("prune", "--older-than", "0s").out.startswith("Deleted 0 steps and 0 runs")

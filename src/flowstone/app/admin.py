@@ -181,7 +181,8 @@ class Pruned:
         size_bytes: size of these values, as far as it is known.
         ticks: number of ticks of schedules, sensors and conditions.
         dry_run: whether nothing was deleted.
-        leftovers: number of files and rows that attempts left which died between storing and committing.
+        leftovers: number of files and rows that attempts left which died between storing and committing; 0 for a
+            dry run, which does not look for them.
         out_of_reach: for each name of an IO manager, the number of values that could not be deleted: this app does
             not declare the manager, or the manager failed. Their records are gone.
         not_swept: names of IO managers that do not look for leftovers.
@@ -213,7 +214,7 @@ class RetentionView:
 
         Args:
             older_than: age of the end of a run; the setting `retention_days` by default.
-            dry_run: only say what would be deleted.
+            dry_run: only say what would be deleted, leftovers of dead attempts apart: these are found by deleting.
 
         Raises:
             OptionsError: `older_than` is negative.
