@@ -224,9 +224,10 @@ def test_prune(cli: CommandLine, steering_recorded: str) -> None:
     assert cli("prune", "--json").json == nothing | {"older_than_seconds": 90 * 86400.0}
     assert "90 days" in cli("prune").out
     assert cli("prune", "--older-than", "999999999w", "--json").json["steps"] == 0
-    foretold = cli("prune", "--older-than", "0s", "--dry-run").out
+    dry = cli("prune", "--older-than", "0s", "--dry-run")
+    foretold = dry.out
     assert foretold.startswith("Would delete 1 steps and 1 runs")
-    assert "Not counted: leftovers" in foretold
+    assert "Not counted: leftovers" in dry.err
     assert cli("prune", "--older-than", "0s", "--dry-run", "--json").json["dry_run"] is True
     assert cli("prune", "--older-than", "0s").out == foretold.replace("Would delete", "Deleted")
     assert cli("prune", "--older-than", "0s").out.startswith("Deleted 0 steps and 0 runs")

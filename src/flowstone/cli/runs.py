@@ -142,7 +142,7 @@ def prune(
     session.out.line(f"{done} {counts} that ended more than {duration(age.total_seconds())} ago,")
     session.out.line(f"with {pruned.values:,} values of {pruned.size_bytes:,} bytes, and {pruned.ticks:,} ticks.")
     if dry_run:
-        session.out.line("Not counted: leftovers of attempts that died while they stored a value.")
+        session.out.note("Not counted: leftovers of attempts that died while they stored a value.")
     if pruned.leftovers:
         session.out.line(
             f"Deleted {pruned.leftovers:,} leftovers of attempts that died while they stored a value."
