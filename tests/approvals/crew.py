@@ -9,7 +9,7 @@ from tests.steering.crew import Crew
 from flowstone import FlowStone
 from flowstone.core.approval import Approval
 from flowstone.core.context import CancellationToken
-from flowstone.core.step import Completion
+from flowstone.core.step import AttemptResult
 from flowstone.engine.worker import NodeWork
 
 
@@ -43,6 +43,9 @@ class Askers(Crew):
             others=list,
         )
         taken = self.take(queue, demand=demand)
-        ends: list[Completion] = [work.perform(job, CancellationToken()) for job in work.prepare(taken)]
+        ends: list[AttemptResult] = [
+            work.perform(attempt, prepared, CancellationToken())
+            for attempt, prepared in zip(taken, work.prepare(taken), strict=True)
+        ]
         self.store.ledger.commit(ends)
         return len(taken)

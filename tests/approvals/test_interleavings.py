@@ -13,7 +13,7 @@ from tests.stores.conformance.case import failed, succeeded
 from flowstone.core.approval import ON_TIMEOUT, ApprovalState
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State, can_move
-from flowstone.core.step import Claim, Completion, NewRun, NewStep
+from flowstone.core.step import Attempt, AttemptResult, NewRun, NewStep
 from flowstone.errors import ApprovalDecidedError
 from flowstone.stores.memory import MemoryStore
 
@@ -30,7 +30,7 @@ class Approvals(RuleBasedStateMachine):
         run = NewRun(id="run", kind="test", selection="", executor="sync", created_at=self.now)
         steps = [NewStep(name, "", max_attempts=9, inputs=(0,) if name == "c" else ()) for name in NAMES]
         self.steps = [one.id for one in self.store.ledger.open_run(run, steps)]
-        self.claims: dict[int, Claim] = {}
+        self.claims: dict[int, Attempt] = {}
         self.states = {step_id: self._state(step_id) for step_id in self.steps}
         self.ends: dict[int, ApprovalState] = {}
 
@@ -52,16 +52,16 @@ class Approvals(RuleBasedStateMachine):
     def ask(self, data: st.DataObject, seconds: float, meaning: str) -> None:
         claim = self._end(data)
         outcome = Suspended("?", f"gate {self.now}", seconds, meaning)  # type: ignore[arg-type]
-        self.store.ledger.commit([Completion(claim, outcome, (), self.now)])
+        self.store.ledger.commit([AttemptResult(claim, outcome, (), self.now)])
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), fails=st.booleans())
     def end(self, data: st.DataObject, fails: bool) -> None:
         claim = self._end(data)
         outcome = failed() if fails else succeeded(claim)
-        self.store.ledger.commit([Completion(claim, outcome, (), self.now, 0.0 if fails else None)])
+        self.store.ledger.commit([AttemptResult(claim, outcome, (), self.now, 0.0 if fails else None)])
 
-    def _end(self, data: st.DataObject) -> Claim:
+    def _end(self, data: st.DataObject) -> Attempt:
         return self.claims.pop(data.draw(st.sampled_from(sorted(self.claims))))
 
     @precondition(lambda self: self.store.approvals.list())

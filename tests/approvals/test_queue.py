@@ -131,7 +131,7 @@ def test_waiting_for_a_person_is_not_waiting_for_inputs(whole: Askers) -> None:
     whole.flow.approvals.approve(one.id)
     (job,) = whole.take("assets")
     assert job.age_seconds < 60
-    whole.store.ledger.release([job.claim])
+    whole.store.ledger.release([job])
     assert whole.work() == 1
 
 
@@ -167,9 +167,9 @@ def test_a_lost_worker_leaves_no_request(whole: Askers) -> None:
     whole.execute("DELETE FROM flowstone.workers")
     assert whole.store.queue.rescue() == 1
     assert list(whole.flow.approvals.list(state=None)) == []
-    assert lost.claim.attempt == 1
+    assert lost.attempt == 1
     whole.lease("other")
     whole.execute("UPDATE oban_jobs SET state = 'available' WHERE state = 'retryable'")
     (again,) = whole.take("assets", worker="other")
-    whole.store.ledger.release([again.claim])
-    whole.flow.cancel_job(str(again.claim.step_id))
+    whole.store.ledger.release([again])
+    whole.flow.cancel_job(str(again.step_id))

@@ -9,7 +9,7 @@ import pytest
 from flowstone.core import recordable
 from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.output import StoredOutput
-from flowstone.core.step import Claim, Completion, InputVersion
+from flowstone.core.step import Attempt, AttemptResult, InputVersion
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 PLAIN = StoredOutput("memory", "1-1", value_type="builtins.int")
@@ -21,13 +21,13 @@ class Text(str):
     __slots__ = ()
 
 
-def ended(stored: Any = PLAIN, inputs: Any = (READ,), **more: Any) -> Completion:
+def ended(stored: Any = PLAIN, inputs: Any = (READ,), **more: Any) -> AttemptResult:
     fields = {"finished_at": NOW, "ran": True, "code_version": "2"} | more
-    return Completion(Claim(1, "r", "a", "", 1, 1, 1, NOW), Succeeded(stored, 1), inputs, **fields)
+    return AttemptResult(Attempt(1, "r", "a", "", 1, 1, 1, NOW), Succeeded(stored, 1), inputs, **fields)
 
 
 @pytest.mark.parametrize("usual", [ended(), ended(WRITTEN, ()), ended(code_version=None), ended(ran=False)])
-def test_the_usual_end_is_committed_as_it_is(usual: Completion) -> None:
+def test_the_usual_end_is_committed_as_it_is(usual: AttemptResult) -> None:
     assert recordable._made_recordable(replace(usual)) == usual
     assert recordable._is_plain(usual)
     assert recordable.make_recordable(usual) is usual
@@ -47,7 +47,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("unusual", [ended(one) for one in UNUSUAL.values()], ids=list(UNUSUAL))
-def test_what_cannot_be_recorded_of_an_output_fails_its_step(unusual: Completion) -> None:
+def test_what_cannot_be_recorded_of_an_output_fails_its_step(unusual: AttemptResult) -> None:
     outcome = recordable.make_recordable(unusual).outcome
     assert isinstance(outcome, Failed)
     assert "cannot be recorded" in outcome.error

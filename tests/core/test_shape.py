@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -18,7 +19,7 @@ from flowstone import (
 from flowstone.core.asset import Asset
 from flowstone.core.graph import AssetGraph
 from flowstone.core.shape import AssetShape, Shapes
-from flowstone.core.step import Claim, FetchedJob, LeftToOthers
+from flowstone.core.step import Attempt, LeftToOthers
 from flowstone.errors import StepChangedError, UnknownAssetError
 
 DAYS = DailyPartitions(start=date(2024, 1, 1))
@@ -28,9 +29,9 @@ def made(*assets: Asset) -> Shapes:
     return Shapes(AssetGraph(assets), lambda one: one.io or "postgres")
 
 
-def job(name: str, key: str = "", shape: str | None = None, keys: str | None = None) -> FetchedJob:
-    claim = Claim(1, "r", name, key, 1, 1, 1, datetime(2024, 1, 1, tzinfo=UTC))
-    return FetchedJob(1, claim, 0, 0.0, 3600.0, shape, keys)
+def job(name: str, key: str = "", shape: str | None = None, keys: str | None = None) -> Attempt:
+    claim = Attempt(1, "r", name, key, 1, 1, 1, datetime(2024, 1, 1, tzinfo=UTC))
+    return replace(claim, job_id=1, deps_timeout_seconds=3600.0, shape=shape, keys=keys)
 
 
 def one(partitions=None, io=None, deps=()):

@@ -9,7 +9,7 @@ from flowstone.core.asset import asset
 from flowstone.core.context import CancellationToken
 from flowstone.core.outcome import Failed, RetryLater, Snoozed, Stopped, Succeeded
 from flowstone.core.retry import RetryPolicy
-from flowstone.core.step import Claim, Completion
+from flowstone.core.step import Attempt, AttemptResult
 from flowstone.engine.values import NO_INPUTS
 from flowstone.errors import ResourceError
 
@@ -42,15 +42,17 @@ def unavailable() -> object:
     raise ConnectionError("no database")
 
 
-def perform(name: str, *, attempt: int = 1, policy: RetryPolicy | None = None, cancel: bool = False) -> Completion:
+def perform(
+    name: str, *, attempt: int = 1, policy: RetryPolicy | None = None, cancel: bool = False
+) -> AttemptResult:
     flow = FlowStone.for_testing([one, broken, later, reported, needs], resources={"db": unavailable})
     started = datetime.now(UTC) - timedelta(days=1)
-    claim = Claim(7, "run", name, "", attempt, 3, 5, started)
+    claim = Attempt(7, "run", name, "", attempt, 3, 5, started)
     token = CancellationToken()
     if cancel:
         token.cancel()
     done = flow.parts.runner.perform(claim, NO_INPUTS, token, policy=policy)
-    assert done.claim is claim
+    assert done.attempt is claim
     # the claim's clock goes on, whatever this machine's clock says
     assert started <= done.finished_at < started + timedelta(hours=1)
     return done

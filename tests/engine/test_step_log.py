@@ -9,7 +9,7 @@ from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, telemetry
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion
+from flowstone.core.step import Attempt, AttemptResult, CommitResult
 from flowstone.engine.step_log import StepLog
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -20,10 +20,10 @@ def test_short_steps_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     steps = StepLog(lambda asset, key: key, now=lambda: clock)
     with caplog.at_level(logging.INFO, "flowstone.steps"):
         for number in range(100):
-            claim = Claim(number, "run", "a", f"k{number}", 1, 3, 1, NOW)
+            claim = Attempt(number, "run", "a", f"k{number}", 1, 3, 1, NOW)
             steps.began(claim)
-            done = Completion(claim, Succeeded(StoredOutput("memory", "x"), 1), (), NOW + timedelta(seconds=1))
-            steps.ended([done], [Committed(number, State.COMPLETED, accepted=True)])
+            done = AttemptResult(claim, Succeeded(StoredOutput("memory", "x"), 1), (), NOW + timedelta(seconds=1))
+            steps.ended([done], [CommitResult(number, State.COMPLETED, accepted=True)])
         assert len(caplog.records) < 30
         assert "a [k0] begins: attempt 1 of 3, run run" in caplog.text
         assert "a [k0] completed after 1.000 s (run run, step 0)" in caplog.text

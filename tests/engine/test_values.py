@@ -9,7 +9,7 @@ from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import AllPartitions, FunctionMapping
-from flowstone.core.step import Claim
+from flowstone.core.step import Attempt
 from flowstone.engine.values import InputReader
 from flowstone.stores.memory import MemoryStore
 
@@ -40,8 +40,8 @@ def refuse(key: object) -> list[str]:
 def odd(source): ...
 
 
-def claim(name: str, partition: str = "", run_id: str = "run") -> Claim:
-    return Claim(99, run_id, name, partition, 1, 1, 1, datetime.now(UTC))
+def claim(name: str, partition: str = "", run_id: str = "run") -> Attempt:
+    return Attempt(99, run_id, name, partition, 1, 1, 1, datetime.now(UTC))
 
 
 def reader(scene: Scene) -> InputReader:

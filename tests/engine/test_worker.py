@@ -9,13 +9,13 @@ import pytest
 
 from flowstone.core.outcome import Skipped
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion
+from flowstone.core.step import Attempt, AttemptResult, CommitResult
 from flowstone.engine.worker import GroupCommitter
 
 
-def ended(step_id: int) -> Completion:
-    claim = Claim(step_id, "run", "a", "", 1, 1, 7, datetime.now(UTC))
-    return Completion(claim, Skipped("x"), (), datetime.now(UTC))
+def ended(step_id: int) -> AttemptResult:
+    claim = Attempt(step_id, "run", "a", "", 1, 1, 7, datetime.now(UTC))
+    return AttemptResult(claim, Skipped("x"), (), datetime.now(UTC))
 
 
 class Stubborn:
@@ -26,13 +26,13 @@ class Stubborn:
         self.done: list[int] = []
         self.all_done = threading.Event()
 
-    def commit(self, group: Sequence[Completion]) -> list[Committed]:
-        ids = [one.claim.step_id for one in group]
+    def commit(self, group: Sequence[AttemptResult]) -> list[CommitResult]:
+        ids = [one.attempt.step_id for one in group]
         if self.away > 0 or self.refused.intersection(ids):
             self.away -= 1
             raise self.error
         self.done += ids
-        return [Committed(one, State.SKIPPED, accepted=True) for one in ids]
+        return [CommitResult(one, State.SKIPPED, accepted=True) for one in ids]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt(), MemoryError()])
@@ -63,7 +63,7 @@ def test_a_database_that_was_away_gets_everything_once() -> None:
 
 
 def test_a_listener_that_raises_ends_nothing() -> None:
-    def on_commit(_group: Sequence[Completion], _committed: Sequence[Committed]) -> None:
+    def on_commit(_group: Sequence[AttemptResult], _committed: Sequence[CommitResult]) -> None:
         raise SystemExit("a listener")
 
     store = Stubborn(refused=set(), error=ValueError())

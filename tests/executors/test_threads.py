@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 import pytest
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.step import Claim
+from flowstone.core.step import Attempt
 from flowstone.executors.oban import threads as module
 from flowstone.executors.oban.threads import Attempts, Finished, Running, StepThreads
 from flowstone.testing.marks import wait_until
 
 
 def running(number: int) -> Running:
-    claim = Claim(number, "run", "a", "", 1, 1, number, datetime.now(UTC))
+    claim = Attempt(number, "run", "a", "", 1, 1, number, datetime.now(UTC))
     return Running(claim, CancellationToken(), None)
 
 
@@ -53,7 +53,7 @@ def test_what_waits_too_long_is_released_and_never_runs(monkeypatch: pytest.Monk
     gate, begun = threading.Event(), threading.Event()
 
     def perform(one: Running) -> None:
-        ran.append(one.claim.step_id)
+        ran.append(one.attempt.step_id)
         begun.set()
         gate.wait(30)
 
@@ -65,7 +65,7 @@ def test_what_waits_too_long_is_released_and_never_runs(monkeypatch: pytest.Monk
         await loop.run_in_executor(None, begun.wait, 30)
         pool.submit([running(2)], futures[1])
         pool.submit([running(3)], futures[2])
-        returned = [one.claim.step_id for one in pool.overdue()]
+        returned = [one.attempt.step_id for one in pool.overdue()]
         gate.set()
         await asyncio.wait_for(asyncio.gather(*futures), 30)
         return returned
@@ -98,7 +98,7 @@ def test_a_step_that_blocks_after_many_short_ones_holds_nobody_up() -> None:
         together = threading.Barrier(3, timeout=30)  # three at once, though one thread was enough before
 
         def perform(one: Running) -> None:
-            if one.claim.step_id > 500:
+            if one.attempt.step_id > 500:
                 together.wait()
 
         pool = StepThreads("q", 3, attempts=Attempts(), finished=Finished(loop), perform=perform)
@@ -150,7 +150,7 @@ def test_the_future_of_a_share_waits_for_all_of_it() -> None:
         gate, reached = threading.Event(), threading.Event()
 
         def perform(one: Running) -> None:
-            if one.claim.step_id == 3:
+            if one.attempt.step_id == 3:
                 reached.set()
                 gate.wait(30)
 
@@ -172,7 +172,7 @@ def test_steps_that_were_taken_ahead_share_places_and_leave_room_for_no_more_tha
         requested: list[int] = []
 
         def perform(one: Running) -> None:
-            if one.claim.step_id > 1000:
+            if one.attempt.step_id > 1000:
                 gate.wait(30)
 
         pool = StepThreads("q", 4, attempts=Attempts(), finished=Finished(loop), perform=perform)

@@ -9,7 +9,7 @@ from tests.faults.fleet import Event, Fleet
 from tests.steering import steered_app
 
 from flowstone import FlowStone
-from flowstone.core.step import FetchedJob
+from flowstone.core.step import Attempt
 from flowstone.stores.postgres.queue import Lease
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -35,7 +35,7 @@ class Crew(Fleet):
         lease.register(kind="node", host="here", pid=1, queues=served, lease_seconds=600.0)
         return lease
 
-    def take(self, queue: str = "backfill", *, demand: int = 100, worker: str = "hand") -> list[FetchedJob]:
+    def take(self, queue: str = "backfill", *, demand: int = 100, worker: str = "hand") -> list[Attempt]:
         """Take jobs as a worker node does."""
         return self.store.queue.fetch(queue, demand=demand, worker_id=worker, attempted_by=["here", worker])
 

@@ -12,20 +12,20 @@ from flowstone import CircuitBreaker
 from flowstone.core.outcome import Failed, Skipped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import Completion, FetchedJob
+from flowstone.core.step import Attempt, AttemptResult
 
 HOUR = 3600.0
 
 
-def fail(crew: Crew, *jobs: FetchedJob, retry_in: float | None = None) -> None:
+def fail(crew: Crew, *jobs: Attempt, retry_in: float | None = None) -> None:
     failed = Failed("down", "builtins.ConnectionError", retryable=True)
-    crew.store.ledger.commit([Completion(one.claim, failed, (), datetime.now(UTC), retry_in) for one in jobs])
+    crew.store.ledger.commit([AttemptResult(one, failed, (), datetime.now(UTC), retry_in) for one in jobs])
 
 
-def succeed(crew: Crew, *jobs: FetchedJob) -> None:
+def succeed(crew: Crew, *jobs: Attempt) -> None:
     for job in jobs:
-        stored = StoredOutput("memory", "none", f"memory://{job.claim.token}", size_bytes=1)
-        crew.store.ledger.commit([Completion(job.claim, Succeeded(stored, None), (), datetime.now(UTC))])
+        stored = StoredOutput("memory", "none", f"memory://{job.token}", size_bytes=1)
+        crew.store.ledger.commit([AttemptResult(job, Succeeded(stored, None), (), datetime.now(UTC))])
 
 
 def circuit(crew: Crew) -> tuple[int, bool]:
@@ -129,10 +129,10 @@ def test_a_trial_that_says_nothing_gives_way_to_the_next(crew: Crew) -> None:
     crew.store.queue.sweep()
     (skipped,) = crew.take()
     skip = Skipped("nothing new")
-    crew.store.ledger.commit([Completion(skipped.claim, skip, (), datetime.now(UTC))])
+    crew.store.ledger.commit([AttemptResult(skipped, skip, (), datetime.now(UTC))])
     assert circuit(crew) == (3, True)
     (released,) = crew.take()
-    crew.store.ledger.release([released.claim], reason="for others")
+    crew.store.ledger.release([released], reason="for others")
     assert len(crew.take()) == 1
     assert crew.rows("SELECT count(*) FROM flowstone.slots") == [(1,)]
 

@@ -14,7 +14,7 @@ from flowstone import CircuitBreaker, RateLimited
 from flowstone.app import driving
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import AttemptResult
 from flowstone.errors import OptionsError, StepFailedError
 
 ROW = "SELECT queue, priority, max_attempts, state::text FROM oban_jobs ORDER BY id DESC LIMIT 1"
@@ -25,7 +25,7 @@ def end(crew: Crew, queue: str, *, failed: bool = False) -> int:
     """End what a worker would take from a queue; return how many attempts that were."""
     outcome = Failed("broken", "ValueError", retryable=True) if failed else Skipped("enough")
     taken = crew.take(queue)
-    crew.store.ledger.commit([Completion(job.claim, outcome, (), datetime.now(UTC)) for job in taken])
+    crew.store.ledger.commit([AttemptResult(job, outcome, (), datetime.now(UTC)) for job in taken])
     return len(taken)
 
 
@@ -152,14 +152,14 @@ def test_a_backfill_computes_nothing_that_was_placed_lately(
     under_way = crew.flow.schedule("fragile", partition=ITEMS[2])
     monkeypatch.setattr(driving, "LARGE", range_from)
     run = crew.place_many("fragile", 4, force=True, executor_opts={"unique": 300, "wait_timeout": 0.001})
-    assert [job.claim.partition for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
+    assert [job.partition for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
     crew.store.ledger.release([])
     assert crew.flow.job_status(under_way) is State.PENDING
     assert crew.flow.runs.get(run).state is State.RUNNING
     assert end(crew, "assets") == 1
     crew.store.queue.rescue()
     held = crew.store.queue.held("hand")
-    crew.store.ledger.commit([Completion(claim, Skipped("enough"), (), datetime.now(UTC)) for claim in held])
+    crew.store.ledger.commit([AttemptResult(claim, Skipped("enough"), (), datetime.now(UTC)) for claim in held])
     assert crew.flow.runs.get(run).state is State.FAILED
 
 

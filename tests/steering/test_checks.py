@@ -20,7 +20,7 @@ from flowstone.core.clean import clean_metadata
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, Completion
+from flowstone.core.step import AttemptResult, CheckRecord
 from flowstone.errors import StepFailedError
 
 _leaves = st.none() | st.booleans() | st.integers(-(2**1000), 2**1000) | st.floats() | st.text(st.characters())
@@ -107,7 +107,7 @@ def test_a_refused_result_ends_its_step_without_its_checks(checkers: Checkers) -
     checkers.lease()
     run = checkers.flow.schedule("page", executor_opts={}).run_id
     (job,) = checkers.take("assets")
-    claim = job.claim
+    claim = job
     poison = CheckRecord(
         check="c",
         asset="page",
@@ -121,7 +121,7 @@ def test_a_refused_result_ends_its_step_without_its_checks(checkers: Checkers) -
         started_at=datetime.now(UTC),
     )
     success = Succeeded(StoredOutput("memory", "x"), None)
-    checkers.store.ledger.commit([Completion(claim, success, (), datetime.now(UTC), None, (poison,))])
+    checkers.store.ledger.commit([AttemptResult(claim, success, (), datetime.now(UTC), None, (poison,))])
     (step,) = checkers.flow.runs.steps(run)
     assert step.state is State.FAILED
     assert "beyond every number" in (step.error or "")

@@ -83,9 +83,9 @@ def test_what_was_woken_but_cannot_start_gives_way(crew: Crew) -> None:
     crew.place_many("lifted", 4)
     assert crew.take("assets") == crew.take() == []
     crew.flow.queues.pause("assets")
-    crew.store.ledger.release([held[0].claim], reason="for others")
-    crew.flow.cancel_job(str(held[0].claim.step_id))
+    crew.store.ledger.release([held[0]], reason="for others")
+    crew.flow.cancel_job(str(held[0].step_id))
     assert crew.take("assets") == crew.take() == []
     assert crew.store.queue.sweep() == 1
-    assert [job.claim.partition for job in crew.take()] == ["s:i0003"]
+    assert [job.partition for job in crew.take()] == ["s:i0003"]
     assert crew.rows("SELECT count(*) FROM flowstone.slots") == [(2,)]

@@ -12,7 +12,7 @@ from tests.steering.crew import Crew
 
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import AttemptResult
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER, WORKER
 
@@ -28,7 +28,7 @@ def finish(crew: Crew, *, error: str | None = None, retry_in: float | None = Non
     """End the attempts that `hand` holds in the queue of backfills, or fail them."""
     outcome = Skipped("enough") if error is None else Failed(error, "ValueError", retryable=True)
     ends = [
-        Completion(job.claim, outcome, (), datetime.now(UTC), retry_in_seconds=retry_in)
+        AttemptResult(job, outcome, (), datetime.now(UTC), retry_in_seconds=retry_in)
         for queue in ("assets", "backfill")
         for job in crew.take(queue)
     ]
@@ -48,7 +48,7 @@ def test_rows_of_others_neither_block_nor_starve_a_queue(crew: Crew) -> None:
     before = crew.rows("SELECT * FROM oban_jobs WHERE worker = 'shop.Build' ORDER BY id")
     crew.flow.schedule("quick", partition=ITEMS[0])
     assert crew.store.queue.stage(["assets"]) == ["assets"]
-    assert [job.claim.asset for job in crew.take("assets", demand=10)] == ["quick"]
+    assert [job.asset for job in crew.take("assets", demand=10)] == ["quick"]
     assert crew.store.queue.stage(["assets"]) == []
     crew.execute("UPDATE oban_jobs SET completed_at = '2000-01-01' WHERE state = 'completed'")
     before = crew.rows("SELECT * FROM oban_jobs WHERE worker = 'shop.Build' ORDER BY id")
@@ -70,7 +70,7 @@ def test_a_row_of_ours_that_names_no_step_stops_nothing(crew: Crew, args: dict[s
             json.dumps(args | {"approval": "none"}),
         )
     crew.flow.schedule("quick", partition=ITEMS[0])
-    assert [job.claim.asset for job in crew.take("assets")] == ["quick"]
+    assert [job.asset for job in crew.take("assets")] == ["quick"]
     left = crew.rows("SELECT state::text FROM oban_jobs WHERE args ? 'approval'")
     assert left == [("cancelled",)]
 
@@ -245,7 +245,7 @@ def test_the_job_of_a_step_that_was_cancelled_while_it_ran_does_not_start_it_aga
     assert crew.flow.cancel_job(job) is State.CANCELLING
     if how == "failed":
         failed = Failed("broken", "ValueError", retryable=True)
-        crew.store.ledger.commit([Completion(taken.claim, failed, (), datetime.now(UTC), retry_in_seconds=0.0)])
+        crew.store.ledger.commit([AttemptResult(taken, failed, (), datetime.now(UTC), retry_in_seconds=0.0)])
     else:
         lease.remove()
         assert crew.store.queue.rescue() == 1
@@ -258,7 +258,7 @@ def test_the_job_of_a_step_that_was_cancelled_while_it_ran_does_not_start_it_aga
 def test_what_is_released_does_not_count_in_the_row(crew: Crew) -> None:
     crew.lease()
     crew.flow.schedule("quick", partition=ITEMS[0])
-    crew.store.ledger.release([job.claim for job in crew.take("assets")], delay_seconds=60.0)
+    crew.store.ledger.release(crew.take("assets"), delay_seconds=60.0)
     assert crew.rows("SELECT state::text, attempt FROM oban_jobs") == [("scheduled", 0)]
 
 

@@ -12,22 +12,22 @@ from tests.steering.crew import Crew
 from flowstone.core.outcome import Failed, Snoozed, Stopped, Succeeded
 from flowstone.core.output import OutputAddress
 from flowstone.core.state import State
-from flowstone.core.step import Completion, FetchedJob
+from flowstone.core.step import Attempt, AttemptResult
 from flowstone.errors import CapabilityError, ExecutorUnavailableError, OptionsError, RunNotFoundError
 
 
-def fail(crew: Crew, job: FetchedJob, *, retry_in: float | None) -> None:
+def fail(crew: Crew, job: Attempt, *, retry_in: float | None) -> None:
     failed = Failed("ValueError: no", "ValueError", retryable=True)
-    crew.store.ledger.commit([Completion(job.claim, failed, (), datetime.now(UTC), retry_in_seconds=retry_in)])
+    crew.store.ledger.commit([AttemptResult(job, failed, (), datetime.now(UTC), retry_in_seconds=retry_in)])
 
 
-def succeed(crew: Crew, job: FetchedJob) -> None:
-    claim = job.claim
+def succeed(crew: Crew, job: Attempt) -> None:
+    claim = job
     address = OutputAddress(
         claim.asset, claim.partition, claim.run_id, claim.step_id, attempt=claim.attempt, token=claim.token
     )
     stored = crew.flow.parts.managers["postgres"].store("x", address)
-    crew.store.ledger.commit([Completion(claim, Succeeded(stored, "x"), (), datetime.now(UTC))])
+    crew.store.ledger.commit([AttemptResult(claim, Succeeded(stored, "x"), (), datetime.now(UTC))])
 
 
 def window(crew: Crew, run: str) -> int:
@@ -47,7 +47,7 @@ def test_a_retry_does_not_slip_through(crew: Crew, width: int | None) -> None:
     crew.flow.runs.resume(run)
     taken = crew.take()
     assert len(taken) == (width or 3)
-    assert max(job.claim.attempt for job in taken) == 2
+    assert max(job.attempt for job in taken) == 2
 
 
 def test_a_step_that_is_due_while_its_run_is_paused(crew: Crew) -> None:
@@ -55,7 +55,7 @@ def test_a_step_that_is_due_while_its_run_is_paused(crew: Crew) -> None:
     run = crew.place_many("gated", 1, max_concurrency=1)
     (job,) = crew.take()
     crew.flow.runs.pause(run)
-    crew.store.ledger.commit([Completion(job.claim, Snoozed(600.0, "later"), (), datetime.now(UTC))])
+    crew.store.ledger.commit([AttemptResult(job, Snoozed(600.0, "later"), (), datetime.now(UTC))])
     assert crew.states("gated") == ["scheduled"]
     crew.execute("UPDATE oban_jobs SET state = 'available', scheduled_at = timezone('UTC', now())")
     assert crew.take() == []
@@ -73,10 +73,10 @@ def test_a_slot_that_frees_while_the_run_of_the_next_is_paused(crew: Crew) -> No
     waiting = crew.flow.backfill("lifted", partitions=[ITEMS[3]], executor_opts={"wait_timeout": 0.001})
     assert crew.take() == []
     crew.flow.runs.pause(paused.run_id)
-    crew.store.ledger.commit([Completion(jobs[0].claim, Stopped("enough"), (), datetime.now(UTC))])
+    crew.store.ledger.commit([AttemptResult(jobs[0], Stopped("enough"), (), datetime.now(UTC))])
     assert crew.take() == []
     assert crew.store.queue.sweep() == 1
-    assert [job.claim.run_id for job in crew.take()] == [waiting.run_id]
+    assert [job.run_id for job in crew.take()] == [waiting.run_id]
     assert crew.flow.runs.get(running).counts[State.RUNNING] == 1
 
 
@@ -99,7 +99,7 @@ def test_a_resume_between_a_release_and_its_commit_strands_nothing(crew: Crew) -
             crew.wait(crew.waiting_for_lock, "the release")
             crew.flow.runs.resume(run)
         committed.result(90)
-    assert [one.claim.asset for one in crew.take()] == ["after"]
+    assert [one.asset for one in crew.take()] == ["after"]
 
 
 def test_parked_steps_leave_room_for_those_behind_them(crew: Crew) -> None:
@@ -112,7 +112,7 @@ def test_parked_steps_leave_room_for_those_behind_them(crew: Crew) -> None:
         assert len(crew.take(demand=4)) == 2
         reported = [note.payload for note in listener.notifies(timeout=5.0, stop_after=1)]
     assert reported == ['{"queue": "backfill"}']
-    assert [job.claim.asset for job in crew.take(demand=4)] == ["quick", "quick"]
+    assert [job.asset for job in crew.take(demand=4)] == ["quick", "quick"]
 
 
 def test_what_cannot_be_steered_is_refused(crew: Crew) -> None:

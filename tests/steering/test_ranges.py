@@ -33,9 +33,9 @@ def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     assert whole.flow.runs.get(run).state is State.RUNNING
     whole.lease()
     taken = whole.take(demand=7)
-    assert [job.claim.partition for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
+    assert [job.partition for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
     assert whole.flow.runs.get(run).counts == {State.PENDING: 13, State.RUNNING: 7}
-    whole.store.ledger.release([job.claim for job in taken], reason="by hand")
+    whole.store.ledger.release(taken, reason="by hand")
     whole.start(2)
     whole.wait_over([run])
     assert sorted(event.key for event in whole.events("end", "quick")) == ITEMS[:20]
@@ -127,8 +127,8 @@ def test_urgent_work_on_the_same_queue_overtakes(whole: Crew) -> None:
         "fragile", partitions=ITEMS[:1], priority=1, executor_opts={"wait_timeout": 0.001}
     ).run_id
     whole.lease()
-    assert [job.claim.run_id for job in whole.take(demand=3)] == [urgent, run, run]
-    assert [job.claim.run_id for job in whole.take(demand=2)] == [run, run]
+    assert [job.run_id for job in whole.take(demand=3)] == [urgent, run, run]
+    assert [job.run_id for job in whole.take(demand=2)] == [run, run]
     whole.flow.runs.cancel(urgent)
     whole.flow.runs.cancel(run)
     held = whole.store.queue.held("hand")
@@ -138,7 +138,7 @@ def test_urgent_work_on_the_same_queue_overtakes(whole: Crew) -> None:
 def test_backfills_take_turns(whole: Crew) -> None:
     runs = [whole.place_many("gated", 50), whole.place_many("quick", 50)]
     whole.lease()
-    begun = {job.claim.run_id for _ in range(40) for job in whole.take(demand=1)}
+    begun = {job.run_id for _ in range(40) for job in whole.take(demand=1)}
     assert begun == set(runs)  # the chance that only one was served is 2 ** -39
     for run in runs:
         whole.flow.runs.cancel(run)

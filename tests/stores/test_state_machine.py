@@ -12,7 +12,7 @@ from tests.stores.conformance.case import failed, skipped, snoozed, stopped, suc
 
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State, can_move
-from flowstone.core.step import Claim, Completion, InputVersion, NewRun, NewStep
+from flowstone.core.step import Attempt, AttemptResult, InputVersion, NewRun, NewStep
 from flowstone.stores.memory import MemoryStore
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -38,7 +38,7 @@ class StepMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.store = self.make_store()
         self.now = datetime.now(UTC)
-        self.claims: list[Claim] = []
+        self.claims: list[Attempt] = []
         self.states: dict[int, State] = {}
         self.children: dict[int, set[int]] = {}
         self.runs = 0
@@ -111,11 +111,11 @@ class StepMachine(RuleBasedStateMachine):
         current = {claim.step_id for claim in chosen if self._is_current(claim)}
         committed = self.store.ledger.commit(completions)
         for completion, one in zip(completions, committed, strict=True):
-            assert one.step_id == completion.claim.step_id
+            assert one.step_id == completion.attempt.step_id
             # of two claims of one step at most the newer one is current
-            assert one.accepted == (completion.claim in self._newest(chosen) and one.step_id in current)
+            assert one.accepted == (completion.attempt in self._newest(chosen) and one.step_id in current)
             if one.accepted and one.state is State.COMPLETED:
-                self.completed[completion.claim.asset, ""] = one.step_id
+                self.completed[completion.attempt.asset, ""] = one.step_id
             for released in one.released:
                 assert self._state(released) in (State.PENDING, State.SCHEDULED)
 
@@ -217,15 +217,15 @@ class StepMachine(RuleBasedStateMachine):
             active[name, ""] = [one.id for one in history if not one.state.is_terminal]
         return active
 
-    def _is_current(self, claim: Claim) -> bool:
+    def _is_current(self, claim: Attempt) -> bool:
         row = self.store.catalog._tables.steps[claim.step_id]
         return row.token == claim.token and row.state in (State.RUNNING, State.CANCELLING)
 
-    def _newest(self, claims: list[Claim]) -> list[Claim]:
+    def _newest(self, claims: list[Attempt]) -> list[Attempt]:
         newest = {claim.step_id: claim for claim in sorted(claims, key=lambda claim: claim.token)}
         return list(newest.values())
 
-    def _completion(self, claim: Claim, outcome: str) -> Completion:
+    def _completion(self, claim: Attempt, outcome: str) -> AttemptResult:
         made: AttemptOutcome = OUTCOMES[outcome](claim)
         reads = tuple(
             InputVersion(name, name, "", self.completed[name, ""])
@@ -233,7 +233,7 @@ class StepMachine(RuleBasedStateMachine):
             if (name, "") in self.completed
         )
         retry = 20.0 if claim.attempt < claim.max_attempts else None
-        return Completion(claim, made, reads, self.now + timedelta(seconds=1), retry)
+        return AttemptResult(claim, made, reads, self.now + timedelta(seconds=1), retry)
 
 
 StepMachine.TestCase.settings = settings(

@@ -12,7 +12,7 @@ from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, Completion, InputVersion
+from flowstone.core.step import AttemptResult, CheckRecord, InputVersion
 
 _NOT_LOADED = object()
 
@@ -101,19 +101,19 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         self._checks = checks
 
     @classmethod
-    def of_attempt(cls, ended: Completion) -> Materialization:
+    def of_attempt(cls, ended: AttemptResult) -> Materialization:
         """Return what a successful attempt of this process was committed as, with its value."""
-        claim, outcome = ended.claim, ended.outcome
+        attempt, outcome = ended.attempt, ended.outcome
         assert isinstance(outcome, Succeeded)
         return cls(
-            asset=claim.asset,
-            partition=decode_partition(claim.partition) if claim.partition else None,
-            run_id=claim.run_id,
-            step_id=claim.step_id,
-            attempt=claim.attempt,
+            asset=attempt.asset,
+            partition=decode_partition(attempt.partition) if attempt.partition else None,
+            run_id=attempt.run_id,
+            step_id=attempt.step_id,
+            attempt=attempt.attempt,
             inputs=ended.inputs,
             stored=outcome.stored,
-            started_at=claim.started_at,
+            started_at=attempt.started_at,
             finished_at=ended.finished_at,
             code_version=ended.code_version,
             value=outcome.value,

@@ -22,7 +22,7 @@ from flowstone.core.outcome import (
 )
 from flowstone.core.output import JsonValue, StoredOutput, type_name
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, Claim, Committed, Completion, InputVersion, Severity
+from flowstone.core.step import Attempt, AttemptResult, CheckRecord, CommitResult, InputVersion, Severity
 from flowstone.errors import SerializationError
 
 _BIGINT = 2**63
@@ -35,19 +35,19 @@ _COMPLETION_REMEDY = (
 )
 
 
-NOWHERE = Committed(0, State.NOT_FOUND, accepted=False)
+NOWHERE = CommitResult(0, State.NOT_FOUND, accepted=False)
 """What is answered of a completion that names no attempt."""
 
 
 def can_be_committed(completion: Any) -> bool:
     """Whether a completion names an attempt at all; one that does not can be neither committed nor failed."""
-    claim: object = getattr(completion, "claim", None)
-    if not isinstance(claim, Claim) or not type(claim.step_id) is type(claim.token) is int:
+    attempt: object = getattr(completion, "attempt", None)
+    if not isinstance(attempt, Attempt) or not type(attempt.step_id) is type(attempt.token) is int:
         return False
-    return 0 <= claim.step_id < _BIGINT and 0 <= claim.token < _BIGINT
+    return 0 <= attempt.step_id < _BIGINT and 0 <= attempt.token < _BIGINT
 
 
-def make_recordable(completion: Completion) -> Completion:
+def make_recordable(completion: AttemptResult) -> AttemptResult:
     """Return a completion that every store can record; it is itself when it is one already, as usual.
 
     What has no plain form makes it a failure of its step, which says what it was.
@@ -60,16 +60,16 @@ def make_recordable(completion: Completion) -> Completion:
     try:
         ready = completion if _is_plain(completion) else _made_recordable(completion)
     except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
-        ready = failed(completion.claim, error)
+        ready = failed(completion.attempt, error)
     ready.is_recordable = True
     return ready
 
 
-def failed(claim: Claim, error: BaseException) -> Completion:
+def failed(attempt: Attempt, error: BaseException) -> AttemptResult:
     """Return the smallest record of a failure: of an attempt whose end cannot be recorded as it is.
 
     Args:
-        claim: the attempt.
+        attempt: the attempt.
         error: why.
     """
     if not isinstance(error, SerializationError):
@@ -83,10 +83,10 @@ def failed(claim: Claim, error: BaseException) -> Completion:
         retryable=False,
         exception=error.with_traceback(None) if isinstance(error, Exception) else None,
     )
-    return Completion(claim, outcome, (), claim.started_at)
+    return AttemptResult(attempt, outcome, (), attempt.started_at)
 
 
-def _is_plain(completion: Completion) -> bool:
+def _is_plain(completion: AttemptResult) -> bool:
     """Whether this is the usual end of an attempt, a value stored without metadata, of which nothing is to change.
 
     Says in one look what `_made_recordable` finds out part by part; whatever is unusual is left to that.
@@ -129,8 +129,8 @@ def _is_plain_version(version: str) -> bool:
     return version == clean_text(version, limit=_MAX_VERSION)
 
 
-def _made_recordable(completion: Any) -> Completion:
-    outcome = _recordable_outcome(completion.outcome, completion.claim.asset)
+def _made_recordable(completion: Any) -> AttemptResult:
+    outcome = _recordable_outcome(completion.outcome, completion.attempt.asset)
     if not isinstance(completion.finished_at, datetime) or completion.finished_at.tzinfo is None:
         raise _not_recordable("finished_at", completion.finished_at)
     delay = completion.retry_in_seconds
@@ -156,10 +156,10 @@ def _made_recordable(completion: Any) -> Completion:
         version = clean_text(plain_text(version) or "", limit=_MAX_VERSION)
     as_it_is = version == completion.code_version and ran is completion.ran
     if as_it_is and outcome is completion.outcome and delay == completion.retry_in_seconds and not checks:
-        same: Completion = completion
+        same: AttemptResult = completion
         return same
-    return Completion(
-        completion.claim, outcome, completion.inputs, completion.finished_at, delay, checks, ran, version
+    return AttemptResult(
+        completion.attempt, outcome, completion.inputs, completion.finished_at, delay, checks, ran, version
     )
 
 

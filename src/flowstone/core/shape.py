@@ -16,7 +16,7 @@ from flowstone.core.mappings import SameKey
 from flowstone.core.partitions import decode_partition, encode_partition
 from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions
 from flowstone.core.scatter import ItemAsset
-from flowstone.core.step import FetchedJob, KnownAssets
+from flowstone.core.step import Attempt, KnownAssets
 from flowstone.errors import PartitionError, StepChangedError, UnknownAssetError
 
 _MAX_LENGTH = 200
@@ -126,20 +126,25 @@ class Shapes:
                 different = self[name].difference(AssetShape.from_json(described))
                 yield f"asset {name!r} is declared here with {different}, as {who} has it"
 
-    def problem(self, job: FetchedJob) -> Exception | None:
+    def problem(self, attempt: Attempt) -> Exception | None:
         """Return why a step that was placed, maybe by other code, cannot be run as it was placed; else None.
 
         Args:
-            job: the step, with the digest of the shape that it was placed with.
+            attempt: of the step, with the digest of the shape that it was placed with.
         """
-        name, key = job.claim.asset, job.claim.partition
+        name, key = attempt.asset, attempt.partition
         known = self._known.get(name)
-        if known is not None and job.shape == known.digest and job.keys is not None and job.keys == known.keys:
+        if (
+            known is not None
+            and attempt.shape == known.digest
+            and attempt.keys is not None
+            and attempt.keys == known.keys
+        ):
             return None  # placed with the very same declaration
         if name not in self._graph:
             return UnknownAssetError(name, self._graph.assets)
         asset = self._graph[name]
-        if job.shape is not None and job.shape != self.digest(name):
+        if attempt.shape is not None and attempt.shape != self.digest(name):
             return StepChangedError(name, key, f"it is declared now with {self[name].describe()}")
         if isinstance(asset, ItemAsset) or self._has(name, key):
             return None

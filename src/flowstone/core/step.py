@@ -1,8 +1,8 @@
 """What is recorded of a step, from its plan to its end: the values that stores, engine and workers exchange.
 
-In the order of a life: `NewStep` and `NewRun` are placed, a `Claim` begins an attempt, a `Completion` ends it, and
-`StepRecord` and `RunRecord` are what is read afterwards. Records only: what follows from an end is the store's
-business.
+In the order of a life: `NewStep` and `NewRun` are placed, an `Attempt` is claimed and run, an `AttemptResult` ends
+it, a `CommitResult` says what the store made of that, and `StepRecord` and `RunRecord` are read afterwards.
+Records only: what follows from an end is the store's business.
 """
 
 from __future__ import annotations
@@ -277,8 +277,10 @@ class PlacedStep(NamedTuple):
 
 
 @dataclass(slots=True)
-class Claim:
-    """The right to run one attempt of a step.
+class Attempt:
+    """One attempt of a step, from its claim to its end: the right to run it, and what a worker has to know of it.
+
+    What stands behind `queued_seconds` is known only of steps that were fetched from the queue.
 
     Args:
         step_id: the step.
@@ -293,6 +295,12 @@ class Claim:
         approvals: what people decided at the gates of this step, in order.
         run: what its run is about; None when nobody said.
         queued_seconds: how long it was due before a worker took it; None when nobody measured that.
+        job_id: row of the queue; negative for a partition that was taken out of a range.
+        snoozes: how often the step gave its attempt back.
+        age_seconds: time since the step was placed.
+        deps_timeout_seconds: how long the step may wait for inputs from outside its run.
+        shape: digest of the shape that its asset had where it was placed; None when that was not recorded.
+        keys: digest of the partitions that it had there; see `flowstone.core.shape.Shapes.keys_digest`.
     """
 
     step_id: int
@@ -307,6 +315,12 @@ class Claim:
     approvals: tuple[Approval, ...] = ()
     run: RunInfo | None = None
     queued_seconds: float | None = None
+    job_id: int = 0
+    snoozes: int = 0
+    age_seconds: float = 0.0
+    deps_timeout_seconds: float = 0.0
+    shape: str | None = None
+    keys: str | None = None
 
 
 class InputVersion(NamedTuple):
@@ -326,11 +340,11 @@ class InputVersion(NamedTuple):
 
 
 @dataclass(slots=True)
-class Completion:
+class AttemptResult:
     """The end of one attempt, to be committed.
 
     Args:
-        claim: the attempt.
+        attempt: the attempt.
         outcome: what came of it.
         inputs: what it read.
         finished_at: when it ended.
@@ -342,7 +356,7 @@ class Completion:
         code_version: the version that this code declares of itself.
     """
 
-    claim: Claim
+    attempt: Attempt
     outcome: AttemptOutcome
     inputs: tuple[InputVersion, ...]
     finished_at: datetime
@@ -353,7 +367,7 @@ class Completion:
     is_recordable: bool = field(default=False, init=False, compare=False, repr=False)
 
 
-class Committed(NamedTuple):
+class CommitResult(NamedTuple):
     """What the store made of a completion.
 
     Args:
@@ -481,29 +495,6 @@ class RunRecord(HasDetails):
         return sum(number for state, number in self.counts.items() if state.is_terminal)
 
 
-@dataclass(slots=True)
-class FetchedJob:
-    """A job that was taken from the queue, with the attempt that it started.
-
-    Args:
-        job_id: row of the queue.
-        claim: the attempt.
-        snoozes: how often the step gave its attempt back.
-        age_seconds: time since the step was placed.
-        deps_timeout_seconds: how long the step may wait for inputs from outside its run.
-        shape: digest of the shape that its asset had where it was placed; None when that was not recorded.
-        keys: digest of the partitions that it had there; see `flowstone.core.shape.Shapes.keys_digest`.
-    """
-
-    job_id: int
-    claim: Claim
-    snoozes: int
-    age_seconds: float
-    deps_timeout_seconds: float
-    shape: str | None = None
-    keys: str | None = None
-
-
 type KnownAssets = Mapping[str, Mapping[str, Any]]
 """The shapes of the assets that a worker knows, as JSON, by name."""
 
@@ -523,23 +514,22 @@ class LeftToOthers:
     def __bool__(self) -> bool:
         return bool(self._assets or self._runs or self._steps)
 
-    def add(self, job: FetchedJob, mine: Mapping[str, Any] | None, *, now: float) -> None:
+    def add(self, attempt: Attempt, mine: Mapping[str, Any] | None, *, now: float) -> None:
         """Leave a step, and what cannot be run for the same reason.
 
         Args:
-            job: the step.
+            attempt: of the step.
             mine: the shape of its asset here; None when it is not known here.
             now: seconds of a clock that only goes on.
         """
-        claim = job.claim
-        until = now + max(0.0, job.deps_timeout_seconds - job.age_seconds)
+        until = now + max(0.0, attempt.deps_timeout_seconds - attempt.age_seconds)
         with self._lock:
             if mine is None:
-                self._assets.setdefault(claim.asset, until)
-            elif job.shape is not None and job.shape != mine["digest"]:
-                self._runs.setdefault(f"{claim.run_id} {claim.asset}", (claim.asset, job.shape, until))
+                self._assets.setdefault(attempt.asset, until)
+            elif attempt.shape is not None and attempt.shape != mine["digest"]:
+                self._runs.setdefault(f"{attempt.run_id} {attempt.asset}", (attempt.asset, attempt.shape, until))
             else:
-                self._steps[claim.step_id] = claim.asset, mine["partitions"], until
+                self._steps[attempt.step_id] = attempt.asset, mine["partitions"], until
 
     def forget(self, others: Sequence[KnownAssets], *, now: float) -> None:
         """Draw again what has waited for as long as it may, and what no other worker can run either.

@@ -28,7 +28,7 @@ from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, StepRecord
+from flowstone.core.step import Attempt, AttemptResult, CommitResult, StepRecord
 from flowstone.engine.driver import StepThreads
 from flowstone.engine.failures import failure, user_traceback
 from flowstone.engine.runner import StepRunner
@@ -252,24 +252,24 @@ class InlineRunner:
             What the step came to when it is over, else the state it is in now; None when it cannot be claimed.
             Nothing else of the attempt outlives it: a next one must not run beside the inputs of this one.
         """
-        claims = self._store.ledger.claim([step_id], now=datetime.now(UTC))
-        if not claims:
+        attempts = self._store.ledger.claim([step_id], now=datetime.now(UTC))
+        if not attempts:
             return None
-        claim = claims[0]
+        attempt = attempts[0]
         token = self._tokens[step_id] = CancellationToken()
         try:
             try:
-                inputs = self._reader.resolve(claims)[0]
+                inputs = self._reader.resolve(attempts)[0]
                 policy = None
-                if claim.max_attempts > 1:
-                    policy = self._graph[claim.asset].retry or DEFAULT_RETRY
-                completion = self._snoozed(claim, inputs) if self._may_wait else None
+                if attempt.max_attempts > 1:
+                    policy = self._graph[attempt.asset].retry or DEFAULT_RETRY
+                completion = self._snoozed(attempt, inputs) if self._may_wait else None
                 if completion is None:
                     completion = self._runner.perform(
-                        claim, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
+                        attempt, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
                     )
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
-                completion = Completion(claim, failure(error, None), (), datetime.now(UTC))
+                completion = AttemptResult(attempt, failure(error, None), (), datetime.now(UTC))
             try:
                 committed = self._store.ledger.commit([completion])[0]
             except DatabaseUnavailableError as error:
@@ -300,13 +300,13 @@ class InlineRunner:
             by: its name.
         """
         due = max(datetime.now(UTC), record.scheduled_at or record.created_at)
-        claims = self._store.ledger.claim([record.id], now=due)
-        if not claims:  # such as one that waits for a person
+        attempts = self._store.ledger.claim([record.id], now=due)
+        if not attempts:  # such as one that waits for a person
             self._store.ledger.request_cancel(record.id)
             return
         outcome = failure(error, None)
         outcome = replace(outcome, error=f"The executor {by!r} did not run it.\n{outcome.error}", retryable=False)
-        committed = self._store.ledger.commit([Completion(claims[0], outcome, (), due)])[0]
+        committed = self._store.ledger.commit([AttemptResult(attempts[0], outcome, (), due)])[0]
         if committed.released:
             self._on_released(committed.released)
 
@@ -318,9 +318,9 @@ class InlineRunner:
         token.cancel(reason)
         return True
 
-    def _committed_later(self, completion: Completion, away: DatabaseUnavailableError) -> Committed:
+    def _committed_later(self, completion: AttemptResult, away: DatabaseUnavailableError) -> CommitResult:
         """Commit a result that is kept while the database is away; it may be so for two minutes."""
-        log.warning("The result of %s is kept until the database is back: %s", completion.claim.asset, away)
+        log.warning("The result of %s is kept until the database is back: %s", completion.attempt.asset, away)
         deadline, pause = time.monotonic() + _AWAY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             time.sleep(pause)
@@ -333,44 +333,44 @@ class InlineRunner:
                 continue
             # a try that failed may have been committed all the same, when only its answer was lost
             if not committed.accepted and committed.state is State.COMPLETED:
-                ready = self._store.catalog.steps(completion.claim.run_id, state=State.PENDING, limit=_EVERY)
+                ready = self._store.catalog.steps(completion.attempt.run_id, state=State.PENDING, limit=_EVERY)
                 return committed._replace(accepted=True, released=tuple([step.id for step in ready]))
             return committed
 
-    def _snoozed(self, claim: Claim, inputs: ResolvedInputs) -> Completion | None:
+    def _snoozed(self, attempt: Attempt, inputs: ResolvedInputs) -> AttemptResult | None:
         """Return the end of an attempt whose inputs are missing, when it may wait for them."""
-        if claim.step_id not in self._may_wait:
+        if attempt.step_id not in self._may_wait:
             return None
         if not inputs.missing or inputs.skip is not None or inputs.error is not None:
-            self._waits_no_more(claim.step_id)
+            self._waits_no_more(attempt.step_id)
             return None
-        left = self._may_wait[claim.step_id] - time.monotonic()
+        left = self._may_wait[attempt.step_id] - time.monotonic()
         if left <= 0:
-            self._waits_no_more(claim.step_id)
+            self._waits_no_more(attempt.step_id)
             return None
         reason = waits_for(inputs.missing, describe=self._graph.describe)
-        if self._notified_waits.get(claim.step_id) != reason:
-            self._notified_waits[claim.step_id] = reason
-            log.warning("%s %s", self._graph.describe(claim.asset, claim.partition), reason)
+        if self._notified_waits.get(attempt.step_id) != reason:
+            self._notified_waits[attempt.step_id] = reason
+            log.warning("%s %s", self._graph.describe(attempt.asset, attempt.partition), reason)
         pause = min(self._snooze_seconds, left)
-        return Completion(claim, Snoozed(pause, reason), (), claim.started_at)
+        return AttemptResult(attempt, Snoozed(pause, reason), (), attempt.started_at)
 
     def _waits_no_more(self, step_id: int) -> None:
         del self._may_wait[step_id]
         self._notified_waits.pop(step_id, None)
 
-    def _answer(self, completion: Completion, committed: Committed) -> Materialization | BaseException:
+    def _answer(self, completion: AttemptResult, committed: CommitResult) -> Materialization | BaseException:
         """Return the materialization, or what to raise: raised here, it would hold itself through this frame."""
-        claim, outcome = completion.claim, completion.outcome
+        attempt, outcome = completion.attempt, completion.outcome
         if not committed.accepted:
-            return StaleAttemptError(claim.asset, claim.attempt)
+            return StaleAttemptError(attempt.asset, attempt.attempt)
         if type(outcome) is Succeeded and committed.state is State.COMPLETED:
             return Materialization.of_attempt(completion)
         if isinstance(outcome, Failed) and committed.state is State.FAILED:
             error = outcome.take_exception()
             if error is not None:
                 return error.with_traceback(user_traceback(error.__traceback__))
-        record = self._store.catalog.step(claim.step_id)
+        record = self._store.catalog.step(attempt.step_id)
         assert record is not None
         return self._results.of_record(record)
 

@@ -37,7 +37,7 @@ from flowstone.core.recordable import make_recordable, output_metadata
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
 from flowstone.core.run_details import RunInfo
-from flowstone.core.step import CheckRecord, Claim, Completion
+from flowstone.core.step import Attempt, AttemptResult, CheckRecord
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
@@ -129,21 +129,21 @@ class StepRunner:
 
     def perform(
         self,
-        claim: Claim,
+        attempt: Attempt,
         inputs: ResolvedInputs,
         cancellation: CancellationToken,
         *,
         policy: RetryPolicy | None = None,
         timeout_seconds: float | None = None,
         stoppable: bool = False,
-    ) -> Completion:
+    ) -> AttemptResult:
         """Run one attempt, whatever happens becomes its outcome, and return what to commit.
 
         An outcome may hold an exception, whose traceback holds this frame: no local variable may hold the outcome
         in the end, or both would keep the inputs in memory until the cyclic collector runs.
 
         Args:
-            claim: the attempt.
+            attempt: the attempt.
             inputs: the versions it reads.
             cancellation: set when it is to stop.
             policy: which exceptions are worth another attempt, and when; None retries nothing.
@@ -151,22 +151,22 @@ class StepRunner:
             stoppable: see `Invoker.call`.
         """
         started, process = time.monotonic(), forks.copies
-        asset = inputs.phase or self._assets[claim.asset]
+        asset = inputs.phase or self._assets[attempt.asset]
         records: list[CheckRecord] = []
         try:
             if inputs.skip is not None:
                 outcome: AttemptOutcome = Skipped(inputs.skip)
-            elif (inputs.missing or inputs.error) and (problem := inputs.problem(claim)) is not None:
+            elif (inputs.missing or inputs.error) and (problem := inputs.problem(attempt)) is not None:
                 outcome = failure(problem, policy)
             else:
-                context = self._context(asset, claim, cancellation)
+                context = self._context(asset, attempt, cancellation)
                 call = self._chains.get((asset.name, context.run.details.hooks)) or self._chain(context)
                 request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
                 about = {
                     "asset": asset.name,
-                    "partition": claim.partition,
-                    "run_id": claim.run_id,
-                    "attempt": claim.attempt,
+                    "partition": attempt.partition,
+                    "run_id": attempt.run_id,
+                    "attempt": attempt.attempt,
                     "step_id": str(context.step_id),
                 }
                 fields = telemetry.step_fields.set(about)
@@ -178,21 +178,21 @@ class StepRunner:
                 finally:
                     telemetry.step_fields.reset(fields)
                 if type(outcome) is not Succeeded:
-                    outcome = _answer(claim, outcome)
+                    outcome = _answer(attempt, outcome)
         except BaseException as error:  # noqa: BLE001 - whatever a hook raises is an outcome of its step
             outcome = outcome_of(error, policy)
         try:
             if forks.copies != process:
                 _end_copy(asset)
             # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
-            finished_at = claim.started_at + timedelta(seconds=time.monotonic() - started)
+            finished_at = attempt.started_at + timedelta(seconds=time.monotonic() - started)
             delay = None
             if policy is not None and isinstance(outcome, Failed):
-                outcome, delay = _retry_delay(claim, outcome, policy)
+                outcome, delay = _retry_delay(attempt, outcome, policy)
             read = () if inputs is NO_INPUTS else inputs.versions()
             found, version = tuple(records), asset.code_version
             return make_recordable(
-                Completion(claim, outcome, read, finished_at, delay, found, ran=True, code_version=version)
+                AttemptResult(attempt, outcome, read, finished_at, delay, found, ran=True, code_version=version)
             )
         finally:
             del outcome
@@ -206,24 +206,24 @@ class StepRunner:
         self._chains[asset, named] = found
         return found
 
-    def _context(self, asset: Asset, claim: Claim, cancellation: CancellationToken) -> AssetContext:
-        run = claim.run or RunInfo(id=claim.run_id)
+    def _context(self, asset: Asset, attempt: Attempt, cancellation: CancellationToken) -> AssetContext:
+        run = attempt.run or RunInfo(id=attempt.run_id)
         requires = asset.requires or asset.takes_context
         return AssetContext(
             asset=asset,
-            partition=decode_partition(claim.partition) if claim.partition else None,
-            key=claim.partition,
-            run_id=claim.run_id,
-            step_id=claim.step_id,
-            attempt=claim.attempt,
-            token=claim.token,
-            started_at=claim.started_at,
+            partition=decode_partition(attempt.partition) if attempt.partition else None,
+            key=attempt.partition,
+            run_id=attempt.run_id,
+            step_id=attempt.step_id,
+            attempt=attempt.attempt,
+            token=attempt.token,
+            started_at=attempt.started_at,
             cancellation=cancellation,
             resources=self._resources.for_asset(asset, run.details.resources) if requires else _NO_RESOURCES,
             run=run,
             config=None if asset.config is None else asset.config_in(run.details),
             hooks_config=self._hooks.configs(run.details) if run.details.hooks else None,
-            approvals=claim.approvals,
+            approvals=attempt.approvals,
         )
 
 
@@ -266,7 +266,7 @@ def _end_copy(asset: Asset) -> NoReturn:
     os._exit(1)
 
 
-def _answer(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
+def _answer(attempt: Attempt, outcome: AttemptOutcome) -> AttemptOutcome:
     """Return what came through the hooks, or the failure that it is.
 
     Asking again at a gate that is open is one: the function would stop there for ever.
@@ -280,17 +280,17 @@ def _answer(claim: Claim, outcome: AttemptOutcome) -> AttemptOutcome:
             "End the hook's call() with: return step(context)"
         )
     if isinstance(outcome, Suspended):
-        for earlier in claim.approvals:
+        for earlier in attempt.approvals:
             if earlier.gate == outcome.gate:
-                return failure(GateRepeatedError(claim.asset, outcome.gate, earlier.verdict()), None)
+                return failure(GateRepeatedError(attempt.asset, outcome.gate, earlier.verdict()), None)
     return outcome
 
 
-def _retry_delay(claim: Claim, outcome: Failed, policy: RetryPolicy) -> tuple[Failed, float | None]:
-    if not outcome.retryable or claim.attempt >= claim.max_attempts:
+def _retry_delay(attempt: Attempt, outcome: Failed, policy: RetryPolicy) -> tuple[Failed, float | None]:
+    if not outcome.retryable or attempt.attempt >= attempt.max_attempts:
         return outcome, None
     try:
         chance = random.random()  # noqa: S311 - jitter, not a secret
-        return outcome, policy.delay_seconds(claim.attempt, outcome.exception, chance=chance)
+        return outcome, policy.delay_seconds(attempt.attempt, outcome.exception, chance=chance)
     except BaseException as error:  # noqa: BLE001 - user code, see RetryPolicy(backoff=...)
         return without_further_attempt(outcome, error), None

@@ -41,7 +41,7 @@ from flowstone.core.scatter import (
     key_of,
 )
 from flowstone.core.state import State
-from flowstone.core.step import Claim
+from flowstone.core.step import Attempt
 from flowstone.engine.values import ResolvedInputs
 from flowstone.errors import ItemError, ScatterFailedError, SerializationError, StepCancelledError
 from flowstone.protocols import ScatterStore
@@ -62,12 +62,12 @@ class Discovery:
 
     Args:
         scatter: the asset.
-        claim: the attempt.
+        attempt: the attempt.
         store: where the items go.
     """
 
     scatter: Scatter
-    claim: Claim
+    attempt: Attempt
     store: ScatterStore
 
     def function(self) -> Callable[..., Any]:
@@ -123,7 +123,7 @@ class Discovery:
             max_concurrency=scatter.max_concurrency,
             max_failures=scatter.max_failures if isinstance(scatter.max_failures, int) else None,
             max_attempts=(item.retry or _DEFAULT_RETRY).max_attempts,
-            repeats=self.claim.max_attempts > 1,
+            repeats=self.attempt.max_attempts > 1,
             queue=item.queue,
             follows_queue=item.queue == scatter.queue == DEFAULT_QUEUE,
             priority=item.priority,
@@ -131,7 +131,7 @@ class Discovery:
             own_limits=frozenset(scatter.concurrency),
             code_version=item.code_version,
         )
-        opened = self.store.begin(self.claim.step_id, self.claim.token, new)
+        opened = self.store.begin(self.attempt.step_id, self.attempt.token, new)
         if opened is None:
             raise StepCancelledError(scatter.name)
         if opened.is_blocked:
@@ -440,31 +440,33 @@ class Scattering:
         """Whether any asset scatters."""
         return bool(self._scatters)
 
-    def complete(self, claims: Sequence[Claim], resolved: list[ResolvedInputs]) -> None:
+    def complete(self, attempts: Sequence[Attempt], resolved: list[ResolvedInputs]) -> None:
         """Say of each step of a scatter what runs and with what; in place, with two questions for all of them."""
-        items = [position for position, claim in enumerate(claims) if claim.asset in self._items]
-        scatters = [position for position, claim in enumerate(claims) if claim.asset in self._scatters]
+        items = [position for position, attempt in enumerate(attempts) if attempt.asset in self._items]
+        scatters = [position for position, attempt in enumerate(attempts) if attempt.asset in self._scatters]
         if items:
-            texts = self._store.items([claims[position].step_id for position in items])
+            texts = self._store.items([attempts[position].step_id for position in items])
             for position in items:
-                resolved[position] = self._of_item(claims[position], texts)
+                resolved[position] = self._of_item(attempts[position], texts)
         if scatters:
-            records = self._store.of_steps([claims[position].step_id for position in scatters])
+            records = self._store.of_steps([attempts[position].step_id for position in scatters])
             for position in scatters:
-                claim = claims[position]
-                resolved[position] = self._of_scatter(claim, records.get(claim.step_id), resolved[position])
+                attempt = attempts[position]
+                resolved[position] = self._of_scatter(attempt, records.get(attempt.step_id), resolved[position])
 
-    def _of_item(self, claim: Claim, texts: dict[int, str]) -> ResolvedInputs:
-        text = texts.get(claim.step_id)
+    def _of_item(self, attempt: Attempt, texts: dict[int, str]) -> ResolvedInputs:
+        text = texts.get(attempt.step_id)
         if text is None:
             gone = LookupError("This item was discovered by an attempt that was repeated, and not found again.")
             return ResolvedInputs((), [], [], error=gone)
-        return ResolvedInputs((), [], [], given={self._items[claim.asset].parameter: decode_item(text)})
+        return ResolvedInputs((), [], [], given={self._items[attempt.asset].parameter: decode_item(text)})
 
-    def _of_scatter(self, claim: Claim, record: ScatterRecord | None, inputs: ResolvedInputs) -> ResolvedInputs:
-        scatter = self._scatters[claim.asset]
+    def _of_scatter(
+        self, attempt: Attempt, record: ScatterRecord | None, inputs: ResolvedInputs
+    ) -> ResolvedInputs:
+        scatter = self._scatters[attempt.asset]
         if record is None or record.is_open:
-            discovery = Discovery(scatter, claim, self._store)
+            discovery = Discovery(scatter, attempt, self._store)
             phase = scatter.phase(discovery.function(), takes_context=True, is_async=discovery.is_async)
             phase.routes = ()
             return replace(inputs, phase=phase)

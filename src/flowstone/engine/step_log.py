@@ -12,7 +12,7 @@ from flowstone import telemetry
 from flowstone.core.clean import error_line
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion
+from flowstone.core.step import Attempt, AttemptResult, CommitResult
 
 log = logging.getLogger("flowstone.steps")
 
@@ -38,48 +38,54 @@ class StepLog:
         self._second = 0.0
         self._lines = self._left_out = 0
 
-    def began(self, claim: Claim) -> None:
+    def began(self, attempt: Attempt) -> None:
         """Say that an attempt begins."""
         if log.isEnabledFor(logging.INFO) and self._has_room():
-            of = f" of {claim.max_attempts}" if claim.max_attempts > 1 else ""
-            log.info("%s begins: attempt %d%s, run %s", self._target(claim), claim.attempt, of, claim.run_id)
+            of = f" of {attempt.max_attempts}" if attempt.max_attempts > 1 else ""
+            log.info("%s begins: attempt %d%s, run %s", self._target(attempt), attempt.attempt, of, attempt.run_id)
 
-    def ended(self, group: Sequence[Completion], committed: Sequence[Committed]) -> None:
+    def ended(self, group: Sequence[AttemptResult], committed: Sequence[CommitResult]) -> None:
         """Say what was committed of a group of attempts."""
         for completion, one in zip(group, committed, strict=True):
             if one.accepted:
                 self._say(completion, one.state)
             log_committed(completion, one)
 
-    def _say(self, completion: Completion, state: State) -> None:
-        claim, outcome = completion.claim, completion.outcome
+    def _say(self, completion: AttemptResult, state: State) -> None:
+        attempt, outcome = completion.attempt, completion.outcome
         if state is State.RETRYING and isinstance(outcome, Failed):
             again = f"{completion.retry_in_seconds or 0.0:.3g} s"
             message = "%s failed in attempt %d of %d and is repeated in %s: %s (run %s, step %d)"
             error = error_line(outcome.error)[:_MAX_ERROR]
-            where = (claim.run_id, claim.step_id)
-            log.warning(message, self._target(claim), claim.attempt, claim.max_attempts, again, error, *where)
+            where = (attempt.run_id, attempt.step_id)
+            log.warning(
+                message, self._target(attempt), attempt.attempt, attempt.max_attempts, again, error, *where
+            )
         elif state is State.FAILED:
             error = "the database refused its result"
             if isinstance(outcome, Failed):
                 error = error_line(outcome.error)[:_MAX_ERROR]
             message = "%s failed for good in attempt %d of %d: %s (run %s, step %d)"
-            where = (claim.run_id, claim.step_id)
-            log.error(message, self._target(claim), claim.attempt, claim.max_attempts, error, *where)
+            where = (attempt.run_id, attempt.step_id)
+            log.error(message, self._target(attempt), attempt.attempt, attempt.max_attempts, error, *where)
         elif log.isEnabledFor(logging.INFO) and self._has_room():
-            took = (completion.finished_at - claim.started_at).total_seconds()
+            took = (completion.finished_at - attempt.started_at).total_seconds()
             what = _what_came_of(outcome, state)
             log.info(
                 "%s %s after %.3f s (run %s, step %d)",
-                self._target(claim),
+                self._target(attempt),
                 what,
                 took,
-                claim.run_id,
-                claim.step_id,
+                attempt.run_id,
+                attempt.step_id,
             )
 
-    def _target(self, claim: Claim) -> str:
-        return f"{claim.asset} [{self._label(claim.asset, claim.partition)}]" if claim.partition else claim.asset
+    def _target(self, attempt: Attempt) -> str:
+        return (
+            f"{attempt.asset} [{self._label(attempt.asset, attempt.partition)}]"
+            if attempt.partition
+            else attempt.asset
+        )
 
     def _has_room(self) -> bool:
         """Whether one more line of this second is written; checked before it is put together."""
@@ -96,23 +102,23 @@ class StepLog:
         return shown
 
 
-def log_committed(completion: Completion, committed: Committed) -> None:
+def log_committed(completion: AttemptResult, committed: CommitResult) -> None:
     """Emit `attempt.committed`, when there is a listener."""
-    if not telemetry.listening() or not isinstance(completion.claim, Claim):
+    if not telemetry.listening() or not isinstance(completion.attempt, Attempt):
         return
-    claim, outcome = completion.claim, completion.outcome
-    measured = {"duration_seconds": (completion.finished_at - claim.started_at).total_seconds()}
-    if claim.queued_seconds is not None:
-        measured["queue_seconds"] = claim.queued_seconds
+    attempt, outcome = completion.attempt, completion.outcome
+    measured = {"duration_seconds": (completion.finished_at - attempt.started_at).total_seconds()}
+    if attempt.queued_seconds is not None:
+        measured["queue_seconds"] = attempt.queued_seconds
     if committed.state is State.RETRYING and completion.retry_in_seconds is not None:
         measured["retry_in_seconds"] = completion.retry_in_seconds
     about: dict[str, Any] = {
-        "asset": claim.asset,
-        "partition": claim.partition,
-        "run_id": claim.run_id,
-        "step_id": str(claim.step_id),
-        "attempt": claim.attempt,
-        "max_attempts": claim.max_attempts,
+        "asset": attempt.asset,
+        "partition": attempt.partition,
+        "run_id": attempt.run_id,
+        "step_id": str(attempt.step_id),
+        "attempt": attempt.attempt,
+        "max_attempts": attempt.max_attempts,
         "accepted": committed.accepted,
         "outcome": type(outcome).__name__.lower(),
         "state": committed.state.value,

@@ -21,7 +21,7 @@ from flowstone.core.partitions import decode_partition, encode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
-from flowstone.core.step import Claim, CommittedOutput, InputVersion, Target
+from flowstone.core.step import Attempt, CommittedOutput, InputVersion, Target
 from flowstone.core.value_types import ValueTypes, value_types
 from flowstone.errors import ConfigurationError, DependencyNotReadyError, SerializationError, did_you_mean
 from flowstone.protocols import Catalog, IOManager
@@ -111,10 +111,10 @@ class ResolvedInputs:
     recorded: tuple[InputVersion, ...] | None = None
     """The lineage, when an earlier part of the step read its inputs."""
 
-    def problem(self, claim: Claim) -> Exception | None:
+    def problem(self, attempt: Attempt) -> Exception | None:
         """Return why the step cannot run, if so."""
         if self.error is None and self.missing:
-            return self.not_ready((claim.asset, claim.partition), self.missing, claim.started_at)
+            return self.not_ready((attempt.asset, attempt.partition), self.missing, attempt.started_at)
         return self.error
 
     def versions(self) -> tuple[InputVersion, ...]:
@@ -145,7 +145,7 @@ class ResolvedInputs:
 
 NO_INPUTS = ResolvedInputs((), [], [])
 
-type Complete = Callable[[Sequence[Claim], list[ResolvedInputs]], None]
+type Complete = Callable[[Sequence[Attempt], list[ResolvedInputs]], None]
 
 
 class InputReader:
@@ -200,38 +200,38 @@ class InputReader:
         found = self._catalog.skipped([("", *target) for target in targets])
         return {targets[position] for position in found}
 
-    def resolve(self, claims: Sequence[Claim]) -> list[ResolvedInputs]:
+    def resolve(self, attempts: Sequence[Attempt]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
         requested: list[tuple[str, str, str]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
-        for claim in claims:
-            plans = self._placed[claim.asset]
+        for attempt in attempts:
+            plans = self._placed[attempt.asset]
             if not plans:
                 resolved.append(NO_INPUTS)
                 continue
             inputs = ResolvedInputs(plans, [], [], not_ready=self._not_ready)
             resolved.append(inputs)
             try:
-                keys = [(plan, plan.keys(claim.partition, claim.started_at)) for plan in plans]
+                keys = [(plan, plan.keys(attempt.partition, attempt.started_at)) for plan in plans]
             except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
                 inputs.error = error
                 continue
             for plan, upstream_keys in keys:
                 for key in upstream_keys:
-                    requested.append((claim.run_id, plan.name, key))
-                    readers.append((inputs, plan, claim.started_at))
+                    requested.append((attempt.run_id, plan.name, key))
+                    readers.append((inputs, plan, attempt.started_at))
         if requested:
             self._fill(requested, readers)
-            for claim, inputs in zip(claims, resolved, strict=True):
+            for attempt, inputs in zip(attempts, resolved, strict=True):
                 if inputs.missing:
-                    _leave_out_unfinished(claim, inputs)
+                    _leave_out_unfinished(attempt, inputs)
         if self._conditional:
-            for claim, inputs in zip(claims, resolved, strict=True):
-                if claim.asset in self._conditional:
-                    inputs.skip = _reason_to_skip(claim, inputs)
+            for attempt, inputs in zip(attempts, resolved, strict=True):
+                if attempt.asset in self._conditional:
+                    inputs.skip = _reason_to_skip(attempt, inputs)
         if self._complete is not None:
-            self._complete(claims, resolved)
+            self._complete(attempts, resolved)
         return resolved
 
     def _fill(
@@ -401,33 +401,33 @@ def waits_for(
     return clean_text(f"waits for {'; '.join(shown)}" + (f" and {more} more" if more > 0 else ""), limit=1000)
 
 
-def _leave_out_unfinished(claim: Claim, inputs: ResolvedInputs) -> None:
+def _leave_out_unfinished(attempt: Attempt, inputs: ResolvedInputs) -> None:
     """Let a partition that is not over be computed from what is there so far.
 
     Of several upstream partitions those at the end that nobody has computed are left out; one that is missing
     before another that is there is a missing input as ever.
     """
     for plan in inputs.plans:
-        if not plan.many or is_over(plan.downstream, claim.partition, claim.started_at):
+        if not plan.many or is_over(plan.downstream, attempt.partition, attempt.started_at):
             continue
         there = {key for read, key, _ in inputs.reads if read is plan}
         left_out: set[Target] = set()
-        for key in reversed(plan.keys(claim.partition, claim.started_at)):
+        for key in reversed(plan.keys(attempt.partition, attempt.started_at)):
             if key in there:
                 break
-            if there or not is_over(plan.upstream, key, claim.started_at):
+            if there or not is_over(plan.upstream, key, attempt.started_at):
                 left_out.add((plan.name, key))
         inputs.missing = [target for target in inputs.missing if target not in left_out]
 
 
-def _reason_to_skip(claim: Claim, inputs: ResolvedInputs) -> str | None:
+def _reason_to_skip(attempt: Attempt, inputs: ResolvedInputs) -> str | None:
     """Return why a step that is about to start is skipped instead.
 
     Mostly the transaction of its last input has seen to that. What is left are inputs from outside of the run.
     """
     for plan, _key, version in inputs.reads:
-        decision = decision_of(version.stored) if plan.decides and not claim.forced else None
-        if decision is not None and claim.asset not in decision.chosen:
+        decision = decision_of(version.stored) if plan.decides and not attempt.forced else None
+        if decision is not None and attempt.asset not in decision.chosen:
             return decision.explain(plan.name)
     nothing_else = not (inputs.reads or inputs.missing or inputs.error)
     return ALL_SKIPPED if inputs.skipped and nothing_else else None

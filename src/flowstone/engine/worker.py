@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flowstone import telemetry
@@ -22,7 +21,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
 from flowstone.core.shape import Shapes
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, FetchedJob, KnownAssets, Target, can_run, other_keys
+from flowstone.core.step import Attempt, AttemptResult, CommitResult, KnownAssets, Target, can_run, other_keys
 from flowstone.engine.failures import failure
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.runner import StepRunner
@@ -35,13 +34,8 @@ _SOON_SECONDS = 1.0
 _SOON_PART = 10
 
 
-@dataclass(slots=True)
-class PreparedJob:
-    """A job with the exact versions that it will read, or why it cannot be run as it was placed."""
-
-    fetched: FetchedJob
-    inputs: ResolvedInputs | None
-    problem: Exception | None = None
+type Prepared = ResolvedInputs | Exception
+"""The exact versions that an attempt will read, or why it cannot be run as it was placed."""
 
 
 class NodeWork:
@@ -69,7 +63,7 @@ class NodeWork:
         target_statuses: TargetStatuses,
         shapes: Shapes,
         others: Callable[[], Sequence[KnownAssets]],
-        on_begin: Callable[[Claim], None] | None = None,
+        on_begin: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._on_begin = on_begin
         self._graph = graph
@@ -80,87 +74,80 @@ class NodeWork:
         self._shapes = shapes
         self._others = others
 
-    def for_others(self, jobs: Sequence[FetchedJob]) -> list[tuple[FetchedJob, str]]:
-        """Return the jobs that this worker leaves to others, with the reason.
+    def for_others(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, str]]:
+        """Return the attempts that this worker leaves to others, with the reason.
 
         What cannot be run here as it was placed waits for a worker that can. When there is none, and the step has
         waited for as long as it may, a worker has to say so: it is not left then, and `perform` refuses it.
         """
         left = []
         others: Sequence[KnownAssets] | None = None
-        for job in jobs:
-            problem = self._shapes.problem(job)
+        for attempt in attempts:
+            problem = self._shapes.problem(attempt)
             if problem is None:
                 continue
-            if job.age_seconds > job.deps_timeout_seconds:
+            if attempt.age_seconds > attempt.deps_timeout_seconds:
                 others = self._others() if others is None else others
-                if not self._another_can(job, others):
+                if not self._another_can(attempt, others):
                     continue
-            left.append((job, f"left to a worker with the code that placed it: {_short(problem)}"))
+            left.append((attempt, f"left to a worker with the code that placed it: {_short(problem)}"))
         return left
 
     def known(self, asset: str) -> dict[str, Any] | None:
         """Return the shape of an asset, as others see it; None when it is not known here."""
         return self._shapes[asset].to_json() if asset in self._graph else None
 
-    def _another_can(self, job: FetchedJob, others: Sequence[KnownAssets]) -> bool:
-        asset, mine = job.claim.asset, self.known(job.claim.asset)
-        if mine is None or job.shape not in (None, mine["digest"]):
-            return can_run(others, asset, job.shape)
-        return other_keys(others, asset, mine["partitions"])
+    def _another_can(self, attempt: Attempt, others: Sequence[KnownAssets]) -> bool:
+        mine = self.known(attempt.asset)
+        if mine is None or attempt.shape not in (None, mine["digest"]):
+            return can_run(others, attempt.asset, attempt.shape)
+        return other_keys(others, attempt.asset, mine["partitions"])
 
-    def prepare(self, jobs: Sequence[FetchedJob]) -> list[PreparedJob]:
-        """Resolve the inputs of several jobs in one question to the catalog."""
-        problems = {job.job_id: self._shapes.problem(job) for job in jobs}
-        known = [job for job in jobs if problems[job.job_id] is None]
-        inputs = dict(
-            zip(
-                (job.job_id for job in known),
-                self._reader.resolve([job.claim for job in known]),
-                strict=True,
+    def prepare(self, attempts: Sequence[Attempt]) -> list[Prepared]:
+        """Resolve the inputs of several attempts in one question to the catalog."""
+        problems = [self._shapes.problem(attempt) for attempt in attempts]
+        resolved = iter(
+            self._reader.resolve(
+                [attempt for attempt, problem in zip(attempts, problems, strict=True) if problem is None]
             )
         )
-        return [PreparedJob(job, inputs.get(job.job_id), problems[job.job_id]) for job in jobs]
+        return [next(resolved) if problem is None else problem for problem in problems]
 
-    def perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
+    def perform(self, attempt: Attempt, prepared: Prepared, token: CancellationToken) -> AttemptResult:
         """Run one attempt; never raises."""
         try:
-            return self._perform(job, token)
+            return self._perform(attempt, prepared, token)
         except DatabaseError as error:
             pause = Snoozed(_PAUSE_SECONDS, clean_text(f"its worker could not ask the database: {error}"))
-            return self._not_now(job.fetched, pause)
+            return self._not_now(attempt, pause)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is a failure of this step
-            return self._not_now(job.fetched, failure(error, None))
+            return self._not_now(attempt, failure(error, None))
 
-    def _perform(self, job: PreparedJob, token: CancellationToken) -> Completion:
-        claim = job.fetched.claim
-        if job.inputs is None:
-            assert job.problem is not None
-            return self._not_now(job.fetched, failure(job.problem, None))
-        if job.inputs.missing and job.inputs.skip is None:
-            return self._not_now(job.fetched, self._not_ready(job.fetched, job.inputs))
-        policy = self._graph[claim.asset].retry or DEFAULT_RETRY
+    def _perform(self, attempt: Attempt, prepared: Prepared, token: CancellationToken) -> AttemptResult:
+        if isinstance(prepared, Exception):
+            return self._not_now(attempt, failure(prepared, None))
+        if prepared.missing and prepared.skip is None:
+            return self._not_now(attempt, self._not_ready(attempt, prepared))
+        policy = self._graph[attempt.asset].retry or DEFAULT_RETRY
         if self._on_begin is not None:
-            self._on_begin(claim)
-        completion = self._runner.perform(claim, job.inputs, token, policy=policy)
-        _let_go(completion)
-        return completion
+            self._on_begin(attempt)
+        result = self._runner.perform(attempt, prepared, token, policy=policy)
+        _let_go(result)
+        return result
 
-    def _not_now(self, job: FetchedJob, outcome: AttemptOutcome) -> Completion:
-        return Completion(job.claim, outcome, (), job.claim.started_at)
+    def _not_now(self, attempt: Attempt, outcome: AttemptOutcome) -> AttemptResult:
+        return AttemptResult(attempt, outcome, (), attempt.started_at)
 
-    def _not_ready(self, job: FetchedJob, inputs: ResolvedInputs) -> AttemptOutcome:
-        if self._may_wait(job, self._snooze_seconds):
+    def _not_ready(self, attempt: Attempt, inputs: ResolvedInputs) -> AttemptOutcome:
+        if self._may_wait(attempt, self._snooze_seconds):
             doing = self._under_way(inputs.missing)
             pause = self._snooze_seconds
             if len(doing) == len(inputs.missing):
                 # it is being made: check soon, and less often the longer that takes
-                pause = min(pause, max(_SOON_SECONDS, job.age_seconds / _SOON_PART))
+                pause = min(pause, max(_SOON_SECONDS, attempt.age_seconds / _SOON_PART))
             return Snoozed(pause, waits_for(inputs.missing, doing, self._graph.describe), for_inputs=True)
-        claim = job.claim
-        return failure(
-            self._graph.not_ready((claim.asset, claim.partition), inputs.missing, claim.started_at), None
-        )
+        target = attempt.asset, attempt.partition
+        return failure(self._graph.not_ready(target, inputs.missing, attempt.started_at), None)
 
     def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:
         """Return the states of those targets of which a step is not over."""
@@ -168,10 +155,10 @@ class NodeWork:
         newest = {target: one.newest for target, one in found.items() if one.newest is not None}
         return {target: step.state for target, step in newest.items() if not step.state.is_terminal}
 
-    def _may_wait(self, job: FetchedJob, pause: float) -> bool:
+    def _may_wait(self, attempt: Attempt, pause: float) -> bool:
         """Bounded by time, and by count in case a clock is set back."""
-        maximum = 10 + 2 * job.deps_timeout_seconds / min(pause, _SOON_SECONDS)
-        return job.age_seconds + pause <= job.deps_timeout_seconds and job.snoozes < maximum
+        maximum = 10 + 2 * attempt.deps_timeout_seconds / min(pause, _SOON_SECONDS)
+        return attempt.age_seconds + pause <= attempt.deps_timeout_seconds and attempt.snoozes < maximum
 
 
 def _short(problem: Exception) -> str:
@@ -184,7 +171,7 @@ def _short(problem: Exception) -> str:
     )
 
 
-def _let_go(completion: Completion) -> None:
+def _let_go(completion: AttemptResult) -> None:
     """Let go of the value and the error of an attempt: nobody here waits for them, the commit needs neither."""
     outcome = completion.outcome
     if isinstance(outcome, Failed):
@@ -222,22 +209,22 @@ class GroupCommitter:
 
     def __init__(
         self,
-        commit: Callable[[Sequence[Completion]], list[Committed]],
+        commit: Callable[[Sequence[AttemptResult]], list[CommitResult]],
         *,
-        on_commit: Callable[[Sequence[Completion], Sequence[Committed]], None] | None = None,
+        on_commit: Callable[[Sequence[AttemptResult], Sequence[CommitResult]], None] | None = None,
     ) -> None:
         self._commit = commit
         self._on_commit = on_commit
-        self._waiting: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[AttemptResult | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="flowstone-committer", daemon=True)
         self._giving_up = threading.Event()
-        self._apart: list[Completion] = []
+        self._apart: list[AttemptResult] = []
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, completion: Completion) -> None:
+    def submit(self, completion: AttemptResult) -> None:
         """Have a completion committed with the next group; returns at once."""
         self._waiting.put(completion)
 
@@ -260,8 +247,8 @@ class GroupCommitter:
                 return
             del group  # its values and errors; the wait for the next one may be long
 
-    def _next_group(self) -> tuple[list[Completion], bool]:
-        group: list[Completion] = []
+    def _next_group(self) -> tuple[list[AttemptResult], bool]:
+        group: list[AttemptResult] = []
         try:
             item = self._waiting.get(timeout=_MAX_PAUSE_SECONDS if self._apart else None)
         except queue.Empty:
@@ -276,7 +263,7 @@ class GroupCommitter:
                 return group, False
         return group, True
 
-    def _commit_group(self, group: list[Completion]) -> None:
+    def _commit_group(self, group: list[AttemptResult]) -> None:
         """Commit a group; what holds it up is set apart, so that the others do not wait for it."""
         pause = _FIRST_PAUSE_SECONDS
         failures = 0
@@ -297,10 +284,10 @@ class GroupCommitter:
             self._giving_up.wait(pause)
             pause = min(_MAX_PAUSE_SECONDS, pause * 2)
 
-    def _round(self, parts: list[list[Completion]], *, again: bool) -> list[list[Completion]]:
+    def _round(self, parts: list[list[AttemptResult]], *, again: bool) -> list[list[AttemptResult]]:
         """Try each part once, as long as there is time; return what is left, first what was not tried."""
         started = time.monotonic()
-        left: list[list[Completion]] = []
+        left: list[list[AttemptResult]] = []
         for at, part in enumerate(parts):
             if not self._try(part, again=again):
                 left.append(part)
@@ -308,7 +295,7 @@ class GroupCommitter:
                 return parts[at + 1 :] + left
         return left
 
-    def _try(self, group: list[Completion], *, again: bool) -> bool:
+    def _try(self, group: list[AttemptResult], *, again: bool) -> bool:
         started = time.perf_counter()
         try:
             committed = self._commit(group)
@@ -322,20 +309,22 @@ class GroupCommitter:
             log.exception("Logging %d committed results failed; they are committed all the same.", len(group))
         return True
 
-    def _set_apart(self, stuck: list[Completion]) -> None:
+    def _set_apart(self, stuck: list[AttemptResult]) -> None:
         for one in stuck:
             log.error(
                 "Attempt %s of %s can be committed neither as it is nor as a failure, and is tried again beside "
                 "others; as long as that fails, its step counts as running.",
-                one.claim.attempt,
-                one.claim.asset,
+                one.attempt.attempt,
+                one.attempt.asset,
             )
         self._apart += stuck
 
     def _try_apart(self) -> None:
         self._apart = [one for one in self._apart if not self._try([one], again=True)]
 
-    def _log_group(self, group: list[Completion], committed: list[Committed], took: float, *, again: bool) -> None:
+    def _log_group(
+        self, group: list[AttemptResult], committed: list[CommitResult], took: float, *, again: bool
+    ) -> None:
         # a try that failed may have been committed all the same, when only its answer was lost
         message = (
             "Attempt %d of %s %s was committed by an earlier try or superseded; the step is %s."
@@ -343,16 +332,16 @@ class GroupCommitter:
             else "Attempt %d of %s %s was superseded; its result was not published, the step is %s."
         )
         for one, completion in zip(committed, group, strict=True):
-            if not one.accepted and isinstance(completion.claim, Claim):
-                claim = completion.claim
-                log.warning(message, claim.attempt, claim.asset, claim.partition, one.state.value)
+            if not one.accepted and isinstance(completion.attempt, Attempt):
+                attempt = completion.attempt
+                log.warning(message, attempt.attempt, attempt.asset, attempt.partition, one.state.value)
         if telemetry.listening():
             telemetry.emit("commit.stop", {"duration_seconds": took, "attempts": len(group)}, {})
         if self._on_commit is not None:
             self._on_commit(group, committed)
 
 
-def _halved(parts: list[list[Completion]]) -> list[list[Completion]]:
+def _halved(parts: list[list[AttemptResult]]) -> list[list[AttemptResult]]:
     halves = []
     for part in parts:
         middle = (len(part) + 1) // 2

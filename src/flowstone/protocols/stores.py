@@ -21,13 +21,12 @@ from flowstone.core.run_details import RunDetails
 from flowstone.core.scatter import ItemCounts, ItemRow, NewItem, NewScatter, OpenScatter, ScatterRecord
 from flowstone.core.state import State
 from flowstone.core.step import (
+    Attempt,
     AttemptRecord,
+    AttemptResult,
     CheckRecord,
-    Claim,
-    Committed,
+    CommitResult,
     CommittedOutput,
-    Completion,
-    FetchedJob,
     InputVersion,
     KnownAssets,
     LeftToOthers,
@@ -97,7 +96,7 @@ class ApprovalStore(Protocol):
 class CheckStore(Protocol):
     """Keeps the results of checks.
 
-    Those of an attempt come with its `Completion` and are recorded in the transaction that ends it, if that
+    Those of an attempt come with its `AttemptResult` and are recorded in the transaction that ends it, if that
     attempt is still the newest one of its step.
     """
 
@@ -236,13 +235,13 @@ class Ledger(Protocol):
             RunConflictError: a target is under way with another config than a step that needs its own.
         """
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
         """Start an attempt of each step that may start now; steps that may not are left out."""
 
-    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+    def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         """End attempts: publish successes, move pointers, record lineage, release or fail what follows."""
 
-    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, attempts: Sequence[Attempt], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         """Give attempts back as if they had not started; return the steps that were still ours."""
 
     def request_cancel(self, step_id: int) -> State:
@@ -317,7 +316,7 @@ class DurableQueue(Protocol):
         worker_id: str,
         attempted_by: Sequence[str],
         left: LeftToOthers | None = None,
-    ) -> list[FetchedJob]:
+    ) -> list[Attempt]:
         """Take jobs and start the attempts of their steps, in one transaction; without what is left to others."""
 
     def known_assets(self, *, but: str) -> list[KnownAssets]:
@@ -326,7 +325,7 @@ class DurableQueue(Protocol):
     def cancelling(self, worker_id: str) -> list[int]:
         """Return the steps of a worker that are to be stopped."""
 
-    def held(self, worker_id: str) -> list[Claim]:
+    def held(self, worker_id: str) -> list[Attempt]:
         """Return the attempts that a worker holds, by the tables."""
 
     def node_limits(self) -> dict[str, int]:

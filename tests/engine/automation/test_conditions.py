@@ -39,7 +39,7 @@ from flowstone.core.outcome import Failed, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import decode_partition
 from flowstone.core.state import State
-from flowstone.core.step import Completion, NewRun, NewStep
+from flowstone.core.step import AttemptResult, NewRun, NewStep
 from flowstone.engine.automation.conditions import ConditionEvaluator, every, scope
 from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.values import InputReader
@@ -170,7 +170,7 @@ class Stage:
             (inputs,) = self.reader.resolve([claim])
             stored = StoredOutput("memory", f"{claim.step_id}", content_hash=content)
             outcome = Failed("boom", "ValueError", retryable=False) if fails else Succeeded(stored, None)
-            self.store.ledger.commit([Completion(claim, outcome, inputs.versions(), self.at)])
+            self.store.ledger.commit([AttemptResult(claim, outcome, inputs.versions(), self.at)])
         return len(placed)
 
     def finish(self, name: str, key: str) -> None:
@@ -178,7 +178,7 @@ class Stage:
         (placed,) = [one.id for one in self.store.catalog.history(name, key) if one.state is State.PENDING]
         for claim in self.store.ledger.claim([placed], now=self.at):
             stored = StoredOutput("memory", f"{claim.step_id}", content_hash="1")
-            self.store.ledger.commit([Completion(claim, Succeeded(stored, None), (), self.at)])
+            self.store.ledger.commit([AttemptResult(claim, Succeeded(stored, None), (), self.at)])
 
     def make(self, name: str, key: str = "", content: str | None = "same") -> None:
         """Compute a target by hand."""

@@ -13,7 +13,7 @@ from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.outcome import AttemptOutcome, Suspended
 from flowstone.core.output import JsonValue
 from flowstone.core.state import State
-from flowstone.core.step import Completion, NewStep, PlacedStep
+from flowstone.core.step import AttemptResult, NewStep, PlacedStep
 from flowstone.errors import ApprovalDecidedError, ApprovalNotFoundError
 from flowstone.testing.marks import wait_until
 
@@ -321,7 +321,7 @@ class ApprovalConformance(ApprovalRecordTests):
         claims = [scene.claim(one.id) for one in placed]
         outcomes: tuple[AttemptOutcome, ...] = (suspended("first"), succeeded(claims[1]), suspended("second"))
         pairs = zip(claims, outcomes, strict=True)
-        ends = [Completion(claim, outcome, (), scene.later(1)) for claim, outcome in pairs]
+        ends = [AttemptResult(claim, outcome, (), scene.later(1)) for claim, outcome in pairs]
         assert [one.accepted for one in scene.store.ledger.commit(ends)] == [True] * 3
         assert [one.message for one in scene.store.approvals.list()] == ["second", "first"]
         assert scene.states(placed) == [State.AWAITING_APPROVAL, State.COMPLETED, State.AWAITING_APPROVAL]

@@ -16,7 +16,7 @@ from tests.stores.conformance.case import Scene, StoreCase, failed, skipped, sno
 from flowstone.core.outcome import AttemptOutcome, Failed, Scattered, Snoozed, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, Completion, InputVersion, NewStep
+from flowstone.core.step import AttemptResult, CheckRecord, InputVersion, NewStep
 from flowstone.errors import RunNotFoundError
 
 
@@ -59,7 +59,7 @@ class AttemptTests(StoreCase):
         step = scene.one("b")
         claim = scene.claim(step.id)
         reads = (InputVersion("left", "a", "", a), InputVersion("right", "z", "s:p", other))
-        done = Completion(claim, succeeded(claim), reads, scene.later(1))
+        done = AttemptResult(claim, succeeded(claim), reads, scene.later(1))
         (committed,) = scene.store.ledger.commit([done])
         record = scene.step(step.id)
         assert (committed.step_id, committed.state, committed.accepted) == (step.id, State.COMPLETED, True)
@@ -79,14 +79,14 @@ class AttemptTests(StoreCase):
     def test_the_version_that_ran_is_recorded(self, scene: Scene) -> None:
         """Whoever placed the step may have had other code; what did not run changes nothing."""
         step = scene.one(code_version="v1", max_attempts=2)
-        snoozed = Completion(scene.claim(step.id), Snoozed(0.0, "not yet"), (), scene.later(1))
+        snoozed = AttemptResult(scene.claim(step.id), Snoozed(0.0, "not yet"), (), scene.later(1))
         scene.store.ledger.commit([snoozed])
         assert scene.step(step.id).code_version == "v1"
         for version in ("v2", None):
             claim = scene.claim(step.id, now=scene.later(2))
             outcome = Failed("oh", "E", retryable=True) if version else succeeded(claim)
             retry = 0.0 if version else None
-            ended = Completion(claim, outcome, (), scene.later(1), retry, ran=True, code_version=version)
+            ended = AttemptResult(claim, outcome, (), scene.later(1), retry, ran=True, code_version=version)
             scene.store.ledger.commit([ended])
             assert scene.step(step.id).code_version == version
 
@@ -153,12 +153,12 @@ class AttemptTests(StoreCase):
         scene.store.ledger.release([stale])
         fresh = scene.claim(step.id)
         group = [
-            Completion(stale, succeeded(stale), (), scene.later(1)),
-            Completion(fresh, failed(), (), scene.later(1), retry_in_seconds=60.0),
+            AttemptResult(stale, succeeded(stale), (), scene.later(1)),
+            AttemptResult(fresh, failed(), (), scene.later(1), retry_in_seconds=60.0),
         ]
         group = group if stale_first else group[::-1]
         committed = scene.store.ledger.commit(group)
-        assert [one.accepted for one in committed] == [one.claim is fresh for one in group]
+        assert [one.accepted for one in committed] == [one.attempt is fresh for one in group]
         record = scene.step(step.id)
         assert (record.state, record.output_step) == (State.RETRYING, None)
         assert record.scheduled_at is not None
@@ -208,7 +208,7 @@ class AttemptTests(StoreCase):
         a, b, c = scene.open("run", [NewStep(name, "") for name in "abc"])
         claims = [scene.claim(one.id) for one in (a, b, c)]
         claims[1] = replace(claims[1], token=0)
-        group = [Completion(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
+        group = [AttemptResult(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
         assert [one.accepted for one in scene.store.ledger.commit(group)] == [True, False, True]
         assert scene.states([a, b, c]) == [State.COMPLETED, State.RUNNING, State.COMPLETED]
 
@@ -217,7 +217,7 @@ class AttemptTests(StoreCase):
         steps = [NewStep("a", ""), NewStep("b", ""), NewStep("c", "", inputs=(0, 1))]
         a, b, c = scene.open("run", steps)
         claims = [scene.claim(a.id), scene.claim(b.id)]
-        group = [Completion(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
+        group = [AttemptResult(claim, succeeded(claim), (), scene.later(1)) for claim in claims]
         released = [step_id for one in scene.store.ledger.commit(group) for step_id in one.released]
         assert released == [c.id]
 
@@ -278,16 +278,16 @@ class AttemptTests(StoreCase):
         spoilt = list(spoilt_completions())
         places = scene.open("run", [NewStep("a", f"i:{number}") for number in range(2 * len(spoilt))])
         claims = scene.store.ledger.claim([one.id for one in places], now=scene.later(0))
-        group: list[Completion] = []
+        group: list[AttemptResult] = []
         for position, (_, spoil) in enumerate(spoilt):
             mine, other = claims[2 * position], claims[2 * position + 1]
-            group.append(spoil(Completion(mine, succeeded(mine), (), scene.later(1))))
-            group.append(Completion(other, succeeded(other), (), scene.later(1)))
+            group.append(spoil(AttemptResult(mine, succeeded(mine), (), scene.later(1))))
+            group.append(AttemptResult(other, succeeded(other), (), scene.later(1)))
         committed = scene.store.ledger.commit(group)
         assert {one.state for one in committed[1::2]} == {State.COMPLETED}
         for position, (name, _) in enumerate(spoilt):
             record = scene.step(claims[2 * position].step_id)
-            if name.startswith("claim="):
+            if name.startswith("attempt="):
                 assert committed[2 * position] == (0, State.NOT_FOUND, False, ())
                 continue
             assert record.state is not State.RUNNING, name
@@ -336,7 +336,7 @@ HOSTILE_OBJECTS: tuple[object, ...] = (
     ({"a": 1}, "b"),
 )
 
-type Spoil = Callable[[Completion], Completion]
+type Spoil = Callable[[AttemptResult], AttemptResult]
 
 
 def spoilt_completions() -> Iterator[tuple[str, Spoil]]:
@@ -351,7 +351,7 @@ def spoilt_completions() -> Iterator[tuple[str, Spoil]]:
     )
     for value in HOSTILE_OBJECTS:
         for name in (
-            "claim",
+            "attempt",
             "outcome",
             "inputs",
             "finished_at",
@@ -377,23 +377,23 @@ def _fields(of: Any) -> list[str]:
     return [one.name for one in fields(of)]
 
 
-def _with(completion: Completion, *, name: str, value: object) -> Completion:
+def _with(completion: AttemptResult, *, name: str, value: object) -> AttemptResult:
     return replace(completion, **{name: value})  # type: ignore[arg-type]
 
 
-def _with_stored(completion: Completion, *, name: str, value: object) -> Completion:
+def _with_stored(completion: AttemptResult, *, name: str, value: object) -> AttemptResult:
     outcome = completion.outcome
     assert isinstance(outcome, Succeeded)
     stored = replace(outcome.stored, **{name: value})  # type: ignore[arg-type]
     return replace(completion, outcome=Succeeded(stored, None))
 
 
-def _with_outcome(completion: Completion, *, outcome: Any, name: str, value: object) -> Completion:
+def _with_outcome(completion: AttemptResult, *, outcome: Any, name: str, value: object) -> AttemptResult:
     return replace(completion, outcome=replace(outcome, **{name: value}))
 
 
-def _with_check(completion: Completion, *, name: str, value: object) -> Completion:
-    checked = replace(_check(completion.claim.step_id), **{name: value})  # type: ignore[arg-type]
+def _with_check(completion: AttemptResult, *, name: str, value: object) -> AttemptResult:
+    checked = replace(_check(completion.attempt.step_id), **{name: value})  # type: ignore[arg-type]
     return replace(completion, checks=(checked,))
 
 

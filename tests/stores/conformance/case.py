@@ -13,7 +13,16 @@ import pytest
 from flowstone.core.outcome import AttemptOutcome, Failed, Skipped, Snoozed, Stopped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, InputVersion, NewRun, NewStep, PlacedStep, StepRecord
+from flowstone.core.step import (
+    Attempt,
+    AttemptResult,
+    CommitResult,
+    InputVersion,
+    NewRun,
+    NewStep,
+    PlacedStep,
+    StepRecord,
+)
 from flowstone.protocols import Store
 
 
@@ -50,7 +59,7 @@ class Scene:
         """Place one step in a run of its own."""
         return self.open(run_id, [NewStep(asset, partition, **fields)])[0]
 
-    def claim(self, step_id: int, *, now: datetime | None = None) -> Claim:
+    def claim(self, step_id: int, *, now: datetime | None = None) -> Attempt:
         """Start an attempt of a step, which must be possible."""
         claims = self.store.ledger.claim([step_id], now=now or self.later(0))
         assert len(claims) == 1, f"step {step_id} is {self.state(step_id)} and could not be claimed"
@@ -64,15 +73,15 @@ class Scene:
 
     def end(
         self,
-        claim: Claim,
+        claim: Attempt,
         outcome: AttemptOutcome | None = None,
         *,
         inputs: Sequence[int] = (),
         retry: float | None = None,
-    ) -> Committed:
+    ) -> CommitResult:
         """Commit one attempt, a success by default; `inputs` are the steps that it read."""
         read = tuple(self._read(step_id) for step_id in inputs)
-        completion = Completion(claim, outcome or succeeded(claim), read, self.later(1), retry)
+        completion = AttemptResult(claim, outcome or succeeded(claim), read, self.later(1), retry)
         return self.store.ledger.commit([completion])[0]
 
     def make(self, asset: str = "a", partition: str = "", *, run_id: str, inputs: Sequence[int] = ()) -> int:
@@ -110,7 +119,7 @@ class Scene:
         return InputVersion(record.asset, record.asset, record.partition, step_id)
 
 
-def succeeded(claim: Claim) -> Succeeded:
+def succeeded(claim: Attempt) -> Succeeded:
     """Return a success whose stored output names the attempt that made it."""
     stored = StoredOutput("memory", f"{claim.step_id}-{claim.attempt}", metadata={"token": claim.token})
     return Succeeded(stored, None)

@@ -26,7 +26,7 @@ from flowstone.core.outcome import AttemptOutcome, Stopped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import KeyState, KnownKeys, encode_partition
 from flowstone.core.state import State
-from flowstone.core.step import CheckRecord, Claim, Committed, Completion, NewStep, Severity, Target
+from flowstone.core.step import Attempt, AttemptResult, CheckRecord, CommitResult, NewStep, Severity, Target
 
 
 class CatalogTests(StoreCase):
@@ -262,7 +262,7 @@ class CatalogTests(StoreCase):
         assert retention.recorded_of("a")[0].steps == 0
 
 
-def found(scene: Scene, claim: Claim, check: str = "not_empty", **fields: Any) -> CheckRecord:
+def found(scene: Scene, claim: Attempt, check: str = "not_empty", **fields: Any) -> CheckRecord:
     """Return the result of a check of an attempt; it passed unless `fields` say otherwise."""
     settings: dict[str, Any] = {
         "check": check,
@@ -279,18 +279,18 @@ def found(scene: Scene, claim: Claim, check: str = "not_empty", **fields: Any) -
 
 def end(
     scene: Scene,
-    claim: Claim,
+    claim: Attempt,
     *checks: CheckRecord,
     outcome: AttemptOutcome | None = None,
     retry: float | None = None,
-) -> Committed:
+) -> CommitResult:
     """Commit an attempt with the results of its checks."""
-    completion = Completion(claim, outcome or succeeded(claim), (), scene.later(1), retry, checks)
+    completion = AttemptResult(claim, outcome or succeeded(claim), (), scene.later(1), retry, checks)
     return scene.store.ledger.commit([completion])[0]
 
 
 class CheckTests(StoreCase):
-    """What `Completion.checks` and `CheckStore` mean."""
+    """What `AttemptResult.checks` and `CheckStore` mean."""
 
     def test_results_come_back_as_they_were(self, scene: Scene) -> None:
         """Every field of a result survives, for a success as for a failure."""
@@ -333,8 +333,10 @@ class CheckTests(StoreCase):
         assert not end(scene, stale, found(scene, stale, passed=False)).accepted
         assert scene.store.checks.results("a") == []
         valid = found(scene, fresh)
-        late = Completion(stale, succeeded(stale), (), scene.later(1), None, (found(scene, stale, passed=False),))
-        done = Completion(fresh, succeeded(fresh), (), scene.later(1), None, (valid,))
+        late = AttemptResult(
+            stale, succeeded(stale), (), scene.later(1), None, (found(scene, stale, passed=False),)
+        )
+        done = AttemptResult(fresh, succeeded(fresh), (), scene.later(1), None, (valid,))
         scene.store.ledger.commit([late, done])
         assert scene.store.checks.results("a") == [valid]
         scene.store.ledger.commit([done])  # the answer to the first try was lost

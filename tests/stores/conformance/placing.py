@@ -13,7 +13,7 @@ from flowstone.core.outcome import AttemptOutcome, Skipped, Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.route import ALL_SKIPPED, ROUTE_KEY, RouteDecision, decision_of
 from flowstone.core.state import State
-from flowstone.core.step import Claim, NewStep, PlacedStep
+from flowstone.core.step import Attempt, NewStep, PlacedStep
 
 
 class PlacingTests(StoreCase):
@@ -233,7 +233,7 @@ _FORK = [
 ]
 
 
-def routed(claim: Claim, *not_chosen: str, chosen: tuple[str, ...] = (), reason: str = "") -> Succeeded:
+def routed(claim: Attempt, *not_chosen: str, chosen: tuple[str, ...] = (), reason: str = "") -> Succeeded:
     """Return a success that chose some branches."""
     decision = RouteDecision(chosen, not_chosen, reason)
     return Succeeded(StoredOutput("memory", f"{claim.step_id}", metadata={ROUTE_KEY: decision.to_json()}), None)

@@ -11,7 +11,7 @@ from tests.stores.conformance.case import HOSTILE_TEXTS, Scene, StoreCase, faile
 from flowstone.core.outcome import Scattered
 from flowstone.core.scatter import WITH_VALUE, NewItem, NewScatter, OpenScatter
 from flowstone.core.state import State
-from flowstone.core.step import Claim, InputVersion
+from flowstone.core.step import Attempt, InputVersion
 
 NEW = NewScatter(
     asset="a.item",
@@ -40,7 +40,7 @@ class Scattering:
         self.new = replace(NEW, **options)  # type: ignore[arg-type]  # the test gives what fits
         self.step = scene.one("a", run_id=run_id, forced=True, max_attempts=3).id
 
-    def open(self) -> tuple[Claim, OpenScatter]:
+    def open(self) -> tuple[Attempt, OpenScatter]:
         """Start an attempt of the step that discovers."""
         claim = self.scene.claim(self.step, now=self.scene.later(5))
         opened = self.store.begin(self.step, claim.token, self.new)
@@ -55,7 +55,7 @@ class Scattering:
         self.close(claim, len(keys))
         return opened
 
-    def close(self, claim: Claim, total: int, allowed: int | None = None) -> None:
+    def close(self, claim: Attempt, total: int, allowed: int | None = None) -> None:
         """End the attempt that discovered."""
         scattered = Scattered(total, (self.new.max_failures or 0) if allowed is None else allowed)
         self.scene.end(claim, scattered)

@@ -15,7 +15,16 @@ from hypothesis.stateful import invariant
 from tests.stores.test_state_machine import StepMachine
 
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, RunRecord, StepRecord
+from flowstone.core.step import (
+    Attempt,
+    AttemptResult,
+    CommitResult,
+    NewRun,
+    NewStep,
+    PlacedStep,
+    RunRecord,
+    StepRecord,
+)
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 from flowstone.testing.postgres import TemporaryServer
@@ -49,7 +58,7 @@ class TwinLedger:
         self.example = next(_examples)
         self.partition = f"i:{self.example}"
         self.ids: dict[int, int] = {}
-        self.claims: dict[int, Claim] = {}
+        self.claims: dict[int, Attempt] = {}
         self.runs: list[str] = []
 
     def run_id(self, run_id: str) -> str:
@@ -69,7 +78,7 @@ class TwinLedger:
             assert self.run_id(one.run_id) == other.run_id
         return placed
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
         claims = self.memory.ledger.claim(step_ids, now=now)
         # attempts end a second late: what was put off by nothing may start from then on here, and at once there
         soon = now + timedelta(seconds=2)
@@ -82,11 +91,11 @@ class TwinLedger:
             assert one.forced == other.forced
         return claims
 
-    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+    def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         twins = [
             replace(
                 completion,
-                claim=self.claims[completion.claim.token],
+                attempt=self.claims[completion.attempt.token],
                 inputs=tuple(
                     read._replace(partition=self.partition, step_id=self.ids[read.step_id])
                     for read in completion.inputs
@@ -105,7 +114,7 @@ class TwinLedger:
         assert released == sorted(step_id for other in others for step_id in other.released)
         return committed
 
-    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0) -> list[int]:
+    def release(self, claims: Sequence[Attempt], *, delay_seconds: float = 0.0) -> list[int]:
         back = self.memory.ledger.release(claims, delay_seconds=delay_seconds)
         twins = [self.claims[claim.token] for claim in claims]
         assert self._same(back) == self.postgres.ledger.release(twins, delay_seconds=delay_seconds)

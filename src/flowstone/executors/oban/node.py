@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.step import Claim, Completion, FetchedJob, LeftToOthers
+from flowstone.core.step import Attempt, AttemptResult, LeftToOthers
 from flowstone.executors.oban import extension
 from flowstone.executors.oban.extension import filter_oban_logs
 from flowstone.executors.oban.signals import Signals
@@ -165,7 +165,7 @@ class Maintenance:
         waiting = [running for threads in self._threads.values() for running in threads.overdue()]
         if waiting:
             await self._call(
-                partial(self._ledger.release, [one.claim for one in waiting], reason="its worker was busy")
+                partial(self._ledger.release, [one.attempt for one in waiting], reason="its worker was busy")
             )
 
     async def _poll_ranges(self) -> None:
@@ -240,18 +240,18 @@ _LEASE_SECONDS = 1.0
 
 
 class Work[Prepared](Protocol):
-    """What the app hands a node: how jobs are prepared and performed."""
+    """What the app hands a node: how attempts are prepared and performed."""
 
-    def for_others(self, jobs: Sequence[FetchedJob]) -> list[tuple[FetchedJob, str]]:
-        """Return the jobs that this worker leaves to others, with the reason."""
+    def for_others(self, attempts: Sequence[Attempt]) -> list[tuple[Attempt, str]]:
+        """Return the attempts that this worker leaves to others, with the reason."""
 
     def known(self, asset: str) -> Mapping[str, Any] | None:
         """Return the shape of an asset; None when it is not known here."""
 
-    def prepare(self, jobs: Sequence[FetchedJob]) -> list[Prepared]:
-        """Resolve what a batch of jobs needs."""
+    def prepare(self, attempts: Sequence[Attempt]) -> list[Prepared]:
+        """Resolve what each of a batch of attempts reads."""
 
-    def perform(self, job: Prepared, token: CancellationToken) -> Completion:
+    def perform(self, attempt: Attempt, prepared: Prepared, token: CancellationToken) -> AttemptResult:
         """Run one attempt to its end; never raises."""
 
 
@@ -307,7 +307,7 @@ class Node:
         queue: DurableQueue,
         ledger: Ledger,
         work: Work[Any],
-        submit: Callable[[Completion], None],
+        submit: Callable[[AttemptResult], None],
         worker_id: Callable[[], str],
         is_renewed: Callable[[float], bool],
         queues: Mapping[str, int],
@@ -446,9 +446,9 @@ class Node:
             log.info("Jobs are taken again.")
             self._cut_off = False
         shares = self._threads[queue].shares(taken, demand)
-        return [TakenJob(share[0][1], queue, [running for running, _ in share]) for share in shares]
+        return [TakenJob(share[0].attempt.job_id, queue, share) for share in shares]
 
-    def _take_now(self, queue: str, demand: int, uuid: str) -> list[tuple[Running, int]]:
+    def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
         demand = self._threads[queue].room(demand)
         if not demand:
             return []
@@ -457,25 +457,24 @@ class Node:
         fetched = self._fetch(queue, demand, uuid)
         if not fetched:
             return []
-        claims = [job.claim for job in fetched]
-        self._attempts.taken(claims)
+        self._attempts.taken(fetched)
         try:
             prepared = self._work.prepare(fetched)
         except Exception:
             # e.g. the database went away between the two questions: the attempts have not started
-            self._attempts.begun(claims)
-            self._ledger.release(claims, reason="the worker could not prepare it")
+            self._attempts.begun(fetched)
+            self._ledger.release(fetched, reason="the worker could not prepare it")
             raise
         taken = []
-        for job, ready in zip(fetched, prepared, strict=True):
-            running = Running(job.claim, CancellationToken(), ready)
+        for attempt, ready in zip(fetched, prepared, strict=True):
+            running = Running(attempt, CancellationToken(), ready)
             self._attempts.started(running)
-            taken.append((running, job.job_id))
+            taken.append(running)
         return taken
 
-    def _fetch(self, queue: str, demand: int, uuid: str) -> list[FetchedJob]:
+    def _fetch(self, queue: str, demand: int, uuid: str) -> list[Attempt]:
         """Take jobs that can be run here; what cannot is released at once, for other workers."""
-        ours: list[FetchedJob] = []
+        ours: list[Attempt] = []
         while len(ours) < demand:
             fetched = self._queue.fetch(
                 queue,
@@ -488,16 +487,16 @@ class Node:
             if not others:
                 return ours + fetched
             self._leave(others)
-            gone = {job.job_id for job, _ in others}
-            ours += [job for job in fetched if job.job_id not in gone]
+            gone = {attempt.job_id for attempt, _ in others}
+            ours += [attempt for attempt in fetched if attempt.job_id not in gone]
         return ours
 
-    def _leave(self, others: Sequence[tuple[FetchedJob, str]]) -> None:
-        claims: dict[str, list[Claim]] = {}
-        for job, reason in others:
-            self._left.add(job, self._work.known(job.claim.asset), now=time.monotonic())
-            claims.setdefault(reason, []).append(job.claim)
-        for reason, left in claims.items():
+    def _leave(self, others: Sequence[tuple[Attempt, str]]) -> None:
+        attempts: dict[str, list[Attempt]] = {}
+        for attempt, reason in others:
+            self._left.add(attempt, self._work.known(attempt.asset), now=time.monotonic())
+            attempts.setdefault(reason, []).append(attempt)
+        for reason, left in attempts.items():
             if reason not in self._logged:
                 self._logged.add(reason)
                 log.warning("A step of %s is %s", left[0].asset, reason)
@@ -517,7 +516,7 @@ class Node:
         return future
 
     def _perform_now(self, running: Running) -> None:
-        completion = self._work.perform(running.prepared, running.token)
+        completion = self._work.perform(running.attempt, running.prepared, running.token)
         # a step that was released meanwhile is refused by its token when this is committed
         self._attempts.submitted(running)
         self._submit(completion)
@@ -539,14 +538,14 @@ class Node:
             log.warning("%d steps did not finish in time and are released.", len(left))
         # when the database is away, the lease runs out instead
         with suppress(Exception):
-            await self._call(partial(self._give_up, [one.claim for one in left]))
+            await self._call(partial(self._give_up, [one.attempt for one in left]))
         self._calls.shutdown(wait=False)
         return not left
 
-    def _give_up(self, claims: Sequence[Claim]) -> None:
+    def _give_up(self, attempts: Sequence[Attempt]) -> None:
         reason = "its worker stopped"
-        if claims:
-            self._ledger.release(claims, reason=reason)
+        if attempts:
+            self._ledger.release(attempts, reason=reason)
         forgotten = self._attempts.unknown(self._queue.held(self._worker_id()))
         if forgotten:
             self._ledger.release(forgotten, reason=reason)

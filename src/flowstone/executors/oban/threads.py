@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.step import Claim
+from flowstone.core.step import Attempt
 
 
 @dataclass(slots=True)
@@ -24,12 +24,12 @@ class Running:
     """An attempt at work.
 
     Args:
-        claim: the attempt.
+        attempt: the attempt.
         token: signals its function to stop.
-        prepared: what performs it.
+        prepared: the versions that it reads, or why it cannot be run.
     """
 
-    claim: Claim
+    attempt: Attempt
     token: CancellationToken
     prepared: Any
 
@@ -68,29 +68,29 @@ class Attempts:
     def __bool__(self) -> bool:
         return bool(self._running)
 
-    def taken(self, claims: Sequence[Claim]) -> None:
+    def taken(self, attempts: Sequence[Attempt]) -> None:
         """Note that attempts were started in the tables; none of them has begun here."""
         if self._unstarted is not None:
-            self._unstarted.add([one.token for one in claims])
+            self._unstarted.add([one.token for one in attempts])
 
-    def begun(self, claims: Sequence[Claim]) -> None:
+    def begun(self, attempts: Sequence[Attempt]) -> None:
         """Note that the functions of attempts are called, or never will be."""
         if self._unstarted is not None:
-            self._unstarted.remove([one.token for one in claims])
+            self._unstarted.remove([one.token for one in attempts])
 
     def started(self, running: Running) -> None:
         """Take an attempt up."""
-        self._running[running.claim.token] = running
+        self._running[running.attempt.token] = running
 
     def submitted(self, running: Running) -> None:
         """Note that an attempt is over and waits for its commit."""
-        self._submitted.add(running.claim.token)
-        self._running.pop(running.claim.token, None)
+        self._submitted.add(running.attempt.token)
+        self._running.pop(running.attempt.token, None)
 
     def released(self, running: Running) -> None:
         """Note that an attempt is released without having started."""
-        self.begun([running.claim])
-        self._running.pop(running.claim.token, None)
+        self.begun([running.attempt])
+        self._running.pop(running.attempt.token, None)
 
     def running(self) -> list[Running]:
         """Return what runs."""
@@ -99,18 +99,18 @@ class Attempts:
     def of_steps(self, steps: Sequence[int]) -> list[Running]:
         """Return the attempts of some steps that run."""
         requested = set(steps)
-        return [one for one in self.running() if one.claim.step_id in requested]
+        return [one for one in self.running() if one.attempt.step_id in requested]
 
-    def unknown(self, held: Sequence[Claim]) -> list[Claim]:
+    def unknown(self, held: Sequence[Attempt]) -> list[Attempt]:
         """Return the attempts that the tables say are here, and are not.
 
         Args:
             held: what the tables say.
         """
-        self._submitted.intersection_update([claim.token for claim in held])
+        self._submitted.intersection_update([attempt.token for attempt in held])
         return [one for one in held if one.token not in self._running and one.token not in self._submitted]
 
-    def forgotten(self, held: Sequence[Claim]) -> list[Claim]:
+    def forgotten(self, held: Sequence[Attempt]) -> list[Attempt]:
         """Return what was unknown the last time too: its start was committed, and the news of it was lost.
 
         Args:
@@ -256,7 +256,7 @@ class StepThreads:
         with self._lock:
             self._unfinished += len(share)
             for running in share:
-                self._since[running.claim.token] = (now, running)
+                self._since[running.attempt.token] = (now, running)
                 self._waiting.append((running, left, future))
             if self._typical_seconds >= _TINY_SECONDS:
                 for _ in share:
@@ -318,8 +318,8 @@ class StepThreads:
                 continue
             running, left, future = item
             # whoever takes the entry decides: this thread runs the attempt, or `overdue` has given it back
-            if not self._closed and self._since.pop(running.claim.token, None) is not None:
-                self._attempts.begun((running.claim,))
+            if not self._closed and self._since.pop(running.attempt.token, None) is not None:
+                self._attempts.begun((running.attempt,))
                 started = time.monotonic()
                 self._perform(running)
                 took = min(time.monotonic() - started, 1.0)

@@ -11,9 +11,9 @@ from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoo
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.state import State
 from flowstone.core.step import (
-    Claim,
-    Committed,
-    Completion,
+    Attempt,
+    AttemptResult,
+    CommitResult,
     NewRun,
     NewStep,
     PlacedStep,
@@ -70,8 +70,8 @@ class MemoryLedger(Ledger):
                 tables.announce()
             return placed
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
-        claims: list[Claim] = []
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
+        attempts: list[Attempt] = []
         tables = self._tables
         with tables.lock:
             for step_id in step_ids:
@@ -84,8 +84,8 @@ class MemoryLedger(Ledger):
                 row.attempt += 1
                 row.token = next(tables.tokens)
                 row.started_at = now
-                claims.append(
-                    Claim(
+                attempts.append(
+                    Attempt(
                         step_id,
                         row.run_id,
                         row.asset,
@@ -99,11 +99,13 @@ class MemoryLedger(Ledger):
                         tables.runs[row.run_id].info,
                     )
                 )
-        return claims
+        return attempts
 
-    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+    def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         # before the lock: making them fit asks objects of user code for their text
-        ready = [one if type(one) is Completion and one.is_recordable else _recordable(one) for one in completions]
+        ready = [
+            one if type(one) is AttemptResult and one.is_recordable else _recordable(one) for one in completions
+        ]
         committed = []
         with self._tables.lock:
             for one in ready:
@@ -111,19 +113,19 @@ class MemoryLedger(Ledger):
                     committed.append(NOWHERE if one is None else self._commit(one))
                 except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
                     assert one is not None
-                    committed.append(self._commit(failed(one.claim, error)))
+                    committed.append(self._commit(failed(one.attempt, error)))
             if self._tables.waiters:
                 self._tables.announce()
         if self._tables.touched:
             self._tables.emit_ended()
         return committed
 
-    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, attempts: Sequence[Attempt], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         ours = []
         now = datetime.now(UTC)
         with self._tables.changed:
-            for claim in claims:
-                row = self._ours(claim)
+            for attempt in attempts:
+                row = self._ours(attempt)
                 if row is None:
                     continue
                 ours.append(row.id)
@@ -257,17 +259,19 @@ class MemoryLedger(Ledger):
 
     # --- ending attempts ----------------------------------------------------------------------------------
 
-    def _ours(self, claim: Claim) -> StepRow | None:
-        row = self._tables.steps.get(claim.step_id)
-        if row is None or row.token != claim.token or row.state not in (State.RUNNING, State.CANCELLING):
+    def _ours(self, attempt: Attempt) -> StepRow | None:
+        row = self._tables.steps.get(attempt.step_id)
+        if row is None or row.token != attempt.token or row.state not in (State.RUNNING, State.CANCELLING):
             return None
         return row
 
-    def _commit(self, completion: Completion) -> Committed:
-        row = self._ours(completion.claim)
+    def _commit(self, completion: AttemptResult) -> CommitResult:
+        row = self._ours(completion.attempt)
         if row is None:
-            stale = self._tables.steps.get(completion.claim.step_id)
-            return Committed(completion.claim.step_id, stale.state if stale else State.NOT_FOUND, accepted=False)
+            stale = self._tables.steps.get(completion.attempt.step_id)
+            return CommitResult(
+                completion.attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False
+            )
         outcome = completion.outcome
         row.inputs = completion.inputs
         if completion.ran and completion.code_version != row.new.code_version:
@@ -297,9 +301,9 @@ class MemoryLedger(Ledger):
             self._propagation.finish(row, State.CANCELLED, completion.finished_at)
         if completion.checks:
             insert_checks(self._tables, completion.checks)
-        return Committed(row.id, row.state, accepted=True, released=released)
+        return CommitResult(row.id, row.state, accepted=True, released=released)
 
-    def _failed(self, row: StepRow, outcome: Failed, completion: Completion) -> None:
+    def _failed(self, row: StepRow, outcome: Failed, completion: AttemptResult) -> None:
         row.error, row.error_type, row.error_data = outcome.error, outcome.error_type, outcome.data
         delay = completion.retry_in_seconds
         if row.state is State.CANCELLING:
@@ -319,7 +323,7 @@ class MemoryLedger(Ledger):
         row.state = State.SCHEDULED if delay_seconds else State.PENDING
 
 
-def _recordable(completion: Completion) -> Completion | None:
+def _recordable(completion: AttemptResult) -> AttemptResult | None:
     """Return a completion that can be recorded; None when it names no attempt."""
     return make_recordable(completion) if can_be_committed(completion) else None
 

@@ -14,7 +14,7 @@ from flowstone.core.approval import Approval, ApprovalState, AuditRecord
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
-from flowstone.core.step import Claim
+from flowstone.core.step import Attempt
 from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
 from flowstone.sql import load_sql
@@ -108,7 +108,7 @@ EXPIRY_QUEUE = "checkpoints"
 
 def request(
     connection: Connection[TupleRow],
-    asking: Sequence[tuple[Claim, Suspended]],
+    asking: Sequence[tuple[Attempt, Suspended]],
     suspended: Collection[int],
     *,
     durable: bool,
@@ -121,11 +121,11 @@ def request(
         suspended: the steps that were really suspended.
         durable: whether there is a queue.
     """
-    newest = {claim.step_id: (claim, outcome) for claim, outcome in sorted(asking, key=_token)}
+    newest = {attempt.step_id: (attempt, outcome) for attempt, outcome in sorted(asking, key=_token)}
     requests = [
         {
-            "step_id": claim.step_id,
-            "attempt": claim.attempt,
+            "step_id": attempt.step_id,
+            "attempt": attempt.attempt,
             "gate": outcome.gate,
             "message": outcome.message,
             "data": outcome.data,
@@ -133,8 +133,8 @@ def request(
             "timeout_seconds": outcome.timeout_seconds,
             "on_timeout": outcome.on_timeout,
         }
-        for claim, outcome in newest.values()
-        if claim.step_id in suspended
+        for attempt, outcome in newest.values()
+        if attempt.step_id in suspended
     ]
     recorded = fetch_column(connection, int, "approvals/request", {"requests": to_json(requests)})
     if durable:
@@ -142,7 +142,7 @@ def request(
         connection.execute(load_sql("approvals/place_expiry"), parameters)
 
 
-def _token(asking: tuple[Claim, Suspended]) -> int:
+def _token(asking: tuple[Attempt, Suspended]) -> int:
     return asking[0].token
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.outcome import Scattered
 from flowstone.core.state import State
-from flowstone.core.step import Completion
+from flowstone.core.step import AttemptResult
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.database import note_ended
@@ -93,11 +93,11 @@ class Closing:
     gone: list[int] = field(default_factory=list)
 
 
-def scattered_rows(completions: Sequence[Completion]) -> dict[int, dict[str, object]]:
+def scattered_rows(completions: Sequence[AttemptResult]) -> dict[int, dict[str, object]]:
     """Return, by step, what the attempts say that discovered items."""
     return {
-        one.claim.step_id: {
-            "step_id": one.claim.step_id,
+        one.attempt.step_id: {
+            "step_id": one.attempt.step_id,
             "total": one.outcome.total,
             "allowed": one.outcome.allowed,
             "inputs": [list(read) for read in one.inputs],

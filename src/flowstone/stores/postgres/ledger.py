@@ -15,7 +15,7 @@ from flowstone.core.outcome import Failed
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Committed, Completion, NewRun, NewStep, PlacedStep, Target
+from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.sql import load_sql
@@ -41,7 +41,7 @@ _OUTDATED_TRIES = 3
 
 
 class _ClaimedRow(NamedTuple):
-    """A step whose attempt starts; see `Claim`.
+    """A step whose attempt starts; see `Attempt`.
 
     Args:
         has_approvals: whether it has had requests for approval.
@@ -62,9 +62,9 @@ class _ClaimedRow(NamedTuple):
     kind: str
     details: Mapping[str, Any] | None
 
-    def claim(self, approvals: tuple[Approval, ...]) -> Claim:
+    def claim(self, approvals: tuple[Approval, ...]) -> Attempt:
         """Return the right to run the attempt."""
-        return Claim(
+        return Attempt(
             step_id=self.step_id,
             run_id=self.run_id,
             asset=self.asset,
@@ -115,17 +115,17 @@ class PostgresLedger(Ledger):
                 end_lost(self._database)
                 lost_tries -= 1
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Claim]:
+    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
-        def claim(connection: Connection[TupleRow]) -> list[Claim]:
+        def claim(connection: Connection[TupleRow]) -> list[Attempt]:
             claimed = fetch_all(connection, _ClaimedRow, "ledger/claim", parameters)
             gates = approvals.open_gates(connection, [row.step_id for row in claimed if row.has_approvals])
             return [row.claim(gates.get(row.step_id, ())) for row in claimed]
 
         return self._transaction(claim)
 
-    def commit(self, completions: Sequence[Completion]) -> list[Committed]:
+    def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         """Commit a group of attempts in one transaction.
 
         A group that cannot be committed is halved until the completion at fault is alone; that one is committed
@@ -135,7 +135,7 @@ class PostgresLedger(Ledger):
         committed = iter(self._commit_group([one for one in ready if one is not None]))
         return [NOWHERE if one is None else next(committed) for one in ready]
 
-    def _commit_group(self, completions: Sequence[Completion]) -> list[Committed]:
+    def _commit_group(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         if not completions:
             return []
         try:
@@ -149,10 +149,10 @@ class PostgresLedger(Ledger):
             # whether it was to blame shows in this: a failure of the same attempt can be committed
             return [self._commit_refusal(completions[0], error)]
 
-    def release(self, claims: Sequence[Claim], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
+    def release(self, attempts: Sequence[Attempt], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         parameters = {
-            "ids": [claim.step_id for claim in claims],
-            "tokens": [claim.token for claim in claims],
+            "ids": [attempt.step_id for attempt in attempts],
+            "tokens": [attempt.token for attempt in attempts],
             "delay_seconds": delay_seconds,
             "reason": clean_text(reason, limit=1000),
         }
@@ -210,8 +210,8 @@ class PostgresLedger(Ledger):
         return [step.id for step in cancelled if step.state is State.CANCELLING]
 
     def _commit(
-        self, connection: Connection[TupleRow], completions: Sequence[Completion], stopping: Stopping
-    ) -> list[Committed]:
+        self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], stopping: Stopping
+    ) -> list[CommitResult]:
         current = newest_of_each(completions)
         ended = EndedRows.of(current)
         moved = fetch_all(connection, MovedStep, "finish", ended.parameters())
@@ -230,25 +230,25 @@ class PostgresLedger(Ledger):
         )
         states = {step.id: step.state for step in moved}
         self._record_checks(connection, current, states)
-        refused = [one.claim.step_id for one in completions if one.claim.step_id not in states]
+        refused = [one.attempt.step_id for one in completions if one.attempt.step_id not in states]
         now = self._states(connection, refused)
-        accepted = {one.claim.token for one in current if one.claim.step_id in states}
+        accepted = {one.attempt.token for one in current if one.attempt.step_id in states}
         # which of them was the last input of a released step is not asked for: the caller takes all
-        first = next((one.claim.token for one in current if one.claim.token in accepted), None)
+        first = next((one.attempt.token for one in current if one.attempt.token in accepted), None)
         return [
-            Committed(
-                completion.claim.step_id,
-                states.get(completion.claim.step_id) or now.get(completion.claim.step_id, State.NOT_FOUND),
-                accepted=completion.claim.token in accepted,
-                released=tuple(released) if completion.claim.token == first else (),
+            CommitResult(
+                completion.attempt.step_id,
+                states.get(completion.attempt.step_id) or now.get(completion.attempt.step_id, State.NOT_FOUND),
+                accepted=completion.attempt.token in accepted,
+                released=tuple(released) if completion.attempt.token == first else (),
             )
             for completion in completions
         ]
 
     def _record_checks(
-        self, connection: Connection[TupleRow], completions: Sequence[Completion], accepted: Container[int]
+        self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], accepted: Container[int]
     ) -> None:
-        found = [one for ended in completions if ended.claim.step_id in accepted for one in ended.checks]
+        found = [one for ended in completions if ended.attempt.step_id in accepted for one in ended.checks]
         if found:
             insert_checks(connection, found)
 
@@ -257,12 +257,12 @@ class PostgresLedger(Ledger):
             return {}
         return {row.id: row.state for row in fetch_all(connection, _StateRow, "ledger/states", {"ids": steps})}
 
-    def _commit_refusal(self, completion: Completion, error: Exception) -> Committed:
-        log.warning("The database refused the result of step %s: %s", completion.claim.step_id, error)
+    def _commit_refusal(self, completion: AttemptResult, error: Exception) -> CommitResult:
+        log.warning("The database refused the result of step %s: %s", completion.attempt.step_id, error)
         text = clean_text(f"The database refused to record this result: {error}")
         refused = Failed(text, f"{type(error).__module__}.{type(error).__qualname__}", retryable=False)
         # without its checks and inputs: whatever was refused must not be refused again
-        ended = replace(failed(completion.claim, error), outcome=refused, finished_at=completion.finished_at)
+        ended = replace(failed(completion.attempt, error), outcome=refused, finished_at=completion.finished_at)
         return self._stopping(lambda connection, stop: self._commit(connection, [ended], stop))[0]
 
     def _stopping[T](self, work: Callable[[Connection[TupleRow], Stopping], T]) -> T:

@@ -16,8 +16,7 @@ from flowstone.core.limits import stored_limits
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import (
-    Claim,
-    FetchedJob,
+    Attempt,
     LeftToOthers,
     NewRange,
     NewRun,
@@ -562,10 +561,10 @@ class RangeFetch:
     connection: Connection[TupleRow]
     queue: str
     worker_id: str
-    begun: list[FetchedJob] = field(default_factory=list)
+    begun: list[Attempt] = field(default_factory=list)
     examined: int = 0
 
-    def begin(self, runs: Iterable[OpenRun], demand: int) -> list[FetchedJob]:
+    def begin(self, runs: Iterable[OpenRun], demand: int) -> list[Attempt]:
         """Begin up to `demand` partitions of these runs and return them.
 
         Raises:
@@ -603,7 +602,7 @@ class RangeFetch:
         ]
         propagate(self.connection, over, {}, durable=True)
         info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
-        self.begun += [_job(run, info, one) for one in running]
+        self.begun += [_attempt(run, info, one) for one in running]
         return bool(taken)
 
     def _refuse_committed(self, running: Sequence[_BegunPartition]) -> None:
@@ -665,26 +664,22 @@ class RangeFetch:
         return [one for one in active if one not in conflicts]
 
 
-def _job(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> FetchedJob:
+def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
     assert begun.id is not None
     assert begun.token is not None
     assert begun.started_at is not None
-    return FetchedJob(
+    return Attempt(
+        step_id=begun.id,
+        run_id=run.id,
+        asset=begun.asset,
+        partition=begun.partition,
+        attempt=1,
+        max_attempts=begun.max_attempts,
+        token=begun.token,
+        started_at=begun.started_at,
+        forced=begun.forced,
+        run=info,
         job_id=-begun.id,
-        claim=Claim(
-            step_id=begun.id,
-            run_id=run.id,
-            asset=begun.asset,
-            partition=begun.partition,
-            attempt=1,
-            max_attempts=begun.max_attempts,
-            token=begun.token,
-            started_at=begun.started_at,
-            forced=begun.forced,
-            run=info,
-        ),
-        snoozes=0,
-        age_seconds=0.0,
         deps_timeout_seconds=run.deps_timeout_seconds,
         shape=(run.shapes or {}).get(begun.asset),
         keys=(run.keys or {}).get(begun.asset),

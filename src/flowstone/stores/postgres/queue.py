@@ -18,7 +18,7 @@ from flowstone.core.limits import parse_limits
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import Claim, FetchedJob, KnownAssets, LeftToOthers
+from flowstone.core.step import Attempt, KnownAssets, LeftToOthers
 from flowstone.protocols import DurableQueue
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, control, limits, oban_jobs
@@ -108,7 +108,7 @@ class QueueFetch:
     has_ranges: bool | None = None
     """Whether large backfills have something to begin on the queue; None while no job said so."""
 
-    def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[FetchedJob]:
+    def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[Attempt]:
         """Take jobs, the most urgent first.
 
         Args:
@@ -161,23 +161,21 @@ class QueueFetch:
         control.reconcile(self.connection, stale)
 
 
-def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> FetchedJob:
-    return FetchedJob(
+def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> Attempt:
+    return Attempt(
+        step_id=step_id,
+        run_id=row.run_id,
+        asset=row.asset,
+        partition=row.partition,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        token=row.token,
+        started_at=row.started_at,
+        forced=row.forced,
+        approvals=approvals,
+        run=RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
+        queued_seconds=max(0.0, row.queued_seconds),
         job_id=row.job_id,
-        claim=Claim(
-            step_id=step_id,
-            run_id=row.run_id,
-            asset=row.asset,
-            partition=row.partition,
-            attempt=row.attempt,
-            max_attempts=row.max_attempts,
-            token=row.token,
-            started_at=row.started_at,
-            forced=row.forced,
-            approvals=approvals,
-            run=RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
-            queued_seconds=max(0.0, row.queued_seconds),
-        ),
         snoozes=row.snoozes,
         age_seconds=row.age_seconds,
         deps_timeout_seconds=row.deps_timeout_seconds,
@@ -268,7 +266,7 @@ class PostgresQueue(DurableQueue):
         worker_id: str,
         attempted_by: Sequence[str],
         left: LeftToOthers | None = None,
-    ) -> list[FetchedJob]:
+    ) -> list[Attempt]:
         without = left or LeftToOthers()
         return in_transaction(
             self._database,
@@ -286,9 +284,9 @@ class PostgresQueue(DurableQueue):
         with self._database.connection() as connection:
             return dict(connection.execute(load_sql("queue/limits")).fetchall())
 
-    def held(self, worker_id: str) -> list[Claim]:
+    def held(self, worker_id: str) -> list[Attempt]:
         with self._database.connection() as connection:
-            return fetch_all(connection, Claim, "queue/held", {"worker": worker_id})
+            return fetch_all(connection, Attempt, "queue/held", {"worker": worker_id})
 
     def nudge(self, queues: Sequence[str]) -> None:
         with self._database.connection() as connection:
@@ -344,7 +342,7 @@ class PostgresQueue(DurableQueue):
         """End the time of requests for approval whose job was lost."""
         return approvals.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
-    def _take(self, fetch: QueueFetch, demand: int) -> list[FetchedJob]:
+    def _take(self, fetch: QueueFetch, demand: int) -> list[Attempt]:
         """Take jobs, and start what large backfills have not started; a lone job costs one statement."""
         if fetch.queue not in self._with_ranges:
             taken = fetch.take(demand)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.state import State
-from flowstone.core.step import Claim, Completion
+from flowstone.core.step import Attempt, AttemptResult
 
 _INLINE = "inline:"
 
@@ -144,23 +144,23 @@ class EndedRows:
     versions: list[str] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     deciding: set[int] = field(default_factory=set)
-    asking: list[tuple[Claim, Suspended]] = field(default_factory=list)
+    asking: list[tuple[Attempt, Suspended]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, completions: Sequence[Completion]) -> EndedRows:
+    def of(cls, completions: Sequence[AttemptResult]) -> EndedRows:
         """Turn completions into rows."""
         ended = cls()
         for completion in completions:
             ended.rows.append(_ended(completion))
             outcome = completion.outcome
             if isinstance(outcome, Succeeded) and ROUTE_KEY in outcome.stored.metadata:
-                ended.deciding.add(completion.claim.step_id)
+                ended.deciding.add(completion.attempt.step_id)
             if isinstance(outcome, Succeeded) and outcome.stored.payload is not None:
-                ended.payload_steps.append(completion.claim.step_id)
+                ended.payload_steps.append(completion.attempt.step_id)
                 ended.versions.append(outcome.stored.location.removeprefix(_INLINE))
                 ended.payloads.append(outcome.stored.payload)
             elif isinstance(outcome, Suspended):
-                ended.asking.append((completion.claim, outcome))
+                ended.asking.append((completion.attempt, outcome))
         return ended
 
     def parameters(self) -> dict[str, object]:
@@ -178,19 +178,19 @@ class EndedRows:
         return {int(str(row["id"])): row["delay_seconds"] for row in self.rows if "delay_seconds" in row}
 
 
-def newest_of_each(completions: Sequence[Completion]) -> list[Completion]:
+def newest_of_each(completions: Sequence[AttemptResult]) -> list[AttemptResult]:
     """Return the completions without those of attempts that a later one in the same group has replaced."""
     newest: dict[int, int] = {}
     for one in completions:
-        newest[one.claim.step_id] = max(one.claim.token, newest.get(one.claim.step_id, 0))
-    return [one for one in completions if one.claim.token == newest[one.claim.step_id]]
+        newest[one.attempt.step_id] = max(one.attempt.token, newest.get(one.attempt.step_id, 0))
+    return [one for one in completions if one.attempt.token == newest[one.attempt.step_id]]
 
 
-def _ended(completion: Completion) -> dict[str, object]:
+def _ended(completion: AttemptResult) -> dict[str, object]:
     """Return the row of a completion; what is absent is NULL, and nearly everything is for the usual end."""
     row: dict[str, object] = {
-        "id": completion.claim.step_id,
-        "token": completion.claim.token,
+        "id": completion.attempt.step_id,
+        "token": completion.attempt.token,
         "releases": False,
         "finished_at": completion.finished_at,
         "ran": completion.ran,
