@@ -109,6 +109,7 @@ class Approval:
         """Return why the step waits, for people.
 
         Example:
+            >>> from datetime import UTC
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
             >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
             >>> Approval(id=7, created_at=at, expires_at=at, **made).waits()  # doctest: +ELLIPSIS
@@ -124,6 +125,7 @@ class Approval:
         """Return what came of it, for people: who said what, and when.
 
         Example:
+            >>> from datetime import UTC
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
             >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
             >>> end = {"state": ApprovalState.REJECTED, "decided_by": "ann", "decided_at": at, "comment": "no"}

@@ -322,6 +322,7 @@ def describe_open(name: str, failures: int, until: datetime | None) -> str:
     """Return what people read about a breaker that is not closed; `until` is None when a step may be tried.
 
     Example:
+        >>> from datetime import UTC
         >>> describe_open("service", 5, datetime(2024, 1, 1, 12, 30, tzinfo=UTC))
         "the breaker 'service' is open until 2024-01-01 12:30:00 UTC after 5 failures in a row"
     """
