@@ -281,7 +281,7 @@ def test_results_and_latest(checks_flow: FlowStone) -> None:
     assert checks_flow.checks.declared("orders") == (not_empty, enough)
     assert checks_flow.checks.declared(unchecked) == ()
     checks_flow.backfill("orders")
-    assert [(one.partition, one.check, one.passed) for one in checks_flow.checks.latest()] == [
+    assert [(one.partition_key, one.check, one.passed) for one in checks_flow.checks.latest()] == [
         ("s:eu", "enough", True),
         ("s:eu", "not_empty", True),
         ("s:us", "enough", False),

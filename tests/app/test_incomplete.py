@@ -273,9 +273,9 @@ def test_an_asset_may_allow_it_once_and_for_all() -> None:
     assert flow.materialize("so_far", partition=TODAY).value == 1
     with pytest.raises(IncompletePartitionError, match="final"):
         flow.materialize("final", partition=TODAY)
-    decisions = {one.partition: one for one in flow.conditions.evaluate("so_far")}
+    decisions = {one.partition_key: one for one in flow.conditions.evaluate("so_far")}
     assert decisions[encode_partition(TODAY)].reason.startswith("no input changed")
-    assert encode_partition(TODAY) not in {one.partition for one in flow.conditions.evaluate("final")}
+    assert encode_partition(TODAY) not in {one.partition_key for one in flow.conditions.evaluate("final")}
     (today,) = flow.conditions.evaluate("final", partitions=[TODAY])
     assert (today.requested, today.reason.startswith("it is not over until")) == (False, True)
     flow.conditions.run()

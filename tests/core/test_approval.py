@@ -28,7 +28,7 @@ def approval(**fields: object) -> Approval:
         "step_id": 1,
         "run_id": "r",
         "asset": "a",
-        "partition": "",
+        "partition_key": "",
         "message": "?",
     }
     return Approval(**known | {"created_at": AT, "expires_at": AT} | fields)  # type: ignore[arg-type]

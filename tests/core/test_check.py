@@ -185,7 +185,7 @@ def test_checks_that_do_not_fit() -> None:
 def test_records() -> None:
     at = datetime(2024, 1, 1, tzinfo=UTC)
     record = CheckRecord(
-        check="c", asset="a", partition="s:x", step_id=5, attempt=1, passed=False, blocking=True, started_at=at
+        check="c", asset="a", partition_key="s:x", step_id=5, attempt=1, passed=False, blocking=True, started_at=at
     )
     assert record.blocks
     assert record.to_json()["started_at"] == "2024-01-01T00:00:00+00:00"

@@ -53,7 +53,7 @@ def test_a_job_comes_back_exactly(job: Job) -> None:
     again = Job.from_json(json.loads(json.dumps(job.to_json(), allow_nan=False)))
     assert again == job
     assert repr(again) == repr(job)  # equality alone would take True for 1, and one zone for another
-    assert again.key == job.key
+    assert again.partition_key == job.partition_key
 
 
 def test_a_string_that_looks_like_a_date_stays_a_string() -> None:

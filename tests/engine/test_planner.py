@@ -117,9 +117,9 @@ def test_partitions_are_mapped_and_shared() -> None:
     plan = make(spec_of(targets), now=NOW)
     assert [step.asset for step in plan.steps].count("orders") == 31
     assert plan.runs == 34
-    positions = {(step.asset, step.partition): step for step in plan.steps}
+    positions = {(step.asset, step.partition_key): step for step in plan.steps}
     assert len(positions["monthly", "d:2024-05-01"].inputs) == 31
-    reads = [plan.steps[read].partition for read in positions["trend", "d:2024-05-10"].inputs]
+    reads = [plan.steps[read].partition_key for read in positions["trend", "d:2024-05-10"].inputs]
     assert reads == ["d:2024-05-08", "d:2024-05-09", "d:2024-05-10"]
 
 

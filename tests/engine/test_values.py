@@ -56,7 +56,7 @@ def test_versions_and_arguments() -> None:
         scene.make("plain", run_id="3"),
     )
     one, many, none = reader(scene).resolve([claim("same", "s:us"), claim("all_of_them"), claim("plain")])
-    assert [(read.parameter, read.asset, read.partition, read.step_id) for read in one.versions()] == [
+    assert [(read.parameter, read.asset, read.partition_key, read.step_id) for read in one.versions()] == [
         ("rows", "source", "s:us", us)
     ]
     assert [read.step_id for read in many.versions()] == [eu, us, other]

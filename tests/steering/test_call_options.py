@@ -152,7 +152,7 @@ def test_a_backfill_computes_nothing_that_was_placed_lately(
     under_way = crew.flow.schedule("fragile", partition=ITEMS[2])
     monkeypatch.setattr(driving, "LARGE", range_from)
     run = crew.place_many("fragile", 4, force=True, executor_opts={"unique": 300, "wait_timeout": 0.001})
-    assert [job.partition for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
+    assert [job.partition_key for job in crew.take("backfill")] == [f"s:{ITEMS[3]}"]
     crew.store.ledger.release([])
     assert crew.flow.job_status(under_way) is State.PENDING
     assert crew.flow.runs.get(run).state is State.RUNNING

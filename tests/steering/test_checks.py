@@ -111,7 +111,7 @@ def test_a_refused_result_ends_its_step_without_its_checks(checkers: Checkers) -
     poison = CheckRecord(
         check="c",
         asset="page",
-        partition="",
+        partition_key="",
         step_id=claim.step_id,
         attempt=claim.attempt,
         token=claim.token,

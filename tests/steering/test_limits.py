@@ -87,5 +87,5 @@ def test_what_was_woken_but_cannot_start_gives_way(crew: Crew) -> None:
     crew.flow.cancel_job(str(held[0].step_id))
     assert crew.take("assets") == crew.take() == []
     assert crew.store.queue.sweep() == 1
-    assert [job.partition for job in crew.take()] == ["s:i0003"]
+    assert [job.partition_key for job in crew.take()] == ["s:i0003"]
     assert crew.rows("SELECT count(*) FROM flowstone.slots") == [(2,)]

@@ -24,7 +24,7 @@ def fail(crew: Crew, job: Attempt, *, retry_in: float | None) -> None:
 def succeed(crew: Crew, job: Attempt) -> None:
     claim = job
     address = OutputAddress(
-        claim.asset, claim.partition, claim.run_id, claim.step_id, attempt=claim.attempt, token=claim.token
+        claim.asset, claim.partition_key, claim.run_id, claim.step_id, attempt=claim.attempt, token=claim.token
     )
     stored = crew.flow.parts.managers["postgres"].store("x", address)
     crew.store.ledger.commit([AttemptResult(claim, Succeeded(stored, "x"), (), datetime.now(UTC))])

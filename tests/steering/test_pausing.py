@@ -104,7 +104,7 @@ def test_retry_runs_what_was_not_done_and_only_that(whole: Crew) -> None:
     run = whole.place_many("fragile or after", 4)
     whole.wait(lambda: "i0002" in {one.key for one in whole.events("start", "fragile")}, "the one to cancel")
     step = next(
-        one for one in whole.flow.runs.steps(run) if (one.asset, one.partition[-5:]) == ("fragile", "i0002")
+        one for one in whole.flow.runs.steps(run) if (one.asset, one.partition_key[-5:]) == ("fragile", "i0002")
     )
     assert whole.flow.cancel_job(step.id) is State.CANCELLING
     whole.wait_over([run])

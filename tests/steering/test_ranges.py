@@ -33,7 +33,7 @@ def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     assert whole.flow.runs.get(run).state is State.RUNNING
     whole.lease()
     taken = whole.take(demand=7)
-    assert [job.partition for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
+    assert [job.partition_key for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
     assert whole.flow.runs.get(run).counts == {State.PENDING: 13, State.RUNNING: 7}
     whole.store.ledger.release(taken, reason="by hand")
     whole.start(2)

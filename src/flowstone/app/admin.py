@@ -26,7 +26,7 @@ from flowstone.core.check import Check
 from flowstone.core.control import QueueStatus
 from flowstone.core.declaring import view
 from flowstone.core.output import StoredOutput
-from flowstone.core.partitions import Partition
+from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.step import CheckRecord, StepRecord
 from flowstone.engine.checks import Subject
 from flowstone.engine.scatter import GatheredIO
@@ -555,7 +555,7 @@ class ChecksView:
             value = self._parts.values.load(step.stored)
         subject = Subject(
             asset=found,
-            key=step.partition,
+            key=step.partition_key,
             run_id=step.run_id,
             step_id=step.id,
             attempt=step.attempt,
@@ -586,5 +586,5 @@ class AsyncChecksView(AsyncFlowStone):
     run = awaitable(ChecksView.run)
 
 
-def _key(asset: Asset, partition: Partition) -> str | None:
+def _key(asset: Asset, partition: Partition) -> PartitionKey | None:
     return None if partition is None else target_of(asset, partition)[1]

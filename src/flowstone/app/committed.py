@@ -82,7 +82,7 @@ class CommittedValues:
         found = self._recorded(asset)
         if partitions is None and found.name not in self.parts.graph:
             records = self.parts.store.catalog.history(found.name, None, state=State.COMPLETED, limit=_EVERY)
-            targets = list(dict.fromkeys((record.asset, record.partition) for record in records))
+            targets = list(dict.fromkeys((record.asset, record.partition_key) for record in records))
         elif partitions is None:
             targets = all_targets(self.parts.graph, [found.name], None, datetime.now(UTC))
         else:

@@ -16,7 +16,7 @@ from flowstone.core.automation.condition import Decision, Paced
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
 from flowstone.core.declaring import view
-from flowstone.core.partitions import Partition, decode_partition
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import (
     KIND,
@@ -132,7 +132,7 @@ class ConditionsView:
         else:
             keys = [target_of(found, partition)[1] for partition in partitions]
         facts = self._facts.facts(found.name, keys, now=at)
-        return {decode_partition(one.partition): reasons for one in facts if (reasons := one.staleness)}
+        return {decode_partition(one.partition_key): reasons for one in facts if (reasons := one.staleness)}
 
     def run(self, asset: AssetLike | None = None, *, now: datetime | None = None) -> Decisions:
         """Compute what is to be requested, here and now, upstream assets first; paused conditions are left out.
@@ -216,7 +216,7 @@ class ConditionsView:
             )
         return [found]
 
-    def _decide(self, asset: Asset, partitions: Sequence[str], now: datetime) -> Decisions:
+    def _decide(self, asset: Asset, partitions: Sequence[PartitionKey], now: datetime) -> Decisions:
         assert asset.automation is not None
         record = self._parts.store.automations.record(_id(asset))
         # one that nobody declared yet missed nothing
@@ -246,7 +246,7 @@ class ConditionsView:
         assert asset.automation is not None
         requested = [one for one in decisions if one.requested]
         for some in batched(requested, asset.automation.requests):
-            targets = [(asset.name, one.partition) for one in some]
+            targets = [(asset.name, one.partition_key) for one in some]
             self._placement.run(RunSpec(kind=KIND, selection=asset.name, targets=targets, force=True))
         return requested
 
@@ -272,7 +272,7 @@ class AsyncConditionsView(AsyncFlowStone):
     explain = awaitable(ConditionsView.explain)
 
 
-def _begun(asset: Asset, now: datetime) -> Texts:
+def _begun(asset: Asset, now: datetime) -> Sequence[PartitionKey]:
     """Return the partition that is going on, if the asset wants it computed."""
     return begun(asset.partitions, now) if asset.allow_incomplete else []
 

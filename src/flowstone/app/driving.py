@@ -73,7 +73,7 @@ class SubmittedRun:
         if len(self.plan.steps) == 1:
             return 0
         target = self.spec.targets[0]
-        return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition) == target)
+        return next(at for at, one in enumerate(self.plan.steps) if (one.asset, one.partition_key) == target)
 
     def job(self, position: int) -> Job:
         """Return the handle of a step by its position."""
@@ -82,7 +82,7 @@ class SubmittedRun:
         return Job(
             id=placed.id,
             asset=planned.asset,
-            partition=decode_partition(planned.partition) if planned.partition else None,
+            partition=decode_partition(planned.partition_key) if planned.partition_key else None,
             run_id=placed.run_id,
             executor=self.executor.name,
             priority=planned.priority,

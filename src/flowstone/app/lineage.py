@@ -10,7 +10,7 @@ from flowstone.app.targets import AssetLike, recorded_asset, recorded_target
 from flowstone.core.declaring import view
 from flowstone.core.output import JsonValue
 from flowstone.core.partitions import Partition, decode_partition, partition_label
-from flowstone.core.step import StepRecord
+from flowstone.core.step import StepRecord, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +130,26 @@ class LineageView:
         catalog = self._parts.store.catalog
         records = [record for record in map(catalog.step, steps) if record is not None]
         inputs = catalog.inputs(list(steps))
-        current = catalog.current([(record.asset, record.partition) for record in records])
+        current = catalog.current([(record.asset, record.partition_key) for record in records])
         return [
             self._version(record, steps[record.id], current, tuple(i.step_id for i in inputs.get(record.id, ())))
             for record in records
         ]
 
     def _version(
-        self, record: StepRecord, depth: int, current: dict[tuple[str, str], int], reads: tuple[int, ...]
+        self, record: StepRecord, depth: int, current: dict[Target, int], reads: tuple[int, ...]
     ) -> Version:
         return Version(
             step_id=record.id,
             asset=record.asset,
-            partition=decode_partition(record.partition),
+            partition=decode_partition(record.partition_key),
             run_id=record.run_id,
             data_version=record.stored.content_hash if record.stored else None,
             code_version=record.code_version,
-            current=current.get((record.asset, record.partition)) == record.id,
+            current=current.get((record.asset, record.partition_key)) == record.id,
             depth=depth,
             reads=reads,
-            label=self._parts.graph.label(record.asset, record.partition) if record.partition else "",
+            label=self._parts.graph.label(record.asset, record.partition_key) if record.partition_key else "",
         )
 
 

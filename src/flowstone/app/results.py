@@ -60,18 +60,18 @@ class Results:
         if record.state not in _WITH_RESULT:
             raise StepFailedError(
                 record.asset,
-                record.partition,
+                record.partition_key,
                 record.state.value,
                 record.error or record.reason,
                 error_type=record.error_type,
                 attempts=record.attempt,
                 data=record.error_data,
-                label=self._label(record.asset, record.partition),
+                label=self._label(record.asset, record.partition_key),
             )
         source = record.output_step or record.id
         return Materialization(
             asset=record.asset,
-            partition=decode_partition(record.partition),
+            partition=decode_partition(record.partition_key),
             run_id=record.run_id,
             step_id=record.id,
             state=record.state,
@@ -107,7 +107,7 @@ class Results:
     def _targets(self, record: RunRecord) -> list[Target]:
         """Return what a run was asked for: the steps of the assets that it names."""
         steps = self._store.catalog.steps(record.id, limit=_EVERY)
-        return [(one.asset, one.partition) for one in steps if not record.assets or one.asset in record.assets]
+        return [(one.asset, one.partition_key) for one in steps if not record.assets or one.asset in record.assets]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +283,7 @@ class RunResult:
     def errors(self) -> dict[Target, str]:
         """Text of the error of each failed (asset, encoded partition)."""
         found = [step for state in _FAILURES for step in self.steps(state)]
-        return {(step.asset, step.partition): step.error or step.reason or step.state.value for step in found}
+        return {(step.asset, step.partition_key): step.error or step.reason or step.state.value for step in found}
 
     @property
     def failures(self) -> list[StepFailure]:
@@ -306,9 +306,9 @@ class RunResult:
         requested = set(self.targets)
         found = [step for state in (State.COMPLETED, State.REUSED) for step in self.steps(state)]
         return {
-            (step.asset, step.partition): self.find(step)
+            (step.asset, step.partition_key): self.find(step)
             for step in found
-            if (step.asset, step.partition) in requested
+            if (step.asset, step.partition_key) in requested
         }
 
     @property
@@ -338,13 +338,13 @@ class RunResult:
             more = f" ({self.failed - 1} more steps failed)" if self.failed > 1 else ""
             raise StepFailedError(
                 step.asset,
-                step.partition,
+                step.partition_key,
                 step.state.value,
                 (step.error or step.reason or "") + more,
                 error_type=step.error_type,
                 attempts=step.attempt,
                 data=step.error_data,
-                label=self.label(step.asset, step.partition),
+                label=self.label(step.asset, step.partition_key),
             )
         if self.state is State.CANCELLED:
             became = ", ".join(f"{number:,} {state.value}" for state, number in sorted(self.record.counts.items()))
@@ -391,7 +391,7 @@ class RunResult:
 def _failure_of(step: StepRecord) -> StepFailure:
     return StepFailure(
         asset=step.asset,
-        partition=decode_partition(step.partition),
+        partition=decode_partition(step.partition_key),
         state=step.state,
         error_type=step.error_type,
         error=step.error or step.reason or step.state.value,
@@ -438,7 +438,7 @@ class ProgressReports:
 def _finished_of(step: StepRecord) -> FinishedStep:
     return FinishedStep(
         asset=step.asset,
-        partition=decode_partition(step.partition),
+        partition=decode_partition(step.partition_key),
         state=step.state,
         error_type=step.error_type,
         error=error_line(step.error) or step.reason,

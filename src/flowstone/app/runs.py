@@ -324,9 +324,9 @@ class RunsView:
         failed = self._not_done(run_id)
         _refuse_items(old)
         targets: list[Target] = [
-            (step.asset, step.partition)
+            (step.asset, step.partition_key)
             for step in failed
-            if not was_removed(self._parts.graph[step.asset], step.partition)
+            if not was_removed(self._parts.graph[step.asset], step.partition_key)
         ]
         spec = RunSpec(
             kind="retry",
@@ -450,7 +450,7 @@ class RunsView:
         return Job(
             id=record.id,
             asset=record.asset,
-            partition=decode_partition(record.partition),
+            partition=decode_partition(record.partition_key),
             run_id=record.run_id,
             executor=record.executor,
             priority=record.priority,

@@ -23,6 +23,7 @@ from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
 from flowstone.core.limits import Limit
 from flowstone.core.outcome import PROCESS_LOST
+from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.retry import NO_RETRY
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.selection import select
@@ -102,7 +103,7 @@ class Placement:
             OptionsError: see `FlowStone.materialize`.
         """
         names = select(self._parts.graph, request.selection)
-        targets = [(name, "") for name in names]  # of whatever partition
+        targets = [(name, NO_PARTITION) for name in names]  # of whatever partition
         self._parts.details.read(self._spec_of(request, targets, kind="check", expand=names))
 
     def _plan(
@@ -178,7 +179,7 @@ class Placement:
         waiting = [
             one.id
             for one, planned in zip(placed, plan.steps, strict=True)
-            if (planned.asset, planned.partition) in plan.missing and not one.deduplicated
+            if (planned.asset, planned.partition_key) in plan.missing and not one.deduplicated
         ]
         self._parts.inline.let_wait(waiting)
 
@@ -295,7 +296,13 @@ class Placement:
         )
 
     def prepare_targets(
-        self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
+        self,
+        asset: str,
+        partitions: Sequence[PartitionKey],
+        *,
+        run_id: str,
+        kind: str,
+        max_concurrency: int | None = None,
     ) -> PreparedRun:
         """Prepare a run of some encoded partitions of one asset without placing it."""
         spec = RunSpec(
@@ -349,7 +356,7 @@ class Placement:
                     log.warning(
                         "Run %s waited for %s of run %s, whose process was lost; it goes on as another run.",
                         run.id,
-                        self._parts.graph.describe(record.asset, record.partition),
+                        self._parts.graph.describe(record.asset, record.partition_key),
                         record.run_id,
                     )
                     return True

@@ -15,7 +15,7 @@ from flowstone.core.declaring import shown
 from flowstone.core.definition import AnyPartitions, PartitionsDefinition, read_partition
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
-from flowstone.core.partitions import Partition, decode_partition, encode_partition
+from flowstone.core.partitions import NO_PARTITION, Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.scatter import ItemAsset
 from flowstone.core.selection import Selection, select
 from flowstone.core.step import RunRecord, Target
@@ -61,7 +61,7 @@ def recorded_asset(graph: AssetGraph, catalog: Catalog, requested: AssetLike) ->
     newest = catalog.history(name, None, limit=1)
     if not newest:
         return find_asset(graph, requested)
-    partitions = AnyPartitions() if newest[0].partition else None
+    partitions = AnyPartitions() if newest[0].partition_key else None
     return asset(name=name, partitions=partitions, description="declared no more")(_declared_no_more)
 
 
@@ -157,7 +157,7 @@ def target_of(asset: Asset, partition: Partition) -> Target:
                 hint="The asset has no partitions; leave the partition out, or declare some: "
                 "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like.",
             )
-        return asset.name, ""
+        return asset.name, NO_PARTITION
     if partition is None:
         raise PartitionError(
             f"Asset {asset.name!r} is partitioned by {asset.partitions!r}; say which partition, or use "
@@ -207,7 +207,7 @@ def read_recorded(asset: Asset, text: str, catalog: Catalog) -> Partition:
     raise PartitionError(f"Asset {asset.name!r}: {problem}") from problem
 
 
-def was_removed(asset: Asset, key: str) -> bool:
+def was_removed(asset: Asset, key: PartitionKey) -> bool:
     """Whether this encoded partition of an asset is one of earlier: its key was removed, or declared no more."""
     if asset.partitions is None:
         return bool(key)
@@ -235,7 +235,7 @@ def all_targets(graph: AssetGraph, names: Iterable[str], partition: Partition, n
     for name in names:
         asset = graph[name]
         if asset.partitions is None:
-            targets.append((name, ""))
+            targets.append((name, NO_PARTITION))
         elif partition is not None:
             targets.append(target_of(asset, partition))
         else:
@@ -288,11 +288,11 @@ def backfill_targets(
                 f"None of {', '.join(names)} is partitioned; leave the partitions out, or declare some: "
                 "@asset(partitions=AnyPartitions()) for any value, or DailyPartitions(start=...) and the like."
             )
-        return [(name, "") for name in names], names, ()
+        return [(name, NO_PARTITION) for name in names], names, ()
     definition = lead.partitions
     assert definition is not None
     if partitions is None:
-        read: Callable[[], Iterable[str]] = partial(_complete, definition, now)
+        read: Callable[[], Iterable[PartitionKey]] = partial(_complete, definition, now)
     else:
         checked = _checked(lead, definition, partitions)
         over = None if allow_incomplete else Completeness(graph, present or now)
@@ -301,7 +301,7 @@ def backfill_targets(
     if len(names) == 1:
         return PartitionTargets(lead.name, read), names, explicit
     keys = list(read())
-    chosen: dict[str, list[str]] = {lead.name: keys}
+    chosen: dict[str, list[PartitionKey]] = {lead.name: keys}
     for name in names:
         if name not in chosen:
             found = _keys(graph, graph[name], definition, keys, chosen, now)
@@ -312,7 +312,9 @@ def backfill_targets(
     return [(name, key) for name in names for key in chosen[name]], names, explicit
 
 
-def _over(graph: AssetGraph, asset: Asset, keys: Iterable[str], over: Completeness) -> Iterator[str]:
+def _over(
+    graph: AssetGraph, asset: Asset, keys: Iterable[PartitionKey], over: Completeness
+) -> Iterator[PartitionKey]:
     is_over = over.of(asset.name)
     for key in keys:
         if not is_over(key):
@@ -320,11 +322,13 @@ def _over(graph: AssetGraph, asset: Asset, keys: Iterable[str], over: Completene
         yield key
 
 
-def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[str]:
+def _complete(definition: PartitionsDefinition, now: datetime) -> Iterator[PartitionKey]:
     return map(encode_partition, definition.keys(now))
 
 
-def _checked(asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]) -> Iterator[str]:
+def _checked(
+    asset: Asset, definition: PartitionsDefinition, partitions: Iterable[Partition]
+) -> Iterator[PartitionKey]:
     partitions = several(partitions)
     for partition in partitions:
         yield (
@@ -338,18 +342,20 @@ def _keys(
     graph: AssetGraph,
     asset: Asset,
     definition: PartitionsDefinition,
-    keys: list[str],
-    chosen: dict[str, list[str]],
+    keys: list[PartitionKey],
+    chosen: dict[str, list[PartitionKey]],
     now: datetime,
-) -> list[str]:
+) -> list[PartitionKey]:
     if asset.partitions is None:
-        return [""]
+        return [NO_PARTITION]
     if asset.partitions == definition:
         return keys
-    from_upstream = [d.asset for d in asset.dependencies if d.asset in chosen and chosen[d.asset] != [""]]
+    from_upstream = [
+        d.asset for d in asset.dependencies if d.asset in chosen and chosen[d.asset] != [NO_PARTITION]
+    ]
     if not from_upstream:
         return [encode_partition(key) for key in asset.partitions.keys(now)]
-    found: dict[str, None] = {}
+    found: dict[PartitionKey, None] = {}
     for upstream in from_upstream:
         mapping = graph.mapping(asset.name, upstream)
         source = graph[upstream].partitions

@@ -77,7 +77,7 @@ class Waiting:
         """Name the step, which in a run is one of many."""
         if not reasons:
             return []
-        return [f"{self._describe(step.asset, step.partition)}: {reasons[0]}", *reasons[1:]]
+        return [f"{self._describe(step.asset, step.partition_key)}: {reasons[0]}", *reasons[1:]]
 
     def notice_of_step(self, step_id: int) -> WaitNotice:
         """Return what logs while a caller waits for a step."""
@@ -87,14 +87,14 @@ class Waiting:
             return [] if record is None else self.of_step(record)
 
         record = self._store.catalog.step(step_id)
-        name = "" if record is None else f" ({self._describe(record.asset, record.partition)})"
+        name = "" if record is None else f" ({self._describe(record.asset, record.partition_key)})"
         return WaitNotice(f"Step {step_id}{name}", read)
 
     def _reasons(self, record: StepRecord, depth: int) -> list[str]:
         if record.state is State.AWAITING_APPROVAL:
             return self._approval(record)
         control = self._store.control
-        diagnosis = control.diagnosis((record.asset, record.partition)) if control is not None else None
+        diagnosis = control.diagnosis((record.asset, record.partition_key)) if control is not None else None
         if diagnosis is not None and diagnosis.step_id == record.id and diagnosis.lost_holder is not None:
             return diagnosis.explain(datetime.now(UTC))
         if diagnosis is None or diagnosis.step_id != record.id or not diagnosis.durable:

@@ -112,7 +112,7 @@ def _answer(session: Session, decided: Approval, consequence: str) -> None:
     if session.out.as_json:
         session.out.json(_document(session.flow, decided))
         return
-    target = one_line(session.flow.graph.describe(decided.asset, decided.partition))
+    target = one_line(session.flow.graph.describe(decided.asset, decided.partition_key))
     session.out.line(f"approval {decided.id}: {one_line(decided.verdict())}; {target} {consequence}.")
 
 
@@ -122,7 +122,7 @@ def _show(session: Session, flow: FlowStone, one: Approval) -> None:
         return
     session.out.line(f"approval {one.id} is {one.state.value}")
     fields = {
-        "asset": flow.graph.describe(one.asset, one.partition),
+        "asset": flow.graph.describe(one.asset, one.partition_key),
         "message": one.message,
         "data": json.dumps(one.data, ensure_ascii=False) if one.data is not None else "",
         "gate": one.gate,
@@ -173,4 +173,4 @@ def _document(flow: FlowStone, one: Approval) -> dict[str, object]:
 
 
 def _label(flow: FlowStone, one: Approval) -> str:
-    return label(one.partition, flow.graph.assets.get(one.asset))
+    return label(one.partition_key, flow.graph.assets.get(one.asset))

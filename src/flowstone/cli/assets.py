@@ -244,7 +244,7 @@ def _plan_json(flow: FlowStone, made: Plan) -> dict[str, object]:
         "steps": [
             {
                 "asset": step.asset,
-                "partition": label(step.partition, graph[step.asset]) or None,
+                "partition": label(step.partition_key, graph[step.asset]) or None,
                 "action": "skip" if step.skip else "run" if step.reuse is None else "reuse",
                 "forced": step.forced,
                 "inputs": list(step.inputs),
@@ -272,7 +272,7 @@ def _show_plan(session: Session, flow: FlowStone, made: Plan) -> None:
         text = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in after.items())
         if step.skip is not None:
             action, text = "skip", step.skip
-        rows.append([step.asset, label(step.partition, flow.graph[step.asset]), action, text])
+        rows.append([step.asset, label(step.partition_key, flow.graph[step.asset]), action, text])
     columns = [Column("ASSET"), Column("PARTITION"), Column("ACTION"), Column("AFTER", rank=1)]
     session.out.table(columns, rows)
     if len(made.steps) > _SHOWN:

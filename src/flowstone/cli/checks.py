@@ -109,4 +109,4 @@ def result_word(one: CheckRecord) -> str:
 
 
 def _label(flow: FlowStone, one: CheckRecord) -> str:
-    return label(one.partition, flow.graph.assets.get(one.asset))
+    return label(one.partition_key, flow.graph.assets.get(one.asset))

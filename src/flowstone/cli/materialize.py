@@ -334,14 +334,14 @@ def _materialize_one(
         session.trace(error)
         return _show_failure(session.out, flow, how.run_id)
     if session.out.as_json:
-        session.out.json({**done.to_json(), "partition": label(done.key, flow.graph[name]) or None})
+        session.out.json({**done.to_json(), "partition": label(done.partition_key, flow.graph[name]) or None})
     else:
         _show_one(session.out, flow, done)
     return DONE
 
 
 def _show_one(out: Output, flow: FlowStone, done: Materialization) -> None:
-    target = f"{done.asset} {label(done.key, flow.graph[done.asset])}".strip()
+    target = f"{done.asset} {label(done.partition_key, flow.graph[done.asset])}".strip()
     skipped = f"skipped, {one_line(done.reason or 'there was nothing to do')}"
     verb = {State.REUSED: "reused, it was committed already", State.SKIPPED: skipped}
     time = took(done.started_at, done.finished_at) if done.state is State.COMPLETED else ""
@@ -357,7 +357,7 @@ def _show_failure(out: Output, flow: FlowStone, run_id: str) -> int:
     step = flow.runs.steps(run_id)[-1]
     text = step.error or step.reason or step.state.value
     if out.as_json:
-        shown = label(step.partition, flow.graph[step.asset]) or None
+        shown = label(step.partition_key, flow.graph[step.asset]) or None
         document: dict[str, object] = {
             "asset": step.asset,
             "partition": shown,
@@ -369,7 +369,7 @@ def _show_failure(out: Output, flow: FlowStone, run_id: str) -> int:
         out.json(document)
     out.note(text.rstrip())
     more = f" Details: {command('status', str(step.id))}" if flow.parts.store.shared else ""
-    target = f"{step.asset} {label(step.partition, flow.graph[step.asset])}".strip()
+    target = f"{step.asset} {label(step.partition_key, flow.graph[step.asset])}".strip()
     out.error(f"{one_line(target)} ended as {step.state.value}.{more}")
     return FAILED
 

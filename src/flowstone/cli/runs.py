@@ -521,7 +521,7 @@ def _state(run: RunRecord) -> str:
 
 
 def _label(flow: FlowStone, step: StepRecord) -> str:
-    return label(step.partition, flow.graph.assets.get(step.asset))
+    return label(step.partition_key, flow.graph.assets.get(step.asset))
 
 
 def _document(document: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from flowstone.core.clean import clean_value
 from flowstone.core.output import JsonValue, type_name
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.zones import utc_text
 from flowstone.errors import ApprovalDecidedError, SerializationError, command
 
@@ -59,7 +60,7 @@ class Approval:
         step_id: the step that waits, or waited.
         run_id: its run.
         asset: asset name.
-        partition: encoded partition; empty without partitions.
+        partition_key: encoded partition; empty without partitions.
         gate: which of the asset's gates this is.
         attempt: the attempt that asked; it was released.
         message: what the person is asked.
@@ -78,7 +79,7 @@ class Approval:
     step_id: int
     run_id: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     gate: str = DEFAULT_GATE
     attempt: int = 1
     message: str
@@ -91,6 +92,11 @@ class Approval:
     decided_at: datetime | None = None
     decided_by: str | None = None
     comment: str | None = None
+
+    @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
     @property
     def approved(self) -> bool:
@@ -111,7 +117,7 @@ class Approval:
         Example:
             >>> from datetime import UTC
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
-            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition_key": "", "message": "Pay?"}
             >>> Approval(id=7, created_at=at, expires_at=at, **made).waits()  # doctest: +ELLIPSIS
             'it waits for approval 7 (Pay?) since 2024-01-01 00:00:00 UTC, ...: `flowstone approve 7`'
         """
@@ -127,7 +133,7 @@ class Approval:
         Example:
             >>> from datetime import UTC
             >>> at = datetime(2024, 1, 1, tzinfo=UTC)
-            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition": "", "message": "Pay?"}
+            >>> made = {"step_id": 1, "run_id": "r", "asset": "a", "partition_key": "", "message": "Pay?"}
             >>> end = {"state": ApprovalState.REJECTED, "decided_by": "ann", "decided_at": at, "comment": "no"}
             >>> Approval(id=7, created_at=at, expires_at=at, **made, **end).verdict()
             'rejected by ann at 2024-01-01 00:00:00 UTC: no'

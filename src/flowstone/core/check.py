@@ -32,7 +32,7 @@ from flowstone.core.declaring import (
 from flowstone.core.dependency import CONTEXT_PARAMETER
 from flowstone.core.graph import AssetGraph
 from flowstone.core.output import JsonValue
-from flowstone.core.partitions import Partition
+from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.step import Severity
 from flowstone.errors import DefinitionError, DuplicateCheckError, UnknownCheckedAssetError
 
@@ -285,7 +285,7 @@ class CheckContext:
     asset: Asset
     check: str
     partition: Partition
-    key: str
+    key: PartitionKey
     run_id: str
     step_id: int
     attempt: int

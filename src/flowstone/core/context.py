@@ -11,7 +11,7 @@ from typing import Any
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
 from flowstone.core.output import JsonValue
-from flowstone.core.partitions import Partition
+from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.run_details import RunInfo
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
 
@@ -157,7 +157,7 @@ class AssetContext:
         *,
         asset: Asset,
         partition: Partition,
-        key: str,
+        key: PartitionKey,
         run_id: str,
         step_id: int,
         attempt: int,

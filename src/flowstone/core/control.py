@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from flowstone.core.clean import error_line
 from flowstone.core.limits import describe_open
-from flowstone.core.partitions import decode_partition, partition_label
+from flowstone.core.partitions import PartitionKey, decode_partition, partition_label
 from flowstone.core.state import State
 from flowstone.core.zones import utc_text
 from flowstone.errors import command
@@ -93,7 +93,7 @@ class StepDiagnosis:
     breaker_open_until: datetime | None = None
     paused_nodes: int = 0  # workers on which its queue was paused with Oban's own tools
     lost_holder: str | None = None  # the process that would have to end it, when that is lost
-    open_inputs: tuple[tuple[str, str, State], ...] = ()
+    open_inputs: tuple[tuple[str, PartitionKey, State], ...] = ()
 
     def explain(self, now: datetime | None = None) -> list[str]:
         """Return what holds the step up, or what it is doing, the most important first; never empty.

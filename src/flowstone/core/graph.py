@@ -10,7 +10,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition, ends, is_over, write_partition
 from flowstone.core.dependency import Dependency
 from flowstone.core.mappings import PartitionMapping, default_mapping
-from flowstone.core.partitions import KeySource, decode_partition, encode_partition
+from flowstone.core.partitions import KeySource, PartitionKey, decode_partition, encode_partition
 from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.step import Target
 from flowstone.errors import (
@@ -134,7 +134,7 @@ class AssetGraph:
         found = self._assets.get(target[0])
         return found is not None and not found.allow_incomplete and not is_over(found.partitions, target[1], now)
 
-    def over_at(self, name: str, key: str) -> datetime | None:
+    def over_at(self, name: str, key: PartitionKey) -> datetime | None:
         """Return when an encoded partition of an asset is over, where that is a moment."""
         definition = self[name].partitions
         return None if definition is None else definition.complete_at(decode_partition(key))
@@ -260,20 +260,20 @@ class Completeness:
     def __init__(self, graph: AssetGraph, now: datetime) -> None:
         self.now = now
         self._graph = graph
-        self._tests: dict[str, Callable[[str], bool]] = {}
+        self._tests: dict[str, Callable[[PartitionKey], bool]] = {}
 
-    def is_over(self, name: str, key: str) -> bool:
+    def is_over(self, name: str, key: PartitionKey) -> bool:
         """Whether this encoded partition of an asset is complete."""
         return self.of(name)(key)
 
-    def of(self, name: str) -> Callable[[str], bool]:
+    def of(self, name: str) -> Callable[[PartitionKey], bool]:
         """Return what knows of each encoded partition of an asset whether it is complete."""
         test = self._tests.get(name)
         if test is None:
             test = self._tests[name] = self._test(self._graph[name].partitions)
         return test
 
-    def _test(self, definition: PartitionsDefinition | None) -> Callable[[str], bool]:
+    def _test(self, definition: PartitionsDefinition | None) -> Callable[[PartitionKey], bool]:
         if definition is None or not ends(definition):
             return lambda key: True
         if isinstance(definition, TimePartitions):

@@ -80,9 +80,14 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     metadata: dict[str, JsonValue] = field(default_factory=dict)
 
     @property
-    def key(self) -> PartitionKey:
+    def partition_key(self) -> PartitionKey:
         """The encoded partition."""
         return encode_partition(self.partition)
+
+    @property
+    def key(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the JSON form; `from_json` makes an equal job of it."""

@@ -107,7 +107,7 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         assert isinstance(outcome, Succeeded)
         return cls(
             asset=attempt.asset,
-            partition=decode_partition(attempt.partition) if attempt.partition else None,
+            partition=decode_partition(attempt.partition_key) if attempt.partition_key else None,
             run_id=attempt.run_id,
             step_id=attempt.step_id,
             attempt=attempt.attempt,
@@ -152,15 +152,20 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         return self.stored.content_hash if self.stored else None
 
     @property
-    def key(self) -> PartitionKey:
+    def partition_key(self) -> PartitionKey:
         """The encoded partition."""
         return encode_partition(self.partition)
+
+    @property
+    def key(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the record without the value."""
         return {
             "asset": self.asset,
-            "partition": self.key,
+            "partition": self.partition_key,
             "run_id": self.run_id,
             "step_id": str(self.step_id),
             "state": self.state.value,
@@ -170,7 +175,7 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
                 {
                     "parameter": one.parameter,
                     "asset": one.asset,
-                    "partition": one.partition,
+                    "partition": one.partition_key,
                     "step_id": str(one.step_id),
                 }
                 for one in self.inputs
@@ -186,5 +191,5 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         }
 
     def __repr__(self) -> str:
-        partition = f" [{self.key}]" if self.key else ""
+        partition = f" [{self.partition_key}]" if self.partition_key else ""
         return f"<materialization of {self.asset}{partition}: {self.state.value}, run {self.run_id}>"

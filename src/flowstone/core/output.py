@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT
 
 type JsonValue = bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None
@@ -22,7 +23,7 @@ class OutputAddress(NamedTuple):
 
     Args:
         asset: asset name.
-        partition: encoded partition key; the empty string for an asset without partitions.
+        partition_key: encoded partition key; the empty string for an asset without partitions.
         run_id: run the step belongs to.
         step_id: the step, unique over all runs.
         attempt: 1 for the first attempt.
@@ -36,12 +37,17 @@ class OutputAddress(NamedTuple):
     """
 
     asset: str
-    partition: str
+    partition_key: PartitionKey
     run_id: str
     step_id: int
     attempt: int
     token: int
     project: str = DEFAULT_PROJECT
+
+    @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
     @property
     def version(self) -> str:

@@ -259,7 +259,7 @@ def _recordable_check(record: Any) -> CheckRecord:
         and isinstance(seen.blocking, bool)
         and isinstance(seen.severity, Severity)
         and isinstance(seen.started_at, datetime)
-        and all(isinstance(one, str) and is_storable(one) for one in (seen.check, seen.asset, seen.partition))
+        and all(isinstance(one, str) and is_storable(one) for one in (seen.check, seen.asset, seen.partition_key))
         and all(map(_is_id, (record.step_id, record.attempt)))
         and (record.token is None or _is_id(record.token))
     )

@@ -572,12 +572,12 @@ class NewItem(NamedTuple):
 
     Args:
         position: in the order of discovery, from 0.
-        partition: encoded pair of partition and key, unique in the scatter.
+        partition_key: encoded pair of partition and key, unique in the scatter.
         item: its text, see `flowstone.core.scatter`.
     """
 
     position: int
-    partition: str
+    partition_key: PartitionKey
     item: str
 
 
@@ -588,7 +588,7 @@ class ItemRow:
     Args:
         position: in the order of discovery.
         step_id: its step.
-        partition: encoded pair of partition and key.
+        partition_key: encoded pair of partition and key.
         item: its text.
         state: its state.
         attempt: how many attempts it took.
@@ -599,7 +599,7 @@ class ItemRow:
 
     position: int
     step_id: int
-    partition: str
+    partition_key: PartitionKey
     item: str
     state: State
     attempt: int = 0

@@ -13,7 +13,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import SameKey
-from flowstone.core.partitions import decode_partition, encode_partition
+from flowstone.core.partitions import PartitionKey, decode_partition, encode_partition
 from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions
 from flowstone.core.scatter import ItemAsset
 from flowstone.core.step import Attempt, KnownAssets
@@ -132,7 +132,7 @@ class Shapes:
         Args:
             attempt: of the step, with the digest of the shape that it was placed with.
         """
-        name, key = attempt.asset, attempt.partition
+        name, key = attempt.asset, attempt.partition_key
         known = self._known.get(name)
         if (
             known is not None
@@ -154,7 +154,7 @@ class Shapes:
             return StepChangedError(name, key, f"the asset has partitions now: {self[name].partitions}")
         return StepChangedError(name, key, f"the partitions are now {self[name].partitions}")
 
-    def _has(self, name: str, key: str) -> bool:
+    def _has(self, name: str, key: PartitionKey) -> bool:
         """Whether an asset has a partition; a worker asks when it takes a step and when it prepares it."""
         if (name, key) in self._found:
             return True
@@ -220,7 +220,7 @@ def _written(definition: PartitionsDefinition | None) -> str:
     return f"{text[:_MAX_LENGTH]}… ({hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]})"
 
 
-def _has_partition(definition: PartitionsDefinition | None, key: str) -> bool:
+def _has_partition(definition: PartitionsDefinition | None, key: PartitionKey) -> bool:
     """Whether an encoded key is one of these partitions; keys that come and go are, also when they are gone."""
     if definition is None or not key:
         return definition is None and not key

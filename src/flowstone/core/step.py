@@ -18,6 +18,7 @@ from flowstone.core.approval import Approval
 from flowstone.core.limits import Limit
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.route import ALL_SKIPPED
 from flowstone.core.run_details import NO_DETAILS, HasDetails, RunDetails, RunInfo
 from flowstone.core.state import ACTIVE, SUCCESS, State
@@ -45,7 +46,7 @@ class NewRange:
     """
 
     asset: str
-    partitions: Iterable[str]
+    partitions: Iterable[PartitionKey]
     queue: str
     priority: int
     max_attempts: int
@@ -106,7 +107,7 @@ class CheckRecord:
     Args:
         check: name of the check.
         asset: asset whose value was checked.
-        partition: its encoded partition.
+        partition_key: its encoded partition.
         step_id: step that computed the value.
         attempt: attempt of that step.
         token: fencing token of that attempt; None for a check that was run again later. Equal results may
@@ -123,7 +124,7 @@ class CheckRecord:
 
     check: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     step_id: int
     attempt: int
     passed: bool
@@ -137,6 +138,11 @@ class CheckRecord:
     took_seconds: float = 0.0
 
     @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
+
+    @property
     def blocks(self) -> bool:
         """Whether this result keeps the value from being published."""
         return self.blocking and not self.passed and self.severity is Severity.ERROR
@@ -146,7 +152,7 @@ class CheckRecord:
         return {
             "check": self.check,
             "asset": self.asset,
-            "partition": self.partition,
+            "partition": self.partition_key,
             "step_id": str(self.step_id),
             "attempt": self.attempt,
             "passed": self.passed,
@@ -160,7 +166,7 @@ class CheckRecord:
         }
 
 
-type Target = tuple[str, str]
+type Target = tuple[str, PartitionKey]
 """An (asset name, encoded partition) pair."""
 
 
@@ -173,7 +179,7 @@ class NewStep:
 
     Args:
         asset: asset name.
-        partition: encoded partition.
+        partition_key: encoded partition.
         inputs: positions, in the same plan, of the steps whose results it reads.
         reuse: id of the committed step that already serves this target; nothing will run.
         queue: queue of the asset.
@@ -193,7 +199,7 @@ class NewStep:
     """
 
     asset: str
-    partition: str
+    partition_key: PartitionKey
     inputs: tuple[int, ...] = ()
     reuse: int | None = None
     queue: str = "assets"
@@ -286,7 +292,7 @@ class Attempt:
         step_id: the step.
         run_id: its run.
         asset: asset name.
-        partition: encoded partition.
+        partition_key: encoded partition.
         attempt: number of this attempt, from 1.
         max_attempts: attempts in all.
         token: fencing token; only the newest one of a step can commit.
@@ -306,7 +312,7 @@ class Attempt:
     step_id: int
     run_id: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     attempt: int
     max_attempts: int
     token: int
@@ -329,14 +335,19 @@ class InputVersion(NamedTuple):
     Args:
         parameter: the parameter it was passed to, or the asset's name.
         asset: upstream asset.
-        partition: its encoded partition.
+        partition_key: its encoded partition.
         step_id: the upstream step whose output was read.
     """
 
     parameter: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     step_id: int
+
+    @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
 
 @dataclass(slots=True)
@@ -423,7 +434,7 @@ class StepRecord:
     id: int
     run_id: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     state: State
     attempt: int
     max_attempts: int
@@ -445,6 +456,11 @@ class StepRecord:
     forced: bool = False
     invalidated_at: datetime | None = None
     error_data: Mapping[str, JsonValue] | None = None
+
+    @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
 
 def run_state(state: State, counts: Mapping[State, int]) -> State:
@@ -573,7 +589,7 @@ OPEN_OR_THERE = ACTIVE | SUCCESS
 
 
 def over_before_it_begins(
-    new: NewStep, inputs: Sequence[State], target: Callable[[int], tuple[str, str]]
+    new: NewStep, inputs: Sequence[State], target: Callable[[int], Target]
 ) -> tuple[State, str] | None:
     """Return the state of a step that can never start, and why; None when it can.
 

@@ -24,7 +24,7 @@ from flowstone.core.control import describe_target
 from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
 from flowstone.core.output import JsonValue, StoredOutput, is_read_once
-from flowstone.core.partitions import decode_partition
+from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.step import CheckRecord, Severity
 from flowstone.engine.call import CoroutineRunner, LimitReachedError, run_in_thread
 from flowstone.engine.failures import failure, user_traceback
@@ -57,7 +57,7 @@ class Subject:
     """
 
     asset: Asset
-    key: str
+    key: PartitionKey
     run_id: str
     step_id: int
     attempt: int
@@ -102,7 +102,7 @@ class _Found:
         return CheckRecord(
             check=check.name,
             asset=subject.asset.name,
-            partition=subject.key,
+            partition_key=subject.key,
             step_id=subject.step_id,
             attempt=subject.attempt,
             token=subject.token,
@@ -230,7 +230,7 @@ def _log_failure(record: CheckRecord) -> None:
     if telemetry.listening():
         about = {
             "asset": record.asset,
-            "partition": record.partition,
+            "partition": record.partition_key,
             "check": record.check,
             "passed": record.passed,
             "severity": record.severity.value,
@@ -240,7 +240,7 @@ def _log_failure(record: CheckRecord) -> None:
         telemetry.emit("check.stop", {"duration_seconds": record.took_seconds}, about)
     if not record.passed and not record.blocks:  # what blocks is logged by its step
         why = record.description or error_line(record.error)
-        target = describe_target(record.asset, record.partition)
+        target = describe_target(record.asset, record.partition_key)
         log.warning("Check %s of %s failed (%s): %s", record.check, target, record.severity.value, why[:_SHOWN])
 
 

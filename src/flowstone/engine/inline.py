@@ -123,7 +123,7 @@ def _job(item: StepRecord) -> Job:
     return Job(
         id=item.id,
         asset=item.asset,
-        partition=decode_partition(item.partition),
+        partition=decode_partition(item.partition_key),
         run_id=item.run_id,
         executor=item.executor,
         priority=item.priority,
@@ -351,7 +351,7 @@ class InlineRunner:
         reason = waits_for(inputs.missing, describe=self._graph.describe)
         if self._notified_waits.get(attempt.step_id) != reason:
             self._notified_waits[attempt.step_id] = reason
-            log.warning("%s %s", self._graph.describe(attempt.asset, attempt.partition), reason)
+            log.warning("%s %s", self._graph.describe(attempt.asset, attempt.partition_key), reason)
         pause = min(self._snooze_seconds, left)
         return AttemptResult(attempt, Snoozed(pause, reason), (), attempt.started_at)
 

@@ -20,7 +20,13 @@ from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import ends, is_over
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.partitions import KeySource, KeyState, KnownKeys, decode_partition, encode_partition
+from flowstone.core.partitions import (
+    KeySource,
+    KeyState,
+    KnownKeys,
+    decode_partition,
+    encode_partition,
+)
 from flowstone.core.route import decision_of
 from flowstone.core.step import NewStep, Target
 from flowstone.engine.run_spec import RunSpec

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched, islice
-from typing import Any, overload
+from typing import Any, cast, overload
 
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
 from flowstone.errors import OptionsError
@@ -40,7 +41,7 @@ class PackedKeys:
         ['s:b', 's:a']
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[PartitionKey]) -> None:
         self._chunks: list[str] = []
         rises = True
         last = ""
@@ -52,10 +53,10 @@ class PackedKeys:
             once = dict.fromkeys(self.read())
             self._chunks = ["\n".join(chunk) for chunk in batched(once, _CHUNK)]
 
-    def read(self) -> Iterator[str]:
+    def read(self) -> Iterator[PartitionKey]:
         """Yield the keys."""
         for chunk in self._chunks:
-            yield from chunk.split("\n")
+            yield from cast(list[PartitionKey], chunk.split("\n"))
 
 
 class PartitionTargets(Sequence[Target]):
@@ -66,7 +67,7 @@ class PartitionTargets(Sequence[Target]):
         partitions: yields the partitions anew each time.
     """
 
-    def __init__(self, asset: str, partitions: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, asset: str, partitions: Callable[[], Iterable[PartitionKey]]) -> None:
         self.asset = asset
         self.partitions = partitions
         self._total: int | None = None

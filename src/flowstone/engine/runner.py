@@ -164,7 +164,7 @@ class StepRunner:
                 request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
                 about = {
                     "asset": asset.name,
-                    "partition": attempt.partition,
+                    "partition": attempt.partition_key,
                     "run_id": attempt.run_id,
                     "attempt": attempt.attempt,
                     "step_id": str(context.step_id),
@@ -211,8 +211,8 @@ class StepRunner:
         requires = asset.requires or asset.takes_context
         return AssetContext(
             asset=asset,
-            partition=decode_partition(attempt.partition) if attempt.partition else None,
-            key=attempt.partition,
+            partition=decode_partition(attempt.partition_key) if attempt.partition_key else None,
+            key=attempt.partition_key,
             run_id=attempt.run_id,
             step_id=attempt.step_id,
             attempt=attempt.attempt,

@@ -289,7 +289,7 @@ class Gathered:
     def __iter__(self) -> Iterator[ItemResult]:
         for row in self._rows(WITH_VALUE):
             value = self._load(row.stored) if row.stored is not None else None
-            yield ItemResult(key_in(row.partition), decode_item(row.item), value)
+            yield ItemResult(key_in(row.partition_key), decode_item(row.item), value)
 
     def __len__(self) -> int:
         return self.succeeded
@@ -311,7 +311,7 @@ class Gathered:
         """The items without a result, lazily and in the order of discovery."""
         return (
             ItemFailure(
-                key_in(row.partition), decode_item(row.item), row.state, row.error, row.error_type, row.attempt
+                key_in(row.partition_key), decode_item(row.item), row.state, row.error, row.error_type, row.attempt
             )
             for row in self._rows(WITHOUT_VALUE)
         )
@@ -502,7 +502,7 @@ class Scattering:
 
     def _first_failures(self, run_id: str) -> list[tuple[str, str]]:
         page = self._store.page(run_id, after=-1, limit=_SHOWN, states=(State.FAILED,))
-        return [(partition_label(key_in(row.partition)), _cause(row.error)) for row in page]
+        return [(partition_label(key_in(row.partition_key)), _cause(row.error)) for row in page]
 
 
 def _resting(scatter: Scatter, record: ScatterRecord) -> ScatterPhase:

@@ -82,8 +82,8 @@ class StepLog:
 
     def _target(self, attempt: Attempt) -> str:
         return (
-            f"{attempt.asset} [{self._label(attempt.asset, attempt.partition)}]"
-            if attempt.partition
+            f"{attempt.asset} [{self._label(attempt.asset, attempt.partition_key)}]"
+            if attempt.partition_key
             else attempt.asset
         )
 
@@ -114,7 +114,7 @@ def log_committed(completion: AttemptResult, committed: CommitResult) -> None:
         measured["retry_in_seconds"] = completion.retry_in_seconds
     about: dict[str, Any] = {
         "asset": attempt.asset,
-        "partition": attempt.partition,
+        "partition": attempt.partition_key,
         "run_id": attempt.run_id,
         "step_id": str(attempt.step_id),
         "attempt": attempt.attempt,

@@ -17,7 +17,7 @@ from flowstone.core.definition import PartitionsDefinition, ends, is_over
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.mappings import PartitionMapping, SameKey
 from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, is_read_once, type_name
-from flowstone.core.partitions import decode_partition, encode_partition
+from flowstone.core.partitions import PartitionKey, decode_partition, encode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
@@ -57,13 +57,13 @@ class InputPlan:
     ends: bool = False
     """Whether upstream partitions may be read that are not over, or were computed before they were."""
 
-    def is_early(self, key: str, version: CommittedOutput, now: datetime) -> bool:
+    def is_early(self, key: PartitionKey, version: CommittedOutput, now: datetime) -> bool:
         """Whether a version says nothing final about a partition that is over by now: it was begun before."""
         if version.own or version.started_at is None or is_over(self.upstream, key, version.started_at):
             return False
         return is_over(self.upstream, key, now)
 
-    def keys(self, key: str, now: datetime) -> list[str]:
+    def keys(self, key: PartitionKey, now: datetime) -> list[PartitionKey]:
         """Return the encoded upstream partitions that a downstream partition reads."""
         if self.same_key:
             return [key]
@@ -85,7 +85,7 @@ _NOTHING: Mapping[str, str] = {}
 
 type NotReady = Callable[[Target, Sequence[Target], datetime], DependencyNotReadyError]
 
-type Read = tuple[InputPlan, str, CommittedOutput]
+type Read = tuple[InputPlan, PartitionKey, CommittedOutput]
 """One version that is read: for which dependency, which partition, which version."""
 
 
@@ -114,7 +114,7 @@ class ResolvedInputs:
     def problem(self, attempt: Attempt) -> Exception | None:
         """Return why the step cannot run, if so."""
         if self.error is None and self.missing:
-            return self.not_ready((attempt.asset, attempt.partition), self.missing, attempt.started_at)
+            return self.not_ready((attempt.asset, attempt.partition_key), self.missing, attempt.started_at)
         return self.error
 
     def versions(self) -> tuple[InputVersion, ...]:
@@ -175,7 +175,9 @@ class InputReader:
         """Return how each dependency of an asset is read."""
         return self._plans[asset]
 
-    def targets(self, asset: str, key: str, now: datetime, so_far: Completeness | None = None) -> list[Target]:
+    def targets(
+        self, asset: str, key: PartitionKey, now: datetime, so_far: Completeness | None = None
+    ) -> list[Target]:
         """Return every (asset, partition) that one partition of an asset reads.
 
         Args:
@@ -203,7 +205,7 @@ class InputReader:
     def resolve(self, attempts: Sequence[Attempt]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
         resolved: list[ResolvedInputs] = []
-        requested: list[tuple[str, str, str]] = []
+        requested: list[tuple[str, str, PartitionKey]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
         for attempt in attempts:
             plans = self._placed[attempt.asset]
@@ -213,7 +215,7 @@ class InputReader:
             inputs = ResolvedInputs(plans, [], [], not_ready=self._not_ready)
             resolved.append(inputs)
             try:
-                keys = [(plan, plan.keys(attempt.partition, attempt.started_at)) for plan in plans]
+                keys = [(plan, plan.keys(attempt.partition_key, attempt.started_at)) for plan in plans]
             except Exception as error:  # noqa: BLE001 - a mapping may be a function of the user
                 inputs.error = error
                 continue
@@ -236,7 +238,7 @@ class InputReader:
 
     def _fill(
         self,
-        requested: list[tuple[str, str, str]],
+        requested: list[tuple[str, str, PartitionKey]],
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
     ) -> None:
         answers = self._catalog.resolve(requested)
@@ -254,7 +256,7 @@ class InputReader:
 
     def _skipped(
         self,
-        requested: list[tuple[str, str, str]],
+        requested: list[tuple[str, str, PartitionKey]],
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]],
     ) -> set[int]:
         """Return the positions of optional inputs that were skipped: they have no version here."""
@@ -408,11 +410,11 @@ def _leave_out_unfinished(attempt: Attempt, inputs: ResolvedInputs) -> None:
     before another that is there is a missing input as ever.
     """
     for plan in inputs.plans:
-        if not plan.many or is_over(plan.downstream, attempt.partition, attempt.started_at):
+        if not plan.many or is_over(plan.downstream, attempt.partition_key, attempt.started_at):
             continue
         there = {key for read, key, _ in inputs.reads if read is plan}
         left_out: set[Target] = set()
-        for key in reversed(plan.keys(attempt.partition, attempt.started_at)):
+        for key in reversed(plan.keys(attempt.partition_key, attempt.started_at)):
             if key in there:
                 break
             if there or not is_over(plan.upstream, key, attempt.started_at):

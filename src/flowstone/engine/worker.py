@@ -146,7 +146,7 @@ class NodeWork:
                 # it is being made: check soon, and less often the longer that takes
                 pause = min(pause, max(_SOON_SECONDS, attempt.age_seconds / _SOON_PART))
             return Snoozed(pause, waits_for(inputs.missing, doing, self._graph.describe), for_inputs=True)
-        target = attempt.asset, attempt.partition
+        target = attempt.asset, attempt.partition_key
         return failure(self._graph.not_ready(target, inputs.missing, attempt.started_at), None)
 
     def _under_way(self, targets: Sequence[Target]) -> dict[Target, State]:
@@ -334,7 +334,7 @@ class GroupCommitter:
         for one, completion in zip(committed, group, strict=True):
             if not one.accepted and isinstance(completion.attempt, Attempt):
                 attempt = completion.attempt
-                log.warning(message, attempt.attempt, attempt.asset, attempt.partition, one.state.value)
+                log.warning(message, attempt.attempt, attempt.asset, attempt.partition_key, one.state.value)
         if telemetry.listening():
             telemetry.emit("commit.stop", {"duration_seconds": took, "attempts": len(group)}, {})
         if self._on_commit is not None:

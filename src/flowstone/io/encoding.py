@@ -187,7 +187,7 @@ def encode(
     try:
         serializer.write(value, writer)
     except SerializationError as error:
-        raise error.for_asset(address.asset, address.partition) from error.__cause__
+        raise error.for_asset(address.asset, address.partition_key) from error.__cause__
     return StoredOutput(
         io=io,
         location=location,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, Project
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
 from flowstone.io.encoding import choose_serializer, decode, encode
@@ -325,7 +326,7 @@ class _Place(NamedTuple):
     """The parts of a location."""
 
     asset: str
-    partition: str
+    partition_key: PartitionKey
     version: str
     extension: str
     project: str = DEFAULT_PROJECT
@@ -333,7 +334,7 @@ class _Place(NamedTuple):
     @property
     def location(self) -> str:
         top = "" if self.project == DEFAULT_PROJECT else f"{_OF_PROJECT}{self.project}/"
-        directory = escape(self.partition) if self.partition else _UNPARTITIONED
+        directory = escape(self.partition_key) if self.partition_key else _UNPARTITIONED
         return f"{top}{escape(self.asset)}/{directory}/{file_name(self.version, self.extension)}"
 
     @classmethod
@@ -347,7 +348,7 @@ class _Place(NamedTuple):
         try:
             place = cls(
                 unescape(asset),
-                "" if directory == _UNPARTITIONED else unescape(directory),
+                NO_PARTITION if directory == _UNPARTITIONED else PartitionKey(unescape(directory)),
                 version_of(file),
                 "".join(file.partition(".")[1:]),
                 project,
@@ -437,7 +438,9 @@ class FilesystemIO:
             StorageError: the disk is full, denied, read-only or broken; nothing is left behind.
         """
         serializer = self._serializer or choose_serializer(value)
-        place = _Place(address.asset, address.partition, address.version, serializer.extension, address.project)
+        place = _Place(
+            address.asset, address.partition_key, address.version, serializer.extension, address.project
+        )
         try:
             path = self._root / place.location
             make_directory(path.parent, durable=self._durable)
@@ -447,7 +450,7 @@ class FilesystemIO:
         except FlowStoneError:
             raise  # some are an OSError too
         except OSError as error:
-            raise storage_error("store", address.asset, address.partition, error) from error
+            raise storage_error("store", address.asset, address.partition_key, error) from error
 
     def load(self, stored: StoredOutput) -> object:
         """Read a value back.
@@ -461,11 +464,11 @@ class FilesystemIO:
             path = self._root / stored.location
             self._refuse_outside(path, "load", place)
             with path.open("rb") as file:
-                return decode(file, stored, self._serializer, target=place.asset, partition=place.partition)
+                return decode(file, stored, self._serializer, target=place.asset, partition=place.partition_key)
         except FlowStoneError:
             raise  # some are an OSError too
         except OSError as error:
-            raise storage_error("load", place.asset, place.partition, error) from error
+            raise storage_error("load", place.asset, place.partition_key, error) from error
 
     def discard(self, stored: StoredOutput) -> None:
         """Delete the file of a version, if it is still there.
@@ -483,7 +486,7 @@ class FilesystemIO:
         except NotADirectoryError:
             return
         except OSError as error:
-            raise storage_error("delete", place.asset, place.partition, error) from error
+            raise storage_error("delete", place.asset, place.partition_key, error) from error
 
     def leftovers(self, *, older_than_seconds: float) -> Iterator[Path]:
         """Find the temporary files of attempts whose process was killed while writing.
@@ -538,7 +541,7 @@ class FilesystemIO:
     def _refuse_outside(self, path: Path, action: str, place: _Place) -> None:
         """Refuse a path that symbolic links lead out of the root."""
         if not path.resolve().is_relative_to(self._root.resolve()):
-            raise _outside(action, place.asset, place.partition, "a symbolic link leads out of the root")
+            raise _outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
 
 
 def _delete(paths: Iterable[Path]) -> int:

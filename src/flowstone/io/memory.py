@@ -51,7 +51,7 @@ class MemoryIO:
                 path=place,
                 type_name=type_name(culprit),
                 remedy="Return lists instead of generators, iterators and open files.",
-            ).for_asset(address.asset, address.partition)
+            ).for_asset(address.asset, address.partition_key)
         location = address.version
         self._values[location] = value
         return StoredOutput(self._name, location, value_type=type_name(value))

@@ -156,7 +156,7 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
             self._emit(self._cursor)
 
     def _begin(self) -> None:
-        with database_errors("store", self._address.asset, self._address.partition):
+        with database_errors("store", self._address.asset, self._address.partition_key):
             connection = self._transaction.enter_context(self._connect())
             self._transaction.enter_context(connection.transaction())
             self._cursor = self._transaction.enter_context(value_cursor(connection))
@@ -166,7 +166,7 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         payload = bytes(self._buffer[: self._limits.chunk_bytes])
         del self._buffer[: self._limits.chunk_bytes]
         row = {"version": self._address.version, "chunk": self._chunks, "payload": payload}
-        with database_errors("store", self._address.asset, self._address.partition):
+        with database_errors("store", self._address.asset, self._address.partition_key):
             cursor.execute(statement("write_chunk", self._project), row)
         self._chunks += 1
 
@@ -174,7 +174,7 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
         return StorageError(
             "store",
             self._address.asset,
-            self._address.partition,
+            self._address.partition_key,
             f"its encoded value is larger than the limit of {self._limits.max_bytes:,} bytes for PostgreSQL",
             kind="too_large",
             remedy="Use io='filesystem' for this asset, partition it, or raise PostgresIO(max_bytes=...).",
@@ -304,10 +304,10 @@ class PostgresIO:
             try:
                 data = serializer.dumps(value)
             except SerializationError as error:
-                raise error.for_asset(address.asset, address.partition) from error.__cause__
+                raise error.for_asset(address.asset, address.partition_key) from error.__cause__
             if len(data) <= self._limits.inline_limit_bytes:
                 return self._inline(value, serializer, data, address)
-        with database_errors("store", address.asset, address.partition), ExitStack() as transaction:
+        with database_errors("store", address.asset, address.partition_key), ExitStack() as transaction:
             writer = ChunkWriter(self._connect, address, transaction, self._limits, self._project)
             location = f"{_CHUNKS}:{address.version}"
             stored = encode(value, serializer, writer, address=address, io=self._name, location=location)

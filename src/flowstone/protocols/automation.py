@@ -18,6 +18,7 @@ from flowstone.core.automation.record import (
     TickRecord,
 )
 from flowstone.core.automation.sensor import RunRequest
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.step import Target
 
 
@@ -148,7 +149,13 @@ class PrepareTargets(Protocol):
     """What the app hands conditions: it plans some partitions of one asset without recording anything."""
 
     def __call__(
-        self, asset: str, partitions: Sequence[str], *, run_id: str, kind: str, max_concurrency: int | None = None
+        self,
+        asset: str,
+        partitions: Sequence[PartitionKey],
+        *,
+        run_id: str,
+        kind: str,
+        max_concurrency: int | None = None,
     ) -> PreparedRun:
         """Return the run, planned for the worker queue; the partitions are computed although committed.
 

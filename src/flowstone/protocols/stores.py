@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from flowstone.core.approval import Approval, ApprovalState, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
-from flowstone.core.partitions import KeyChange, KeyState
+from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.scatter import ItemCounts, ItemRow, NewItem, NewScatter, OpenScatter, ScatterRecord
 from flowstone.core.state import State
@@ -107,7 +107,7 @@ class CheckStore(Protocol):
         self,
         asset: str,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         check: str | None = None,
         failed: bool = False,
         limit: int = 100,
@@ -126,7 +126,7 @@ class CheckStore(Protocol):
         self,
         asset: str | None = None,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
@@ -269,10 +269,10 @@ class Catalog(Protocol):
     def started(self, targets: Sequence[Target]) -> dict[Target, datetime]:
         """Return for each target that has a committed step when computing it started, as far as that is known."""
 
-    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+    def resolve(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> list[CommittedOutput | None]:
         """Return the version to read for each (run, asset, partition): the run's own result wins."""
 
-    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
+    def skipped(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> set[int]:
         """Return the positions of those (run, asset, partition) that were skipped: in the run, else latest."""
 
     def step(self, step_id: int) -> StepRecord | None:
@@ -282,7 +282,7 @@ class Catalog(Protocol):
         """Return steps of a run in the order of their planning."""
 
     def history(
-        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+        self, asset: str, partition: PartitionKey | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
         """Return the steps of an asset (or one of its partitions), newest first."""
 

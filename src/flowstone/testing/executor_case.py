@@ -19,6 +19,7 @@ from flowstone.core.capability import Capability
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import Fatal
+from flowstone.core.partitions import encode_partition
 from flowstone.core.state import ACTIVE, State
 from flowstone.core.step import StepRecord
 from flowstone.errors import (
@@ -381,8 +382,8 @@ class FailureTests(ExecutorCase):
         result = flow.backfill(["picky", "after_picky"], executor=self.executor, max_concurrency=3)
         assert (result.ok, result.state, result.total) == (False, State.FAILED, 10)
         assert (result.succeeded, result.failed) == (8, 2)
-        assert "not the third one" in result.errors["picky", "i:3"]
-        assert "picky" in result.errors["after_picky", "i:3"]
+        assert "not the third one" in result.errors["picky", encode_partition(3)]
+        assert "picky" in result.errors["after_picky", encode_partition(3)]
         assert flow.load("after_picky", partition=4) == 104
         failed, below = result.failures
         assert (failed.asset, failed.partition, failed.state) == ("picky", 3, State.FAILED)

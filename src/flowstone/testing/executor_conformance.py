@@ -277,7 +277,7 @@ class RouteTests(ExecutorCase):
         assert (result.state, result.failed) == (State.COMPLETED, 0)
         for choice, met in _MET.items():
             key = f"s:{choice}"
-            steps = {step.asset: step for step in flow.runs.steps(result.run_id) if step.partition == key}
+            steps = {step.asset: step for step in flow.runs.steps(result.run_id) if step.partition_key == key}
             left = _DONE if choice in ("left", "both") else _SKIPPED
             right = _DONE if choice in ("right", "both") else _SKIPPED
             assert {name: step.state for name, step in steps.items()} == {

@@ -11,6 +11,7 @@ from datetime import date
 import pytest
 
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.errors import SerializationError, StorageError
 from flowstone.protocols import IOManager
 
@@ -180,7 +181,7 @@ class IOManagerConformance(ABC):
 
         def round_trip(number: int) -> object:
             value = {"n": number, "fill": "x" * (number * 997 % 90_000)}
-            stored = manager.store(value, _address(partition=str(number % 3), step=number))
+            stored = manager.store(value, _address(partition=f"i:{number % 3}", step=number))
             return manager.load(stored) == value
 
         with ThreadPoolExecutor(8) as pool:
@@ -188,4 +189,6 @@ class IOManagerConformance(ABC):
 
 
 def _address(*, asset: str = "numbers", partition: str = "", step: int = 1, attempt: int = 1) -> OutputAddress:
-    return OutputAddress(asset, partition, run_id="run", step_id=step, attempt=attempt, token=attempt)
+    return OutputAddress(
+        asset, PartitionKey(partition), run_id="run", step_id=step, attempt=attempt, token=attempt
+    )

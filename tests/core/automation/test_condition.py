@@ -64,7 +64,7 @@ def target(
     """Facts of `b`, which reads `a0`, `a1`, ..."""
     return TargetFacts(
         asset="b",
-        partition="",
+        partition_key="",
         status=status or TargetStatus(),
         inputs=tuple(InputFacts((f"a{number}", ""), one) for number, one in enumerate(inputs)),
         read=read or {},

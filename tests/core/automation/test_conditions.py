@@ -28,7 +28,7 @@ def served(at: datetime, state: State = State.COMPLETED) -> TargetStatus:
 
 
 def target(status: TargetStatus | None = None) -> TargetFacts:
-    return TargetFacts(asset="b", partition="", status=status or TargetStatus(), since=DECLARED)
+    return TargetFacts(asset="b", partition_key="", status=status or TargetStatus(), since=DECLARED)
 
 
 def test_ticks_before_the_declaration_do_not_count() -> None:
@@ -93,7 +93,7 @@ def test_inputs_are_waited_for() -> None:
 
 def test_only_the_newest_partition_unless_reported() -> None:
     now = datetime(2024, 1, 2, 7, tzinfo=UTC)
-    older = replace(target(), partition="d:2023-12-31", is_newest=False)
+    older = replace(target(), partition_key="d:2023-12-31", is_newest=False)
     assert not on_cron("0 6 * * *").evaluate(older, now).requested
     assert on_cron("0 6 * * *", all_partitions=True).evaluate(older, now).requested
 

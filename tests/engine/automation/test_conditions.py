@@ -149,7 +149,7 @@ class Stage:
         conclusion = self.conclude(taken)
         runs = [run.run.id for tick in conclusion.ticks for run in tick.runs]
         return [
-            str(decode_partition(one.partition) or "") for run in runs for one in self.store.catalog.steps(run)
+            str(decode_partition(one.partition_key) or "") for run in runs for one in self.store.catalog.steps(run)
         ]
 
     def conclude(self, taken: TakenAutomation) -> Conclusion:

@@ -239,7 +239,7 @@ def test_missed_instants_keep_their_own_partitions() -> None:
     fleet.clock.forward(3 * 86400)
     fleet.evaluate(schedule)
     steps = [fleet.store.catalog.steps(run_id) for tick in fleet.ticks(schedule) for run_id in tick.run_ids]
-    assert [step.partition for (step,) in steps] == ["d:2023-12-31", "d:2024-01-01", "d:2024-01-02"]
+    assert [step.partition_key for (step,) in steps] == ["d:2023-12-31", "d:2024-01-01", "d:2024-01-02"]
 
 
 def test_a_function_decides_and_may_decline() -> None:

@@ -136,7 +136,7 @@ class ApprovalConformance(ApprovalRecordTests):
         claim = scene.claim(placed.id)
         scene.end(claim, suspended("Pay?", gate="money", data='{"sum": 3}', resume="[1]", on_timeout="skip"))
         (one,) = scene.store.approvals.list(state=ApprovalState.PENDING)
-        assert (one.step_id, one.run_id, one.asset, one.partition) == (placed.id, "run", "a", "s:x")
+        assert (one.step_id, one.run_id, one.asset, one.partition_key) == (placed.id, "run", "a", "s:x")
         assert (one.message, one.gate, one.data, one.resume) == ("Pay?", "money", {"sum": 3}, [1])
         assert (one.attempt, one.on_timeout, one.state) == (1, "skip", ApprovalState.PENDING)
         assert (one.expires_at - one.created_at).total_seconds() == pytest.approx(3600, abs=1)

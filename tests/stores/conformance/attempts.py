@@ -27,7 +27,7 @@ class AttemptTests(StoreCase):
         """Claims carry what a worker needs, and start the step."""
         step = scene.one("a", "s:x", max_attempts=3, forced=True)
         claim = scene.claim(step.id)
-        assert (claim.step_id, claim.run_id, claim.asset, claim.partition) == (step.id, "run", "a", "s:x")
+        assert (claim.step_id, claim.run_id, claim.asset, claim.partition_key) == (step.id, "run", "a", "s:x")
         assert (claim.attempt, claim.max_attempts, claim.forced) == (1, 3, True)
         record = scene.step(step.id)
         assert (record.state, record.attempt, record.started_at) == (State.RUNNING, 1, claim.started_at)
@@ -399,7 +399,9 @@ def _with_check(completion: AttemptResult, *, name: str, value: object) -> Attem
 
 def _check(step_id: int) -> CheckRecord:
     at = datetime.now(UTC)
-    return CheckRecord(check="c", asset="a", partition="", step_id=step_id, attempt=1, passed=True, started_at=at)
+    return CheckRecord(
+        check="c", asset="a", partition_key="", step_id=step_id, attempt=1, passed=True, started_at=at
+    )
 
 
 class CancelTests(StoreCase):

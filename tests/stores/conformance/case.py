@@ -116,7 +116,7 @@ class Scene:
 
     def _read(self, step_id: int) -> InputVersion:
         record = self.step(step_id)
-        return InputVersion(record.asset, record.asset, record.partition, step_id)
+        return InputVersion(record.asset, record.asset, record.partition_key, step_id)
 
 
 def succeeded(claim: Attempt) -> Succeeded:

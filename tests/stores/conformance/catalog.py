@@ -267,7 +267,7 @@ def found(scene: Scene, claim: Attempt, check: str = "not_empty", **fields: Any)
     settings: dict[str, Any] = {
         "check": check,
         "asset": claim.asset,
-        "partition": claim.partition,
+        "partition_key": claim.partition_key,
         "step_id": claim.step_id,
         "attempt": claim.attempt,
         "token": claim.token,
@@ -355,12 +355,12 @@ class CheckTests(StoreCase):
             checks = [found(scene, claim, "one", passed=number != 1), found(scene, claim, "two")]
             end(scene, claim, *checks)
         results = scene.store.checks.results
-        assert [(one.partition, one.check) for one in results("a", limit=3)] == [
+        assert [(one.partition_key, one.check) for one in results("a", limit=3)] == [
             ("s:x", "two"),
             ("s:x", "one"),
             ("s:y", "two"),
         ]
-        assert [one.partition for one in results("a", failed=True)] == ["s:y"]
+        assert [one.partition_key for one in results("a", failed=True)] == ["s:y"]
         assert len(results("a", partition="s:x", check="one")) == 2
         assert results("a", partition="s:z") == results("c") == results("a", check="three") == []
 

@@ -24,7 +24,7 @@ class PlacingTests(StoreCase):
         step = scene.one("a", "s:eu", queue="q", priority=2, max_attempts=5, code_version="v7")
         record = scene.step(step.id)
         assert (step.state, step.deduplicated, step.run_id) == (State.PENDING, False, "run")
-        assert (record.asset, record.partition, record.queue, record.priority) == ("a", "s:eu", "q", 2)
+        assert (record.asset, record.partition_key, record.queue, record.priority) == ("a", "s:eu", "q", 2)
         assert (record.attempt, record.max_attempts, record.code_version) == (0, 5, "v7")
         assert (record.state, record.executor, record.created_at) == (State.PENDING, "sync", scene.now)
 
@@ -197,7 +197,7 @@ class PlacingTests(StoreCase):
         assert scene.one(text, text, run_id="join").id == placed.id
         scene.end(scene.claim(placed.id))
         record = scene.step(placed.id)
-        assert (record.asset, record.partition, record.run_id) == (text, text, run_id)
+        assert (record.asset, record.partition_key, record.run_id) == (text, text, run_id)
         assert scene.store.catalog.current([(text, text)]) == {(text, text): placed.id}
         assert [one.id for one in scene.store.catalog.history(text, text)] == [placed.id]
         assert [one.id for one in scene.store.catalog.steps(run_id)] == [placed.id, child.id]

@@ -62,7 +62,7 @@ class Scattering:
 
     def item(self, key: str) -> int:
         """Return the step of an item."""
-        found = [one.id for one in self.scene.store.catalog.steps(self.run_id) if one.partition == key]
+        found = [one.id for one in self.scene.store.catalog.steps(self.run_id) if one.partition_key == key]
         return found[-1]
 
     def end(self, *keys: str) -> None:
@@ -137,7 +137,7 @@ class ScatterStoreTests(StoreCase):
         assert list(texts.values()) == [f'"{key}"' for key in HOSTILE_TEXTS]
         one.end(*HOSTILE_TEXTS)
         rows = one.store.page(one.run_id, after=-1, limit=100, states=WITH_VALUE)
-        assert [row.partition for row in rows] == list(HOSTILE_TEXTS)
+        assert [row.partition_key for row in rows] == list(HOSTILE_TEXTS)
         assert all(row.stored is not None and row.state is State.COMPLETED for row in rows)
 
     def test_pages(self, scene: Scene) -> None:
@@ -148,9 +148,9 @@ class ScatterStoreTests(StoreCase):
         one.fail("d")
         first = one.store.page(one.run_id, after=-1, limit=2, states=WITH_VALUE)
         rest = one.store.page(one.run_id, after=first[-1].position, limit=2, states=WITH_VALUE)
-        assert [row.partition for row in (*first, *rest)] == ["b", "c", "e"]
+        assert [row.partition_key for row in (*first, *rest)] == ["b", "c", "e"]
         (lost,) = one.store.page(one.run_id, after=-1, limit=9, states=(State.FAILED,))
-        assert (lost.partition, lost.position, lost.error, lost.attempt) == ("d", 3, "boom", 1)
+        assert (lost.partition_key, lost.position, lost.error, lost.attempt) == ("d", 3, "boom", 1)
         counts = one.store.counts(one.run_id)
         assert (counts.total, counts.succeeded, counts.failed) == (5, 3, 1)
 
@@ -174,7 +174,7 @@ class ScatterStoreTests(StoreCase):
         one.end("y", "z")
         assert one.state is State.PENDING
         rows = one.store.page(one.run_id, after=-1, limit=9, states=tuple(State))
-        assert [row.partition for row in rows] == ["y", "x", "z"]
+        assert [row.partition_key for row in rows] == ["y", "x", "z"]
         assert one.store.counts(one.run_id).by_state == {State.COMPLETED: 3}
 
     def test_a_superseded_attempt_adds_nothing(self, scene: Scene) -> None:

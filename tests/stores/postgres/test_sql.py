@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, TypeAliasType, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NewType, TypeAliasType, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from psycopg import Connection
@@ -131,6 +131,8 @@ def _plain(hint: Any) -> set[Any]:
         return {one for part in get_args(hint) for one in _plain(part)} - {type(None)}
     if isinstance(hint, TypeAliasType):
         return _plain(hint.__value__)
+    if isinstance(hint, NewType):
+        return _plain(hint.__supertype__)
     if get_origin(hint) is Literal:
         return {type(one) for one in get_args(hint)}
     plain = get_origin(hint) or hint

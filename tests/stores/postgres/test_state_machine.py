@@ -67,7 +67,7 @@ class TwinLedger:
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         placed = self.memory.ledger.open_run(run, steps)
         twins = [
-            replace(new, partition=self.partition, reuse=None if new.reuse is None else self.ids[new.reuse])
+            replace(new, partition_key=self.partition, reuse=None if new.reuse is None else self.ids[new.reuse])
             for new in steps
         ]
         others = self.postgres.ledger.open_run(replace(run, id=self.run_id(run.id)), twins)
@@ -97,7 +97,7 @@ class TwinLedger:
                 completion,
                 attempt=self.claims[completion.attempt.token],
                 inputs=tuple(
-                    read._replace(partition=self.partition, step_id=self.ids[read.step_id])
+                    read._replace(partition_key=self.partition, step_id=self.ids[read.step_id])
                     for read in completion.inputs
                 ),
             )

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, NoReturn
 
 from flowstone.core.automation.facts import TargetFacts
+from flowstone.core.partitions import PartitionKey
 from flowstone.errors import DefinitionError
 
 
@@ -65,7 +66,7 @@ class Decision:
 
     Args:
         asset: asset name.
-        partition: encoded partition.
+        partition_key: encoded partition.
         name: the target as people read it.
         because: the verdicts of the condition and of what always holds.
         in_progress: whether it is being computed, or placed for it.
@@ -73,11 +74,16 @@ class Decision:
     """
 
     asset: str
-    partition: str
+    partition_key: PartitionKey
     name: str
     because: Verdict
     in_progress: bool = False
     held: str | None = None
+
+    @property
+    def partition(self) -> PartitionKey:
+        """The same as `partition_key`; deprecated, and gone in the next version."""
+        return self.partition_key
 
     @property
     def requested(self) -> bool:
@@ -105,7 +111,7 @@ class Decision:
         """Return the decision with JSON types."""
         return {
             "asset": self.asset,
-            "partition": self.partition or None,
+            "partition": self.partition_key or None,
             "requested": self.requested,
             "wanted": self.requested,
             "reason": self.reason,
@@ -163,7 +169,7 @@ class Condition(ABC):
         parts = (verdict, *_guards(facts, verdict))
         whole = Verdict(all(part.holds for part in parts), "all of", parts)
         active = facts.status.active is not None
-        return Decision(facts.asset, facts.partition, facts.name, whole, active)
+        return Decision(facts.asset, facts.partition_key, facts.name, whole, active)
 
     def at_most(self, requests: int, *, active: int = MAX_AT_WORK) -> Paced:
         """Limit how much is asked for; the last thing that is said about a condition.

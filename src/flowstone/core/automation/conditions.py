@@ -186,7 +186,7 @@ def _code(facts: TargetFacts, _now: datetime) -> Verdict:
 
 def _newest(facts: TargetFacts, _now: datetime) -> Verdict:
     text = "it is the newest partition" if facts.is_newest else "there is a newer partition"
-    return Verdict(facts.is_newest, text if facts.partition else "it has no partitions")
+    return Verdict(facts.is_newest, text if facts.partition_key else "it has no partitions")
 
 
 def _without_result(facts: TargetFacts, _now: datetime) -> Verdict:

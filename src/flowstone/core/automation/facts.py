@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.control import describe_target
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.core.step import Target
 
@@ -171,7 +172,7 @@ class TargetFacts:
 
     Args:
         asset: asset name.
-        partition: encoded partition.
+        partition_key: encoded partition.
         status: what is committed and what was asked for last.
         inputs: what it would read now.
         read: what its committed version had read.
@@ -192,7 +193,7 @@ class TargetFacts:
     """
 
     asset: str
-    partition: str
+    partition_key: PartitionKey
     status: TargetStatus = NOTHING
     inputs: tuple[InputFacts, ...] = ()
     read: Reads = field(default_factory=dict)
@@ -208,7 +209,7 @@ class TargetFacts:
     @property
     def name(self) -> str:
         """The target as people read it."""
-        return self.shown or describe_target(self.asset, self.partition)
+        return self.shown or describe_target(self.asset, self.partition_key)
 
     @property
     def is_missing(self) -> bool:

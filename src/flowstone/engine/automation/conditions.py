@@ -46,7 +46,7 @@ class Scope(NamedTuple):
         resume: where the next evaluation goes on among the older ones; None for directly behind the newest.
     """
 
-    partitions: list[str]
+    partitions: list[PartitionKey]
     resume: str | None = None
 
 
@@ -77,7 +77,7 @@ def scope(
         Scope(partitions=['d:2024-01-05', 'd:2024-01-02', 'd:2024-01-01'], resume=None)
     """
     if definition is None:
-        return Scope([""])
+        return Scope([NO_PARTITION])
     head = _until(definition, None, newest + 1, now)
     behind = head.pop(0) if len(head) > newest else None
     start = _resumed(definition, resume) if resume is not None else None
@@ -89,7 +89,7 @@ def scope(
     return Scope(list(keys), None if following is None else encode_partition(following))
 
 
-def begun(definition: PartitionsDefinition | None, now: datetime) -> list[str]:
+def begun(definition: PartitionsDefinition | None, now: datetime) -> list[PartitionKey]:
     """Return the partition that is going on, encoded, of partitions by time; nothing when there is none.
 
     Example:
@@ -275,7 +275,7 @@ class ConditionEvaluator:
         if chosen:
             run = self._prepare(
                 self._asset.name,
-                [one.partition for one in chosen],
+                [one.partition_key for one in chosen],
                 run_id=f"{KIND}-{taken.token}",
                 kind=KIND,
                 max_concurrency=MAX_AT_WORK,

@@ -21,7 +21,7 @@ from flowstone.core.automation.record import AutomationId, Conclusion, NewTick, 
 from flowstone.core.clean import clean_text
 from flowstone.core.definition import is_over
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.partitions import encode_partition
+from flowstone.core.partitions import PartitionKey, encode_partition
 from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.step import Target
@@ -46,7 +46,7 @@ class FactReader:
         self._target_statuses = target_statuses
 
     def facts(
-        self, name: str, partitions: Sequence[str], *, now: datetime, since: datetime | None = None
+        self, name: str, partitions: Sequence[PartitionKey], *, now: datetime, since: datetime | None = None
     ) -> list[TargetFacts]:
         """Return the facts of some partitions of an asset, in the same order.
 
@@ -69,7 +69,7 @@ class FactReader:
         return [
             TargetFacts(
                 asset=name,
-                partition=key,
+                partition_key=key,
                 status=(own := self._final((name, key), status, over)),
                 inputs=tuple(self._input(one, (name, key), status, over) for one in dict.fromkeys(reads)),
                 read=_read(read, own.committed.data.step_id if own.committed else None),
@@ -117,7 +117,9 @@ class FactReader:
             return None
         return self._until(read, over)
 
-    def _inputs(self, name: str, key: str, now: datetime, over: Completeness) -> tuple[list[Target], str | None]:
+    def _inputs(
+        self, name: str, key: PartitionKey, now: datetime, over: Completeness
+    ) -> tuple[list[Target], str | None]:
         try:
             so_far = None if over.is_over(name, key) else over
             return self._reader.targets(name, key, now, so_far), None

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from flowstone.core.approval import Approval
 from flowstone.core.output import JsonValue
-from flowstone.core.partitions import Partition
+from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.run_details import RunInfo
 from flowstone.engine.isolated.exceptions import CarriedException
 from flowstone.engine.isolated.reference import Reference
@@ -49,7 +49,7 @@ class Call(NamedTuple):
     number: int
     reference: Reference
     partition: Partition
-    key: str
+    key: PartitionKey
     run_id: str
     run: RunInfo
     step_id: int

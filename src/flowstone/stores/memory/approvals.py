@@ -121,7 +121,7 @@ class MemoryApprovals(ApprovalStore):
             step_id=row.id,
             run_id=row.run_id,
             asset=row.asset,
-            partition=row.partition,
+            partition_key=row.partition_key,
             gate=outcome.gate,
             attempt=row.attempt,
             message=outcome.message,

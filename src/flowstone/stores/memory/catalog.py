@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.clean import clean_text
-from flowstone.core.partitions import KeyChange, KeyState
+from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -42,7 +42,7 @@ class MemoryCatalog(Catalog):
         found = {target: steps[current[target]].started_at for target in targets if target in current}
         return {target: at for target, at in found.items() if at is not None}
 
-    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+    def resolve(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> list[CommittedOutput | None]:
         found: list[CommittedOutput | None] = []
         tables = self._tables
         steps, current = tables.steps, tables.current
@@ -63,18 +63,18 @@ class MemoryCatalog(Catalog):
                 found.append(CommittedOutput(made.id, made.stored, made.started_at, own_id is not None))
         return found
 
-    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
+    def skipped(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> set[int]:
         with self._tables.changed:
             return {position for position, one in enumerate(requested) if self._was_skipped(*one)}
 
-    def _was_skipped(self, run_id: str, asset: str, partition: str) -> bool:
+    def _was_skipped(self, run_id: str, asset: str, partition: PartitionKey) -> bool:
         run = self._tables.runs.get(run_id)
         own = run.steps.get((asset, partition)) if run else None
         if own is not None and (own.state.is_success or own.state is State.SKIPPED):
             return own.state is State.SKIPPED
         for step_id in reversed(self._tables.by_asset.get(asset, ())):
             row = self._tables.steps[step_id]
-            if row.partition == partition and row.state in (State.COMPLETED, State.SKIPPED):
+            if row.partition_key == partition and row.state in (State.COMPLETED, State.SKIPPED):
                 return row.state is State.SKIPPED
         return False
 
@@ -92,14 +92,14 @@ class MemoryCatalog(Catalog):
         return [row.record() for row in chosen[:limit]]
 
     def history(
-        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+        self, asset: str, partition: PartitionKey | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
         found: list[StepRecord] = []
         with self._tables.changed:
             ids = list(self._tables.by_asset.get(asset, ()))
         for step_id in reversed(ids):
             row = self._tables.steps[step_id]
-            if (partition is None or row.partition == partition) and (state is None or row.state is state):
+            if (partition is None or row.partition_key == partition) and (state is None or row.state is state):
                 found.append(row.record())
                 if len(found) == limit:
                     break
@@ -187,7 +187,7 @@ class MemoryChecks(CheckStore):
         self,
         asset: str,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         check: str | None = None,
         failed: bool = False,
         limit: int = 100,
@@ -195,7 +195,7 @@ class MemoryChecks(CheckStore):
         found = [
             one
             for one in self._newest_first(asset)
-            if (partition is None or one.partition == partition)
+            if (partition is None or one.partition_key == partition)
             and (check is None or one.check == check)
             and not (failed and one.passed)
         ]
@@ -205,13 +205,15 @@ class MemoryChecks(CheckStore):
         self,
         asset: str | None = None,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
-        requested = [one for one in self._newest_first(asset) if partition is None or one.partition == partition]
-        newest = _first_of_each(requested, lambda one: (one.asset, one.partition, one.check))
-        found = sorted(newest, key=lambda one: (one.asset, one.partition, one.check))
+        requested = [
+            one for one in self._newest_first(asset) if partition is None or one.partition_key == partition
+        ]
+        newest = _first_of_each(requested, lambda one: (one.asset, one.partition_key, one.check))
+        found = sorted(newest, key=lambda one: (one.asset, one.partition_key, one.check))
         return [one for one in found if not (failed and one.passed)][:limit]
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:
@@ -268,7 +270,7 @@ class MemoryTargetStatuses(TargetStatuses):
     def reads(self, step_ids: Sequence[int]) -> dict[int, Reads]:
         steps = self._tables.steps
         return {
-            step_id: {(one.asset, one.partition): _data(steps[one.step_id]) for one in row.inputs}
+            step_id: {(one.asset, one.partition_key): _data(steps[one.step_id]) for one in row.inputs}
             for step_id in step_ids
             if (row := steps.get(step_id)) is not None and row.inputs
         }

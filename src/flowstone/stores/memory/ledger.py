@@ -89,7 +89,7 @@ class MemoryLedger(Ledger):
                         step_id,
                         row.run_id,
                         row.asset,
-                        row.partition,
+                        row.partition_key,
                         row.attempt,
                         row.new.max_attempts,
                         row.token,
@@ -176,7 +176,7 @@ class MemoryLedger(Ledger):
 
     def _recent(self, new: NewStep, run: NewRun, seconds: float) -> StepRow | None:
         """Return the step of a target that was placed so lately that it answers instead of a new one."""
-        row = self._tables.steps.get(self._tables.newest.get((new.asset, new.partition), 0))
+        row = self._tables.steps.get(self._tables.newest.get((new.asset, new.partition_key), 0))
         if row is not None and new.same_config and row.new.config_hash != new.config_hash:
             return None
         if row is None or row.created_at <= run.created_at - timedelta(seconds=seconds):
@@ -185,7 +185,7 @@ class MemoryLedger(Ledger):
 
     def _place(self, run_row: RunRow, run: NewRun, new: NewStep, earlier: list[PlacedStep]) -> PlacedStep:
         tables = self._tables
-        target = (new.asset, new.partition)
+        target = (new.asset, new.partition_key)
         own = run_row.steps.get(target)
         if own is not None:
             return PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
@@ -232,7 +232,7 @@ class MemoryLedger(Ledger):
 
     def _refuse_conflict(self, run: RunRow | None, new: NewStep) -> None:
         """Refuse a request that would join work under way with another config, before anything is placed."""
-        target = (new.asset, new.partition)
+        target = (new.asset, new.partition_key)
         there = run.steps.get(target) if run is not None else None
         if there is None and target in self._tables.active:
             there = self._tables.steps[self._tables.active[target]]
@@ -281,7 +281,7 @@ class MemoryLedger(Ledger):
             row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
             row.output_step = row.id
             if self._tables.runs[row.run_id].scatter is None:
-                self._tables.current[row.asset, row.partition] = row.id
+                self._tables.current[row.asset, row.partition_key] = row.id
             for read in completion.inputs:
                 self._tables.readers[read.step_id].append(row.id)
             released = self._propagation.finish(row, State.COMPLETED, completion.finished_at)
@@ -329,4 +329,4 @@ def _recordable(completion: AttemptResult) -> AttemptResult | None:
 
 
 def _target(row: StepRow) -> Target:
-    return row.asset, row.partition
+    return row.asset, row.partition_key

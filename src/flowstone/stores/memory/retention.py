@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from flowstone.core.control import PruneCounts
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
+from flowstone.core.step import Target
 from flowstone.protocols.stores import Retention
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
@@ -173,8 +174,8 @@ class MemoryRetention(Retention):
         return len(empty)
 
 
-def _target(row: StepRow) -> tuple[str, str]:
-    return row.asset, row.partition
+def _target(row: StepRow) -> Target:
+    return row.asset, row.partition_key
 
 
 def _is_empty(run: RunRow, *, without: Iterable[int]) -> bool:

@@ -86,7 +86,7 @@ class MemoryScatters(ScatterStore):
                 run_id=scatter.run_id,
                 step_id=step_id,
                 token=token,
-                parent_key=step.partition,
+                parent_key=step.partition_key,
                 queue=step.new.queue if new.follows_queue else new.queue,
                 priority=step.priority if new.priority is None else new.priority,
                 max_attempts=new.max_attempts if run.durable or new.repeats else 1,
@@ -105,17 +105,17 @@ class MemoryScatters(ScatterStore):
                 return False
             seen: set[str] = set()
             for new in items:
-                known = ours.items.get(new.partition)
-                if new.partition in seen or (known is not None and known.token == scatter.token):
+                known = ours.items.get(new.partition_key)
+                if new.partition_key in seen or (known is not None and known.token == scatter.token):
                     raise LookupError(new.position)
-                seen.add(new.partition)
+                seen.add(new.partition_key)
             for new in items:
-                known = ours.items.get(new.partition)
+                known = ours.items.get(new.partition_key)
                 if known is not None:
                     known.position, known.token = new.position, scatter.token
                 else:
                     step = self._place(scatter, new)
-                    ours.items[new.partition] = _Item(new.position, scatter.token, new.item, step)
+                    ours.items[new.partition_key] = _Item(new.position, scatter.token, new.item, step)
             self._tables.announce()
             return True
 
@@ -132,9 +132,9 @@ class MemoryScatters(ScatterStore):
         with self._tables.changed:
             rows = [self._tables.steps[one] for one in step_ids if one in self._tables.steps]
             return {
-                row.id: self._by_run[row.run_id].items[row.partition].text
+                row.id: self._by_run[row.run_id].items[row.partition_key].text
                 for row in rows
-                if row.run_id in self._by_run and row.partition in self._by_run[row.run_id].items
+                if row.run_id in self._by_run and row.partition_key in self._by_run[row.run_id].items
             }
 
     def page(self, run_id: str, *, after: int, limit: int, states: Collection[State]) -> list[ItemRow]:
@@ -175,7 +175,7 @@ class MemoryScatters(ScatterStore):
         """Do what follows for a scatter when a step is over."""
         of_item, own = self._by_run.get(row.run_id), self._by_step.get(row.id)
         if of_item is not None:
-            of_item.failures += row.state is State.FAILED and row.partition in of_item.items
+            of_item.failures += row.state is State.FAILED and row.partition_key in of_item.items
             self._examine(of_item, now)
         if own is not None and row.state is not State.COMPLETED:
             if own.is_open:
@@ -215,7 +215,7 @@ class MemoryScatters(ScatterStore):
         run = tables.runs[scatter.run_id]
         planned = NewStep(
             scatter.new.asset,
-            new.partition,
+            new.partition_key,
             queue=scatter.queue,
             priority=scatter.priority,
             max_attempts=scatter.max_attempts,
@@ -225,26 +225,26 @@ class MemoryScatters(ScatterStore):
         )
         row = StepRow(next(tables.step_ids), run.new, planned, State.PENDING)
         row.created_at = datetime.now(UTC)
-        tables.steps[row.id] = run.steps[row.asset, row.partition] = row
+        tables.steps[row.id] = run.steps[row.asset, row.partition_key] = row
         tables.by_asset[row.asset].append(row.id)
-        before = self._by_run[scatter.previous.run_id].items.get(new.partition) if scatter.previous else None
+        before = self._by_run[scatter.previous.run_id].items.get(new.partition_key) if scatter.previous else None
         if before is not None and before.text == new.item and before.step.state.is_success:
             row.state, row.finished_at = State.REUSED, row.created_at
             row.output_step, row.stored = before.step.output_step, before.step.stored
         else:
-            tables.active[row.asset, row.partition] = row.id
+            tables.active[row.asset, row.partition_key] = row.id
             run.open += 1
         return row
 
     def _previous(self, step: StepRow, retry_of: str | None) -> _Scatter | None:
         run = self._tables.runs.get(retry_of) if retry_of else None
-        before = run.steps.get((step.asset, step.partition)) if run else None
+        before = run.steps.get((step.asset, step.partition_key)) if run else None
         return self._by_step.get(before.id) if before else None
 
     def _is_blocked(self, step: StepRow) -> bool:
         earlier = (one for one in self._tables.by_asset[step.asset] if one < step.id and one in self._by_step)
         return any(
-            self._tables.steps[one].partition == step.partition and self._tables.runs[items_run(one)].open
+            self._tables.steps[one].partition_key == step.partition_key and self._tables.runs[items_run(one)].open
             for one in earlier
         )
 
@@ -283,7 +283,7 @@ def _row(one: _Item) -> ItemRow:
     return ItemRow(
         position=one.position,
         step_id=step.id,
-        partition=step.partition,
+        partition_key=step.partition_key,
         item=one.text,
         state=step.state,
         attempt=step.attempt,

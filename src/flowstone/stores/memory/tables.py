@@ -50,7 +50,7 @@ class StepRow:
         "new",
         "optional",
         "output_step",
-        "partition",
+        "partition_key",
         "priority",
         "reason",
         "run_id",
@@ -70,7 +70,7 @@ class StepRow:
         self.created_at = run.created_at
         self.new = new
         self.asset = new.asset
-        self.partition = new.partition
+        self.partition_key = new.partition_key
         self.priority = new.priority
         self.scheduled_at = new.scheduled_at
         self.state = state
@@ -100,7 +100,7 @@ class StepRow:
             id=self.id,
             run_id=self.run_id,
             asset=self.asset,
-            partition=self.partition,
+            partition_key=self.partition_key,
             state=self.state,
             attempt=self.attempt,
             max_attempts=self.new.max_attempts,
@@ -275,7 +275,7 @@ class Propagation:
         row.state = state
         row.finished_at = now
         tables = self._tables
-        tables.active.pop((row.asset, row.partition), None)
+        tables.active.pop((row.asset, row.partition_key), None)
         tables.runs[row.run_id].open -= 1
         if row.id in tables.joiners or telemetry.listeners:
             tables.note_end(row)
@@ -307,7 +307,7 @@ class Propagation:
 
     def end_below(self, child: StepRow, parent: StepRow, now: datetime) -> None:
         """End a step because its input ended without a result."""
-        child.reason = f"input {parent.asset} {parent.partition}".rstrip() + f" ended as {parent.state}"
+        child.reason = f"input {parent.asset} {parent.partition_key}".rstrip() + f" ended as {parent.state}"
         self.finish(child, ENDS_BELOW[parent.state], now)
 
     def _leave_out(self, row: StepRow, children: list[int], now: datetime) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -67,7 +68,7 @@ class PostgresTargetStatuses(TargetStatuses):
                 rows = fetch_all(connection, _Read, "catalog/reads", {"steps": list(step_ids)})
             for row in rows:
                 data = DataVersion(row.upstream, row.content_hash)
-                found.setdefault(row.step_id, {})[row.asset, row.partition] = data
+                found.setdefault(row.step_id, {})[row.asset, row.partition_key] = data
         return found
 
     def active(self, assets: Sequence[str]) -> dict[str, int]:
@@ -116,7 +117,7 @@ class _Read(NamedTuple):
 
     step_id: int
     asset: str
-    partition: str
+    partition_key: PartitionKey
     upstream: int
     content_hash: str | None
 
@@ -148,7 +149,7 @@ class PostgresChecks(CheckStore):
         self,
         asset: str,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         check: str | None = None,
         failed: bool = False,
         limit: int = 100,
@@ -161,7 +162,7 @@ class PostgresChecks(CheckStore):
         self,
         asset: str | None = None,
         *,
-        partition: str | None = None,
+        partition: PartitionKey | None = None,
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
@@ -380,7 +381,7 @@ class PostgresCatalog(Catalog):
             rows = fetch_all(connection, _Started, "catalog/started", {"targets": to_json(targets)})
         return {targets[row.position - 1]: row.started_at for row in rows}
 
-    def resolve(self, requested: Sequence[tuple[str, str, str]]) -> list[CommittedOutput | None]:
+    def resolve(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> list[CommittedOutput | None]:
         found: list[CommittedOutput | None] = [None] * len(requested)
         parameters = {
             "runs": [run for run, _, _ in requested],
@@ -394,7 +395,7 @@ class PostgresCatalog(Catalog):
             found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
         return found
 
-    def skipped(self, requested: Sequence[tuple[str, str, str]]) -> set[int]:
+    def skipped(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> set[int]:
         if not requested:
             return set()
         with self._database.connection() as connection:
@@ -411,7 +412,7 @@ class PostgresCatalog(Catalog):
             return fetch_all(connection, StepRecord, "catalog/steps", parameters)
 
     def history(
-        self, asset: str, partition: str | None, *, state: State | None = None, limit: int = 100
+        self, asset: str, partition: PartitionKey | None, *, state: State | None = None, limit: int = 100
     ) -> list[StepRecord]:
         parameters = {"asset": asset, "partition": partition, "state": state, "limit": limit}
         with self._database.connection() as connection:
@@ -426,7 +427,7 @@ class PostgresCatalog(Catalog):
         with self._database.connection() as connection:
             rows = fetch_all(connection, _Input, "catalog/inputs", {"steps": list(step_ids)})
         for row in rows:
-            found[row.step_id].append(InputVersion(row.parameter, row.asset, row.partition, row.upstream))
+            found[row.step_id].append(InputVersion(row.parameter, row.asset, row.partition_key, row.upstream))
         return {step_id: tuple(inputs) for step_id, inputs in found.items()}
 
     def readers(self, step_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
@@ -551,7 +552,7 @@ class _Input(NamedTuple):
     step_id: int
     parameter: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     upstream: int
 
 

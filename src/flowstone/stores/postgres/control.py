@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.errors import ExecutorUnavailableError, RunNotFoundError
@@ -237,7 +238,7 @@ class PostgresControl(Control, Retention):
             if found is None:
                 return None
             inputs = fetch_all(connection, _OpenInput, "control/open_inputs", {"step_id": found.step_id})
-            open_inputs = tuple((one.asset, one.partition, one.state) for one in inputs)
+            open_inputs = tuple((one.asset, one.partition_key, one.state) for one in inputs)
             found = replace(found, open_inputs=open_inputs)
             if found.durable and not found.state.is_terminal and self._database.durable:
                 named = {"queue": found.queue, "job_id": found.job_id}
@@ -332,7 +333,7 @@ class _OpenInput(NamedTuple):
 
     id: int
     asset: str
-    partition: str
+    partition_key: PartitionKey
     state: State
 
 

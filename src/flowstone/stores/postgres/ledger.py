@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flowstone.core.approval import Approval
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Failed
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -52,7 +53,7 @@ class _ClaimedRow(NamedTuple):
     step_id: int
     run_id: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     attempt: int
     max_attempts: int
     token: int
@@ -68,7 +69,7 @@ class _ClaimedRow(NamedTuple):
             step_id=self.step_id,
             run_id=self.run_id,
             asset=self.asset,
-            partition=self.partition,
+            partition_key=self.partition_key,
             attempt=self.attempt,
             max_attempts=self.max_attempts,
             token=self.token,

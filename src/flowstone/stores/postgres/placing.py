@@ -13,6 +13,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.limits import stored_limits
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -177,7 +178,7 @@ class Placing:
         for own in fetch_all(self.connection, _FoundStep, "ledger/own_steps", parameters):
             new = self.steps[own.position - 1]
             if new.same_config and own.config_hash != new.config_hash:
-                raise RunConflictError(new.asset, new.partition, self.run.id)
+                raise RunConflictError(new.asset, new.partition_key, self.run.id)
             self.placed[own.position - 1] = PlacedStep(own.id, own.run_id, own.state, deduplicated=True)
 
     def _find_recent(self, seconds: float) -> None:
@@ -230,7 +231,7 @@ class Placing:
         ]
         if not positions:
             return {}
-        targets = to_json([(self.steps[position].asset, self.steps[position].partition) for position in positions])
+        targets = to_json([self._target(position) for position in positions])
         current = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
         found = {positions[one.position - 1]: one.step_id for one in current}
         same_config = {step_id for position, step_id in found.items() if self.steps[position].same_config}
@@ -296,7 +297,7 @@ class Placing:
         return own.state if own is not None else states[position]
 
     def _target(self, position: int) -> Target:
-        return self.steps[position].asset, self.steps[position].partition
+        return self.steps[position].asset, self.steps[position].partition_key
 
     def _state(self, new: NewStep, waiting_on: int) -> State:
         if new.reuse is not None:
@@ -317,7 +318,7 @@ class Placing:
             position = positions[active.position - 1]
             new = self.steps[position]
             if new.same_config and active.config_hash != new.config_hash:
-                raise RunConflictError(new.asset, new.partition, active.run_id)
+                raise RunConflictError(new.asset, new.partition_key, active.run_id)
             self.placed[position] = PlacedStep(active.id, active.run_id, active.state, deduplicated=True)
             if active.job_id is not None:
                 overtaking.append((active.job_id, active.priority))
@@ -366,7 +367,7 @@ class Placing:
     def _targets(self, positions: Sequence[int]) -> dict[str, object]:
         return {
             "assets": [self.steps[position].asset for position in positions],
-            "partitions": [self.steps[position].partition for position in positions],
+            "partitions": [self.steps[position].partition_key for position in positions],
         }
 
 
@@ -410,7 +411,7 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
     return {
         "id": step_id,
         "asset": new.asset,
-        "partition": new.partition,
+        "partition": new.partition_key,
         "state": state,
         "waiting_on": waiting_on,
         "priority": new.priority,
@@ -520,7 +521,7 @@ class _BegunPartition(NamedTuple):
         state: state of the step: it runs, or is over already.
         token: fencing token of the attempt.
         started_at: start of the attempt.
-        partition: the encoded partition.
+        partition_key: the encoded partition.
         asset: the asset of the range.
         max_attempts: attempts in all.
         forced: whether it is computed although a success exists.
@@ -533,7 +534,7 @@ class _BegunPartition(NamedTuple):
     state: State | None
     token: int | None
     started_at: datetime | None
-    partition: str
+    partition_key: PartitionKey
     asset: str
     max_attempts: int
     forced: bool
@@ -610,13 +611,13 @@ class RangeFetch:
         if not running:
             return
         first = running[0]
-        targets = to_json([(one.asset, one.partition) for one in running])
+        targets = to_json([(one.asset, one.partition_key) for one in running])
         found = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
         if found and first.same_config:  # only what was made with the same config would serve
             hashes = config_hashes(self.connection, [one.step_id for one in found])
             found = [one for one in found if hashes[one.step_id] == first.config_hash]
         if found:
-            raise PlanOutdatedError(first.asset, first.partition)
+            raise PlanOutdatedError(first.asset, first.partition_key)
 
     def _join(self, run: OpenRun, elsewhere: Sequence[_BegunPartition]) -> None:
         """Let the run wait for partitions that are under way elsewhere."""
@@ -624,12 +625,12 @@ class RangeFetch:
             return
         parameters = {
             "assets": [one.asset for one in elsewhere],
-            "partitions": [one.partition for one in elsewhere],
+            "partitions": [one.partition_key for one in elsewhere],
             "priorities": [one.priority for one in elsewhere],
         }
         active = fetch_all(self.connection, JoinedStep, "ledger/join_active", parameters)
         if len(active) < len(elsewhere):
-            raise PlanOutdatedError(elsewhere[0].asset, elsewhere[0].partition)
+            raise PlanOutdatedError(elsewhere[0].asset, elsewhere[0].partition_key)
         joined = self._refuse_conflicts(run, elsewhere, active)
         overtaking = [(one.job_id, one.priority) for one in joined if one.job_id is not None]
         oban_jobs.raise_priority(self.connection, overtaking)
@@ -644,10 +645,8 @@ class RangeFetch:
         conflicts = [one for one in active if first.same_config and one.config_hash != first.config_hash]
         if not conflicts:
             return active
-        errors = {}
-        for one in conflicts:
-            partition = elsewhere[one.position - 1].partition
-            errors[partition] = str(RunConflictError(first.asset, partition, one.run_id))
+        taken = [(elsewhere[one.position - 1].partition_key, one.run_id) for one in conflicts]
+        errors = {key: str(RunConflictError(first.asset, key, run_id)) for key, run_id in taken}
         parameters = {
             "run_id": run.id,
             "asset": first.asset,
@@ -672,7 +671,7 @@ def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
         step_id=begun.id,
         run_id=run.id,
         asset=begun.asset,
-        partition=begun.partition,
+        partition_key=begun.partition_key,
         attempt=1,
         max_attempts=begun.max_attempts,
         token=begun.token,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flowstone.core.approval import Approval
 from flowstone.core.limits import parse_limits
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, KnownAssets, LeftToOthers
@@ -63,7 +64,7 @@ class _FetchedRow(NamedTuple):
     step_id: int | None
     run_id: str
     asset: str
-    partition: str
+    partition_key: PartitionKey
     attempt: int
     max_attempts: int
     token: int
@@ -166,7 +167,7 @@ def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) ->
         step_id=step_id,
         run_id=row.run_id,
         asset=row.asset,
-        partition=row.partition,
+        partition_key=row.partition_key,
         attempt=row.attempt,
         max_attempts=row.max_attempts,
         token=row.token,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.limits import parse_limits, stored_limits
 from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.scatter import (
     SCATTER_KIND,
     ItemCounts,
@@ -72,7 +73,7 @@ class PostgresScatters(ScatterStore):
             run_id=items_run(step_id),
             step_id=step_id,
             token=token,
-            parent_key=step.partition,
+            parent_key=step.partition_key,
             queue=step.queue if new.follows_queue else new.queue,
             priority=step.priority if new.priority is None else new.priority,
             max_attempts=new.max_attempts if step.durable or new.repeats else 1,
@@ -119,7 +120,7 @@ class _ScatteringStep(NamedTuple):
         queue: its queue.
         limits: its fleet-wide limits.
         durable: whether its run is on the queue.
-        partition: its encoded partition.
+        partition_key: its encoded partition.
         previous: the run of the items whose failures it repeats.
     """
 
@@ -127,7 +128,7 @@ class _ScatteringStep(NamedTuple):
     queue: str
     limits: dict[str, int | str] | None
     durable: bool
-    partition: str
+    partition_key: PartitionKey
     previous: str | None
 
 
@@ -160,7 +161,7 @@ class _StoredItem(NamedTuple):
 
     position: int
     step_id: int
-    partition: str
+    partition_key: PartitionKey
     item: str
     state: State
     attempt: int
@@ -174,7 +175,7 @@ class _StoredItem(NamedTuple):
         return ItemRow(
             position=self.position,
             step_id=self.step_id,
-            partition=self.partition,
+            partition_key=self.partition_key,
             item=self.item,
             state=self.state,
             attempt=self.attempt,
@@ -245,7 +246,7 @@ def _not_known(connection: Connection[TupleRow], scatter: OpenScatter, items: Se
     """Return the items that are new; note of the others that they were found again."""
     parameters = {
         "positions": [one.position for one in items],
-        "partitions": [one.partition for one in items],
+        "partitions": [one.partition_key for one in items],
         "asset": scatter.new.asset,
         "run_id": scatter.run_id,
     }
@@ -253,9 +254,9 @@ def _not_known(connection: Connection[TupleRow], scatter: OpenScatter, items: Se
     seen: set[str] = set()
     doubled = {one.position for one in known if one.token == scatter.token}
     for one in items:
-        if one.position in doubled or one.partition in seen:
+        if one.position in doubled or one.partition_key in seen:
             raise LookupError(one.position)
-        seen.add(one.partition)
+        seen.add(one.partition_key)
     if not known:
         return list(items)
     positions = [one.position for one in known]

@@ -45,7 +45,8 @@ LIMIT %(limit)s;
 
 -- name: newest
 -- The newest requests, of one state or all. Uses checkpoints_pkey.
-SELECT id, step_id, run_id, asset, partition, gate, attempt, message, data, resume, state, on_timeout, created_at,
+SELECT id, step_id, run_id, asset, partition AS partition_key, gate, attempt, message, data, resume, state, on_timeout,
+    created_at,
     expires_at, decided_at, decided_by, comment
 FROM flowstone.checkpoints
 WHERE %(state)s::text IS NULL OR state = %(state)s
@@ -54,7 +55,8 @@ LIMIT %(limit)s;
 
 -- name: get
 -- Requests for approval by their ids. Uses checkpoints_pkey.
-SELECT id, step_id, run_id, asset, partition, gate, attempt, message, data, resume, state, on_timeout, created_at,
+SELECT id, step_id, run_id, asset, partition AS partition_key, gate, attempt, message, data, resume, state, on_timeout,
+    created_at,
     expires_at, decided_at, decided_by, comment
 FROM flowstone.checkpoints
 WHERE id = ANY(%(ids)s::bigint[])
@@ -62,7 +64,8 @@ ORDER BY id;
 
 -- name: pending
 -- Requests that nobody has decided, the most urgent first. Uses checkpoints_due.
-SELECT id, step_id, run_id, asset, partition, gate, attempt, message, data, resume, state, on_timeout, created_at,
+SELECT id, step_id, run_id, asset, partition AS partition_key, gate, attempt, message, data, resume, state, on_timeout,
+    created_at,
     expires_at, decided_at, decided_by, comment
 FROM flowstone.checkpoints
 WHERE state = 'pending'
@@ -71,7 +74,8 @@ LIMIT %(limit)s;
 
 -- name: of_steps
 -- The requests of some steps in the order in which they were made. Uses checkpoints_of_step.
-SELECT id, step_id, run_id, asset, partition, gate, attempt, message, data, resume, state, on_timeout, created_at,
+SELECT id, step_id, run_id, asset, partition AS partition_key, gate, attempt, message, data, resume, state, on_timeout,
+    created_at,
     expires_at, decided_at, decided_by, comment
 FROM flowstone.checkpoints
 WHERE step_id = ANY(%(steps)s::bigint[])
@@ -98,7 +102,8 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS t
 WHERE c.id = t.id
-RETURNING c.id, c.step_id, c.run_id, c.asset, c.partition, c.gate, c.attempt, c.message, c.data, c.resume,
+RETURNING c.id, c.step_id, c.run_id, c.asset, c.partition AS partition_key, c.gate, c.attempt, c.message, c.data,
+    c.resume,
     c.state, c.on_timeout, c.created_at, c.expires_at, c.decided_at, c.decided_by, c.comment;
 
 -- name: release_notification
@@ -140,7 +145,8 @@ WITH locked AS (
     FROM decided AS d
     ORDER BY d.id
 )
-SELECT id, step_id, run_id, asset, partition, gate, attempt, message, data, resume, state, on_timeout, created_at,
+SELECT id, step_id, run_id, asset, partition AS partition_key, gate, attempt, message, data, resume, state, on_timeout,
+    created_at,
     expires_at, decided_at, decided_by, comment
 FROM decided
 ORDER BY id;

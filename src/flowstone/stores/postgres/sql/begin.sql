@@ -67,7 +67,8 @@ WITH chunk AS (
     ON CONFLICT (asset, partition) WHERE finished_at IS NULL DO NOTHING
     RETURNING id, partition, state, token, started_at
 )
-SELECT m.id, m.state, m.token, m.started_at, t.partition, c.asset, c.max_attempts, c.forced, c.priority,
+SELECT m.id, m.state, m.token, m.started_at, t.partition AS partition_key, c.asset, c.max_attempts, c.forced,
+    c.priority,
     c.config_hash, c.same_config
 FROM taken AS t
 CROSS JOIN chunk AS c

@@ -26,7 +26,8 @@ JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition 
 
 -- name: history
 -- Steps of an asset, or of one partition, newest first. Uses steps_of_target.
-SELECT s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, s.priority, s.queue, r.executor,
+SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
+    r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
     s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
 FROM flowstone.steps AS s
@@ -39,7 +40,7 @@ LIMIT %(limit)s;
 
 -- name: inputs
 -- What steps read. Uses lineage_pkey and steps_pkey.
-SELECT l.step_id, l.parameter, u.asset, u.partition, l.upstream_step_id AS upstream
+SELECT l.step_id, l.parameter, u.asset, u.partition AS partition_key, l.upstream_step_id AS upstream
 FROM flowstone.lineage AS l
 JOIN flowstone.steps AS u ON u.id = l.upstream_step_id
 WHERE l.step_id = ANY(%(steps)s::bigint[])
@@ -115,7 +116,8 @@ SELECT
 
 -- name: step
 -- One step. Uses steps_pkey.
-SELECT s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, s.priority, s.queue, r.executor,
+SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
+    r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
     s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
 FROM flowstone.steps AS s
@@ -124,7 +126,8 @@ WHERE s.id = %(step_id)s;
 
 -- name: steps
 -- Steps of a run, its own and those it joined, in the order of planning. Uses steps_of_run and run_joins_of_run.
-SELECT s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, s.priority, s.queue, r.executor,
+SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
+    r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
     s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
 FROM flowstone.steps AS s
@@ -189,7 +192,8 @@ WHERE c.step_id IS NOT NULL OR n.id IS NOT NULL;
 
 -- name: reads
 -- What steps had read, committed or not, with the hashes of the data. Uses lineage_pkey, tried_inputs_pkey, steps_pkey.
-SELECT r.step_id, u.asset, u.partition, r.upstream_step_id AS upstream, u.output ->> 'content_hash' AS content_hash
+SELECT r.step_id, u.asset, u.partition AS partition_key, r.upstream_step_id AS upstream,
+    u.output ->> 'content_hash' AS content_hash
 FROM (
     SELECT l.step_id, l.upstream_step_id FROM flowstone.lineage AS l WHERE l.step_id = ANY(%(steps)s::bigint[])
     UNION ALL

@@ -2,7 +2,8 @@
 
 -- name: latest
 -- The newest result of each check of each partition, of one asset or of all. Uses check_results_latest.
-SELECT check_name AS "check", asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
+SELECT check_name AS "check", asset, partition AS partition_key, step_id, attempt, token, passed, severity, blocking,
+    description, error, metadata,
     started_at, took_seconds
 FROM (
     SELECT DISTINCT ON (r.asset, r.partition, r.check_name) r.*
@@ -17,7 +18,8 @@ LIMIT %(limit)s;
 
 -- name: of_steps
 -- The newest result of each check of some steps, in the order of their first results. Uses check_results_of_step.
-SELECT check_name AS "check", asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
+SELECT check_name AS "check", asset, partition AS partition_key, step_id, attempt, token, passed, severity, blocking,
+    description, error, metadata,
     started_at, took_seconds
 FROM (
     SELECT DISTINCT ON (r.step_id, r.check_name) r.*, min(r.id) OVER (PARTITION BY r.step_id, r.check_name) AS first_id
@@ -51,7 +53,8 @@ ORDER BY c.position;
 -- name: results
 -- Results of the checks of an asset, or of one of its partitions or checks, newest first.
 -- Uses check_results_of_asset, check_results_latest, check_results_failed.
-SELECT check_name AS "check", asset, partition, step_id, attempt, token, passed, severity, blocking, description, error, metadata,
+SELECT check_name AS "check", asset, partition AS partition_key, step_id, attempt, token, passed, severity, blocking,
+    description, error, metadata,
     started_at, took_seconds
 FROM flowstone.check_results
 WHERE asset = %(asset)s

@@ -37,7 +37,7 @@ RETURNING s.id;
 
 -- name: open_inputs
 -- Inputs of a step that are not there yet. Uses step_edges_of_child.
-SELECT p.id, p.asset, p.partition, p.state
+SELECT p.id, p.asset, p.partition AS partition_key, p.state
 FROM flowstone.step_edges AS e
 JOIN flowstone.steps AS p ON p.id = e.parent_id
 WHERE e.child_id = %(step_id)s AND p.state NOT IN ('completed', 'reused')

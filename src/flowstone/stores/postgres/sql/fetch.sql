@@ -55,7 +55,8 @@ WITH chosen AS (
 )
 SELECT f.id AS job_id, f.worker, f.step_id AS named_step,
     (SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)) AS has_ranges,
-    s.id AS step_id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced, s.snoozes,
+    s.id AS step_id, s.run_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
+    s.forced, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, s.limits, s.has_approvals,
     r.deps_timeout_seconds, r.kind, r.details, r.shapes ->> s.asset AS shape,
     r.keys ->> s.asset AS keys,

@@ -33,7 +33,8 @@ WITH step AS (
     LEFT JOIN previous ON true
     ON CONFLICT (run_id) DO UPDATE SET token = excluded.token, is_reopened = true
 )
-SELECT step.priority, step.queue, step.limits, step.durable, step.partition, previous.run_id AS previous
+SELECT step.priority, step.queue, step.limits, step.durable, step.partition AS partition_key,
+    previous.run_id AS previous
 FROM step
 LEFT JOIN previous ON true;
 
@@ -49,14 +50,14 @@ JOIN flowstone.scatter_items AS i ON i.step_id = s.id;
 -- Make steps of new items, in one statement. What an earlier scatter has a value for, from the same item, is reused;
 -- of the others the first get a job each, as far as the window has room. Uses steps_of_target and scatter_items_pkey.
 WITH given AS (
-    SELECT g.position, g.partition, g.item, o.output_step, o.output, pg_catalog.nextval('flowstone.step_ids') AS id,
+    SELECT g.position, g.partition_key, g.item, o.output_step, o.output, pg_catalog.nextval('flowstone.step_ids') AS id,
         pg_catalog.row_number() OVER (PARTITION BY o.output_step IS NULL ORDER BY g.position) AS number
-    FROM pg_catalog.jsonb_to_recordset(%(items)s) AS g (position bigint, partition text, item text)
+    FROM pg_catalog.jsonb_to_recordset(%(items)s) AS g (position bigint, partition_key text, item text)
     LEFT JOIN LATERAL (
         SELECT s.output_step, s.output
         FROM flowstone.steps AS s
         JOIN flowstone.scatter_items AS i ON i.step_id = s.id AND i.item = g.item
-        WHERE s.asset = %(asset)s AND s.partition = g.partition AND s.run_id = %(previous)s
+        WHERE s.asset = %(asset)s AND s.partition = g.partition_key AND s.run_id = %(previous)s
             AND s.state IN ('completed', 'reused')
         LIMIT 1
     ) AS o ON true
@@ -65,7 +66,7 @@ WITH given AS (
         id, run_id, asset, partition, state, priority, queue, max_attempts, forced, job_id, output_step, output,
         code_version, created_at, limits, is_item, finished_at
     )
-    SELECT g.id, %(run_id)s, %(asset)s, g.partition, CASE WHEN g.output_step IS NULL THEN 'pending' ELSE 'reused' END,
+    SELECT g.id, %(run_id)s, %(asset)s, g.partition_key, CASE WHEN g.output_step IS NULL THEN 'pending' ELSE 'reused' END,
         %(priority)s, %(queue)s, %(max_attempts)s, true,
         CASE WHEN g.output_step IS NULL AND g.number <= %(room)s
             THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END,
@@ -128,7 +129,8 @@ RETURNING s.id, s.job_id;
 -- name: page
 -- Items of a scatter in some states, in the order of discovery, from a position on; a small value comes along.
 -- Uses scatter_items_in_order, steps_pkey, output_payloads_pkey.
-SELECT i.position, i.step_id, s.partition, i.item, s.state, s.attempt, s.output, p.payload, s.error, s.error_type
+SELECT i.position, i.step_id, s.partition AS partition_key, i.item, s.state, s.attempt, s.output, p.payload, s.error,
+    s.error_type
 FROM flowstone.scatter_items AS i
 JOIN flowstone.steps AS s ON s.id = i.step_id
 LEFT JOIN flowstone.output_payloads AS p
