@@ -64,6 +64,13 @@ class Other:
     def lease(self) -> str:
         return self.store.heartbeat.worker_id  # type: ignore[attr-defined]
 
+    def die_when_joined(self) -> None:
+        """Be killed as soon as a run waits for its steps."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            joins = "SELECT count(*) > 0 FROM flowstone.run_joins"
+            assert wait_until(lambda: bool(connection.execute(joins).fetchone()[0]))  # type: ignore[index]
+        self.die()
+
     def die(self) -> None:
         """Be killed with the process that renews the lease: nobody says so, the lease runs out."""
         lease = self.lease
@@ -101,7 +108,8 @@ def test_who_asks_for_it_ends_what_is_lost_and_goes_on(
 @pytest.mark.parametrize("verb", ["materialize", "materialize_all"])
 def test_who_waits_for_it_goes_on_too(flow: FlowStone, database_url: str, verb: str) -> None:
     other = Other(flow, database_url)
-    threading.Timer(0.3, other.die).start()
+    dying = threading.Thread(target=other.die_when_joined)
+    dying.start()
     if verb == "materialize":
         assert flow.materialize("first").value == 1
     else:
@@ -109,6 +117,7 @@ def test_who_waits_for_it_goes_on_too(flow: FlowStone, database_url: str, verb: 
         assert (result.ok, result.value) == (True, 3)
         joined = flow.runs.get(flow.runs.get(result.run_id).retry_of or "")
         assert joined.state is State.FAILED
+    dying.join()
     assert all(run.state.is_terminal for run in flow.runs.latest())
 
 

@@ -187,7 +187,7 @@ class TargetFacts:
         early: whether a version is committed that was begun before the partition was over; it counts as none.
 
     Example:
-        >>> facts = TargetFacts(asset="orders", partition="")
+        >>> facts = TargetFacts(asset="orders", partition_key=PartitionKey(""))
         >>> facts.is_missing, facts.changes, facts.unready
         (True, [], [])
     """

@@ -11,6 +11,7 @@ holds what this module assumes against the real package.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -69,6 +70,7 @@ type StageJobs = Callable[[Sequence[str]], Awaitable[list[str]]]
 """Called with queues; returns those with work."""
 
 _POINT = "producer.get_jobs"
+_LISTEN_SECONDS = 10.0
 _TAKE = "take_jobs"
 _others: dict[str, Callable[[Any], Awaitable[list[Any]]]] = {}
 
@@ -98,6 +100,27 @@ def attach(oban: Any, *, stage: StageJobs, signals: Signals) -> None:
 
     oban._query.stage_jobs = stage_jobs  # noqa: SLF001 - see the module
     oban._notifier._dispatch = Notifications(oban._notifier, signals).dispatch  # noqa: SLF001
+
+
+async def wait_listening(oban: Any, *, timeout_seconds: float = _LISTEN_SECONDS) -> bool:
+    """Wait until the channels that Oban's loops asked for are listened on; what is sent before is not heard.
+
+    Oban subscribes without waiting: its notifier sends LISTEN when it comes round. A database that is away just
+    now is listened on when it is back, so this does not wait for ever.
+
+    Args:
+        oban: a started instance.
+        timeout_seconds: how long at most.
+
+    Returns:
+        Whether all of them are listened on.
+    """
+    events = [event.wait() for event in oban._notifier._listen_events.values()]  # noqa: SLF001 - see the module
+    try:
+        await asyncio.wait_for(asyncio.gather(*events), timeout_seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _get_jobs(producer: Any) -> list[Any]:

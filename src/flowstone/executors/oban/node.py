@@ -364,6 +364,8 @@ class Node:
                 await self._wait_for_lease(stop)
                 await oban.start()
                 self._maintenance.start(oban)
+                if not await extension.wait_listening(oban):
+                    log.warning("The channels of Oban are not listened on yet; signals may be missed meanwhile.")
                 if on_ready is not None:
                     on_ready()
                 await stop.wait()
