@@ -57,6 +57,11 @@ def not_empty(numbers: list[int]) -> bool:
     return bool(numbers)
 
 
+@check(numbers, severity="bad")  # error: a word that the option does not know
+def severe(numbers: list[int]) -> bool:
+    return bool(numbers)
+
+
 @sensor(evry=10)  # error: a misspelt option of a sensor
 def inbox() -> None:
     return None

@@ -22,7 +22,7 @@ from flowstone.app.waiting import WaitNotice
 from flowstone.core.asset import Asset
 from flowstone.core.capability import Capability
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.job import Job
+from flowstone.core.job import Job, StepId
 from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
@@ -80,7 +80,7 @@ class SubmittedRun:
         planned, placed = self.plan.steps[position], self.steps[position]
         details = self.run.details if placed.run_id == self.run.id else self.details_of(placed.run_id)
         return Job(
-            id=placed.id,
+            id=StepId(placed.id),
             asset=planned.asset,
             partition=decode_partition(planned.partition_key) if planned.partition_key else None,
             run_id=placed.run_id,

@@ -85,10 +85,9 @@ def step_id_of(step: Job | str | int) -> int | None:
     found = step.id if isinstance(step, Job) else step
     if isinstance(found, bool) or not isinstance(found, str | int):
         raise OptionsError(f"{found!r} is no step: give a Job, or the id of a step.")
-    if isinstance(found, str):
-        if not (found.isascii() and found.isdecimal() and len(found) < _DIGITS):
-            return None
-        found = int(found)
+    if isinstance(found, str) and not (found.isascii() and found.isdecimal() and len(found) < _DIGITS):
+        return None
+    found = int(found)
     return found if 0 <= found < 2**63 else None
 
 

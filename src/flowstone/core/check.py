@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from flowstone.core.asset import Asset
 from flowstone.core.context import CancellationToken, Resources
@@ -36,7 +36,7 @@ from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.step import Severity
 from flowstone.errors import DefinitionError, DuplicateCheckError, UnknownCheckedAssetError
 
-type SeverityLike = Severity | str
+type SeverityLike = Severity | Literal["error", "warning"]
 _PLAIN_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _NUMPY_BOOLS = ("bool", "bool_")
 

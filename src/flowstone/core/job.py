@@ -46,6 +46,20 @@ class JobStatus(Generic[T_co]):  # noqa: UP046 - its variable has a default
     result: Materialization[T_co] | None = None
 
 
+class StepId(int):
+    """The id of a step as verbs return it: an `int`.
+
+    In SQL of your own it compares with a bigint column as well as with the text that the args of an Oban job hold
+    (`args ->> 'step' = %s`): to psycopg it is a literal without a type, once a database of FlowStone is in use.
+
+    Example:
+        >>> StepId(7) == 7, f"{StepId(7)}"
+        (True, '7')
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     """One (asset, partition) that was placed with an executor; `Job[T]` makes a value of the type `T`.
@@ -115,5 +129,5 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
         scheduled = fields.pop("scheduled_at", None)
         partition = decode_partition(str(fields.pop("partition")))
         scheduled_at = decode_partition(str(scheduled)) if scheduled else None
-        step_id = int(str(fields.pop("id")))
+        step_id = StepId(str(fields.pop("id")))
         return cls(**fields, id=step_id, partition=partition, scheduled_at=scheduled_at)  # type: ignore[arg-type]

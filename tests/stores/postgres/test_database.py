@@ -5,8 +5,10 @@ import signal
 import threading
 import time
 
+import psycopg
 import pytest
 
+from flowstone import FlowStone, Settings, asset
 from flowstone.errors import DatabaseError, DatabaseUnavailableError, SchemaVersionError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.embedded.cluster import FileLock
@@ -169,3 +171,13 @@ def kill_server(embedded: EmbeddedPostgres) -> None:
     alive = FileLock(embedded.directory / "server.lock")
     assert alive.wait_exclusive(timeout_seconds=30)  # its backends live a moment longer
     alive.close()
+
+
+def test_the_id_of_a_step_compares_with_numbers_and_with_texts(database_url: str) -> None:
+    """As in a user's own SQL: the column of a table, and the args of an Oban job."""
+    flow = FlowStone([asset(name="one")(lambda: 1)], settings=Settings(database_url=database_url, executor="sync"))
+    with flow, psycopg.connect(database_url) as connection:
+        job = flow.schedule("one")
+        query = "SELECT asset FROM flowstone.steps WHERE id = %s AND id::text = %s AND id = ANY(%s)"
+        assert connection.execute(query, [job.id, job.id, [job.id]]).fetchall() == [("one",)]
+        assert (job.id, type(flow.runs.step(job).id)) == (flow.runs.step(job).id, int)

@@ -22,6 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
+from flowstone.core.job import StepId
 from flowstone.core.project import Project
 from flowstone.errors import (
     ConfigurationError,
@@ -271,6 +272,7 @@ class Database:
     def _take_in(self, connection: Connection[TupleRow]) -> None:
         from psycopg import IsolationLevel
 
+        _adapt_step_ids()
         # our statements look again after waiting for a lock, whatever the role or the database says otherwise
         connection.isolation_level = IsolationLevel.READ_COMMITTED
         self._open.add(connection)
@@ -367,6 +369,19 @@ class Database:
         for secret in self._secrets:
             why = why.replace(secret, "***")
         return DatabaseUnavailableError(self.masked_dsn, why.rstrip("."))
+
+
+@cache
+def _adapt_step_ids() -> None:
+    """Let psycopg write a `StepId` without a type: SQL of a user may compare it with bigint and with text."""
+    from psycopg import adapters
+    from psycopg.adapt import Dumper
+
+    class StepIdDumper(Dumper):
+        def dump(self, obj: int) -> bytes:
+            return str(int(obj)).encode()
+
+    adapters.register_dumper(StepId, StepIdDumper)
 
 
 @cache
