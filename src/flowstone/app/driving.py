@@ -228,7 +228,7 @@ class Driving:
             self._parts.inline.refused(record, error, by=run.executor.name)
 
     def _record(self, job: Job) -> StepRecord:
-        record = self._parts.store.catalog.step(job.id)
+        record = self._parts.store.catalog.step(int(job.id))
         if record is None:
             raise RunNotFoundError("step", str(job.id))
         return record

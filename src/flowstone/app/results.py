@@ -280,7 +280,7 @@ class RunResult:
         return self.record.counts.get(State.CANCELLED, 0)
 
     @property
-    def errors(self) -> dict[Target, str]:
+    def errors(self) -> dict[tuple[str, str], str]:
         """Text of the error of each failed (asset, encoded partition)."""
         found = [step for state in _FAILURES for step in self.steps(state)]
         return {(step.asset, step.partition_key): step.error or step.reason or step.state.value for step in found}

@@ -219,7 +219,7 @@ class InlineRunner:
             StepCancelledError: the step was cancelled.
             StaleAttemptError: another attempt took its place meanwhile.
         """
-        step_id = job.id
+        step_id = int(job.id)
         limits = self._limits.get(job.asset)
         while True:
             if limits is None:

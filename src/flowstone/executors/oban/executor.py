@@ -91,7 +91,7 @@ class ObanExecutor(ChecksOptions):
         """
         check_options(self.name, options, _OPTIONS)
         limit = seconds_option("wait_timeout", options.get("wait_timeout"))
-        step_id = job.id
+        step_id = int(job.id)
         deadline = time.monotonic() + limit if limit is not None else None
         notice = self._notice(step_id)
         while True:
