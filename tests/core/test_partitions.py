@@ -201,3 +201,9 @@ def test_encoding_is_cheap() -> None:
     encoded = min(timeit.repeat(lambda: encode_partition(day), number=5000, repeat=5))
     control = min(timeit.repeat(lambda: "d:" + day.isoformat(), number=5000, repeat=5))
     assert encoded < 10 * control
+
+
+def test_a_key_is_read_once() -> None:
+    first = decode_partition("(d:2031-05-06|s:eu)")
+    assert first == (date(2031, 5, 6), "eu")
+    assert decode_partition("(d:2031-05-06|s:eu)") is first

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple, NewType, NoReturn, Protocol
 from zoneinfo import ZoneInfo
 
@@ -80,6 +80,10 @@ def encode_partition(value: Partition) -> PartitionKey:
     return encode(value) if encode else _encode(value, 0)  # type: ignore[return-value]
 
 
+_KEPT_KEYS = 1024
+"""So many keys are kept with their values, which cannot change."""
+
+
 def decode_partition(text: str) -> Partition:
     """Return the partition that `encode_partition` turned into this text.
 
@@ -95,8 +99,12 @@ def decode_partition(text: str) -> Partition:
     """
     if type(text) is not str:
         raise PartitionError(f"An encoded partition is text, not {type(text).__qualname__}: {text!r}.")
-    if not text:
-        return None
+    return _decoded(text) if text else None
+
+
+@lru_cache(_KEPT_KEYS)
+def _decoded(text: str) -> Partition:
+    # a step needs its value in its job, its context and its result: the text is read once
     try:
         value, end = _parse(text, 0, 0)
         # Writing it again refuses every second spelling ("i:+5", "i:05"), so that one value has one text.
