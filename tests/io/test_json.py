@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import JsonSerializer
-from flowstone.io.json import MAX_DEPTH
+from flowstone.io.json import _ENCODER, MAX_DEPTH, _is_plain, _Walker
 
 ZONES = [
     UTC,
@@ -127,6 +127,35 @@ def test_plain_data_is_plain_json(value: object) -> None:
     text = encode(value).decode()
     assert json.loads(text) == value
     assert text == json.dumps(value, ensure_ascii=False)
+
+
+@given(values | st.lists(st.fixed_dictionaries({"$a": values, "b": values}), min_size=3))
+def test_what_is_written_as_it_stands_is_what_the_walk_would_write(value: object) -> None:
+    walked = _ENCODER.encode(_Walker().encode(value, 0)).encode()
+    assert encode(value) == walked
+    if _is_plain(value):  # as it stands: json itself writes the same
+        assert json.dumps(value, ensure_ascii=False).encode() == walked
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"a": 1, "b": 2}, {"a": 1, "b": (2,)}, {"b": 1, "a": 2}],
+        [{"a": 1}, {"a": float("nan")}, {"a": 2.5}],
+        [[1, [2, [True]]], [{"$date": "x"}]],
+        [{"a": True}, {1: True}],
+        [{"a": 1 << 2000}],
+        [{"k\ud800": 1}, {"a": "\ud800"}],
+    ],
+)
+def test_one_part_that_is_not_plain_among_many_keeps_its_type(value: object) -> None:
+    assert not _is_plain(value)
+    assert round_trip(value) == value or value[1]["a"] != value[1]["a"]  # type: ignore[index]  # NaN
+
+
+def test_a_quotation_mark_and_a_dollar_in_text_are_no_tag() -> None:
+    for text in ('"$date"', '{"$date": "2024-01-01"}', '"$'):
+        assert round_trip([text, {"a": text}]) == [text, {"a": text}]
 
 
 def test_readable_form() -> None:

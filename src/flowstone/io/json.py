@@ -17,9 +17,11 @@ import reprlib
 import struct
 import sys
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from itertools import chain
+from operator import itemgetter
 from pathlib import PurePath
 from typing import Any, BinaryIO, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -346,7 +348,7 @@ class JsonSerializer:
             b'{"$tuple": [1, null]}'
         """
         try:
-            text = _ENCODER.encode(_Walker().encode(value, 0))
+            text = _ENCODER.encode(value if _is_plain(value) else _Walker().encode(value, 0))
         except UnencodableError as error:
             raise SerializationError(
                 error.problem, path=_path(error.steps), type_name=type_name(error.value), remedy=error.remedy
@@ -367,12 +369,60 @@ class JsonSerializer:
             ValueError: this is not what `write` writes.
         """
         text = str(file.read(), "utf-8")
-        value: object = json.loads(text, object_hook=_untag, parse_constant=_refuse_constant)
-        return value
+        # the name of a tag stands after a quotation mark; without one no object needs to be searched for it
+        return (_TAG_DECODER if '"$' in text else _PLAIN_DECODER).decode(text)
 
 
-# made once: json.dumps with options makes one for each call
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+def _is_plain(value: object) -> bool:
+    """Whether a value is written as it stands, without a tag anywhere.
+
+    Searches whole runs of values with loops that run in C: the parts of all lists of a level, and of its dicts
+    each column, because a column is mostly of one type. Whatever is doubtful (deep, in a circle, not UTF-8) counts
+    as not plain: the walk over each part decides, and says what is wrong.
+    """
+    runs: list[Sequence[object]] = [(value,)]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[Sequence[object]] = []
+        for run in runs:
+            kinds = set(map(type, run))
+            if not kinds <= _PLAIN_KINDS:
+                return False
+            for kind in kinds - _AS_THEY_ARE:
+                same: Any = run if len(kinds) == 1 else [one for one in run if type(one) is kind]
+                if kind is list:
+                    inner.append(list(chain.from_iterable(same)))
+                elif kind is dict:
+                    columns = _plain_columns(same)
+                    if columns is None:
+                        return False
+                    inner.extend(columns)
+                elif not _PLAIN_RUNS[kind](same):
+                    return False
+        if not inner:
+            return True
+        runs = inner
+    return False
+
+
+def _plain_columns(rows: Sequence[dict[Any, object]]) -> Iterable[Sequence[object]] | None:
+    """Return the values of dicts that stay dicts, of rows with the same keys by column; None when one does not."""
+    keys = set(chain.from_iterable(rows))
+    if set(map(type, keys)) - {str} or not is_plain_text("".join(keys)):
+        return None
+    if any(key.startswith("$") for key in keys) and any(map(_is_tag, rows)):
+        return None
+    if len(rows) > len(keys) and set(map(len, rows)) == {len(keys)}:
+        return [list(map(itemgetter(key), rows)) for key in keys]
+    return (list(chain.from_iterable(map(dict.values, rows))),)
+
+
+_PLAIN_RUNS: Mapping[type, Callable[[Any], bool]] = {
+    int: lambda values: min(values) > -PLAIN_INT_LIMIT and max(values) < PLAIN_INT_LIMIT,
+    float: lambda values: all(map(math.isfinite, values)),
+    str: lambda values: all(map(str.isascii, values)) or is_plain_text("".join(values)),
+}
+_AS_THEY_ARE = frozenset({bool, type(None)})
+_PLAIN_KINDS = _AS_THEY_ARE | _PLAIN_RUNS.keys() | {list, dict}
 
 
 def _path(steps: list[str]) -> str:
@@ -404,6 +454,12 @@ def _untag(document: dict[str, Any]) -> object:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
+
+
+# made once: json.dumps and json.loads with options make one for each call
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_PLAIN_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_TAG_DECODER = json.JSONDecoder(object_hook=_untag, parse_constant=_refuse_constant)
 
 
 def _is_plain_run(values: Collection[object]) -> bool:
