@@ -24,7 +24,7 @@ def test_status_and_upgrade(cli: CommandLine, empty_database_url: str) -> None:
 def test_without_a_database(cli: CommandLine) -> None:
     answer = cli("db", "upgrade")
     assert answer.code == 2
-    assert "--database-url" in answer.err
+    assert "--database" in answer.err
 
 
 def test_tables_that_are_missing_are_notified_with_the_command(

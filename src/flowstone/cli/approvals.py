@@ -32,7 +32,7 @@ def approvals(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
 ) -> None:
     """List the requests that wait for a decision, or show one: `flowstone approvals show ID`."""
-    flow = session.flow
+    flow = session.records
     session.warn_of_memory_store()
     if action is not None:
         if action != "show" or approval is None:
@@ -58,14 +58,16 @@ def approvals(
 
 def approve(session: Session, approval: Id, *, comment: Comment = None, by: By = None) -> None:
     """Let a step that waits for approval go on."""
+    flow = session.records
     session.warn_of_memory_store()
-    _answer(session, session.flow.approvals.approve(approval, comment=comment, by=by), "goes on")
+    _answer(session, flow.approvals.approve(approval, comment=comment, by=by), "goes on")
 
 
 def reject(session: Session, approval: Id, *, comment: Comment = None, by: By = None) -> None:
     """Fail a step that waits for approval, for good, and everything downstream of it."""
+    flow = session.records
     session.warn_of_memory_store()
-    _answer(session, session.flow.approvals.reject(approval, comment=comment, by=by), "has failed")
+    _answer(session, flow.approvals.reject(approval, comment=comment, by=by), "has failed")
 
 
 def audit(
@@ -77,7 +79,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
     """List who did what to what, newest first; this log only grows."""
-    flow = session.flow
+    flow = session.records
     session.warn_of_memory_store()
     found = flow.audit.latest(subject=subject, limit=limit)
     if session.out.as_json:
@@ -110,9 +112,9 @@ def audit(
 
 def _answer(session: Session, decided: Approval, consequence: str) -> None:
     if session.out.as_json:
-        session.out.json(_document(session.flow, decided))
+        session.out.json(_document(session.records, decided))
         return
-    target = one_line(session.flow.graph.describe(decided.asset, decided.partition_key))
+    target = one_line(session.records.graph.describe(decided.asset, decided.partition_key))
     session.out.line(f"approval {decided.id}: {one_line(decided.verdict())}; {target} {consequence}.")
 
 

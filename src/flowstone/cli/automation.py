@@ -16,7 +16,7 @@ import typer
 from flowstone.app import FlowStone
 from flowstone.app.automation import DeclaredAutomations, ScheduleStatus, SensorPreview, SensorStatus
 from flowstone.app.targets import describe
-from flowstone.cli.command import DONE, FAILED
+from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.partitions import One, parse_one
 from flowstone.cli.session import Session

@@ -9,7 +9,7 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.targets import find_asset
-from flowstone.cli.command import FAILED
+from flowstone.cli.calls import FAILED
 from flowstone.cli.output import Column, duration, moment
 from flowstone.cli.partitions import One, label, parse_one
 from flowstone.cli.session import Session

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from flowstone.app import database
-from flowstone.cli.command import DONE, FAILED
+from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.output import Column, moment
 from flowstone.cli.session import Session
 from flowstone.config import Settings
 from flowstone.errors import ConfigurationError
 from flowstone.stores.postgres.migrations import MigrationState
 
-Url = Annotated[
-    str | None,
-    typer.Option("--database-url", metavar="URL", help="Default: FLOWSTONE_DATABASE_URL or the settings file."),
-]
 
-InProject = Annotated[
-    str | None, typer.Option("--project", metavar="NAME", help="Default: FLOWSTONE_PROJECT or the settings file.")
-]
-
-
-def upgrade(session: Session, *, database_url: Url = None, project: InProject = None) -> None:
+def upgrade(session: Session) -> None:
     """Bring the tables of a project to this version of FlowStone; tables that are current stay as they are."""
-    settings = _settings(database_url, project)
+    settings = _settings(session)
     applied = database.upgrade(settings)
     if session.out.as_json:
         session.out.json({"project": settings.project, "applied": list(applied)})
@@ -38,9 +25,9 @@ def upgrade(session: Session, *, database_url: Url = None, project: InProject = 
         session.out.line("The tables are current; nothing to do.")
 
 
-def projects(session: Session, *, database_url: Url = None) -> None:
+def projects(session: Session) -> None:
     """List the projects that have tables in the database: schema, whether its tables are current, workers."""
-    found = database.projects(_settings(database_url))
+    found = database.projects(_settings(session))
     if session.out.as_json:
         listed = [{**one, "workers": None if one["workers"] is None else len(one["workers"])} for one in found]
         session.out.json({"projects": listed})
@@ -58,9 +45,9 @@ def projects(session: Session, *, database_url: Url = None) -> None:
     session.out.table(columns, rows)
 
 
-def status(session: Session, *, database_url: Url = None, project: InProject = None) -> int:
+def status(session: Session) -> int:
     """Show the state of each migration; the exit code is 1 when `db upgrade` or a person has to act."""
-    settings = _settings(database_url, project)
+    settings = _settings(session)
     found = database.status(settings)
     current = all(entry.state is MigrationState.APPLIED for entry in found)
     if session.out.as_json:
@@ -81,16 +68,16 @@ def status(session: Session, *, database_url: Url = None, project: InProject = N
     return DONE if current else FAILED
 
 
-def _settings(database_url: str | None, project: str | None = None) -> Settings:
+def _settings(session: Session) -> Settings:
     """Return settings that name a database.
 
     Raises:
         ConfigurationError: none is named.
     """
-    settings = Settings.load(database_url=database_url, project=project)
+    settings = session.settings
     if settings.database_url is None:
         raise ConfigurationError(
-            "No database is configured: pass --database-url, set FLOWSTONE_DATABASE_URL to postgresql://... or to "
+            "No database is configured: pass --database, set FLOWSTONE_DATABASE_URL to postgresql://... or to "
             'embedded, or write database_url = "..." into flowstone.toml.'
         )
     return settings

@@ -29,7 +29,7 @@ import flowstone
 from flowstone.app import FlowStone, database
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.submit import new_run_id
-from flowstone.cli.command import DONE, FAILED
+from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.materialize import Report, reporting
 from flowstone.cli.output import Column, Output, duration, one_line
 from flowstone.cli.partitions import label

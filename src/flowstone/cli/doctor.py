@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 
 from flowstone import __version__
 from flowstone.app.database import opened
-from flowstone.cli.command import DONE, FAILED
-from flowstone.cli.database import InProject, Url
+from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.output import Column
 from flowstone.cli.session import Session
 from flowstone.config import Settings, read_settings_file
@@ -151,7 +150,7 @@ def _settings(settings: Settings, given: Mapping[str, Any]) -> Iterator[Check]:
         value = getattr(settings, item.name)
         variable = f"FLOWSTONE_{item.name.upper()}"
         if given.get(item.name) is not None:
-            source = f"--{item.name.replace('_', '-')}"
+            source = "--database" if item.name == "database_url" else f"--{item.name.replace('_', '-')}"
         elif os.environ.get(variable) and os.environ[variable] == value:
             source = variable
         elif item.name in from_file:
@@ -311,9 +310,9 @@ def _workers(health: Health) -> Check:
     return Check("workers", Verdict.WARN, "none alive", remedy)
 
 
-def doctor(session: Session, *, database_url: Url = None, project: InProject = None) -> int:
+def doctor(session: Session) -> int:
     """Check Python, optional packages, settings, storage, database and workers; 1 when something fails."""
-    given = {"database_url": database_url, "project": project}
+    given = {"database_url": session.given.database, "project": session.given.project}
     checks = [*environment_checks(given), *database_checks(given)]
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     if session.out.as_json:

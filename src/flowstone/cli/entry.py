@@ -7,6 +7,9 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -14,30 +17,164 @@ import typer
 from typer.core import TyperGroup
 
 from flowstone import __version__
-from flowstone.cli.approvals import approvals, approve, audit, reject
-from flowstone.cli.assets import graph, ls, plan
-from flowstone.cli.automation import automation, schedules, sensors
-from flowstone.cli.checks import checks
-from flowstone.cli.command import App, AppDir, AsJson, Command, Verbose, add_command
-from flowstone.cli.database import projects as db_projects
-from flowstone.cli.database import status as db_status
-from flowstone.cli.database import upgrade as db_upgrade
-from flowstone.cli.demo import demo
-from flowstone.cli.doctor import doctor
-from flowstone.cli.materialize import backfill, materialize
-from flowstone.cli.partitions import partitions
-from flowstone.cli.runs import cancel, history, pause, prune, resume, retry, runs, status, why
-from flowstone.cli.session import Given
-from flowstone.cli.workers import dev, executors, queues, scale, worker, workers
-from flowstone.core.clean import mask_secrets
+from flowstone.cli.command import App, AppDir, AsJson, Database, InProject, Verbose, build
+from flowstone.cli.commands import COMMANDS, PANELS, Listed
+from flowstone.cli.given import Given
 from flowstone.errors import option_hint
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """The class of wrong usage, of Click or of the copy of it that typer brings."""
 
 
-class _Program(TyperGroup):
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What the completion of a shell offers.
+
+    Args:
+        value: the text that is inserted.
+        help: what it stands for.
+        type: as Click has it: plain text.
+    """
+
+    value: str
+    help: str | None = None
+    type: str = "plain"
+
+
+class LazyCommands(dict[str, Any]):
+    """Commands by name, each imported when it is asked for.
+
+    Args:
+        listed: their lines in the table.
+        path: what is typed before their names.
+    """
+
+    def __init__(self, listed: Sequence[Listed], path: str = "") -> None:
+        super().__init__((one.name, None) for one in listed)
+        self.listed = {one.name: one for one in listed}
+        self._path = path
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)
+        if found is None:
+            one, path = self.listed[name], f"{self._path} {name}".strip()
+            found = _group(one, path) if one.inside else build(one, path)
+            self[name] = found
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a command; the default when there is none of this name."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def values(self) -> Any:
+        """Return all commands."""
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        """Return all commands with their names."""
+        return [(name, self[name]) for name in self]
+
+
+class _Group(TyperGroup):
+    """A group that lists and completes its commands from the table, without importing them."""
+
+    commands: LazyCommands
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        listed = self.commands.listed.values()
+        for panel in PANELS:
+            rows = [(one.name, one.summary) for one in listed if one.panel == panel]
+            if rows:
+                with formatter.section(panel):
+                    formatter.write_dl(rows)
+        rows = [(one.name, one.summary) for one in listed if not one.panel]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        names = [name for name in self.commands if name.startswith(incomplete)]
+        found = [Suggestion(name, self.commands.listed[name].summary) for name in names]
+        options = super(TyperGroup, self).shell_complete(ctx, incomplete) if incomplete.startswith("-") else []
+        return [*found, *options]
+
+
+class _Noun(_Group):
+    """A group that is also a command: `runs` is `runs ls`, and `runs ID` is `runs show ID`."""
+
+    bare = ""
+    one = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._completed(list(args)))
+
+    def _completed(self, args: list[str]) -> list[str]:
+        """Return the arguments with the name of the command that is meant when they name none."""
+        takes_value = {"--app", "--app-dir", "--database", "--database-url", "--project"}
+        position = 0
+        while position < len(args):
+            word = args[position]
+            if word in ("-h", "--help") or word in self.commands:
+                return args
+            if word in takes_value:
+                position += 2
+            elif word in ("--json", "-v", "--verbose") or word.partition("=")[0] in takes_value:
+                position += 1
+            else:
+                break
+        if position >= len(args) or args[position].startswith("-"):
+            return [*args[:position], self.bare, *args[position:]]
+        if not self.one or get_close_matches(args[position], self.commands, cutoff=0.75):
+            return args
+        return [*args[:position], self.one, *args[position:]]
+
+
+def _group(listed: Listed, path: str) -> Any:
+    """Make a group of commands."""
+    program = typer.Typer(
+        name=listed.name,
+        cls=_Noun if listed.bare else _Group,
+        help=listed.summary + ".",
+        no_args_is_help=not listed.bare,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.callback()(_common_of_group)
+    made = typer.main.get_command(program)
+    made.commands = LazyCommands(listed.inside, path)  # type: ignore[attr-defined]
+    if listed.bare:
+        made.bare, made.one = listed.bare, listed.one  # type: ignore[attr-defined]
+    return made
+
+
+def _common_of_group(
+    ctx: typer.Context,
+    *,
+    app: App = None,
+    app_dir: AppDir = None,
+    database: Database = None,
+    project: InProject = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    given = Given(app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, verbose=verbose)
+    ctx.obj = given.over(ctx.obj if isinstance(ctx.obj, Given) else Given())
+
+
+class _Program(_Group):
     """Says what was meant by a wrong option, and answers wrong usage with JSON when JSON was requested."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = LazyCommands(COMMANDS)
 
     def main(
         self,
@@ -91,51 +228,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_db = typer.Typer(help="The tables of FlowStone in PostgreSQL.", no_args_is_help=True)
-
-_COMMANDS: tuple[tuple[str, Command], ...] = (
-    ("demo", demo),
-    ("worker", worker),
-    ("dev", dev),
-    ("ls", ls),
-    ("graph", graph),
-    ("plan", plan),
-    ("materialize", materialize),
-    ("backfill", backfill),
-    ("status", status),
-    ("history", history),
-    ("cancel", cancel),
-    ("runs", runs),
-    ("partitions", partitions),
-    ("checks", checks),
-    ("schedules", schedules),
-    ("sensors", sensors),
-    ("automation", automation),
-    ("why", why),
-    ("retry", retry),
-    ("pause", pause),
-    ("resume", resume),
-    ("approvals", approvals),
-    ("approve", approve),
-    ("reject", reject),
-    ("audit", audit),
-    ("queues", queues),
-    ("scale", scale),
-    ("executors", executors),
-    ("workers", workers),
-    ("prune", prune),
-    ("doctor", doctor),
-)
-_DB_COMMANDS: tuple[tuple[str, Command], ...] = (
-    ("upgrade", db_upgrade),
-    ("status", db_status),
-    ("projects", db_projects),
-)
-for _name, _function in _COMMANDS:
-    add_command(app, _name, _function)
-for _name, _function in _DB_COMMANDS:
-    add_command(_db, _name, _function)
-app.add_typer(_db, name="db")
 
 
 def _version(requested: bool) -> None:
@@ -150,6 +242,8 @@ def _common(
     *,
     app: App = None,
     app_dir: AppDir = None,
+    database: Database = None,
+    project: InProject = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
     version: Annotated[
@@ -157,7 +251,7 @@ def _common(
     ] = False,
 ) -> None:
     """Asset-first data orchestration on PostgreSQL."""
-    ctx.obj = Given(app=app, app_dir=app_dir, as_json=as_json, verbose=verbose)
+    ctx.obj = Given(app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, verbose=verbose)
 
 
 def main() -> None:
@@ -172,4 +266,5 @@ def main() -> None:
 
 def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Show the traceback of what nobody expected, without secrets in its messages and source lines."""
+    mask_secrets = import_module("flowstone.core.clean").mask_secrets  # not needed by help and completion
     sys.stderr.write(mask_secrets("".join(traceback.format_exception(kind, error, trace))))

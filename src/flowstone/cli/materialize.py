@@ -18,7 +18,7 @@ from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.submit import new_run_id
 from flowstone.app.targets import leaves
 from flowstone.cli.assets import SelectionArgument
-from flowstone.cli.command import DONE, FAILED
+from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.output import Output, one_line, took
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.run_options import ConfigFile, ConfigValues, MetadataValues, Tags, read_about

@@ -119,8 +119,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
+    flow = session.records
     session.warn_of_memory_store()
-    flow = session.flow
     if asset is not None:
         if older_than is not None:
             raise OptionsError("Give --asset or --older-than: all of an asset that is gone, or what is old.")
@@ -189,7 +189,7 @@ def _steer(session: Session, run: str | None, queue: str | None, *, paused: bool
 
 
 def _steer_queue(session: Session, queue: str, *, paused: bool) -> None:
-    queues = session.flow.queues
+    queues = session.records.queues
     if paused:
         queues.pause(queue)
     else:
@@ -202,7 +202,7 @@ def _steer_queue(session: Session, queue: str, *, paused: bool) -> None:
 
 
 def _steer_run(session: Session, run: str, *, paused: bool) -> None:
-    runs = session.flow.runs
+    runs = session.records.runs
     record = runs.pause(run) if paused else runs.resume(run)
     if session.out.as_json:
         session.out.json({"kind": "run", "id": run, "paused": record.paused, "state": record.state.value})
@@ -249,7 +249,7 @@ def runs(
     tag: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs with this tag.")] = None,
 ) -> None:
     """List the latest runs, or show one."""
-    flow = session.flow
+    flow = session.records
     session.warn_of_memory_store()
     if run_id is not None:
         _show_run(session.out, flow, flow.runs.get(run_id))
@@ -315,7 +315,7 @@ def history(
 
 def status(session: Session, identifier: Id) -> None:
     """Show a step with its attempts, or a run with its counts."""
-    flow = session.flow
+    flow = session.records
     session.warn_of_memory_store()
     step, run = _find(flow, identifier)
     if step is not None:
@@ -326,7 +326,7 @@ def status(session: Session, identifier: Id) -> None:
 
 def cancel(session: Session, identifier: Id) -> None:
     """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
-    flow = session.flow
+    flow = session.records
     session.warn_of_memory_store()
     step, run = _find(flow, identifier)
     before: State

@@ -17,6 +17,7 @@ from types import ModuleType, TracebackType
 
 import flowstone
 from flowstone.app import FlowStone
+from flowstone.cli.given import Given
 from flowstone.cli.output import Output
 from flowstone.config import Settings, distrust, read_settings_file
 from flowstone.core.clean import mask_secrets
@@ -186,28 +187,12 @@ def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     return list(traceback.extract_tb(trace))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """The options that every command takes, before or after its name."""
-
-    app: str | None = None
-    app_dir: Path | None = None
-    as_json: bool = False
-    verbose: bool = False
-
-    def over(self, other: Given) -> Given:
-        """Return these options, filled up with those of `other`."""
-        return Given(
-            app=self.app or other.app,
-            app_dir=self.app_dir or other.app_dir,
-            as_json=self.as_json or other.as_json,
-            verbose=self.verbose or other.verbose,
-        )
-
-
 @dataclass(slots=True)
 class Session:
     """What commands work with; the app is imported at its first use.
+
+    A command that needs the declarations uses `flow`. One that only reads or steers what is recorded uses
+    `records`, which works without an app, and also while the app cannot be imported.
 
     Args:
         given: the common options.
@@ -217,6 +202,8 @@ class Session:
     given: Given
     out: Output
     _flow: FlowStone | None = field(default=None, init=False)
+    _without_app: FlowStone | None = field(default=None, init=False)
+    _environment: dict[str, str | None] = field(default_factory=dict, init=False)
 
     @property
     def flow(self) -> FlowStone:
@@ -227,10 +214,73 @@ class Session:
         """
         if self._flow is None:
             target, directory = self.target, self.app_dir
+            self._pass_on()
             if not self.given.app and not os.environ.get("FLOWSTONE_APP"):
                 refuse_strangers_module(target, directory)
-            self._flow = load_app(target, directory=directory)
+            flow = load_app(target, directory=directory)
+            self._flow = flow
+            self._check_given(flow.settings)
         return self._flow
+
+    def _pass_on(self) -> None:
+        """Let the app that is imported next, and processes that it starts, read the options as settings."""
+        options = {"FLOWSTONE_DATABASE_URL": self.given.database, "FLOWSTONE_PROJECT": self.given.project}
+        for name, value in options.items():
+            if value is not None:
+                self._environment.setdefault(name, os.environ.get(name))
+                os.environ[name] = value
+
+    def _check_given(self, found: Settings) -> None:
+        """Refuse to work elsewhere than the options say: an app may name its database itself."""
+        for option, given, used in (
+            ("--database", self.given.database, found.database_url),
+            ("--project", self.given.project, found.project),
+        ):
+            if given is not None and given != used:
+                raise ConfigurationError(
+                    f"{option} has no effect: the app {self.target} names its own in FlowStone(...). Leave the "
+                    "option out, or have the app read its settings."
+                )
+
+    @property
+    def records(self) -> FlowStone:
+        """What is recorded: through the app that is named, else through the database of the settings alone.
+
+        `--database` goes past the app. An app that cannot be imported is no obstacle where the settings name a
+        database: whoever steers runs at night has to be able to while the code is broken.
+
+        Raises:
+            ConfigurationError: neither an app nor a database is named.
+            AppLoadError: the app cannot be imported, and there is no database to go on with.
+        """
+        opened = self._flow or self._without_app
+        if opened is not None:
+            return opened
+        settings = self.settings
+        if self.given.app or (settings.app and self.given.database is None):
+            try:
+                return self.flow
+            except AppLoadError as error:
+                if settings.database_url is None:
+                    raise
+                self.trace(error)
+                self.out.note(
+                    f"{error} This answer is from the database of the settings, without the app: partitions are "
+                    "shown as they are recorded.",
+                    style="yellow",
+                )
+        elif settings.database_url is None:
+            raise ConfigurationError(
+                "Where are the records? Pass --database, set FLOWSTONE_DATABASE_URL, or write database_url into "
+                "flowstone.toml; or name the app: --app module:attribute, FLOWSTONE_APP, or app in flowstone.toml."
+            )
+        self._without_app = FlowStone([], settings=settings)
+        return self._without_app
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of file and environment, with those that were given as options."""
+        return Settings.load(database_url=self.given.database, project=self.given.project)
 
     @property
     def target(self) -> str:
@@ -239,7 +289,7 @@ class Session:
         Raises:
             ConfigurationError: nobody said which app.
         """
-        target = self.given.app or Settings.load().app
+        target = self.given.app or self.settings.app
         if not target:
             raise ConfigurationError(
                 "Which app? Pass --app module:attribute or path/to/file.py:attribute, set FLOWSTONE_APP, or write "
@@ -265,7 +315,7 @@ class Session:
 
     def warn_of_memory_store(self) -> None:
         """Say that an app in memory remembers nothing from one command to the next."""
-        if not self.flow.parts.store.shared:
+        if not (self._without_app or self.flow).parts.store.shared:
             self.out.note(
                 "This app records in memory, so nothing is known from earlier commands. Give it a database: "
                 "FLOWSTONE_DATABASE_URL=embedded or postgresql://...",
@@ -278,10 +328,18 @@ class Session:
             self.out.note(f"Project {settings.project}.")
 
     def close(self) -> None:
-        """Close the app, if it was opened."""
-        flow, self._flow = self._flow, None
-        if flow is not None:
-            flow.close()
+        """Close what was opened."""
+        opened = (self._flow, self._without_app)
+        self._flow = self._without_app = None
+        for flow in opened:
+            if flow is not None:
+                flow.close()
+        while self._environment:
+            name, value = self._environment.popitem()
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     def _is_file(self) -> bool:
         return ".py" in self.target

@@ -21,7 +21,7 @@ import typer
 
 from flowstone.app import database
 from flowstone.app.worker import left_off, serve
-from flowstone.cli.command import FAILED
+from flowstone.cli.calls import FAILED
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.config import Settings
@@ -203,7 +203,7 @@ def read_queues(given: list[str], concurrency: int | None, configured: Mapping[s
 
 def queues(session: Session) -> None:
     """List the queues that are set or have work: paused, limit per worker, available, scheduled, executing."""
-    found = session.flow.queues.list()
+    found = session.records.queues.list()
     if session.out.as_json:
         listed = [
             {
@@ -269,7 +269,7 @@ def scale(
     """Let each worker run so many steps of a queue at once; takes effect within about a second, and is kept."""
     if (limit is None) != reset:
         raise OptionsError(f"Give either the limit, `{command('scale', name, '5')}`, or --reset, one of them.")
-    session.flow.queues.scale(name, limit)
+    session.records.queues.scale(name, limit)
     if session.out.as_json:
         session.out.json({"kind": "queue", "id": name, "limit": limit})
     elif limit is None:
@@ -315,15 +315,16 @@ def executors(session: Session) -> None:
 
 def workers(session: Session) -> None:
     """List the living workers, and the applications that run steps themselves: queues, since when, last beat."""
-    found = database.workers(session.flow.settings)
+    flow = session.records
+    found = database.workers(flow.settings)
     if session.out.as_json:
         listed = [
             {**one, "started_at": one["started_at"].isoformat(), "beat_at": one["beat_at"].isoformat()}
             for one in found
         ]
-        session.out.json({"project": session.flow.settings.project, "workers": listed})
+        session.out.json({"project": flow.settings.project, "workers": listed})
         return
-    session.note_project(session.flow.settings)
+    session.note_project(flow.settings)
     columns = [
         Column("WORKER"),
         Column("KIND", rank=3),
@@ -359,7 +360,7 @@ def dev(
     ] = False,
 ) -> int:
     """Start the embedded PostgreSQL, bring its tables up to date and run one worker; Ctrl-C stops it all."""
-    settings = Settings.load()
+    settings = session.settings
     target, directory = session.target, session.app_dir
     arguments = ["worker", "--app", target, "--app-dir", str(directory.absolute())]
     for queue in queues or []:
