@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.stores.conformance.case import failed, succeeded
 
 from flowstone.core.approval import ON_TIMEOUT, ApprovalState
+from flowstone.core.audit import AuditFilter
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State, can_move
 from flowstone.core.step import Attempt, AttemptResult, NewRun, NewStep
@@ -111,7 +112,7 @@ class Approvals(RuleBasedStateMachine):
     @invariant()
     def an_end_is_an_end(self) -> None:
         for one in self.store.approvals.list(limit=10_000):
-            log = self.store.approvals.audit(subject=f"approval:{one.id}")
+            log = self.store.audit.lines(AuditFilter(subject=f"approval:{one.id}"))
             message = [line.action for line in log if line.action != "approval.requested"]
             assert message == ([f"approval.{one.state}"] if one.state.is_decided else [])
             if one.state.is_decided:

@@ -12,6 +12,7 @@ from tests.faults.fault_app import ITEMS
 from tests.stores.conformance.case import Scene
 
 from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.audit import AuditFilter
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import NewStep
@@ -59,7 +60,7 @@ def decide(scene: Scene, one: Approval, approve: bool, by: str) -> Approval:
 
 def decisions(scene: Scene, one: Approval) -> list[str]:
     """What the audit log says became of a request."""
-    log = scene.store.approvals.audit(subject=f"approval:{one.id}")
+    log = scene.store.audit.lines(AuditFilter(subject=f"approval:{one.id}"))
     return [line.action for line in log if line.action != "approval.requested"]
 
 

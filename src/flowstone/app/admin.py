@@ -6,9 +6,7 @@ They are one module because they share nothing but this form: read the view that
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +17,10 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of, discard_values
 from flowstone.app.submit import Placement
 from flowstone.app.targets import AssetLike, find_asset, target_of, whole_number
-from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.actor import current_actor
+from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.asset import Asset
+from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.capability import Capability
 from flowstone.core.check import Check
 from flowstone.core.control import QueueStatus
@@ -32,6 +32,7 @@ from flowstone.engine.checks import Subject
 from flowstone.engine.scatter import GatheredIO
 from flowstone.errors import ApprovalNotFoundError, FlowStoneError, OptionsError, UnknownAssetError, did_you_mean
 from flowstone.protocols import Control, Executor, IOManager, SweepableIO
+from flowstone.stores.audit import current_user
 
 
 @view("flow.executors")
@@ -401,7 +402,9 @@ class ApprovalsView:
         if by is not None and not by.strip():
             raise OptionsError("by='': say who decides, or leave it out for the user of the operating system.")
         approvals = self._parts.store.approvals
-        return approvals.decide(number, approve=approve, by=by or current_user(), comment=comment)
+        actor = current_actor()
+        who = by or (actor.name if actor else current_user())
+        return approvals.decide(number, approve=approve, by=who, comment=comment)
 
 
 class AsyncApprovalsView(AsyncFlowStone):
@@ -421,28 +424,44 @@ class AuditView:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def latest(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
+    def latest(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[AuditRecord]:
         """Return the newest lines, newest first.
 
         Args:
+            actor: only what this person or program did.
+            action: only this action, such as `run.cancelled`, or all of a kind, such as `run`.
             subject: only those about this, such as `approval:7`.
+            since: not before this time.
+            until: before this time.
+            before: for the next page: `id` of the last line of the page before.
             limit: how many at most.
+
+        Raises:
+            OptionsError: a time has no time zone.
         """
-        return self._parts.store.approvals.audit(subject=subject, limit=whole_number("limit", limit))
+        times: tuple[tuple[str, object], ...] = (("since", since), ("until", until))
+        for name, given in times:
+            if given is not None and (not isinstance(given, datetime) or given.tzinfo is None):
+                raise OptionsError(f"{name}={given!r}: give a datetime with a time zone.")
+        requested = AuditFilter(actor=actor, action=action, subject=subject, since=since, until=until)
+        after = None if before is None else whole_number("before", before)
+        return self._parts.store.audit.lines(requested, before=after, limit=whole_number("limit", limit))
 
 
 class AsyncAuditView(AsyncFlowStone):
     """`flow.aio.audit`: the verbs of `flow.audit`, awaitable."""
 
     latest = awaitable(AuditView.latest)
-
-
-def current_user() -> str:
-    """Return the name of the user of the operating system, or their number when they have no name."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return f"uid {os.getuid()}"
 
 
 def _number(approval_id: int | str) -> int:

@@ -18,6 +18,7 @@ from flowstone.app.details import NOTHING_GIVEN
 from flowstone.app.driving import Driving, SubmittedRun, as_range, terms_of
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.targets import backfill_targets, describe, refuse_items
+from flowstone.core.actor import actor_variable
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
@@ -414,6 +415,7 @@ class Placement:
     ) -> NewRun:
         durable = Capability.DURABLE in executor.capabilities
         priority = spec.usual_priority if placing.priority is None else placing.priority
+        actor = actor_variable.get()
         width = spec.max_concurrency
         if width is None and durable and spec.kind in _WINDOWED:
             width = DEFAULT_WINDOW
@@ -432,6 +434,8 @@ class Placement:
             details=details,
             assets=spec.assets,
             unique_seconds=placing.unique_seconds,
+            requested_by=None if actor is None else actor.name,
+            requested_via=None if actor is None else actor.via,
         )
 
     def warn_of_disagreements(self) -> None:

@@ -76,18 +76,23 @@ def audit(
         str | None, typer.Argument(metavar="[SUBJECT]", help="Only lines about this, such as approval:7.")
     ] = None,
     *,
+    actor: Annotated[str | None, typer.Option(help="Only what this person or program did.")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only this action, such as run.cancelled, or all of a kind, such as run.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
     """List who did what to what, newest first; this log only grows."""
     flow = session.records
     session.warn_of_memory_store()
-    found = flow.audit.latest(subject=subject, limit=limit)
+    found = flow.audit.latest(actor=actor, action=action, subject=subject, limit=limit)
     if session.out.as_json:
         lines = [
             {
                 "id": line.id,
                 "at": line.at.isoformat(),
                 "actor": line.actor,
+                "via": line.via,
                 "action": line.action,
                 "subject": line.subject,
                 "details": dict(line.details),
@@ -96,11 +101,19 @@ def audit(
         ]
         session.out.json({"audit": lines})
         return
-    columns = [Column("AT"), Column("ACTOR"), Column("ACTION"), Column("SUBJECT"), Column("DETAILS", rank=1)]
+    columns = [
+        Column("AT"),
+        Column("ACTOR"),
+        Column("VIA", rank=2),
+        Column("ACTION"),
+        Column("SUBJECT"),
+        Column("DETAILS", rank=1),
+    ]
     rows = [
         [
             moment(line.at),
             line.actor,
+            line.via or "",
             line.action,
             line.subject,
             ", ".join(f"{name}: {value}" for name, value in line.details.items()),

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+AUTOMATION = "automation"
+"""How schedules, sensors and conditions ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -32,12 +35,13 @@ class Actor:
         return f"{self.name} ({self.via})"
 
 
-_current: ContextVar[Actor | None] = ContextVar("flowstone_actor", default=None)
+actor_variable: ContextVar[Actor | None] = ContextVar("flowstone_actor", default=None)
+"""What `current_actor` reads, for where a call would count."""
 
 
 def current_actor() -> Actor | None:
     """Return on whose behalf this code runs; None when nobody said so."""
-    return _current.get()
+    return actor_variable.get()
 
 
 @contextmanager
@@ -51,8 +55,8 @@ def acting(actor: Actor) -> Iterator[None]:
         >>> current_actor() is None
         True
     """
-    token = _current.set(actor)
+    token = actor_variable.set(actor)
     try:
         yield
     finally:
-        _current.reset(token)
+        actor_variable.reset(token)

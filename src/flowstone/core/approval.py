@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
@@ -160,27 +159,6 @@ class Approval:
             decided_by=self.decided_by,
             decided_at=self.decided_at,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """One line of the audit log, which only grows.
-
-    Args:
-        id: position in the log.
-        at: when.
-        actor: who: a person, `asset NAME`, or `flowstone` for what happens by itself.
-        action: what, such as `approval.approved`.
-        subject: to what, such as `approval:7`.
-        details: more about it.
-    """
-
-    id: int
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    details: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def portable_json(value: JsonValue, what: str) -> str:

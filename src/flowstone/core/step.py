@@ -243,6 +243,8 @@ class NewRun:
         assets: names of the assets that were asked for.
         unique_seconds: a step of the same target that was placed less than that ago is joined, over or not, forced
             or not.
+        requested_by: who asked for it, a person, a program or an automation; None when nobody said so.
+        requested_via: by which way, such as `cli`, `web` or `automation`.
         shapes: digests of the shapes of its assets, by name; see `flowstone.core.shape`.
         keys: digests of the partitions of those assets whose steps are of partitions that were checked, by name.
     """
@@ -264,6 +266,8 @@ class NewRun:
     unique_seconds: float | None = None
     shapes: Mapping[str, str] | None = None
     keys: Mapping[str, str] | None = None
+    requested_by: str | None = None
+    requested_via: str | None = None
 
 
 class PlacedStep(NamedTuple):
@@ -478,7 +482,8 @@ def run_state(state: State, counts: Mapping[State, int]) -> State:
 class RunRecord(HasDetails):
     """A run with the number of its steps in each state.
 
-    `details` says what it is about, without secrets; `assets` names what was asked for.
+    `details` says what it is about, without secrets; `assets` names what was asked for; `requested_by` and
+    `requested_via` say who asked for it, and by which way (`api`, `cli`, `web`, `json`, `automation`), if known.
     `process_lost` says that it is not over and that the process that drove it died: nobody goes on with it, and
     whoever asks for one of its targets ends it.
     """
@@ -499,6 +504,8 @@ class RunRecord(HasDetails):
     counts: dict[State, int] = field(default_factory=dict)
     details: RunDetails = NO_DETAILS
     assets: tuple[str, ...] = ()
+    requested_by: str | None = None
+    requested_via: str | None = None
 
     @property
     def total(self) -> int:

@@ -17,6 +17,7 @@ from flowstone.protocols.execution import (
 )
 from flowstone.protocols.stores import (
     ApprovalStore,
+    AuditStore,
     CallerLoop,
     Catalog,
     CheckStore,
@@ -33,6 +34,7 @@ from flowstone.protocols.values import IOManager, KeepVersions, Serializer, Swee
 
 __all__ = [
     "ApprovalStore",
+    "AuditStore",
     "AutomationStore",
     "CallerLoop",
     "CancelsJobs",

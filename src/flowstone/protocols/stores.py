@@ -8,12 +8,13 @@ have all of it: memory and PostgreSQL; one suite of tests holds both to the same
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Protocol
 
-from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
@@ -89,8 +90,27 @@ class ApprovalStore(Protocol):
     def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
         """Release a state of a request that could not be announced, and say when to try again."""
 
-    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
-        """Return the newest lines of the audit log, of one subject or of all, newest first."""
+
+class AuditStore(Protocol):
+    """The audit log, which only grows.
+
+    Every action of a person or a program writes its line in its own transaction, in the store that does it, and
+    names who acts (`flowstone.core.actor`): see `flowstone.stores.postgres.audit.note`.
+    """
+
+    def note(self, action: str, subject: str, details: Mapping[str, object] | None = None) -> None:
+        """Write a line about something that changes nothing in the store, such as a login."""
+
+    def lines(
+        self, requested: AuditFilter | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[AuditRecord]:
+        """Return the newest lines that match, newest first.
+
+        Args:
+            requested: which; None for all.
+            before: only those before this position in the log: `id` of the last line of the page before.
+            limit: how many at most.
+        """
 
 
 class CheckStore(Protocol):
@@ -506,6 +526,10 @@ class Store(Protocol):
     @property
     def approvals(self) -> ApprovalStore:
         """What waits, or waited, for a person's decision."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """Who did what."""
 
     @property
     def checks(self) -> CheckStore:

@@ -10,6 +10,7 @@ import pytest
 from tests.stores.conformance.case import HOSTILE_TEXTS, Scene, StoreCase, failed, snoozed, succeeded
 
 from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.audit import AuditFilter
 from flowstone.core.outcome import AttemptOutcome, Suspended
 from flowstone.core.output import JsonValue
 from flowstone.core.state import State
@@ -82,18 +83,18 @@ class ApprovalRecordTests(ApprovalCase):
         scene.store.approvals.decide(one.id, approve=False, by="ann", comment="no")
         other = self.ask(scene, scene.one("b", run_id="2"))
         scene.store.ledger.request_cancel(other.step_id)
-        log = scene.store.approvals.audit()
+        log = scene.store.audit.lines()
         assert [(line.action, line.subject) for line in log] == [
             ("approval.cancelled", f"approval:{other.id}"),
             ("approval.requested", f"approval:{other.id}"),
             ("approval.rejected", f"approval:{one.id}"),
             ("approval.requested", f"approval:{one.id}"),
         ]
-        (decided_line, request) = scene.store.approvals.audit(subject=f"approval:{one.id}")
+        (decided_line, request) = scene.store.audit.lines(AuditFilter(subject=f"approval:{one.id}"))
         assert (decided_line.actor, decided_line.details) == ("ann", {"comment": "no"})
         assert (request.actor, request.details["message"]) == ("asset a", "Pay?")
         assert request.at <= decided_line.at
-        assert len(scene.store.approvals.audit(limit=2)) == 2
+        assert len(scene.store.audit.lines(limit=2)) == 2
 
     def test_each_state_learns_once(self, scene: Scene) -> None:
         """Under a lease; again when that did not work, and anew when it was decided."""

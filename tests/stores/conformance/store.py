@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.stores.conformance.attempts import AttemptTests, CancelTests
+from tests.stores.conformance.audit import AuditTests
 from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
 from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
@@ -16,6 +17,7 @@ class StoreConformance(
     CatalogTests,
     PartitionKeysTests,
     CheckTests,
+    AuditTests,
     RouteStoreTests,
     ScatterStoreTests,
     ScatterEndTests,

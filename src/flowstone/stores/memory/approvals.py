@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, islice
 
-from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.actor import current_actor
+from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
 from flowstone.core.output import JsonValue
 from flowstone.core.state import State
 from flowstone.errors import ApprovalNotFoundError
-from flowstone.protocols import ApprovalStore
+from flowstone.protocols import ApprovalStore, AuditStore
 from flowstone.stores.memory.tables import Propagation, StepRow, Tables
 
 _NOTIFY_FOR = timedelta(days=1)
@@ -38,7 +40,6 @@ class MemoryApprovals(ApprovalStore):
         """The requests of each step that asked for something."""
         # when a change may be claimed again, by request
         self._unacknowledged: dict[int, datetime] = {}
-        self._log: list[AuditRecord] = []
         self._ids = count(1)
 
     def list(self, *, state: ApprovalState | None = None, limit: int = 100) -> Sequence[Approval]:
@@ -106,10 +107,6 @@ class MemoryApprovals(ApprovalStore):
         with self._tables.changed:
             if self._requests[approval.id].state is approval.state and approval.id in self._unacknowledged:
                 self._unacknowledged[approval.id] = self._now() + timedelta(seconds=retry_in_seconds)
-
-    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
-        with self._tables.changed:
-            return [one for one in reversed(self._log) if subject is None or one.subject == subject][:limit]
 
     # --- called by the ledger, with the lock held -----------------------------------------------------------
 
@@ -196,13 +193,42 @@ class MemoryApprovals(ApprovalStore):
         """Keep a new state of a request: to be announced, and in the log."""
         self._requests[one.id] = one
         self._unacknowledged[one.id] = self._now()
-        self._log.append(
+        decides = current_actor() if one.decided_by else None
+        self._tables.audit.append(
             AuditRecord(
-                id=len(self._log) + 1,
+                id=next(self._tables.audit_ids),
                 at=self._now(),
                 actor=actor,
                 action=f"approval.{action or one.state.value}",
                 subject=f"approval:{one.id}",
                 details=details or {},
+                via=decides.via if decides else None,
             )
         )
+
+
+class MemoryAudit(AuditStore):
+    """Implements `flowstone.protocols.AuditStore` over a list.
+
+    Args:
+        tables: the data of the store.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def note(self, action: str, subject: str, details: Mapping[str, object] | None = None) -> None:
+        with self._tables.changed:
+            self._tables.note(action, subject, details)
+
+    def lines(
+        self, requested: AuditFilter | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[AuditRecord]:
+        found = requested or AuditFilter()
+        with self._tables.changed:
+            matching = (
+                line
+                for line in reversed(self._tables.audit)
+                if (before is None or line.id < before) and found.matches(line)
+            )
+            return list(islice(matching, limit))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from flowstone.core.actor import AUTOMATION
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationRecord,
@@ -23,6 +24,7 @@ from flowstone.core.automation.record import (
     settled,
 )
 from flowstone.protocols import AutomationStore
+from flowstone.stores.audit import of_keys, shown_cursor
 from flowstone.stores.memory.catalog import MemoryPartitionKeys
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.tables import Tables
@@ -81,6 +83,7 @@ class MemoryAutomations(AutomationStore):
         *,
         now: Callable[[], datetime] | None = None,
     ) -> None:
+        self._tables = tables
         self._lock = tables.changed
         self._ledger = ledger
         self._partition_keys = partition_keys
@@ -152,6 +155,7 @@ class MemoryAutomations(AutomationStore):
     def request(self, automation: AutomationId) -> None:
         with self._lock:
             self._row(automation).requested = True
+            self._note(automation, "requested")
 
     def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
         with self._lock:
@@ -159,6 +163,7 @@ class MemoryAutomations(AutomationStore):
             if row is None or row.record.paused == paused:
                 return False
             row.record = replace(row.record, paused=paused)
+            self._note(automation, "paused" if paused else "resumed")
             return True
 
     def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
@@ -167,6 +172,7 @@ class MemoryAutomations(AutomationStore):
             if row is not None:
                 row.record = replace(row.record, cursor=cursor)
                 row.release()
+            self._note(automation, "cursor_set", {"cursor": shown_cursor(cursor)})
 
     def record(self, automation: AutomationId) -> AutomationRecord | None:
         with self._lock:
@@ -195,6 +201,8 @@ class MemoryAutomations(AutomationStore):
                 if used is not None and not used.forgotten:
                     used.forgotten = True
                     forgotten.append(key)
+            if forgotten:
+                self._note(automation, "run_keys_forgotten", of_keys(sorted(forgotten), None))
         return forgotten
 
     def keep_ticks(self, maximum: int) -> None:
@@ -219,6 +227,9 @@ class MemoryAutomations(AutomationStore):
             record = AutomationRecord(id=automation, paused=paused, cursor=None, since=now, due_at=now)
             self._rows[automation] = _Row(record)
         return self._rows[automation]
+
+    def _note(self, automation: AutomationId, what: str, details: Mapping[str, object] | None = None) -> None:
+        self._tables.note(f"{automation.kind}.{what}", f"{automation.kind}:{automation.name}", details)
 
     def _wake(self, automations: Sequence[AutomationId]) -> None:
         now = self._now()
@@ -292,5 +303,6 @@ class MemoryAutomations(AutomationStore):
                 run = replace(run, id=f"{run.id}-{times}")
             keys.pop(prepared.run_key, None)  # the order is that of their use
             keys[prepared.run_key] = _UsedKey(RunKey(prepared.run_key, run.id, self._now()), times)
+        run = replace(run, requested_by=automation.name, requested_via=AUTOMATION)
         self._ledger.open_run(run, prepared.steps)
         return run.id

@@ -24,6 +24,7 @@ from flowstone.core.step import (
     Target,
 )
 from flowstone.protocols import Catalog, CheckStore, PartitionKeys, TargetStatuses
+from flowstone.stores.audit import of_keys
 from flowstone.stores.memory.tables import StepRow, Tables
 
 
@@ -324,6 +325,7 @@ class MemoryPartitionKeys(PartitionKeys):
     """
 
     def __init__(self, tables: Tables, *, now: Callable[[], datetime] | None = None) -> None:
+        self._tables = tables
         self._changed = tables.changed
         self._now = now or (lambda: datetime.now(UTC))
         # per definition the keys in the order of their last change, and all changes
@@ -346,14 +348,23 @@ class MemoryPartitionKeys(PartitionKeys):
     def add(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        changes = [PartitionChange(name, key) for key in keys]
-        return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
+        return self._change(name, [PartitionChange(name, key) for key in keys], by, reason)
 
     def remove(
         self, name: str, keys: Sequence[str], *, by: str | None = None, reason: str | None = None
     ) -> list[str]:
-        changes = [PartitionChange(name, key, remove=True) for key in keys]
-        return [change.key for change in self.apply_changes(changes, by=by, reason=reason)]
+        return self._change(name, [PartitionChange(name, key, remove=True) for key in keys], by, reason)
+
+    def _change(
+        self, name: str, changes: Sequence[PartitionChange], by: str | None, reason: str | None
+    ) -> list[str]:
+        with self._changed:
+            done = self.apply_changes(changes, by=by, reason=reason)
+            if done:
+                action = "partitions.removed" if done[0].remove else "partitions.added"
+                details = of_keys([change.key for change in done], reason)
+                self._tables.note(action, f"partitions:{name}", details, by=by)
+            return [change.key for change in done]
 
     def history(self, name: str, key: str | None = None, *, limit: int = 100) -> list[KeyChange]:
         with self._changed:

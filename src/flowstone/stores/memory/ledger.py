@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from flowstone.core.actor import AUTOMATION
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
@@ -22,6 +23,7 @@ from flowstone.core.step import (
 )
 from flowstone.errors import RunConflictError, RunNotFoundError
 from flowstone.protocols import Ledger
+from flowstone.stores.audit import of_run, of_targets
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.catalog import insert_checks
 from flowstone.stores.memory.scatters import MemoryScatters
@@ -61,6 +63,7 @@ class MemoryLedger(Ledger):
             for new in steps:
                 if new.same_config:
                     self._refuse_conflict(row, new)
+            is_new = row is None
             if row is None:
                 row = tables.runs[run.id] = RunRow(run)
             placed: list[PlacedStep] = []
@@ -68,6 +71,8 @@ class MemoryLedger(Ledger):
                 placed.append(self._place(row, run, new, placed))
             if tables.waiters:
                 tables.announce()
+            if is_new and run.requested_by is not None and run.requested_via != AUTOMATION:
+                tables.note("run.placed", f"run:{run.id}", of_run(run, len(steps)), by=run.requested_by)
             return placed
 
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
@@ -143,6 +148,8 @@ class MemoryLedger(Ledger):
             row = self._tables.steps.get(step_id)
             if row is None:
                 raise RunNotFoundError("step", str(step_id))
+            if not row.state.is_terminal:
+                self._tables.note("step.cancelled", f"step:{step_id}", {"run": row.run_id})
             self._approvals.cancel(row, datetime.now(UTC))
             self._tables.announce()
         self._tables.emit_ended()
@@ -156,6 +163,9 @@ class MemoryLedger(Ledger):
             now = datetime.now(UTC)
             for step_id in gone:
                 self._tables.steps[step_id].invalidated_at = now
+            if gone:
+                subject, details = of_targets(targets)
+                self._tables.note("versions.invalidated", subject, {"versions": len(gone), **details})
             return len(gone)
 
     def cancel_run(self, run_id: str) -> list[int]:
@@ -164,6 +174,9 @@ class MemoryLedger(Ledger):
             if run is None:
                 raise RunNotFoundError("run", run_id)
             now = datetime.now(UTC)
+            number = sum(not row.state.is_terminal for row in run.steps.values())
+            if number:
+                self._tables.note("run.cancelled", f"run:{run_id}", {"steps": number})
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
                 self._approvals.cancel(row, now)
             # what was asked counts, even if nothing of it was left to cancel

@@ -61,7 +61,11 @@ class MemoryRetention(Retention):
             counts = _count(gone)
             discard(_outputs(gone))
             runs = self._forget(gone, self._ended(older_than_seconds))
-            return counts._replace(runs=runs)
+            pruned = counts._replace(runs=runs)
+            if any(pruned):
+                age = {"older_than_seconds": older_than_seconds}
+                self._tables.note("records.pruned", "records", pruned._asdict() | age)
+            return pruned
 
     def needed_versions(self, versions: Sequence[str]) -> set[str]:
         """Return all: what other processes store is unknown here, and numbered alike."""
@@ -86,6 +90,8 @@ class MemoryRetention(Retention):
             for row in gone:
                 self._tables.current.pop(_target(row), None)
             self._forget(gone, ())
+            if gone:
+                self._tables.note("asset.pruned", f"asset:{asset}", _count(gone)._asdict())
             return _count(gone)
 
     def _of(self, asset: str) -> list[StepRow]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from flowstone.errors import OptionsError
 from flowstone.protocols import CallerLoop, OpensRuns
-from flowstone.stores.memory.approvals import MemoryApprovals
+from flowstone.stores.memory.approvals import MemoryApprovals, MemoryAudit
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
 from flowstone.stores.memory.ledger import MemoryLedger
@@ -37,6 +37,7 @@ class MemoryStore:
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
         tables = Tables()
         self.approvals = MemoryApprovals(tables, now=now)
+        self.audit = MemoryAudit(tables)
         self.scatters = MemoryScatters(tables, self.approvals)
         self.ledger = MemoryLedger(tables, self.approvals, self.scatters)
         self.catalog = MemoryCatalog(tables)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 
 from flowstone import telemetry
+from flowstone.core.audit import AuditRecord
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.run_details import RunInfo
@@ -28,6 +29,10 @@ from flowstone.core.step import (
     Target,
     run_state,
 )
+from flowstone.stores.audit import new_line
+
+_MAX_LINES = 100_000
+"""Lines of the audit log that are kept in memory; the oldest go first."""
 
 
 class StepRow:
@@ -179,6 +184,8 @@ class RunRow:
             counts=dict(counts),
             details=self.new.details.masked(),
             assets=self.new.assets,
+            requested_by=self.new.requested_by,
+            requested_via=self.new.requested_via,
         )
 
     def state(self, counts: Mapping[State, int]) -> State:
@@ -216,6 +223,8 @@ class Tables:
         self.checks_of_step: dict[int, list[CheckRecord]] = defaultdict(list)
         self.step_ids = count(1)
         self.tokens = count(1)
+        self.audit: deque[AuditRecord] = deque(maxlen=_MAX_LINES)
+        self.audit_ids = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
         # with more steps than this the next run makes room first
         self.max_steps: int | None = None
@@ -244,6 +253,22 @@ class Tables:
                     ended.append(record)
         for record in ended:
             telemetry.emit_run_ended(record)
+
+    def note(
+        self,
+        action: str,
+        subject: str,
+        details: Mapping[str, object] | None = None,
+        *,
+        by: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Write a line of the audit log; called with the lock held, by what does the action.
+
+        See `flowstone.stores.postgres.audit.note`, its counterpart, which every action has to call as well.
+        """
+        line = new_line(action, subject, details, by=by)
+        self.audit.append(AuditRecord(id=next(self.audit_ids), at=at or datetime.now(UTC), **line._asdict()))
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

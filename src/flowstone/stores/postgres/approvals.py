@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flowstone.core.approval import Approval, ApprovalState, AuditRecord
+from flowstone.core.actor import current_actor
+from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
@@ -82,11 +83,6 @@ class PostgresApprovals(ApprovalStore):
     def release_notification(self, approval: Approval, *, retry_in_seconds: float) -> None:
         parameters = {"id": approval.id, "state": approval.state, "retry_in_seconds": retry_in_seconds}
         self._execute("release_notification", parameters)
-
-    def audit(self, *, subject: str | None = None, limit: int = 100) -> Sequence[AuditRecord]:
-        parameters = {"subject": subject, "limit": limit}
-        with self._database.connection() as connection:
-            return fetch_all(connection, AuditRecord, "approvals/audit", parameters)
 
     def _decide(
         self, approval_id: int, state: ApprovalState, *, by: str | None = None, comment: str | None = None
@@ -187,6 +183,7 @@ def decide(
         "state": state,
         "by": None if by is None else clean_text(by, limit=200),
         "comment": clean_text(comment, limit=10_000) if comment else None,
+        "via": None if by is None or (actor := current_actor()) is None else actor.via,
     }
     decided = fetch_all(connection, Approval, "approvals/decide", locked | decision)
     if decided:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone.core.actor import AUTOMATION
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationKind,
@@ -27,6 +28,8 @@ from flowstone.core.automation.record import (
 )
 from flowstone.protocols import AutomationStore
 from flowstone.sql import load_sql
+from flowstone.stores.audit import of_keys, shown_cursor
+from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.partition_keys import apply_changes
 from flowstone.stores.postgres.placing import Placing
@@ -94,15 +97,23 @@ class PostgresAutomations(AutomationStore):
         self._execute("release", _named(taken.record.id) | {"token": taken.token})
 
     def request(self, automation: AutomationId) -> None:
-        self._execute("request", _named(automation))
+        with self._database.transaction() as connection:
+            connection.execute(load_sql("automations/request"), _named(automation) | {"now": self._instant()})
+            _note(connection, automation, "requested")
 
     def set_paused(self, automation: AutomationId, *, paused: bool) -> bool:
         parameters = _named(automation) | {"paused": paused}
         with self._database.transaction() as connection:
-            return fetch_value(connection, str, "automations/set_paused", parameters) is not None
+            changed = fetch_value(connection, str, "automations/set_paused", parameters) is not None
+            if changed:
+                _note(connection, automation, "paused" if paused else "resumed")
+            return changed
 
     def set_cursor(self, automation: AutomationId, cursor: str | None) -> None:
-        self._execute("set_cursor", _named(automation) | {"cursor": cursor})
+        with self._database.transaction() as connection:
+            parameters = _named(automation) | {"cursor": cursor, "now": self._instant()}
+            connection.execute(load_sql("automations/set_cursor"), parameters)
+            _note(connection, automation, "cursor_set", {"cursor": shown_cursor(cursor)})
 
     def record(self, automation: AutomationId) -> AutomationRecord | None:
         with self._database.connection() as connection:
@@ -131,8 +142,10 @@ class PostgresAutomations(AutomationStore):
 
     def forget_run_keys(self, automation: AutomationId, keys: Sequence[str]) -> list[str]:
         parameters = {**_named(automation), "run_keys": list(keys)}
-        with self._database.connection() as connection:
+        with self._database.transaction() as connection:
             gone = set(fetch_column(connection, str, "automations/forget_keys", parameters))
+            if gone:
+                _note(connection, automation, "run_keys_forgotten", of_keys(sorted(gone), None))
         return [key for key in dict.fromkeys(keys) if key in gone]
 
     def prune_ticks(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
@@ -229,12 +242,22 @@ class _Concluding:
                 self._known.append(prepared.run_key)
                 return None
             run = replace(run, id=run_id)
+        run = replace(run, requested_by=self._taken.record.id.name, requested_via=AUTOMATION)
         driver = None if run.durable else self._worker_id()
         Placing(self._connection, run, prepared.steps, driver, again=self._again).place()
         return run.id
 
     def _execute(self, name: str, parameters: dict[str, Any]) -> None:
         self._connection.execute(load_sql(f"automations/{name}"), self._id | parameters)
+
+
+def _note(
+    connection: Connection[TupleRow],
+    automation: AutomationId,
+    what: str,
+    details: Mapping[str, object] | None = None,
+) -> None:
+    note(connection, f"{automation.kind}.{what}", f"{automation.kind}:{automation.name}", details)
 
 
 def _named(automation: AutomationId) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flowstone.protocols import Control
 from flowstone.protocols.stores import Retention
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, oban_jobs
+from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import UNLIMITED, Stopping, refill
 from flowstone.stores.postgres.database import Database, in_transaction
@@ -192,11 +193,13 @@ class PostgresControl(Control, Retention):
             withdrawn = fetch_column(connection, int, "control/withdraw", {"run_id": run_id})
             parameters = {"run_id": run_id, "withdrawn": len(withdrawn)}
             connection.execute(load_sql("control/take_off"), parameters)
+            note(connection, "run.paused", f"run:{run_id}", {"withdrawn": len(withdrawn)})
             return len(withdrawn)
 
     def resume_run(self, run_id: str) -> int:
         with self._database.transaction() as connection:
             run = self._set_paused(connection, run_id, paused=False)
+            note(connection, "run.resumed", f"run:{run_id}")
             if not run.durable:
                 return 0
             limit = run.max_concurrency
@@ -218,6 +221,11 @@ class PostgresControl(Control, Retention):
         with self._database.transaction() as connection:
             parameters = {"name": name, "paused": paused, "node_limit": node_limit, "reset_limit": reset_limit}
             connection.execute(load_sql("queue/set"), parameters)
+            if paused is not None:
+                note(connection, "queue.paused" if paused else "queue.resumed", f"queue:{name}")
+            if node_limit is not None or reset_limit:
+                limit = "declared" if reset_limit else node_limit
+                note(connection, "queue.scaled", f"queue:{name}", {"limit": limit})
             if paused is False:
                 resume_producers(connection, name)
             oban_jobs.announce(connection, [name])
@@ -267,7 +275,10 @@ class PostgresControl(Control, Retention):
                 break
         with self._database.transaction() as connection:
             runs = connection.execute(load_sql("control/prune_runs"), age)
-            return PruneCounts(steps, runs.rowcount, values, size_bytes)
+            pruned = PruneCounts(steps, runs.rowcount, values, size_bytes)
+            if any(pruned):
+                note(connection, "records.pruned", "records", pruned._asdict() | age)
+            return pruned
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         parameters = {"older_than_seconds": older_than_seconds}
@@ -290,6 +301,9 @@ class PostgresControl(Control, Retention):
                 outputs = [row.output for row in rows if row.output]
                 discard(outputs)
                 connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
+                if not rows and steps:
+                    pruned = PruneCounts(steps, 0, values, size_bytes)
+                    note(connection, "asset.pruned", f"asset:{asset}", pruned._asdict())
             steps += len(rows)
             values += len(outputs)
             size_bytes += sum(output.size_bytes or 0 for output in outputs)

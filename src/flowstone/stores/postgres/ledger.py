@@ -20,7 +20,9 @@ from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, Ne
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.sql import load_sql
+from flowstone.stores.audit import of_targets
 from flowstone.stores.postgres import approvals, placing
+from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping, scattered_rows
@@ -170,36 +172,48 @@ class PostgresLedger(Ledger):
     def request_cancel(self, step_id: int) -> State:
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> State:
-            self._cancel(connection, [step_id], stopping)
+            cancelled = self._cancel(connection, [step_id], stopping)
             state = self._states(connection, [step_id]).get(step_id)
             if state is None:
                 raise RunNotFoundError("step", str(step_id))
+            if cancelled:
+                note(connection, "step.cancelled", f"step:{step_id}", {"run": cancelled[0].run_id})
             return state
 
         return self._stopping(cancel)
 
     def invalidate(self, targets: Sequence[Target]) -> int:
         parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
-        return self._transaction(
-            lambda connection: connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
-        )
+
+        def invalidate(connection: Connection[TupleRow]) -> int:
+            number = connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
+            if number:
+                subject, details = of_targets(targets)
+                note(connection, "versions.invalidated", subject, {"versions": number, **details})
+            return number
+
+        return self._transaction(invalidate)
 
     def cancel_run(self, run_id: str) -> list[int]:
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
             steps = fetch_column(connection, int, "ledger/steps_of_run", {"run_id": run_id})
-            if self._database.durable:
-                placing.cancel(connection, run_id)
-            running = self._cancel(connection, steps, stopping)
+            unstarted = placing.cancel(connection, run_id) if self._database.durable else 0
+            cancelled = self._cancel(connection, steps, stopping)
             # the run after its steps, as everybody locks them
             if fetch_value(connection, str, "ledger/mark_cancelled", {"run_id": run_id}) is None:
                 raise RunNotFoundError("run", run_id)
-            return running
+            number = unstarted + len(cancelled)
+            if number:
+                note(connection, "run.cancelled", f"run:{run_id}", {"steps": number})
+            return [step.id for step in cancelled if step.state is State.CANCELLING]
 
         return self._stopping(cancel)
 
-    def _cancel(self, connection: Connection[TupleRow], steps: list[int], stopping: Stopping) -> list[int]:
-        """Cancel steps; return those that are running."""
+    def _cancel(
+        self, connection: Connection[TupleRow], steps: list[int], stopping: Stopping
+    ) -> list[CancelledStep]:
+        """Cancel steps; return those that were not over: they are now, or run and are to stop."""
         # workers lock the job before the step; taking both in that order cannot deadlock with them
         if self._database.durable:
             connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
@@ -208,7 +222,7 @@ class PostgresLedger(Ledger):
         durable = self._database.durable
         approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
         propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
-        return [step.id for step in cancelled if step.state is State.CANCELLING]
+        return cancelled
 
     def _commit(
         self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], stopping: Stopping

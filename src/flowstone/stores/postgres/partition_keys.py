@@ -11,6 +11,8 @@ from flowstone.core.clean import clean_text
 from flowstone.core.partitions import KeyChange, KeyState
 from flowstone.protocols import PartitionKeys
 from flowstone.sql import load_sql
+from flowstone.stores.audit import of_keys
+from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import fetch_all, fetch_column
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 _MAX_NOTE = 1000
+_DONE = ("added", "removed")
 
 
 class PostgresPartitionKeys(PartitionKeys):
@@ -60,7 +63,11 @@ class PostgresPartitionKeys(PartitionKeys):
     ) -> list[str]:
         changes = [PartitionChange(name, key, remove) for key in keys]
         with self._database.transaction() as connection:
-            return [change.key for change in apply_changes(connection, changes, by=by, reason=reason)]
+            changed = [change.key for change in apply_changes(connection, changes, by=by, reason=reason)]
+            if changed:
+                details = of_keys(changed, reason)
+                note(connection, f"partitions.{_DONE[remove]}", f"partitions:{name}", details, by=by)
+            return changed
 
 
 def apply_changes(

@@ -31,6 +31,8 @@ from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.protocols import RangeStore
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
+from flowstone.stores.postgres.audit import note_placed
+from flowstone.stores.postgres.catalog import ConfigHash
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import notify_done
 from flowstone.stores.postgres.database import Database
@@ -90,13 +92,6 @@ class CurrentStep(NamedTuple):
 
     position: int
     step_id: int
-
-
-class ConfigHash(NamedTuple):
-    """How the run of a step computes it."""
-
-    id: int
-    config_hash: str | None
 
 
 class _FoundStep(NamedTuple):
@@ -171,6 +166,8 @@ class Placing:
             },
         )
         oban_jobs.announce(self.connection, oban_jobs.enqueue(self.connection, enqueued))
+        if opened.is_new:
+            note_placed(self.connection, self.run, len(self.steps))
         return [one for one in self.placed if one is not None]
 
     def _find_own(self) -> None:
@@ -401,6 +398,8 @@ def insert_run(connection: Connection[TupleRow], run: NewRun, *, driver: str | N
             "assets": list(run.assets) or None,
             "shapes": None if run.shapes is None else to_json(run.shapes),
             "keys": to_json(run.keys) if run.keys else None,
+            "requested_by": run.requested_by,
+            "requested_via": run.requested_via,
         },
     )
     assert opened is not None
@@ -466,6 +465,7 @@ def _open(connection: Connection[TupleRow], run: NewRun, new: NewRange) -> int:
         load_sql("ledger/count_opened"), {"run_id": run.id, "opened": total, "active": 0, "failures": 0}
     )
     oban_jobs.announce(connection, [new.queue])
+    note_placed(connection, run, total)
     return total
 
 
@@ -685,10 +685,11 @@ def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
     )
 
 
-def cancel(connection: Connection[TupleRow], run_id: str) -> None:
-    """Make cancelled steps of what nobody has begun, and count them."""
+def cancel(connection: Connection[TupleRow], run_id: str) -> int:
+    """Make cancelled steps of what nobody has begun, count them, and return how many."""
     ended = connection.execute(load_sql("ranges/cancel"), {"run_id": run_id}).rowcount
     if ended:
         counts = {"run_id": run_id, "finished": ended, "placed": 0, "failures": 0, "cancellations": ended}
         runs = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": to_json([counts])})
         notify_done(connection, [f"r:{run.run_id}" for run in runs if not run.open_steps and run.watched])
+    return ended

@@ -21,6 +21,7 @@ from flowstone.errors import DatabaseError, DatabaseUnavailableError
 from flowstone.protocols import CallerLoop, OpensRuns
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.approvals import PostgresApprovals
+from flowstone.stores.postgres.audit import PostgresAudit
 from flowstone.stores.postgres.automations import PostgresAutomations
 from flowstone.stores.postgres.caller import CallerDatabase
 from flowstone.stores.postgres.catalog import DoneSignals, PostgresCatalog, PostgresChecks, PostgresTargetStatuses
@@ -190,6 +191,7 @@ class PostgresStore:
         self.queue = PostgresQueue(database)
         self.control = self.retention = PostgresControl(database)
         self.approvals = PostgresApprovals(database)
+        self.audit = PostgresAudit(database)
         self.scatters = PostgresScatters(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)

@@ -139,8 +139,8 @@ WITH locked AS (
         AND (c.expires_at <= pg_catalog.clock_timestamp()) = (%(state)s = 'expired')
     RETURNING c.*
 ), logged AS (
-    INSERT INTO flowstone.audit (actor, action, subject, details)
-    SELECT coalesce(d.decided_by, 'flowstone'), 'approval.' || d.state, 'approval:' || d.id,
+    INSERT INTO flowstone.audit (actor, via, action, subject, details)
+    SELECT coalesce(d.decided_by, 'flowstone'), %(via)s::text, 'approval.' || d.state, 'approval:' || d.id,
         pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('comment', d.comment))
     FROM decided AS d
     ORDER BY d.id
@@ -254,11 +254,3 @@ WITH cancelled AS (
     SELECT 'flowstone', 'approval.cancelled', 'approval:' || c.id FROM cancelled AS c ORDER BY c.id
 )
 SELECT id FROM cancelled;
-
--- name: audit
--- The newest lines of the audit log. Uses audit_pkey, or audit_of_subject.
-SELECT id, at, actor, action, subject, details
-FROM flowstone.audit
-WHERE %(subject)s::text IS NULL OR subject = %(subject)s
-ORDER BY id DESC
-LIMIT %(limit)s;

@@ -56,7 +56,7 @@ ORDER BY upstream_step_id, step_id;
 -- name: runs
 -- The newest runs, one, those of the items of a run, or those with a tag. Uses runs_newest, runs_pkey or runs_of_parent.
 SELECT id, kind, selection, executor, state, priority, max_concurrency, created_at, finished_at, paused,
-    retry_of, parent, details, assets,
+    retry_of, parent, details, assets, requested_by, requested_via,
     state = 'running' AND NOT durable AND NOT EXISTS (
         SELECT FROM flowstone.workers AS w
         WHERE w.id = driver AND w.lost_at IS NULL
