@@ -168,7 +168,14 @@ def find_serializer(name: str, chosen: Serializer | None = None) -> Serializer:
 
 
 def encode(
-    value: object, serializer: Serializer, sink: BinaryIO, *, address: OutputAddress, io: str, location: str
+    value: object,
+    serializer: Serializer,
+    sink: BinaryIO,
+    *,
+    address: OutputAddress,
+    io: str,
+    location: str,
+    encoded: bytes | None = None,
 ) -> StoredOutput:
     """Write `value` to `sink` and return its description.
 
@@ -179,13 +186,17 @@ def encode(
         address: whose value it is, for the error.
         io: name of the IO manager, for the description.
         location: where the bytes will lie, for the description.
+        encoded: what the serializer made of it already.
 
     Raises:
         SerializationError: naming the asset.
     """
     writer = HashingWriter(sink)
     try:
-        serializer.write(value, writer)
+        if encoded is None:
+            serializer.write(value, writer)
+        else:
+            writer.write(encoded)
     except SerializationError as error:
         raise error.for_asset(address.asset, address.partition_key) from error.__cause__
     return StoredOutput(

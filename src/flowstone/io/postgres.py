@@ -299,6 +299,7 @@ class PostgresIO:
             StorageError: too large, or the database refused it; nothing is left behind.
         """
         serializer = self._serializer or choose_serializer(value)
+        data: bytes | None = None
         if type(serializer) is JsonSerializer:
             # JSON is made in memory anyway: a small value needs none of the streaming below
             try:
@@ -310,7 +311,9 @@ class PostgresIO:
         with database_errors("store", address.asset, address.partition_key), ExitStack() as transaction:
             writer = ChunkWriter(self._connect, address, transaction, self._limits, self._project)
             location = f"{_CHUNKS}:{address.version}"
-            stored = encode(value, serializer, writer, address=address, io=self._name, location=location)
+            stored = encode(
+                value, serializer, writer, address=address, io=self._name, location=location, encoded=data
+            )
             writer.finish()
             payload = writer.payload
         if payload is None:

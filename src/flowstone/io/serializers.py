@@ -11,6 +11,7 @@ from flowstone.errors import MissingExtraError, SerializationError
 # Enough for a structured type of thousands of fields; NumPy's default of 10,000 guards against
 # untrusted files, ours were written by `write`.
 _MAX_HEADER = 1_000_000
+_TEXT_PIECE = 1 << 20
 
 
 class NumpySerializer:
@@ -117,7 +118,9 @@ class TextSerializer:
                 type_name=type_name(value),
                 remedy="Return a str, or leave the choice of the serializer to FlowStone.",
             )
-        file.write(value.encode("utf-8", "surrogatepass"))
+        # encoded as a whole, it would be in memory twice
+        pieces = (value[start : start + _TEXT_PIECE] for start in range(0, len(value), _TEXT_PIECE))
+        file.writelines(piece.encode("utf-8", "surrogatepass") for piece in pieces)
 
     def read(self, file: BinaryIO) -> object:
         """Return the text."""
