@@ -127,7 +127,7 @@ def run(given: Given, function: Callable[[Session], int | None]) -> int:
         given: the common options.
         function: what the command does; returns an exit code, or None for 0.
     """
-    session = Session(given, Output(as_json=given.as_json))
+    session = Session(given, Output(as_json=given.as_json, wide=given.wide))
     quiet = contextlib.redirect_stdout(sys.stderr) if given.as_json else contextlib.nullcontext()
     with quiet, acting(Actor(system_user(), "cli")):
         configure_logging(verbose=given.verbose)

@@ -43,6 +43,7 @@ InProject = Annotated[
     typer.Option("--project", metavar="NAME", help="The project. Also FLOWSTONE_PROJECT or the settings file."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns of tables, however narrow the terminal is.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs and whole tracebacks.")]
 
 _COMMON: tuple[tuple[str, Any, Any], ...] = (
@@ -51,6 +52,7 @@ _COMMON: tuple[tuple[str, Any, Any], ...] = (
     ("database", Database, None),
     ("project", InProject, None),
     ("as_json", AsJson, False),
+    ("wide", Wide, False),
     ("verbose", Verbose, False),
 )
 _COMMON_NAMES = frozenset(name for name, _, _ in _COMMON)

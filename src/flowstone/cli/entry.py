@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from flowstone import __version__
-from flowstone.cli.command import App, AppDir, AsJson, Database, InProject, Verbose, build
+from flowstone.cli.command import App, AppDir, AsJson, Database, InProject, Verbose, Wide, build
 from flowstone.cli.commands import COMMANDS, PANELS, Listed
 from flowstone.cli.given import Given
 from flowstone.errors import option_hint
@@ -124,7 +124,7 @@ class _Noun(_Group):
                 return args
             if word in takes_value:
                 position += 2
-            elif word in ("--json", "-v", "--verbose") or word.partition("=")[0] in takes_value:
+            elif word in ("--json", "--wide", "-v", "--verbose") or word.partition("=")[0] in takes_value:
                 position += 1
             else:
                 break
@@ -163,9 +163,12 @@ def _common_of_group(
     database: Database = None,
     project: InProject = None,
     as_json: AsJson = False,
+    wide: Wide = False,
     verbose: Verbose = False,
 ) -> None:
-    given = Given(app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, verbose=verbose)
+    given = Given(
+        app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, wide=wide, verbose=verbose
+    )
     ctx.obj = given.over(ctx.obj if isinstance(ctx.obj, Given) else Given())
 
 
@@ -245,13 +248,16 @@ def _common(
     database: Database = None,
     project: InProject = None,
     as_json: AsJson = False,
+    wide: Wide = False,
     verbose: Verbose = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Asset-first data orchestration on PostgreSQL."""
-    ctx.obj = Given(app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, verbose=verbose)
+    ctx.obj = Given(
+        app=app, app_dir=app_dir, database=database, project=project, as_json=as_json, wide=wide, verbose=verbose
+    )
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ class Given:
     app_dir: Path | None = None
     as_json: bool = False
     verbose: bool = False
+    wide: bool = False
     database: str | None = None
     project: str | None = None
 
@@ -24,6 +25,7 @@ class Given:
             app_dir=self.app_dir or other.app_dir,
             as_json=self.as_json or other.as_json,
             verbose=self.verbose or other.verbose,
+            wide=self.wide or other.wide,
             database=self.database or other.database,
             project=self.project or other.project,
         )

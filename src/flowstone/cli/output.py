@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from flowstone.core.state import State
 
 _UNLIMITED = 10_000  # columns; a pipe has no width, and what reads it wants whole lines
 _GAP = 2
+_WORDS = re.compile(r"(?:`[^`]*`|\S)+")
 _STYLES: Mapping[str, str] = {
     State.COMPLETED: "green",
     State.REUSED: "green",
@@ -57,10 +59,12 @@ class Output:
 
     Args:
         as_json: whether the result is one JSON document.
+        wide: whether tables show all columns although the terminal is narrower.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, wide: bool = False) -> None:
         self.as_json = as_json
+        self._wide = wide
         # held on to, because user code that prints is sent to standard error while JSON is written
         self._stdout = sys.stdout
         self._stderr = sys.stderr
@@ -78,24 +82,32 @@ class Output:
         """Whether the JSON document was written."""
         return self._documents > 0
 
-    def line(self, text: str | Text = "", *, style: str = "") -> None:
-        """Write a line of the result."""
-        self._print(self._console(self._stdout), text, style)
+    def line(self, text: str | Text = "", *, style: str = "", hang: int | None = None) -> None:
+        """Write a line of the result; with `hang`, wrapped by words with lines that follow indented so far."""
+        console = self._console(self._stdout)
+        if hang is not None and isinstance(text, str):
+            text = wrap_words(clean_text(text), console.width, hang=hang)
+        self._print(console, text, style)
 
-    def note(self, text: str | Text, *, style: str = "") -> None:
-        """Write a line for the person, to standard error."""
-        self._print(self._console(self._stderr), text, style)
+    def note(self, text: str, *, style: str = "") -> None:
+        """Write a line for the person, to standard error; wrapped by words, commands left whole."""
+        console = self._console(self._stderr)
+        self._print(console, wrap_words(clean_text(text), console.width), style)
 
     def error(self, text: str) -> None:
         """Write what went wrong, to standard error."""
+        console = self._console(self._stderr)
+        wrapped = wrap_words("Error: " + clean_text(text), console.width).removeprefix("Error: ")
         shown = Text("Error: ", style="bold red")
-        shown.append(clean_text(text), style="not bold default")
-        self.note(shown)
+        shown.append(wrapped, style="not bold default")
+        self._print(console, shown, "")
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table; columns that do not fit are left out by rank, then cells are folded."""
+        """Write a table; columns that do not fit are left out by rank, which is said, then cells are wrapped."""
         console = self._console(self._stdout)
         cells = [[one_line(cell) for cell in row] for row in rows]
+        if self._wide:
+            console.width = _UNLIMITED
         kept = _fitting(columns, cells, console.width)
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
         for index in kept:
@@ -104,6 +116,11 @@ class Output:
         for row in cells:
             table.add_row(*[Text(row[index], style=_STYLES.get(row[index], "")) for index in kept])
         self._print(console, table, "")
+        hidden = [column.title for index, column in enumerate(columns) if index not in kept]
+        if hidden and cells:
+            self.note(
+                f"Not shown in {console.width} columns: {', '.join(hidden)}. --wide shows them.", style="dim"
+            )
 
     def stderr_console(self) -> Console:
         """Return the console of standard error, for progress bars."""
@@ -135,6 +152,38 @@ class Output:
             file.flush()
         except BrokenPipeError:
             _stop_writing(file)
+
+
+def wrap_words(text: str, width: int, *, hang: int = 0) -> str:
+    """Break lines between words; what stands in backticks, such as a command to copy, is never broken.
+
+    Args:
+        text: one or more lines; those that begin with a space, as tracebacks do, stay as they are.
+        width: columns of the terminal.
+        hang: spaces before the lines that are added.
+
+    Example:
+        >>> print(wrap_words("Run it again with `flowstone retry r1` now", 24))
+        Run it again with
+        `flowstone retry r1` now
+    """
+    return "\n".join(_wrapped(line, width, hang) for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: int, hang: int) -> str:
+    if cell_len(line) <= width or (not hang and line.startswith((" ", "\t"))):
+        return line
+    start = line[: len(line) - len(line.lstrip())]
+    lines, here, used = [], start, cell_len(start)
+    for word in _WORDS.findall(line.strip()):
+        size = cell_len(word)
+        if here.strip() and used + 1 + size > width:
+            lines.append(here)
+            here, used = " " * hang, hang
+        gap = " " if here.strip() else ""
+        here += gap + word
+        used += len(gap) + size
+    return "\n".join([*lines, here])
 
 
 def one_line(text: str) -> str:

@@ -58,9 +58,9 @@ def why(
     if session.out.as_json:
         session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
         return
-    session.out.line(f"{one_line(f'{asset} {shown}'.strip())}: {one_line(reasons[0])}")
+    session.out.line(f"{one_line(f'{asset} {shown}'.strip())}: {one_line(reasons[0])}", hang=2)
     for reason in reasons[1:]:
-        session.out.line(f"  {one_line(reason)}")
+        session.out.line(f"  {one_line(reason)}", hang=4)
 
 
 def pause(session: Session, run: Run = None, *, queue: Queue = None) -> None:
@@ -505,7 +505,7 @@ def _fields(out: Output, fields: dict[str, str]) -> None:
     shown = {name: value for name, value in fields.items() if value}
     width = max(len(name) for name in shown)
     for name, value in shown.items():
-        out.line(f"  {name.ljust(width)}  {one_line(value)}")
+        out.line(f"  {name.ljust(width)}  {one_line(value)}", hang=width + 4)
 
 
 def _run_row(run: RunRecord) -> list[str]:
