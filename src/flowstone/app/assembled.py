@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flowstone.app.admin import ApprovalsView, AuditView, ChecksView, ExecutorsView, QueuesView, RetentionView
 from flowstone.app.automation import SchedulesView, SensorsView
-from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared
+from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared, is_recording_in_memory
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.lineage import LineageView
 from flowstone.app.partition_keys import PartitionKeysView
@@ -171,7 +171,8 @@ class AssembledApp:
             sensors=sensors,
             settings=settings,
         )
-        app.parts.executors.get("oban")
+        if not is_recording_in_memory():
+            app.parts.executors.get("oban")
         return app
 
     @property

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -349,8 +350,36 @@ def _inline(
     )
 
 
+_in_memory: ContextVar[bool] = ContextVar("flowstone_in_memory", default=False)
+
+
+@contextmanager
+def recording_in_memory() -> Iterator[None]:
+    """Have apps that are made in the block record in memory, whatever their settings say.
+
+    For whoever only reads what an app declares: no server is started, none is asked.
+
+    Example:
+        >>> from flowstone import FlowStone
+        >>> with recording_in_memory():
+        ...     flow = FlowStone([], database_url="postgresql://unreachable.example/")
+        >>> flow.parts.store.shared
+        False
+    """
+    token = _in_memory.set(True)
+    try:
+        yield
+    finally:
+        _in_memory.reset(token)
+
+
+def is_recording_in_memory() -> bool:
+    """Whether an app that is made here records in memory, whatever its settings say."""
+    return _in_memory.get()
+
+
 def _store(settings: Settings, graph: AssetGraph) -> Store:
-    if settings.database_url is None:
+    if settings.database_url is None or is_recording_in_memory():
         return MemoryStore()
     return PostgresStore.connect(
         settings.database_url,

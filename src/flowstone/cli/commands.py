@@ -25,6 +25,7 @@ FAILS = {
     "retry": "1 when something failed again",
     "runs show": "1 with --watch when the run did not complete",
     "checks": "1 when a check that was run failed",
+    "check": "1 when something declared cannot work, or with --strict when there is a warning",
     "doctor": "1 when something has to be done",
     "db status": "1 when the tables are not current",
     "sensors": "1 when the function of the sensor failed",
@@ -59,7 +60,9 @@ class Listed:
 
 COMMANDS: tuple[Listed, ...] = (
     Listed("demo", "demo:demo", START, "Analyse a git repository: all of FlowStone in one command"),
+    Listed("init", "project:init", START, "Make a project that runs at once"),
     Listed("dev", "workers:dev", START, "Database and worker for developing, in one terminal"),
+    Listed("check", "project:check", START, "Check the app's declarations, for CI"),
     Listed("doctor", "doctor:doctor", START, "Check this installation and say what to do"),
     Listed("ls", "assets:ls", ASSETS, "List assets, and how much of them is committed"),
     Listed("graph", "assets:graph", ASSETS, "Draw assets and their dependencies"),
