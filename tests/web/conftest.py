@@ -1,0 +1,68 @@
+"""A dashboard on an app in memory, and clients of it with each role."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+from starlette.requests import Request
+
+from flowstone import FlowStone, asset
+from flowstone.web.application import Dashboard, create_app
+from flowstone.web.registry import Person, Role
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # which client of HTTP it is built on is no concern of ours
+    from starlette.testclient import TestClient
+
+ROLES = [None, *Role]
+"""Nobody, and each role."""
+
+
+@asset
+def numbers() -> list[int]:
+    return [1, 2, 3]
+
+
+@asset
+def doubled(numbers: list[int]) -> list[int]:
+    return [2 * number for number in numbers]
+
+
+def by_header(request: Request) -> Person | None:
+    """Know a person by the header `x-role`, as an application around the dashboard would by its own means."""
+    role = request.headers.get("x-role")
+    return Person(f"an {role}", Role.of(role)) if role else None
+
+
+@pytest.fixture
+def flow() -> Iterator[FlowStone]:
+    with FlowStone.for_testing([numbers, doubled]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def dashboard(flow: FlowStone) -> Dashboard:
+    return create_app(flow, identify=by_header)
+
+
+@pytest.fixture
+def client_of(dashboard: Dashboard) -> Callable[[Role | None], TestClient]:
+    """Return a client with a role; None for nobody."""
+
+    def client(role: Role | None) -> TestClient:
+        headers = {"sec-fetch-site": "same-origin", **({"x-role": role.label} if role else {})}
+        return TestClient(dashboard, base_url="http://localhost", headers=headers, follow_redirects=False)
+
+    return client
+
+
+@pytest.fixture
+def viewer(client_of: Callable[[Role | None], TestClient]) -> TestClient:
+    return client_of(Role.VIEWER)
+
+
+@pytest.fixture
+def admin(client_of: Callable[[Role | None], TestClient]) -> TestClient:
+    return client_of(Role.ADMIN)
