@@ -9,6 +9,7 @@ from flowstone.app.admin import ApprovalsView, AuditView, ChecksView, ExecutorsV
 from flowstone.app.automation import SchedulesView, SensorsView
 from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared, is_recording_in_memory
 from flowstone.app.conditions import ConditionsView
+from flowstone.app.insights import InsightsView, Reading
 from flowstone.app.lineage import LineageView
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.runs import RunsView
@@ -93,6 +94,7 @@ class AssembledApp:
         self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
+        self.insights = InsightsView(self.parts)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
 
@@ -184,6 +186,13 @@ class AssembledApp:
     def evaluators(self) -> list[Evaluator]:
         """What runs by itself: worker nodes evaluate it."""
         return [*self.conditions.evaluators, *self.schedules.evaluators, *self.sensors.evaluators]
+
+    def reading(self) -> Reading:
+        """Return the insights over a few connections of their own that cannot write: for whoever serves pages.
+
+        Close it when nobody watches any more; the app closes it with itself.
+        """
+        return Reading(self.parts)
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

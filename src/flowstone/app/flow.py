@@ -20,6 +20,7 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
+from flowstone.app.insights import AsyncInsightsView
 from flowstone.app.lineage import AsyncLineageView
 from flowstone.app.partition_keys import AsyncPartitionKeysView
 from flowstone.app.results import Progress, RunHandle, RunResult
@@ -602,6 +603,7 @@ class AsyncFlow(AsyncFlowStone):
     invalidate = awaitable(FlowStone.invalidate)
     why = awaitable(FlowStone.why)
     history = awaitable(FlowStone.history)
+    reading = awaitable(FlowStone.reading)
     close = awaitable(FlowStone.close)
 
     def __init__(self, flow: FlowStone) -> None:
@@ -616,5 +618,6 @@ class AsyncFlow(AsyncFlowStone):
         self.audit = AsyncAuditView(flow.audit, self._pool)
         self.retention = AsyncRetentionView(flow.retention, self._pool)
         self.lineage = AsyncLineageView(flow.lineage, self._pool)
+        self.insights = AsyncInsightsView(flow.insights, self._pool)
         self.schedules = AsyncSchedulesView(flow.schedules, self._pool)
         self.sensors = AsyncSensorsView(flow.sensors, self._pool)

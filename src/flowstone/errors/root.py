@@ -187,6 +187,17 @@ class DatabaseUnavailableError(DatabaseError, ConnectionError):
         )
 
 
+class QuestionTooSlowError(DatabaseError, TimeoutError):
+    """A question of a page took longer than pages may take; nothing was changed."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"The database did not answer within {seconds:g} s, which is as long as a page may ask. Narrow the "
+            "filter, or ask again when the database is less busy."
+        )
+
+
 class PlanOutdatedError(DatabaseError):
     """A plan could not be placed: others committed or ended its steps all the while; planning again sees that."""
 

@@ -15,6 +15,7 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -27,6 +28,7 @@ from flowstone.protocols.stores import (
     OpensRuns,
     PartitionKeys,
     RangeStore,
+    ReadingStore,
     ScatterStore,
     Store,
 )
@@ -34,6 +36,7 @@ from flowstone.protocols.values import IOManager, KeepVersions, Serializer, Swee
 
 __all__ = [
     "ApprovalStore",
+    "AssetInsights",
     "AuditStore",
     "AutomationStore",
     "CallerLoop",
@@ -45,8 +48,10 @@ __all__ = [
     "DurableQueue",
     "Evaluator",
     "Executor",
+    "FleetInsights",
     "Hook",
     "IOManager",
+    "Insights",
     "KeepVersions",
     "Ledger",
     "LimitsStarts",
@@ -55,6 +60,7 @@ __all__ = [
     "PrepareRun",
     "PrepareTargets",
     "RangeStore",
+    "ReadingStore",
     "ReportsStatus",
     "ResourceFactory",
     "RunJob",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -41,6 +42,7 @@ from flowstone.core.step import (
     UnstartedTarget,
 )
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
+from flowstone.protocols.insights import Insights
 
 
 class ApprovalStore(Protocol):
@@ -547,6 +549,13 @@ class Store(Protocol):
     def partition_keys(self) -> PartitionKeys:
         """The keys of dynamic partitions."""
 
+    @property
+    def insights(self) -> Insights:
+        """What people who watch ask."""
+
+    def reading(self) -> ReadingStore:
+        """Return the same data through connections of their own that cannot write."""
+
     def end_lost(self, step_ids: Sequence[int]) -> bool:
         """End what lost processes held, if one of these steps is among it; return whether that was so.
 
@@ -566,3 +575,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release connections; closing twice is fine."""
+
+
+class ReadingStore(Store, Protocol):
+    """A store that only reads: what would write is refused. The one in memory is the store itself."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Answer every question of this thread that is asked meanwhile from one state of the data.
+
+        A question that takes too long raises `QuestionTooSlowError`; those after it are answered from a newer
+        state.
+        """

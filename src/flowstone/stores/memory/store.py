@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from flowstone.errors import OptionsError
-from flowstone.protocols import CallerLoop, OpensRuns
+from flowstone.protocols import CallerLoop, OpensRuns, ReadingStore
 from flowstone.stores.memory.approvals import MemoryApprovals, MemoryAudit
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
+from flowstone.stores.memory.insights import MemoryInsights
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
@@ -46,6 +48,16 @@ class MemoryStore:
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations)
+        self.insights = MemoryInsights(tables, self.approvals, self.automations)
+
+    def reading(self) -> ReadingStore:
+        """Return this store: there are no connections to spare."""
+        return self
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer each question from the state of its moment: a page never holds up what runs here."""
+        yield
 
     def end_lost(self, step_ids: Sequence[int]) -> bool:
         """What runs here ends with this process: nothing is ever lost to another one."""

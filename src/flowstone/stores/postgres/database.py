@@ -155,6 +155,11 @@ class Database:
         return dict(self._parameters)
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed; it cannot be used any more."""
+        return self._closed
+
+    @property
     def durable(self) -> bool:
         """Whether work can be placed on Oban's queue here; not known of a plain database."""
         return False

@@ -18,7 +18,7 @@ from flowstone import telemetry
 from flowstone.core.project import Project
 from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
-from flowstone.protocols import CallerLoop, OpensRuns
+from flowstone.protocols import CallerLoop, OpensRuns, ReadingStore
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.audit import PostgresAudit
@@ -28,11 +28,13 @@ from flowstone.stores.postgres.catalog import DoneSignals, PostgresCatalog, Post
 from flowstone.stores.postgres.control import PostgresControl, carry_over
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
+from flowstone.stores.postgres.insights import PostgresInsights
 from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
+from flowstone.stores.postgres.reading import ReadingDatabase
 from flowstone.stores.postgres.scatters import PostgresScatters
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ class PostgresStore:
 
     def __init__(
         self,
-        database: CheckedDatabase,
+        database: Database,
         *,
         server: EmbeddedPostgres | None = None,
         beat_seconds: float = 5.0,
@@ -196,6 +198,8 @@ class PostgresStore:
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
+        self.insights = PostgresInsights(database)
+        self._readers: list[PostgresReadingStore] = []
         self._at_exit = partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
 
@@ -246,6 +250,12 @@ class PostgresStore:
         """Why no work can be placed on Oban's queue here, when it cannot."""
         return self.database.queue_problem
 
+    def reading(self) -> ReadingStore:
+        """Return the same data over a few connections of its own that cannot write; closed with this store."""
+        reader = PostgresReadingStore(ReadingDatabase(self.database))
+        self._readers = [one for one in self._readers if not one.database.closed] + [reader]
+        return reader
+
     def within(self, connection: object, caller: CallerLoop | None) -> OpensRuns:
         """Return what places runs inside a transaction of the caller."""
         return CallerTransaction(CallerDatabase(connection, self.database, caller))
@@ -266,11 +276,31 @@ class PostgresStore:
     def close(self) -> None:
         """Give the lease up, close the connections, leave the embedded server; at exit by itself."""
         atexit.unregister(self._at_exit)
+        for reader in self._readers:
+            reader.close()
         self.heartbeat.stop()
         self._signals.close()
         self.database.close()
         if self._server is not None:
             self._server.stop()
+
+
+class PostgresReadingStore(PostgresStore):
+    """The store over connections that only read; what would write raises DatabaseError."""
+
+    def __init__(self, database: ReadingDatabase) -> None:
+        super().__init__(database)
+        self._reading = database
+
+    def reading(self) -> ReadingStore:
+        """Return this store."""
+        return self
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer the questions of this thread from one state of the data."""
+        with self._reading.snapshot():
+            yield
 
 
 def _close(store: weakref.ref[PostgresStore]) -> None:

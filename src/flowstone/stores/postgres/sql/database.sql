@@ -90,3 +90,16 @@ ALTER DATABASE {name} RENAME TO {template};
 -- name: drop
 -- Removes the database of one test, whoever is still connected. No index.
 DROP DATABASE IF EXISTS {name} WITH (FORCE);
+
+-- name: begin_reading
+-- Begin a transaction for a page: it sees one state and writes nothing. No index.
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- name: limit_reading
+-- No statement of a page takes longer than 3 seconds, and none is compiled, which would cost more than running it.
+-- No index.
+SELECT pg_catalog.set_config('statement_timeout', '3s', true), pg_catalog.set_config('jit', 'off', true);
+
+-- name: end_reading
+-- End it; there is nothing to keep. No index.
+ROLLBACK;

@@ -31,16 +31,17 @@ WITH ended AS (
     WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
         s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits, s.is_item,
-        e.releases AND s.state <> 'cancelled' AS releases
+        e.releases AND s.state <> 'cancelled' AS releases, CASE WHEN s.job_id IS NULL THEN '' ELSE s.queue END AS queue
 ), tried AS (
     INSERT INTO flowstone.attempts (
-        step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at
+        step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at,
+        queue
     )
     SELECT m.id, m.attempt, m.token, CASE WHEN m.state = 'retrying' THEN 'failed' ELSE m.state END, m.worker,
         m.started_at, m.finished_at,
         CASE WHEN m.state <> 'completed' THEN m.error END,
         CASE WHEN m.state <> 'completed' THEN m.error_type END,
-        CASE WHEN m.state = 'retrying' THEN m.scheduled_at END
+        CASE WHEN m.state = 'retrying' THEN m.scheduled_at END, m.queue
     FROM moved AS m
     WHERE NOT m.releases
 ), pointed AS (

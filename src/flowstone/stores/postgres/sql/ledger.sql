@@ -189,10 +189,10 @@ WITH moved AS (
     FROM unnest(%(ids)s::bigint[], %(tokens)s::bigint[]) AS g (id, token)
     WHERE s.id = g.id AND s.token = g.token AND s.state IN ('running', 'cancelling')
     RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, s.attempt, g.token, s.worker,
-        s.started_at, s.finished_at
+        s.started_at, s.finished_at, CASE WHEN s.job_id IS NULL THEN '' ELSE s.queue END AS queue
 ), tried AS (
-    INSERT INTO flowstone.attempts (step_id, attempt, token, state, worker, started_at, finished_at)
-    SELECT m.id, m.attempt, m.token, m.state, m.worker, m.started_at, m.finished_at
+    INSERT INTO flowstone.attempts (step_id, attempt, token, state, worker, started_at, finished_at, queue)
+    SELECT m.id, m.attempt, m.token, m.state, m.worker, m.started_at, m.finished_at, m.queue
     FROM moved AS m
     WHERE m.state = 'cancelled'
 )

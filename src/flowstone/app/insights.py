@@ -1,0 +1,129 @@
+"""`flow.insights`: what there is to see, as plain data; and the same over connections that cannot write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Self
+
+from flowstone.app.asynchronous import AsyncFlowStone, awaitable
+from flowstone.app.build import Parts
+from flowstone.app.targets import AssetLike, find_asset
+from flowstone.core.declaring import view
+from flowstone.core.insights.pulse import Pulse
+from flowstone.engine.insights import fleet
+from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
+
+
+@view("flow.insights")
+class InsightsView:
+    """What pages, `--json` and the JSON API show: frozen dataclasses of plain values. Nothing here writes.
+
+    Example:
+        >>> from flowstone import FlowStone
+        >>> FlowStone.for_testing([]).insights.workers().alive
+        0
+    """
+
+    def __init__(self, parts: Parts, *, in_background: bool = False) -> None:
+        self._parts = parts
+        store = parts.store
+        self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
+
+    def pulse(self) -> Pulse:
+        """Return a text for each topic that changes when something about it does: cheap, for every second."""
+        return self._parts.store.insights.pulse()
+
+    def assets(self) -> Sequence[AssetSummary]:
+        """Return how each declared asset stands: how many of its partitions are committed, failed, active."""
+        return self._watch.summaries()
+
+    def partitions(self, asset: AssetLike) -> AssetPartitions:
+        """Return the state of each partition of an asset, and the cells of a page for them.
+
+        Args:
+            asset: the asset or its name.
+
+        Raises:
+            UnknownAssetError: there is no such asset.
+
+        Example:
+            >>> from flowstone import FlowStone, StaticPartitions, asset
+            >>> @asset(partitions=StaticPartitions(["eu", "us", "asia"]))
+            ... def orders(context):
+            ...     return 1
+            >>> flow = FlowStone.for_testing([orders])
+            >>> _ = flow.materialize("orders", partition="us")
+            >>> flow.insights.partitions("orders").states.codes
+            'ncn'
+        """
+        return self._watch.partitions(find_asset(self._parts.graph, asset))
+
+    def failing(self, *, assets: int = 20, of_each: int = 1) -> Sequence[FailingPartition]:
+        """Return what failed last of those assets that fail, the newest first.
+
+        Args:
+            assets: how many assets at most.
+            of_each: how many partitions of each.
+        """
+        return self._watch.failing(assets=assets, of_each=of_each)
+
+    def workers(self) -> fleet.Workers:
+        """Return the processes that have a lease, or lost it within the last day."""
+        return fleet.workers(self._parts.store)
+
+
+class AsyncInsightsView(AsyncFlowStone):
+    """`flow.aio.insights`: the verbs of `flow.insights`, awaitable."""
+
+    pulse = awaitable(InsightsView.pulse)
+    assets = awaitable(InsightsView.assets)
+    partitions = awaitable(InsightsView.partitions)
+    failing = awaitable(InsightsView.failing)
+    workers = awaitable(InsightsView.workers)
+
+
+class Reading:
+    """The insights of an app over a few connections of their own, which cannot write and give up after 3 seconds.
+
+    Whoever serves pages has one for as long as people watch; however slow a question is, workers and verbs of
+    the app keep their connections. In memory it is the app itself.
+
+    Args:
+        parts: of the app.
+
+    Example:
+        >>> from flowstone import FlowStone
+        >>> with FlowStone.for_testing([]).reading() as reading, reading.snapshot() as insights:
+        ...     insights.workers().alive
+        0
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store.reading()
+        self.parts = replace(parts, store=self._store)
+        """The parts of the app with the store that only reads."""
+        self.insights = InsightsView(self.parts, in_background=parts.store.shared)
+        """What there is to see; each question is answered from the state of its moment."""
+
+    @contextmanager
+    def snapshot(self) -> Iterator[InsightsView]:
+        """Answer every question of this thread from one state of the data.
+
+        Raises:
+            QuestionTooSlowError: raised by the question that took too long; those after it are answered from a
+                newer state.
+        """
+        with self._store.snapshot():
+            yield self.insights
+
+    def close(self) -> None:
+        """Close the connections; closing twice is fine."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""What a store answers for people who watch: one module for each subject, plain records without behaviour."""

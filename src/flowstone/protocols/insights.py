@@ -1,0 +1,63 @@
+"""What a store answers for people who watch: pages, `--json`, the JSON API.
+
+One protocol for each subject, each a property of `Insights`. Everything here only reads, is bounded whatever it
+is asked, and costs what it returns, not what is recorded. Ages are measured by the clock of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flowstone.core.insights.assets import AssetCounts, AssetTargets, FailedTarget, StaleVersion
+from flowstone.core.insights.fleet import WorkerRecord
+from flowstone.core.insights.pulse import Pulse
+
+
+class FleetInsights(Protocol):
+    """Workers and queues."""
+
+    def workers(self, *, limit: int) -> list[WorkerRecord]:
+        """Return processes with a lease, those that lost it lately last; in the order of their start."""
+
+
+class AssetInsights(Protocol):
+    """Assets and the states of their partitions. Items of scattered steps are no partitions."""
+
+    def targets(self, asset: str) -> AssetTargets:
+        """Return which partitions of an asset are in which state."""
+
+    def counts(self) -> list[AssetCounts]:
+        """Return how many partitions of each asset are in which state; unknown assets are left out."""
+
+    def stale(self, asset: str, code_version: str | None, *, limit: int) -> list[StaleVersion]:
+        """Return versions in use that would come out differently now, one input each that is the reason.
+
+        Args:
+            asset: whose.
+            code_version: what the asset declares now; None when it declares none.
+            limit: how many at most.
+        """
+
+    def failures(self, assets: Sequence[str], *, limit: int) -> list[FailedTarget]:
+        """Return partitions whose last attempt failed, the newest first.
+
+        Args:
+            assets: of which assets.
+            limit: how many of each at most.
+        """
+
+
+class Insights(Protocol):
+    """All subjects."""
+
+    @property
+    def fleet(self) -> FleetInsights:
+        """Workers and queues."""
+
+    @property
+    def assets(self) -> AssetInsights:
+        """Assets and their partitions."""
+
+    def pulse(self) -> Pulse:
+        """Return a text for each topic that changes when something about it does; asked once a second."""

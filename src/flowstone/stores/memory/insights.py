@@ -1,0 +1,60 @@
+"""What the in-memory store answers for people who watch."""
+
+from __future__ import annotations
+
+from flowstone.core.approval import ApprovalState
+from flowstone.core.insights.fleet import WorkerRecord
+from flowstone.core.insights.pulse import Pulse
+from flowstone.protocols.automation import AutomationStore
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
+from flowstone.protocols.stores import ApprovalStore
+from flowstone.stores.memory.asset_insights import MemoryAssetInsights
+from flowstone.stores.memory.tables import Tables
+
+
+class MemoryFleetInsights(FleetInsights):
+    """Implements `flowstone.protocols.FleetInsights` in memory, where no process has a lease."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def workers(self, *, limit: int) -> list[WorkerRecord]:
+        return []
+
+
+class MemoryInsights(Insights):
+    """Implements `flowstone.protocols.Insights` in memory: one object for each subject."""
+
+    def __init__(self, tables: Tables, approvals: ApprovalStore, automations: AutomationStore) -> None:
+        self._tables = tables
+        self._approvals = approvals
+        self._automations = automations
+        self._fleet = MemoryFleetInsights(tables)
+        self._assets = MemoryAssetInsights(tables)
+
+    @property
+    def fleet(self) -> FleetInsights:
+        return self._fleet
+
+    @property
+    def assets(self) -> AssetInsights:
+        return self._assets
+
+    def pulse(self) -> Pulse:
+        tables = self._tables
+        with tables.changed:
+            rows = [tables.steps[one] for one in tables.active.values()]
+            active = hash(tuple((row.id, row.state, row.attempt) for row in rows))
+            runs = f"{len(tables.runs)} {next(reversed(tables.runs), None)} {active}"
+            steps = f"{max(tables.steps, default=0)} {active} {sum(tables.current.values())}"
+        pending = self._approvals.list(state=ApprovalState.PENDING)
+        automations = hash(tuple(map(repr, self._automations.records())))
+        return Pulse(
+            runs=runs,
+            steps=steps,
+            queues="",
+            approvals=f"{[one.id for one in pending]}",
+            automations=str(automations),
+            workers="",
+            audit=str(len(tables.audit)),
+        )

@@ -1,0 +1,44 @@
+"""What the PostgreSQL store answers for people who watch."""
+
+from __future__ import annotations
+
+from flowstone.core.insights.fleet import WorkerRecord
+from flowstone.core.insights.pulse import Pulse
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
+from flowstone.stores.postgres.asset_insights import PostgresAssetInsights
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.sql import fetch_all, fetch_one
+
+
+class PostgresFleetInsights(FleetInsights):
+    """Implements `flowstone.protocols.FleetInsights` on PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def workers(self, *, limit: int) -> list[WorkerRecord]:
+        with self._database.connection() as connection:
+            return fetch_all(connection, WorkerRecord, "insights/workers", {"limit": limit})
+
+
+class PostgresInsights(Insights):
+    """Implements `flowstone.protocols.Insights` on PostgreSQL: one object for each subject."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._fleet = PostgresFleetInsights(database)
+        self._assets = PostgresAssetInsights(database)
+
+    @property
+    def fleet(self) -> FleetInsights:
+        return self._fleet
+
+    @property
+    def assets(self) -> AssetInsights:
+        return self._assets
+
+    def pulse(self) -> Pulse:
+        with self._database.connection() as connection:
+            found = fetch_one(connection, Pulse, "pulse/pulse")
+        assert found is not None
+        return found

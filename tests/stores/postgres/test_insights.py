@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.stores.conformance.insights import InsightsConformance
+
+from flowstone.protocols import Store
+from flowstone.stores.postgres.store import PostgresStore
+
+
+class TestPostgresInsights(InsightsConformance):
+    @pytest.fixture(autouse=True)
+    def _database(self, database_url: str, tmp_path: Path) -> None:
+        self.url = database_url
+        self.directory = tmp_path
+
+    def make_store(self) -> Store:
+        return PostgresStore.connect(self.url, directory=self.directory)
