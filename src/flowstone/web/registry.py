@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flowstone.app.flow import FlowStone
+from flowstone.app.insights import InsightsView
 from flowstone.errors import DefinitionError
 from flowstone.web.fields import NoFields, as_text
 
@@ -85,9 +86,9 @@ class PageRequest[Query]:
     now: datetime
 
     @property
-    def insights(self) -> Any:
+    def insights(self) -> InsightsView:
         """The questions that pages, the command line and the JSON API share."""
-        return self.flow.insights  # type: ignore[attr-defined]
+        return self.flow.insights
 
 
 @dataclass(frozen=True, slots=True)
