@@ -92,6 +92,18 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("scale", "workers:scale", WORK, "Change how much of a queue runs at once"),
     Listed("executors", "workers:executors", WORK, "List what --executor takes"),
     Listed(
+        "web",
+        "",
+        WORK,
+        "Serve the dashboard, and say who may use it",
+        inside=(
+            Listed("serve", "web:serve", "", "Serve the dashboard; what `web` alone means"),
+            Listed("passwd", "web:passwd", "", "Give a person a password and a role"),
+            Listed("token", "web:token", "", "Make a token of the JSON API"),
+        ),
+        bare="serve",
+    ),
+    Listed(
         "db",
         "",
         DATABASE,

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from flowstone.web.access import LoginLink
     from flowstone.web.application import Dashboard, create_app
     from flowstone.web.registry import Person, Role
+    from flowstone.web.server import serve, serving
 
-__all__ = ["Dashboard", "LoginLink", "Person", "Role", "create_app"]
+__all__ = ["Dashboard", "LoginLink", "Person", "Role", "create_app", "serve", "serving"]
 
 _MODULES = {
     "Dashboard": "flowstone.web.application",
@@ -24,6 +25,8 @@ _MODULES = {
     "Person": "flowstone.web.registry",
     "Role": "flowstone.web.registry",
     "create_app": "flowstone.web.application",
+    "serve": "flowstone.web.server",
+    "serving": "flowstone.web.server",
 }
 
 

@@ -361,12 +361,13 @@ class Access:
     @property
     def has_sessions(self) -> bool:
         """Whether a person can log in and out here."""
-        return self.identify is None and (self.link is not None or self.has_passwords)
+        return self.identify is None and self.user_header is None
 
     @property
     def has_passwords(self) -> bool:
         """Whether there is a form to log in with."""
-        return self.identify is None and self.users is not None and self.user_header is None
+        users = self.users.users.values() if self.users is not None else ()
+        return self.identify is None and self.user_header is None and any(one.password for one in users)
 
     async def person(self, request: Request, way: Way) -> Person | None:
         """Return who sends a request; None for nobody known.

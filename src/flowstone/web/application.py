@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import secrets
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from flowstone import __version__
 from flowstone.app.flow import FlowStone
+from flowstone.app.insights import Reading
 from flowstone.core.actor import Actor, acting
 from flowstone.core.clean import masked_document
 from flowstone.errors import ConfigurationError
@@ -182,6 +184,8 @@ class Dashboard:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-web")
         self._shared: Shared[tuple[Any, ...], Any] = Shared(_FRESH_SECONDS)
         self._messages: dict[str, str] = {}
+        self._reading: Reading | None = None
+        self._guard_of_reading = threading.Lock()
         self.routes = {route.path: route for route in self._routes()}
 
     def __repr__(self) -> str:
@@ -313,15 +317,22 @@ class Dashboard:
         """Return the model of a page, made once a second for all who may see the same."""
 
         async def fresh() -> object:
-            request = PageRequest(self.flow, query, person, datetime.now(UTC))
-            return await self._in_thread(self._read, page, request, person)
+            return await self._in_thread(self._read, page, query, person)
 
         key = ("model", page.path, query, person.role, page.personal and person.name)
         return await self._shared.get(key, fresh)
 
-    def _read(self, page: Page, request: PageRequest[Any], person: Person) -> object:
-        with acting(Actor(person.name, "web")):
-            return page.function(request)
+    def _read(self, page: Page, query: object, person: Person) -> object:
+        """Call the function of a page; its questions see one state, on a connection that only reads."""
+        reading = self._opened_reading()
+        with acting(Actor(person.name, "web")), reading.snapshot() as insights:
+            return page.function(PageRequest(self.flow, query, person, datetime.now(UTC), insights))
+
+    def _opened_reading(self) -> Reading:
+        with self._guard_of_reading:
+            if self._reading is None:
+                self._reading = self.flow.reading()
+            return self._reading
 
     # -- actions --------------------------------------------------------------------------------------------------
 
@@ -426,7 +437,7 @@ class Dashboard:
         link = self.access.link
         if exchange.method != "GET" or link is None:
             raise Problem(404, "There is no link to open here.")
-        if (person := link.redeem(pairs.get("token", ""))) is not None:
+        if (person := link.redeem(pairs.get("open", ""))) is not None:
             log.info("The printed link was opened from %s.", exchange.way.client)
             return self._open_session(person, exchange, "/")
         if await self.access.person(exchange.request, exchange.way) is not None:

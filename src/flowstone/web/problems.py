@@ -13,6 +13,7 @@ from flowstone.errors import (
     DependencyNotReadyError,
     FlowStoneError,
     PlanOutdatedError,
+    QuestionTooSlowError,
     RunConflictError,
     RunNotFoundError,
     SelectionError,
@@ -49,8 +50,6 @@ _NOT_FOUND = (
 )
 _CHANGED = (ApprovalDecidedError, DependencyNotReadyError, RunConflictError)
 _NOT_NOW = (DatabaseError, StorageError, WaitTimeoutError)
-_CUT_SHORT = "57014"
-"""SQLSTATE of a statement that ran into `statement_timeout`."""
 TOO_SLOW = "The database needed more than 3 seconds for this."
 
 
@@ -92,7 +91,7 @@ def problem_of(error: BaseException) -> Problem | None:
     """
     if isinstance(error, Problem):
         return error
-    if _is_too_slow(error):
+    if isinstance(error, QuestionTooSlowError):
         return Problem(503, TOO_SLOW, "Narrow the filter, or ask for a shorter time.", {"Retry-After": "5"})
     if not isinstance(error, FlowStoneError):
         return None
@@ -106,14 +105,3 @@ def problem_of(error: BaseException) -> Problem | None:
             return Problem(503, shown, "Try again in a moment.", {"Retry-After": "5"})
         return Problem(422, shown)
     return Problem(404, shown, "Search for it, or go back.")
-
-
-def _is_too_slow(error: BaseException | None) -> bool:
-    """Whether the database gave up on a statement because of `statement_timeout`."""
-    for _ in range(10):
-        if error is None:
-            return False
-        if getattr(error, "sqlstate", None) == _CUT_SHORT:
-            return True
-        error = error.__cause__
-    return False

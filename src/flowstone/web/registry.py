@@ -78,17 +78,19 @@ class PageRequest[Query]:
         query: parsed from the URL.
         person: who asks.
         now: when.
+        reading: the insights of a snapshot on a connection that only reads; None for those of the app.
     """
 
     flow: FlowStone
     query: Query
     person: Person
     now: datetime
+    reading: InsightsView | None = None
 
     @property
     def insights(self) -> InsightsView:
         """The questions that pages, the command line and the JSON API share."""
-        return self.flow.insights
+        return self.reading or self.flow.insights
 
 
 @dataclass(frozen=True, slots=True)
