@@ -63,6 +63,10 @@ class RunsView:
     def latest(self, *, limit: int = 50, parent: AnyRun | None = None, tag: str | None = None) -> list[RunRecord]:
         """Return the newest runs.
 
+        No steps are counted for a list. Of a run that is not over, `counts` says what its counters know: what
+        failed upstream is among the failed, what was reused or skipped among the completed, and what neither runs
+        nor is over is pending. `get` counts.
+
         Args:
             limit: how many at most.
             parent: only those of the items that the steps of this run scattered.

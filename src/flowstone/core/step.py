@@ -484,6 +484,7 @@ class RunRecord(HasDetails):
 
     `details` says what it is about, without secrets; `assets` names what was asked for; `requested_by` and
     `requested_via` say who asked for it, and by which way (`api`, `cli`, `web`, `json`, `automation`), if known.
+    `first_partition`, `last_partition` and `partitions` say which ones were asked for: two keys, and how many.
     `process_lost` says that it is not over and that the process that drove it died: nobody goes on with it, and
     whoever asks for one of its targets ends it.
     """
@@ -506,6 +507,9 @@ class RunRecord(HasDetails):
     assets: tuple[str, ...] = ()
     requested_by: str | None = None
     requested_via: str | None = None
+    first_partition: PartitionKey | None = None
+    last_partition: PartitionKey | None = None
+    partitions: int | None = None
 
     @property
     def total(self) -> int:

@@ -6,6 +6,7 @@ from tests.stores.conformance.attempts import AttemptTests, CancelTests
 from tests.stores.conformance.audit import AuditTests
 from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
+from tests.stores.conformance.runs import RunListTests
 from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
 
 
@@ -18,6 +19,7 @@ class StoreConformance(
     PartitionKeysTests,
     CheckTests,
     AuditTests,
+    RunListTests,
     RouteStoreTests,
     ScatterStoreTests,
     ScatterEndTests,

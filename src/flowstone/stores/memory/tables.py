@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 from flowstone import telemetry
 from flowstone.core.audit import AuditRecord
@@ -184,9 +185,19 @@ class RunRow:
             counts=dict(counts),
             details=self.new.details.masked(),
             assets=self.new.assets,
+            **self.requested_partitions(),
             requested_by=self.new.requested_by,
             requested_via=self.new.requested_via,
         )
+
+    def requested_partitions(self) -> dict[str, Any]:
+        """Return which partitions were asked for."""
+        keys = list(
+            dict.fromkeys(key for asset, key in (*self.steps, *self.joined) if key and asset in self.new.assets)
+        )
+        if not keys:
+            return {}
+        return {"first_partition": keys[0], "last_partition": keys[-1], "partitions": len(keys)}
 
     def state(self, counts: Mapping[State, int]) -> State:
         """Return the state of the run from those of its steps."""

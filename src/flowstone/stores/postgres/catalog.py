@@ -11,11 +11,10 @@ import logging
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
@@ -23,6 +22,7 @@ from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
+from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -32,15 +32,16 @@ from flowstone.core.step import (
     RunRecord,
     StepRecord,
     Target,
-    run_state,
 )
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Catalog, CheckStore, TargetStatuses
 from flowstone.sql import load_sql
+from flowstone.stores.postgres import runs
 from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.runs import RunRow
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
@@ -439,11 +440,16 @@ class PostgresCatalog(Catalog):
         return {step_id: tuple(readers) for step_id, readers in found.items()}
 
     def run(self, run_id: str) -> RunRecord | None:
-        found = self._runs({"run_id": run_id, "parent": None, "tag": None, "limit": 1})
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, RunRow, "runs/named", {"runs": [run_id]})
+            found = runs.records(connection, rows, exactly=True)
         return found[0] if found else None
 
     def runs(self, *, limit: int = 50, parent: str | None = None, tag: str | None = None) -> list[RunRecord]:
-        return self._runs({"run_id": None, "parent": parent, "tag": tag, "limit": limit})
+        requested = RunFilter(tag=() if tag is None else (tag,), items_of=parent)
+        with self._database.connection() as connection:
+            with_items = parent is None and tag is None
+            return runs.page(connection, requested, datetime.now(UTC), limit=limit, with_items=with_items)
 
     def wait(self, step_ids: Sequence[int], *, run_id: str | None = None, timeout_seconds: float) -> bool:
         """Wait by notification, with a poll once a second as backstop.
@@ -496,29 +502,18 @@ class PostgresCatalog(Catalog):
             parameters = {"steps": list(step_ids), "run_id": run_id}
             return bool(fetch_value(connection, bool, "catalog/unfinished", parameters))
 
-    def _runs(self, parameters: Mapping[str, object]) -> list[RunRecord]:
-        with self._database.connection() as connection:
-            records = fetch_all(connection, RunRecord, "catalog/runs", parameters)
-            rows = fetch_all(connection, _Count, "catalog/counts", {"runs": [record.id for record in records]})
-        counts: dict[str, dict[State, int]] = defaultdict(dict)
-        for row in rows:
-            counts[row.run_id][row.state] = row.steps
-        return [
-            replace(
-                record,
-                state=run_state(record.state, counts[record.id]),
-                counts=counts[record.id],
-                details=record.details.masked(),
-            )
-            for record in records
-        ]
-
 
 class CurrentOutput(NamedTuple):
     """A row of `catalog/current`: positions of targets count from 1."""
 
     position: int
     step_id: int
+
+
+def config_hashes(connection: Connection[TupleRow], steps: Iterable[int]) -> dict[int, str | None]:
+    """Return how the runs of some steps were to compute them."""
+    rows = fetch_all(connection, ConfigHash, "catalog/config_hashes", {"steps": list(steps)})
+    return {row.id: row.config_hash for row in rows}
 
 
 class ConfigHash(NamedTuple):
@@ -561,11 +556,3 @@ class _Reader(NamedTuple):
 
     upstream: int
     reader: int
-
-
-class _Count(NamedTuple):
-    """A row of `catalog/counts`."""
-
-    run_id: str
-    state: State
-    steps: int

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.outcome import Scattered
 from flowstone.core.state import State
-from flowstone.core.step import AttemptResult
+from flowstone.core.step import AttemptResult, NewRun, NewStep
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.database import note_ended
 from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
-from flowstone.stores.postgres.sql import fetch_all, fetch_column
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -272,6 +272,7 @@ class CounterChanges:
         runs = to_json([{"run_id": run_id, **count} for run_id, count in self.runs.items()])
         counted = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": runs})
         over = [run for run in counted if not run.open_steps]
+        record_counts(connection, [run.run_id for run in over])
         notify_done(connection, [f"r:{run.run_id}" for run in over if run.watched] + self._over)
         note_ended([run.run_id for run in over if self.runs[run.run_id]["finished"]])
         exceeded = exceeded_runs(counted, self.runs, self._closed)
@@ -313,6 +314,37 @@ def refill(connection: Connection[TupleRow], run_id: str, room: int) -> list[int
     if steps:
         connection.execute(load_sql("ledger/count_placed"), {"run_id": run_id, "placed": len(steps)})
     return steps
+
+
+def count_opened(connection: Connection[TupleRow], opened: Mapping[str, object]) -> None:
+    """Add new steps to the counters of their run, which may be over at once.
+
+    Args:
+        connection: with the transaction that places them.
+        opened: parameters of `ledger/count_opened`.
+    """
+    if not fetch_value(connection, int, "ledger/count_opened", opened):
+        record_counts(connection, [str(opened["run_id"])])
+
+
+def requested_partitions(run: NewRun, steps: Sequence[NewStep]) -> dict[str, object]:
+    """Return which partitions a run was asked for, as parameters of `ledger/count_opened`."""
+    keys = dict.fromkeys(step.partition_key for step in steps if step.partition_key and step.asset in run.assets)
+    first, last = next(iter(keys), None), next(reversed(keys), None)
+    return {"first_partition": first, "last_partition": last, "partitions": len(keys) or None}
+
+
+def record_counts(connection: Connection[TupleRow], runs: Sequence[str]) -> None:
+    """Write into runs that this transaction ended how many of their steps ended how."""
+    if runs:
+        connection.execute(load_sql("ledger/record_counts"), {"runs": list(runs)})
+
+
+def count_uncounted(connection: Connection[TupleRow], *, limit: int) -> int:
+    """Write the same into some runs that ended before it was written; return how many there were."""
+    runs = fetch_column(connection, str, "ledger/uncounted", {"limit": limit})
+    record_counts(connection, runs)
+    return len(runs)
 
 
 def notify_done(connection: Connection[TupleRow], over: Sequence[str]) -> None:

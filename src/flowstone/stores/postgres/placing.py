@@ -32,9 +32,9 @@ from flowstone.protocols import RangeStore
 from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.audit import note_placed
-from flowstone.stores.postgres.catalog import ConfigHash
+from flowstone.stores.postgres.catalog import config_hashes
 from flowstone.stores.postgres.commit import propagate
-from flowstone.stores.postgres.counters import notify_done
+from flowstone.stores.postgres.counters import count_opened, notify_done, record_counts, requested_partitions
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
@@ -152,11 +152,13 @@ class Placing:
         self._connect(joined)
         left = sum(one is not None and not one.deduplicated and not one.state.is_terminal for one in self.placed)
         waiting = self._await_joined(joined)
-        self.connection.execute(
-            load_sql("ledger/count_opened"),
+        count_opened(
+            self.connection,
             {
                 "run_id": self.run.id,
                 "opened": left + waiting,
+                "total": waiting + sum(one is not None and not one.deduplicated for one in self.placed),
+                **requested_partitions(self.run, self.steps),
                 "active": len(enqueued) if opened.max_concurrency is not None else 0,
                 "failures": sum(
                     one is not None and not one.deduplicated and one.state is State.UPSTREAM_FAILED
@@ -368,12 +370,6 @@ class Placing:
         }
 
 
-def config_hashes(connection: Connection[TupleRow], steps: Iterable[int]) -> dict[int, str | None]:
-    """Return how the runs of some steps were to compute them."""
-    rows = fetch_all(connection, ConfigHash, "catalog/config_hashes", {"steps": list(steps)})
-    return {row.id: row.config_hash for row in rows}
-
-
 def insert_run(connection: Connection[TupleRow], run: NewRun, *, driver: str | None) -> OpenedRun:
     """Record a run, unless it is recorded already."""
     opened = fetch_one(
@@ -458,19 +454,21 @@ def _open(connection: Connection[TupleRow], run: NewRun, new: NewRange) -> int:
     if not insert_run(connection, run, driver=None).is_new:
         return 0
     totals: list[int] = []
+    ends: dict[str, object] = {"first_partition": None, "last_partition": None}
     with connection.cursor() as cursor:
-        cursor.executemany(load_sql("ranges/insert"), _chunks(run, new, totals))
+        cursor.executemany(load_sql("ranges/insert"), _chunks(run, new, totals, ends))
     total = sum(totals)
-    connection.execute(
-        load_sql("ledger/count_opened"), {"run_id": run.id, "opened": total, "active": 0, "failures": 0}
-    )
+    opened = {"run_id": run.id, "opened": total, "total": total, "active": 0, "failures": 0, "partitions": total}
+    count_opened(connection, opened | ends)
     oban_jobs.announce(connection, [new.queue])
     note_placed(connection, run, total)
     return total
 
 
-def _chunks(run: NewRun, new: NewRange, totals: list[int]) -> Iterator[dict[str, object]]:
+def _chunks(run: NewRun, new: NewRange, totals: list[int], ends: dict[str, object]) -> Iterator[dict[str, object]]:
     for keys in batched(new.partitions, _KEYS_PER_RANGE):
+        ends["first_partition"] = ends["first_partition"] or keys[0]
+        ends["last_partition"] = keys[-1]
         totals.append(len(keys))
         yield {
             "run_id": run.id,
@@ -691,5 +689,7 @@ def cancel(connection: Connection[TupleRow], run_id: str) -> int:
     if ended:
         counts = {"run_id": run_id, "finished": ended, "placed": 0, "failures": 0, "cancellations": ended}
         runs = fetch_all(connection, RunCounters, "ledger/count_finished", {"runs": to_json([counts])})
-        notify_done(connection, [f"r:{run.run_id}" for run in runs if not run.open_steps and run.watched])
+        over = [run for run in runs if not run.open_steps]
+        record_counts(connection, [run.run_id for run in over])
+        notify_done(connection, [f"r:{run.run_id}" for run in over if run.watched])
     return ended

@@ -22,7 +22,7 @@ from flowstone.core.state import State
 from flowstone.core.step import Attempt, KnownAssets, LeftToOthers
 from flowstone.protocols import DurableQueue
 from flowstone.sql import load_sql
-from flowstone.stores.postgres import approvals, control, limits, oban_jobs
+from flowstone.stores.postgres import approvals, control, counters, limits, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import refill
 from flowstone.stores.postgres.database import Database, in_transaction
@@ -186,6 +186,8 @@ def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) ->
 
 
 _BATCH = 1000
+_COUNTED_RUNS = 20
+"""Runs of an older version whose steps are counted in one pass."""
 _APART_SECONDS = 2.0
 _STAGED = 20_000
 _PRUNED = 10_000
@@ -334,6 +336,7 @@ class PostgresQueue(DurableQueue):
                 unplaced = fetch_column(connection, int, "queue/unplaced", {"limit": _BATCH})
                 oban_jobs.announce(connection, oban_jobs.enqueue(connection, unplaced))
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
+            counters.count_uncounted(connection, limit=_COUNTED_RUNS)
         found += end_driverless(self._database)
         if self._database.durable:
             found += control.follow_cancels_left(self._database, limit=_BATCH)

@@ -285,7 +285,7 @@ def _insert(
     added = fetch_all(connection, _AddedItem, "scatters/insert_items", parameters)
     placed = [one.id for one in added if one.job_id is not None]
     opened = sum(one.is_open for one in added)
-    counts = {"run_id": scatter.run_id, "opened": opened, "placed": len(placed)}
+    counts = {"run_id": scatter.run_id, "opened": opened, "placed": len(placed), "total": len(added)}
     connection.execute(load_sql("scatters/count_added"), counts)
     oban_jobs.announce(connection, oban_jobs.enqueue(connection, placed))
 

@@ -25,7 +25,12 @@ type Parameters = Mapping[str, Any] | None
 
 
 def fetch_all[T](
-    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
+    connection: Connection[Any],
+    kind: type[T],
+    statement: str,
+    parameters: Parameters = None,
+    *,
+    prepare: bool | None = None,
 ) -> list[T]:
     """Run a statement and return its rows.
 
@@ -37,8 +42,9 @@ def fetch_all[T](
         kind: a `NamedTuple` or a dataclass with a field for each column of the statement.
         statement: its name, see `load_sql`.
         parameters: its parameters by name.
+        prepare: False has it planned anew each time, for these parameters.
     """
-    return _rows(connection, kind, statement, parameters).fetchall()
+    return _rows(connection, kind, statement, parameters, prepare).fetchall()
 
 
 def fetch_one[T](
@@ -49,7 +55,12 @@ def fetch_one[T](
 
 
 def fetch_column[T](
-    connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters = None
+    connection: Connection[Any],
+    kind: type[T],
+    statement: str,
+    parameters: Parameters = None,
+    *,
+    prepare: bool | None = None,
 ) -> list[T]:
     """Run a statement with one column and return its values.
 
@@ -58,8 +69,9 @@ def fetch_column[T](
         kind: the type of the values, for the type checker.
         statement: its name, see `load_sql`.
         parameters: its parameters by name.
+        prepare: see `fetch_all`.
     """
-    return [value for (value,) in connection.execute(load_sql(statement), parameters)]
+    return [value for (value,) in connection.execute(load_sql(statement), parameters, **_options(prepare))]
 
 
 def fetch_value[T](
@@ -71,10 +83,21 @@ def fetch_value[T](
     return None
 
 
-def _rows[T](connection: Connection[Any], kind: type[T], statement: str, parameters: Parameters) -> Cursor[T]:
+def _rows[T](
+    connection: Connection[Any],
+    kind: type[T],
+    statement: str,
+    parameters: Parameters,
+    prepare: bool | None = None,
+) -> Cursor[T]:
     hashable: Any = kind
     cursor: Cursor[T] = connection.cursor(row_factory=_rows_of(hashable, statement))
-    return cursor.execute(load_sql(statement), parameters)
+    return cursor.execute(load_sql(statement), parameters, **_options(prepare))
+
+
+def _options(prepare: bool | None) -> dict[str, Any]:
+    """Return the options of `execute`; connections of a caller have none."""
+    return {} if prepare is None else {"prepare": prepare}
 
 
 @cache

@@ -53,21 +53,6 @@ FROM flowstone.lineage
 WHERE upstream_step_id = ANY(%(steps)s::bigint[])
 ORDER BY upstream_step_id, step_id;
 
--- name: runs
--- The newest runs, one, those of the items of a run, or those with a tag. Uses runs_newest, runs_pkey or runs_of_parent.
-SELECT id, kind, selection, executor, state, priority, max_concurrency, created_at, finished_at, paused,
-    retry_of, parent, details, assets, requested_by, requested_via,
-    state = 'running' AND NOT durable AND NOT EXISTS (
-        SELECT FROM flowstone.workers AS w
-        WHERE w.id = driver AND w.lost_at IS NULL
-            AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
-    ) AS process_lost
-FROM flowstone.runs
-WHERE (%(run_id)s::text IS NULL OR id = %(run_id)s) AND (%(parent)s::text IS NULL OR parent = %(parent)s)
-    AND (%(tag)s::text IS NULL OR (tags @> ARRAY[%(tag)s::text] AND parent IS NULL))
-ORDER BY created_at DESC, id DESC
-LIMIT %(limit)s;
-
 -- name: run_details
 -- What a run is about, secrets included. Uses runs_pkey.
 SELECT details FROM flowstone.runs WHERE id = %(run_id)s;
@@ -80,29 +65,6 @@ FROM pg_catalog.jsonb_array_elements(%(targets)s::jsonb) WITH ORDINALITY AS t (t
 JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition = t.target ->> 1
 JOIN flowstone.steps AS s ON s.id = c.step_id
 WHERE s.started_at IS NOT NULL;
-
--- name: counts
--- Number of steps of runs in each state, own and joined; partitions that nobody has begun count as pending.
--- Uses steps_of_run, run_joins_of_run and ranges_of_run.
-SELECT c.run_id, c.state, pg_catalog.sum(c.steps)::bigint AS steps
-FROM (
-    SELECT run_id, state, pg_catalog.count(*) AS steps
-    FROM flowstone.steps
-    WHERE run_id = ANY(%(runs)s::text[])
-    GROUP BY run_id, state
-    UNION ALL
-    SELECT j.run_id, s.state, pg_catalog.count(*)
-    FROM flowstone.run_joins AS j
-    JOIN flowstone.steps AS s ON s.id = j.step_id
-    WHERE j.run_id = ANY(%(runs)s::text[])
-    GROUP BY j.run_id, s.state
-    UNION ALL
-    SELECT g.run_id, 'pending', pg_catalog.sum(g.total - g.begun)
-    FROM flowstone.ranges AS g
-    WHERE g.run_id = ANY(%(runs)s::text[]) AND g.is_open
-    GROUP BY g.run_id
-) AS c
-GROUP BY c.run_id, c.state;
 
 -- name: unfinished
 -- Which of these steps and of this run are not over. Uses steps_pkey and runs_pkey.

@@ -424,6 +424,8 @@ WITH revived AS (
         active_steps = r.active_steps + c.steps,
         failures = greatest(0, r.failures - c.failures),
         cancellations = greatest(0, r.cancellations - c.cancellations),
+        counts = NULL,
+        asset_counts = NULL,
         state = 'running',
         finished_at = NULL
     FROM counted AS c

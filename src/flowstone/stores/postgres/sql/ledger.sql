@@ -48,6 +48,12 @@ RETURNING t.position, s.id, s.run_id, s.state, s.job_id, s.priority, s.config_ha
 -- Add new steps to the counters of their run. Uses runs_pkey.
 UPDATE flowstone.runs
 SET open_steps = open_steps + %(opened)s,
+    total_steps = total_steps + %(total)s,
+    first_partition = coalesce(first_partition, %(first_partition)s),
+    last_partition = coalesce(last_partition, %(last_partition)s),
+    partitions = coalesce(partitions, %(partitions)s),
+    counts = NULL,
+    asset_counts = NULL,
     active_steps = active_steps + %(active)s,
     failures = failures + %(failures)s,
     state = CASE WHEN open_steps + %(opened)s > 0 THEN 'running'
@@ -243,6 +249,50 @@ FROM finished AS f
 WHERE r.id = f.id
 RETURNING r.id AS run_id, r.open_steps, r.watched, r.durable, r.max_concurrency, r.active_steps, r.releases_step, r.failures,
     r.allowed_failures;
+
+-- name: record_counts
+-- Write into runs that are over how their steps ended, own and joined: in a statement of its own, which sees what the others
+-- committed for whose lock the one that ended the run has waited. Uses steps_of_run, run_joins_of_run and runs_pkey.
+WITH ended AS (
+    SELECT s.run_id, s.asset, s.state, pg_catalog.count(*) AS steps
+    FROM flowstone.steps AS s
+    WHERE s.run_id = ANY(%(runs)s::text[])
+    GROUP BY s.run_id, s.asset, s.state
+    UNION ALL
+    SELECT j.run_id, s.asset, s.state, pg_catalog.count(*)
+    FROM flowstone.run_joins AS j
+    JOIN flowstone.steps AS s ON s.id = j.step_id
+    WHERE j.run_id = ANY(%(runs)s::text[])
+    GROUP BY j.run_id, s.asset, s.state
+), by_state AS (
+    SELECT t.run_id, pg_catalog.jsonb_object_agg(t.state, t.steps) AS counts, pg_catalog.sum(t.steps)::bigint AS total
+    FROM (SELECT run_id, state, pg_catalog.sum(steps)::bigint AS steps FROM ended GROUP BY run_id, state) AS t
+    GROUP BY t.run_id
+), by_asset AS (
+    SELECT a.run_id, pg_catalog.jsonb_object_agg(a.asset, a.counts) AS counts
+    FROM (
+        SELECT run_id, asset, pg_catalog.jsonb_object_agg(state, steps) AS counts
+        FROM (
+            SELECT run_id, asset, state, pg_catalog.sum(steps)::bigint AS steps FROM ended GROUP BY run_id, asset, state
+        ) AS t
+        GROUP BY run_id, asset
+    ) AS a
+    GROUP BY a.run_id
+)
+UPDATE flowstone.runs AS r
+SET counts = coalesce(s.counts, '{}'), asset_counts = coalesce(a.counts, '{}'), total_steps = coalesce(s.total, 0)
+FROM unnest(%(runs)s::text[]) AS o (id)
+LEFT JOIN by_state AS s ON s.run_id = o.id
+LEFT JOIN by_asset AS a ON a.run_id = o.id
+WHERE r.id = o.id AND r.state <> 'running';
+
+-- name: uncounted
+-- Runs that ended before their counts were written into them. Uses runs_uncounted.
+SELECT id FROM flowstone.runs
+WHERE counts IS NULL AND finished_at IS NOT NULL
+ORDER BY id
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: do_without
 -- Count inputs down that were skipped and that their readers can do without; make ready whatever has none left to wait

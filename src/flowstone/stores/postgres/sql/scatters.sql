@@ -95,7 +95,7 @@ FOR NO KEY UPDATE SKIP LOCKED;
 -- name: count_added
 -- Add new items to the counters of their run. Uses runs_pkey.
 UPDATE flowstone.runs
-SET open_steps = open_steps + %(opened)s, active_steps = active_steps + %(placed)s
+SET open_steps = open_steps + %(opened)s, active_steps = active_steps + %(placed)s, total_steps = total_steps + %(total)s
 WHERE id = %(run_id)s;
 
 -- name: wake

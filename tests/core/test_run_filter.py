@@ -1,0 +1,105 @@
+"""Which runs are meant, as people write it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstone.core.run_filter import RUN_STATES, RunFilter
+from flowstone.core.state import State
+from flowstone.core.step import RunRecord
+from flowstone.errors import OptionsError
+
+NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
+_VALUES = st.lists(
+    st.text(st.characters(exclude_characters="\x00"), min_size=1, max_size=30), max_size=3, unique=True
+)
+
+
+def run(**fields: object) -> RunRecord:
+    known = {"id": "r", "kind": "backfill", "selection": "a", "executor": "oban", "state": State.FAILED}
+    known |= {"priority": 4, "max_concurrency": None, "created_at": NOW - timedelta(hours=2)}
+    return RunRecord(**known | fields)  # type: ignore[arg-type]
+
+
+@given(_VALUES, _VALUES, st.lists(st.sampled_from(RUN_STATES), unique=True))
+def test_what_is_written_is_what_is_read(assets: list[str], tags: list[str], states: list[str]) -> None:
+    made = RunFilter(asset=tuple(assets), not_tag=tuple(tags), state=tuple(states), since="24h")
+    assert RunFilter.parse(str(made)) == made
+    assert RunFilter.parse(list(made.words())) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("state:failed", True),
+        ("state:failed state:cancelled", True),
+        ("state:completed", False),
+        ("-state:failed", False),
+        ("kind:backfill asset:orders since:24h", True),
+        ("since:1h", False),
+        ("-since:1h", True),
+        ("until:2024-05-02", False),
+        ("asset:lines", False),
+        ("-asset:lines", True),
+        ("by:ann", True),
+        ("by:*", True),
+        ("-by:*", False),
+        ("automation:ann", False),
+        ("-automation:*", True),
+        ("tag:nightly", False),
+    ],
+)
+def test_a_run_is_meant(text: str, meant: bool) -> None:
+    one = run(assets=("orders",), requested_by="ann", requested_via="cli")
+    assert RunFilter.parse(text).matches(one, NOW) is meant
+
+
+def test_runs_of_automations_are_not_those_of_people() -> None:
+    one = run(requested_by="nightly", requested_via="automation", state=State.RUNNING, paused=True)
+    for text, meant in (
+        ("automation:nightly", True),
+        ("automation:*", True),
+        ("-automation:other", True),
+        ("-automation:*", False),
+        ("by:nightly", False),
+        ("state:paused", True),
+        ("state:running", True),
+        ("state:running -state:paused", False),
+    ):
+        assert RunFilter.parse(text).matches(one, NOW) is meant, text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed",
+        "state:faild",
+        "stat:failed",
+        "asset:",
+        'asset:"x',
+        'asset:""',
+        "since:soon",
+        "since:9999999d",
+        "since:24h since:2h",
+        "-items_of:r1",
+        "asset:a\x00b",
+        "asset:" + "x" * 1001,
+        " ".join(f"tag:{n}" for n in range(51)),
+        "state:failed;drop",
+        ":",
+        "-",
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(text: str) -> None:
+    with pytest.raises(OptionsError):
+        RunFilter.parse(text)
+
+
+def test_ages_become_times_that_stay() -> None:
+    fixed = RunFilter.parse("since:24h tag:x").at(NOW)
+    assert fixed.times(NOW + timedelta(days=9)) == (NOW - timedelta(hours=24), None)
+    assert not RunFilter.parse("  ")
