@@ -10,10 +10,11 @@ from typing import Self
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.targets import AssetLike, find_asset
-from flowstone.core.declaring import view
+from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
+from flowstone.errors import OptionsError, did_you_mean
 
 
 @view("flow.insights")
@@ -29,6 +30,7 @@ class InsightsView:
     def __init__(self, parts: Parts, *, in_background: bool = False) -> None:
         self._parts = parts
         store = parts.store
+        self._fleet = fleet.FleetWatch(parts.graph, store)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
 
     def pulse(self) -> Pulse:
@@ -71,7 +73,35 @@ class InsightsView:
 
     def workers(self) -> fleet.Workers:
         """Return the processes that have a lease, or lost it within the last day."""
-        return fleet.workers(self._parts.store)
+        return self._fleet.workers()
+
+    def queues(self) -> fleet.Queues:
+        """Return all queues (what waits, what runs, who serves them, how fast), and the limits of the fleet."""
+        return self._fleet.queues()
+
+    def queue(self, name: str) -> fleet.QueueDetails:
+        """Return one queue with its last hour, what it runs and who serves it.
+
+        Raises:
+            OptionsError: nobody knows this queue.
+        """
+        found = self._fleet.queue(name)
+        if found is None:
+            known = [one.name for one in self._fleet.queues().items]
+            raise OptionsError(f"There is no queue {shown(name)}.{did_you_mean(name, known)}")
+        return found
+
+    def limits(self) -> Sequence[fleet.NamedLimit]:
+        """Return the limits of the fleet with how much of them is taken, and who waits."""
+        return self._fleet.limits()
+
+    def throughput(self, queue: str | None = None) -> Sequence[fleet.Minute]:
+        """Return what ended and failed in each minute of the last hour.
+
+        Args:
+            queue: on this queue only; None for everything.
+        """
+        return self._fleet.minutes(None if queue is None else [queue])
 
 
 class AsyncInsightsView(AsyncFlowStone):
@@ -82,6 +112,10 @@ class AsyncInsightsView(AsyncFlowStone):
     partitions = awaitable(InsightsView.partitions)
     failing = awaitable(InsightsView.failing)
     workers = awaitable(InsightsView.workers)
+    queues = awaitable(InsightsView.queues)
+    queue = awaitable(InsightsView.queue)
+    limits = awaitable(InsightsView.limits)
+    throughput = awaitable(InsightsView.throughput)
 
 
 class Reading:

@@ -7,18 +7,57 @@ is asked, and costs what it returns, not what is recorded. Ages are measured by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from flowstone.core.insights.assets import AssetCounts, AssetTargets, FailedTarget, StaleVersion
-from flowstone.core.insights.fleet import WorkerRecord
+from flowstone.core.insights.fleet import (
+    LimitRecord,
+    MinuteFlow,
+    QueueFlow,
+    QueueRecord,
+    QueueWait,
+    RunningStep,
+    WorkerRecord,
+)
 from flowstone.core.insights.pulse import Pulse
 
 
 class FleetInsights(Protocol):
-    """Workers and queues."""
+    """Workers, queues and limits. In memory nothing has a lease, and nothing stands on a queue."""
 
     def workers(self, *, limit: int) -> list[WorkerRecord]:
         """Return processes with a lease, those that lost it lately last; in the order of their start."""
+
+    def running(self, *, worker: str | None = None, queue: str | None = None, limit: int) -> list[RunningStep]:
+        """Return steps at work, those that have run longest first.
+
+        Args:
+            worker: only those of this worker.
+            queue: only those that were started from this queue.
+            limit: how many at most.
+        """
+
+    def queues(self) -> list[QueueRecord]:
+        """Return the queues that are set, served, or have work; by name."""
+
+    def flow(self, queues: Sequence[str]) -> list[QueueFlow]:
+        """Return what started and ended on some queues lately."""
+
+    def waits(self, queues: Sequence[str], *, limit: int, by_minute: bool = False) -> list[QueueWait]:
+        """Return how long the last steps of some queues had waited for a worker.
+
+        Args:
+            queues: which.
+            limit: how many of the last steps of each are measured.
+            by_minute: whether each minute stands for itself.
+        """
+
+    def minutes(self, since: datetime) -> list[MinuteFlow]:
+        """Return how many attempts ended, and failed, in each minute since a time; empty minutes are left out."""
+
+    def limits(self, *, limit: int) -> list[LimitRecord]:
+        """Return the named limits that were ever asked for a start; by name."""
 
 
 class AssetInsights(Protocol):

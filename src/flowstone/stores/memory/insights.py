@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from flowstone.core.approval import ApprovalState
-from flowstone.core.insights.fleet import WorkerRecord
 from flowstone.core.insights.pulse import Pulse
 from flowstone.protocols.automation import AutomationStore
 from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
 from flowstone.protocols.stores import ApprovalStore
 from flowstone.stores.memory.asset_insights import MemoryAssetInsights
+from flowstone.stores.memory.fleet_insights import MemoryFleetInsights
 from flowstone.stores.memory.tables import Tables
-
-
-class MemoryFleetInsights(FleetInsights):
-    """Implements `flowstone.protocols.FleetInsights` in memory, where no process has a lease."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-
-    def workers(self, *, limit: int) -> list[WorkerRecord]:
-        return []
 
 
 class MemoryInsights(Insights):

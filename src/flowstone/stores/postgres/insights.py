@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from flowstone.core.insights.fleet import WorkerRecord
 from flowstone.core.insights.pulse import Pulse
 from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
 from flowstone.stores.postgres.asset_insights import PostgresAssetInsights
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import fetch_all, fetch_one
-
-
-class PostgresFleetInsights(FleetInsights):
-    """Implements `flowstone.protocols.FleetInsights` on PostgreSQL."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def workers(self, *, limit: int) -> list[WorkerRecord]:
-        with self._database.connection() as connection:
-            return fetch_all(connection, WorkerRecord, "insights/workers", {"limit": limit})
+from flowstone.stores.postgres.fleet_insights import PostgresFleetInsights
+from flowstone.stores.postgres.sql import fetch_one
 
 
 class PostgresInsights(Insights):

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.approval import Approval
@@ -406,6 +408,7 @@ class Lease:
                     "queues": to_json(queues),
                     "lease_seconds": lease_seconds,
                     "assets": to_json(assets or {}),
+                    "version": _version(),
                 },
             )
 
@@ -418,6 +421,15 @@ class Lease:
         """Delete the row: whatever this process still held is free at once."""
         with self.database.connection() as connection:
             connection.execute(load_sql("workers/remove"), {"id": self.id})
+
+
+@cache
+def _version() -> str | None:
+    """Return the version of this package, as it is installed."""
+    try:
+        return version("flowstone")
+    except PackageNotFoundError:
+        return None
 
 
 def rescue(database: Database) -> int:

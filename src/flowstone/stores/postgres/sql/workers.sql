@@ -2,8 +2,8 @@
 
 -- name: register
 -- A worker says that it is there, and what it knows. Uses workers_pkey.
-INSERT INTO flowstone.workers (id, kind, host, pid, queues, lease_seconds, assets)
-VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(lease_seconds)s, %(assets)s);
+INSERT INTO flowstone.workers (id, kind, host, pid, queues, lease_seconds, assets, version)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(lease_seconds)s, %(assets)s, %(version)s);
 
 -- name: shapes
 -- What living workers and applications declare of their assets. Uses workers_pkey.
