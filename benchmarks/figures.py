@@ -33,7 +33,7 @@ class Figure:
     """One table.
 
     Args:
-        group: `inline`, `durable` or `import`.
+        group: `inline`, `durable`, `shapes` or `import`.
         title: its heading.
         item: what the seconds are divided by.
         contestants: its lines; the first is the one that the others are compared with.
@@ -60,6 +60,7 @@ def figures(*, quick: bool) -> list[Figure]:
         _backfill(1 if quick else 3, 1_000 if quick else 10_000),
         _planning(1 if quick else 3, 2_000 if quick else 100_000, 1_000 if quick else 20_000),
         _durable_chain(1 if quick else 3),
+        _dag(1 if quick else 5, 400 if quick else 10_000),
     ]
 
 
@@ -186,4 +187,39 @@ def _durable_chain(rounds: int) -> Figure:
         contestants,
         rounds,
         (Target("FlowStone", "Oban, bare", 1 / 2),),
+    )
+
+
+def _dag(rounds: int, jobs: int) -> Figure:
+    def ours(
+        label: str, workers: int = 1, *, edges: bool = True, rows: int = 20, io: str = "postgres"
+    ) -> Contestant:
+        options = {"jobs": jobs, "workers": workers, "limit": LIMIT, "edges": edges, "rows": rows, "io": io}
+        return Contestant(f"FlowStone, {label}", "flowstone", "flowstone_dag", jobs, options, database=True)
+
+    def oban(workers: int) -> Contestant:
+        options = {"jobs": jobs, "workers": workers, "limit": LIMIT}
+        label = f"Oban drain, {workers} process{'es' if workers > 1 else ''}"
+        return Contestant(label, "oban", "oban_drain", jobs, options, database=True)
+
+    contestants = (
+        ours("dag"),
+        ours("dag, 2 processes", 2),
+        ours("dag, values in files", io="filesystem"),
+        ours("edges, tiny values", rows=0),
+        ours("no edges, tiny values", edges=False, rows=0),
+        oban(1),
+        oban(2),
+    )
+    return Figure(
+        "shapes",
+        f"Durable backfill of 4 daily assets with edges, 20 rows a value and a mapping over three days "
+        f"({jobs:,} steps), from call to return, beside draining as many no-op jobs that were inserted before",
+        "step",
+        contestants,
+        rounds,
+        (
+            Target("FlowStone, dag", "Oban drain, 1 process", 2),
+            Target("FlowStone, dag, 2 processes", "Oban drain, 2 processes", 1.5),
+        ),
     )

@@ -1,0 +1,74 @@
+"""The shape `dag` as a durable backfill: seconds, and the processor time of workers, PostgreSQL and client."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
+
+import psutil
+
+from benchmarks.peers.children import workers
+from benchmarks.peers.exchange import answer, options
+from benchmarks.peers.flowstone_dag_app import ASSETS, FIRST, dag
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.store import upgrade
+
+WARM_UP_DAYS = 50
+
+
+def main() -> None:
+    """Print the figures of one backfill."""
+    arguments = options()
+    dsn, days = arguments["dsn"], arguments["jobs"] // len(ASSETS)
+    upgrade(Database(dsn))
+    every = [FIRST + timedelta(days=n) for n in range(WARM_UP_DAYS + days)]
+    queues = {"backfill": arguments["limit"]}
+    with tempfile.TemporaryDirectory(prefix="flowstone-bench-") as storage:
+        shape = {name: arguments[name] for name in ("edges", "rows", "io")} | {"dsn": dsn, "storage": storage}
+        with (
+            dag(**shape) as flow,
+            workers("flowstone_dag_worker", arguments["workers"], queues=queues, **shape) as children,
+        ):
+            assert flow.backfill(list(ASSETS), partitions=every[:WARM_UP_DAYS], executor="oban").ok
+            servers = [server_process(dsn)]
+            before = times(children, servers)
+            started = time.perf_counter()
+            result = flow.backfill(list(ASSETS), partitions=every[WARM_UP_DAYS:], executor="oban")
+            seconds = time.perf_counter() - started
+            used = [now - earlier for now, earlier in zip(times(children, servers), before, strict=True)]
+            assert result.succeeded == days * len(ASSETS), result
+    per_step = [round(one / arguments["jobs"] * 1e6) for one in used]
+    answer(seconds=[seconds], worker_us=per_step[0], postgres_us=per_step[1], client_us=per_step[2])
+
+
+def times(children: list[subprocess.Popen[str]], servers: list[int]) -> tuple[float, float, float]:
+    """Return the processor time so far of the workers, of PostgreSQL and of this process, in seconds."""
+    return cpu_seconds(child.pid for child in children), cpu_seconds(servers), time.process_time()
+
+
+def server_process(dsn: str) -> int:
+    """Return the first process of the server, which runs on this machine."""
+    with Database(dsn) as database, database.connection() as connection:
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        postmaster = psutil.Process(row[0]).parent()
+    assert postmaster is not None
+    return postmaster.pid
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the processor time so far of some processes and their children, those that ended included."""
+    total = 0.0
+    for pid in pids:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # its time is its parent's now
+                total += sum(one.cpu_times()[:4])
+    return total
+
+
+main()

@@ -1,0 +1,20 @@
+"""A worker for the shape `dag`."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.peers.exchange import options
+from benchmarks.peers.flowstone_dag_app import dag
+from flowstone.app.worker import serve
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    arguments = options()
+    queues = arguments.pop("queues")
+    return serve(dag(**arguments), queues=queues, on_ready=lambda: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
