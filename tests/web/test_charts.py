@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.core.state import State
+from flowstone.engine.insights.partitions import STATES
+from flowstone.web import shown
 from flowstone.web.charts import Column, Point, Series, bars, number, plot, strip, time_text
 from flowstone.web.gantt import GanttRow, Span, gantt
-from flowstone.web.states import SHAPES, shape, worst
+from flowstone.web.states import shape, worst
 from flowstone.web.svg import Html, element, printable, shortened
 
 HOSTILE = [
@@ -85,13 +87,13 @@ def test_no_attribute_runs_code_or_carries_style(name: str) -> None:
 def test_a_strip_shows_one_failure_among_many() -> None:
     # a page that draws what is too narrow not at all hides exactly what one came for (dagster#10330)
     chart = str(strip([("committed", 60_000), ("failed", 1), ("committed", 39_999)], title="orders"))
-    (path,) = re.findall(r'tone-failed" d="([^"]*)"', chart)
+    (path,) = re.findall(r'class="bad" d="([^"]*)"', chart)
     assert path == "M144 0H145v12H144z"
     assert "1 failed, 99,999 committed of 100,000" in chart
     assert len(chart) < 600
 
 
-@given(st.lists(st.tuples(st.sampled_from([*SHAPES, "odd"]), st.integers(0, 400)), max_size=30))
+@given(st.lists(st.tuples(st.sampled_from([*State, *STATES, "odd"]), st.integers(0, 400)), max_size=30))
 def test_a_strip_covers_its_width_once(runs: list[tuple[str, int]]) -> None:
     chart = str(strip(runs, title="a", width=100))
     pieces = [(float(a), float(b)) for a, b in re.findall(r"M([\d.]+) \d+H([\d.]+)v", chart)]
@@ -101,11 +103,11 @@ def test_a_strip_covers_its_width_once(runs: list[tuple[str, int]]) -> None:
 
 def test_bars_have_the_numbers_of_their_table() -> None:
     columns = [Column(AT + timedelta(minutes=m), [m, m % 2]) for m in range(4)]
-    chart = bars([Series("done"), Series("failed", "failed", below=True)], columns, title="Steps per minute")
+    chart = bars([Series("done"), Series("failed", "bad", below=True)], columns, title="Steps per minute")
     assert table(chart)[0] == ["Time", "done", "failed"]
     assert table(chart)[3] == ["2026-11-30 10:02 UTC", "2", "0"]
     assert "6 done, 2 failed in all" in str(chart)
-    up, down = re.findall(r'class="bar [^"]*" d="([^"]*)"', str(chart))
+    up, down = re.findall(r'class="stack [^"]*" d="([^"]*)"', str(chart))
     assert [float(h) for h in re.findall(r"v([\d.]+)h", up)] == pytest.approx([25, 50, 75])
     assert all(y >= 75 for y in ys(down))
 
@@ -130,7 +132,7 @@ def test_any_numbers_fit_into_the_drawing(values: list[float]) -> None:
         chart = plot([Point(str(at), value) for at, value in enumerate(values)], title="n", from_zero=from_zero)
         (line,) = re.findall(r'class="line" d="([^"]*)"', str(chart))
         assert all(0 <= y <= 100 for y in ys(line))
-        both = [Series("a"), Series("b"), Series("c", "failed", below=True)]
+        both = [Series("a"), Series("b"), Series("c", "bad", below=True)]
         text = str(bars(both, [Column(str(at), [value] * 3) for at, value in enumerate(values)], title="n"))
         assert not re.search(r' d="[^"]*(nan|inf)', text)
 
@@ -161,8 +163,8 @@ def test_a_gantt_marks_the_critical_path_and_what_still_runs() -> None:
     ]
     chart = gantt(rows, title="Steps", now=AT + timedelta(seconds=20))
     assert [[row[0], *row[2:]] for row in table(chart)[1:]] == [
-        ["raw◆ critical path", "✓ completed", "10 s"],
-        ["slow", "● running", "8 s"],
+        ["raw◆ critical path", "✓ completed", "10.0 s"],
+        ["slow", f"{shown.glyph('running')} running", "8.0 s"],
         ["later", "nothing has begun", ""],
     ]
     assert "M600.0 1h400.0v8h-400.0z" in str(chart)
@@ -186,13 +188,15 @@ def test_a_gantt_is_never_negative() -> None:
     assert "-" not in "".join(re.findall(r"[hHvM]-?[\d.]+", re.sub(r"h-[\d.]+z", "", text)))
 
 
-def test_every_state_has_a_word_a_glyph_and_a_shape() -> None:
-    for state in State:
-        assert state.value in SHAPES, f"{state} would be shown without its own glyph"
-    words = {(one.glyph, one.tone) for one in SHAPES.values()}
-    assert len(words) >= len({one.word for one in SHAPES.values()}) - 4
-    assert worst([]) == "unstarted"
-    assert shape("nonsense_state").word == "nonsense state"
+def test_every_state_has_a_form_of_its_own_kind() -> None:
+    known = [*(state.value for state in State), *STATES]
+    for state in known:
+        assert shape(state).rank > 5, f"{state} would be drawn as one that is not known"
+        # what is drawn alike means alike: a failure is never the form of a success
+        assert (shape(state).form == "check") is (shown.tone(state) == "good")
+        assert (shape(state).form in ("cross", "down")) is (shown.tone(state) == "bad")
+    assert worst([]) == "missing"
+    assert worst(["upstream_failed", "failed", "committed"]) == "failed"
 
 
 def test_times_are_written_with_their_zone() -> None:

@@ -12,13 +12,18 @@ not overflow.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
+from typing import Literal
 
-from flowstone.web.states import Tone, counted, shape
+from flowstone.engine.insights.partitions import CODES, STATES
+from flowstone.web.states import Form, counted, shape, word
 from flowstone.web.svg import Child, Html, element
 
+type Tone = Literal["good", "bad", "warn", "busy", "off", "idle"]
+"""A class of the stylesheet."""
 type Moment = datetime | date | str
 """Where a point lies on the axis below: a time, or the text of a partition."""
 
@@ -41,7 +46,7 @@ class Series:
     """
 
     name: str
-    tone: Tone = "ok"
+    tone: Tone = "good"
     below: bool = False
 
 
@@ -69,11 +74,16 @@ class Point:
     value: float | None
     note: str = ""
     href: str | None = None
-    tone: Tone = "active"
+    tone: Tone = "busy"
 
 
 def strip(
-    runs: Iterable[tuple[str, int]], *, title: str, href: str | None = None, width: int = 240, table: bool = False
+    runs: str | Iterable[tuple[str, int]],
+    *,
+    title: str,
+    href: str | None = None,
+    width: int = 240,
+    table: bool = False,
 ) -> Html:
     """Draw the partitions of an asset in their order: one bar, with one piece for each stretch of one state.
 
@@ -81,7 +91,8 @@ def strip(
     can show is drawn as narrow as it can be, and the worst state wins: one failed partition among 100,000 is seen.
 
     Args:
-        runs: the states, run-length encoded: `[("committed", 93), ("failed", 2)]`.
+        runs: the states, run-length encoded: `[("committed", 93), ("failed", 2)]`, or the codes of
+            `PartitionStates`, `"93c2f"`.
         title: what it is, such as the name of the asset.
         href: the page that it leads to.
         width: how many columns it resolves.
@@ -91,10 +102,11 @@ def strip(
         A figure.
 
     Example:
-        >>> "2 failed, 93 committed" in str(strip([("committed", 93), ("failed", 2)], title="orders"))
+        >>> "2 failed, 93 committed of 95" in str(strip("93c2f", title="orders"))
         True
     """
-    stretches = [(state, count) for state, count in runs if count > 0]
+    found = _decoded(runs) if isinstance(runs, str) else runs
+    stretches = [(state, count) for state, count in found if count > 0]
     total = sum(count for _, count in stretches)
     counts: dict[str, int] = {}
     for state, count in stretches:
@@ -115,13 +127,28 @@ def strip(
     rows = []
     first = 1
     for state, count in stretches:
-        rows.append((f"{first:,} to {first + count - 1:,}", shape(state).word, f"{count:,}"))
+        rows.append((f"{first:,} to {first + count - 1:,}", word(state), f"{count:,}"))
         first += count
     return figure(title, summary, linked, ("Partitions", "State", "Count"), rows, kind="strip")
 
 
-_HEIGHTS = {"failed": (0, 12), "blocked": (0, 8), "attention": (2, 10), "active": (7, 5), "waiting": (9, 3)}
-_HEIGHTS |= {"ok": (3, 9), "stale": (3, 4), "none": (11, 1)}
+_CODE = re.compile(f"(\\d*)([{CODES}])")
+
+
+def _decoded(codes: str) -> Iterable[tuple[str, int]]:
+    return ((STATES[CODES.index(code)], int(count or 1)) for count, code in _CODE.findall(codes))
+
+
+_HEIGHTS: dict[Form, tuple[int, int]] = {
+    "cross": (0, 12),
+    "down": (0, 8),
+    "diamond": (2, 10),
+    "check": (3, 9),
+    "wedge": (3, 4),
+    "disc": (7, 5),
+    "ring": (9, 3),
+    "dash": (11, 1),
+}
 
 
 def _columns_by_state(
@@ -153,7 +180,7 @@ def _columns_by_state(
 
 
 def _pieces(state: str, pieces: Sequence[tuple[float, float]]) -> Html:
-    top, height = _HEIGHTS[shape(state).tone]
+    top, height = _HEIGHTS[shape(state).form]
     path = "".join(f"M{x:.4g} {top}H{end:.6g}v{height}H{x:.4g}z" for x, end in pieces)
     return element("path", class_=shape(state).css, d=path)
 
@@ -179,7 +206,7 @@ def bars(
         A figure.
 
     Example:
-        >>> done, failed = Series("done"), Series("failed", "failed", below=True)
+        >>> done, failed = Series("done"), Series("failed", "bad", below=True)
         >>> minutes = [Column("10:00", (5, 1)), Column("10:01", (0, None))]
         >>> chart = bars([done, failed], minutes, title="Steps per minute")
         >>> "5 done, 1 failed" in str(chart)
@@ -206,7 +233,7 @@ def bars(
         element("title", title),
         element("desc", summary),
         [
-            element("path", class_=f"bar tone-{one.tone}", d=path)
+            element("path", class_=f"stack {one.tone}", d=path)
             for one, path in zip(series, paths, strict=True)
             if path
         ],
@@ -219,7 +246,7 @@ def bars(
         (time, *("unknown" if value is None else say(value) for value in row))
         for time, row in zip(times, clean, strict=True)
     ]
-    legend = [element("span", element("span", class_=f"swatch tone-{one.tone}"), one.name) for one in series]
+    legend = [element("span", element("span", class_=f"swatch {one.tone}"), one.name) for one in series]
     return figure(
         title,
         summary,
@@ -239,6 +266,7 @@ def plot(
     write: Callable[[float], str] | None = None,
     zone: tzinfo = UTC,
     from_zero: bool = False,
+    to: Callable[[str], str] = str,
 ) -> Html:
     """Draw numbers as a line; see the module for what it does with numbers that cannot be drawn.
 
@@ -246,9 +274,10 @@ def plot(
         points: the numbers in their order.
         title: what the chart shows.
         name: what the number is, for the table.
-        write: how a number is written, `duration` for seconds.
+        write: how a number is written, `shown.duration` for seconds.
         zone: the zone in which times are written.
         from_zero: let the axis begin at zero, as for durations and counts.
+        to: puts the prefix of the dashboard before the address of a point, as `to` of a template does.
 
     Returns:
         A figure.
@@ -271,7 +300,7 @@ def plot(
     ]
     noted = len(points) <= POINTS_WITH_A_NOTE
     dots = [
-        _dot(point, place, f"{time_text(point.at, zone)}: {say(value)}", noted=noted)
+        _dot(point, place, f"{time_text(point.at, zone)}: {say(value)}", to)
         for point, place, value in zip(points, places, values, strict=True)
         if place is not None and value is not None and noted
     ]
@@ -282,7 +311,7 @@ def plot(
         element("title", title),
         element("desc", summary),
         element("path", class_="line", d=_line(places)),
-        element("path", class_="dot tone-active", d=alone) if alone else None,
+        element("path", class_="dot busy", d=alone) if alone else None,
         dots,
         **_drawing(1000, role="group" if linked else "img", label=title if linked else None),
     )
@@ -349,27 +378,6 @@ def number(value: float) -> str:
     if size >= 1e15 or size < 1e-4:
         return f"{value:.4g}"
     return f"{value:,.0f}" if size >= 1e5 else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Write a length of time with two units; one below zero, from clocks that differ, is zero.
-
-    Example:
-        >>> [duration(s) for s in (0.0042, 0.35, 12.4, 185, 7500, 200_000, -1)]
-        ['4 ms', '350 ms', '12.4 s', '3 min 5 s', '2 h 5 min', '2 d 7 h', '0 s']
-    """
-    if seconds <= 0:
-        return "0 s"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "<1 ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    whole = round(seconds)
-    for size, name, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size:,} {name}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
 
 
 def time_text(at: Moment, zone: tzinfo = UTC) -> str:
@@ -515,11 +523,11 @@ def _lonely(places: Sequence[tuple[float, float] | None]) -> str:
     return "".join(f"M{x:.1f} {y:.2f}h0" for x, y in alone[:COLUMNS_OF_A_LINE])
 
 
-def _dot(point: Point, place: tuple[float, float], text: str, *, noted: bool) -> Html:
+def _dot(point: Point, place: tuple[float, float], text: str, to: Callable[[str], str]) -> Html:
     note = element("title", f"{text}, {point.note}" if point.note else text)
     # a line of no length with round ends is a dot that keeps its form however the drawing is stretched
-    dot = element("path", note, class_=f"dot tone-{point.tone}", d=f"M{place[0]:.1f} {place[1]:.2f}h0")
-    return element("a", dot, href=point.href, aria_label=text) if point.href else dot
+    dot = element("path", note, class_=f"dot {point.tone}", d=f"M{place[0]:.1f} {place[1]:.2f}h0")
+    return element("a", dot, href=to(point.href), aria_label=text) if point.href else dot
 
 
 def _drawing(width: int, *, role: str = "img", label: str | None = None) -> dict[str, str | None]:

@@ -6,12 +6,13 @@ numbers, and there is no second table to keep equal to the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
-from flowstone.web.charts import duration, time_text
-from flowstone.web.states import counted, shape, worst
+from flowstone.web.charts import time_text
+from flowstone.web.shown import duration, glyph
+from flowstone.web.states import counted, shape, word, worst
 from flowstone.web.svg import Html, element, shortened
 
 LINKED_SPANS = 200
@@ -61,7 +62,9 @@ class GanttRow:
     critical: bool = False
 
 
-def gantt(rows: Sequence[GanttRow], *, title: str, now: datetime, zone: tzinfo = UTC) -> Html:
+def gantt(
+    rows: Sequence[GanttRow], *, title: str, now: datetime, zone: tzinfo = UTC, to: Callable[[str], str] = str
+) -> Html:
     """Draw which steps ran when; a row without steps says that nothing has begun.
 
     Args:
@@ -69,6 +72,7 @@ def gantt(rows: Sequence[GanttRow], *, title: str, now: datetime, zone: tzinfo =
         title: what the chart shows.
         now: the end of what still goes on.
         zone: the zone in which times are written.
+        to: puts the prefix of the dashboard before an address, as `to` of a template does.
 
     Returns:
         A figure.
@@ -83,7 +87,7 @@ def gantt(rows: Sequence[GanttRow], *, title: str, now: datetime, zone: tzinfo =
     spans = [span for row in shown for span in row.spans]
     first = min((_begin(span) for span in spans), default=now)
     last = max((max(span.end or now, span.start) for span in spans), default=now)
-    scale = _Scale(first, last, now, linked=len(spans) <= LINKED_SPANS)
+    scale = _Scale(first, last, now, linked=len(spans) <= LINKED_SPANS, to=to)
     length = duration((last - first).total_seconds())
     summary = f"{len(spans):,} steps of {len(shown):,} assets in {length}, from {time_text(first, zone)}"
     summary += f" (first {len(shown):,} of {len(rows):,} assets)" if len(rows) > len(shown) else ""
@@ -98,7 +102,14 @@ def gantt(rows: Sequence[GanttRow], *, title: str, now: datetime, zone: tzinfo =
     return element(
         "figure",
         element("figcaption", title, element("span", summary, class_="summary")),
-        element("table", element("thead", head), element("tbody", [_row(row, scale) for row in shown])),
+        element(
+            "div",
+            element("table", element("thead", head), element("tbody", [_row(row, scale) for row in shown])),
+            class_="scroll",
+            tabindex=0,
+            role="region",
+            aria_label=title,
+        ),
         class_="chart chart-gantt",
     )
 
@@ -109,6 +120,7 @@ class _Scale:
     last: datetime
     now: datetime
     linked: bool
+    to: Callable[[str], str]
 
     def x(self, at: datetime) -> float:
         whole = (self.last - self.first).total_seconds()
@@ -125,7 +137,7 @@ def _row(row: GanttRow, scale: _Scale) -> Html:
     for span in row.spans:
         counts[span.state] = counts.get(span.state, 0) + 1
     state = worst(counts)
-    summary = (shape(state).word if len(row.spans) == 1 else counted(counts)) if counts else "nothing has begun"
+    summary = (word(state) if len(row.spans) == 1 else counted(counts)) if counts else "nothing has begun"
     begin = min((span.start for span in row.spans), default=scale.now)
     end = max((span.end or scale.now for span in row.spans), default=scale.now)
     name: Html | str = element("bdi", shortened(row.name), title=row.name)
@@ -133,14 +145,12 @@ def _row(row: GanttRow, scale: _Scale) -> Html:
         "tr",
         element(
             "th",
-            element("a", name, href=row.href) if row.href else name,
+            element("a", name, href=scale.to(row.href)) if row.href else name,
             element("span", "◆ critical path", class_="critical-mark") if row.critical else None,
             scope="row",
         ),
         element("td", _drawing(row, scale, summary) if row.spans else None, class_="spans"),
-        element(
-            "td", element("span", shape(state).glyph, class_=shape(state).css, aria_hidden="true"), " ", summary
-        )
+        element("td", element("span", glyph(state), class_=shape(state).css, aria_hidden="true"), " ", summary)
         if counts
         else element("td", summary),
         element("td", duration((end - begin).total_seconds()) if counts else ""),
@@ -187,9 +197,9 @@ def _piece(span: Span, lane: int, scale: _Scale) -> str:
 
 def _linked(span: Span, path: str, scale: _Scale) -> Html:
     took = duration(((span.end or scale.now) - span.start).total_seconds())
-    text = " ".join(part for part in (span.label, shape(span.state).word, took) if part)
+    text = " ".join(part for part in (span.label, word(span.state), took) if part)
     drawn = element("path", element("title", text), class_=f"span {shape(span.state).css}", d=path)
-    return element("a", drawn, href=span.href, aria_label=text) if span.href else drawn
+    return element("a", drawn, href=scale.to(span.href), aria_label=text) if span.href else drawn
 
 
 def _lanes(spans: Sequence[Span], now: datetime) -> list[tuple[Span, int]]:

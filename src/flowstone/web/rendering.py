@@ -17,8 +17,10 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flowstone.core.state import State
-from flowstone.web import shown
+from flowstone.web import charts, shown
 from flowstone.web.fields import NoFields, as_text, pairs_of
+from flowstone.web.gantt import gantt
+from flowstone.web.heatmap import heatmap
 from flowstone.web.registry import Person, Role, url
 from flowstone.web.static_files import static_path
 
@@ -210,6 +212,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(static=static_path, State=State, person=PERSON, themes=THEMES, zones=shown.zones)
+    environment.globals.update(
+        strip=charts.strip, bars=charts.bars, plot=charts.plot, gantt=gantt, heatmap=heatmap, shown=shown
+    )
     filters: dict[str, Callable[..., Any]] = {
         "duration": shown.duration,
         "seconds": shown.seconds_of,
