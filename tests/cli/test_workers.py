@@ -16,6 +16,7 @@ import psutil
 import pytest
 from tests.cli.conftest import CommandLine
 
+from flowstone.cli import dev
 from flowstone.cli.workers import read_queues
 from flowstone.errors import ConfigurationError
 
@@ -174,3 +175,54 @@ def test_dev_starts_everything_and_stops_everything(
         assert psutil.wait_procs(children, timeout=_TIMEOUT_SECONDS)[1] == []
     server = (tmp_path / ".flowstone" / "postgres" / "data" / "postmaster.pid").exists()
     assert not server
+
+
+@pytest.mark.slow
+def test_dev_restarts_the_worker_when_a_file_changes_and_keeps_it_when_that_file_is_broken(
+    cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that ends with a dead process on a syntax error is what users of other dev servers report."""
+    out, err = tmp_path / "out", tmp_path / "err"
+    text = shop.read_text()
+    with running("dev", "--json", "--no-web", "--reload", stdout=out, stderr=err) as process:
+        wait_for(err, "is ready", process)
+        ready = json.loads(out.read_text())
+        monkeypatch.setenv("FLOWSTONE_DATABASE_URL", ready["database_url"])
+        shop.write_text(text + "def broken(:\n")
+        place = f"{shop}:{len(text.splitlines()) + 1}"
+        assert place in wait_for(err, "goes on with the code from before", process)
+        old = psutil.Process(ready["workers"][0])
+        shop.write_text(text.replace("return [1, 2, 3]", "return [1, 2, 3, 4]"))
+        assert psutil.wait_procs([old], timeout=_TIMEOUT_SECONDS)[1] == []
+        assert cli("materialize", "numbers", "--json").json["state"] == "completed"
+        assert err.read_text().count("is ready") == 2
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(_TIMEOUT_SECONDS) == 130
+
+
+def test_files_are_watched_until_they_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(dev.time, "monotonic", lambda: now[0])
+    (tmp_path / "shop.py").write_text("a")
+    for place in (".venv", "node_modules", "__pycache__"):
+        (tmp_path / place).mkdir()
+    watched = dev.Watched(tmp_path)
+
+    def after(*writes: str) -> Path | None:
+        for name in writes:
+            path = tmp_path / name
+            path.write_text(f"{name}{now[0]}")
+        now[0] += 1
+        assert watched.changed() is None  # seen, not yet reported: the next write may follow at once
+        now[0] += 1
+        return watched.changed()
+
+    assert after() is None
+    assert after("shop.py") == Path("shop.py")
+    assert after("new.py", "pyproject.toml") == Path("new.py")
+    assert after("notes.txt", ".venv/site.py", "node_modules/a.py", "__pycache__/a.py") is None
+    (tmp_path / "new.py").unlink()
+    now[0] += 1
+    assert watched.changed() is None
+    now[0] += 1
+    assert watched.changed() == Path("new.py")

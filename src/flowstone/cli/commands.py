@@ -61,7 +61,7 @@ class Listed:
 COMMANDS: tuple[Listed, ...] = (
     Listed("demo", "demo:demo", START, "Analyse a git repository: all of FlowStone in one command"),
     Listed("init", "project:init", START, "Make a project that runs at once"),
-    Listed("dev", "workers:dev", START, "Database and worker for developing, in one terminal"),
+    Listed("dev", "dev:dev", START, "Database, pages and worker, in one terminal"),
     Listed("check", "project:check", START, "Check the app's declarations, for CI"),
     Listed("doctor", "doctor:doctor", START, "Check this installation and say what to do"),
     Listed("ls", "assets:ls", ASSETS, "List assets, and how much of them is committed"),

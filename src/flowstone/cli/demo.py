@@ -30,11 +30,12 @@ from flowstone.app import FlowStone, database
 from flowstone.app.results import Progress, RunResult
 from flowstone.app.submit import new_run_id
 from flowstone.cli.calls import DONE, FAILED
+from flowstone.cli.dev import interruptible
 from flowstone.cli.materialize import Report, reporting
 from flowstone.cli.output import Column, Output, duration, one_line
 from flowstone.cli.partitions import label
 from flowstone.cli.session import Session
-from flowstone.cli.workers import Workers, interruptible
+from flowstone.cli.workers import Workers
 from flowstone.config import Settings
 from flowstone.core.capability import Capability
 from flowstone.core.clean import error_line

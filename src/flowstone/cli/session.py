@@ -14,15 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
 
 import flowstone
-from flowstone.app import FlowStone
 from flowstone.cli.given import Given
 from flowstone.cli.output import Output
 from flowstone.config import Settings, distrust, read_settings_file
 from flowstone.core.clean import mask_secrets
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.errors import AppLoadError, ConfigurationError, DatabaseError, FlowStoneError, did_you_mean
+
+if TYPE_CHECKING:
+    from flowstone.app import FlowStone
 
 DEFAULT_ATTRIBUTES = ("flow", "app")
 _OWN_CODE = str(Path(flowstone.__file__).parent)
@@ -40,6 +43,7 @@ def load_app(target: str, *, directory: Path) -> FlowStone:
         AppLoadError: there is no such app, or its module failed; says where and why.
         DatabaseError: the app was found, its database does not answer.
     """
+    kind = _app_class()
     name, attribute = split_target(target)
     if not name or (name.startswith(".") and not name.endswith(".py")):
         raise AppLoadError(target, "it names no module; write module:attribute or path/to/file.py:attribute")
@@ -53,10 +57,16 @@ def load_app(target: str, *, directory: Path) -> FlowStone:
         sys.path.insert(0, str(root))
     module = _guarded(lambda: _import(name), target, name=name, roots=roots)
     found = _attribute(module, attribute, target)
-    if not isinstance(found, FlowStone) and callable(found):
+    if not isinstance(found, kind) and callable(found):
         found = _guarded(found, target)
-    if not isinstance(found, FlowStone):
+    if not isinstance(found, kind):
         raise AppLoadError(target, f"it is {type(found).__name__}, not a FlowStone or a function returning one")
+    return found
+
+
+def _app_class() -> type[FlowStone]:
+    """Return `FlowStone`; loaded at its first use, because many commands come without it."""
+    found: type[FlowStone] = importlib.import_module("flowstone.app").FlowStone
     return found
 
 
@@ -135,7 +145,7 @@ def _attribute(module: ModuleType, requested: str | None, target: str) -> object
             found = getattr(found, part, None)
         if found is not None:
             return found
-    apps = [name for name, value in vars(module).items() if isinstance(value, FlowStone)]
+    apps = [name for name, value in vars(module).items() if isinstance(value, _app_class())]
     if requested:
         hint = did_you_mean(requested, apps or [name for name in vars(module) if not name.startswith("_")])
         raise AppLoadError(target, f"the module has no {requested!r}.{hint}")
@@ -274,7 +284,7 @@ class Session:
                 "Where are the records? Pass --database, set FLOWSTONE_DATABASE_URL, or write database_url into "
                 "flowstone.toml; or name the app: --app module:attribute, FLOWSTONE_APP, or app in flowstone.toml."
             )
-        self._without_app = FlowStone([], settings=settings)
+        self._without_app = _app_class()([], settings=settings)
         return self._without_app
 
     @property

@@ -1,18 +1,17 @@
-"""Worker processes and the fleet: `worker`, `dev`, `queues`, `scale`, `executors`, `workers`.
+"""Worker processes and the fleet: `worker`, `queues`, `scale`, `executors`, `workers`.
 
-`Workers`, with which `dev` and `demo` start, watch and stop processes by their own ids, comes first.
+`Workers`, with which `demo` starts, watches and stops processes by their own ids, comes first.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Self
@@ -21,13 +20,11 @@ import typer
 
 from flowstone.app import database
 from flowstone.app.worker import left_off, serve
-from flowstone.cli.calls import FAILED
+from flowstone.cli.dev import Concurrency, Queues
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
-from flowstone.config import Settings
 from flowstone.core.control import QueueStatus
 from flowstone.errors import ConfigurationError, OptionsError, command
-from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 
 _POLL_SECONDS = 0.1
 
@@ -110,31 +107,9 @@ class Workers:
             )
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGINT end the block: shells start background commands of scripts with SIGINT ignored.
-
-    Whoever sends it to us means it all the same.
-    """
-    interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-
-
-Queues = Annotated[
-    list[str] | None,
-    typer.Option("--queue", metavar="NAME[=LIMIT]", help="A queue to work on and how many steps at once."),
-]
 Automation = Annotated[
     bool,
     typer.Option("--automation/--no-automation", help="Start schedules, sensors and conditions by themselves."),
-]
-Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Steps at once on each queue that is given no limit.")
 ]
 
 
@@ -348,48 +323,3 @@ def workers(session: Session) -> None:
         for one in found
     ]
     session.out.table(columns, rows)
-
-
-def dev(
-    session: Session,
-    *,
-    queues: Queues = None,
-    concurrency: Concurrency = None,
-    automation: Annotated[
-        bool, typer.Option("--automation", help="Start schedules, sensors and conditions by themselves as well.")
-    ] = False,
-) -> int:
-    """Start the embedded PostgreSQL, bring its tables up to date and run one worker; Ctrl-C stops it all."""
-    settings = session.settings
-    target, directory = session.target, session.app_dir
-    arguments = ["worker", "--app", target, "--app-dir", str(directory.absolute())]
-    for queue in queues or []:
-        arguments += ["--queue", queue]
-    if concurrency is not None:
-        arguments += ["--concurrency", str(concurrency)]
-    arguments.append("--automation" if automation else "--no-automation")
-    if session.given.verbose:
-        arguments.append("--verbose")
-    with interruptible(), EmbeddedPostgres(embedded_directory(settings)) as dsn:
-        database.upgrade(Settings.load(database_url=dsn))
-        environment = {"FLOWSTONE_DATABASE_URL": dsn}
-        with Workers(arguments, environment=environment, grace_seconds=settings.grace_seconds + 20.0) as workers:
-            _announce(session, dsn, workers.pids)
-            code = workers.wait()
-        session.out.note(f"The worker ended with code {code}.")
-    return code if code > 0 else FAILED
-
-
-def embedded_directory(settings: Settings) -> Path:
-    """Return where the embedded database of these settings lies."""
-    return Path(settings.storage).absolute() / "postgres"
-
-
-def _announce(session: Session, dsn: str, pids: list[int]) -> None:
-    if session.out.as_json:
-        session.out.json({"database_url": dsn, "workers": pids})
-        return
-    session.out.line("PostgreSQL and a worker are running. In another terminal:")
-    session.out.line(f"  export FLOWSTONE_DATABASE_URL='{dsn}'")
-    session.out.line(f"  flowstone materialize +NAME --app {session.target}")
-    session.out.line("Ctrl-C stops both.")
