@@ -286,7 +286,7 @@ def _connect(
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     results = Results(store, graph.label, values.load)
     inline = _inline(settings, graph, store, reader, runner, results, driver, notices)
-    waiting = Waiting(store, graph.describe)
+    waiting = Waiting(store, graph.describe, graph.assets)
     shapes = Shapes(graph, lambda asset: values.manager(asset).name)
     if isinstance(store, PostgresStore):
         store.heartbeat.assets = shapes.to_json

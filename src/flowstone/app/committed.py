@@ -26,6 +26,7 @@ from flowstone.core.partitions import Partition
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
 from flowstone.core.zones import utc_text
+from flowstone.errors import command
 
 _EVERY = 1_000_000
 
@@ -128,14 +129,29 @@ class CommittedValues:
                 step = catalog.step(diagnosis.step_id)
                 if step is not None and step.invalidated_at is not None:
                     return self._invalidated(step, step.invalidated_at)
+                if step is not None and step.state.is_terminal:
+                    return self._over(step)
                 waits_for = self.parts.waiting.of_step(step) if step is not None else []
                 return waits_for or diagnosis.explain(datetime.now(UTC))
         newest = catalog.history(*target, limit=1)
         if newest and newest[0].invalidated_at is not None:
             return self._invalidated(newest[0], newest[0].invalidated_at)
         if newest:
-            return self.parts.waiting.of_step(newest[0]) or [_describe(newest[0])]
+            return self.parts.waiting.of_step(newest[0]) or self._over(newest[0])
         return self._unasked(found, target)
+
+    def _over(self, step: StepRecord) -> list[str]:
+        """Say how a step ended; when an input kept it from starting, what went wrong there comes first."""
+        text = error_line(step.error) or self.parts.waiting.reason_of(step)
+        over = "is over:" if step.state.is_terminal else "is"
+        found = [f"it {over} {step.state.value}" + (f" ({text})" if text else "")]
+        root = self.parts.waiting.root_of(step)
+        if root is not None:
+            name = self.parts.graph.describe(root.asset, root.partition_key)
+            why = error_line(root.error) or self.parts.waiting.reason_of(root)
+            see = command("status", str(root.id))
+            found.insert(0, f"{name} ended as {root.state.value}" + (f": {why}" if why else "") + f" (`{see}`)")
+        return found
 
     def _invalidated(self, step: StepRecord, at: datetime) -> list[str]:
         when = utc_text(at)
@@ -170,9 +186,3 @@ class CommittedValues:
         limit = whole_number("limit", limit)
         records = self.parts.store.catalog.history(found.name, key, state=State.COMPLETED, limit=limit)
         return [self.parts.results.of_record(record) for record in records]
-
-
-def _describe(step: StepRecord) -> str:
-    text = (step.error or step.reason or "").strip()
-    over = "is over:" if step.state.is_terminal else "is"
-    return f"it {over} {step.state.value}" + (f" ({error_line(text)})" if text else "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from flowstone.core.approval import ApprovalState
+from flowstone.core.causes import ended_input, readable_reason
 from flowstone.core.clean import error_line
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord, Target
@@ -20,6 +21,7 @@ _CHECK_SECONDS = 2.0
 _REPEAT_SECONDS = 300.0
 _SOON_SECONDS = 600.0
 _DEEPEST = 8
+_DEEPEST_FAILURE = 1_000
 _MOVES = (State.RUNNING, State.CANCELLING)
 _RESTS = (State.PENDING, State.RETRYING, State.SCHEDULED, State.WAITING)
 _STARTS = "it is about to start"
@@ -34,17 +36,37 @@ class Waiting:
     Args:
         store: where they are recorded.
         describe: returns an asset and its encoded partition as people write them.
+        assets: names of the assets that are declared.
     """
 
-    def __init__(self, store: Store, describe: Callable[[str, str], str]) -> None:
+    def __init__(self, store: Store, describe: Callable[[str, str], str], assets: Collection[str] = ()) -> None:
         self._store = store
         self._describe = describe
+        self._assets = assets
 
     def of_step(self, record: StepRecord) -> list[str]:
         """Return what a step waits for, the most important first; empty when it runs or is over."""
         if record.state.is_terminal or record.state in _MOVES:
             return []
         return [reason for reason in self._reasons(record, 0) if reason != _STARTS]
+
+    def root_of(self, record: StepRecord) -> StepRecord | None:
+        """Return the step that is why another one never started: the first one upstream that ended by itself.
+
+        None when the step started, or the steps in between are not recorded any more.
+        """
+        step: StepRecord | None = record
+        for _ in range(_DEEPEST_FAILURE):
+            ended = ended_input(step.reason, self._assets) if step is not None else None
+            if step is None or ended is None:
+                break
+            newest = self._store.catalog.history(*ended[0], limit=1)
+            step = newest[0] if newest else None
+        return None if step is None or step.id == record.id else step
+
+    def reason_of(self, record: StepRecord) -> str:
+        """Return what is recorded as the reason of a state, for people."""
+        return readable_reason(record.reason, self._assets, self._describe)
 
     def of_target(self, target: Target) -> list[str]:
         """Return what the newest step of a target waits for; empty when there is none."""

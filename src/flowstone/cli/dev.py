@@ -150,12 +150,12 @@ def _announce(session: Session, dsn: str, parts: Parts) -> None:
 
 def _watch(parts: Parts, watched: Watched | None, common: Sequence[str]) -> int:
     """Wait until a part ends, or for ever with `--reload`; restart what runs when files change."""
-    said: set[int] = set()
+    reported: set[int] = set()
     while True:
         for part in parts.ended():
-            if part.pid in said:
+            if part.pid in reported:
                 continue
-            said.add(part.pid)
+            reported.add(part.pid)
             parts.say(f"The {part.name} ended with code {part.code}.")
             if watched is None:
                 return part.code if part.code > 0 else FAILED

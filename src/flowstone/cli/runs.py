@@ -427,7 +427,7 @@ def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
 
 
 def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
-    error = error_line(step.error or step.reason)
+    error = error_line(step.error) or flow.parts.waiting.reason_of(step)
     shown = error if len(error) <= 100 else f"{error[:99]}…"
     return [str(step.id), step.asset, _label(flow, step), step.state.value, shown]
 
@@ -453,7 +453,7 @@ def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
             "worker": step.worker or "",
             "stored": f"{step.stored.io}: {step.stored.location}" if step.stored else "",
             "route": route_text(decision_of(step.stored)),
-            "reason": step.reason or "",
+            "reason": flow.parts.waiting.reason_of(step),
             "invalidated": moment(step.invalidated_at),
             "waits for": "; ".join(waits) if (waits := flow.runs.status(step.id).waiting_for) else "",
         },
@@ -580,7 +580,7 @@ def _step_json(flow: FlowStone, step: StepRecord) -> dict[str, object]:
         "waiting_on": step.waiting_on,
         "waiting_for": list(flow.runs.status(step.id).waiting_for) if not step.state.is_terminal else [],
         "invalidated_at": step.invalidated_at.isoformat() if step.invalidated_at else None,
-        "reason": step.reason,
+        "reason": flow.parts.waiting.reason_of(step) or None,
         "error": step.error,
         "error_type": step.error_type,
         "route": decision.to_json() if (decision := decision_of(step.stored)) else None,
