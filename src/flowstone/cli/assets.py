@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
 from flowstone.cli.session import Session
 from flowstone.core.graph import AssetGraph
 from flowstone.core.selection import select
+from flowstone.engine.insights.plans import PlanGroup, grouped
 from flowstone.engine.planner import Plan
 from flowstone.errors import OptionsError
 
@@ -91,7 +92,8 @@ Everything = Annotated[
 SelectionArgument = Annotated[
     str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x.")
 ]
-_SHOWN = 200  # steps of a plan that are listed; the rest is counted
+_SPANS = 5  # ranges of an asset in a plan that are written out
+_SHOWN = 20  # targets that lack something
 
 
 class Format(StrEnum):
@@ -174,10 +176,11 @@ def plan(
         allow_incomplete=allow_incomplete,
         config=read_about(config, config_file, None, None).get("config"),
     )
+    groups = grouped(made, flow.graph, datetime.now(UTC))
     if session.out.as_json:
-        session.out.json(_plan_json(flow, made))
+        session.out.json({"groups": [asdict(one) for one in groups], **_plan_json(flow, made)})
     else:
-        _show_plan(session, flow, made)
+        _show_plan(session, flow, made, groups)
 
 
 def _counts(flow: FlowStone, names: tuple[str, ...]) -> tuple[dict[str, int | None], dict[str, int | None]]:
@@ -264,21 +267,31 @@ def _plan_json(flow: FlowStone, made: Plan) -> dict[str, object]:
     }
 
 
-def _show_plan(session: Session, flow: FlowStone, made: Plan) -> None:
+def _show_plan(session: Session, flow: FlowStone, made: Plan, groups: Sequence[PlanGroup]) -> None:
+    """Write a plan by asset and range: thousands of steps are a few lines."""
     rows = []
-    for step in made.steps[:_SHOWN]:
-        action = "reuse" if step.reuse is not None else ("run again" if step.forced else "run")
-        after = Counter(made.steps[index].asset for index in step.inputs if made.steps[index].runs)
-        text = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in after.items())
-        if step.skip is not None:
-            action, text = "skip", step.skip
-        rows.append([step.asset, label(step.partition_key, flow.graph[step.asset]), action, text])
-    columns = [Column("ASSET"), Column("PARTITION"), Column("ACTION"), Column("AFTER", rank=1)]
+    for one in groups:
+        shown = [str(span) for span in one.spans[:_SPANS]]
+        if len(one.spans) > _SPANS:
+            shown.append(f"and {len(one.spans) - _SPANS:,} more ranges")
+        text = one.reason if one.action == "skip" else ", ".join(one.after)
+        rows.append([one.asset, one.action, f"{one.count:,}", ", ".join(shown), text])
+    columns = [
+        Column("ASSET"),
+        Column("ACTION"),
+        Column("STEPS", right=True),
+        Column("PARTITIONS", rank=1),
+        Column("AFTER", rank=2),
+    ]
     session.out.table(columns, rows)
-    if len(made.steps) > _SHOWN:
-        session.out.line(f"... and {len(made.steps) - _SHOWN:,} more; --json lists all of them.")
     session.out.line(f"{made.runs:,} to run, {made.reuses:,} to reuse.")
-    for (name, key), missing in made.missing.items():
+    shown_missing = list(made.missing.items())[:_SHOWN]
+    for (name, key), missing in shown_missing:
         listed = ", ".join(f"{one} {label(k, flow.graph[one])}".strip() for one, k in missing[:5])
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
         target = f"{name} {label(key, flow.graph[name])}".strip()
-        session.out.line(f"{target} lacks {listed}: not committed and not in this plan.", style="yellow")
+        session.out.line(
+            f"{target} lacks {listed}{more}: not committed and not in this plan.", style="yellow", hang=2
+        )
+    if len(made.missing) > _SHOWN:
+        session.out.line(f"... and {len(made.missing) - _SHOWN:,} more that lack something; --json lists them.")
