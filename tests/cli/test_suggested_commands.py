@@ -191,6 +191,10 @@ def test_every_command_in_the_code_exists() -> None:
 def _problem(group: object, words: list[str]) -> str | None:
     here = group
     while words and isinstance(commands := getattr(here, "commands", None), dict):
+        bare = getattr(here, "bare", "")
+        if words[0] not in commands and bare:  # `web --port 1` is `web serve --port 1`
+            here = commands[bare]
+            continue
         if words[0] not in commands:
             return f"there is no command {words[0]!r}"
         here = commands[words.pop(0)]
