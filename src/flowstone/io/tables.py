@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from flowstone.core.output import type_name
 from flowstone.errors import MissingExtraError, SerializationError
-from flowstone.io.table_types import arrow_to_frame, check_arrow, frame_to_arrow
+from flowstone.io.table_types import arrow_to_frame, check_arrow, frame_to_arrow, read_plain_polars
 
 if TYPE_CHECKING:
     import pyarrow
@@ -173,10 +173,17 @@ class ParquetSerializer:
             for key, text in (source.metadata.metadata or {}).items()
             if key.startswith(b"flowstone.")
         }
+        kind = metadata.get(_KIND_KEY, "pyarrow")
+        if kind == "polars" and _SCHEMA_KEY in metadata:
+            frame = read_plain_polars(
+                file, restore_schema(source.schema_arrow.empty_table(), metadata[_SCHEMA_KEY])
+            )
+            if frame is not None:
+                return frame
         table: pyarrow.Table = source.read()
         if _SCHEMA_KEY in metadata:
             table = restore_schema(table, metadata[_SCHEMA_KEY])
-        return arrow_to_frame(metadata.get(_KIND_KEY, "pyarrow"), table, metadata)
+        return arrow_to_frame(kind, table, metadata)
 
 
 def _kind(value: object) -> str | None:
