@@ -31,6 +31,7 @@ DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": F
 _OBAN_ENVIRONMENT = {name: f"FLOWSTONE_OBAN_{name.upper()}" for name in DEFAULT_OBAN}
 _MAX_NAME = 100
 _MAX_SECONDS = 100 * 365 * 86_400
+_MAX_DAYS = 100 * 365
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _warned: set[Path] = set()
 log = logging.getLogger("flowstone")
@@ -58,6 +59,7 @@ class Settings:
         sweep_seconds: how often workers look for what a lost notification or worker left behind.
         conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
+        log_days: how long what steps log is kept; 0 keeps nothing of it, and then nothing is captured.
         memory_steps: how many steps that are over, and that nothing needs, an app in memory remembers.
         oban: how workers use Oban: `prune_after_seconds`, age at which FlowStone's rows of `oban_jobs` that are
             over are deleted (a day; 0 or None keeps them; those of other applications are never touched),
@@ -85,6 +87,7 @@ class Settings:
     sweep_seconds: float = 15.0
     conditions_seconds: float = 5.0
     retention_days: float = 90.0
+    log_days: float = 14.0
     memory_steps: int = 10_000
     oban: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,6 +150,9 @@ class Settings:
             if item.name.endswith("_seconds"):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                     raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number above 0.")
+            elif item.name == "log_days":
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DAYS:
+                    raise ConfigurationError(f"{where}: log_days={value!r} must be a number of days, 0 for none.")
             elif item.name == "memory_steps" and (type(value) is not int or value < 1):
                 raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
             elif item.name in _TEXTS and not isinstance(value, str | None):

@@ -233,6 +233,7 @@ class RetentionView:
         else:
             counts = retention.prune(older_than_seconds=seconds, discard=partial(self._discard, out_of_reach))
             leftovers = self.sweep()
+            self.prune_logs()
         ticks = self._parts.store.automations.prune_ticks(older_than_seconds=seconds, dry_run=dry_run)
         managers = self._parts.managers.items()
         return Pruned(
@@ -296,6 +297,18 @@ class RetentionView:
                     log.warning("The leftovers of the IO manager %r cannot be deleted for now: %s", name, error)
         return deleted
 
+    def prune_logs(self) -> int:
+        """Delete what steps logged longer ago than the setting `log_days`; workers do so by themselves.
+
+        Returns:
+            How many batches of lines were deleted.
+        """
+        age = timedelta(days=self._parts.settings.log_days)
+        deleted = 0
+        while found := self._parts.store.logs.prune(older_than_seconds=age.total_seconds()):
+            deleted += found
+        return deleted
+
     def _discard(self, out_of_reach: Counter[str], outputs: Sequence[StoredOutput]) -> None:
         for name, number in discard_values(self._parts.managers, outputs).items():
             out_of_reach[name] += number
@@ -307,6 +320,7 @@ class AsyncRetentionView(AsyncFlowStone):
     prune = awaitable(RetentionView.prune)
     prune_asset = awaitable(RetentionView.prune_asset)
     sweep = awaitable(RetentionView.sweep)
+    prune_logs = awaitable(RetentionView.prune_logs)
 
 
 def _sweeps(manager: IOManager) -> bool:

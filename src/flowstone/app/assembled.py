@@ -11,6 +11,7 @@ from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.insights import InsightsView, Reading
 from flowstone.app.lineage import LineageView
+from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.runs import RunsView
 from flowstone.app.submit import Placement
@@ -95,6 +96,7 @@ class AssembledApp:
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
         self.insights = InsightsView(self.parts)
+        self.logs = LogsView(self.parts)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
 

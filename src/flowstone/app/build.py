@@ -41,6 +41,7 @@ from flowstone.engine.checks import CheckRunner, StepChecks
 from flowstone.engine.driver import Driver
 from flowstone.engine.inline import InlineRunner
 from flowstone.engine.isolation import IsolatedCalls
+from flowstone.engine.logs import LogCapture
 from flowstone.engine.middleware import HookSet
 from flowstone.engine.planner import KeySnapshots, Planner
 from flowstone.engine.resources import ResourcePool
@@ -157,6 +158,7 @@ class Parts:
     coroutines: CoroutineRunner
     processes: IsolatedCalls
     shapes: Shapes
+    logs: LogCapture | None
 
     def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
         """Wait until a step is over.
@@ -180,6 +182,8 @@ class Parts:
         with ExitStack() as stack:
             for part in (self.store, self.resources, self.coroutines, self.processes):
                 stack.callback(part.close)
+            if self.logs is not None:
+                stack.callback(self.logs.close)
 
 
 def control_of(parts: Parts) -> Control:
@@ -281,7 +285,8 @@ def _connect(
     processes = IsolatedCalls()
     step_checks = StepChecks(checks, CheckRunner(resources, coroutines), values)
     hooks = HookSet(declared.hooks)
-    runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes))
+    logs = LogCapture(store.logs, at_once=not store.shared) if settings.log_days else None
+    runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes), logs)
     driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     results = Results(store, graph.label, values.load)
@@ -312,6 +317,7 @@ def _connect(
         coroutines=coroutines,
         processes=processes,
         shapes=shapes,
+        logs=logs,
     )
 
 
@@ -322,8 +328,11 @@ def _runner(
     resources: ResourcePool,
     checks: StepChecks,
     invoker: Invoker,
+    logs: LogCapture | None,
 ) -> StepRunner:
-    return StepRunner(graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks)
+    return StepRunner(
+        graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks, logs=logs
+    )
 
 
 def _inline(

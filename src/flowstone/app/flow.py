@@ -22,6 +22,7 @@ from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.insights import AsyncInsightsView
 from flowstone.app.lineage import AsyncLineageView
+from flowstone.app.logs import AsyncLogsView
 from flowstone.app.partition_keys import AsyncPartitionKeysView
 from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.runs import AnyStep, AsyncRunsView
@@ -619,5 +620,6 @@ class AsyncFlow(AsyncFlowStone):
         self.retention = AsyncRetentionView(flow.retention, self._pool)
         self.lineage = AsyncLineageView(flow.lineage, self._pool)
         self.insights = AsyncInsightsView(flow.insights, self._pool)
+        self.logs = AsyncLogsView(flow.logs, self._pool)
         self.schedules = AsyncSchedulesView(flow.schedules, self._pool)
         self.sensors = AsyncSensorsView(flow.sensors, self._pool)

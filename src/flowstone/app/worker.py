@@ -262,6 +262,7 @@ def _node(
         metrics=settings.oban["metrics"],
         prune_after_seconds=settings.oban["prune_after_seconds"],
         sweep_values=flow.retention.sweep,
+        prune_logs=flow.retention.prune_logs,
     )
 
 

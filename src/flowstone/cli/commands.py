@@ -74,6 +74,7 @@ COMMANDS: tuple[Listed, ...] = (
     Listed("checks", "checks:checks", ASSETS, "What checks found; run them again"),
     Listed("why", "runs:why", ASSETS, "Why an asset does not run, or what it is doing"),
     Listed("runs", "runs:runs", RUNS, "List runs, or show one"),
+    Listed("logs", "logs:logs", RUNS, "Show what a step, or a run, logs"),
     Listed("status", "runs:status", RUNS, "Show a step with its attempts, or a run"),
     Listed("cancel", "runs:cancel", RUNS, "End a step or a run"),
     Listed("retry", "runs:retry", RUNS, "Run again what a run did not get done"),

@@ -77,6 +77,11 @@ class Output:
         self._documents += 1
         self._write(self._stdout, json.dumps(masked_document(document), indent=2, default=_plain) + "\n")
 
+    def json_line(self, document: Mapping[str, object]) -> None:
+        """Write one document of many, on a line of its own, as it becomes known."""
+        self._documents += 1
+        self._write(self._stdout, json.dumps(masked_document(document), default=_plain) + "\n")
+
     @property
     def answered(self) -> bool:
         """Whether the JSON document was written."""

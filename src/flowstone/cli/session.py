@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,6 +23,7 @@ from flowstone.cli.output import Output
 from flowstone.config import Settings, distrust, read_settings_file
 from flowstone.core.clean import mask_secrets
 from flowstone.core.project import DEFAULT_PROJECT
+from flowstone.engine.logs import prints_kept
 from flowstone.errors import AppLoadError, ConfigurationError, DatabaseError, FlowStoneError, did_you_mean
 
 if TYPE_CHECKING:
@@ -214,6 +216,7 @@ class Session:
     _flow: FlowStone | None = field(default=None, init=False)
     _without_app: FlowStone | None = field(default=None, init=False)
     _environment: dict[str, str | None] = field(default_factory=dict, init=False)
+    _kept: AbstractContextManager[None] | None = field(default=None, init=False)
 
     @property
     def flow(self) -> FlowStone:
@@ -229,6 +232,8 @@ class Session:
                 refuse_strangers_module(target, directory)
             flow = load_app(target, directory=directory)
             self._flow = flow
+            self._kept = prints_kept()
+            self._kept.__enter__()
             self._check_given(flow.settings)
         return self._flow
 
@@ -341,6 +346,9 @@ class Session:
         """Close what was opened."""
         opened = (self._flow, self._without_app)
         self._flow = self._without_app = None
+        if self._kept is not None:
+            self._kept.__exit__(None, None, None)
+            self._kept = None
         for flow in opened:
             if flow is not None:
                 flow.close()
@@ -356,10 +364,19 @@ class Session:
 
 
 def configure_logging(*, verbose: bool) -> None:
-    """Send log records to standard error; warnings, or with `verbose` what goes on."""
+    """Send log records to standard error; warnings, or with `verbose` what goes on.
+
+    Steps keep records of INFO all the same: in this process nobody else configures logging.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    if logging.getLogger().hasHandlers():
+        return
+    handler.setLevel(logging.INFO if verbose else logging.WARNING)
     handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if not verbose:
+        for name in ("flowstone", "oban", "psycopg"):  # their records would be made for nobody
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _MaskingFormatter(logging.Formatter):

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
@@ -111,6 +111,13 @@ class Resources(Mapping[str, Any]):
         return len(self._opened)
 
 
+class KeepsLog(Protocol):
+    """Keeps what an attempt logs."""
+
+    def logger(self, plain: logging.Logger) -> logging.Logger:
+        """Return a logger whose records belong to the attempt in whatever thread they are made."""
+
+
 class AssetContext:
     """The step at hand: passed to hooks, and to functions whose first parameter is `context`.
 
@@ -130,10 +137,12 @@ class AssetContext:
         resources: what the asset requires, opened.
         inputs: the values that the function receives, by parameter; loaded when it is about to be called.
         metadata: small JSON facts recorded with the output; fill it as you like.
+        log: keeps what the attempt logs; None when that is switched off.
         approvals: decisions at the gates of this step that let it go on, by name of the gate, in order.
     """
 
     __slots__ = (
+        "_logger",
         "approvals",
         "asset",
         "attempt",
@@ -142,6 +151,7 @@ class AssetContext:
         "hooks_config",
         "inputs",
         "key",
+        "log",
         "metadata",
         "partition",
         "resources",
@@ -169,6 +179,7 @@ class AssetContext:
         run: RunInfo | None = None,
         config: Any = None,
         hooks_config: Mapping[str, Any] | None = None,
+        log: KeepsLog | None = None,
     ) -> None:
         self.asset = asset
         self.partition = partition
@@ -185,6 +196,8 @@ class AssetContext:
         self.resources = resources
         self.inputs: dict[str, Any] = {}
         self.metadata: dict[str, JsonValue] = {}
+        self.log = log
+        self._logger: logging.Logger | None = None
         self.approvals: dict[str, Approval] = {one.gate: one for one in approvals} if approvals else {}
 
     @property
@@ -194,8 +207,15 @@ class AssetContext:
 
     @property
     def logger(self) -> logging.Logger:
-        """Logger of this asset; its records carry run, asset, partition and attempt."""
-        return logging.getLogger(f"flowstone.asset.{self.asset.name}")
+        """Logger of this asset; what it is given belongs to this attempt, also in threads of your own.
+
+        Records of INFO and above are kept with the attempt (`flow.logs`, `flowstone logs`), also where logging is
+        not configured. Handlers, filters and levels are those of the logger `flowstone.asset.<name>`.
+        """
+        if self._logger is None:
+            plain = logging.getLogger(f"flowstone.asset.{self.asset.name}")
+            self._logger = plain if self.log is None else self.log.logger(plain)
+        return self._logger
 
     def __repr__(self) -> str:
         partition = f" [{self.key}]" if self.key else ""

@@ -100,6 +100,7 @@ class IsolatedCalls:
             raise WorkerCrashedError(reference.asset, exit_code, child.stderr_tail()) from None
         finally:
             if answered:
+                child.on_output = None
                 self._children.release(child)
             else:
                 self._children.discard(child)

@@ -41,6 +41,7 @@ from flowstone.core.step import Attempt, AttemptResult, CheckRecord
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
+from flowstone.engine.logs import AttemptLog, LogCapture, current
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.values import NO_INPUTS, ResolvedInputs, ValueStore
@@ -106,6 +107,7 @@ class StepRunner:
         invoker: how functions are called.
         hooks: the app's own hooks around every step.
         checks: the checks of the app.
+        logs: keeps what steps log; None when that is switched off.
     """
 
     def __init__(
@@ -117,8 +119,10 @@ class StepRunner:
         invoker: Invoker,
         hooks: HookSet | None = None,
         checks: StepChecks | None = None,
+        logs: LogCapture | None = None,
     ) -> None:
         self._assets = graph.assets
+        self._logs = logs
         self._values = values
         self._resources = resources
         self._invoker = invoker
@@ -159,24 +163,25 @@ class StepRunner:
             elif (inputs.missing or inputs.error) and (problem := inputs.problem(attempt)) is not None:
                 outcome = failure(problem, policy)
             else:
-                context = self._context(asset, attempt, cancellation)
+                log_of = None if self._logs is None else AttemptLog(self._logs, attempt)
+                context = self._context(asset, attempt, cancellation, log_of)
                 call = self._chains.get((asset.name, context.run.details.hooks)) or self._chain(context)
                 request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
-                about = {
-                    "asset": asset.name,
-                    "partition": attempt.partition_key,
-                    "run_id": attempt.run_id,
-                    "attempt": attempt.attempt,
-                    "step_id": str(context.step_id),
-                }
+                about = _about(asset, attempt)
                 fields = telemetry.step_fields.set(about)
+                before = current.set(log_of)
                 try:
                     if telemetry.listeners:
                         outcome = _measured(call, context, request, about)
                     else:
                         outcome = call(context, request)
                 finally:
+                    current.reset(before)
                     telemetry.step_fields.reset(fields)
+                    if log_of is not None:
+                        log_of.over = True
+                        if log_of.used:
+                            log_of.end()
                 if type(outcome) is not Succeeded:
                     outcome = _answer(attempt, outcome)
         except BaseException as error:  # noqa: BLE001 - whatever a hook raises is an outcome of its step
@@ -206,7 +211,9 @@ class StepRunner:
         self._chains[asset, named] = found
         return found
 
-    def _context(self, asset: Asset, attempt: Attempt, cancellation: CancellationToken) -> AssetContext:
+    def _context(
+        self, asset: Asset, attempt: Attempt, cancellation: CancellationToken, log_of: AttemptLog | None
+    ) -> AssetContext:
         run = attempt.run or RunInfo(id=attempt.run_id)
         requires = asset.requires or asset.takes_context
         return AssetContext(
@@ -224,7 +231,18 @@ class StepRunner:
             config=None if asset.config is None else asset.config_in(run.details),
             hooks_config=self._hooks.configs(run.details) if run.details.hooks else None,
             approvals=attempt.approvals,
+            log=log_of,
         )
+
+
+def _about(asset: Asset, attempt: Attempt) -> dict[str, Any]:
+    return {
+        "asset": asset.name,
+        "partition": attempt.partition_key,
+        "run_id": attempt.run_id,
+        "attempt": attempt.attempt,
+        "step_id": str(attempt.step_id),
+    }
 
 
 def _measured(

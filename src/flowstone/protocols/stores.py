@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
+from flowstone.core.logs import LogBatch, LogCount, LogPosition, Trim, WrittenBatch
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import RunDetails
@@ -442,6 +443,44 @@ class Retention(Protocol):
         """Delete everything that is recorded of an asset, its current versions included; return what that was."""
 
 
+class LogStore(Protocol):
+    """Keeps what attempts log, in batches; nothing else of a store waits for it or depends on it."""
+
+    def append(self, batches: Sequence[LogBatch], trims: Sequence[Trim]) -> None:
+        """Add batches, those that are there already apart, and delete what attempts no longer keep."""
+
+    def read(
+        self,
+        step_id: int,
+        attempt: int,
+        *,
+        after: tuple[int, int] = (0, 0),
+        newest: bool = False,
+        limit: int = 1000,
+    ) -> list[LogBatch]:
+        """Return batches of an attempt in the order of its lines.
+
+        Args:
+            step_id: the step.
+            attempt: number of the attempt.
+            after: fencing token and number of a line; only batches with lines behind it.
+            newest: when there are more than `limit`, whether the last ones are returned, not the first ones.
+            limit: how many batches at most.
+        """
+
+    def of_run(self, run_id: str, *, after: LogPosition | None = None, limit: int = 1000) -> list[WrittenBatch]:
+        """Return batches of a run in the order in which they were written, those behind a position."""
+
+    def counts(self, step_ids: Sequence[int]) -> list[LogCount]:
+        """Return how much the attempts of some steps logged, those that logged nothing apart."""
+
+    def forget(self, step_ids: Sequence[int]) -> int:
+        """Delete what some steps logged; return how many batches that was."""
+
+    def prune(self, *, older_than_seconds: float, limit: int = 10_000) -> int:
+        """Delete batches that were written so long ago, at most so many; return how many."""
+
+
 class CallerLoop:
     """The event loop of whoever awaits a verb in another thread, and whether that one has given up.
 
@@ -548,6 +587,10 @@ class Store(Protocol):
     @property
     def partition_keys(self) -> PartitionKeys:
         """The keys of dynamic partitions."""
+
+    @property
+    def logs(self) -> LogStore:
+        """What attempts logged."""
 
     @property
     def insights(self) -> Insights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.stores.conformance.attempts import AttemptTests, CancelTests
 from tests.stores.conformance.audit import AuditTests
 from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
+from tests.stores.conformance.logs import LogTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
 from tests.stores.conformance.runs import RunListTests
 from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
@@ -20,6 +21,7 @@ class StoreConformance(
     CheckTests,
     AuditTests,
     RunListTests,
+    LogTests,
     RouteStoreTests,
     ScatterStoreTests,
     ScatterEndTests,

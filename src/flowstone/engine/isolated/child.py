@@ -37,6 +37,8 @@ def main(call_fd: int, control_fd: int) -> None:
     faulthandler.enable()
     for descriptor in (call_fd, control_fd):
         os.set_inheritable(descriptor, False)
+    with suppress(Exception):  # lines reach the parent as they are written, not when the call is over
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     cancels = Cancels(control_fd)
     channel = Channel(socket.socket(fileno=call_fd))
     forward = ForwardLogs(channel)
@@ -190,7 +192,7 @@ class CallServer:
             approvals=call.approvals,
         )
         context.metadata = call.metadata
-        context.logger.setLevel(call.asset_level)
+        logging.getLogger(f"flowstone.asset.{asset.name}").setLevel(call.asset_level)
         context.inputs = _load_arguments(arguments, call)
         if call.announce:
             self._channel.send(Kind.LOADED, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import pickle
 import time
@@ -12,6 +13,7 @@ from flowstone.core.context import AssetContext
 from flowstone.engine.isolated.process import ChildProcess, current_directory, search_path
 from flowstone.engine.isolated.reference import Reference
 from flowstone.engine.isolated.wire import Answer, Buffer, Call, Kind, load
+from flowstone.engine.logs import AttemptLog, current
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 _LOADING_SECONDS = 60.0
@@ -39,6 +41,8 @@ class Conversation:
         self._number = 0
         self._deadline: float | None = None
         self._stop_at: float | None = None
+        kept = current.get()
+        child.on_output = None if kept is None else _Output(kept)
 
     def hold(self, number: int, reference: Reference, arguments: list[Buffer]) -> tuple[Answer, list[Buffer]]:
         """Send the call and return its answer, with the parts of the value.
@@ -74,6 +78,7 @@ class Conversation:
                     self._deadline = time.monotonic() + limit
                     child.loaded.add(reference)
                 case _:
+                    child.pass_output_on()
                     return load(parts[:1]), parts[1:]
 
     def _call(self, reference: Reference, announce: bool) -> bytes:
@@ -124,6 +129,18 @@ class Conversation:
             raise MaterializationTimeoutError(name, self._timeout_seconds)
 
 
+class _Output:
+    """Keeps what a child writes with the attempt, decoded across the borders of what is read at once."""
+
+    def __init__(self, kept: AttemptLog) -> None:
+        self._kept = kept
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {name: decoder("replace") for name in ("stdout", "stderr")}
+
+    def __call__(self, stream: str, written: bytes) -> None:
+        self._kept.printed(stream, self._decoders[stream].decode(written))
+
+
 def _dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
     try:
         return pickle.dumps(resources[name], protocol=5)
@@ -138,6 +155,9 @@ def _forward(parts: list[Buffer], context: AssetContext) -> None:
     except Exception as error:  # noqa: BLE001 - extra fields may be of classes that only the child knows
         _log.warning("A log record of asset %r cannot be read here: %s", context.asset.name, error)
         return
+    kept = current.get()
+    if kept is not None:
+        kept.record(record)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

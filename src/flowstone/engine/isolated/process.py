@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _PROGRAM = (
 )
 _REASON_BYTES = 1000
 _STDERR_TAIL_BYTES = 4096
+_MAX_READS = 16
 
 
 class ChildEndedError(Exception):
@@ -37,6 +39,7 @@ class ChildProcess:
         calls: how many calls it was given.
         loaded: references that it has imported.
         stopped: whether it was killed because the pool closed.
+        on_output: called with `stdout` or `stderr` and what was written there, while a call runs.
     """
 
     def __init__(self) -> None:
@@ -57,6 +60,7 @@ class ChildProcess:
                     *_arguments(),
                 ],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=(theirs.fileno(), control),
@@ -74,17 +78,20 @@ class ChildProcess:
         self._ending = threading.Lock()
         self._exit_code: int | None = None
         self._stderr_tail = b""
+        self.on_output: Callable[[str, bytes], object] | None = None
         self._watch()
 
     def _watch(self) -> None:
+        assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._stderr = self._process.stderr.fileno()
-        os.set_blocking(self._stderr, False)
+        self._outputs = {1: self._process.stdout.fileno(), 2: self._process.stderr.fileno()}
         self._socket = self.channel.connection.fileno()
         self._exit_watch = _open_pidfd(self.pid)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._poll.register(self._stderr, select.POLLIN)
+        for descriptor in self._outputs.values():
+            os.set_blocking(descriptor, False)
+            self._poll.register(descriptor, select.POLLIN)
         if self._exit_watch is not None:
             self._poll.register(self._exit_watch, select.POLLIN)
 
@@ -98,7 +105,7 @@ class ChildProcess:
         return not watch.poll(0)
 
     def wait(self, events: int, timeout_seconds: float) -> bool:
-        """Wait until the socket is ready for `events`, and pass on what the child writes to stderr.
+        """Wait until the socket is ready for `events`, and pass on what the child writes to stdout and stderr.
 
         Returns:
             Whether it is ready; False when the time is over.
@@ -108,8 +115,9 @@ class ChildProcess:
         """
         self._poll.modify(self._socket, events)
         ready = dict(self._poll.poll(max(0.0, timeout_seconds) * 1000))
-        if self._stderr in ready:
-            self._pass_stderr_on()
+        for number, descriptor in self._outputs.items():
+            if descriptor in ready:
+                self._pass_on(number)
         if self._socket in ready:
             return True
         # the socket alone does not show it: a grandchild may hold its other end open
@@ -149,9 +157,10 @@ class ChildProcess:
         """Close all that belongs to a process that has ended."""
         self.channel.connection.close()
         os.close(self._control)
-        self._pass_stderr_on()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self.pass_output_on()
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
         if self._exit_watch is not None:
             os.close(self._exit_watch)
 
@@ -162,23 +171,38 @@ class ChildProcess:
             if descriptor is not None:
                 with suppress(OSError):
                     os.close(descriptor)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
 
     def stderr_tail(self) -> str:
         """Return the last that the process wrote to stderr."""
         return self._stderr_tail.decode("utf-8", "replace")
 
-    def _pass_stderr_on(self) -> None:
+    def pass_output_on(self) -> None:
+        """Pass on what the process has written to stdout and stderr until now."""
+        for number in self._outputs:
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        descriptor = self._outputs[number]
         try:
-            while written := os.read(self._stderr, 65536):
-                self._stderr_tail = (self._stderr_tail + written)[-_STDERR_TAIL_BYTES:]
-                with suppress(OSError):  # we may have no stderr
-                    os.write(2, written)
+            for _ in range(_MAX_READS):  # who writes without end must not keep us from watching the time
+                written = os.read(descriptor, 65536)
+                if not written:
+                    break
+                if number == 2:
+                    self._stderr_tail = (self._stderr_tail + written)[-_STDERR_TAIL_BYTES:]
+                with suppress(OSError):  # we may have no such stream
+                    os.write(number, written)
+                if self.on_output is not None:
+                    self.on_output("stdout" if number == 1 else "stderr", written)
+            else:
+                return
         except BlockingIOError:
             return
         with suppress(KeyError):  # it was closed, and would be reported ready for ever
-            self._poll.unregister(self._stderr)
+            self._poll.unregister(descriptor)
 
     def _await_exit(self, seconds: float) -> None:
         if self._exit_watch is not None:

@@ -13,6 +13,7 @@ from flowstone.core.step import Target
 from flowstone.protocols.stores import Retention
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
+from flowstone.stores.memory.logs import MemoryLogs
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
 
@@ -30,15 +31,22 @@ class MemoryRetention(Retention):
         approvals: forgets the requests of steps that go.
         scatters: forgets the scatters of steps that go.
         automations: forgets old ticks.
+        logs: forgets what steps that go have logged.
     """
 
     def __init__(
-        self, tables: Tables, approvals: MemoryApprovals, scatters: MemoryScatters, automations: MemoryAutomations
+        self,
+        tables: Tables,
+        approvals: MemoryApprovals,
+        scatters: MemoryScatters,
+        automations: MemoryAutomations,
+        logs: MemoryLogs,
     ) -> None:
         self._tables = tables
         self._approvals = approvals
         self._scatters = scatters
         self._automations = automations
+        self._logs = logs
         self._limit: int | None = None
         self._discard: Callable[[Sequence[StoredOutput]], object] = lambda _: None
         tables.make_room = self._keep_within_limit
@@ -174,6 +182,7 @@ class MemoryRetention(Retention):
             tables.checks[asset] = [one for one in tables.checks[asset] if one.step_id not in ids]
         self._approvals.forget(ids)
         self._scatters.forget(ids)
+        self._logs.forget(ids)
         empty = [run for run in runs if _is_empty(run, without=frozenset())]
         for run in empty:
             tables.runs.pop(run.new.id, None)

@@ -13,6 +13,7 @@ from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
 from flowstone.stores.memory.insights import MemoryInsights
 from flowstone.stores.memory.ledger import MemoryLedger
+from flowstone.stores.memory.logs import MemoryLogs
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import Tables
@@ -47,7 +48,8 @@ class MemoryStore:
         self.target_statuses = MemoryTargetStatuses(tables)
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
-        self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations)
+        self.logs = MemoryLogs(tables, now=now)
+        self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
         self.insights = MemoryInsights(tables, self.approvals, self.automations)
 
     def reading(self) -> ReadingStore:

@@ -31,6 +31,7 @@ from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.stores.postgres.insights import PostgresInsights
 from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
+from flowstone.stores.postgres.logs import PostgresLogs
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
@@ -197,6 +198,7 @@ class PostgresStore:
         self.scatters = PostgresScatters(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
+        self.logs = PostgresLogs(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
         self.insights = PostgresInsights(database)
         self._readers: list[PostgresReadingStore] = []

@@ -121,7 +121,7 @@ FOR UPDATE OF s SKIP LOCKED;
 
 -- name: prune_steps
 -- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, check_results_of_step,
--- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey.
+-- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey, logs_pkey.
 WITH checks AS (
     DELETE FROM flowstone.check_results WHERE step_id = ANY(%(steps)s::bigint[])
 ), attempts AS (
@@ -141,6 +141,8 @@ WITH checks AS (
     DELETE FROM flowstone.scatter_items WHERE step_id = ANY(%(steps)s::bigint[])
 ), joins AS (
     DELETE FROM flowstone.run_joins WHERE step_id = ANY(%(steps)s::bigint[])
+), logs AS (
+    DELETE FROM flowstone.logs WHERE step_id = ANY(%(steps)s::bigint[])
 )
 DELETE FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);
 
