@@ -165,8 +165,7 @@ def test_attempts_keep_theirs():
             raise ValueError("not yet")
 
     with FlowStone.for_testing([one]) as flow:
-        job = flow.schedule("one", executor="serial", max_attempts=2)
-        flow.runs.wait(job)
+        job = flow.schedule("one", executor_opts={"retry": True})
         assert logged(flow, job, 1) == ["INFO try 1"]
         assert logged(flow, job, 2) == logged(flow, job) == ["INFO try 2"]
         assert [(one.attempt, one.lines) for one in flow.logs.counts(job)] == [(1, 1), (2, 1)]
