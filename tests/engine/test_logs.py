@@ -359,7 +359,7 @@ def test_prints_are_kept_where_the_process_is_ours(monkeypatch):
 
 
 class Broken(MemoryLogs):
-    """Fails as long as it is told to; remembers who asked."""
+    """Fails as long as it is set to fail."""
 
     failing: Exception | None = None
 
