@@ -26,6 +26,7 @@ from tests.scale.app import (
 )
 
 from flowstone.core.limits import stored_limits
+from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
 
@@ -64,6 +65,13 @@ class History:
             self._do(definition)
         self._do("ANALYZE flowstone.steps")
         self._do("current")
+        ended = self._connection.execute(
+            "SELECT array_agg(id) FROM flowstone.runs WHERE state <> 'running'"
+        ).fetchone()
+        assert ended is not None
+        self._connection.execute(load_sql("ledger/record_counts"), {"runs": ended[0]})
+        last_pruned = f"backfill-{self._scale.pruned:06}"
+        self._do("about_runs", large=LARGE, hours=self._scale.hours, last_pruned=last_pruned)
         self._follow_ups()
         for sequence, value in (("step_ids", self._next), ("tokens", 10_000_000_000)):
             self._do(

@@ -284,14 +284,14 @@ FROM flowstone.steps AS s WHERE s.finished_at IS NULL AND s.job_id > 0;
 
 -- name: attempts
 INSERT INTO flowstone.attempts (step_id, attempt, token, state, worker, started_at, finished_at, error, error_type,
-    retry_at)
+    retry_at, queue)
 SELECT s.id, a, CASE WHEN a = s.attempt THEN s.token ELSE s.token + a * 1000000000::bigint END,
     CASE WHEN a = s.attempt THEN s.state ELSE 'failed' END, s.worker,
     s.started_at + (a - s.attempt) * interval '0.9 seconds',
     CASE WHEN a = s.attempt THEN s.finished_at ELSE s.started_at + (a - s.attempt) * interval '0.9 seconds' + interval '0.5 seconds' END,
     CASE WHEN a = s.attempt THEN s.error ELSE 'TimeoutError: no answer' END,
     CASE WHEN a = s.attempt THEN s.error_type ELSE 'builtins.TimeoutError' END,
-    CASE WHEN a < s.attempt THEN s.started_at + (a + 1 - s.attempt) * interval '0.9 seconds' END
+    CASE WHEN a < s.attempt THEN s.started_at + (a + 1 - s.attempt) * interval '0.9 seconds' END, s.queue
 FROM flowstone.steps AS s CROSS JOIN LATERAL generate_series(1, s.attempt) AS a
 WHERE s.finished_at IS NOT NULL AND s.attempt > 0;
 
@@ -341,10 +341,11 @@ VALUES (%(kind)s, %(name)s, %(paused)s, %(cursor)s, now() - interval '700 days',
     now() - interval '6 minutes', %(failures)s);
 
 -- name: audit
-INSERT INTO flowstone.audit (at, actor, action, subject, details)
+INSERT INTO flowstone.audit (at, actor, action, subject, via, details)
 SELECT now() - (20000 - n) * interval '31 minutes', (ARRAY['ann', 'bob', 'oban', 'flowstone', 'asset invoices'])[1 + n %% 5],
     (ARRAY['run.cancelled', 'run.retried', 'queue.paused', 'asset.invalidated', 'approval.requested'])[1 + n %% 5],
-    (ARRAY['run:', 'run:', 'queue:', 'asset:', 'approval:'])[1 + n %% 5] || n %% 400, jsonb_build_object('number', n)
+    (ARRAY['run:', 'run:', 'queue:', 'asset:', 'approval:'])[1 + n %% 5] || n %% 400, (ARRAY['cli', 'web'])[1 + n %% 2],
+    jsonb_build_object('number', n)
 FROM generate_series(1, %(lines)s) AS n;
 
 -- name: fleet
@@ -361,3 +362,20 @@ SELECT 'warehouse', id FROM flowstone.steps WHERE finished_at IS NULL AND state 
 ORDER BY id LIMIT 4;
 INSERT INTO flowstone.breakers (name, failures, opened_at, open_until)
 VALUES ('payments', 6, now() - interval '2 minutes', now() + interval '10 days');
+
+-- name: about_runs
+-- Who asked, and for which partitions; what retention took away of old backfills is still in their counts.
+UPDATE flowstone.runs AS r
+SET requested_by = CASE r.kind WHEN 'backfill' THEN (ARRAY['ann', 'bob'])[1 + length(r.id) %% 2] ELSE r.kind END,
+    requested_via = CASE r.kind WHEN 'backfill' THEN 'cli' END,
+    first_partition = CASE WHEN r.selection = %(large)s THEN pg_temp.hour(0) END,
+    last_partition = CASE WHEN r.selection = %(large)s THEN pg_temp.hour(%(hours)s - 1) END,
+    partitions = CASE WHEN r.selection = %(large)s THEN %(hours)s END,
+    counts = CASE WHEN r.id <= %(last_pruned)s AND r.selection = %(large)s
+        THEN jsonb_build_object('completed', %(hours)s) ELSE r.counts END,
+    asset_counts = CASE WHEN r.id <= %(last_pruned)s AND r.selection = %(large)s
+        THEN jsonb_build_object(%(large)s::text, jsonb_build_object('completed', %(hours)s)) ELSE r.asset_counts END,
+    total_steps = CASE WHEN r.selection = %(large)s THEN %(hours)s
+        WHEN r.state = 'running' THEN r.open_steps + (SELECT count(*) FROM flowstone.steps AS s
+            WHERE s.run_id = r.id AND s.finished_at IS NOT NULL)
+        ELSE r.total_steps END;

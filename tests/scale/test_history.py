@@ -27,7 +27,10 @@ def check(dsn: str, scale: Scale, storage: Path) -> int:
     assert {promise: rows for promise, rows in broken.items() if rows} == {}
     with make_flow(scale, dsn, str(storage)) as flow:
         assert flow.runs.get("backfill-000099").state == "running"
-        assert flow.runs.get("backfill-000002").selection == LARGE
+        assert flow.runs.get("backfill-000002").counts == {"completed": scale.hours}
+        ended = flow.runs.get(f"backfill-{scale.pruned + scale.full:06}")
+        assert sum(ended.counts.values()) == scale.hours
+        assert ended.selection == LARGE
         assert len(flow.approvals.list()) == scale.pending
         assert flow.schedules.get("nightly").last is not None
     assert found is not None
