@@ -15,6 +15,7 @@ from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.runs import RunsView
 from flowstone.app.submit import Placement
+from flowstone.app.versions import VersionsView
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.automation.schedule import Schedule
@@ -97,6 +98,7 @@ class AssembledApp:
         self.lineage = LineageView(self.parts)
         self.insights = InsightsView(self.parts)
         self.logs = LogsView(self.parts)
+        self.versions = VersionsView(self.parts, self.lineage)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
 

@@ -18,6 +18,7 @@ from flowstone.app.targets import (
     was_removed,
     whole_number,
 )
+from flowstone.app.version_choice import AnyRun, AnyVersion, Choice
 from flowstone.core.asset import Asset
 from flowstone.core.clean import error_line
 from flowstone.core.generic import Value
@@ -40,24 +41,66 @@ class CommittedValues:
     parts: Parts
     conditions: ConditionsView
 
+    @property
+    def _choice(self) -> Choice:
+        return Choice(self.parts)
+
     def _recorded(self, asset: AssetLike) -> Asset:
         """Return an asset, also one that is declared no more."""
         return recorded_asset(self.parts.graph, self.parts.store.catalog, asset)
 
     @overload
-    def load(self, asset: Asset[..., Value], *, partition: Partition = None) -> Value: ...
+    def load(
+        self,
+        asset: Asset[..., Value],
+        *,
+        partition: Partition = None,
+        version: AnyVersion | None = None,
+        as_of: datetime | None = None,
+        run: AnyRun | None = None,
+    ) -> Value: ...
     @overload
-    def load(self, asset: str, *, partition: Partition = None) -> Any: ...
-    def load(self, asset: AssetLike, *, partition: Partition = None) -> Any:
-        """Return the committed value of an asset's partition.
+    def load(
+        self,
+        asset: str,
+        *,
+        partition: Partition = None,
+        version: AnyVersion | None = None,
+        as_of: datetime | None = None,
+        run: AnyRun | None = None,
+    ) -> Any: ...
+    def load(
+        self,
+        asset: AssetLike,
+        *,
+        partition: Partition = None,
+        version: AnyVersion | None = None,
+        as_of: datetime | None = None,
+        run: AnyRun | None = None,
+    ) -> Any:
+        """Return the committed value of an asset's partition: the one in use, or an earlier one.
+
+        Args:
+            asset: the asset or its name.
+            partition: which partition; with `version` that of the version when it is left out.
+            version: exactly this one: its number, or what another verb returned; see `flow.versions.list`.
+            as_of: the one that was in use at this time, which has a time zone.
+            run: the one that this run produced or reused.
 
         Raises:
             NotMaterializedError: nothing is committed; a `DependencyNotReadyError` that says so.
+            ValueErasedError: it was erased; a `NotMaterializedError`.
+            VersionNotFoundError: there is no such version.
             StorageError: the value cannot be read.
         """
-        target = recorded_target(self._recorded(asset), partition, self.parts.store.catalog)
+        found_asset = self._recorded(asset)
+        if version is not None or as_of is not None or run is not None:
+            chosen = self._choice.choose(found_asset, partition, version=version, as_of=as_of, run=run)
+            return self.parts.values.load(chosen)
+        target = recorded_target(found_asset, partition, self.parts.store.catalog)
         found = self.parts.store.catalog.resolve([("", *target)])[0]
         if found is None:
+            self._choice.refuse_erased(target)
             newest = self.parts.store.catalog.history(*target, limit=1)
             last = f"its newest step is {newest[0].state.value}" if newest else "it was never asked for"
             raise self.parts.graph.not_materialized(target, datetime.now(UTC), last)
@@ -113,7 +156,13 @@ class CommittedValues:
         """
         found = find_asset(self.parts.graph, asset)
         target = recorded_target(found, partition, self.parts.store.catalog)
-        return [*self._diagnosis(found, target), *self.conditions.explain(target)]
+        diagnosis = self._diagnosis(found, target)
+        restores = self.conditions.restores(target)
+        if diagnosis == ["it is over: completed"]:
+            diagnosis = [*restores, *diagnosis]
+        else:
+            diagnosis += restores
+        return [*diagnosis, *self.conditions.explain(target)]
 
     def _diagnosis(self, found: Asset, target: Target) -> list[str]:
         catalog = self.parts.store.catalog

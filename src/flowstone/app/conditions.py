@@ -203,6 +203,21 @@ class ConditionsView:
         notice = [f"its condition is paused: `{command('automation', one.name, resume=True)}`"] if paused else []
         return [*notice, *decision.explain()]
 
+    def restores(self, target: Target) -> Texts:
+        """Return what restores have to do with a committed target: its own, and those that made it stale.
+
+        Args:
+            target: asset name and encoded partition.
+        """
+        (facts,) = self._facts.facts(target[0], [target[1]], now=datetime.now(UTC))
+        committed = facts.status.committed
+        if committed is None or facts.status.active is not None:
+            return []
+        found = [f"it is stale: {change}" for change in facts.restored_inputs]
+        if committed.restored is not None:
+            found.append(f"its version {committed.data.step_id} is in use because it was {committed.restored}")
+        return found
+
     # --- pieces -------------------------------------------------------------------------------------------
 
     def _chosen(self, asset: AssetLike | None) -> Assets:
@@ -270,6 +285,7 @@ class AsyncConditionsView(AsyncFlowStone):
     resume = awaitable(ConditionsView.resume)
     ticks = awaitable(ConditionsView.ticks)
     explain = awaitable(ConditionsView.explain)
+    restores = awaitable(ConditionsView.restores)
 
 
 def _begun(asset: Asset, now: datetime) -> Sequence[PartitionKey]:

@@ -34,6 +34,7 @@ from flowstone.app.targets import (
     leaves,
     target_of,
 )
+from flowstone.app.versions import AsyncVersionsView
 from flowstone.core.asset import Asset
 from flowstone.core.declaring import view
 from flowstone.core.generic import Value
@@ -621,5 +622,6 @@ class AsyncFlow(AsyncFlowStone):
         self.lineage = AsyncLineageView(flow.lineage, self._pool)
         self.insights = AsyncInsightsView(flow.insights, self._pool)
         self.logs = AsyncLogsView(flow.logs, self._pool)
+        self.versions = AsyncVersionsView(flow.versions, self._pool)
         self.schedules = AsyncSchedulesView(flow.schedules, self._pool)
         self.sensors = AsyncSensorsView(flow.sensors, self._pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
@@ -9,7 +10,14 @@ from flowstone.app.build import Parts
 from flowstone.app.targets import AssetLike, recorded_asset, recorded_target
 from flowstone.core.declaring import view
 from flowstone.core.output import JsonValue
-from flowstone.core.partitions import Partition, decode_partition, partition_label
+from flowstone.core.partitions import (
+    NO_PARTITION,
+    Partition,
+    PartitionKey,
+    decode_partition,
+    encode_partition,
+    partition_label,
+)
 from flowstone.core.step import StepRecord, Target
 
 
@@ -40,6 +48,11 @@ class Version:
     depth: int
     reads: tuple[int, ...]
     label: str = ""
+
+    @property
+    def partition_key(self) -> PartitionKey:
+        """Its partition, encoded."""
+        return encode_partition(self.partition) if self.partition is not None else NO_PARTITION
 
     def __str__(self) -> str:
         return f"{self.asset}{f' [{self._label}]' if self.partition is not None else ''} @ {self.step_id}"
@@ -110,6 +123,25 @@ class LineageView:
         found = self._walk(asset, partition, None, downward=True)
         return [version for version in found if version.current and version.depth]
 
+    def made_from(self, versions: Iterable[int], *, limit: int = 1000) -> tuple[Version, ...]:
+        """Return the versions that were made from some versions, directly or through others, nearest first.
+
+        Args:
+            versions: their numbers.
+            limit: how many at most.
+        """
+        catalog = self._parts.store.catalog
+        level = list(dict.fromkeys(versions))
+        given = set(level)
+        found: dict[int, int] = {}
+        distance = 0
+        while level and len(found) < limit:
+            distance += 1
+            reached = dict.fromkeys(one for readers in catalog.readers(level).values() for one in readers)
+            level = [one for one in reached if one not in given and one not in found]
+            found |= dict.fromkeys(level[: limit - len(found)], distance)
+        return tuple(self._versions(found))
+
     def _walk(self, asset: AssetLike, partition: Partition, depth: int | None, *, downward: bool) -> list[Version]:
         catalog = self._parts.store.catalog
         target = recorded_target(recorded_asset(self._parts.graph, catalog, asset), partition, catalog)
@@ -159,3 +191,4 @@ class AsyncLineageView(AsyncFlowStone):
     upstream = awaitable(LineageView.upstream)
     downstream = awaitable(LineageView.downstream)
     impact = awaitable(LineageView.impact)
+    made_from = awaitable(LineageView.made_from)

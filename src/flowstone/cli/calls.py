@@ -30,12 +30,15 @@ from flowstone.errors import (
     OptionsError,
     PartitionError,
     ResourceError,
+    RestoreRefusedError,
     RunNotFoundError,
     SelectionError,
     SensorError,
+    TargetActiveError,
     UnknownAssetError,
     UnknownAutomationError,
     UnknownExecutorError,
+    VersionNotFoundError,
 )
 
 DONE = 0
@@ -53,12 +56,15 @@ _REQUEST_CANNOT_WORK = (
     OptionsError,
     PartitionError,
     ResourceError,
+    RestoreRefusedError,
     RunNotFoundError,
     SelectionError,
     SensorError,
+    TargetActiveError,
     UnknownAssetError,
     UnknownAutomationError,
     UnknownExecutorError,
+    VersionNotFoundError,
 )
 
 

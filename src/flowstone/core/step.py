@@ -432,7 +432,8 @@ class AttemptRecord:
 class StepRecord:
     """Everything that is recorded of a step.
 
-    `output_step` names the step whose output serves: its own id, or for a reused step the earlier one.
+    `output_step` names the step whose output serves: its own id, or for a reused step the earlier one. With
+    `erased_at` only the fact of it is left: see `flow.versions.erase`.
     """
 
     id: int
@@ -460,6 +461,7 @@ class StepRecord:
     forced: bool = False
     invalidated_at: datetime | None = None
     error_data: Mapping[str, JsonValue] | None = None
+    erased_at: datetime | None = None
 
     @property
     def partition(self) -> PartitionKey:

@@ -73,6 +73,12 @@ from flowstone.errors.running import (
     WaitTimeoutError,
     WorkerCrashedError,
 )
+from flowstone.errors.versions import (
+    RestoreRefusedError,
+    TargetActiveError,
+    ValueErasedError,
+    VersionNotFoundError,
+)
 
 __all__ = [
     "AppLoadError",
@@ -106,6 +112,7 @@ __all__ = [
     "PlanOutdatedError",
     "QuestionTooSlowError",
     "ResourceError",
+    "RestoreRefusedError",
     "RetryPolicyError",
     "RouteError",
     "RunConflictError",
@@ -121,6 +128,7 @@ __all__ = [
     "StepFailedError",
     "StorageError",
     "StorageFailure",
+    "TargetActiveError",
     "UnknownAssetError",
     "UnknownAutomationError",
     "UnknownCheckedAssetError",
@@ -129,6 +137,8 @@ __all__ = [
     "UnknownOptionError",
     "UnknownPartitionError",
     "UnsafePickleError",
+    "ValueErasedError",
+    "VersionNotFoundError",
     "WaitTimeoutError",
     "WorkerCrashedError",
     "command",

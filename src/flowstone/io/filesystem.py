@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
@@ -488,6 +488,41 @@ class FilesystemIO:
         except OSError as error:
             raise storage_error("delete", place.asset, place.partition_key, error) from error
 
+    def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
+        """Return for each value whether its file is there.
+
+        Raises:
+            StorageError: a location is not one that this manager gives.
+        """
+        places = [self._place(one, "find") for one in stored]
+        return [(self._root / place.location).is_file() for place in places]
+
+    def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Delete the files of versions of a partition, temporary ones included, and its folder when that is empty.
+
+        Returns:
+            How many files were deleted.
+
+        Raises:
+            StorageError: one cannot be deleted.
+        """
+        place = _Place(asset, partition_key, "0-0", "", self._project.name)
+        directory = (self._root / place.location).parent
+        gone, deleted = set(versions), 0
+        try:
+            for path in list(directory.iterdir()) if directory.is_dir() else ():
+                if _version_in(path) in gone:
+                    self._refuse_outside(path, "delete", place)
+                    path.unlink(missing_ok=True)
+                    deleted += 1
+            with suppress(OSError):  # not empty, or gone already
+                directory.rmdir()
+        except FlowStoneError:
+            raise
+        except OSError as error:
+            raise storage_error("delete", asset, partition_key, error) from error
+        return deleted
+
     def leftovers(self, *, older_than_seconds: float) -> Iterator[Path]:
         """Find the temporary files of attempts whose process was killed while writing.
 
@@ -551,6 +586,15 @@ def _delete(paths: Iterable[Path]) -> int:
             path.unlink()
             deleted += 1
     return deleted
+
+
+def _version_in(path: Path) -> str | None:
+    """Return the version that a file, or a temporary one, is of; None when its name says none."""
+    name = final_name(path) if is_temporary(path) else path.name
+    try:
+        return version_of(name) if name else None
+    except ValueError:
+        return None
 
 
 def _project_of(directory: str) -> str:

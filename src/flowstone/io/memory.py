@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, find_read_once, type_name
+from flowstone.core.partitions import PartitionKey
 from flowstone.errors import SerializationError, StorageError
+
+_NOTHING = object()
 
 
 class MemoryIO:
@@ -79,3 +84,12 @@ class MemoryIO:
     def discard(self, stored: StoredOutput) -> None:
         """Forget a version."""
         self._values.pop(stored.location, None)
+
+    def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
+        """Return which of some values this process holds."""
+        return [one.location in self._values for one in stored]
+
+    def erase(self, _asset: str, _partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Forget versions, committed or not; return how many there were."""
+        there = [version for version in versions if self._values.pop(version, _NOTHING) is not _NOTHING]
+        return len(there)

@@ -6,13 +6,14 @@ import copy
 import hashlib
 import io
 import tempfile
-from collections.abc import Buffer, Callable, Iterator
+from collections.abc import Buffer, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, Self, cast
 
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
 from flowstone.errors import (
     ConfigurationError,
@@ -368,6 +369,36 @@ class PostgresIO:
         _, version = self._place(stored, "delete")
         with database_errors("delete", f"version {version}", ""), self._connect() as connection:
             connection.execute(statement("clear_version", self._project), {"version": version})
+
+    def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
+        """Return for each value whether the database holds it.
+
+        Raises:
+            StorageError: the database does not answer, or a location is not one that this manager gives.
+        """
+        versions = [self._place(one, "find")[1] for one in stored]
+        with (
+            database_errors("find", f"{len(versions)} versions", ""),
+            self._connect() as connection,
+            value_cursor(connection) as cursor,
+        ):
+            text = statement("find_versions", self._project)
+            there = set(cursor.execute(text, {"versions": versions}).fetchall())
+        return [version in there for version in versions]
+
+    def erase(self, _asset: str, _partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Delete versions, committed or not; return how many there were.
+
+        Raises:
+            StorageError: the database does not answer or refuses.
+        """
+        with (
+            database_errors("delete", f"{len(versions)} versions", ""),
+            self._connect() as connection,
+            value_cursor(connection) as cursor,
+        ):
+            text = statement("erase_versions", self._project)
+            return len(set(cursor.execute(text, {"versions": list(versions)}).fetchall()))
 
     def sweep(self, *, older_than_seconds: float, keep: KeepVersions | None = None) -> int:
         """Delete large values that were stored but never committed.

@@ -33,7 +33,8 @@ from flowstone.protocols.stores import (
     ScatterStore,
     Store,
 )
-from flowstone.protocols.values import IOManager, KeepVersions, Serializer, SweepableIO
+from flowstone.protocols.values import ErasableIO, FindableIO, IOManager, KeepVersions, Serializer, SweepableIO
+from flowstone.protocols.versions import VersionStore
 
 __all__ = [
     "ApprovalStore",
@@ -47,8 +48,10 @@ __all__ = [
     "ChecksOptions",
     "Control",
     "DurableQueue",
+    "ErasableIO",
     "Evaluator",
     "Executor",
+    "FindableIO",
     "FleetInsights",
     "Hook",
     "IOManager",
@@ -73,4 +76,5 @@ __all__ = [
     "Store",
     "SweepableIO",
     "TargetStatuses",
+    "VersionStore",
 ]

@@ -44,6 +44,7 @@ from flowstone.core.step import (
 )
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
 from flowstone.protocols.insights import Insights
+from flowstone.protocols.versions import VersionStore
 
 
 class ApprovalStore(Protocol):
@@ -571,6 +572,10 @@ class Store(Protocol):
     @property
     def audit(self) -> AuditStore:
         """Who did what."""
+
+    @property
+    def versions(self) -> VersionStore:
+        """Which versions there are, and which is in use."""
 
     @property
     def checks(self) -> CheckStore:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.partitions import PartitionKey
 
 
 @runtime_checkable
@@ -50,6 +51,25 @@ class SweepableIO(Protocol):
             older_than_seconds: spare what was written more recently, where the manager knows when that was.
             keep: names the versions to spare among those found; None deletes only what can never be needed.
         """
+
+
+@runtime_checkable
+class FindableIO(Protocol):
+    """An IO manager that can say whether it still has values, without loading them."""
+
+    def find(self, stored: Sequence[StoredOutput]) -> Sequence[bool]:
+        """Return for each value, in their order, whether it is there."""
+
+
+@runtime_checkable
+class ErasableIO(Protocol):
+    """An IO manager that can delete all that attempts stored for a partition, committed or not.
+
+    Others are asked to `discard` what was committed; what attempts left that died in between is theirs to sweep.
+    """
+
+    def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Delete every trace of some versions of a partition; return how many values that were."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from tests.stores.conformance.logs import LogTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
 from tests.stores.conformance.runs import RunListTests
 from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
+from tests.stores.conformance.versions import EraseTests, VersionTests
 
 
 class StoreConformance(
@@ -25,6 +26,8 @@ class StoreConformance(
     RouteStoreTests,
     ScatterStoreTests,
     ScatterEndTests,
+    VersionTests,
+    EraseTests,
 ):
     """Tests of the meaning of a store; make a subclass whose name starts with `Test`.
 

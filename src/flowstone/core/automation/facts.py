@@ -15,6 +15,7 @@ from flowstone.core.control import describe_target
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.core.step import Target
+from flowstone.core.zones import utc_text
 
 _SHOWN = 8
 
@@ -54,6 +55,23 @@ class DataVersion(NamedTuple):
         return f"data version {self.content_hash[:_SHOWN]} → {newer.content_hash[:_SHOWN]}"
 
 
+class Restored(NamedTuple):
+    """That a person put a version in use again; see `flow.versions.restore`.
+
+    Args:
+        at: when.
+        by: who.
+        replaced_code: version of the code that made the version which was in use before.
+    """
+
+    at: datetime
+    by: str | None = None
+    replaced_code: str | None = None
+
+    def __str__(self) -> str:
+        return f"restored{f' by {self.by}' if self.by else ''}, at {utc_text(self.at)}"
+
+
 class CommittedVersion(NamedTuple):
     """The version of a target that is in use.
 
@@ -62,12 +80,14 @@ class CommittedVersion(NamedTuple):
         committed_at: when it was committed, by the store's clock.
         code_version: version of the code that made it, when it was declared.
         started_at: when computing it started, as far as that is known.
+        restored: that a person put it in use again; then `committed_at` is when that was.
     """
 
     data: DataVersion
     committed_at: datetime
     code_version: str | None = None
     started_at: datetime | None = None
+    restored: Restored | None = None
 
 
 class NewestStep(NamedTuple):
@@ -220,11 +240,19 @@ class TargetFacts:
     def changes(self) -> list[str]:
         """Which inputs are other data than the committed version had read, for people; empty when it is missing.
 
-        An input that was computed again to the same bytes did not change.
+        An input that was computed again to the same bytes did not change. Whoever restored a version has decided
+        with the inputs of that time in view: only what changes after it counts.
         """
-        if self.status.committed is None:
+        committed = self.status.committed
+        if committed is None:
             return []
-        return self._changes_since(self.read)
+        return self._changes_since(self.read, after=committed.restored.at if committed.restored else None)
+
+    @property
+    def restored_inputs(self) -> list[str]:
+        """Those of `changes` that a restore made."""
+        restored = {one.name for one in self.inputs if one.committed is not None and one.committed.restored}
+        return [change for change in self.changes if any(change.startswith(f"input {name} ") for name in restored)]
 
     @property
     def gone(self) -> list[str]:
@@ -241,6 +269,8 @@ class TargetFacts:
         committed = self.status.committed
         if committed is None or self.declared_code is None or committed.code_version == self.declared_code:
             return None
+        if committed.restored is not None and committed.restored.replaced_code == self.declared_code:
+            return None  # what this code had made was replaced on purpose
         return f"code version {committed.code_version or 'undeclared'} → {self.declared_code}"
 
     @property
@@ -280,13 +310,15 @@ class TargetFacts:
         moments = [committed.committed_at] if committed else []
         return max([*moments, newest.requested_at] if newest else moments, default=None)
 
-    def _changes_since(self, read: Reads) -> list[str]:
+    def _changes_since(self, read: Reads, *, after: datetime | None = None) -> list[str]:
         found = []
         for one in self.inputs:
             now = one.committed
-            if now is not None:
+            if now is not None and (after is None or now.committed_at > after):
                 change = _change(read.get(one.target), now.data)
-                if change:
+                if change and now.restored is not None:
+                    found.append(f"input {one.name} {_restored(now, now.restored)}")
+                elif change:
                     at = now.committed_at.isoformat(sep=" ", timespec="seconds")
                     found.append(f"input {one.name} {change}, committed at {at}")
         current = {one.target for one in self.inputs}
@@ -296,6 +328,11 @@ class TargetFacts:
             if target not in current
         ]
         return found
+
+
+def _restored(version: CommittedVersion, restored: Restored) -> str:
+    by = f" by {restored.by}" if restored.by else ""
+    return f"was restored to version {version.data.step_id}{by}, at {utc_text(restored.at)}"
 
 
 def _change(before: DataVersion | None, now: DataVersion) -> str | None:

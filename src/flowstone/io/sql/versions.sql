@@ -19,6 +19,21 @@ DELETE FROM flowstone.output_chunks WHERE version = %(version)s;
 -- Delete large values that no committed or running attempt wants. Uses the primary key of output_chunks.
 DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s);
 
+-- name: erase_versions
+-- Delete versions, whatever they are, and name those that were there. Uses the primary keys of both tables.
+WITH inline AS (
+    DELETE FROM flowstone.output_payloads WHERE version = ANY(%(versions)s::text[]) RETURNING version
+), chunks AS (
+    DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s::text[]) RETURNING version
+)
+SELECT version FROM inline UNION SELECT version FROM chunks;
+
+-- name: find_versions
+-- Which of some versions are there. Uses the primary keys of both tables.
+SELECT p.version FROM flowstone.output_payloads AS p WHERE p.version = ANY(%(versions)s::text[])
+UNION ALL
+SELECT c.version FROM flowstone.output_chunks AS c WHERE c.version = ANY(%(versions)s::text[]) AND c.chunk = 0;
+
 -- name: read_chunk
 -- Read one chunk of a large value. Uses the primary key of output_chunks.
 SELECT payload FROM flowstone.output_chunks WHERE version = %(version)s AND chunk = %(chunk)s;

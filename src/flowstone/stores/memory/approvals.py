@@ -63,6 +63,20 @@ class MemoryApprovals(ApprovalStore):
                 self._requests.pop(one, None)
                 self._unacknowledged.pop(one, None)
 
+    def erase(self, step_ids: Collection[int]) -> None:
+        """Take out what requests say, and what the audit log quotes of it; called with the lock held."""
+        subjects = set()
+        for step_id in step_ids:
+            for one in self.by_step.get(step_id, ()):
+                request = self._requests[one]
+                self._requests[one] = replace(request, message="erased", data=None, resume=None, comment=None)
+                subjects.add(f"approval:{one}")
+        if subjects:
+            lines = self._tables.audit
+            for at, line in enumerate(lines):
+                if line.subject in subjects and line.details:
+                    lines[at] = replace(line, details={"erased": True})
+
     def decide(self, approval_id: int, *, approve: bool, by: str, comment: str | None = None) -> Approval:
         with self._tables.changed:
             request = self._requests.get(approval_id)

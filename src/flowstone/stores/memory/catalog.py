@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
+from flowstone.core.automation.facts import (
+    CommittedVersion,
+    DataVersion,
+    NewestStep,
+    Reads,
+    Restored,
+    TargetStatus,
+)
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.clean import clean_text
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
@@ -58,7 +65,7 @@ class MemoryCatalog(Catalog):
             own_id = row.output_step if row is not None else None
             step_id = current.get(target) if own_id is None else own_id
             made = steps[step_id] if step_id is not None else None
-            if made is None or not made.stored:
+            if made is None or not made.stored or made.erased_at is not None:
                 found.append(None)
             else:
                 found.append(CommittedOutput(made.id, made.stored, made.started_at, own_id is not None))
@@ -289,9 +296,13 @@ class MemoryTargetStatuses(TargetStatuses):
         step_id = self._tables.current.get(target)
         if step_id is None:
             return None
-        row = self._tables.steps[step_id]
-        assert row.finished_at is not None
-        return CommittedVersion(_data(row), row.finished_at, row.new.code_version, row.started_at)
+        row, now = self._tables.steps[step_id], self._tables.in_use(target)
+        assert now is not None
+        restored, change = None, self._tables.restored(target)
+        if change is not None:
+            before = self._tables.steps.get(change.before) if change.before is not None else None
+            restored = Restored(change.at, change.actor, before.new.code_version if before is not None else None)
+        return CommittedVersion(_data(row), now.at, row.new.code_version, row.started_at, restored)
 
     def _newest(self, target: Target) -> NewestStep | None:
         step_id = self._tables.newest.get(target)

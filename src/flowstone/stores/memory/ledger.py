@@ -21,9 +21,10 @@ from flowstone.core.step import (
     Target,
     over_before_it_begins,
 )
+from flowstone.core.version import ChangeKind
 from flowstone.errors import RunConflictError, RunNotFoundError
 from flowstone.protocols import Ledger
-from flowstone.stores.audit import of_run, of_targets
+from flowstone.stores.audit import new_line, of_run, of_targets
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.catalog import insert_checks
 from flowstone.stores.memory.scatters import MemoryScatters
@@ -156,17 +157,21 @@ class MemoryLedger(Ledger):
         return row.state
 
     def invalidate(self, targets: Sequence[Target]) -> int:
-        with self._tables.changed:
-            gone = [
-                step for target in set(targets) if (step := self._tables.current.pop(target, None)) is not None
-            ]
-            now = datetime.now(UTC)
-            for step_id in gone:
-                self._tables.steps[step_id].invalidated_at = now
-            if gone:
-                subject, details = of_targets(targets)
-                self._tables.note("versions.invalidated", subject, {"versions": len(gone), **details})
-            return len(gone)
+        tables = self._tables
+        with tables.changed:
+            subject, details = of_targets(targets)
+            actor = new_line("versions.invalidated", subject).actor
+            number = 0
+            for target in dict.fromkeys(targets):
+                before = tables.in_use(target)
+                if before is not None:
+                    change = tables.change_output(target, ChangeKind.INVALIDATED, None, before, actor, None)
+                    del tables.current[target]
+                    tables.steps[before.step_id].invalidated_at = change.at
+                    number += 1
+            if number:
+                tables.note("versions.invalidated", subject, {"versions": number, **details})
+            return number
 
     def cancel_run(self, run_id: str) -> list[int]:
         with self._tables.changed:

@@ -10,6 +10,7 @@ from flowstone.core.control import PruneCounts
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
 from flowstone.core.step import Target
+from flowstone.core.version import ChangeKind, OutputChange
 from flowstone.protocols.stores import Retention
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.automations import MemoryAutomations
@@ -98,6 +99,8 @@ class MemoryRetention(Retention):
             for row in gone:
                 self._tables.current.pop(_target(row), None)
             self._forget(gone, ())
+            for target in [target for target in self._tables.changes if target[0] == asset]:
+                del self._tables.changes[target]
             if gone:
                 self._tables.note("asset.pruned", f"asset:{asset}", _count(gone)._asdict())
             return _count(gone)
@@ -166,6 +169,7 @@ class MemoryRetention(Retention):
         """Delete steps with all that is recorded of them, and runs of which nothing is left; count those."""
         tables = self._tables
         ids = {row.id for row in gone}
+        self._note_pruned(gone)
         for row in gone:
             del tables.steps[row.id]
             tables.runs[row.run_id].steps.pop(_target(row), None)
@@ -187,6 +191,22 @@ class MemoryRetention(Retention):
         for run in empty:
             tables.runs.pop(run.new.id, None)
         return len(empty)
+
+    def _note_pruned(self, gone: Sequence[StepRow]) -> None:
+        """Keep until when versions of targets are gone: which one was in use before that is not known any more."""
+        for row in gone:
+            if row.state is not State.COMPLETED or row.finished_at is None:
+                continue
+            if self._tables.runs[row.run_id].scatter is not None:
+                continue
+            changes = self._tables.changes[_target(row)]
+            until = row.finished_at
+            if changes and changes[0].kind is ChangeKind.PRUNED:
+                until = max(until, changes.pop(0).at)
+            pruned = OutputChange(
+                asset=row.asset, partition_key=row.partition_key, kind=ChangeKind.PRUNED, at=until
+            )
+            changes.insert(0, pruned)
 
 
 def _target(row: StepRow) -> Target:

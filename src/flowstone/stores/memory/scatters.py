@@ -69,6 +69,13 @@ class MemoryScatters(ScatterStore):
             if scatter is not None:
                 self._by_run.pop(scatter.run_id, None)
 
+    def erase(self, step_ids: Collection[int]) -> None:
+        """Take out what items say; called with the lock held."""
+        for scatter in self._by_run.values():
+            for item in scatter.order:
+                if item.step.id in step_ids:
+                    item.text = "null"
+
     def begin(self, step_id: int, token: int, new: NewScatter) -> OpenScatter | None:
         with self._tables.changed:
             step = self._step(step_id, token)

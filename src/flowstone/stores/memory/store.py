@@ -17,6 +17,7 @@ from flowstone.stores.memory.logs import MemoryLogs
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import Tables
+from flowstone.stores.memory.versions import MemoryVersions
 
 
 class MemoryStore:
@@ -49,6 +50,7 @@ class MemoryStore:
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
         self.logs = MemoryLogs(tables, now=now)
+        self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
         self.insights = MemoryInsights(tables, self.approvals, self.automations)
 

@@ -9,7 +9,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -30,6 +30,7 @@ from flowstone.core.step import (
     Target,
     run_state,
 )
+from flowstone.core.version import ChangeKind, CommittedAt, OutputChange
 from flowstone.stores.audit import new_line
 
 _MAX_LINES = 100_000
@@ -45,6 +46,7 @@ class StepRow:
         "attempts",
         "children",
         "created_at",
+        "erased_at",
         "error",
         "error_data",
         "error_type",
@@ -89,6 +91,7 @@ class StepRow:
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
         self.invalidated_at: datetime | None = None
+        self.erased_at: datetime | None = None
         self.error: str | None = None
         self.error_type: str | None = None
         self.error_data: Mapping[str, JsonValue] | None = None
@@ -127,6 +130,7 @@ class StepRow:
             waiting_on=self.waiting_on,
             forced=self.new.forced,
             invalidated_at=self.invalidated_at,
+            erased_at=self.erased_at,
         )
 
 
@@ -228,6 +232,9 @@ class Tables:
         """Runs that may be over, while a client listens for that."""
         self.current: dict[Target, int] = {}
         self.newest: dict[Target, int] = {}
+        self.changes: defaultdict[Target, list[OutputChange]] = defaultdict(list)
+        """What besides commits changed which version of a target is in use, oldest first."""
+        self.change_ids = count(1)
         self.by_asset: dict[str, list[int]] = defaultdict(list)
         self.readers: dict[int, list[int]] = defaultdict(list)
         self.checks: dict[str, list[CheckRecord]] = defaultdict(list)
@@ -280,6 +287,56 @@ class Tables:
         """
         line = new_line(action, subject, details, by=by)
         self.audit.append(AuditRecord(id=next(self.audit_ids), at=at or datetime.now(UTC), **line._asdict()))
+
+    def in_use(self, target: Target) -> CommittedAt | None:
+        """Return the version of a target that is in use, and since when; called with the lock held."""
+        step_id = self.current.get(target)
+        if step_id is None:
+            return None
+        restored = self.restored(target)
+        at = restored.at if restored is not None else self.steps[step_id].finished_at
+        assert at is not None
+        return CommittedAt(step_id, at)
+
+    def restored(self, target: Target) -> OutputChange | None:
+        """Return the restore that put the version in use of a target there; None when its commit did."""
+        changes = self.changes.get(target)
+        if not changes or changes[-1].kind is not ChangeKind.RESTORED:
+            return None
+        newest, step_id = changes[-1], self.current.get(target)
+        if step_id != newest.step_id or step_id is None:
+            return None
+        return newest
+
+    def change_output(
+        self,
+        target: Target,
+        kind: ChangeKind,
+        step_id: int | None,
+        before: CommittedAt | None,
+        actor: str | None,
+        reason: str | None,
+    ) -> OutputChange:
+        """Record a change of the version in use that no commit makes; called with the lock held."""
+        at = datetime.now(UTC)
+        earlier = [before.at] if before is not None else []
+        earlier += [change.at for change in self.changes[target][-1:]]
+        if earlier and at <= max(earlier):
+            at = max(earlier) + timedelta(microseconds=1)  # a change is later than what it changes
+        change = OutputChange(
+            id=next(self.change_ids),
+            asset=target[0],
+            partition_key=target[1],
+            kind=kind,
+            step_id=step_id,
+            before=before.step_id if before is not None else None,
+            before_since=before.at if before is not None else None,
+            at=at,
+            actor=actor,
+            reason=reason,
+        )
+        self.changes[target].append(change)
+        return change
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

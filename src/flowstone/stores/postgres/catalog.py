@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.automation.facts import CommittedVersion, DataVersion, NewestStep, Reads, TargetStatus
+from flowstone.core.automation.facts import (
+    CommittedVersion,
+    DataVersion,
+    NewestStep,
+    Reads,
+    Restored,
+    TargetStatus,
+)
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import PartitionKey
@@ -87,6 +94,9 @@ class _TargetStatusRow(NamedTuple):
     committed_code: str | None
     content_hash: str | None
     committed_started_at: datetime | None
+    restored_at: datetime | None
+    restored_by: str | None
+    replaced_code: str | None
     newest_step: int | None
     newest_state: State | None
     newest_code: str | None
@@ -99,7 +109,12 @@ class _TargetStatusRow(NamedTuple):
         committed = newest = None
         if self.committed_step is not None:
             data = DataVersion(self.committed_step, self.content_hash)
-            committed = CommittedVersion(data, self.committed_at, self.committed_code, self.committed_started_at)
+            restored = None
+            if self.restored_at is not None:
+                restored = Restored(self.restored_at, self.restored_by, self.replaced_code)
+            committed = CommittedVersion(
+                data, self.committed_at, self.committed_code, self.committed_started_at, restored
+            )
         if self.newest_step is not None and self.newest_state is not None:
             newest = NewestStep(
                 self.newest_step,

@@ -301,6 +301,8 @@ class PostgresControl(Control, Retention):
                 outputs = [row.output for row in rows if row.output]
                 discard(outputs)
                 connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
+                if not rows:
+                    connection.execute(load_sql("control/forget_changes"), {"asset": asset})
                 if not rows and steps:
                     pruned = PruneCounts(steps, 0, values, size_bytes)
                     note(connection, "asset.pruned", f"asset:{asset}", pruned._asdict())

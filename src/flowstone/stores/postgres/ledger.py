@@ -20,7 +20,7 @@ from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, Ne
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger
 from flowstone.sql import load_sql
-from flowstone.stores.audit import of_targets
+from flowstone.stores.audit import new_line, of_targets
 from flowstone.stores.postgres import approvals, placing
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.catalog import insert_checks
@@ -183,12 +183,16 @@ class PostgresLedger(Ledger):
         return self._stopping(cancel)
 
     def invalidate(self, targets: Sequence[Target]) -> int:
-        parameters = {"assets": [asset for asset, _ in targets], "partitions": [key for _, key in targets]}
+        subject, details = of_targets(targets)
+        parameters = {
+            "assets": [asset for asset, _ in targets],
+            "partitions": [key for _, key in targets],
+            "actor": new_line("versions.invalidated", subject).actor,
+        }
 
         def invalidate(connection: Connection[TupleRow]) -> int:
             number = connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
             if number:
-                subject, details = of_targets(targets)
                 note(connection, "versions.invalidated", subject, {"versions": number, **details})
             return number
 

@@ -37,6 +37,7 @@ from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
 from flowstone.stores.postgres.reading import ReadingDatabase
 from flowstone.stores.postgres.scatters import PostgresScatters
+from flowstone.stores.postgres.versions import PostgresVersions
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -196,6 +197,7 @@ class PostgresStore:
         self.approvals = PostgresApprovals(database)
         self.audit = PostgresAudit(database)
         self.scatters = PostgresScatters(database)
+        self.versions = PostgresVersions(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.logs = PostgresLogs(database)

@@ -13,7 +13,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS own ON true
 LEFT JOIN flowstone.current_outputs AS c ON c.asset = t.asset AND c.partition = t.partition
-JOIN flowstone.steps AS s ON s.id = coalesce(own.output_step, c.step_id)
+JOIN flowstone.steps AS s ON s.id = coalesce(own.output_step, c.step_id) AND s.erased_at IS NULL
 LEFT JOIN flowstone.output_payloads AS p
     ON p.version = pg_catalog.substr(s.output ->> 'location', 8) AND s.output ->> 'location' LIKE 'inline:%%';
 
@@ -29,7 +29,8 @@ JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition 
 SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
     r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
+    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
+    s.erased_at
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 WHERE s.asset = %(asset)s
@@ -81,7 +82,8 @@ SELECT
 SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
     r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
+    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
+    s.erased_at
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 WHERE s.id = %(step_id)s;
@@ -91,7 +93,8 @@ WHERE s.id = %(step_id)s;
 SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
     r.executor,
     s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data
+    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
+    s.erased_at
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 WHERE (s.run_id = %(run_id)s OR s.id IN (SELECT step_id FROM flowstone.run_joins WHERE run_id = %(run_id)s))
@@ -132,17 +135,25 @@ ORDER BY attempt, token;
 SELECT id, config_hash FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);
 
 -- name: status
--- How targets stand, given as [[asset, partition], ...]: the version in use, and the newest step that was not served by
--- an earlier version; of two steps only the newer one can be active. Uses current_outputs_pkey, steps_pkey,
--- steps_of_target.
+-- How targets stand, given as [[asset, partition], ...]: the version in use, who restored it in place of which code, and
+-- the newest step that was not served by an earlier version; of two steps only the newer one can be active.
+-- Uses current_outputs_pkey, steps_pkey, steps_of_target, output_changes_of_target.
 SELECT t.position,
     c.step_id AS committed_step, c.committed_at, s.code_version AS committed_code,
     s.output ->> 'content_hash' AS content_hash, s.started_at AS committed_started_at,
+    w.at AS restored_at, w.actor AS restored_by, b.code_version AS replaced_code,
     n.id AS newest_step, n.state AS newest_state, n.code_version AS newest_code, n.placed_at, n.started_at,
     n.finished_at, n.run_id
 FROM pg_catalog.jsonb_array_elements(%(targets)s::jsonb) WITH ORDINALITY AS t (target, position)
 LEFT JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition = t.target ->> 1
 LEFT JOIN flowstone.steps AS s ON s.id = c.step_id
+LEFT JOIN LATERAL (
+    SELECT h.at, h.actor, h.before
+    FROM flowstone.output_changes AS h
+    WHERE h.asset = c.asset AND h.partition = c.partition AND h.kind = 'restored' AND h.at = c.committed_at
+    LIMIT 1
+) AS w ON true
+LEFT JOIN flowstone.steps AS b ON b.id = w.before
 LEFT JOIN LATERAL (
     SELECT o.id, o.state, o.code_version, o.placed_at, o.started_at, o.finished_at, o.run_id
     FROM flowstone.steps AS o

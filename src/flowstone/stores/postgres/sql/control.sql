@@ -120,9 +120,19 @@ LIMIT %(limit)s
 FOR UPDATE OF s SKIP LOCKED;
 
 -- name: prune_steps
--- Delete steps with everything that is recorded of them. Uses steps_pkey, attempts_pkey, check_results_of_step,
--- lineage_pkey, tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey, logs_pkey.
-WITH checks AS (
+-- Delete steps with everything that is recorded of them. Until when versions of a target are gone is kept: which one was
+-- in use before that is not known any more. Uses steps_pkey, attempts_pkey, check_results_of_step, lineage_pkey,
+-- tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey, logs_pkey,
+-- output_changes_pruned.
+WITH versions AS (
+    INSERT INTO flowstone.output_changes (asset, partition, kind, at)
+    SELECT s.asset, s.partition, 'pruned', pg_catalog.max(s.finished_at)
+    FROM flowstone.steps AS s
+    WHERE s.id = ANY(%(steps)s::bigint[]) AND s.state = 'completed' AND NOT s.is_item
+    GROUP BY s.asset, s.partition
+    ORDER BY s.asset, s.partition
+    ON CONFLICT (asset, partition) WHERE kind = 'pruned' DO UPDATE SET at = greatest(output_changes.at, excluded.at)
+), checks AS (
     DELETE FROM flowstone.check_results WHERE step_id = ANY(%(steps)s::bigint[])
 ), attempts AS (
     DELETE FROM flowstone.attempts WHERE step_id = ANY(%(steps)s::bigint[])
@@ -165,6 +175,10 @@ DELETE FROM flowstone.runs AS r USING old WHERE r.id = old.id;
 -- name: forget_pointers
 -- Nothing of an asset is current any more. Uses current_outputs_pkey.
 DELETE FROM flowstone.current_outputs WHERE asset = %(asset)s;
+
+-- name: forget_changes
+-- Nothing of an asset is recorded any more. Uses output_changes_of_target.
+DELETE FROM flowstone.output_changes WHERE asset = %(asset)s;
 
 -- name: needed_versions
 -- Which versions of values are committed, or may still be: of steps that are not over and have no later attempt, and
@@ -281,6 +295,12 @@ WITH steps AS (
     ON CONFLICT (asset, partition) DO NOTHING
 ), checks AS (
     UPDATE flowstone.check_results SET asset = %(new)s WHERE asset = %(old)s
+), changes AS (
+    UPDATE flowstone.output_changes AS c SET asset = %(new)s
+    WHERE c.asset = %(old)s AND NOT (c.kind = 'pruned' AND EXISTS (
+        SELECT FROM flowstone.output_changes AS o
+        WHERE o.asset = %(new)s AND o.partition = c.partition AND o.kind = 'pruned'
+    ))
 ), requested AS (
     UPDATE flowstone.checkpoints SET asset = %(new)s WHERE asset = %(old)s
 ), ranged AS (

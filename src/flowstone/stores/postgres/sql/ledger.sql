@@ -365,15 +365,20 @@ RETURNING s.id, s.run_id, s.state, s.job_id, s.limits;
 SELECT pg_catalog.pg_notify('flowstone.done', m.payload) FROM unnest(%(payloads)s::text[]) AS m (payload);
 
 -- name: invalidate
--- Take committed versions out of use, and note when. Uses current_outputs_pkey and steps_pkey.
+-- Take committed versions out of use, and note when, and who did it. Uses current_outputs_pkey and steps_pkey.
 WITH gone AS (
     DELETE FROM flowstone.current_outputs AS c
     USING unnest(%(assets)s::text[], %(partitions)s::text[]) AS t (asset, partition)
     WHERE c.asset = t.asset AND c.partition = t.partition
-    RETURNING c.step_id
+    RETURNING c.asset, c.partition, c.step_id, c.committed_at, pg_catalog.clock_timestamp() AS at
+), noted AS (
+    INSERT INTO flowstone.output_changes (asset, partition, kind, before, before_since, at, actor)
+    SELECT g.asset, g.partition, 'invalidated', g.step_id, g.committed_at, g.at, %(actor)s
+    FROM gone AS g
+    ORDER BY g.asset, g.partition
 )
 UPDATE flowstone.steps AS s
-SET invalidated_at = pg_catalog.clock_timestamp()
+SET invalidated_at = gone.at
 FROM gone
 WHERE s.id = gone.step_id;
 
