@@ -12,8 +12,11 @@ from flowstone.app.build import Parts
 from flowstone.app.targets import AssetLike, find_asset
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
+from flowstone.core.paging import Page
 from flowstone.engine.insights import fleet
+from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
+from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.errors import OptionsError, did_you_mean
 
 
@@ -71,6 +74,95 @@ class InsightsView:
         """
         return self._watch.failing(assets=assets, of_each=of_each)
 
+    def asset_list(
+        self,
+        selection: str = "",
+        *,
+        states: Sequence[str] = (),
+        sort: str = "name",
+        descending: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[AssetRow]:
+        """Return a page of the list of assets.
+
+        Args:
+            selection: an expression of the selection language, or a part of a name; empty for all.
+            states: only assets in one of these states, such as "failed".
+            sort: `name`, `order` (upstream first), `state`, `committed`, `failed` or `partitions`.
+            descending: the other way round.
+            cursor: `next` of the page before.
+            limit: how many at most, up to 500.
+
+        Raises:
+            SelectionError: the selection is malformed.
+            OptionsError: there is no such order, or the cursor is none.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def raw(): ...
+            >>> @asset
+            ... def orders(raw): ...
+            >>> flow = FlowStone.for_testing([raw, orders])
+            >>> [(one.name, one.state) for one in flow.insights.asset_list("+orders", sort="order").items]
+            [('raw', 'missing'), ('orders', 'missing')]
+        """
+        if sort not in SORTS:
+            raise OptionsError(f"sort={sort!r} is none of {', '.join(SORTS)}.{did_you_mean(str(sort), SORTS)}")
+        return asset_list(
+            self._parts.graph,
+            self._parts.checks.declared,
+            self._watch.summaries(),
+            self._parts.store.insights.assets.health,
+            selection=selection,
+            states=states,
+            sort=sort,
+            descending=descending,
+            cursor=cursor,
+            limit=limit,
+        )
+
+    def graph(
+        self,
+        selection: str = "",
+        *,
+        opened: Sequence[str] = (),
+        closed: Sequence[str] = (),
+    ) -> GraphView:
+        """Return the graph of the selected assets: nodes with their states, edges, what a failure reaches.
+
+        Args:
+            selection: an expression of the selection language, such as `1+orders+1`, or a part of a name.
+            opened: groups and fans that stay open although there are many nodes.
+            closed: groups that are one node although there are few.
+
+        Raises:
+            SelectionError: the selection is malformed.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def raw(): ...
+            >>> @asset
+            ... def orders(raw): ...
+            >>> view = FlowStone.for_testing([raw, orders]).insights.graph()
+            >>> [(edge.upstream, edge.downstream) for edge in view.edges]
+            [('raw', 'orders')]
+        """
+        graph = self._parts.graph
+        names = select_names(graph, selection)
+        return graph_view(graph, self._watch.summaries(), names, opened=opened, closed=closed)
+
+    def node(self, view: GraphView, node: str) -> NodeDetails | None:
+        """Return why a node of a graph is in its state; None when it is not in the picture.
+
+        Args:
+            view: what `graph` returned.
+            node: the id of the node.
+        """
+        return node_details(self._parts.graph, view, self._watch.summaries(), node, self._watch.failing_of)
+
     def workers(self) -> fleet.Workers:
         """Return the processes that have a lease, or lost it within the last day."""
         return self._fleet.workers()
@@ -111,6 +203,9 @@ class AsyncInsightsView(AsyncFlowStone):
     assets = awaitable(InsightsView.assets)
     partitions = awaitable(InsightsView.partitions)
     failing = awaitable(InsightsView.failing)
+    asset_list = awaitable(InsightsView.asset_list)
+    graph = awaitable(InsightsView.graph)
+    node = awaitable(InsightsView.node)
     workers = awaitable(InsightsView.workers)
     queues = awaitable(InsightsView.queues)
     queue = awaitable(InsightsView.queue)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from flowstone.core.insights.assets import AssetCounts, AssetTargets, FailedTarget, StaleVersion
+from flowstone.core.insights.assets import AssetCounts, AssetHealth, AssetTargets, FailedTarget, StaleVersion
 from flowstone.core.insights.fleet import (
     LimitRecord,
     MinuteFlow,
@@ -85,6 +85,9 @@ class AssetInsights(Protocol):
             assets: of which assets.
             limit: how many of each at most.
         """
+
+    def health(self, assets: Sequence[str]) -> list[AssetHealth]:
+        """Return how long versions of some assets usually take, and how many checks fail; one for each asset."""
 
 
 class Insights(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from tests.stores.conformance.case import Scene, StoreCase, failed, succeeded
 
@@ -12,7 +13,7 @@ from flowstone.core.insights.assets import AssetCounts, StaleVersion
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import NewStep
+from flowstone.core.step import CheckRecord, NewStep
 
 
 class InsightsConformance(StoreCase):
@@ -119,3 +120,19 @@ class InsightsConformance(StoreCase):
         stored = replace(done.stored, content_hash=content)
         scene.end(claim, Succeeded(stored, None), inputs=inputs or ())
         return placed.id
+
+    def test_usual_durations_and_failed_checks(self, scene: Scene) -> None:
+        """Of each asset: the median of its versions, and checks whose newest result is a failure."""
+        assert [one.usual_seconds for one in scene.store.insights.assets.health(["a", "gone"])] == [None, None]
+        for key in ("s:x", "s:y"):
+            scene.end(scene.claim(scene.one("a", key, run_id=f"run {key}").id))
+        scene.end(scene.claim(scene.one("b", run_id="run b").id), failed())
+        found = scene.store.insights.assets.health(["b", "a", "gone"])
+        assert [one.asset for one in found] == ["b", "a", "gone"]
+        assert [one.usual_seconds is not None for one in found] == [False, True, False]
+        assert all(one.usual_seconds is None or one.usual_seconds >= 0 for one in found)
+        assert scene.store.insights.assets.health([]) == []
+        step = scene.store.catalog.current([("a", "s:x")])["a", "s:x"]
+        for passed, expected in ((False, 1), (True, 0), (False, 1)):
+            scene.store.checks.record([CheckRecord("c", "a", "s:x", step, 1, passed, datetime.now(UTC))])
+            assert [one.failed_checks for one in scene.store.insights.assets.health(["a"])] == [expected]

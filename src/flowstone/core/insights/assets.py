@@ -86,3 +86,18 @@ class FailedTarget:
     error_type: str | None
     reason: str | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AssetHealth:
+    """What is asked of the assets of one page of a list.
+
+    Args:
+        asset: its name.
+        usual_seconds: how long its last versions took, their median; None when there is none.
+        failed_checks: how many checks of a partition found something, in their newest results; counted up to 20.
+    """
+
+    asset: str
+    usual_seconds: float | None = None
+    failed_checks: int = 0

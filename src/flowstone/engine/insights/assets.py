@@ -17,7 +17,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.clean import error_line
 from flowstone.core.definition import write_partition
 from flowstone.core.graph import AssetGraph
-from flowstone.core.insights.assets import AssetCounts, StaleVersion
+from flowstone.core.insights.assets import AssetCounts, FailedTarget, StaleVersion
 from flowstone.core.partitions import PartitionKey
 from flowstone.engine.insights.partitions import (
     OrderedPartitions,
@@ -177,20 +177,16 @@ class AssetWatch:
         if not names:
             return ()
         found = self._store.insights.assets.failures(names[: max(assets, 200)], limit=of_each)
-        return tuple(
-            FailingPartition(
-                asset=one.asset,
-                partition=self._label(one.asset, one.partition_key),
-                partition_key=one.partition_key,
-                step_id=one.step_id,
-                run_id=one.run_id,
-                state=one.state,
-                error=error_line(one.error or one.reason or "")[:_SHOWN_LINE],
-                error_type=one.error_type,
-                failed_at=one.finished_at,
-            )
-            for one in found[: assets * of_each]
-        )
+        return tuple(map(self._failing, found[: assets * of_each]))
+
+    def failing_of(self, names: Sequence[str], *, limit: int = 3) -> tuple[FailingPartition, ...]:
+        """Return what failed last of some assets, the newest first.
+
+        Args:
+            names: the assets; of many, the first 20.
+            limit: how many partitions of each.
+        """
+        return tuple(map(self._failing, self._store.insights.assets.failures(names[:20], limit=limit)))
 
     def stale(self, asset: Asset, committed: int) -> Sequence[StaleVersion] | None:
         """Return the versions in use that would come out differently now; None while that is not known.
@@ -209,6 +205,19 @@ class AssetWatch:
             self._compare_later(asset)
             return kept.value if kept is not None else None
         return self._compare(asset)
+
+    def _failing(self, one: FailedTarget) -> FailingPartition:
+        return FailingPartition(
+            asset=one.asset,
+            partition=self._label(one.asset, one.partition_key),
+            partition_key=one.partition_key,
+            step_id=one.step_id,
+            run_id=one.run_id,
+            state=one.state,
+            error=error_line(one.error or one.reason or "")[:_SHOWN_LINE],
+            error_type=one.error_type,
+            failed_at=one.finished_at,
+        )
 
     def _compare(self, asset: Asset) -> Sequence[StaleVersion]:
         marker, started = self._marker(), time.monotonic()

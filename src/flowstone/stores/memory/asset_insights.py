@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 
-from flowstone.core.insights.assets import AssetCounts, AssetTargets, FailedTarget, StaleVersion
+from flowstone.core.insights.assets import AssetCounts, AssetHealth, AssetTargets, FailedTarget, StaleVersion
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.protocols.insights import AssetInsights
 from flowstone.stores.memory.tables import StepRow, Tables
 
+_LAST = 9
+_MAX_FAILED_CHECKS = 20
 _FAILED = (State.FAILED, State.UPSTREAM_FAILED)
 
 
@@ -58,6 +61,24 @@ class MemoryAssetInsights(AssetInsights):
                 rows = sorted(self._failed(name), key=lambda row: -row.id)[:limit]
                 found += [_failure(row) for row in rows]
         return sorted(found, key=lambda one: -one.step_id)
+
+    def health(self, assets: Sequence[str]) -> list[AssetHealth]:
+        with self._tables.changed:
+            return [AssetHealth(name, self._usual(name), self._failed_checks(name)) for name in assets]
+
+    def _usual(self, asset: str) -> float | None:
+        keys = sorted((key for name, key in self._tables.current if name == asset), reverse=True)[:_LAST]
+        rows = [self._tables.steps[self._tables.current[asset, key]] for key in keys]
+        times = [
+            max(0.0, (row.finished_at - row.started_at).total_seconds())
+            for row in rows
+            if row.finished_at is not None and row.started_at is not None
+        ]
+        return median(times) if times else None
+
+    def _failed_checks(self, asset: str) -> int:
+        newest = {(one.partition_key, one.check): one for one in self._tables.checks.get(asset, ())}
+        return min(_MAX_FAILED_CHECKS, sum(not one.passed for one in newest.values()))
 
     def _stale(self, row: StepRow, key: PartitionKey, code_version: str | None) -> StaleVersion | None:
         tables = self._tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from flowstone.core.insights.assets import AssetCounts, AssetTargets, FailedTarget, StaleVersion
+from flowstone.core.insights.assets import AssetCounts, AssetHealth, AssetTargets, FailedTarget, StaleVersion
 from flowstone.core.partitions import PartitionKey
 from flowstone.protocols.insights import AssetInsights
 from flowstone.stores.postgres.database import Database
@@ -44,6 +44,10 @@ class PostgresAssetInsights(AssetInsights):
         parameters = {"assets": list(assets), "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, FailedTarget, "asset_insights/failures", parameters)
+
+    def health(self, assets: Sequence[str]) -> list[AssetHealth]:
+        with self._database.connection() as connection:
+            return fetch_all(connection, AssetHealth, "asset_insights/health", {"assets": list(assets)})
 
 
 def _keys(lines: str | None) -> frozenset[PartitionKey]:

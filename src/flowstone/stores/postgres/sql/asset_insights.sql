@@ -135,3 +135,33 @@ CROSS JOIN LATERAL (
     LIMIT %(limit)s
 ) AS f
 ORDER BY f.id DESC;
+
+-- name: health
+-- How long versions of some assets usually take, by those of their last nine partitions, and how many of the newest results
+-- of their checks are failures, counted up to 20. Uses current_outputs_pkey, steps_pkey, check_results_failed and
+-- check_results_latest.
+SELECT n.asset, u.usual_seconds, coalesce(f.failed_checks, 0)::integer AS failed_checks
+FROM unnest(%(assets)s::text[]) WITH ORDINALITY AS n (asset, position)
+CROSS JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (
+        ORDER BY greatest(0.0, pg_catalog.date_part('epoch', s.finished_at - s.started_at))
+    ) AS usual_seconds
+    FROM (
+        SELECT c.step_id FROM flowstone.current_outputs AS c WHERE c.asset = n.asset ORDER BY c.partition DESC LIMIT 9
+    ) AS c
+    JOIN flowstone.steps AS s ON s.id = c.step_id
+) AS u
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) AS failed_checks
+    FROM (
+        SELECT
+        FROM flowstone.check_results AS r
+        WHERE r.asset = n.asset AND NOT r.passed AND NOT EXISTS (
+            SELECT FROM flowstone.check_results AS o
+            WHERE o.asset = r.asset AND o.partition = r.partition AND o.check_name = r.check_name AND o.id > r.id
+        )
+        ORDER BY r.id DESC
+        LIMIT 20
+    ) AS newest
+) AS f
+ORDER BY n.position;
