@@ -140,6 +140,7 @@ def test_an_interrupt_while_modules_are_loaded_ends_like_any_other() -> None:
         "        if name == 'flowstone.cli.entry': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt())\n"
         "import flowstone.cli\n"
+        "flowstone.cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

@@ -13,6 +13,7 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.targets import all_targets, leaves
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, one_line
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
@@ -87,10 +88,20 @@ def _reads(graph: AssetGraph, name: str, upstream: str) -> bool:
 
 
 Everything = Annotated[
-    str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x, 'a or b'.")
+    str,
+    typer.Argument(
+        metavar="SELECTION",
+        help="Which assets, such as: name, +name, tag:x, 'a or b'.",
+        autocompletion=offers("selection"),
+    ),
 ]
 SelectionArgument = Annotated[
-    str, typer.Argument(metavar="SELECTION", help="Which assets, such as: name, +name, tag:x.")
+    str,
+    typer.Argument(
+        metavar="SELECTION",
+        help="Which assets, such as: name, +name, tag:x.",
+        autocompletion=offers("selection"),
+    ),
 ]
 _SPANS = 5  # ranges of an asset in a plan that are written out
 _SHOWN = 20  # targets that lack something

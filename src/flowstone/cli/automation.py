@@ -17,6 +17,7 @@ from flowstone.app import FlowStone
 from flowstone.app.automation import DeclaredAutomations, ScheduleStatus, SensorPreview, SensorStatus
 from flowstone.app.targets import describe
 from flowstone.cli.calls import DONE, FAILED
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.partitions import One, parse_one
 from flowstone.cli.session import Session
@@ -47,7 +48,10 @@ def schedules(
     action: Annotated[
         ScheduleAction, typer.Argument(metavar="[ACTION]", help="list, show, pause, resume, run or ticks.")
     ] = ScheduleAction.LIST,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a schedule.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Name of a schedule.", autocompletion=offers("schedules")),
+    ] = None,
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many ticks, newest first.")] = 20,
 ) -> None:
@@ -229,7 +233,9 @@ _ACTIONS = "list, show, pause, resume, run, ticks, preview, set-cursor, keys or 
 def sensors(
     session: Session,
     action: Annotated[SensorAction, typer.Argument(metavar="[ACTION]", help=_ACTIONS)] = SensorAction.LIST,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a sensor.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of a sensor.", autocompletion=offers("sensors"))
+    ] = None,
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many ticks or run keys, newest first.")] = 20,
     cursor: Annotated[
@@ -436,7 +442,10 @@ def _preview_json(found: SensorPreview) -> dict[str, object]:
 
 def automation(
     session: Session,
-    asset: Annotated[str | None, typer.Argument(metavar="[ASSET]", help="An asset with a condition.")] = None,
+    asset: Annotated[
+        str | None,
+        typer.Argument(metavar="[ASSET]", help="An asset with a condition.", autocompletion=offers("assets")),
+    ] = None,
     *,
     partition: One = None,
     ticks: Annotated[bool, typer.Option("--ticks", help="What it asked for so far.")] = False,

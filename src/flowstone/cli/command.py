@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from enum import Enum
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -92,8 +93,27 @@ def build(listed: Listed, path: str) -> Any:
     fails = FAILS.get(path, "1 when something failed")
     epilog = f"Exit codes: 0 done, {fails}, 2 wrong usage or settings, 130 Ctrl-C."
     register = program.command(listed.name, cls=OwnOptionsFirst, epilog=epilog, short_help=listed.summary)
-    register(_as_command(function))
-    return typer.main.get_command(program)
+    call = _as_command(function)
+    register(call)
+    made = typer.main.get_command(program)
+    made.completes = _completes(call)  # type: ignore[attr-defined]
+    return made
+
+
+def _completes(call: Callable[..., None]) -> dict[str, str | list[str]]:
+    """Return what parameters can be completed with: the values of an enumeration, or a kind of names."""
+    found: dict[str, str | list[str]] = {}
+    for name, annotation in call.__annotations__.items():
+        declared, *details = get_args(annotation) or (annotation,)
+        kind = getattr(getattr(details[0], "autocompletion", None), "kind", None) if details else None
+        values = [
+            one for one in (declared, *get_args(declared)) if isinstance(one, type) and issubclass(one, Enum)
+        ]
+        if kind is not None:
+            found[name] = kind
+        elif values:
+            found[name] = [str(one.value) for one in values[0]]
+    return found
 
 
 def _as_command(function: Command) -> Callable[..., None]:

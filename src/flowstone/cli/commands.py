@@ -21,9 +21,7 @@ PANELS = (START, ASSETS, RUNS, AUTOMATION, PEOPLE, WORK, DATABASE)
 FAILS = {
     "materialize": "1 when the asset failed",
     "backfill": "1 when something failed",
-    "runs retry": "1 when something failed again",
     "retry": "1 when something failed again",
-    "runs show": "1 with --watch when the run did not complete",
     "checks": "1 when a check that was run failed",
     "check": "1 when something declared cannot work, or with --strict when there is a warning",
     "doctor": "1 when something has to be done",

@@ -24,6 +24,7 @@ import typer
 
 from flowstone.cli.calls import FAILED
 from flowstone.cli.commands import COMMANDS
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import one_line
 from flowstone.cli.session import Session
 from flowstone.config import Settings
@@ -40,7 +41,12 @@ _NAME_WIDTH = 6
 
 Queues = Annotated[
     list[str] | None,
-    typer.Option("--queue", metavar="NAME[=LIMIT]", help="A queue to work on and how many steps at once."),
+    typer.Option(
+        "--queue",
+        metavar="NAME[=LIMIT]",
+        help="A queue to work on and how many steps at once.",
+        autocompletion=offers("queues"),
+    ),
 ]
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", min=1, help="Steps at once on each queue that is given no limit.")

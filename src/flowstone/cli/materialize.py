@@ -19,6 +19,7 @@ from flowstone.app.submit import new_run_id
 from flowstone.app.targets import leaves
 from flowstone.cli.assets import SelectionArgument
 from flowstone.cli.calls import DONE, FAILED
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import Output, one_line, took
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
 from flowstone.cli.run_options import ConfigFile, ConfigValues, MetadataValues, Tags, read_about
@@ -111,7 +112,13 @@ AllowIncomplete = Annotated[
     typer.Option("--allow-incomplete", help="Compute what is not over, from what is there so far."),
 ]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", metavar="NAME", help="auto, sync, async, serial, oban, or a registered one.")
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="auto, sync, async, serial, oban, or a registered one.",
+        autocompletion=offers("executors"),
+    ),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Place the work and return; needs a durable executor.")]
 Width = Annotated[int | None, typer.Option("--max-concurrency", min=1, help="Most steps at once.")]

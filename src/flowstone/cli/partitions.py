@@ -13,6 +13,7 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.partition_keys import dynamic_in
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.asset import Asset
@@ -120,7 +121,12 @@ class Action(StrEnum):
     HISTORY = "history"
 
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of dynamic partitions; none lists them.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]", help="Name of dynamic partitions; none lists them.", autocompletion=offers("partitions")
+    ),
+]
 What = Annotated[Action, typer.Argument(metavar="[ACTION]", help="list, add, remove or history.")]
 Keys = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys to add or remove; one for history.")

@@ -18,6 +18,7 @@ import typer
 from flowstone.app import FlowStone
 from flowstone.app.results import Progress
 from flowstone.app.targets import find_asset, read_recorded, recorded_asset, recorded_target
+from flowstone.cli.known_names import offers
 from flowstone.cli.materialize import (
     ExecutorName,
     NoWait,
@@ -35,15 +36,20 @@ from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
 from flowstone.errors import OptionsError, RunNotFoundError, command
 
-Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.")]
-Queue = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.")]
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", autocompletion=offers("runs"))]
+Queue = Annotated[
+    str | None,
+    typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.", autocompletion=offers("queues")),
+]
 _AGE = re.compile(r"(?P<number>\d{1,9})\s*(?P<unit>s|min|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def why(
     session: Session,
-    asset: Annotated[str, typer.Argument(metavar="ASSET", help="Name of an asset.")],
+    asset: Annotated[
+        str, typer.Argument(metavar="ASSET", help="Name of an asset.", autocompletion=offers("assets"))
+    ],
     *,
     partition: One = None,
 ) -> None:
@@ -75,7 +81,7 @@ def resume(session: Session, run: Run = None, *, queue: Queue = None) -> None:
 
 def retry(
     session: Session,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", autocompletion=offers("runs"))],
     *,
     executor: ExecutorName = "auto",
     no_wait: NoWait = False,
@@ -233,7 +239,7 @@ def _row(run: RunRecord) -> list[str]:
     return [run.id, state, run.selection, f"{run.done:,}/{run.total:,}", f"{failed:,}"]
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.", autocompletion=offers("runs"))]
 _FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
 _WITHOUT_RESULT = (*_FAILURES, State.CANCELLED, State.CANCELLING)
 _SHOWN = 50  # failed steps in a listing
@@ -275,7 +281,12 @@ def runs(
 
 def history(
     session: Session,
-    asset: Annotated[str, typer.Argument(metavar="ASSET", help="An asset, also one that is declared no more.")],
+    asset: Annotated[
+        str,
+        typer.Argument(
+            metavar="ASSET", help="An asset, also one that is declared no more.", autocompletion=offers("assets")
+        ),
+    ],
     *,
     partition: One = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,

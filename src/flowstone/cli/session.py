@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import flowstone
 from flowstone.cli.given import Given
+from flowstone.cli.known_names import remember
 from flowstone.cli.output import Output
 from flowstone.config import Settings, distrust, read_settings_file
 from flowstone.core.clean import mask_secrets
@@ -235,6 +236,7 @@ class Session:
             self._kept = prints_kept()
             self._kept.__enter__()
             self._check_given(flow.settings)
+            _remember(flow)
         return self._flow
 
     def _pass_on(self) -> None:
@@ -361,6 +363,19 @@ class Session:
 
     def _is_file(self) -> bool:
         return ".py" in self.target
+
+
+def _remember(flow: FlowStone) -> None:
+    """Keep the names of an app for the completion of the shell."""
+    assets = list(flow.graph.assets)
+    remember(
+        assets=assets,
+        schedules=[one.id.name for one in flow.schedules.evaluators],
+        sensors=[one.id.name for one in flow.sensors.evaluators],
+        queues=[*flow.settings.queues, *(asset.queue for asset in flow.graph)],
+        executors=["auto", *flow.executors.names()],
+        partitions=flow.partitions.names(),
+    )
 
 
 def configure_logging(*, verbose: bool) -> None:

@@ -21,6 +21,7 @@ import typer
 from flowstone.app import database
 from flowstone.app.worker import left_off, serve
 from flowstone.cli.dev import Concurrency, Queues
+from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
 from flowstone.core.control import QueueStatus
@@ -234,7 +235,9 @@ def _limit(queue: QueueStatus) -> str:
 
 def scale(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="QUEUE", help="A queue, in the whole fleet.")],
+    name: Annotated[
+        str, typer.Argument(metavar="QUEUE", help="A queue, in the whole fleet.", autocompletion=offers("queues"))
+    ],
     limit: Annotated[
         int | None, typer.Argument(metavar="[LIMIT]", help="Steps at once on each worker, 1 to 1000.")
     ] = None,
