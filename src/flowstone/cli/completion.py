@@ -63,7 +63,8 @@ def complete(reference: dict[str, Any], words: Sequence[str], incomplete: str) -
             here = here["commands"][word]
             options |= here.get("options", {})
         else:
-            here, moved = _meant(here, options, bare=False)
+            inner, moved = _meant(here, options, bare=False)
+            here = {} if "commands" in here and not moved else inner  # a word that names no command
             arguments = 1 if moved else arguments + 1
     if awaiting is not None:
         yield from _values(awaiting.get("values"), incomplete)
