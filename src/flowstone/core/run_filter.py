@@ -100,7 +100,7 @@ class RunFilter:
             True
             >>> RunFilter.parse("stat:failed")
             Traceback (most recent call last):
-            flowstone.errors.declarations.OptionsError: 'stat' is no filter of runs. Did you mean 'state'?
+            flowstone.errors.OptionsError: 'stat' is no filter of runs. Did you mean 'state'?
         """
         found: dict[str, list[str]] = {}
         words = list(_words(text) if isinstance(text, str) else map(_split_word, text))
