@@ -87,7 +87,7 @@ def test_runs_of_automations_are_not_those_of_people() -> None:
         "since:24h since:2h",
         "-items_of:r1",
         "asset:a\x00b",
-        "asset:" + "x" * 1001,
+        "asset:" + "x" * 2001,
         " ".join(f"tag:{n}" for n in range(51)),
         "state:failed;drop",
         ":",

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Self
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
-from flowstone.app.targets import AssetLike, find_asset
+from flowstone.app.runs import AnyRun
+from flowstone.app.targets import AssetLike, find_asset, run_id_of
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.paging import Page
+from flowstone.core.run_filter import RunFilter
+from flowstone.core.state import State
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
+from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
 from flowstone.errors import OptionsError, did_you_mean
 
 
@@ -163,6 +168,80 @@ class InsightsView:
         """
         return node_details(self._parts.graph, view, self._watch.summaries(), node, self._watch.failing_of)
 
+    def runs(
+        self,
+        filter: RunFilter | str = "",  # noqa: A002 - the word that everyone knows for it
+        *,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[RunLine]:
+        """Return the newest runs that match a filter, without counting a step.
+
+        Args:
+            filter: such as `state:failed -kind:backfill asset:orders since:24h`.
+            cursor: `next` of the page before.
+            limit: how many at most, 1 to 500.
+
+        Raises:
+            OptionsError: the filter or the cursor cannot be read.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     return 1
+            >>> flow = FlowStone.for_testing([one])
+            >>> _ = flow.materialize("one")
+            >>> [(run.state, run.counts.total) for run in flow.insights.runs("asset:one").items]
+            [('completed', 1)]
+        """
+        requested = RunFilter.parse(filter) if isinstance(filter, str) else filter
+        return run_lines(self._parts.store, requested, cursor=cursor, limit=limit, now=datetime.now(UTC))
+
+    def run(self, run_id: AnyRun) -> RunView:
+        """Return one run: why steps failed, its steps by asset, its time line, what it was given.
+
+        Args:
+            run_id: the run, its handle or its record.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        return run_view(self._parts.store, self._parts.graph, run_id_of(run_id), now=datetime.now(UTC))
+
+    def run_steps(
+        self,
+        run_id: AnyRun,
+        *,
+        states: Sequence[State] = (),
+        assets: Sequence[str] = (),
+        error_type: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[StepLine]:
+        """Return steps of a run in the order of their planning.
+
+        Args:
+            run_id: the run, its handle or its record.
+            states: only in these states.
+            assets: only of these assets.
+            error_type: only with an error of this class.
+            cursor: `next` of the page before.
+            limit: how many at most, 1 to 500.
+
+        Raises:
+            OptionsError: the cursor cannot be read.
+        """
+        return step_lines(
+            self._parts.store,
+            run_id_of(run_id),
+            states=states,
+            assets=assets,
+            error_type=error_type,
+            cursor=cursor,
+            limit=limit,
+        )
+
     def workers(self) -> fleet.Workers:
         """Return the processes that have a lease, or lost it within the last day."""
         return self._fleet.workers()
@@ -206,6 +285,9 @@ class AsyncInsightsView(AsyncFlowStone):
     asset_list = awaitable(InsightsView.asset_list)
     graph = awaitable(InsightsView.graph)
     node = awaitable(InsightsView.node)
+    runs = awaitable(InsightsView.runs)
+    run = awaitable(InsightsView.run)
+    run_steps = awaitable(InsightsView.run_steps)
     workers = awaitable(InsightsView.workers)
     queues = awaitable(InsightsView.queues)
     queue = awaitable(InsightsView.queue)

@@ -25,7 +25,7 @@ _TIMES = ("since", "until")
 _OPPOSITE = {"since": "until", "until": "since"}
 _FIELDS = (*_LISTED, *_TIMES, "items_of")
 _MAX_WORDS = 50
-_MAX_VALUE = 1000
+_MAX_VALUE = 2000
 _WORD = re.compile(r'(?P<no>-?)(?P<field>[a-z_]+):(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))(?=\s|$)')
 _AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

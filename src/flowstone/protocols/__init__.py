@@ -15,7 +15,7 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -68,6 +68,7 @@ __all__ = [
     "ReadingStore",
     "ReportsStatus",
     "ResourceFactory",
+    "RunInsights",
     "RunJob",
     "RunsConcurrently",
     "ScatterStore",

@@ -21,6 +21,10 @@ from flowstone.core.insights.fleet import (
     WorkerRecord,
 )
 from flowstone.core.insights.pulse import Pulse
+from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
+from flowstone.core.run_filter import RunFilter
+from flowstone.core.state import State
+from flowstone.core.step import RunRecord, StepRecord
 
 
 class FleetInsights(Protocol):
@@ -90,8 +94,71 @@ class AssetInsights(Protocol):
         """Return how long versions of some assets usually take, and how many checks fail; one for each asset."""
 
 
+class RunInsights(Protocol):
+    """Runs and their steps."""
+
+    def page(
+        self, requested: RunFilter, *, before: tuple[datetime, str] | None = None, limit: int
+    ) -> list[RunRecord]:
+        """Return the newest runs that match, behind the (creation, id) of the last one of the page before.
+
+        No steps are counted: of runs that are not over, the counts say what the counters know.
+        """
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Return one run; its counts are those of a list."""
+
+    def count(self, requested: RunFilter, *, limit: int) -> int:
+        """Return how many runs match, counted up to a limit."""
+
+    def usual_seconds(self, run_ids: Sequence[str]) -> dict[str, float]:
+        """Return how long runs like these took lately, where there were any."""
+
+    def groups(self, run_id: str, *, from_counters: bool = False) -> list[StepGroup] | None:
+        """Return the steps of a run by asset.
+
+        Args:
+            run_id: the run.
+            from_counters: do not read its steps; None when the run does not know then.
+        """
+
+    def failed(self, run_id: str, *, limit: int) -> list[FailedStep]:
+        """Return the newest steps of a run that failed."""
+
+    def spans(self, run_id: str, *, limit: int) -> list[StepSpan]:
+        """Return when the first steps of a run ran, own and joined, and what each waits for."""
+
+    def strips(self, run_id: str, *, limit: int) -> list[Strip]:
+        """Return the states of its own partitions by asset, of the first assets."""
+
+    def steps(
+        self,
+        run_id: str,
+        *,
+        states: Sequence[State] = (),
+        assets: Sequence[str] = (),
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int,
+    ) -> list[StepRecord]:
+        """Return own steps of a run by their ids, without their values, behind a step.
+
+        Args:
+            run_id: the run.
+            states: only in these states; all when empty.
+            assets: only of these assets; all when empty.
+            error_type: only with an error of this class.
+            after: behind the step of this id.
+            limit: how many at most.
+        """
+
+
 class Insights(Protocol):
     """All subjects."""
+
+    @property
+    def runs(self) -> RunInsights:
+        """Runs and their steps."""
 
     @property
     def fleet(self) -> FleetInsights:

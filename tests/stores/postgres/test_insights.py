@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from tests.stores.conformance.insights import InsightsConformance
+from tests.stores.conformance.run_insights import RunInsightsTests
 
 from flowstone.protocols import Store
 from flowstone.stores.postgres.store import PostgresStore
 
 
-class TestPostgresInsights(InsightsConformance):
+class TestPostgresInsights(InsightsConformance, RunInsightsTests):
     @pytest.fixture(autouse=True)
     def _database(self, database_url: str, tmp_path: Path) -> None:
         self.url = database_url

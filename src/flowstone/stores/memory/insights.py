@@ -5,10 +5,11 @@ from __future__ import annotations
 from flowstone.core.approval import ApprovalState
 from flowstone.core.insights.pulse import Pulse
 from flowstone.protocols.automation import AutomationStore
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
 from flowstone.protocols.stores import ApprovalStore
 from flowstone.stores.memory.asset_insights import MemoryAssetInsights
 from flowstone.stores.memory.fleet_insights import MemoryFleetInsights
+from flowstone.stores.memory.run_insights import MemoryRunInsights
 from flowstone.stores.memory.tables import Tables
 
 
@@ -21,10 +22,15 @@ class MemoryInsights(Insights):
         self._automations = automations
         self._fleet = MemoryFleetInsights(tables)
         self._assets = MemoryAssetInsights(tables)
+        self._runs = MemoryRunInsights(tables)
 
     @property
     def fleet(self) -> FleetInsights:
         return self._fleet
+
+    @property
+    def runs(self) -> RunInsights:
+        return self._runs
 
     @property
     def assets(self) -> AssetInsights:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flowstone.core.insights.pulse import Pulse
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
 from flowstone.stores.postgres.asset_insights import PostgresAssetInsights
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.fleet_insights import PostgresFleetInsights
+from flowstone.stores.postgres.run_insights import PostgresRunInsights
 from flowstone.stores.postgres.sql import fetch_one
 
 
@@ -17,10 +18,15 @@ class PostgresInsights(Insights):
         self._database = database
         self._fleet = PostgresFleetInsights(database)
         self._assets = PostgresAssetInsights(database)
+        self._runs = PostgresRunInsights(database)
 
     @property
     def fleet(self) -> FleetInsights:
         return self._fleet
+
+    @property
+    def runs(self) -> RunInsights:
+        return self._runs
 
     @property
     def assets(self) -> AssetInsights:
