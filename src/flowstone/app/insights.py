@@ -12,8 +12,12 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.runs import AnyRun
 from flowstone.app.targets import AssetLike, find_asset, run_id_of
+from flowstone.app.logs import LogPage, LogsView
+from flowstone.app.runs import AnyStep
+from flowstone.app.targets import AssetLike, find_asset, step_id_of
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
+from flowstone.core.job import Job
 from flowstone.core.paging import Page
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
@@ -23,6 +27,8 @@ from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, Asse
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
 from flowstone.errors import OptionsError, did_you_mean
+from flowstone.engine.insights.steps import StepDetail, step_detail
+from flowstone.errors import OptionsError, RunNotFoundError, did_you_mean
 
 
 @view("flow.insights")
@@ -39,6 +45,7 @@ class InsightsView:
         self._parts = parts
         store = parts.store
         self._fleet = fleet.FleetWatch(parts.graph, store)
+        self._logs = LogsView(parts, flush_seconds=0.0)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
 
     def pulse(self) -> Pulse:
@@ -274,6 +281,50 @@ class InsightsView:
         """
         return self._fleet.minutes(None if queue is None else [queue])
 
+    def step(self, step: AnyStep) -> StepDetail:
+        """Return a step: its error first, its attempts, what it read and made, and what it waits for.
+
+        Args:
+            step: a handle, or an id.
+
+        Raises:
+            RunNotFoundError: there is no such step.
+
+        Example:
+            >>> from flowstone import FlowStone, asset
+            >>> @asset
+            ... def one():
+            ...     raise ValueError("no rows")
+            >>> flow = FlowStone.for_testing([one])
+            >>> flow.insights.step(flow.schedule("one")).error.line
+            'ValueError: no rows'
+        """
+        step_id = step_id_of(step)
+        record = None if step_id is None else self._parts.store.catalog.step(step_id)
+        if record is None:
+            raise RunNotFoundError("step", str(step.id if isinstance(step, Job) else step))
+        waiting = self._parts.waiting
+        waits_for = waiting.of_step(record)
+        if (root := waiting.root_of(record)) is not None:
+            ended = f"{self._parts.graph.describe(root.asset, root.partition_key)} ended as {root.state.value}"
+            waits_for = [f"{ended} (step {root.id})", *waits_for]
+        return step_detail(
+            self._parts.store, self._parts.graph, record.id, waits_for=waits_for, reason=waiting.reason_of(record)
+        )
+
+    def logs(
+        self,
+        step: AnyStep,
+        attempt: int | None = None,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        newest: bool = False,
+        limit: int = 500,
+    ) -> LogPage:
+        """Return lines that an attempt has logged, as far as they are written; see `flow.logs.of`."""
+        return self._logs.of(step, attempt, after=after, before=before, newest=newest, limit=limit)
+
 
 class AsyncInsightsView(AsyncFlowStone):
     """`flow.aio.insights`: the verbs of `flow.insights`, awaitable."""
@@ -293,6 +344,8 @@ class AsyncInsightsView(AsyncFlowStone):
     queue = awaitable(InsightsView.queue)
     limits = awaitable(InsightsView.limits)
     throughput = awaitable(InsightsView.throughput)
+    step = awaitable(InsightsView.step)
+    logs = awaitable(InsightsView.logs)
 
 
 class Reading:

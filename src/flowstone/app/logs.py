@@ -132,8 +132,9 @@ class LogsView:
         [('INFO', 'three of them')]
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, flush_seconds: float = 1.0) -> None:
         self._parts = parts
+        self._flush_seconds = flush_seconds
 
     def of(
         self,
@@ -252,7 +253,7 @@ class LogsView:
     def _flush(self) -> None:
         """Have what this process captured written, so that whoever reads sees it."""
         if self._parts.logs is not None:
-            self._parts.logs.flush(timeout_seconds=1.0)
+            self._parts.logs.flush(timeout_seconds=self._flush_seconds)
 
 
 class AsyncLogsView(AsyncFlowStone):

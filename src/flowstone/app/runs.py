@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
@@ -279,6 +279,7 @@ class RunsView:
         self,
         run_id: AnyRun,
         *,
+        steps: Iterable[AnyStep] | None = None,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -289,6 +290,7 @@ class RunsView:
         self,
         run_id: AnyRun,
         *,
+        steps: Iterable[AnyStep] | None = None,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -298,6 +300,7 @@ class RunsView:
         self,
         run_id: AnyRun,
         *,
+        steps: Iterable[AnyStep] | None = None,
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -311,6 +314,7 @@ class RunsView:
 
         Args:
             run_id: the run that failed or was cancelled.
+            steps: only these of its steps; None for all that it did not get done.
             executor: see `FlowStone.materialize`.
             executor_opts: see `FlowStone.materialize`.
             on_progress: called with how far it is.
@@ -327,6 +331,11 @@ class RunsView:
             self._parts.store.end_lost([step.id for step in self.steps(run_id, limit=_EVERY)])
         failed = self._not_done(run_id)
         _refuse_items(old)
+        if steps is not None:
+            requested = {step_id_of(step) for step in steps}
+            failed = [step for step in failed if step.id in requested]
+            if len(failed) < len(requested):
+                raise OptionsError(f"steps=: not all of them are steps that the run {run_id} did not get done.")
         targets: list[Target] = [
             (step.asset, step.partition_key)
             for step in failed

@@ -155,7 +155,7 @@ class LogCapture:
         self._characters = 0
         self._unwritten: list[tuple[list[LogBatch], list[Trim]]] = []
         self._pause = 0.0
-        self._refusals = 0
+        self._refusals = self._passes = 0
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
         self._hurry = threading.Event()
@@ -185,18 +185,20 @@ class LogCapture:
         """Write what was logged until now; return whether that was possible in time."""
         if self._at_once:
             return self._write()
+        with self.lock:
+            if not (self._waiting or self._unwritten or self._writing.locked()):
+                return True
+            # what is being written just now may have begun before the last line came
+            enough = self._passes + 1 + self._writing.locked()
         until = time.monotonic() + timeout_seconds
-        tried = False
-        while self._waiting or self._unwritten or self._writing.locked():
+        while self._passes < enough:
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            if not (tried and self._pause):  # what failed just now is not tried again and again
-                self._hurry.set()  # ends the wait for more to write together
-                self._wake()
-                tried = True
+            self._hurry.set()  # ends the wait for more to write together
+            self._wake()
             time.sleep(min(left, _FLUSH_SECONDS))
-        return True
+        return not self._unwritten
 
     def close(self) -> None:
         """Write what is left, for a moment; it can be used again."""
@@ -226,6 +228,7 @@ class LogCapture:
             self._work.clear()
             try:
                 self._write()
+                self._passes += 1
             except BaseException as error:  # noqa: BLE001 - the thread lives on; its lines are lost
                 log.warning("What steps logged cannot be written: %s", plain_text(error))
             if self._unwritten:

@@ -45,6 +45,7 @@ from flowstone.web.registry import (
     Page,
     PageRequest,
     Person,
+    PlainFile,
     Role,
     actions,
     pages,
@@ -242,8 +243,9 @@ class Dashboard:
         get, post, both = frozenset({"GET", "HEAD"}), frozenset({"POST"}), frozenset({"GET", "HEAD", "POST"})
         for page in pages().values():
             shown, sent = partial(self._show, page), partial(self._send, page)
-            yield Route(path=page.path, methods=get, handler=shown, role=page.role, subject=page)
-            yield Route(path=API + page.api, methods=get, handler=sent, role=page.role, kind="api", subject=page)
+            methods, twin = both if page.posts else get, API + page.api
+            yield Route(path=page.path, methods=methods, handler=shown, role=page.role, subject=page)
+            yield Route(path=twin, methods=methods, handler=sent, role=page.role, kind="api", subject=page)
         for action in () if self.read_only else actions().values():
             form, document = partial(self._act, action), partial(self._act_api, action)
             yield Route(
@@ -296,22 +298,41 @@ class Dashboard:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     async def _show(self, page: Page, exchange: Exchange) -> Response:
-        query = _query(page.query, exchange.request)
+        query = await self._fields(page, exchange)
         person, preferences = _of(exchange), Preferences.of(exchange.request.cookies)
         message = self._messages.pop(exchange.request.cookies.get("flowstone_done", ""), "")
 
         async def fresh() -> Any:
             model = await self._model(page, query, person)
+            if isinstance(model, PlainFile):
+                return model
             frame = self._frame(exchange, page.title, rail=page.rail, query=query, message=message)
-            return await self._in_thread(render, page.template, frame, model=model)
+            refused = bool(getattr(model, "refused", False))
+            return await self._in_thread(render, page.template, frame, model=model), refused
 
         key = (page.path, query, exchange.way.prefix, person.role, preferences, page.personal and person.name)
-        text = await fresh() if message else await self._shared.get(key, fresh)
-        return _html(person_named(str(text), person), exchange)
+        found = await fresh() if message else await self._shared.get(key, fresh)
+        if isinstance(found, PlainFile):
+            headers = {"Content-Disposition": f'attachment; filename="{found.name}"'}
+            content = found.text.encode("utf-8", "replace")
+            return _tagged(content, "text/plain; charset=utf-8", exchange, 200, headers)
+        text, refused = found
+        return _html(person_named(text, person), exchange, status=422 if refused else 200)
 
     async def _send(self, page: Page, exchange: Exchange) -> Response:
-        query, person = _query(page.query, exchange.request), _of(exchange)
-        return _json(await self._model(page, query, person), exchange)
+        if exchange.method == "POST":
+            query: Any = parse_document(page.query, await _document(exchange.request))
+        else:
+            query = _query(page.query, exchange.request)
+        model = await self._model(page, query, _of(exchange))
+        return _json(model, exchange, status=422 if getattr(model, "refused", False) else 200)
+
+    async def _fields(self, page: Page, exchange: Exchange) -> Any:
+        """Return the fields of a page, from the address or, where that is possible, from a form."""
+        if exchange.method == "POST":
+            pairs = await _form_pairs(exchange.request)
+            return parse_pairs(page.query, [pair for pair in pairs if pair[0] != "back"])
+        return _query(page.query, exchange.request)
 
     async def _model(self, page: Page, query: object, person: Person) -> object:
         """Return the model of a page, made once a second for all who may see the same."""

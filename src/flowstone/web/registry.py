@@ -144,6 +144,19 @@ class Confirm:
     danger: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """What a page may return instead of its model: text that a browser stores as a file.
+
+    Args:
+        name: of the file; never taken from a request.
+        text: what is in it.
+    """
+
+    name: str
+    text: str
+
+
 type PageFunction = Callable[[PageRequest[Any]], Any]
 type ActionFunction = Callable[[ActionCall[Any]], Done]
 type ConfirmFunction = Callable[[ActionCall[Any]], Confirm]
@@ -162,6 +175,7 @@ class Page:
     rail: str | None
     api: str
     personal: bool
+    posts: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +206,7 @@ def page[F: PageFunction](
     rail: str | None = None,
     api: str | None = None,
     personal: bool = False,
+    posts: bool = False,
 ) -> Callable[[F], F]:
     """Register a page: `GET path` is the template with the model, `GET /api/v1/...` the model as JSON.
 
@@ -204,6 +219,8 @@ def page[F: PageFunction](
         rail: the entry of the left rail that is marked, such as "Runs".
         api: path of the twin below `/api/v1`; the same path by default.
         personal: whether the model depends on the person, not only on the role.
+        posts: whether its fields may come by POST too, for what must not stand in an address; it changes nothing.
+            A model with the attribute `refused` that is true is answered with status 422.
 
     Raises:
         DefinitionError: the path is taken, or is none.
@@ -222,6 +239,7 @@ def page[F: PageFunction](
             rail=rail,
             api=twin,
             personal=personal,
+            posts=posts,
         )
         return function
 
@@ -289,7 +307,7 @@ def _load() -> None:
         importlib.import_module(module.name)
 
 
-def url(name: str, **query: object) -> str:
+def url(name: str, /, **query: object) -> str:
     """Return the address of a page below the prefix of the dashboard, which is added when it is written.
 
     Args:

@@ -130,7 +130,7 @@ class Frame:
         """The zone in which times are shown."""
         return shown.zone_of(self.preferences.zone)
 
-    def url(self, name: str, **query: object) -> str:
+    def url(self, name: str, /, **query: object) -> str:
         """Return the address of a page, with the prefix.
 
         Example:
