@@ -124,8 +124,8 @@ def test_actions_are_shown_and_done_by_those_who_may(flow, client):
     refused = client.post("/steps/cancel", data={"id": broken}, headers={"x-role": Role.APPROVER.label})
     assert refused.status_code == 403
     assert client.post("/steps/cancel", data={"id": broken}).status_code == 303
-    asked = client.get("/steps/invalidate", params={"id": numbers_}).text
-    assert "Take numbers out of use?" in asked
+    question = client.get("/steps/invalidate", params={"id": numbers_}).text
+    assert "Take numbers out of use?" in question
     assert client.post("/steps/invalidate", data={"id": numbers_}).status_code == 303
     assert flow.runs.step(numbers_).invalidated_at is not None
     assert client.post("/steps/invalidate", data={"id": numbers_}).status_code == 303

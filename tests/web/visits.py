@@ -19,16 +19,16 @@ _OF_ONE_KIND = 6
 
 
 def _newest_run(flow: FlowStone) -> str | None:
-    found = flow.runs.list(limit=1)
+    found = flow.runs.latest(limit=1)
     return found[0].id if found else None
 
 
 def _backfill(flow: FlowStone) -> str | None:
-    return next((run.id for run in flow.runs.list(limit=100) if run.kind == "backfill"), None)
+    return next((run.id for run in flow.runs.latest(limit=100) if run.kind == "backfill"), None)
 
 
 def _step(flow: FlowStone) -> int | None:
-    for run in flow.runs.list(limit=20):
+    for run in flow.runs.latest(limit=20):
         for step in flow.runs.steps(run.id, limit=1):
             return step.id
     return None
@@ -39,7 +39,7 @@ def _asset(flow: FlowStone) -> str | None:
 
 
 def _target(flow: FlowStone) -> tuple[str, str] | None:
-    for run in flow.runs.list(limit=20):
+    for run in flow.runs.latest(limit=20):
         for step in flow.runs.steps(run.id, limit=1):
             return step.asset, str(step.partition_key)
     return None
@@ -49,6 +49,7 @@ SAMPLES: dict[str, Callable[[FlowStone], dict[str, Any] | None]] = {
     "/run": lambda flow: _of("id", _newest_run(flow)),
     "/backfill": lambda flow: _of("id", _backfill(flow)),
     "/step": lambda flow: _of("id", _step(flow)),
+    "/step/log": lambda flow: _of("id", _step(flow)),
     "/asset": lambda flow: _of("name", _asset(flow)),
     "/queue": lambda flow: _of("name", "assets"),
     "/partition": lambda flow: (

@@ -49,7 +49,7 @@ class StepError:
     Args:
         type: class of what was raised.
         line: the line that says the most: type and the beginning of the message.
-        text: the whole error, in parts that tell own frames from those of libraries.
+        text: the whole error, in parts that show own frames apart from those of libraries.
         data: facts that `Fatal(..., data=...)` gave, as JSON; empty without.
     """
 
