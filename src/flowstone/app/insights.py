@@ -10,11 +10,9 @@ from typing import Self
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
-from flowstone.app.runs import AnyRun
-from flowstone.app.targets import AssetLike, find_asset, run_id_of
 from flowstone.app.logs import LogPage, LogsView
-from flowstone.app.runs import AnyStep
-from flowstone.app.targets import AssetLike, find_asset, step_id_of
+from flowstone.app.runs import AnyRun, AnyStep
+from flowstone.app.targets import AssetLike, find_asset, run_id_of, step_id_of
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.job import Job
@@ -26,7 +24,6 @@ from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, se
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
-from flowstone.errors import OptionsError, did_you_mean
 from flowstone.engine.insights.steps import StepDetail, step_detail
 from flowstone.errors import OptionsError, RunNotFoundError, did_you_mean
 
