@@ -18,6 +18,7 @@ from flowstone.app.submit import Placement
 from flowstone.app.versions import VersionsView
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
+from flowstone.core.automation.record import AutomationId
 from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
@@ -96,7 +97,7 @@ class AssembledApp:
         self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
         self.lineage = LineageView(self.parts)
-        self.insights = InsightsView(self.parts)
+        self.insights = InsightsView(self.parts, automations=self._automation_names)
         self.logs = LogsView(self.parts)
         self.versions = VersionsView(self.parts, self.lineage)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
@@ -191,12 +192,15 @@ class AssembledApp:
         """What runs by itself: worker nodes evaluate it."""
         return [*self.conditions.evaluators, *self.schedules.evaluators, *self.sensors.evaluators]
 
+    def _automation_names(self) -> list[AutomationId]:
+        return [one.id for one in self.evaluators]
+
     def reading(self) -> Reading:
         """Return the insights over a few connections of their own that cannot write: for whoever serves pages.
 
         Close it when nobody watches any more; the app closes it with itself.
         """
-        return Reading(self.parts)
+        return Reading(self.parts, automations=self._automation_names)
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

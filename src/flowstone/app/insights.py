@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,19 +13,25 @@ from flowstone.app.build import Parts
 from flowstone.app.logs import LogPage, LogsView
 from flowstone.app.runs import AnyRun, AnyStep
 from flowstone.app.targets import AssetLike, find_asset, run_id_of, step_id_of
+from flowstone.core.automation.record import AutomationId
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.job import Job
-from flowstone.core.paging import Page
+from flowstone.core.paging import Page, clamp_limit
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
+from flowstone.engine.insights.overview import Overview, overview
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
+from flowstone.engine.insights.search import Found, search
 from flowstone.engine.insights.steps import StepDetail, step_detail
 from flowstone.errors import OptionsError, RunNotFoundError, did_you_mean
+
+type AutomationNames = Callable[[], Sequence[AutomationId]]
+"""What runs by itself, as the app declares it."""
 
 
 @view("flow.insights")
@@ -38,12 +44,42 @@ class InsightsView:
         0
     """
 
-    def __init__(self, parts: Parts, *, in_background: bool = False) -> None:
+    def __init__(self, parts: Parts, *, automations: AutomationNames = tuple, in_background: bool = False) -> None:
         self._parts = parts
+        self._automations = automations
         store = parts.store
         self._fleet = fleet.FleetWatch(parts.graph, store)
         self._logs = LogsView(parts, flush_seconds=0.0)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
+
+    def overview(self) -> Overview:
+        """Return what a person sees first: what is broken, what waits for a decision, what runs, how fast.
+
+        Example:
+            >>> from flowstone import FlowStone
+            >>> FlowStone.for_testing([]).insights.overview().sentence
+            'Nothing is broken, and nothing waits for a decision. Nothing runs.'
+        """
+        return overview(self._parts.graph, self._parts.store, self._watch, self._fleet)
+
+    def search(self, text: str, *, limit: int = 10) -> Found:
+        """Find assets, partitions, runs, steps, queues, automations and checks by the beginning of their names.
+
+        Args:
+            text: what to find; an asset and the beginning of a partition may stand behind each other.
+            limit: how many of each kind at most, 1 to 100.
+        """
+        parts = self._parts
+        return search(
+            text,
+            parts.graph,
+            parts.store,
+            self._watch,
+            automations=[(one.kind.value, one.name) for one in self._automations()],
+            checks=[(one.asset, one.name) for one in parts.checks.declared],
+            queues={*parts.settings.queues, *(one.queue for one in parts.graph)},
+            of_each=clamp_limit(limit, default=10, maximum=100),
+        )
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does: cheap, for every second."""
@@ -326,6 +362,8 @@ class InsightsView:
 class AsyncInsightsView(AsyncFlowStone):
     """`flow.aio.insights`: the verbs of `flow.insights`, awaitable."""
 
+    overview = awaitable(InsightsView.overview)
+    search = awaitable(InsightsView.search)
     pulse = awaitable(InsightsView.pulse)
     assets = awaitable(InsightsView.assets)
     partitions = awaitable(InsightsView.partitions)
@@ -353,6 +391,7 @@ class Reading:
 
     Args:
         parts: of the app.
+        automations: what runs by itself.
 
     Example:
         >>> from flowstone import FlowStone
@@ -361,11 +400,11 @@ class Reading:
         0
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, automations: AutomationNames = tuple) -> None:
         self._store = parts.store.reading()
         self.parts = replace(parts, store=self._store)
         """The parts of the app with the store that only reads."""
-        self.insights = InsightsView(self.parts, in_background=parts.store.shared)
+        self.insights = InsightsView(self.parts, automations=automations, in_background=parts.store.shared)
         """What there is to see; each question is answered from the state of its moment."""
 
     @contextmanager

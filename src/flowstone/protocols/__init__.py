@@ -15,7 +15,7 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -61,6 +61,7 @@ __all__ = [
     "LimitsStarts",
     "LogStore",
     "OpensRuns",
+    "OverviewInsights",
     "PartitionKeys",
     "PrepareRun",
     "PrepareTargets",

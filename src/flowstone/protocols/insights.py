@@ -6,7 +6,7 @@ is asked, and costs what it returns, not what is recorded. Ages are measured by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from flowstone.core.insights.fleet import (
     RunningStep,
     WorkerRecord,
 )
+from flowstone.core.insights.overview import FoundRun, OpenRun, StaleAsset
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
 from flowstone.core.run_filter import RunFilter
@@ -153,6 +154,24 @@ class RunInsights(Protocol):
         """
 
 
+class OverviewInsights(Protocol):
+    """The first page, and the search."""
+
+    def open_runs(self, *, limit: int) -> list[OpenRun]:
+        """Return runs that are not over, the newest first; without those of the items of scattered steps."""
+
+    def stale_assets(self, code_versions: Mapping[str, str | None], *, limit: int) -> list[StaleAsset]:
+        """Return assets with versions in use that would come out differently now; by name.
+
+        Args:
+            code_versions: the assets to compare, with what they declare now.
+            limit: how many of the last partitions of each, in the order of their texts.
+        """
+
+    def find_runs(self, text: str, *, limit: int) -> list[FoundRun]:
+        """Return runs whose id or selection begins with a text, or that have it as a tag; the newest first."""
+
+
 class Insights(Protocol):
     """All subjects."""
 
@@ -167,6 +186,10 @@ class Insights(Protocol):
     @property
     def assets(self) -> AssetInsights:
         """Assets and their partitions."""
+
+    @property
+    def overview(self) -> OverviewInsights:
+        """The first page, and the search."""
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does; asked once a second."""

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from flowstone.core.asset import Asset
 from flowstone.core.clean import error_line
 from flowstone.core.definition import write_partition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.assets import AssetCounts, FailedTarget, StaleVersion
+from flowstone.core.insights.overview import StaleAsset
 from flowstone.core.partitions import PartitionKey
 from flowstone.engine.insights.partitions import (
     OrderedPartitions,
@@ -39,6 +41,11 @@ _MAX_KEPT_SECONDS = 60.0
 _INLINE_TARGETS = 5_000
 """So many versions are compared with their inputs at once; more are compared in the background."""
 _MAX_STALE = 200_000
+_INLINE_ASSETS = 20
+_LAST_PARTITIONS = 50
+"""So many of the last partitions of each asset are compared for the first page."""
+_LAST_FAILURES = 10
+_MAX_FAILING = 200
 _SHOWN_LINE = 300
 
 
@@ -96,6 +103,8 @@ class FailingPartition:
         error: the line that says what went wrong.
         error_type: name of the class that was raised.
         failed_at: when.
+        number: how many partitions of the asset fail.
+        since: since when the asset fails, as far as that is known from its last failures.
     """
 
     asset: str
@@ -107,6 +116,8 @@ class FailingPartition:
     error: str
     error_type: str | None
     failed_at: datetime | None
+    number: int = 1
+    since: datetime | None = None
 
 
 class AssetWatch:
@@ -130,6 +141,7 @@ class AssetWatch:
         self._guard = threading.Lock()
         self._counts: _Kept[dict[str, AssetCounts]] | None = None
         self._stale: dict[str, _Kept[list[StaleVersion]]] = {}
+        self._stale_assets: _Kept[list[StaleAsset]] | None = None
         self._comparing: set[str] = set()
 
     def order(self, asset: Asset) -> OrderedPartitions:
@@ -176,8 +188,15 @@ class AssetWatch:
         names = [one.name for one in self._graph if (known := counts.get(one.name)) and known.failed]
         if not names:
             return ()
-        found = self._store.insights.assets.failures(names[: max(assets, 200)], limit=of_each)
-        return tuple(map(self._failing, found[: assets * of_each]))
+        rows = self._store.insights.assets.failures(names[:_MAX_FAILING], limit=max(of_each, _LAST_FAILURES))
+        of_asset: dict[str, list[FailedTarget]] = {}
+        for row in rows:
+            of_asset.setdefault(row.asset, []).append(row)
+        return tuple(
+            self._failing(one, counts[name].failed, found[-1].finished_at)
+            for name, found in list(of_asset.items())[:assets]
+            for one in found[:of_each]
+        )
 
     def failing_of(self, names: Sequence[str], *, limit: int = 3) -> tuple[FailingPartition, ...]:
         """Return what failed last of some assets, the newest first.
@@ -186,7 +205,55 @@ class AssetWatch:
             names: the assets; of many, the first 20.
             limit: how many partitions of each.
         """
-        return tuple(map(self._failing, self._store.insights.assets.failures(names[:20], limit=limit)))
+        found = self._store.insights.assets.failures(names[:20], limit=limit)
+        known = {name: one.failed for name, one in self.counts().items()}
+        return tuple(self._failing(one, known.get(one.asset, 1), one.finished_at) for one in found)
+
+    def _failing(self, one: FailedTarget, number: int, since: datetime | None) -> FailingPartition:
+        return FailingPartition(
+            asset=one.asset,
+            partition=self._label(one.asset, one.partition_key),
+            partition_key=one.partition_key,
+            step_id=one.step_id,
+            run_id=one.run_id,
+            state=one.state,
+            error=error_line(one.error or one.reason or "")[:_SHOWN_LINE],
+            error_type=one.error_type,
+            failed_at=one.finished_at,
+            number=number,
+            since=since,
+        )
+
+    def stale_assets(self) -> Sequence[StaleAsset] | None:
+        """Return assets with stale versions among their last partitions; None while that is not known."""
+        marker = self._marker()
+        kept = self._stale_assets
+        if kept is not None and kept.serves(marker):
+            return kept.value
+        if self._in_background and len(self._graph.assets) > _INLINE_ASSETS:
+            self._later("", self._compare_assets)
+            return kept.value if kept is not None else None
+        return self._compare_assets()
+
+    def beginning_with(self, asset: Asset, text: str, *, limit: int) -> list[str]:
+        """Return partitions of an asset whose text begins like this one, the last ones first."""
+        order = self.order(asset)
+        found = []
+        for position in range(len(order.keys) - 1, -1, -1):
+            key = order.keys[position]
+            # the text of a key begins as people write it, behind its tag, but for a few characters
+            if key[2 : 2 + len(text)] == text or (key[:1] == "(" and text in key):
+                found.append(order.label(position))
+                if len(found) == limit:
+                    break
+        return found
+
+    def _compare_assets(self) -> Sequence[StaleAsset]:
+        marker, started = self._marker(), time.monotonic()
+        versions = {one.name: one.code_version for one in self._graph if one.dependencies or one.code_version}
+        found = self._store.insights.overview.stale_assets(versions, limit=_LAST_PARTITIONS) if versions else []
+        self._stale_assets = _Kept(found, marker, started, time.monotonic() - started)
+        return found
 
     def stale(self, asset: Asset, committed: int) -> Sequence[StaleVersion] | None:
         """Return the versions in use that would come out differently now; None while that is not known.
@@ -202,22 +269,9 @@ class AssetWatch:
         if kept is not None and kept.serves(marker):
             return kept.value
         if self._in_background and committed > _INLINE_TARGETS:
-            self._compare_later(asset)
+            self._later(asset.name, partial(self._compare, asset))
             return kept.value if kept is not None else None
         return self._compare(asset)
-
-    def _failing(self, one: FailedTarget) -> FailingPartition:
-        return FailingPartition(
-            asset=one.asset,
-            partition=self._label(one.asset, one.partition_key),
-            partition_key=one.partition_key,
-            step_id=one.step_id,
-            run_id=one.run_id,
-            state=one.state,
-            error=error_line(one.error or one.reason or "")[:_SHOWN_LINE],
-            error_type=one.error_type,
-            failed_at=one.finished_at,
-        )
 
     def _compare(self, asset: Asset) -> Sequence[StaleVersion]:
         marker, started = self._marker(), time.monotonic()
@@ -225,23 +279,22 @@ class AssetWatch:
         self._stale[asset.name] = _Kept(found, marker, started, time.monotonic() - started)
         return found
 
-    def _compare_later(self, asset: Asset) -> None:
-        """Compare in a thread of its own, one for each asset at a time."""
+    def _later(self, what: str, work: Callable[[], object]) -> None:
+        """Find something out in a thread of its own, one for each thing at a time."""
         with self._guard:
-            if asset.name in self._comparing:
+            if what in self._comparing:
                 return
-            self._comparing.add(asset.name)
-        threading.Thread(target=self._compare_now, args=(asset,), name="flowstone-stale", daemon=True).start()
+            self._comparing.add(what)
+        threading.Thread(target=self._now, args=(what, work), name="flowstone-stale", daemon=True).start()
 
-    def _compare_now(self, asset: Asset) -> None:
+    def _now(self, what: str, work: Callable[[], object]) -> None:
         try:
-            self._compare(asset)
+            work()
         except FlowStoneError as error:
-            log.info("It cannot be said for now which versions of %r are stale: %s", asset.name, error)
-            self._stale[asset.name] = _Kept([], object(), time.monotonic(), 3.0)
+            log.info("What is stale %s cannot be said for now: %s", f"of {what!r}" if what else "", error)
         finally:
             with self._guard:
-                self._comparing.discard(asset.name)
+                self._comparing.discard(what)
 
     def _summary(self, asset: Asset, counts: AssetCounts) -> AssetSummary:
         listable = asset.partitions is None or asset.partitions.listable

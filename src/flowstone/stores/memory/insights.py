@@ -5,10 +5,11 @@ from __future__ import annotations
 from flowstone.core.approval import ApprovalState
 from flowstone.core.insights.pulse import Pulse
 from flowstone.protocols.automation import AutomationStore
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
 from flowstone.protocols.stores import ApprovalStore
 from flowstone.stores.memory.asset_insights import MemoryAssetInsights
 from flowstone.stores.memory.fleet_insights import MemoryFleetInsights
+from flowstone.stores.memory.overview_insights import MemoryOverviewInsights
 from flowstone.stores.memory.run_insights import MemoryRunInsights
 from flowstone.stores.memory.tables import Tables
 
@@ -23,6 +24,7 @@ class MemoryInsights(Insights):
         self._fleet = MemoryFleetInsights(tables)
         self._assets = MemoryAssetInsights(tables)
         self._runs = MemoryRunInsights(tables)
+        self._overview = MemoryOverviewInsights(tables, self._assets)
 
     @property
     def fleet(self) -> FleetInsights:
@@ -35,6 +37,10 @@ class MemoryInsights(Insights):
     @property
     def assets(self) -> AssetInsights:
         return self._assets
+
+    @property
+    def overview(self) -> OverviewInsights:
+        return self._overview
 
     def pulse(self) -> Pulse:
         tables = self._tables

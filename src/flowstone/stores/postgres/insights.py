@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flowstone.core.insights.pulse import Pulse
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, RunInsights
+from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
 from flowstone.stores.postgres.asset_insights import PostgresAssetInsights
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.fleet_insights import PostgresFleetInsights
+from flowstone.stores.postgres.overview_insights import PostgresOverviewInsights
 from flowstone.stores.postgres.run_insights import PostgresRunInsights
 from flowstone.stores.postgres.sql import fetch_one
 
@@ -19,6 +20,7 @@ class PostgresInsights(Insights):
         self._fleet = PostgresFleetInsights(database)
         self._assets = PostgresAssetInsights(database)
         self._runs = PostgresRunInsights(database)
+        self._overview = PostgresOverviewInsights(database)
 
     @property
     def fleet(self) -> FleetInsights:
@@ -31,6 +33,10 @@ class PostgresInsights(Insights):
     @property
     def assets(self) -> AssetInsights:
         return self._assets
+
+    @property
+    def overview(self) -> OverviewInsights:
+        return self._overview
 
     def pulse(self) -> Pulse:
         with self._database.connection() as connection:

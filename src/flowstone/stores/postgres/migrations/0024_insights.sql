@@ -22,3 +22,6 @@ CREATE INDEX steps_invalidated ON flowstone.steps (asset, id) INCLUDE (partition
 -- a run, so that its counters are still updated in place.
 CREATE INDEX runs_open ON flowstone.runs (created_at DESC) WHERE finished_at IS NULL;
 CREATE INDEX runs_ended ON flowstone.runs (finished_at DESC) WHERE finished_at IS NOT NULL;
+-- Runs by the beginning of their id and of what was asked for, whatever the collation of the database is.
+CREATE INDEX runs_by_id ON flowstone.runs (id COLLATE "C");
+CREATE INDEX runs_by_selection ON flowstone.runs (pg_catalog.left(selection, 100) COLLATE "C" DESC, created_at DESC);

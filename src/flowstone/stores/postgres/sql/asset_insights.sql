@@ -111,13 +111,13 @@ WHERE c.asset = %(asset)s
 LIMIT %(limit)s;
 
 -- name: failures
--- The newest partitions of some assets whose last attempt failed, some of each. Uses steps_failed, current_outputs_pkey,
+-- The newest partitions of some assets whose last attempt failed, some of each; the first three with their errors. Uses steps_failed, current_outputs_pkey,
 -- steps_invalidated and steps_pkey.
-SELECT f.asset, f.partition AS partition_key, f.id AS step_id, f.run_id, f.state, pg_catalog.right(f.error, 4000) AS error,
-    f.error_type, pg_catalog.left(f.reason, 1000) AS reason, f.finished_at
+SELECT f.asset, f.partition AS partition_key, f.id AS step_id, f.run_id, f.state, 
+    CASE WHEN f.number <= 3 THEN pg_catalog.right(f.error, 4000) END AS error, f.error_type, pg_catalog.left(f.reason, 1000) AS reason, f.finished_at
 FROM unnest(%(assets)s::text[]) AS n (asset)
 CROSS JOIN LATERAL (
-    SELECT s.*
+    SELECT s.*, pg_catalog.row_number() OVER (ORDER BY s.id DESC) AS number
     FROM flowstone.steps AS s
     LEFT JOIN flowstone.current_outputs AS c ON c.asset = s.asset AND c.partition = s.partition
     WHERE s.asset = n.asset AND s.state IN ('failed', 'upstream_failed') AND NOT s.is_item

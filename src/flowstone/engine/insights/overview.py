@@ -1,0 +1,264 @@
+"""The first page: is anything broken, does anything wait for me? And what a search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.automation.record import AutomationKind, AutomationRecord
+from flowstone.core.definition import write_partition
+from flowstone.core.graph import AssetGraph
+from flowstone.core.insights.overview import StaleAsset
+from flowstone.engine.insights.assets import AssetWatch, FailingPartition
+from flowstone.engine.insights.fleet import FleetWatch, Minute, RunningWork
+from flowstone.protocols import Store
+
+_SHOWN = 20
+_COUNTED_APPROVALS = 500
+_LATE = timedelta(seconds=60)
+"""A schedule is due at its instant; nobody evaluated it when it still is after a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingApproval:
+    """A request that waits for a person.
+
+    Args:
+        id: the request.
+        asset: the asset that asks.
+        partition: its partition, as people write it; empty without.
+        message: what is asked.
+        created_at: when it was asked.
+        expires_at: until when a decision counts.
+        seconds_left: until then; never negative.
+        on_timeout: what silence will do: `reject`, `approve` or `skip`.
+    """
+
+    id: int
+    asset: str
+    partition: str
+    message: str
+    created_at: datetime
+    expires_at: datetime
+    seconds_left: float
+    on_timeout: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunUnderWay:
+    """A run that is not over.
+
+    Args:
+        id: the run.
+        kind: what asked for it.
+        selection: what was asked for.
+        created_at: when.
+        age_seconds: how long ago; never negative.
+        open_steps: steps of it that are not over.
+        failures: steps of it that failed.
+        paused: whether nothing more of it starts.
+    """
+
+    id: str
+    kind: str
+    selection: str
+    created_at: datetime
+    age_seconds: float
+    open_steps: int
+    failures: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LateSchedule:
+    """A schedule that was due and that nobody evaluated.
+
+    Args:
+        name: the schedule.
+        due_at: when it was due.
+        seconds: for how long.
+    """
+
+    name: str
+    due_at: datetime
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaleLine:
+    """An asset with versions in use that would come out differently now.
+
+    Args:
+        asset: the asset.
+        number: how many of its last partitions are stale.
+        compared: how many were compared.
+        reason: why the first of them is.
+    """
+
+    asset: str
+    number: int
+    compared: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a person sees first.
+
+    Args:
+        sentence: whether anything is broken, and whether anything waits for a person.
+        tone: `good`, `warn` or `bad`.
+        alarms: what is wrong with queues, workers and breakers, a sentence each.
+        failing: assets with failed partitions, the newest failures first.
+        failing_total: how many assets fail.
+        approvals: requests that wait for a person, by time left.
+        approvals_total: how many there are.
+        running: steps at work, those that have run longest first.
+        running_total: how many there are.
+        runs: runs that are not over, the newest first.
+        runs_is_first: whether there are more.
+        minutes: what ended and failed in each minute of the last hour.
+        late: schedules that were due and that nobody evaluated.
+        stale: assets with stale versions, among their last partitions; None while that is being found out.
+        workers: living workers.
+        assets: how many assets are declared.
+    """
+
+    sentence: str
+    tone: str
+    alarms: tuple[str, ...]
+    failing: tuple[FailingPartition, ...]
+    failing_total: int
+    approvals: tuple[WaitingApproval, ...]
+    approvals_total: int
+    running: tuple[RunningWork, ...]
+    running_total: int
+    runs: tuple[RunUnderWay, ...]
+    runs_is_first: bool
+    minutes: tuple[Minute, ...]
+    late: tuple[LateSchedule, ...]
+    stale: tuple[StaleLine, ...] | None
+    workers: int
+    assets: int
+
+
+def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWatch) -> Overview:
+    """Return what a person sees first, in about a dozen questions to the store."""
+    now = datetime.now(UTC)
+    counts = assets.counts()
+    failing_total = sum(one.name in counts and counts[one.name].failed > 0 for one in graph)
+    failing = assets.failing(assets=_SHOWN) if failing_total else ()
+    pending = store.approvals.list(state=ApprovalState.PENDING, limit=_COUNTED_APPROVALS)
+    queues, workers = fleet.queues(), fleet.workers()
+    running = fleet.running(limit=_SHOWN)
+    running_total = sum(one.running for one in queues.items) or len(running)
+    runs = store.insights.overview.open_runs(limit=_SHOWN + 1)
+    late = late_schedules(store.automations.records(), now) if store.durable else ()
+    alarms = [one.alarm for one in queues.items if one.alarm]
+    alarms += [
+        f"the breaker {one.name!r} is open" for one in queues.limits if one.kind == "breaker" and one.is_full
+    ]
+    waits = any(one.waiting or one.later for one in queues.items) or bool(late)
+    if store.durable and waits and not any(one.kind == "node" and one.state == "alive" for one in workers.items):
+        alarms = ["no worker is alive: start `flowstone worker`"]
+    sentence, tone = _sentence(failing_total, alarms, len(late), len(pending), running_total)
+    return Overview(
+        sentence=sentence,
+        tone=tone,
+        alarms=tuple(alarms[:_SHOWN]),
+        failing=failing,
+        failing_total=failing_total,
+        approvals=tuple(_approval(graph, one, now) for one in pending[:_SHOWN]),
+        approvals_total=len(pending),
+        running=running,
+        running_total=running_total,
+        runs=tuple(
+            RunUnderWay(
+                id=one.id,
+                kind=one.kind,
+                selection=one.selection,
+                created_at=one.created_at,
+                age_seconds=max(0.0, one.age_seconds),
+                open_steps=one.open_steps,
+                failures=one.failures,
+                paused=one.paused,
+            )
+            for one in runs[:_SHOWN]
+        ),
+        runs_is_first=len(runs) > _SHOWN,
+        minutes=fleet.minutes(),
+        late=late[:_SHOWN],
+        stale=stale_lines(graph, assets.stale_assets()),
+        workers=sum(one.kind == "node" and one.state == "alive" for one in workers.items),
+        assets=len(graph.assets),
+    )
+
+
+def late_schedules(records: Iterable[AutomationRecord], now: datetime) -> tuple[LateSchedule, ...]:
+    """Return schedules that were due more than a minute ago and are not paused, the longest due first."""
+    late = [
+        LateSchedule(one.id.name, one.due_at, (now - one.due_at).total_seconds())
+        for one in records
+        if one.id.kind is AutomationKind.SCHEDULE and not one.paused and one.due_at and one.due_at < now - _LATE
+    ]
+    return tuple(sorted(late, key=lambda one: one.due_at))
+
+
+def stale_lines(graph: AssetGraph, found: Sequence[StaleAsset] | None) -> tuple[StaleLine, ...] | None:
+    """Return stale assets with the reason in words."""
+    if found is None:
+        return None
+    lines = []
+    for one in found[:_SHOWN]:
+        if one.upstream is None:
+            reason = "its code has changed"
+        else:
+            definition = graph[one.upstream].partitions if one.upstream in graph else None
+            written = write_partition(definition, one.upstream_key or "")
+            reason = f"{one.upstream}{f' [{written}]' if written else ''} has another version by now"
+        lines.append(StaleLine(one.asset, one.number, one.compared, reason))
+    return tuple(lines)
+
+
+def _sentence(failing: int, alarms: Sequence[str], late: int, approvals: int, running: int) -> tuple[str, str]:
+    """Return the first sentence of the page, and its tone.
+
+    Example:
+        >>> _sentence(0, (), 0, 0, 0)
+        ('Nothing is broken, and nothing waits for a decision. Nothing runs.', 'good')
+        >>> _sentence(2, ("no worker",), 0, 1, 3)
+        ('2 assets fail and 1 alarm is raised. 1 approval waits for a decision. 3 steps run.', 'bad')
+    """
+    broken = [
+        *([_number(failing, "asset fails", "assets fail")] if failing else []),
+        *([_number(len(alarms), "alarm is raised", "alarms are raised")] if alarms else []),
+        *([_number(late, "schedule is late", "schedules are late")] if late else []),
+    ]
+    waits = _number(approvals, "approval waits", "approvals wait") + " for a decision"
+    runs = f"{_number(running, 'step runs', 'steps run')}." if running else "Nothing runs."
+    if not broken:
+        first = "Nothing is broken" + (f"; {waits}." if approvals else ", and nothing waits for a decision.")
+        return f"{first} {runs}", "warn" if approvals else "good"
+    *before, last = broken
+    first = f"{', '.join(before)} and {last}." if before else f"{last}."
+    return f"{first} {f'{waits}. ' if approvals else ''}{runs}", "bad"
+
+
+def _number(number: int, one: str, many: str) -> str:
+    return f"1 {one}" if number == 1 else f"{number:,} {many}"
+
+
+def _approval(graph: AssetGraph, one: Approval, now: datetime) -> WaitingApproval:
+    definition = graph[one.asset].partitions if one.asset in graph else None
+    return WaitingApproval(
+        id=one.id,
+        asset=one.asset,
+        partition=write_partition(definition, one.partition_key),
+        message=one.message[:500],
+        created_at=one.created_at,
+        expires_at=one.expires_at,
+        seconds_left=max(0.0, (one.expires_at - now).total_seconds()),
+        on_timeout=one.on_timeout,
+    )
