@@ -12,6 +12,7 @@ from tests.stores.conformance.case import Scene, StoreCase, failed, succeeded
 from flowstone.core.insights.assets import AssetCounts, StaleVersion
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.core.step import CheckRecord, NewStep
 
@@ -134,5 +135,16 @@ class InsightsConformance(StoreCase):
         assert scene.store.insights.assets.health([]) == []
         step = scene.store.catalog.current([("a", "s:x")])["a", "s:x"]
         for passed, expected in ((False, 1), (True, 0), (False, 1)):
-            scene.store.checks.record([CheckRecord("c", "a", "s:x", step, 1, passed, datetime.now(UTC))])
+            scene.store.checks.record([self._checked(step, passed=passed)])
             assert [one.failed_checks for one in scene.store.insights.assets.health(["a"])] == [expected]
+
+    def _checked(self, step_id: int, *, passed: bool) -> CheckRecord:
+        return CheckRecord(
+            check="c",
+            asset="a",
+            partition_key=PartitionKey("s:x"),
+            step_id=step_id,
+            attempt=1,
+            passed=passed,
+            started_at=datetime.now(UTC),
+        )
