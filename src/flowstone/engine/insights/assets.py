@@ -166,7 +166,7 @@ class AssetWatch:
         """Return how many partitions of each recorded asset are in which state."""
         kept = self._counts
         marker = self._marker()
-        if kept is None or not kept.serves(marker):
+        if kept is None or not kept.serves(marker, patient=self._in_background):
             started = time.monotonic()
             found = {one.asset: one for one in self._store.insights.assets.counts()}
             self._counts = kept = _Kept(found, marker, started, time.monotonic() - started)
@@ -228,7 +228,7 @@ class AssetWatch:
         """Return assets with stale versions among their last partitions; None while that is not known."""
         marker = self._marker()
         kept = self._stale_assets
-        if kept is not None and kept.serves(marker):
+        if kept is not None and kept.serves(marker, patient=self._in_background):
             return kept.value
         if self._in_background and len(self._graph.assets) > _INLINE_ASSETS:
             self._later("", self._compare_assets)
@@ -266,7 +266,7 @@ class AssetWatch:
             return ()
         marker = self._marker()
         kept = self._stale.get(asset.name)
-        if kept is not None and kept.serves(marker):
+        if kept is not None and kept.serves(marker, patient=self._in_background):
             return kept.value
         if self._in_background and committed > _INLINE_TARGETS:
             self._later(asset.name, partial(self._compare, asset))
@@ -328,12 +328,15 @@ class _Kept[T]:
     at: float
     took: float
 
-    def serves(self, marker: object) -> bool:
-        """Whether it is new enough: nothing changed since, or it was found out only a little while ago."""
+    def serves(self, marker: object, *, patient: bool) -> bool:
+        """Whether it is new enough: nothing changed since.
+
+        For whoever watches all the time (`patient`) it also is when it was expensive and is only a little older.
+        """
         age = time.monotonic() - self.at
         if marker is not None and self.marker == marker:
             return age < _MAX_KEPT_SECONDS
-        return age < min(_MAX_KEPT_SECONDS, _COST_SHARE * self.took) and self.took > _CHEAP_SECONDS
+        return patient and age < min(_MAX_KEPT_SECONDS, _COST_SHARE * self.took) and self.took > _CHEAP_SECONDS
 
 
 _CHEAP_SECONDS = 0.005
