@@ -204,7 +204,7 @@ def test_lists_of_an_app() -> None:
         view = flow.insights.graph("+report")
         details = flow.insights.node(view, "report")
         assert details is not None
-        assert details.why[0].startswith("orders failed upstream")
+        assert details.why[0] == "orders failed upstream: ValueError: no data <b>"
         assert details.failures[0].error == "ValueError: no data <b>"
         assert [one.name for one in details.upstream] == ["orders"]
         assert flow.insights.node(view, "gone") is None

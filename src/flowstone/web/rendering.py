@@ -17,12 +17,15 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flowstone.core.state import State
+from flowstone.engine.insights.asset_list import term
 from flowstone.web import charts, shown
 from flowstone.web.fields import NoFields, as_text, pairs_of
 from flowstone.web.gantt import gantt
+from flowstone.web.graph_drawing import graph_picture
 from flowstone.web.heatmap import heatmap
 from flowstone.web.registry import Person, Role, url
 from flowstone.web.static_files import static_path
+from flowstone.web.svg import shortened
 
 _TEMPLATES = Path(__file__).parent / "templates"
 PERSON = "\ufdd0person\ufdd0"
@@ -212,9 +215,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(static=static_path, State=State, person=PERSON, themes=THEMES, zones=shown.zones)
-    environment.globals.update(
-        strip=charts.strip, bars=charts.bars, plot=charts.plot, gantt=gantt, heatmap=heatmap, shown=shown
-    )
+    drawings = {
+        "strip": charts.strip,
+        "bars": charts.bars,
+        "plot": charts.plot,
+        "gantt": gantt,
+        "heatmap": heatmap,
+    }
+    environment.globals.update(drawings, graph_picture=graph_picture, shown=shown)
     filters: dict[str, Callable[..., Any]] = {
         "duration": shown.duration,
         "seconds": shown.seconds_of,
@@ -227,6 +235,8 @@ def _environment() -> Environment:
         "glyph": shown.glyph,
         "tone": shown.tone,
         "spelled": shown.words,
+        "term": term,
+        "shortened": shortened,
         "as_text": as_text,
         "pairs": pairs_of,
     }

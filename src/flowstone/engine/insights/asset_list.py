@@ -97,6 +97,17 @@ def select_names(graph: AssetGraph, text: str) -> tuple[str, ...]:
         raise
 
 
+def term(text: str) -> str:
+    """Return a name, or `group:x`, `tag:x`, as it stands in an expression of the selection language.
+
+    Example:
+        >>> term("orders"), term("group:the best")
+        ('orders', '"group:the best"')
+    """
+    plain = all(_PLAIN.fullmatch(part) for part in text.split(":", 1))
+    return text if plain and text.lower() not in ("and", "or", "not") else '"' + text.replace('"', '""') + '"'
+
+
 def suggestions(graph: AssetGraph, *, limit: int = 120) -> tuple[str, ...]:
     """Return what one could write into the filter: groups, tags, then names; at most `limit` of them.
 
@@ -109,10 +120,9 @@ def suggestions(graph: AssetGraph, *, limit: int = 120) -> tuple[str, ...]:
     """
     groups = sorted({one.group for one in graph if one.group})
     tags = sorted({tag for one in graph for tag in one.tags})
-    found = [f"group:{one}" for one in groups if _PLAIN.fullmatch(one)]
-    found += [f"tag:{one}" for one in tags if _PLAIN.fullmatch(one)]
+    found = [term(f"group:{one}") for one in groups] + [term(f"tag:{one}") for one in tags]
     for name in sorted(one.name for one in graph if not one.hidden):
-        written = name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+        written = term(name)
         found += [written, f"+{written}", f"{written}+"]
     return tuple(found[:limit])
 

@@ -381,7 +381,8 @@ def _why(
         else:
             found.append(f"{where} failed: {first.error}")
     if node.reached:
-        found.append(f"{node.reached} failed upstream; what depends on it here may lack new data.")
+        cause = f": {failures[0].error}" if failures and not failed else "; what depends on it may lack new data."
+        found.append(f"{node.reached} failed upstream{cause}")
     missing = [name for name in members if state_of(known[name]) == "missing"]
     if missing:
         what = "Nothing" if len(members) == 1 else f"Nothing of {len(missing):,} of {len(members):,} assets"
