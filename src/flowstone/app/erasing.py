@@ -1,4 +1,4 @@
-"""Erasing a partition for good, and finding out whether values are there.
+"""Erasing a partition for good.
 
 The order is the point of it: what is recorded goes first, in one transaction, with the version out of use, so that
 nobody reads it any more and the fact is in the audit log; then the values, page by page, with where they lay
@@ -22,8 +22,9 @@ from flowstone.core.partitions_by_key import MultiPartitions
 from flowstone.core.selection import Selection, select
 from flowstone.core.step import Target
 from flowstone.core.version import ErasableValue
-from flowstone.errors import FlowStoneError, PartitionError, UnknownPartitionError
-from flowstone.protocols import ErasableIO, FindableIO, IOManager
+from flowstone.engine.values import find_values
+from flowstone.errors import PartitionError, UnknownPartitionError
+from flowstone.protocols import ErasableIO
 
 log = logging.getLogger("flowstone")
 
@@ -253,29 +254,3 @@ class Eraser:
         own = set(targets)
         found = self._lineage.made_from(steps, limit=_MAX_DOWNSTREAM + len(steps) + 1)
         return tuple(one for one in found if (one.asset, one.partition_key) not in own)
-
-
-def find_values(managers: Mapping[str, IOManager], stored: Sequence[StoredOutput | None]) -> list[bool | None]:
-    """Return for each value whether it is there; None where its IO manager cannot say without loading it.
-
-    Args:
-        managers: by name.
-        stored: the values; None for one that is gone.
-    """
-    found: list[bool | None] = [False if one is None else None for one in stored]
-    of_manager: defaultdict[str, list[int]] = defaultdict(list)
-    for position, one in enumerate(stored):
-        if one is not None:
-            of_manager[one.io].append(position)
-    for name, positions in of_manager.items():
-        manager = managers.get(name)
-        if manager is None or not isinstance(manager, FindableIO):
-            continue
-        try:
-            there = manager.find([one for one in map(stored.__getitem__, positions) if one is not None])
-        except (FlowStoneError, OSError) as error:
-            log.warning("Whether the IO manager %r still has values is not known: %s", name, error)
-            continue
-        for position, is_there in zip(positions, there, strict=True):
-            found[position] = is_there
-    return found

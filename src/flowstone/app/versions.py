@@ -12,7 +12,7 @@ from datetime import datetime
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
-from flowstone.app.erasing import Erased, Eraser, find_values
+from flowstone.app.erasing import Erased, Eraser
 from flowstone.app.lineage import LineageView, Version
 from flowstone.app.targets import AssetLike, recorded_asset, recorded_target, run_id_of
 from flowstone.app.version_choice import AnyRun, AnyVersion, Choice, VersionInfo, version_id
@@ -24,6 +24,7 @@ from flowstone.core.selection import Selection
 from flowstone.core.state import State
 from flowstone.core.step import Target
 from flowstone.core.version import ChangeKind, Repointed, RestoreVersion, VersionRecord
+from flowstone.engine.values import find_values
 from flowstone.errors import (
     OptionsError,
     RestoreRefusedError,

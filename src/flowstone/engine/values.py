@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,8 +25,16 @@ from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, CommittedOutput, InputVersion, Target
 from flowstone.core.value_types import ValueTypes, value_types
-from flowstone.errors import ConfigurationError, DependencyNotReadyError, SerializationError, did_you_mean
-from flowstone.protocols import Catalog, IOManager
+from flowstone.errors import (
+    ConfigurationError,
+    DependencyNotReadyError,
+    FlowStoneError,
+    SerializationError,
+    did_you_mean,
+)
+from flowstone.protocols import Catalog, FindableIO, IOManager
+
+log = logging.getLogger("flowstone")
 
 
 @dataclass(slots=True)
@@ -458,3 +468,29 @@ def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
             )
         )
     return plans
+
+
+def find_values(managers: Mapping[str, IOManager], stored: Sequence[StoredOutput | None]) -> list[bool | None]:
+    """Return for each value whether it is there; None where its IO manager cannot say without loading it.
+
+    Args:
+        managers: by name.
+        stored: the values; None for one that is gone.
+    """
+    found: list[bool | None] = [False if one is None else None for one in stored]
+    of_manager: defaultdict[str, list[int]] = defaultdict(list)
+    for position, one in enumerate(stored):
+        if one is not None:
+            of_manager[one.io].append(position)
+    for name, positions in of_manager.items():
+        manager = managers.get(name)
+        if manager is None or not isinstance(manager, FindableIO):
+            continue
+        try:
+            there = manager.find([one for one in map(stored.__getitem__, positions) if one is not None])
+        except (FlowStoneError, OSError) as error:
+            log.warning("Whether the IO manager %r still has values is not known: %s", name, error)
+            continue
+        for position, is_there in zip(positions, there, strict=True):
+            found[position] = is_there
+    return found

@@ -31,6 +31,12 @@ class VersionStore(Protocol):
     def page(self, target: Target, *, before: int | None = None, limit: int = 100) -> list[VersionRecord]:
         """Return versions of a target, newest first, only those before a step id when it is given."""
 
+    def newest(self, asset: str, *, limit: int = 50) -> list[VersionRecord]:
+        """Return the newest versions of an asset over all partitions, newest first.
+
+        Of an asset with very many partitions those in use, by the time since when they are.
+        """
+
     def count(self, target: Target, *, limit: int) -> int:
         """Return how many versions of a target there are, counting up to a limit."""
 

@@ -198,7 +198,7 @@ def _row(graph: AssetGraph, checks: CheckSet, one: AssetSummary, health: AssetHe
         tags=tuple(sorted(asset.tags)),
         state=state_of(one),
         says=says_of(one),
-        counts=_bar(one),
+        counts=bar_of(one),
         total=one.total,
         partitioned=asset.partitions is not None,
         committed_at=one.committed_at,
@@ -209,7 +209,7 @@ def _row(graph: AssetGraph, checks: CheckSet, one: AssetSummary, health: AssetHe
     )
 
 
-def _bar(one: AssetSummary) -> tuple[tuple[str, int], ...]:
+def bar_of(one: AssetSummary) -> tuple[tuple[str, int], ...]:
     """Return the pieces of a bar; a partition that is committed and has failed since counts as failed."""
     whole = one.total if one.total is not None else one.committed + one.failed + one.active + one.unstarted
     failed = min(one.failed, whole)

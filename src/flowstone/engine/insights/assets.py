@@ -177,6 +177,25 @@ class AssetWatch:
         counts = self.counts()
         return tuple(self._summary(one, counts.get(one.name) or AssetCounts(one.name)) for one in self._graph)
 
+    def summary(self, name: str) -> AssetSummary | None:
+        """Return how one asset stands; None when the app does not declare it and nothing is recorded of it."""
+        counts = self.counts().get(name)
+        if name in self._graph:
+            return self._summary(self._graph[name], counts or AssetCounts(name))
+        if counts is None:
+            return None
+        return AssetSummary(
+            name=name,
+            group=None,
+            total=None,
+            committed=counts.committed,
+            missing=None,
+            failed=counts.failed,
+            active=counts.active,
+            unstarted=counts.unstarted,
+            committed_at=counts.committed_at,
+        )
+
     def failing(self, *, assets: int = 20, of_each: int = 1) -> tuple[FailingPartition, ...]:
         """Return what failed last of those declared assets that fail.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from statistics import median
 
 from flowstone.core.insights.assets import AssetCounts, AssetHealth, AssetTargets, FailedTarget, StaleVersion
@@ -82,16 +83,21 @@ class MemoryAssetInsights(AssetInsights):
 
     def _stale(self, row: StepRow, key: PartitionKey, code_version: str | None) -> StaleVersion | None:
         tables = self._tables
+        # of a version that a person restored only what came after that counts
+        restored = tables.restored((row.asset, key))
         for read in row.inputs:
-            current = tables.current.get((read.asset, read.partition_key))
+            now = tables.in_use((read.asset, read.partition_key))
             used = tables.steps.get(read.step_id)
-            if used is None or self._is_item(used) or current == read.step_id:
+            if used is None or self._is_item(used) or (now is not None and now.step_id == read.step_id):
                 continue
-            newer = tables.steps[current] if current is not None else None
-            if newer is None or not _is_same(used, newer):
+            if restored is not None and now is not None and now.at <= restored.at:
+                continue
+            if now is None or not _is_same(used, tables.steps[now.step_id]):
                 return StaleVersion(key, read.asset, read.partition_key)
         if code_version is not None and row.new.code_version != code_version:
-            return StaleVersion(key)
+            before = tables.steps.get(restored.before or 0) if restored is not None else None
+            if before is None or before.new.code_version != code_version:
+                return StaleVersion(key)
         return None
 
     def _failed(self, asset: str) -> Iterator[StepRow]:
@@ -108,8 +114,9 @@ class MemoryAssetInsights(AssetInsights):
             if row.invalidated_at is not None:
                 invalidated[row.partition_key] = row.id
         for key, row in newest.items():
-            current = tables.current.get((asset, key))
-            if invalidated.get(key, 0) < row.id and (current is None or current < row.id):
+            now = tables.in_use((asset, key))
+            replaced = now is not None and (now.step_id > row.id or _is_later(now.at, row.finished_at))
+            if invalidated.get(key, 0) < row.id and not replaced:
                 yield row
 
     def _active(self, asset: str) -> Iterator[PartitionKey]:
@@ -120,6 +127,10 @@ class MemoryAssetInsights(AssetInsights):
     def _is_item(self, row: StepRow) -> bool:
         run = self._tables.runs.get(row.run_id)
         return run is not None and run.scatter is not None
+
+
+def _is_later(at: datetime, than: datetime | None) -> bool:
+    return than is not None and at >= than
 
 
 def _is_same(one: StepRow, other: StepRow) -> bool:

@@ -71,6 +71,11 @@ class MemoryVersions(VersionStore):
             rows = (row for row in reversed(self._versions(target)) if before is None or row.id < before)
             return [self._record(row) for row in islice(rows, limit)]
 
+    def newest(self, asset: str, *, limit: int = 50) -> list[VersionRecord]:
+        with self._tables.changed:
+            rows = (self._tables.steps[step_id] for step_id in reversed(self._tables.by_asset.get(asset, ())))
+            return [self._record(row) for row in islice(filter(self._is_version, rows), limit)]
+
     def count(self, target: Target, *, limit: int) -> int:
         with self._tables.changed:
             return min(limit, len(self._versions(target)))

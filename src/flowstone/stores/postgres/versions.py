@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 _PAGE = 5_000
+_FEW_PARTITIONS = 200
+"""Of an asset with more, the newest versions are those in use."""
 
 
 class _VersionRow(NamedTuple):
@@ -81,6 +83,16 @@ class PostgresVersions(VersionStore):
         parameters = {"asset": target[0], "partition": target[1], "before": before, "limit": limit}
         with self._database.connection() as connection:
             return fetch_all(connection, VersionRecord, "versions/page", parameters)
+
+    def newest(self, asset: str, *, limit: int = 50) -> list[VersionRecord]:
+        with self._database.connection() as connection:
+            some = {"asset": asset, "after": "", "limit": _FEW_PARTITIONS + 1}
+            keys = ["", *fetch_column(connection, str, "versions/partitions", some)]
+            if len(keys) > _FEW_PARTITIONS:
+                in_use = {"asset": asset, "limit": limit}
+                return fetch_all(connection, VersionRecord, "versions/newest_in_use", in_use)
+            parameters = {"asset": asset, "partitions": keys, "limit": limit}
+            return fetch_all(connection, VersionRecord, "versions/newest", parameters)
 
     def count(self, target: Target, *, limit: int) -> int:
         parameters = {"asset": target[0], "partition": target[1], "limit": limit}

@@ -88,10 +88,14 @@ ORDER BY asset;
 
 -- name: stale
 -- Versions in use of an asset that would come out differently now: an input has another version in use, with other
--- content, or none; or the code has changed. Uses current_outputs_pkey, lineage_pkey and steps_pkey.
+-- content, or none; or the code has changed. Of a version that a person restored only what came after that counts, and not
+-- the code of the version that it replaced. Uses current_outputs_pkey, lineage_pkey, steps_pkey, output_changes_of_target.
 SELECT c.partition AS partition_key, o.upstream, o.upstream_key
 FROM flowstone.current_outputs AS c
 JOIN flowstone.steps AS s ON s.id = c.step_id
+LEFT JOIN flowstone.output_changes AS h ON h.asset = c.asset AND h.partition = c.partition AND h.kind = 'restored'
+    AND h.at = c.committed_at
+LEFT JOIN flowstone.steps AS b ON b.id = h.before
 LEFT JOIN LATERAL (
     SELECT u.asset AS upstream, u.partition AS upstream_key
     FROM flowstone.lineage AS l
@@ -100,14 +104,17 @@ LEFT JOIN LATERAL (
     LEFT JOIN flowstone.steps AS n ON n.id = k.step_id AND k.step_id <> u.id
     WHERE l.step_id = c.step_id AND (
         k.step_id IS NULL
-        OR (n.id IS NOT NULL AND coalesce(
+        OR (n.id IS NOT NULL AND (h.id IS NULL OR k.committed_at > h.at) AND coalesce(
             n.output ->> 'content_hash' <> u.output ->> 'content_hash', true
         ))
     )
     LIMIT 1
 ) AS o ON true
 WHERE c.asset = %(asset)s
-    AND (o.upstream IS NOT NULL OR s.code_version IS DISTINCT FROM coalesce(%(code_version)s, s.code_version))
+    AND (o.upstream IS NOT NULL OR (
+        s.code_version IS DISTINCT FROM coalesce(%(code_version)s, s.code_version)
+        AND (h.id IS NULL OR b.code_version IS DISTINCT FROM %(code_version)s)
+    ))
 LIMIT %(limit)s;
 
 -- name: failures

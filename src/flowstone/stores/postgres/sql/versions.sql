@@ -13,6 +13,41 @@ WHERE s.asset = %(asset)s AND s.partition = %(partition)s AND s.state = 'complet
 ORDER BY s.id DESC
 LIMIT %(limit)s;
 
+-- name: newest
+-- The newest versions of an asset with few partitions, newest first. Uses steps_of_target, current_outputs_pkey, runs_pkey.
+SELECT s.id AS step_id, s.asset, s.partition AS partition_key, s.run_id, s.attempt, s.created_at, s.started_at,
+    s.finished_at, s.code_version, s.output AS stored, s.invalidated_at, s.erased_at, c.committed_at AS since, r.kind,
+    r.requested_by
+FROM unnest(%(partitions)s::text[]) AS t (partition)
+CROSS JOIN LATERAL (
+    SELECT o.*
+    FROM flowstone.steps AS o
+    WHERE o.asset = %(asset)s AND o.partition = t.partition AND o.state = 'completed' AND NOT o.is_item
+    ORDER BY o.id DESC
+    LIMIT %(limit)s
+) AS s
+LEFT JOIN flowstone.current_outputs AS c ON c.asset = s.asset AND c.partition = s.partition AND c.step_id = s.id
+LEFT JOIN flowstone.runs AS r ON r.id = s.run_id
+ORDER BY s.id DESC
+LIMIT %(limit)s;
+
+-- name: newest_in_use
+-- Of an asset with many partitions: the versions in use, those first that are in use since the latest time.
+-- Uses current_outputs_pkey, steps_pkey, runs_pkey.
+SELECT s.id AS step_id, s.asset, s.partition AS partition_key, s.run_id, s.attempt, s.created_at, s.started_at,
+    s.finished_at, s.code_version, s.output AS stored, s.invalidated_at, s.erased_at, c.committed_at AS since, r.kind,
+    r.requested_by
+FROM (
+    SELECT o.step_id, o.committed_at
+    FROM flowstone.current_outputs AS o
+    WHERE o.asset = %(asset)s
+    ORDER BY o.committed_at DESC, o.step_id DESC
+    LIMIT %(limit)s
+) AS c
+JOIN flowstone.steps AS s ON s.id = c.step_id
+LEFT JOIN flowstone.runs AS r ON r.id = s.run_id
+ORDER BY c.committed_at DESC, c.step_id DESC;
+
 -- name: count
 -- How many versions of a target there are. Uses steps_of_target.
 SELECT pg_catalog.count(*)
