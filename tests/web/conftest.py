@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -34,6 +36,40 @@ def by_header(request: Request) -> Person | None:
     """Know a person by the header `x-role`, as an application around the dashboard would by its own means."""
     role = request.headers.get("x-role")
     return Person(f"an {role}", Role.of(role)) if role else None
+
+
+async def first_message(app: Dashboard, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Return the status of an answer that goes on, and the first of it; then leave, as a closed tab does."""
+    status, body, left = asyncio.Event(), bytearray(), asyncio.Event()
+    found: list[int] = []
+
+    async def receive() -> dict[str, object]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            found.append(message["status"])
+        body.extend(message.get("body", b""))
+        if found and (b"data:" in body or found[0] != 200):
+            status.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+    }
+    task = asyncio.create_task(app(scope, receive, send))
+    await asyncio.wait_for(status.wait(), 10.0)
+    left.set()
+    await asyncio.wait_for(task, 10.0)
+    return found[0], bytes(body)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from tests.web.conftest import ROLES, by_header
+from tests.web.conftest import ROLES, by_header, first_message
 
 from flowstone import FlowStone
 from flowstone.web.application import Dashboard, Route, create_app
@@ -24,6 +25,8 @@ def routes(dashboard: Dashboard) -> list[Route]:
 
 def ask(client: TestClient, route: Route, method: str) -> int:
     """Return the status of a request without any field."""
+    if route.kind == "stream":
+        return asyncio.run(first_message(client.app, route.path, {"host": "localhost", **client.headers}))[0]  # type: ignore[arg-type]
     if method == "POST" and route.kind == "api":
         return client.post(route.path, json={}).status_code
     if method == "POST":

@@ -159,6 +159,8 @@ class Parts:
     processes: IsolatedCalls
     shapes: Shapes
     logs: LogCapture | None
+    before_close: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the app is closed, before its parts are: what watches it ends."""
 
     def wait(self, record: StepRecord, timeout_seconds: float | None) -> None:
         """Wait until a step is over.
@@ -184,6 +186,9 @@ class Parts:
                 stack.callback(part.close)
             if self.logs is not None:
                 stack.callback(self.logs.close)
+            for ends in self.before_close:
+                stack.callback(ends)
+            self.before_close = []
 
 
 def control_of(parts: Parts) -> Control:

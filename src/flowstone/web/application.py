@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
-import json
 import logging
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -31,11 +28,27 @@ from flowstone import __version__
 from flowstone.app.flow import FlowStone
 from flowstone.app.insights import Reading
 from flowstone.core.actor import Actor, acting
-from flowstone.core.clean import masked_document
 from flowstone.errors import ConfigurationError
-from flowstone.web.access import Access, Identify, LoginLink, UsersFile, session_cookie
-from flowstone.web.fields import NoFields, parse_document, parse_pairs, plain
+from flowstone.web.access import Access, Identify, LoginLink, UsersFile
+from flowstone.web.answers import (
+    Exchange,
+    below,
+    document_of,
+    file_answer,
+    form_pairs,
+    html_answer,
+    json_answer,
+    person_of,
+    query_of,
+    query_pairs,
+    send_file,
+    set_cookie,
+)
+from flowstone.web.chrome import Chrome, read_chrome
+from flowstone.web.fields import NoFields, pairs_of, parse_document, parse_pairs
 from flowstone.web.guard import SAFE, SECURITY_HEADERS, Guard, Way, check_origin
+from flowstone.web.live import Live
+from flowstone.web.login import Login
 from flowstone.web.problems import Problem, problem_of
 from flowstone.web.registry import (
     Action,
@@ -50,39 +63,16 @@ from flowstone.web.registry import (
     actions,
     pages,
 )
-from flowstone.web.rendering import THEMES, Frame, Preferences, person_named, render
-from flowstone.web.sharing import Shared, compressed
-from flowstone.web.shown import zones
-from flowstone.web.static_files import StaticFile, static_files
+from flowstone.web.rendering import Frame, Preferences, person_named, render
+from flowstone.web.sharing import Shared
+from flowstone.web.static_files import static_files
 
 log = logging.getLogger("flowstone.web")
 
 API = "/api/v1"
-MAX_BODY = 64 * 1024
-MAX_QUERY = 16 * 1024
 _THREADS = 8
 _FRESH_SECONDS = 1.0
-_YEAR = 365 * 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A request that passed the guard, on its way to a handler.
-
-    Args:
-        request: as it came.
-        way: how it came.
-        person: who sends it; None only on routes without a role.
-    """
-
-    request: Request
-    way: Way
-    person: Person | None
-
-    @property
-    def method(self) -> str:
-        """Of HTTP."""
-        return str(self.request.method)
+_CHROME_SECONDS = 3.0
 
 
 type Handler = Callable[[Exchange], Awaitable[Response]]
@@ -184,10 +174,18 @@ class Dashboard:
         self.title = title or ("" if flow.settings.project == "default" else flow.settings.project)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="flowstone-web")
         self._shared: Shared[tuple[Any, ...], Any] = Shared(_FRESH_SECONDS)
+        self._slow: Shared[tuple[Any, ...], Any] = Shared(_CHROME_SECONDS)
         self._messages: dict[str, str] = {}
         self._reading: Reading | None = None
         self._guard_of_reading = threading.Lock()
+        self.live = Live(self._pulse)
+        flow.parts.before_close.append(self.close)
         self.routes = {route.path: route for route in self._routes()}
+
+    def close(self) -> None:
+        """End the streams and the threads; closing the app does so."""
+        self.live.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __repr__(self) -> str:
         return f"Dashboard(project={self.flow.settings.project!r})"
@@ -217,6 +215,7 @@ class Dashboard:
             route = self.routes.get(way.path)
             check_origin(str(request.method), way, request.headers)
             if route is None:
+                person = await self.access.person(request, way)
                 raise self._no_route(way)
             if route.role is not None:
                 person = await self.access.person(request, way)
@@ -259,13 +258,15 @@ class Dashboard:
                 kind="api",
                 subject=action,
             )
-        yield Route(path="/preferences", methods=post, handler=self._prefer, role=Role.VIEWER, kind="preferences")
+        login = Login(self.access, self._frame)
+        yield Route(path="/preferences", methods=post, handler=login.prefer, role=Role.VIEWER, kind="preferences")
         if self.access.has_sessions:
-            yield Route(path="/login", methods=both, handler=self._login, role=None, kind="public")
-            yield Route(path="/login/link", methods=get, handler=self._open_link, role=None, kind="public")
-            yield Route(path="/logout", methods=post, handler=self._logout, role=Role.VIEWER, kind="session")
+            yield Route(path="/login", methods=both, handler=login.login, role=None, kind="public")
+            yield Route(path="/login/link", methods=get, handler=login.open_link, role=None, kind="public")
+            yield Route(path="/logout", methods=post, handler=login.logout, role=Role.VIEWER, kind="session")
+        yield Route(path="/live", methods=frozenset({"GET"}), handler=self._watch, role=Role.VIEWER, kind="stream")
         for path, file in static_files().items():
-            handler = partial(_send_file, file)
+            handler = partial(send_file, file)
             yield Route(path=path, methods=get, handler=handler, role=None, kind="public")
 
     def _no_route(self, way: Way) -> Problem:
@@ -298,41 +299,32 @@ class Dashboard:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     async def _show(self, page: Page, exchange: Exchange) -> Response:
-        query = await self._fields(page, exchange)
-        person, preferences = _of(exchange), Preferences.of(exchange.request.cookies)
+        query = await _fields(page, exchange)
+        person, preferences = person_of(exchange), Preferences.of(exchange.request.cookies)
         message = self._messages.pop(exchange.request.cookies.get("flowstone_done", ""), "")
 
         async def fresh() -> Any:
-            model = await self._model(page, query, person)
+            model, chrome = await self._model(page, query, person), await self._chrome()
             if isinstance(model, PlainFile):
                 return model
-            frame = self._frame(exchange, page.title, rail=page.rail, query=query, message=message)
+            frame = self._frame(exchange, page.title, page=page, query=query, message=message, chrome=chrome)
             refused = bool(getattr(model, "refused", False))
             return await self._in_thread(render, page.template, frame, model=model), refused
 
-        key = (page.path, query, exchange.way.prefix, person.role, preferences, page.personal and person.name)
+        key = (*_key(page, query, person), exchange.way.prefix, preferences)
         found = await fresh() if message else await self._shared.get(key, fresh)
         if isinstance(found, PlainFile):
-            headers = {"Content-Disposition": f'attachment; filename="{found.name}"'}
-            content = found.text.encode("utf-8", "replace")
-            return _tagged(content, "text/plain; charset=utf-8", exchange, 200, headers)
+            return file_answer(found.name, found.text, exchange)
         text, refused = found
-        return _html(person_named(text, person), exchange, status=422 if refused else 200)
+        return html_answer(person_named(text, person), exchange, status=422 if refused else 200)
 
     async def _send(self, page: Page, exchange: Exchange) -> Response:
         if exchange.method == "POST":
-            query: Any = parse_document(page.query, await _document(exchange.request))
+            query: Any = parse_document(page.query, await document_of(exchange.request))
         else:
-            query = _query(page.query, exchange.request)
-        model = await self._model(page, query, _of(exchange))
-        return _json(model, exchange, status=422 if getattr(model, "refused", False) else 200)
-
-    async def _fields(self, page: Page, exchange: Exchange) -> Any:
-        """Return the fields of a page, from the address or, where that is possible, from a form."""
-        if exchange.method == "POST":
-            pairs = await _form_pairs(exchange.request)
-            return parse_pairs(page.query, [pair for pair in pairs if pair[0] != "back"])
-        return _query(page.query, exchange.request)
+            query = query_of(page.query, exchange.request)
+        model = await self._model(page, query, person_of(exchange))
+        return json_answer(model, exchange, status=422 if getattr(model, "refused", False) else 200)
 
     async def _model(self, page: Page, query: object, person: Person) -> object:
         """Return the model of a page, made once a second for all who may see the same."""
@@ -340,8 +332,7 @@ class Dashboard:
         async def fresh() -> object:
             return await self._in_thread(self._read, page, query, person)
 
-        key = ("model", page.path, query, person.role, page.personal and person.name)
-        return await self._shared.get(key, fresh)
+        return await self._shared.get(("model", *_key(page, query, person)), fresh)
 
     def _read(self, page: Page, query: object, person: Person) -> object:
         """Call the function of a page; its questions see one state, on a connection that only reads."""
@@ -355,39 +346,70 @@ class Dashboard:
                 self._reading = self.flow.reading()
             return self._reading
 
+    async def _chrome(self) -> Chrome:
+        """Return what the strip and the rail say, read at most every few seconds for all pages."""
+
+        async def fresh() -> Chrome:
+            found: Chrome = await self._in_thread(lambda: read_chrome(self.flow, self._opened_reading()))
+            return found
+
+        kept: Chrome = await self._slow.get(("chrome",), fresh)
+        return kept
+
+    # -- what changed ---------------------------------------------------------------------------------------------
+
+    async def _pulse(self) -> Mapping[str, str]:
+        """Return a text for each topic that is another one when something changed."""
+        found: Mapping[str, str] = await self._in_thread(self._read_pulse)
+        return found
+
+    def _read_pulse(self) -> Mapping[str, str]:
+        return dict(self._opened_reading().insights.pulse()._asdict())
+
+    async def _watch(self, exchange: Exchange) -> Response:
+        """Stream what changes to one browser, for as long as it may read."""
+        if query_pairs(exchange.request):
+            raise Problem(400, "The stream takes no fields.", "Open it without.")
+
+        async def still() -> bool:
+            person = await self.access.person(exchange.request, exchange.way)
+            return person is not None and person.role >= Role.VIEWER
+
+        return self.live.stream(still)
+
     # -- actions --------------------------------------------------------------------------------------------------
 
     async def _act(self, action: Action, exchange: Exchange) -> Response:
         if exchange.method in SAFE:
             return await self._confirm(action, exchange)
-        pairs = await _form_pairs(exchange.request)
+        pairs = await form_pairs(exchange.request)
         back = below([value for name, value in pairs if name == "back"])
         form: Any = parse_pairs(action.form, [pair for pair in pairs if pair[0] != "back"])
         done = await self._do(action, form, exchange, "web")
         return self._after(done, back, exchange)
 
     async def _confirm(self, action: Action, exchange: Exchange) -> Response:
-        pairs = _query_pairs(exchange.request)
+        pairs = query_pairs(exchange.request)
         back = below([value for name, value in pairs if name == "back"])
         form: Any = parse_pairs(action.form, [pair for pair in pairs if pair[0] != "back"])
-        call = ActionCall(self.flow, form, _of(exchange), datetime.now(UTC))
+        call = ActionCall(self.flow, form, person_of(exchange), datetime.now(UTC))
         confirm = Confirm(f"{action.title}?", action.title)
         if action.confirm is not None:
             confirm = await self._in_thread(action.confirm, call)
         frame = self._frame(exchange, confirm.question)
         names = {"confirm": confirm, "form": confirm.form or form, "back": back}
         text = await self._in_thread(render, "confirm.html", frame, **names)
-        return _html(person_named(text, exchange.person), exchange)
+        return html_answer(person_named(text, exchange.person), exchange)
 
     async def _act_api(self, action: Action, exchange: Exchange) -> Response:
-        form: Any = parse_document(action.form, await _document(exchange.request))
+        form: Any = parse_document(action.form, await document_of(exchange.request))
         done = await self._do(action, form, exchange, "json")
         frame = Frame(prefix=exchange.way.prefix, path="/", title="")
         location = frame.to(done.location) if done.location else None
-        return _json({"message": done.message, "location": location, "result": done.result}, exchange)
+        return json_answer({"message": done.message, "location": location, "result": done.result}, exchange)
 
     async def _do(self, action: Action, form: object, exchange: Exchange, via: str) -> Done:
-        person = _of(exchange)
+        person = person_of(exchange)
 
         def perform() -> Done:
             with acting(Actor(person.name, via)):
@@ -398,6 +420,7 @@ class Dashboard:
             return done
         finally:
             self._shared.clear()  # what is shown next is how it is now
+            self._slow.clear()
 
     def _after(self, done: Done, back: str, exchange: Exchange) -> Response:
         frame = Frame(prefix=exchange.way.prefix, path="/", title="")
@@ -406,84 +429,20 @@ class Dashboard:
         while len(self._messages) > 1000:
             self._messages.pop(next(iter(self._messages)), None)
         self._messages[key] = done.message
-        _set_cookie(response, "flowstone_done", key, exchange.way, seconds=60)
-        return response
-
-    # -- preferences and sessions ---------------------------------------------------------------------------------
-
-    async def _prefer(self, exchange: Exchange) -> Response:
-        pairs = dict(await _form_pairs(exchange.request))
-        unknown = set(pairs) - {"theme", "zone", "shortcuts", "back"}
-        theme, zone = pairs.get("theme", "system"), pairs.get("zone", "UTC")
-        if unknown or theme not in THEMES or zone not in zones():
-            raise Problem(400, "The theme or the time zone is not known.", "Write a zone such as Europe/Berlin.")
-        location = exchange.way.prefix + below([pairs.get("back", "")])
-        response = Response(status_code=303, headers={"Location": location})
-        shortcuts = "on" if pairs.get("shortcuts") == "on" else "off"
-        for name, value in (("theme", theme), ("zone", zone.replace("/", "%2F")), ("shortcuts", shortcuts)):
-            _set_cookie(response, f"flowstone_{name}", value, exchange.way, seconds=_YEAR)
-        return response
-
-    async def _login(self, exchange: Exchange) -> Response:
-        if not self.access.has_passwords:
-            raise Problem(404, "There are no passwords here.", "Open the address that `flowstone web` printed.")
-        if exchange.method in SAFE:
-            pairs = dict(_query_pairs(exchange.request))
-            return self._login_form(exchange, below([pairs.get("next", "")]), "", 200)
-        pairs = dict(await _form_pairs(exchange.request))
-        name, following = pairs.get("name", "")[:200], below([pairs.get("next", "")])
-        client = exchange.way.client
-        if set(pairs) - {"name", "password", "next"}:
-            raise Problem(400, "The login takes a name and a password.", "Use the form.")
-        if wait := self.access.attempts.wait(name, client):
-            log.warning("Login of %r from %s refused: too many failures.", name, client)
-            raise Problem(
-                429, "Too many logins failed.", f"Try again in {wait} seconds.", {"Retry-After": str(wait)}
-            )
-        assert self.access.users is not None
-        person = await self._in_thread(self.access.users.check, name, pairs.get("password", "")[:1000])
-        if person is None:
-            self.access.attempts.failed(name, client)
-            log.warning("Login of %r from %s failed.", name, client)
-            return self._login_form(exchange, following, "Name or password is wrong.", 401)
-        log.info("Login of %r from %s.", name, client)
-        return self._open_session(person, exchange, following)
-
-    def _login_form(self, exchange: Exchange, following: str, failed: str, status: int) -> Response:
-        frame = self._frame(exchange, "Log in")
-        return _html(render("login.html", frame, failed=failed, next=following), exchange, status=status)
-
-    async def _open_link(self, exchange: Exchange) -> Response:
-        pairs = dict(_query_pairs(exchange.request))
-        link = self.access.link
-        if exchange.method != "GET" or link is None:
-            raise Problem(404, "There is no link to open here.")
-        if (person := link.redeem(pairs.get("open", ""))) is not None:
-            log.info("The printed link was opened from %s.", exchange.way.client)
-            return self._open_session(person, exchange, "/")
-        if await self.access.person(exchange.request, exchange.way) is not None:
-            return Response(status_code=303, headers={"Location": exchange.way.cookie_path})
-        raise Problem(401, "This link was opened before, or is of another start.", "Start `flowstone web` again.")
-
-    def _open_session(self, person: Person, exchange: Exchange, following: str) -> Response:
-        name = session_cookie(exchange.way)
-        self.access.sessions.close(exchange.request.cookies.get(name))
-        key = self.access.sessions.open(person)
-        response = Response(status_code=303, headers={"Location": exchange.way.prefix + following})
-        _set_cookie(response, name, key, exchange.way, seconds=12 * 3600)
-        return response
-
-    async def _logout(self, exchange: Exchange) -> Response:
-        name = session_cookie(exchange.way)
-        self.access.sessions.close(exchange.request.cookies.get(name))
-        response = Response(status_code=303, headers={"Location": exchange.way.cookie_path})
-        _set_cookie(response, name, "", exchange.way, seconds=0)
+        set_cookie(response, "flowstone_done", key, exchange.way, seconds=60)
         return response
 
     # -- what is common -------------------------------------------------------------------------------------------
 
     def _frame(
-        self, exchange: Exchange, title: str, *, rail: str | None = None, query: object = None, message: str = ""
+        self,
+        exchange: Exchange,
+        title: str,
+        *,
+        page: Page | None = None,
+        query: object = None,
+        message: str = "",
+        chrome: Chrome | None = None,
     ) -> Frame:
         role = exchange.person.role if exchange.person else None
         reachable = [one for one in self.routes.values() if role is not None and one.role and one.role <= role]
@@ -491,15 +450,18 @@ class Dashboard:
             prefix=exchange.way.prefix,
             path=exchange.way.path,
             title=title,
-            rail=rail,
+            rail=page.rail if page else None,
+            topics=page.topics if page else (),
             query=NoFields() if query is None else query,
             role=role,
             allowed=frozenset(one.path for one in reachable if one.kind == "action"),
             rails=frozenset(one.path for one in reachable if one.kind == "page"),
             preferences=Preferences.of(exchange.request.cookies),
             app=self.title,
+            approvals=chrome.approvals if chrome else None,
+            notices=chrome.notices if chrome else (),
             message=message,
-            can_leave=self.access.has_sessions,
+            can_leave=self.access.has_sessions and "authorization" not in exchange.request.headers,
             version=__version__,
         )
 
@@ -530,124 +492,23 @@ class Dashboard:
                 "remedy": problem.remedy,
                 **({"incident": incident} if incident else {}),
             }
-            return _json(document, exchange, status=problem.status, headers=problem.headers, problem=True)
+            return json_answer(document, exchange, status=problem.status, headers=problem.headers, problem=True)
         frame = self._frame(exchange, problem.title)
         text = person_named(render("problem.html", frame, problem=problem, incident=incident), exchange.person)
-        return _html(text, exchange, status=problem.status, headers=problem.headers)
+        return html_answer(text, exchange, status=problem.status, headers=problem.headers)
 
 
-def below(given: list[str]) -> str:
-    """Return a place below our prefix, whatever was given: never another host, never another scheme.
-
-    Example:
-        >>> below(["/runs?id=1"]), below(["//evil.test"]), below(["https://evil.test"]), below([])
-        ('/runs?id=1', '/evil.test', '/', '/')
-    """
-    place = given[0] if given else ""
-    if not place.startswith("/") or not place.isprintable() or len(place) > 4000:
-        return "/"
-    return "/" + place.lstrip("/\\")
+async def _fields(page: Page, exchange: Exchange) -> Any:
+    """Return the fields of a page, from the address or, where that is possible, from a form."""
+    if exchange.method == "POST":
+        pairs = await form_pairs(exchange.request)
+        return parse_pairs(page.query, [pair for pair in pairs if pair[0] != "back"])
+    return query_of(page.query, exchange.request)
 
 
-def _of(exchange: Exchange) -> Person:
-    assert exchange.person is not None, "a route with a role has a person"
-    return exchange.person
-
-
-def _query_pairs(request: Request) -> list[tuple[str, str]]:
-    return _pairs(request.scope.get("query_string", b""), MAX_QUERY)
-
-
-def _query(kind: type, request: Request) -> Any:
-    return parse_pairs(kind, _query_pairs(request))
-
-
-def _pairs(encoded: bytes, maximum: int) -> list[tuple[str, str]]:
-    if len(encoded) > maximum:
-        raise Problem(413, f"That is longer than {maximum // 1024} KiB.", "Ask for less at once.")
-    try:
-        text = encoded.decode("ascii")
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=2000, errors="strict") if text else []
-    except ValueError as error:
-        raise Problem(400, "The names and values cannot be read.", "Encode them as forms do, in UTF-8.") from error
-
-
-async def _body(request: Request, media_type: str) -> bytes:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != media_type:
-        raise Problem(415, f"The body is {given or 'of no type'}; {media_type} is taken here.", "")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem(413, f"The body is longer than {MAX_BODY // 1024} KiB.", "Send less at once.")
-    return bytes(body)
-
-
-async def _form_pairs(request: Request) -> list[tuple[str, str]]:
-    return _pairs(await _body(request, "application/x-www-form-urlencoded"), MAX_BODY)
-
-
-async def _document(request: Request) -> object:
-    body = await _body(request, "application/json")
-    try:
-        return json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, "The body is no JSON.", 'Send {"field": value, ...}.') from error
-
-
-def _html(text: str, exchange: Exchange, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return _tagged(text.encode("utf-8", "replace"), "text/html; charset=utf-8", exchange, status, headers or {})
-
-
-def _json(
-    value: object,
-    exchange: Exchange,
-    *,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-    problem: bool = False,
-) -> Response:
-    text = json.dumps(masked_document(plain(value)), ensure_ascii=False, separators=(",", ":"))
-    media_type = "application/problem+json" if problem else "application/json"
-    return _tagged(text.encode("utf-8", "replace"), media_type, exchange, status, headers or {})
-
-
-def _tagged(body: bytes, media_type: str, exchange: Exchange, status: int, headers: dict[str, str]) -> Response:
-    """Return an answer that browsers keep and ask about each time; the same one is not sent again."""
-    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    sent = {
-        "Cache-Control": "private, no-cache" if status == 200 else "no-store",
-        "Vary": "Cookie, Accept-Encoding, Authorization",
-        **headers,
-    }
-    if status == 200:
-        sent["ETag"] = tag
-        if exchange.method in SAFE and exchange.request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=sent)
-    if len(body) > 500 and "gzip" in exchange.request.headers.get("accept-encoding", ""):
-        body, sent["Content-Encoding"] = compressed(body), "gzip"
-    return Response(body, status_code=status, media_type=media_type, headers=sent)
-
-
-async def _send_file(file: StaticFile, exchange: Exchange) -> Response:
-    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
-    content = file.content
-    if "gzip" in exchange.request.headers.get("accept-encoding", ""):
-        content, headers["Content-Encoding"] = file.compressed, "gzip"
-    return Response(content, media_type=file.media_type, headers=headers)
-
-
-def _set_cookie(response: Response, name: str, value: str, way: Way, *, seconds: int) -> None:
-    response.set_cookie(
-        name,
-        value,
-        max_age=seconds,
-        path="/" if name.startswith("__Host-") else way.cookie_path,
-        secure=way.secure,
-        httponly=True,
-        samesite="lax",
-    )
+def _key(page: Page, query: object, person: Person) -> tuple[Any, ...]:
+    """Return under what the model of a page is shared with others."""
+    return (page.path, tuple(pairs_of(query)), person.role, page.personal and person.name)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

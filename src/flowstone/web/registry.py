@@ -176,6 +176,7 @@ class Page:
     api: str
     personal: bool
     posts: bool
+    topics: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +208,7 @@ def page[F: PageFunction](
     api: str | None = None,
     personal: bool = False,
     posts: bool = False,
+    topics: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Register a page: `GET path` is the template with the model, `GET /api/v1/...` the model as JSON.
 
@@ -221,6 +223,8 @@ def page[F: PageFunction](
         personal: whether the model depends on the person, not only on the role.
         posts: whether its fields may come by POST too, for what must not stand in an address; it changes nothing.
             A model with the attribute `refused` that is true is answered with status 422.
+        topics: what it is about, of `runs`, `steps`, `queues`, `approvals`, `automations`, `workers`, `audit`: it
+            is read again when that changes; by default whatever changes.
 
     Raises:
         DefinitionError: the path is taken, or is none.
@@ -240,6 +244,7 @@ def page[F: PageFunction](
             api=twin,
             personal=personal,
             posts=posts,
+            topics=topics,
         )
         return function
 
@@ -317,6 +322,8 @@ def url(name: str, /, **query: object) -> str:
     Example:
         >>> url("run", id="r1"), url("/")
         ('/run?id=r1', '/')
+        >>> url("asset", name="a b")
+        '/asset?name=a+b'
         >>> url("partition", asset="a/b?", partition="2024-01-01")
         '/partition?asset=a%2Fb%3F&partition=2024-01-01'
     """

@@ -97,6 +97,7 @@ class Frame:
         path: of this page, below the prefix.
         title: of this page.
         rail: the marked entry of the left rail.
+        topics: what the page is about; empty for everything.
         query: as it was parsed.
         role: of the reader; None for nobody.
         allowed: the paths of the actions that the role may do here.
@@ -115,6 +116,7 @@ class Frame:
     path: str
     title: str
     rail: str | None = None
+    topics: tuple[str, ...] = ()
     query: object = field(default_factory=NoFields)
     role: Role | None = None
     allowed: frozenset[str] = frozenset()
@@ -146,7 +148,7 @@ class Frame:
         """Return a place that `url(...)` made in Python, with the prefix."""
         return self.prefix + "/" + location.lstrip("/")
 
-    def here(self, **changes: object) -> str:
+    def here(self, /, **changes: object) -> str:
         """Return the address of this page with some fields of its query changed; None leaves a field out.
 
         Example:

@@ -1,4 +1,5 @@
 // What every page does: small comforts on top of HTML that works without them.
+import "./live.js";
 const html = document.documentElement;
 
 // times: how long ago, kept up to date
@@ -17,7 +18,7 @@ export const tick = () => {
 setInterval(() => document.hidden || tick(), 5000);
 
 // the first visit: times in the zone of the browser
-if (!html.dataset.zone && html.dataset.live) {
+if (!html.dataset.zone && html.dataset.stream) {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const path = html.dataset.prefix || "/";
   if (zone) document.cookie = `flowstone_zone=${zone}; path=${path}; max-age=31536000; samesite=lax`;
