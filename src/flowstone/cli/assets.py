@@ -306,3 +306,72 @@ def _show_plan(session: Session, flow: FlowStone, made: Plan, groups: Sequence[P
         )
     if len(made.missing) > _SHOWN:
         session.out.line(f"... and {len(made.missing) - _SHOWN:,} more that lack something; --json lists them.")
+
+
+def why(
+    session: Session,
+    asset: Annotated[
+        str, typer.Argument(metavar="ASSET", help="Name of an asset.", autocompletion=offers("assets"))
+    ],
+    *,
+    partition: One = None,
+) -> None:
+    """Say why an asset (or one partition of it) does not run, or what it is doing."""
+    flow = session.flow
+    session.warn_of_memory_store()
+    found = find_asset(flow.graph, asset)
+    catalog = flow.parts.store.catalog
+    requested = None if partition is None else read_recorded(found, partition, catalog)
+    reasons = flow.why(found, requested)
+    shown = label(recorded_target(found, requested, catalog)[1], found)
+    if session.out.as_json:
+        session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
+        return
+    session.out.line(f"{one_line(f'{asset} {shown}'.strip())}: {one_line(reasons[0])}", hang=2)
+    for reason in reasons[1:]:
+        session.out.line(f"  {one_line(reason)}", hang=4)
+
+
+def history(
+    session: Session,
+    asset: Annotated[
+        str,
+        typer.Argument(
+            metavar="ASSET", help="An asset, also one that is declared no more.", autocompletion=offers("assets")
+        ),
+    ],
+    *,
+    partition: One = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+) -> None:
+    """List the committed versions of an asset, or of one partition, newest first."""
+    flow = session.flow
+    session.warn_of_memory_store()
+    found = recorded_asset(flow.graph, flow.parts.store.catalog, asset)
+    key = None if partition is None else read_recorded(found, partition, flow.parts.store.catalog)
+    versions = flow.history(found.name, partition=key, limit=limit)
+    if session.out.as_json:
+        listed = [one.to_json() for one in versions]
+        session.out.json({"asset": found.name, "declared": found.name in flow.graph, "versions": listed})
+        return
+    session.note_project(flow.settings)
+    if found.name not in flow.graph:
+        session.out.note(f"{one_line(found.name)} is declared no more.")
+    columns = [
+        Column("STEP"),
+        Column("PARTITION"),
+        Column("COMMITTED"),
+        Column("CODE VERSION", rank=1),
+        Column("RUN", rank=2),
+    ]
+    rows = [
+        [
+            str(one.step_id),
+            label(one.key, found),
+            moment(one.finished_at),
+            one.code_version or "",
+            one.run_id,
+        ]
+        for one in versions
+    ]
+    session.out.table(columns, rows)

@@ -82,6 +82,7 @@ COMMANDS: tuple[Listed, ...] = (
             Listed("erase", "versions:erase", "", "Erase a partition for good"),
         ),
     ),
+    Listed("lineage", "lineage:lineage", ASSETS, "What a value was made from, and what from it"),
     Listed("partitions", "partitions:partitions", ASSETS, "Keys of dynamic partitions"),
     Listed("checks", "checks:checks", ASSETS, "What checks found; run them again"),
     Listed("why", "runs:why", ASSETS, "Why an asset does not run, or what it is doing"),

@@ -127,6 +127,10 @@ class Output:
                 f"Not shown in {console.width} columns: {', '.join(hidden)}. --wide shows them.", style="dim"
             )
 
+    def stdout_console(self) -> Console:
+        """Return the console of standard output, to begin a screen anew."""
+        return self._console(self._stdout)
+
     def stderr_console(self) -> Console:
         """Return the console of standard error, for progress bars."""
         return self._console(self._stderr)

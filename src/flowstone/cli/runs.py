@@ -1,221 +1,509 @@
-"""Runs and their steps: looking at them, and steering them.
+"""Runs: `runs ls` with the filter of the pages, `runs show` with what broke first, and both with `--watch`.
 
-Steering (`why`, `pause`, `resume`, `retry`, `prune`) comes first, then the listings (`runs`, `history`, `status`,
-`cancel`), then the functions that print a run, a step, an attempt as text and as JSON.
+What is asked of the store is `flow.insights`, as the pages ask it. The functions that print a run as text and as JSON
+come after the commands; `cancel`, `retry`, `pause` and `resume` are in `steering`.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import timedelta
-from typing import Annotated
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowstone.app import FlowStone
-from flowstone.app.results import Progress
-from flowstone.app.targets import find_asset, read_recorded, recorded_asset, recorded_target
-from flowstone.cli.known_names import offers
-from flowstone.cli.materialize import (
-    ExecutorName,
-    NoWait,
-    note_without_worker,
-    reporting,
-    show_placed,
-    show_result,
-)
+from flowstone.cli.calls import DONE, FAILED
+from flowstone.cli.known_names import offers, remember
 from flowstone.cli.output import Column, Output, duration, moment, one_line, took
-from flowstone.cli.partitions import One, label
 from flowstone.cli.session import Session
+from flowstone.cli.steps import label_of_step, step_json, write_fields
 from flowstone.core.clean import error_line
-from flowstone.core.route import RouteDecision, decision_of
+from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
-from flowstone.errors import OptionsError, RunNotFoundError, command
+from flowstone.core.step import RunRecord, StepRecord
+from flowstone.errors import OptionsError
 
-Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", autocompletion=offers("runs"))]
-Queue = Annotated[
-    str | None,
-    typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.", autocompletion=offers("queues")),
+if TYPE_CHECKING:
+    from flowstone.app import FlowStone
+    from flowstone.core.paging import Page
+    from flowstone.engine.insights.runs import RunCounts, RunLine, RunView
+
+_WITHOUT_RESULT = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED, State.CANCELLING)
+_SHOWN = 50  # steps in a listing
+_FEW_STEPS = 20  # up to so many are listed without being asked for
+_PAGE = 200
+_MAX_PAGES = 10
+_FOLDED = 3  # so many runs of an automation that went well are one line
+_WATCH_SECONDS = 2.0
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILTER]...",
+        help="Such as state:failed asset:orders tag:nightly by:ann automation:* since:24h; any words of one field, "
+        "all fields.",
+        autocompletion=offers("filter"),
+    ),
 ]
-_AGE = re.compile(r"(?P<number>\d{1,9})\s*(?P<unit>s|min|m|h|d|w)")
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE", help="running, paused, completed, failed or cancelled."),
+]
+Kinds = Annotated[
+    list[str] | None, typer.Option("--kind", metavar="VERB", help="The verb that asked, such as backfill.")
+]
+Assets = Annotated[
+    list[str] | None,
+    typer.Option("--asset", metavar="NAME", help="An asset that was asked for.", autocompletion=offers("assets")),
+]
+Automations = Annotated[
+    list[str] | None,
+    typer.Option("--automation", metavar="NAME", help="The schedule, sensor or condition that asked; * for any."),
+]
+Persons = Annotated[list[str] | None, typer.Option("--by", metavar="WHO", help="Who asked; * for any person.")]
+RunTags = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME", help="A tag of the run.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="WHEN", help="Not before: an age (24h, 7d) or an ISO time.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Before: an age or an ISO time.")]
+Not = Annotated[
+    list[str] | None, typer.Option("--not", metavar="FIELD:VALUE", help="None of these, such as kind:backfill.")
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again as it changes, until it is over or Ctrl-C.")]
 
 
-def why(
-    session: Session,
-    asset: Annotated[
-        str, typer.Argument(metavar="ASSET", help="Name of an asset.", autocompletion=offers("assets"))
-    ],
+def read_filter(
+    words: Sequence[str] | None,
+    excluded: Sequence[str] | None = None,
     *,
-    partition: One = None,
+    since: str | None = None,
+    until: str | None = None,
+    **fields: Sequence[str] | None,
+) -> RunFilter:
+    """Return the filter that words and options make together.
+
+    Raises:
+        OptionsError: says which of them cannot be read.
+
+    Example:
+        >>> str(read_filter(["state:failed since:24h"], ["kind:backfill"], asset=["my orders"]))
+        'state:failed -kind:backfill asset:"my orders" since:24h'
+    """
+    given: list[str] = []
+    for word in words or ():
+        # quoted as one argument it may be a whole filter; split by the shell its values need no quotes
+        given += RunFilter.parse(word).words() if " " in word and word.count(":") > 1 else [word]
+    given += [f"{name}:{value}" for name, values in fields.items() for value in values or ()]
+    given += [f"-{word.removeprefix('-')}" for word in excluded or ()]
+    given += [f"{name}:{value}" for name, value in (("since", since), ("until", until)) if value is not None]
+    return RunFilter.parse(given)
+
+
+def ls(
+    session: Session,
+    words: Words = None,
+    *,
+    state: States = None,
+    kind: Kinds = None,
+    asset: Assets = None,
+    automation: Automations = None,
+    by: Persons = None,
+    tag: RunTags = None,
+    since: Since = None,
+    until: Until = None,
+    excluded: Not = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many lines, newest first.")] = 20,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="`next` of the page before, of --json.")
+    ] = None,
+    unfold: Annotated[bool, typer.Option("--unfold", help="A line for each run of an automation, too.")] = False,
+    watch: Watch = False,
 ) -> None:
-    """Say why an asset (or one partition of it) does not run, or what it is doing."""
-    flow = session.flow
+    """List runs, newest first, by the filter of the pages; those of an automation that went well are folded."""
+    requested = read_filter(
+        words,
+        excluded,
+        since=since,
+        until=until,
+        state=state,
+        kind=kind,
+        asset=asset,
+        automation=automation,
+        by=by,
+        tag=tag,
+    )
+    flow = session.records
     session.warn_of_memory_store()
-    found = find_asset(flow.graph, asset)
-    catalog = flow.parts.store.catalog
-    requested = None if partition is None else read_recorded(found, partition, catalog)
-    reasons = flow.why(found, requested)
-    shown = label(recorded_target(found, requested, catalog)[1], found)
+    session.note_project(flow.settings)
     if session.out.as_json:
-        session.out.json({"asset": asset, "partition": shown or None, "reasons": reasons})
+        if watch:
+            raise OptionsError("--watch is for people: leave --json out, or ask again with --cursor.")
+        page = _read(flow, requested, limit, cursor)
+        _remember_runs(page.items)
+        session.out.json(
+            {
+                "project": flow.settings.project,
+                "filter": str(requested),
+                "runs": [_line_json(one) for one in page.items],
+                "next": page.next,
+                "total": page.total,
+                "total_is_at_least": page.total_is_at_least,
+            }
+        )
         return
-    session.out.line(f"{one_line(f'{asset} {shown}'.strip())}: {one_line(reasons[0])}", hang=2)
-    for reason in reasons[1:]:
-        session.out.line(f"  {one_line(reason)}", hang=4)
+
+    def show() -> bool:
+        lines, rest = _folded(flow, requested, limit, cursor, unfold=unfold)
+        session.out.table(_COLUMNS, [_row(line) for line in lines])
+        if rest:
+            session.out.note(f"The {rest}. --limit shows more, a filter less.", style="dim")
+        return False
+
+    _repeatedly(session.out, show) if watch else show()
 
 
-def pause(session: Session, run: Run = None, *, queue: Queue = None) -> None:
-    """Start nothing more of a run, or of a queue in the whole fleet; what runs goes on."""
-    _steer(session, run, queue, paused=True)
-
-
-def resume(session: Session, run: Run = None, *, queue: Queue = None) -> None:
-    """Go on with a paused run, or with a paused queue."""
-    _steer(session, run, queue, paused=False)
-
-
-def retry(
+def show(
     session: Session,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", autocompletion=offers("runs"))],
     *,
-    executor: ExecutorName = "auto",
-    no_wait: NoWait = False,
+    steps: Annotated[bool, typer.Option("--steps", help="List its steps, however many.")] = False,
+    state: Annotated[State | None, typer.Option(help="Only steps in this state; lists them.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many steps.")] = _SHOWN,
+    watch: Watch = False,
 ) -> int:
-    """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
-    flow = session.flow
-    session.warn_of_memory_store()
-    flow.runs.get(run)
-    if no_wait:
-        return show_placed(session, flow.runs.retry(run, executor=executor, wait=False))
-    durable = note_without_worker(session, executor)
-    placed: list[str] = []
-    with reporting(session.out, f"retry {run}") as report:
-
-        def on_progress(progress: Progress) -> None:
-            placed[:] = [progress.run_id]
-            report(progress)
-
-        try:
-            result = flow.runs.retry(run, executor=executor, on_progress=on_progress)
-        except KeyboardInterrupt:
-            if durable and placed:
-                session.out.note(f"What was placed goes on without this. Stop it: {command('cancel', placed[0])}")
-            raise
-    return show_result(session.out, flow, result)
-
-
-def prune(
-    session: Session,
-    *,
-    older_than: Annotated[
-        str | None,
-        typer.Option(
-            "--older-than", metavar="AGE", help="Such as 30d or 12h; default: the setting retention_days."
-        ),
-    ] = None,
-    asset: Annotated[
-        str | None,
-        typer.Option("--asset", metavar="NAME", help="All that is recorded of an asset that is declared no more."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
-) -> None:
-    """Delete the history of runs that ended long ago, with their values; what is needed is kept."""
+    """Show a run: why steps failed, how its assets stand, who asked; its steps when they are few, or with --steps."""
     flow = session.records
     session.warn_of_memory_store()
-    if asset is not None:
-        if older_than is not None:
-            raise OptionsError("Give --asset or --older-than: all of an asset that is gone, or what is old.")
-        gone = flow.retention.prune_asset(asset, dry_run=dry_run)
+    listed = limit if steps or state is not None else 0
+    if watch and session.out.as_json:
+        raise OptionsError("--watch is for people: leave --json out, or `flowstone runs show RUN --json` again.")
+    if not watch:
+        show_run(session.out, flow, flow.runs.get(run), steps=listed, state=state)
+        return DONE
+
+    def again() -> bool:
+        record = flow.runs.get(run)
+        show_run(session.out, flow, record, steps=listed, state=state)
+        return record.state.is_terminal
+
+    _repeatedly(session.out, again)
+    return DONE if flow.runs.get(run).state is State.COMPLETED else FAILED
+
+
+def backfills(
+    session: Session,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="One of them.", autocompletion=offers("runs"))
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    watch: Watch = False,
+) -> int:
+    """List backfills that are under way, with how far they are and how long it still takes; or show one."""
+    if run is not None:
+        return show(session, run, watch=watch)
+    flow = session.records
+    session.warn_of_memory_store()
+    requested = RunFilter(kind=("backfill",), state=() if everything else ("running",))
+
+    def listed() -> bool:
+        page = _read(flow, requested, limit, None)
         if session.out.as_json:
-            session.out.json({**asdict(gone), "asset": asset})
+            document = {"backfills": [_line_json(one) for one in page.items], "total": page.total}
+            session.out.json(document)
+            return True
+        if not page.items and not everything:
+            session.out.note("No backfill is under way; --all lists those that are over.")
+        session.out.table(_BACKFILL_COLUMNS, [_backfill_row(one) for one in page.items])
+        if page.summary:
+            session.out.note(f"The {page.summary}. --limit shows more.", style="dim")
+        return False
+
+    _repeatedly(session.out, listed) if watch and not session.out.as_json else listed()
+    return DONE
+
+
+def _repeatedly(out: Output, show_it: Callable[[], bool]) -> None:
+    """Show something every two seconds until it says that it is over; on a terminal always at the same place."""
+    console = out.stdout_console()
+    while True:
+        if console.is_terminal:
+            console.clear()
+        if show_it():
             return
-        done = "Would delete" if dry_run else "Deleted"
-        values = f"{gone.values:,} values of {gone.size_bytes:,} bytes"
-        session.out.line(f"{done} {gone.steps:,} steps of {one_line(asset)} with {values}.")
-        return
-    age = timedelta(days=flow.settings.retention_days) if older_than is None else read_age(older_than)
-    pruned = flow.retention.prune(older_than=age, dry_run=dry_run)
-    if session.out.as_json:
-        session.out.json({**asdict(pruned), "older_than_seconds": age.total_seconds()})
-        return
-    done = "Would delete" if dry_run else "Deleted"
-    counts = f"{pruned.steps:,} steps and {pruned.runs:,} runs"
-    session.out.line(f"{done} {counts} that ended more than {duration(age.total_seconds())} ago,")
-    session.out.line(f"with {pruned.values:,} values of {pruned.size_bytes:,} bytes, and {pruned.ticks:,} ticks.")
-    if dry_run:
-        session.out.note("Not counted: leftovers of attempts that died while they stored a value.")
-    if pruned.leftovers:
-        session.out.line(
-            f"Deleted {pruned.leftovers:,} leftovers of attempts that died while they stored a value."
-        )
-    for name, number in pruned.out_of_reach.items():
-        declared = name in flow.parts.managers
-        why = "it failed, see the log" if declared else "this app does not declare it"
-        session.out.line(
-            f"Out of reach: {number:,} values of the IO manager {name!r} stay where they are ({why})."
-        )
-    if pruned.not_swept:
-        names = ", ".join(map(repr, pruned.not_swept))
-        session.out.line(f"Not looked at: leftovers of the IO manager {names}, which has no sweep().")
+        time.sleep(_WATCH_SECONDS)
 
 
-def read_age(text: str) -> timedelta:
-    """Read an age such as `30d`.
+def _read(flow: FlowStone, requested: RunFilter, limit: int, cursor: str | None) -> Page[RunLine]:
+    return flow.insights.runs(requested, cursor=cursor, limit=limit)
+
+
+def _remember_runs(lines: Sequence[RunLine]) -> None:
+    remember(runs=[line.id for line in lines])
+
+
+class _Fold:
+    """Runs of one automation that went well, as one line.
 
     Args:
-        text: a whole number and s, min (or m), h, d or w.
-
-    Raises:
-        OptionsError: it is something else.
-
-    Example:
-        >>> read_age("12h")
-        datetime.timedelta(seconds=43200)
+        newest: the newest of them.
     """
-    match = _AGE.fullmatch(text.strip().lower())
-    if match is None:
-        raise OptionsError(f"--older-than {text!r}: give a number and s, min, h, d or w, such as 30d.")
-    # no calendar goes further back
-    return timedelta(seconds=min(int(match["number"]) * _UNITS[match["unit"]], 10_000 * 365 * 86400))
+
+    def __init__(self, newest: RunLine) -> None:
+        self.newest = newest
+        self.number = 1
+
+    def row(self) -> list[str]:
+        """Return the cells of its line."""
+        one = self.newest
+        what = f"{self.number:,} runs of {one.automation}"
+        return [one.id, one.state, what, one.kind, one.automation or "", "", moment(one.created_at), ""]
 
 
-def _steer(session: Session, run: str | None, queue: str | None, *, paused: bool) -> None:
-    if (run is None) == (queue is None):
-        verb = "pause" if paused else "resume"
-        raise OptionsError(f"Say what: `flowstone {verb} RUN` or `flowstone {verb} --queue NAME`, one of them.")
-    if queue is not None:
-        _steer_queue(session, queue, paused=paused)
-    elif run is not None:
-        _steer_run(session, run, paused=paused)
+def _folded(
+    flow: FlowStone, requested: RunFilter, limit: int, cursor: str | None, *, unfold: bool
+) -> tuple[list[RunLine | _Fold], str]:
+    """Return lines of a list, and in words how much of it they are when that is not all."""
+    lines: list[RunLine | _Fold] = []
+    folds: dict[tuple[str, str], list[int]] = {}
+    read = 0
+    for _ in range(_MAX_PAGES):
+        page = _read(flow, requested, min(_PAGE, limit if unfold else _PAGE), cursor)
+        _remember_runs(page.items[:limit])
+        for line in page.items:
+            key = (line.automation or "", line.state)
+            places = folds.setdefault(key, [])
+            if unfold or line.automation is None or line.state != State.COMPLETED or len(places) < _FOLDED:
+                if len(lines) >= limit:
+                    total = (
+                        f" of {'more than ' if page.total_is_at_least else ''}{page.total:,}" if page.total else ""
+                    )
+                    return lines, f"first {read:,}{total} runs"
+                places.append(len(lines))
+                lines.append(line)
+            else:
+                _fold(lines, places)
+            read += 1
+        cursor = page.next
+        if cursor is None:
+            return lines, ""
+    return lines, f"first {read:,} runs"
 
 
-def _steer_queue(session: Session, queue: str, *, paused: bool) -> None:
-    queues = session.records.queues
-    if paused:
-        queues.pause(queue)
-    else:
-        queues.resume(queue)
-    if session.out.as_json:
-        session.out.json({"kind": "queue", "id": queue, "paused": paused})
-    else:
-        goes_on = "nothing more of it starts; what runs goes on" if paused else "it goes on"
-        session.out.line(f"queue {one_line(queue)}: {goes_on}.")
+def _fold(lines: list[RunLine | _Fold], places: list[int]) -> None:
+    """Put one more run of an automation into its line; at first its earlier ones are joined into that."""
+    first = lines[places[0]]
+    if not isinstance(first, _Fold):
+        first = _Fold(first)
+        first.number = len(places)
+        lines[places[0]] = first
+        for place in sorted(places[1:], reverse=True):
+            del lines[place]
+    first.number += 1
 
 
-def _steer_run(session: Session, run: str, *, paused: bool) -> None:
-    runs = session.records.runs
-    record = runs.pause(run) if paused else runs.resume(run)
-    if session.out.as_json:
-        session.out.json({"kind": "run", "id": run, "paused": record.paused, "state": record.state.value})
+_COLUMNS = (
+    Column("RUN"),
+    Column("STATE"),
+    Column("WHAT", rank=1),
+    Column("KIND", rank=4),
+    Column("WHO", rank=5),
+    Column("DONE", rank=2, right=True),
+    Column("CREATED", rank=3),
+    Column("TOOK", rank=6, right=True),
+)
+_BACKFILL_COLUMNS = (
+    Column("RUN"),
+    Column("STATE"),
+    Column("WHAT", rank=1),
+    Column("DONE", right=True),
+    Column("FAILED", rank=2, right=True),
+    Column("RATE", rank=5, right=True),
+    Column("LEFT", rank=3, right=True),
+    Column("AT ONCE", rank=6, right=True),
+    Column("CREATED", rank=4),
+)
+
+
+def _row(line: RunLine | _Fold) -> list[str]:
+    if isinstance(line, _Fold):
+        return line.row()
+    time_taken = duration(line.took_seconds)
+    if line.left_seconds is not None:
+        time_taken += f", {duration(line.left_seconds)} left"
+    return [
+        line.id,
+        line_state(line),
+        f"{line.selection} {line.partitions}".strip(),
+        line.kind,
+        line.automation or line.requested_by or "",
+        _done(line.counts),
+        moment(line.created_at),
+        time_taken,
+    ]
+
+
+def _done(counts: RunCounts) -> str:
+    failed = f", {counts.failed:,} failed" if counts.failed else ""
+    return f"{counts.done:,}/{counts.total:,}{failed}"
+
+
+def _backfill_row(line: RunLine) -> list[str]:
+    rate = line.counts.done / line.took_seconds if line.took_seconds > 0 else 0.0
+    return [
+        line.id,
+        line_state(line),
+        f"{line.selection} {line.partitions}".strip(),
+        f"{line.counts.done:,}/{line.counts.total:,}",
+        f"{line.counts.failed:,}" if line.counts.failed else "",
+        f"{rate:,.1f}/s" if line.counts.done else "",
+        duration(line.left_seconds) if line.left_seconds is not None else "",
+        str(line.window or ""),
+        moment(line.created_at),
+    ]
+
+
+def line_state(line: RunLine) -> str:
+    """Return the state of a run for people: also that it is paused, or that nobody goes on with it."""
+    if line.process_lost:
+        return "process lost"
+    return "paused" if line.paused else line.state
+
+
+def show_run(out: Output, flow: FlowStone, run: RunRecord, *, steps: int = 0, state: State | None = None) -> None:
+    """Write a run.
+
+    Args:
+        out: where to.
+        flow: the app.
+        run: the run.
+        steps: how many of its steps to list; 0 lists those of a small run.
+        state: only steps in this state.
+    """
+    view = flow.insights.run(run.id)
+    listed = steps or (_FEW_STEPS if view.run.counts.total <= _FEW_STEPS else 0)
+    found = flow.runs.steps(run.id, state=state, limit=listed) if listed else []
+    if out.as_json:
+        out.json(_run_document(flow, run, view, found if listed else None))
         return
-    goes_on = "nothing more of it starts; what runs goes on" if paused else "it goes on"
-    text = f"it is over already ({record.state.value})" if record.state.is_terminal else goes_on
-    session.out.line(f"run {one_line(run)}: {text}.")
+    line = view.run
+    out.line(f"run {one_line(run.id)} is {line_state(line)}")
+    left = f", about {duration(line.left_seconds)} left" if line.left_seconds is not None else ""
+    counts = ", ".join(f"{number:,} {name.value}" for name, number in sorted(run.counts.items()) if number)
+    write_fields(
+        out,
+        {
+            "what": f"{run.kind} {run.selection}",
+            "partitions": line.partitions,
+            "asked by": _who(line),
+            "executor": run.executor,
+            "retry of": run.retry_of or "",
+            "belongs to": run.parent or "",
+            "priority": str(run.priority),
+            "max concurrency": str(run.max_concurrency or ""),
+            "created": moment(run.created_at),
+            "finished": moment(run.finished_at),
+            "took": took(run.created_at, run.finished_at) or duration(line.took_seconds) + left,
+            "tags": ", ".join(run.tags),
+            "metadata": _text(run.metadata),
+            "config": _text(run.config),
+            "steps": counts,
+            "waits for": "; ".join(flow.parts.waiting.of_run(run.id)) if not run.state.is_terminal else "",
+            "the same again": view.command,
+        },
+    )
+    _show_errors(out, view)
+    _show_assets(out, view)
+    show_scattered(out, flow.runs.latest(limit=_SHOWN, parent=run.id))
+    if found:
+        out.line()
+        out.table(_STEP_COLUMNS, [_step_row(flow, step) for step in found])
+        if len(found) == listed and len(found) < line.counts.total:
+            out.note(f"The first {len(found):,} of {line.counts.total:,} steps; --limit shows more.", style="dim")
+    elif view.run.counts.failed:
+        failed = [
+            step
+            for state_of in (State.FAILED, State.CANCELLED, State.CANCELLING)
+            for step in flow.runs.steps(run.id, state=state_of, limit=_SHOWN)
+        ]
+        out.line()
+        out.table(_STEP_COLUMNS, [_step_row(flow, step) for step in failed[:_SHOWN]])
+
+
+def _who(line: RunLine) -> str:
+    if line.automation is not None:
+        return f"the automation {line.automation}"
+    way = f" ({line.via})" if line.via else ""
+    return f"{line.requested_by}{way}" if line.requested_by else ""
+
+
+def _show_errors(out: Output, view: RunView) -> None:
+    """Write why steps failed, the most frequent reason first."""
+    if not view.errors:
+        return
+    out.line()
+    rows = []
+    for one in view.errors:
+        example = one.examples[0] if one.examples else None
+        step = str(example.id) if example is not None else ""
+        rows.append([f"{one.number:,}{'+' if one.is_at_least else ''}", one.line, ", ".join(one.assets[:5]), step])
+    columns = [
+        Column("FAILED", right=True),
+        Column("WHY"),
+        Column("ASSETS", rank=1),
+        Column("FOR EXAMPLE STEP", rank=2, right=True),
+    ]
+    out.table(columns, rows)
+
+
+def _show_assets(out: Output, view: RunView) -> None:
+    if len(view.assets) < 2 and view.run.counts.total < 2:
+        return
+    out.line()
+    columns = [
+        Column("ASSET"),
+        Column("STATE"),
+        Column("STEPS", right=True),
+        Column("OF WHICH", rank=1),
+        Column("WAITS FOR", rank=2),
+    ]
+    rows = [
+        [
+            one.asset,
+            one.state,
+            f"{one.total:,}",
+            ", ".join(f"{number:,} {name}" for name, number in one.counts.items() if number),
+            ", ".join(one.waits_for),
+        ]
+        for one in view.assets
+    ]
+    out.table(columns, rows)
+
+
+_STEP_COLUMNS = (
+    Column("STEP"),
+    Column("ASSET"),
+    Column("PARTITION"),
+    Column("STATE", rank=1),
+    Column("ATTEMPT", rank=4, right=True),
+    Column("TOOK", rank=3, right=True),
+    Column("ERROR", rank=2),
+)
+
+
+def _step_row(flow: FlowStone, step: StepRecord) -> list[str]:
+    error = error_line(step.error) or flow.parts.waiting.reason_of(step)
+    return [
+        str(step.id),
+        step.asset,
+        label_of_step(flow, step),
+        step.state.value,
+        f"{step.attempt} of {step.max_attempts}",
+        took(step.started_at, step.finished_at),
+        error if len(error) <= 100 else f"{error[:99]}…",
+    ]
 
 
 def show_scattered(out: Output, found: Sequence[RunRecord]) -> None:
@@ -230,383 +518,76 @@ def show_scattered(out: Output, found: Sequence[RunRecord]) -> None:
         Column("DONE", right=True),
         Column("FAILED", rank=1, right=True),
     ]
-    out.table(columns, [_row(run) for run in found])
+    rows = []
+    for run in found:
+        state = "paused" if run.paused and not run.state.is_terminal else run.state.value
+        failed = run.counts.get(State.FAILED, 0)
+        rows.append([run.id, state, run.selection, f"{run.done:,}/{run.total:,}", f"{failed:,}"])
+    out.table(columns, rows)
 
 
-def _row(run: RunRecord) -> list[str]:
-    state = "paused" if run.paused and not run.state.is_terminal else run.state.value
-    failed = run.counts.get(State.FAILED, 0)
-    return [run.id, state, run.selection, f"{run.done:,}/{run.total:,}", f"{failed:,}"]
-
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.", autocompletion=offers("runs"))]
-_FAILURES = (State.FAILED, State.UPSTREAM_FAILED)
-_WITHOUT_RESULT = (*_FAILURES, State.CANCELLED, State.CANCELLING)
-_SHOWN = 50  # failed steps in a listing
-_SEARCHED = 10_000  # runs looked through for a state
-
-
-def runs(
-    session: Session,
-    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One run, with what failed in it.")] = None,
-    *,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs with this tag.")] = None,
-) -> None:
-    """List the latest runs, or show one."""
-    flow = session.records
-    session.warn_of_memory_store()
-    if run_id is not None:
-        _show_run(session.out, flow, flow.runs.get(run_id))
-        return
-    found = flow.runs.latest(limit=_SEARCHED if state else limit, tag=tag)
-    found = [run for run in found if state is None or run.state is state][:limit]
-    if session.out.as_json:
-        session.out.json({"project": flow.settings.project, "runs": [_run_json(run) for run in found]})
-        return
-    session.note_project(flow.settings)
-    columns = [
-        Column("RUN"),
-        Column("STATE"),
-        Column("WHAT", rank=1),
-        Column("KIND", rank=3),
-        Column("EXECUTOR", rank=5),
-        Column("DONE", rank=2, right=True),
-        Column("CREATED", rank=4),
-        Column("TOOK", rank=6, right=True),
-    ]
-    session.out.table(columns, [_run_row(run) for run in found])
-
-
-def history(
-    session: Session,
-    asset: Annotated[
-        str,
-        typer.Argument(
-            metavar="ASSET", help="An asset, also one that is declared no more.", autocompletion=offers("assets")
-        ),
-    ],
-    *,
-    partition: One = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-) -> None:
-    """List the committed versions of an asset, or of one partition, newest first."""
-    flow = session.flow
-    session.warn_of_memory_store()
-    found = recorded_asset(flow.graph, flow.parts.store.catalog, asset)
-    key = None if partition is None else read_recorded(found, partition, flow.parts.store.catalog)
-    versions = flow.history(found.name, partition=key, limit=limit)
-    if session.out.as_json:
-        listed = [one.to_json() for one in versions]
-        session.out.json({"asset": found.name, "declared": found.name in flow.graph, "versions": listed})
-        return
-    session.note_project(flow.settings)
-    if found.name not in flow.graph:
-        session.out.note(f"{one_line(found.name)} is declared no more.")
-    columns = [
-        Column("STEP"),
-        Column("PARTITION"),
-        Column("COMMITTED"),
-        Column("CODE VERSION", rank=1),
-        Column("RUN", rank=2),
-    ]
-    rows = [
-        [
-            str(one.step_id),
-            label(one.key, found),
-            moment(one.finished_at),
-            one.code_version or "",
-            one.run_id,
-        ]
-        for one in versions
-    ]
-    session.out.table(columns, rows)
-
-
-def status(session: Session, identifier: Id) -> None:
-    """Show a step with its attempts, or a run with its counts."""
-    flow = session.records
-    session.warn_of_memory_store()
-    step, run = _find(flow, identifier)
-    if step is not None:
-        _show_step(session.out, flow, step)
-    elif run is not None:
-        _show_run(session.out, flow, run)
-
-
-def cancel(session: Session, identifier: Id) -> None:
-    """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
-    flow = session.records
-    session.warn_of_memory_store()
-    step, run = _find(flow, identifier)
-    before: State
-    counts: dict[State, int] = {}
-    if step is not None:
-        kind, before, after = "step", step.state, flow.cancel_job(identifier)
-    else:
-        assert run is not None
-        ended = flow.runs.cancel(identifier)
-        kind, before, after, counts = "run", run.state, ended.state, ended.counts
-    if session.out.as_json:
-        document: dict[str, object] = {"kind": kind, "id": identifier}
-        document |= {"before": before.value, "state": after.value}
-        if run is not None:
-            document["counts"] = {state.value: number for state, number in counts.items()}
-        session.out.json({**document, "recorded": not before.is_terminal})
-        return
-    name = f"{kind} {one_line(identifier)}"
-    if before.is_terminal:
-        session.out.line(f"{name} is {after.value}: it was over already.")
-        return
-    session.out.line(f"The cancel is recorded: {name} is {after.value}.")
-    if counts:
-        session.out.line(f"  {_became(run, counts)}")
-    if State.CANCELLING in (after, *counts):
-        session.out.line(f"  What runs was asked to stop. When it has: {command('status', identifier)}")
-
-
-def _became(before: RunRecord | None, counts: dict[State, int]) -> str:
-    """Return what a cancel of a run did to its steps, for people.
-
-    Example:
-        >>> _became(None, {State.CANCELLED: 3, State.COMPLETED: 1})
-        '3 cancelled before they started, 1 completed'
-    """
-    earlier = before.counts.get(State.CANCELLED, 0) if before is not None else 0
-    now = counts.get(State.CANCELLED, 0) - earlier
-    found = [f"{now:,} cancelled before {'it' if now == 1 else 'they'} started"] if now else []
-    others = {**counts, State.CANCELLED: earlier}
-    found += [f"{number:,} {state.value}" for state, number in sorted(others.items()) if number]
-    return ", ".join(found)
-
-
-def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord | None]:
-    """Return the step or the run with this id.
-
-    Raises:
-        RunNotFoundError: there is neither.
-    """
-    try:
-        return flow.runs.step(identifier), None
-    except RunNotFoundError:
-        pass
-    try:
-        return None, flow.runs.get(identifier)
-    except RunNotFoundError:
-        raise RunNotFoundError("step or run", identifier) from None
-
-
-def _show_run(out: Output, flow: FlowStone, run: RunRecord) -> None:
-    found = [step for state in _WITHOUT_RESULT for step in flow.runs.steps(run.id, state=state, limit=_SHOWN)]
-    if out.as_json:
-        failed = [step for step in found if step.state in _FAILURES]
-        cancelled = [step for step in found if step.state not in _FAILURES]
-        document = {**_run_json(run), "failed_steps": [_step_json(flow, step) for step in failed]}
-        out.json({**document, "cancelled_steps": [_step_json(flow, step) for step in cancelled]})
-        return
-    out.line(f"run {one_line(run.id)} is {_state(run)}")
-    _fields(
-        out,
-        {
-            "what": f"{run.kind} {run.selection}",
-            "executor": run.executor,
-            "retry of": run.retry_of or "",
-            "belongs to": run.parent or "",
-            "priority": str(run.priority),
-            "max concurrency": str(run.max_concurrency or ""),
-            "created": moment(run.created_at),
-            "finished": moment(run.finished_at),
-            "took": took(run.created_at, run.finished_at),
-            "tags": ", ".join(run.tags),
-            "metadata": _document(run.metadata),
-            "config": _document(run.config),
-            "steps": ", ".join(f"{number:,} {state.value}" for state, number in sorted(run.counts.items())),
-        },
-    )
-    show_scattered(out, flow.runs.latest(limit=_SHOWN, parent=run.id))
-    if found:
-        out.line()
-        columns = [
-            Column("STEP"),
-            Column("ASSET"),
-            Column("PARTITION"),
-            Column("STATE", rank=1),
-            Column("ERROR", rank=2),
-        ]
-        out.table(columns, [_failed_row(flow, step) for step in found])
-
-
-def _failed_row(flow: FlowStone, step: StepRecord) -> list[str]:
-    error = error_line(step.error) or flow.parts.waiting.reason_of(step)
-    shown = error if len(error) <= 100 else f"{error[:99]}…"
-    return [str(step.id), step.asset, _label(flow, step), step.state.value, shown]
-
-
-def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
-    attempts = flow.runs.attempts(step.id)
-    if out.as_json:
-        out.json({**_step_json(flow, step), "attempts": [_attempt_json(one) for one in attempts]})
-        return
-    out.line(f"step {step.id} is {step.state.value}")
-    scheduled = "next attempt" if step.state is State.RETRYING else "scheduled for"
-    _fields(
-        out,
-        {
-            "asset": f"{step.asset} {_label(flow, step)}".strip(),
-            "run": step.run_id,
-            "executor": step.executor,
-            "queue": f"{step.queue}, priority {step.priority}",
-            "attempt": f"{step.attempt} of {step.max_attempts}",
-            scheduled: moment(step.scheduled_at),
-            "started": moment(step.started_at),
-            "finished": moment(step.finished_at),
-            "worker": step.worker or "",
-            "stored": f"{step.stored.io}: {step.stored.location}" if step.stored else "",
-            "route": route_text(decision_of(step.stored)),
-            "reason": flow.parts.waiting.reason_of(step),
-            "invalidated": moment(step.invalidated_at),
-            "waits for": "; ".join(waits) if (waits := flow.runs.status(step.id).waiting_for) else "",
-        },
-    )
-    if attempts:
-        out.line()
-        columns = [
-            Column("ATTEMPT", right=True),
-            Column("STATE"),
-            Column("STARTED", rank=2),
-            Column("TOOK", rank=3, right=True),
-            Column("NEXT ATTEMPT", rank=1),
-            Column("WORKER", rank=4),
-            Column("ERROR"),
-        ]
-        out.table(columns, [_attempt_row(one) for one in attempts])
-    if step.error:
-        out.line()
-        out.line(step.error.rstrip())
-
-
-def route_text(decision: RouteDecision | None) -> str:
-    """Return a decision on one line; empty for none.
-
-    Example:
-        >>> route_text(RouteDecision(("full",), ("delta",), "empty table"))
-        'to full, not to delta (empty table)'
-    """
-    if decision is None:
-        return ""
-    chosen = f"to {', '.join(decision.chosen)}" if decision.chosen else "to nobody"
-    others = f", not to {', '.join(decision.not_chosen)}" if decision.not_chosen else ""
-    return chosen + others + (f" ({decision.reason})" if decision.reason else "")
-
-
-def _attempt_row(one: AttemptRecord) -> list[str]:
-    return [
-        str(one.attempt),
-        one.state.value,
-        moment(one.started_at),
-        took(one.started_at, one.finished_at),
-        moment(one.retry_at),
-        one.worker or "",
-        error_line(one.error),
-    ]
-
-
-def _fields(out: Output, fields: dict[str, str]) -> None:
-    shown = {name: value for name, value in fields.items() if value}
-    width = max(len(name) for name in shown)
-    for name, value in shown.items():
-        out.line(f"  {name.ljust(width)}  {one_line(value)}", hang=width + 4)
-
-
-def _run_row(run: RunRecord) -> list[str]:
-    done = f"{run.done:,}/{run.total:,}"
-    time = took(run.created_at, run.finished_at)
-    return [run.id, _state(run), run.selection, run.kind, run.executor, done, moment(run.created_at), time]
-
-
-def _state(run: RunRecord) -> str:
-    if run.process_lost:
-        return "process lost"
-    return "paused" if run.paused and not run.state.is_terminal else run.state.value
-
-
-def _label(flow: FlowStone, step: StepRecord) -> str:
-    return label(step.partition_key, flow.graph.assets.get(step.asset))
-
-
-def _document(document: Mapping[str, object]) -> str:
+def _text(document: Mapping[str, object]) -> str:
     return json.dumps(dict(document), ensure_ascii=False) if document else ""
 
 
-def _run_json(run: RunRecord) -> dict[str, object]:
+def _line_json(line: RunLine) -> dict[str, object]:
+    """Return a run of a list with JSON types, under the names that `runs show` uses."""
+    counts = line.counts
     return {
         "kind": "run",
-        "id": run.id,
-        "verb": run.kind,
-        "selection": run.selection,
-        "executor": run.executor,
-        "state": run.state.value,
-        "paused": run.paused,
-        "process_lost": run.process_lost,
-        "retry_of": run.retry_of,
-        "parent": run.parent,
-        "priority": run.priority,
-        "max_concurrency": run.max_concurrency,
-        "created_at": run.created_at.isoformat(),
-        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-        "total": run.total,
-        "done": run.done,
+        "id": line.id,
+        "verb": line.kind,
+        "selection": line.selection,
+        "partitions": line.partitions or None,
+        "executor": line.executor,
+        "state": line.state,
+        "paused": line.paused,
+        "process_lost": line.process_lost,
+        "requested_by": line.requested_by,
+        "via": line.via,
+        "automation": line.automation,
+        "retry_of": line.retry_of,
+        "parent": line.parent,
+        "priority": line.priority,
+        "max_concurrency": line.window,
+        "created_at": line.created_at.isoformat(),
+        "finished_at": line.finished_at.isoformat() if line.finished_at else None,
+        "took_seconds": line.took_seconds,
+        "left_seconds": line.left_seconds,
+        "total": counts.total,
+        "done": counts.done,
+        "counts": {
+            "succeeded": counts.succeeded,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "running": counts.running,
+            "waiting": counts.waiting,
+        },
+        "tags": list(line.tags),
+        "assets": list(line.assets),
+    }
+
+
+def _run_document(
+    flow: FlowStone, run: RunRecord, view: RunView, steps: Sequence[StepRecord] | None
+) -> dict[str, object]:
+    """Return a run with JSON types: as in a list, with its counts by state, and what has no result."""
+    found = [step for state in _WITHOUT_RESULT for step in flow.runs.steps(run.id, state=state, limit=_SHOWN)]
+    failed = [step for step in found if step.state in _WITHOUT_RESULT[:2]]
+    cancelled = [step for step in found if step.state not in _WITHOUT_RESULT[:2]]
+    document: dict[str, object] = {
+        **_line_json(view.run),
         "counts": {state.value: number for state, number in run.counts.items()},
-        "tags": list(run.tags),
         "metadata": dict(run.metadata),
         "config": dict(run.config),
+        "errors": [
+            {"error_type": one.error_type, "line": one.line, "number": one.number, "assets": list(one.assets)}
+            for one in view.errors
+        ],
+        "command": view.command,
+        "failed_steps": [step_json(flow, step) for step in failed],
+        "cancelled_steps": [step_json(flow, step) for step in cancelled],
     }
-
-
-def _step_json(flow: FlowStone, step: StepRecord) -> dict[str, object]:
-    moments = {
-        name: at.isoformat() if at else None
-        for name, at in (
-            ("created_at", step.created_at),
-            ("scheduled_at", step.scheduled_at),
-            ("started_at", step.started_at),
-            ("finished_at", step.finished_at),
-        )
-    }
-    return {
-        "kind": "step",
-        "id": str(step.id),
-        "run_id": step.run_id,
-        "asset": step.asset,
-        "partition": _label(flow, step) or None,
-        "state": step.state.value,
-        "attempt": step.attempt,
-        "max_attempts": step.max_attempts,
-        "priority": step.priority,
-        "queue": step.queue,
-        "executor": step.executor,
-        **moments,
-        "worker": step.worker,
-        "waiting_on": step.waiting_on,
-        "waiting_for": list(flow.runs.status(step.id).waiting_for) if not step.state.is_terminal else [],
-        "invalidated_at": step.invalidated_at.isoformat() if step.invalidated_at else None,
-        "reason": flow.parts.waiting.reason_of(step) or None,
-        "error": step.error,
-        "error_type": step.error_type,
-        "route": decision.to_json() if (decision := decision_of(step.stored)) else None,
-        "stored": dict(step.stored.to_json()) if step.stored else None,
-    }
-
-
-def _attempt_json(one: AttemptRecord) -> dict[str, object]:
-    return {
-        "attempt": one.attempt,
-        "state": one.state.value,
-        "started_at": one.started_at.isoformat(),
-        "finished_at": one.finished_at.isoformat(),
-        "worker": one.worker,
-        "error": one.error,
-        "error_type": one.error_type,
-        "retry_at": one.retry_at.isoformat() if one.retry_at else None,
-    }
+    if steps is not None:
+        document["steps"] = [step_json(flow, step) for step in steps]
+    return document
