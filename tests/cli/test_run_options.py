@@ -84,10 +84,11 @@ def test_the_declared_type_decides_what_a_text_means(
 
     runs = cli("runs", "--tag", "nightly", "--json").json["runs"]
     assert [run["tags"] for run in runs] == [["nightly", "eu"]]
-    orders = runs[0]["config"]["orders"]
+    shown = cli("runs", "show", runs[0]["id"], "--json").json
+    orders = shown["config"]["orders"]
     assert (orders["rows"], orders["label"], orders["only"]) == (3, "7", [1, 2])
     assert orders["window"] == {"since": "2024-02-01"}
-    assert runs[0]["config"]["free"] == {"a": 1, "b": 2.5}
+    assert shown["config"]["free"] == {"a": 1, "b": 2.5}
     assert cli("runs", "--tag", "else", "--json").json["runs"] == []
 
 

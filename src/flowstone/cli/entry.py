@@ -128,7 +128,8 @@ class _Noun(_Group):
                 position += 1
             else:
                 break
-        if position >= len(args) or args[position].startswith("-"):
+        # a word with a colon is one of a filter, an id has none
+        if position >= len(args) or args[position].startswith("-") or ":" in args[position]:
             return [*args[:position], self.bare, *args[position:]]
         if not self.one or get_close_matches(args[position], self.commands, cutoff=0.75):
             return args

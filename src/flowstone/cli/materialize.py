@@ -69,10 +69,9 @@ def reporting(out: Output, title: str) -> Iterator[Report]:
         started = time.monotonic()
 
         def show(progress: Progress) -> None:
-            failed = f" {progress.failed} failed" if progress.failed else ""
             speed = f"{progress.done / max(0.001, time.monotonic() - started):.0f}/s"
-            waits = f" waits: {one_line(progress.waiting_for[0])}" if progress.waiting_for else ""
-            bar.update(task, total=progress.total, completed=progress.done, failed=failed + waits, speed=speed)
+            rest = ", ".join(("", *progress_in_words(progress)))
+            bar.update(task, total=progress.total, completed=progress.done, failed=rest, speed=speed)
 
         yield show
 
@@ -89,11 +88,30 @@ def _lines(out: Output, title: str) -> Report:
         waits = "; ".join(map(one_line, progress.waiting_for))
         if begins or now - last >= _PAUSE_SECONDS:
             last = now
-            failed = f", {progress.failed} failed" if progress.failed else ""
-            held_up = f", waits: {waits}" if waits else ""
-            out.note(f"{title}: {progress.done} of {progress.total}{failed}{held_up}")
+            rest = ", ".join(progress_in_words(progress, reasons=len(progress.waiting_for)))
+            out.note(f"{title}: {progress.done:,} of {progress.total:,}{f', {rest}' if rest else ''}")
 
     return show
+
+
+def progress_in_words(progress: Progress, *, reasons: int = 1) -> list[str]:
+    """Return how many steps failed, run and wait, and for what.
+
+    Args:
+        progress: how far a run is.
+        reasons: how many reasons why it waits.
+
+    Example:
+        >>> counts = {State.COMPLETED: 5, State.FAILED: 1, State.RUNNING: 2, State.PENDING: 4}
+        >>> progress_in_words(Progress("r1", 12, counts, ("no worker serves the queue 'gpu'",)))
+        ['1 failed', '2 running', "4 waiting: no worker serves the queue 'gpu'"]
+    """
+    waiting = progress.total - progress.done - progress.running
+    found = [f"{progress.failed:,} failed"] if progress.failed else []
+    found += [f"{progress.running:,} running"] if progress.running else []
+    why = "; ".join(map(one_line, progress.waiting_for[:reasons]))
+    found += [f"{waiting:,} waiting" + (f": {why}" if why else "")] if waiting or why else []
+    return found
 
 
 Force = Annotated[bool, typer.Option("--force", help="Compute what is selected although it is committed.")]

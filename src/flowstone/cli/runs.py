@@ -1,7 +1,7 @@
 """Runs: `runs ls` with the filter of the pages, `runs show` with what broke first, and both with `--watch`.
 
-What is asked of the store is `flow.insights`, as the pages ask it. The functions that print a run as text and as JSON
-come after the commands; `cancel`, `retry`, `pause` and `resume` are in `steering`.
+What is asked of the store is `flow.insights`, as the pages ask it. The functions that print a run as text and as
+JSON come after the commands; `cancel`, `retry`, `pause` and `resume` are in `steering`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.known_names import offers, remember
 from flowstone.cli.output import Column, Output, duration, moment, one_line, took
 from flowstone.cli.session import Session
-from flowstone.cli.steps import label_of_step, step_json, write_fields
+from flowstone.cli.steps import find, label_of_step, show_step, step_json, write_fields
 from flowstone.core.clean import error_line
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
@@ -41,8 +41,7 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[FILTER]...",
-        help="Such as state:failed asset:orders tag:nightly by:ann automation:* since:24h; any words of one field, "
-        "all fields.",
+        help="Such as state:failed asset:orders tag:nightly by:ann automation:* since:24h.",
         autocompletion=offers("filter"),
     ),
 ]
@@ -172,7 +171,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="How many steps.")] = _SHOWN,
     watch: Watch = False,
 ) -> int:
-    """Show a run: why steps failed, how its assets stand, who asked; its steps when they are few, or with --steps."""
+    """Show a run: why steps failed, how its assets stand, who asked; few steps, or --steps, are listed."""
     flow = session.records
     session.warn_of_memory_store()
     listed = limit if steps or state is not None else 0
@@ -189,6 +188,22 @@ def show(
 
     _repeatedly(session.out, again)
     return DONE if flow.runs.get(run).state is State.COMPLETED else FAILED
+
+
+def status(
+    session: Session,
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a step or of a run.", autocompletion=offers("runs"))
+    ],
+) -> None:
+    """Show a step with its attempts, or a run with its counts."""
+    flow = session.records
+    session.warn_of_memory_store()
+    step, run = find(flow, identifier)
+    if step is not None:
+        show_step(session.out, flow, step)
+    elif run is not None:
+        show_run(session.out, flow, run)
 
 
 def backfills(

@@ -17,7 +17,9 @@ from flowstone.cli.materialize import (
     show_result,
 )
 from flowstone.cli.output import one_line
+from flowstone.cli.runs import Watch, show
 from flowstone.cli.session import Session
+from flowstone.cli.steps import find
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord
 from flowstone.errors import OptionsError, command
@@ -32,11 +34,11 @@ Queue = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.", autocompletion=offers("runs"))]
 
 
-def cancel(session: Session, identifier: Id) -> None:
+def cancel(session: Session, identifier: Id, *, watch: Watch = False) -> None:
     """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
     flow = session.records
     session.warn_of_memory_store()
-    step, run = _find(flow, identifier)
+    step, run = find(flow, identifier)
     before: State
     counts: dict[State, int] = {}
     if step is not None:
@@ -61,6 +63,8 @@ def cancel(session: Session, identifier: Id) -> None:
         session.out.line(f"  {_became(run, counts)}")
     if State.CANCELLING in (after, *counts):
         session.out.line(f"  What runs was asked to stop. When it has: {command('status', identifier)}")
+        if watch:
+            show(session, identifier if step is None else step.run_id, watch=True)
 
 
 def retry(
@@ -69,11 +73,15 @@ def retry(
     *,
     executor: ExecutorName = "auto",
     no_wait: NoWait = False,
+    watch: Watch = False,
 ) -> int:
     """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
     flow = session.flow
     session.warn_of_memory_store()
     flow.runs.get(run)
+    if watch:
+        placed_run = flow.runs.retry(run, executor=executor, wait=False)
+        return show(session, placed_run.id, watch=True)
     if no_wait:
         return show_placed(session, flow.runs.retry(run, executor=executor, wait=False))
     durable = note_without_worker(session, executor)

@@ -1,11 +1,10 @@
-"""A step with its attempts: `status`, which also takes the id of a run."""
+"""A step with its attempts, as text and as JSON: what `status` and `runs show` print."""
 
 from __future__ import annotations
 
 from flowstone.app import FlowStone
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import label
-from flowstone.cli.session import Session
 from flowstone.core.clean import error_line
 from flowstone.core.route import RouteDecision, decision_of
 from flowstone.core.state import State
@@ -13,18 +12,7 @@ from flowstone.core.step import AttemptRecord, RunRecord, StepRecord
 from flowstone.errors import RunNotFoundError
 
 
-def status(session: Session, identifier: Id) -> None:
-    """Show a step with its attempts, or a run with its counts."""
-    flow = session.records
-    session.warn_of_memory_store()
-    step, run = _find(flow, identifier)
-    if step is not None:
-        _show_step(session.out, flow, step)
-    elif run is not None:
-        _show_run(session.out, flow, run)
-
-
-def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord | None]:
+def find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord | None]:
     """Return the step or the run with this id.
 
     Raises:
@@ -40,7 +28,8 @@ def _find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecor
         raise RunNotFoundError("step or run", identifier) from None
 
 
-def _show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
+def show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
+    """Write a step with its attempts."""
     attempts = flow.runs.attempts(step.id)
     if out.as_json:
         out.json({**step_json(flow, step), "attempts": [_attempt_json(one) for one in attempts]})
