@@ -8,6 +8,7 @@ from typing import Any, Self
 from flowstone.app.admin import ApprovalsView, AuditView, ChecksView, ExecutorsView, QueuesView, RetentionView
 from flowstone.app.automation import SchedulesView, SensorsView
 from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared, is_recording_in_memory
+from flowstone.app.bulk import BulkView
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.insights import InsightsView, Reading
 from flowstone.app.lineage import LineageView
@@ -88,6 +89,7 @@ class AssembledApp:
     def _group_verbs(self, schedules: Iterable[Schedule], sensors: Iterable[Sensor]) -> None:
         """Make the objects that group the less common verbs."""
         self.runs = RunsView(self.parts, self._placement)
+        self.bulk = BulkView(self.parts, self.runs)
         self.executors = ExecutorsView(self.parts, self._placement)
         self.queues = QueuesView(self.parts)
         self.conditions = ConditionsView(self.parts, self._placement)

@@ -18,6 +18,7 @@ from flowstone.app.admin import (
 from flowstone.app.assembled import AssembledApp
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
+from flowstone.app.bulk import AsyncBulkView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.insights import AsyncInsightsView
@@ -611,6 +612,7 @@ class AsyncFlow(AsyncFlowStone):
     def __init__(self, flow: FlowStone) -> None:
         super().__init__(flow)
         self.runs = AsyncRunsView(flow.runs, self._pool)
+        self.bulk = AsyncBulkView(flow.bulk, self._pool)
         self.executors = AsyncExecutorsView(flow.executors, self._pool)
         self.queues = AsyncQueuesView(flow.queues, self._pool)
         self.conditions = AsyncConditionsView(flow.conditions, self._pool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 
@@ -184,14 +184,54 @@ class RunsView:
         """
         run_id = run_id_of(run_id)
         running = self._parts.store.ledger.cancel_run(run_id)
-        for step_id in running:
-            record = self._parts.store.catalog.step(step_id)
-            if record is not None:
-                self._reach(record)
-        self._parts.store.end_lost(running)
+        self.reach(running)
         for run in self._scattered(run_id):
             self._reach_items(run.id)
         return self.get(run_id)
+
+    def reach(self, step_ids: Sequence[int]) -> None:
+        """Signal steps that run and are to stop, wherever they run; those whose process is lost are ended."""
+        for step_id in step_ids:
+            record = self._parts.store.catalog.step(step_id)
+            if record is not None:
+                self._reach(record)
+        if step_ids:
+            self._parts.store.end_lost(step_ids)
+
+    def set_priority(self, run_id: AnyRun, priority: int) -> RunRecord:
+        """Give a run, and what of it is not over, another priority.
+
+        Args:
+            run_id: the run.
+            priority: 0 (first) to 9.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            OptionsError: it is over, or the priority cannot work.
+        """
+        run = self.get(run_id)
+        priority = whole_number("priority", priority, minimum=0, maximum=9)
+        if run.state.is_terminal or not self._parts.store.bulk.set_priority([run.id], priority, {}):
+            raise OptionsError(f"Run {run.id!r} is over: nothing of it has a priority any more.")
+        return self.get(run.id)
+
+    def set_window(self, run_id: AnyRun, max_concurrency: int) -> RunRecord:
+        """Change how many steps of a durable run are placed at once, such as of a backfill that is too slow.
+
+        Args:
+            run_id: the run; one that was placed with a window, as every backfill is.
+            max_concurrency: how many, from 1.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            OptionsError: it is over, or has no window.
+        """
+        run = self.get(run_id)
+        window = whole_number("max_concurrency", max_concurrency, maximum=1_000_000)
+        if not self._parts.store.bulk.set_window(run.id, window):
+            why = "is over" if run.state.is_terminal else "has no window on a queue"
+            raise OptionsError(f"max_concurrency={window}: run {run.id!r} {why}.")
+        return self.get(run.id)
 
     def pause(self, run_id: AnyRun) -> RunRecord:
         """Start nothing more of a durable run; what runs goes on.
@@ -283,6 +323,8 @@ class RunsView:
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        assets: Iterable[str] = (),
+        error_type: str | None = None,
         wait: Literal[True] = True,
     ) -> RunResult: ...
     @overload
@@ -294,6 +336,8 @@ class RunsView:
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        assets: Iterable[str] = (),
+        error_type: str | None = None,
         wait: Literal[False],
     ) -> RunHandle: ...
     def retry(
@@ -304,6 +348,8 @@ class RunsView:
         executor: str | Executor = "auto",
         executor_opts: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        assets: Iterable[str] = (),
+        error_type: str | None = None,
         wait: bool = True,
     ) -> RunResult | RunHandle:
         """Run again what a run did not get done, and only that, as a new run; and wait.
@@ -318,6 +364,8 @@ class RunsView:
             executor: see `FlowStone.materialize`.
             executor_opts: see `FlowStone.materialize`.
             on_progress: called with how far it is.
+            assets: only steps of these assets.
+            error_type: only steps that failed with an error of this class, such as `builtins.ValueError`.
             wait: whether to wait for the end; else the answer is a `RunHandle`.
 
         Raises:
@@ -329,7 +377,7 @@ class RunsView:
         old = self.get(run_id)
         if old.process_lost:
             self._parts.store.end_lost([step.id for step in self.steps(run_id, limit=_EVERY)])
-        failed = self._not_done(run_id)
+        failed = self._not_done(run_id, assets, error_type)
         _refuse_items(old)
         if steps is not None:
             requested = {step_id_of(step) for step in steps}
@@ -429,10 +477,20 @@ class RunsView:
             if executor.name == record.executor and capability in executor.capabilities:
                 yield executor
 
-    def _not_done(self, run_id: str) -> list[StepRecord]:
+    def _not_done(self, run_id: str, assets: Iterable[str], error_type: str | None) -> list[StepRecord]:
         """Return what a run did not get done: failed, not started because of a failure, or cancelled."""
         states = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED)
         found = [step for state in states for step in self.steps(run_id, state=state, limit=1_000_000)]
+        named = set(assets)
+        if named or error_type is not None:
+            found = [
+                step
+                for step in found
+                if (not named or step.asset in named) and error_type in (None, step.error_type)
+            ]
+            if not found:
+                what = ", ".join([*sorted(named), *([error_type] if error_type else [])])
+                raise OptionsError(f"Nothing of run {run_id!r} that was not done matches {what}.")
         return sorted(found, key=lambda step: step.id)
 
     def _refuse_inline(self, run: RunRecord) -> None:
@@ -483,6 +541,9 @@ class AsyncRunsView(AsyncFlowStone):
     step_state = awaitable(RunsView.step_state)
     cancel_step = awaitable(RunsView.cancel_step)
     cancel = awaitable(RunsView.cancel)
+    reach = awaitable(RunsView.reach)
+    set_priority = awaitable(RunsView.set_priority)
+    set_window = awaitable(RunsView.set_window)
     pause = awaitable(RunsView.pause)
     resume = awaitable(RunsView.resume)
     find = awaitable(RunsView.find)

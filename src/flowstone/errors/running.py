@@ -323,6 +323,19 @@ class RunConflictError(FlowStoneError, RuntimeError):
         )
 
 
+class CountMovedError(FlowStoneError, RuntimeError):
+    """What a person agreed to do to some number of things would be done to another number by now."""
+
+    def __init__(self, expected: int, found: int, what: str) -> None:
+        self.expected = expected
+        self.found = found
+        self.what = what
+        super().__init__(
+            f"{found:,} match by now, not {expected:,}: {what}. Nothing was done. Read the preview again, and "
+            f"confirm with expected={found}."
+        )
+
+
 class MissingExtraError(FlowStoneError, ImportError):
     """An optional package is needed that is not installed."""
 

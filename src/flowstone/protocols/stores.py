@@ -21,6 +21,7 @@ from flowstone.core.logs import LogBatch, LogCount, LogPosition, Trim, WrittenBa
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import RunDetails
+from flowstone.core.run_filter import RunFilter
 from flowstone.core.scatter import ItemCounts, ItemRow, NewItem, NewScatter, OpenScatter, ScatterRecord
 from flowstone.core.state import State
 from flowstone.core.step import (
@@ -423,6 +424,25 @@ class Control(Protocol):
         """Return what is known of the newest step of a target."""
 
 
+class BulkActions(Protocol):
+    """What people do to many runs at once; each call is written into the audit log once."""
+
+    def matching(self, requested: RunFilter, now: datetime, *, limit: int) -> list[str]:
+        """Return the ids of runs that match, the oldest first."""
+
+    def cancel_runs(self, run_ids: Sequence[str], details: Mapping[str, object]) -> list[int]:
+        """Cancel every step of runs that is not over; return those that were running."""
+
+    def cancel_steps(self, run_id: str, step_ids: Sequence[int], details: Mapping[str, object]) -> list[int]:
+        """Cancel steps of a run; return those that were running."""
+
+    def set_priority(self, run_ids: Sequence[str], priority: int, details: Mapping[str, object]) -> int:
+        """Give runs, and what of them is not over, another priority; return how many of them were not over."""
+
+    def set_window(self, run_id: str, window: int) -> bool:
+        """Change how many steps of a run may be placed at once; False when it is over or has no window."""
+
+
 class Retention(Protocol):
     """Forgets what ended long ago and nothing needs."""
 
@@ -544,6 +564,10 @@ class Store(Protocol):
     @property
     def control(self) -> Control | None:
         """What people may do to running work; None when work here cannot outlive a call."""
+
+    @property
+    def bulk(self) -> BulkActions:
+        """What people do to many runs at once."""
 
     @property
     def retention(self) -> Retention:

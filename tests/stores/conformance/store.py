@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.stores.conformance.attempts import AttemptTests, CancelTests
 from tests.stores.conformance.audit import AuditTests
+from tests.stores.conformance.bulk import BulkTests
 from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
 from tests.stores.conformance.logs import LogTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
@@ -21,6 +22,7 @@ class StoreConformance(
     PartitionKeysTests,
     CheckTests,
     AuditTests,
+    BulkTests,
     RunListTests,
     LogTests,
     RouteStoreTests,

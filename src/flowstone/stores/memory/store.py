@@ -10,6 +10,7 @@ from flowstone.errors import OptionsError
 from flowstone.protocols import CallerLoop, OpensRuns, ReadingStore
 from flowstone.stores.memory.approvals import MemoryApprovals, MemoryAudit
 from flowstone.stores.memory.automations import MemoryAutomations
+from flowstone.stores.memory.bulk import MemoryBulkActions
 from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
 from flowstone.stores.memory.insights import MemoryInsights
 from flowstone.stores.memory.ledger import MemoryLedger
@@ -42,6 +43,7 @@ class MemoryStore:
         tables = Tables()
         self.approvals = MemoryApprovals(tables, now=now)
         self.audit = MemoryAudit(tables)
+        self.bulk = MemoryBulkActions(tables, self.approvals)
         self.scatters = MemoryScatters(tables, self.approvals)
         self.ledger = MemoryLedger(tables, self.approvals, self.scatters)
         self.catalog = MemoryCatalog(tables)

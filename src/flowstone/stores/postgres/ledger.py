@@ -172,7 +172,7 @@ class PostgresLedger(Ledger):
     def request_cancel(self, step_id: int) -> State:
 
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> State:
-            cancelled = self._cancel(connection, [step_id], stopping)
+            cancelled = cancel_steps(connection, [step_id], stopping, durable=self._database.durable)
             state = self._states(connection, [step_id]).get(step_id)
             if state is None:
                 raise RunNotFoundError("step", str(step_id))
@@ -203,7 +203,7 @@ class PostgresLedger(Ledger):
         def cancel(connection: Connection[TupleRow], stopping: Stopping) -> list[int]:
             steps = fetch_column(connection, int, "ledger/steps_of_run", {"run_id": run_id})
             unstarted = placing.cancel(connection, run_id) if self._database.durable else 0
-            cancelled = self._cancel(connection, steps, stopping)
+            cancelled = cancel_steps(connection, steps, stopping, durable=self._database.durable)
             # the run after its steps, as everybody locks them
             if fetch_value(connection, str, "ledger/mark_cancelled", {"run_id": run_id}) is None:
                 raise RunNotFoundError("run", run_id)
@@ -213,20 +213,6 @@ class PostgresLedger(Ledger):
             return [step.id for step in cancelled if step.state is State.CANCELLING]
 
         return self._stopping(cancel)
-
-    def _cancel(
-        self, connection: Connection[TupleRow], steps: list[int], stopping: Stopping
-    ) -> list[CancelledStep]:
-        """Cancel steps; return those that were not over: they are now, or run and are to stop."""
-        # workers lock the job before the step; taking both in that order cannot deadlock with them
-        if self._database.durable:
-            connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
-        cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
-        over = [step for step in cancelled if step.state is State.CANCELLED]
-        durable = self._database.durable
-        approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
-        propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
-        return cancelled
 
     def _commit(
         self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], stopping: Stopping
@@ -294,6 +280,20 @@ class PostgresLedger(Ledger):
 
     def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:
         return in_transaction(self._database, work)
+
+
+def cancel_steps(
+    connection: Connection[TupleRow], steps: list[int], stopping: Stopping, *, durable: bool
+) -> list[CancelledStep]:
+    """Cancel steps; return those that were not over: they are now, or run and are to stop."""
+    # workers lock the job before the step; taking both in that order cannot deadlock with them
+    if durable:
+        connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
+    cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
+    over = [step for step in cancelled if step.state is State.CANCELLED]
+    approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
+    propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
+    return cancelled
 
 
 def _is_away(error: Exception) -> bool:

@@ -23,6 +23,7 @@ from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.audit import PostgresAudit
 from flowstone.stores.postgres.automations import PostgresAutomations
+from flowstone.stores.postgres.bulk import PostgresBulkActions
 from flowstone.stores.postgres.caller import CallerDatabase
 from flowstone.stores.postgres.catalog import DoneSignals, PostgresCatalog, PostgresChecks, PostgresTargetStatuses
 from flowstone.stores.postgres.control import PostgresControl, carry_over
@@ -196,6 +197,7 @@ class PostgresStore:
         self.control = self.retention = PostgresControl(database)
         self.approvals = PostgresApprovals(database)
         self.audit = PostgresAudit(database)
+        self.bulk = PostgresBulkActions(database)
         self.scatters = PostgresScatters(database)
         self.versions = PostgresVersions(database)
         self.ranges = PostgresRanges(database)
