@@ -94,25 +94,23 @@ def _node(
     noted: bool,
 ) -> Html:
     x, y = _x(place), _y(place)
-    says = f"{says_shortly(node)}, behind {node.reached}" if node.reached else says_shortly(node)
-    label = f"{node.name}: {node.says}" + (f", behind {node.reached}, which failed" if node.reached else "")
+    name = shortened(node.name, 21)
+    whole = f"{says_shortly(node)}, behind {node.reached}" if node.reached else says_shortly(node)
+    says = shortened(whole, 28)
+    # a name for screen readers begins with what is seen (WCAG 2.5.3), and has all of it
+    label = f"{name} {says}" + (f"; in full: {node.name}, {whole}" if (name, says) != (node.name, whole) else "")
+    tones = [shape(node.state).css, *(["reached"] if node.reached else []), *(["picked"] if chosen else [])]
     return element(
         "a",
         element("title", label) if noted else None,
         element("rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=20 if node.kind != "asset" else 6),
         glyph_path(node.state, x + 9, y + 8),
-        element("text", shortened(node.name, 21), x=x + 28, y=y + 18, class_="name"),
-        element("text", shortened(says, 28), x=x + 10, y=y + 35),
+        element("text", name, x=x + 28, y=y + 18, class_="name"),
+        " ",
+        element("text", says, x=x + 10, y=y + 35),
         _beside(node.more_upstream if noted else 0, x - 4, y, "end"),
         _beside(node.more_downstream if noted else 0, x + WIDTH + 4, y, "start"),
-        class_=" ".join(
-            [
-                "node",
-                shape(node.state).css,
-                *(["reached"] if node.reached else []),
-                *(["picked"] if chosen else []),
-            ]
-        ),
+        class_=" ".join(["node", *tones]),
         href=here(node=node.id),
         aria_label=label,
         aria_current="true" if chosen else None,
@@ -124,7 +122,7 @@ def _node(
 
 def _beside(count: int, x: float, y: float, anchor: str) -> Html | None:
     """Return how many neighbours are not in the picture."""
-    return element("text", f"+{count}", x=x, y=y + 26, text_anchor=anchor) if count else None
+    return element("text", f"+{count}", x=x, y=y + 26, text_anchor=anchor, aria_hidden="true") if count else None
 
 
 def says_shortly(node: GraphNode) -> str:

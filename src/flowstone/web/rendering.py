@@ -6,6 +6,7 @@ Everything is escaped; nothing marks text as safe. A template gets its model, wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from flowstone.core.state import State
 from flowstone.engine.insights.asset_list import term
 from flowstone.web import charts, shown
-from flowstone.web.fields import NoFields, as_text, pairs_of
+from flowstone.web.fields import NoFields, as_text, pairs_of, plain
 from flowstone.web.gantt import gantt
 from flowstone.web.graph_drawing import graph_picture
 from flowstone.web.heatmap import heatmap
@@ -238,6 +239,7 @@ def _environment() -> Environment:
         "tone": shown.tone,
         "spelled": shown.words,
         "term": term,
+        "tojson_text": lambda value: json.dumps(plain(value), ensure_ascii=False, separators=(",", ":")),
         "shortened": shortened,
         "as_text": as_text,
         "pairs": pairs_of,

@@ -108,7 +108,7 @@ def term(text: str) -> str:
     return text if plain and text.lower() not in ("and", "or", "not") else '"' + text.replace('"', '""') + '"'
 
 
-def suggestions(graph: AssetGraph, *, limit: int = 120) -> tuple[str, ...]:
+def suggestions(graph: AssetGraph, *, limit: int = 2_000) -> tuple[str, ...]:
     """Return what one could write into the filter: groups, tags, then names; at most `limit` of them.
 
     Example:
@@ -116,15 +116,13 @@ def suggestions(graph: AssetGraph, *, limit: int = 120) -> tuple[str, ...]:
         >>> @asset(group="sales", tags=["daily"])
         ... def orders(): ...
         >>> suggestions(AssetGraph([orders]))
-        ('group:sales', 'tag:daily', 'orders', '+orders', 'orders+')
+        ('group:sales', 'tag:daily', 'orders')
     """
     groups = sorted({one.group for one in graph if one.group})
     tags = sorted({tag for one in graph for tag in one.tags})
-    found = [term(f"group:{one}") for one in groups] + [term(f"tag:{one}") for one in tags]
-    for name in sorted(one.name for one in graph if not one.hidden):
-        written = term(name)
-        found += [written, f"+{written}", f"{written}+"]
-    return tuple(found[:limit])
+    names = sorted(one.name for one in graph if not one.hidden)
+    found = [f"group:{one}" for one in groups] + [f"tag:{one}" for one in tags] + names
+    return tuple(map(term, found[:limit]))
 
 
 def asset_list(
