@@ -49,6 +49,7 @@ from flowstone.web.fields import NoFields, pairs_of, parse_document, parse_pairs
 from flowstone.web.guard import SAFE, SECURITY_HEADERS, Guard, Way, check_origin
 from flowstone.web.live import Live
 from flowstone.web.login import Login
+from flowstone.web.openapi import document
 from flowstone.web.problems import Problem, problem_of
 from flowstone.web.registry import (
     Action,
@@ -258,6 +259,7 @@ class Dashboard:
                 kind="api",
                 subject=action,
             )
+        yield Route(path=f"{API}/openapi.json", methods=get, handler=self._describe, role=Role.VIEWER, kind="api")
         login = Login(self.access, self._frame)
         yield Route(path="/preferences", methods=post, handler=login.prefer, role=Role.VIEWER, kind="preferences")
         if self.access.has_sessions:
@@ -325,6 +327,13 @@ class Dashboard:
             query = query_of(page.query, exchange.request)
         model = await self._model(page, query, person_of(exchange))
         return json_answer(model, exchange, status=422 if getattr(model, "refused", False) else 200)
+
+    async def _describe(self, exchange: Exchange) -> Response:
+        """Answer with the OpenAPI document."""
+        if query_pairs(exchange.request):
+            raise Problem(400, "The document takes no fields.", "Ask for it without.")
+        done = () if self.read_only else actions().values()
+        return json_answer(document(pages().values(), done, base=API, prefix=exchange.way.prefix), exchange)
 
     async def _model(self, page: Page, query: object, person: Person) -> object:
         """Return the model of a page, made once a second for all who may see the same."""

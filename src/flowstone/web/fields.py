@@ -188,6 +188,8 @@ def plain(value: object) -> Any:
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes):
         return [plain(one) for one in value]
     return str(value)
