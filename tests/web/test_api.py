@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from starlette.testclient import TestClient
 
+from flowstone import FlowStone
+from flowstone.web.access import UsersFile
 from flowstone.web.openapi import Schemas
 from flowstone.web.registry import Role, actions, pages
+from flowstone.web.server import serving
 
 
 def refused(schema: dict[str, Any], value: Any, named: dict[str, Any], place: str = "") -> list[str]:
@@ -150,3 +157,15 @@ def test_other_sites_read_nothing(viewer: TestClient) -> None:
     answer = viewer.get("/api/v1/about", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"})
     assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_curl_of_the_page_works(flow: FlowStone, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("curl "))
+    users = UsersFile(tmp_path / "users.json")
+    with serving(flow, users_file=users.path) as address:
+        served = line.replace("http://127.0.0.1:4300", address.partition("/login")[0])
+        environment = {**os.environ, "TOKEN": users.new_token("ci", Role.OPERATOR)}
+        done = subprocess.run(["sh", "-c", f"{served} -s"], env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["role"] == "operator"

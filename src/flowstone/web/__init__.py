@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 from flowstone.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from flowstone.web.access import LoginLink
+    from flowstone.web.access import LoginLink, UsersFile
     from flowstone.web.application import Dashboard, create_app
     from flowstone.web.registry import Person, Role
     from flowstone.web.server import serve, serving
 
-__all__ = ["Dashboard", "LoginLink", "Person", "Role", "create_app", "serve", "serving"]
+__all__ = ["Dashboard", "LoginLink", "Person", "Role", "UsersFile", "create_app", "serve", "serving"]
 
 _MODULES = {
     "Dashboard": "flowstone.web.application",
     "LoginLink": "flowstone.web.access",
     "Person": "flowstone.web.registry",
     "Role": "flowstone.web.registry",
+    "UsersFile": "flowstone.web.access",
     "create_app": "flowstone.web.application",
     "serve": "flowstone.web.server",
     "serving": "flowstone.web.server",

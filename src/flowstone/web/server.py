@@ -76,7 +76,12 @@ def serve(
 
 @contextmanager
 def serving(
-    flow: FlowStone, *, host: str = "127.0.0.1", port: int | None = 0, read_only: bool = False
+    flow: FlowStone,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = 0,
+    users_file: str | Path | None = None,
+    read_only: bool = False,
 ) -> Iterator[str]:
     """Serve the dashboard from a thread; gives the address with the login link.
 
@@ -84,6 +89,7 @@ def serving(
         flow: the app.
         host: a loopback address.
         port: see `serve`.
+        users_file: see `create_app`.
         read_only: see `create_app`.
 
     Example:
@@ -92,7 +98,7 @@ def serving(
         ...     address.startswith("http://127.0.0.1:")
         True
     """
-    server, listening, address = _prepared(flow, host=host, port=port, read_only=read_only)
+    server, listening, address = _prepared(flow, host=host, port=port, users_file=users_file, read_only=read_only)
     ready = threading.Event()
     server.on_ready = ready.set
     thread = threading.Thread(
