@@ -160,7 +160,6 @@ def test_the_path_of_a_route_decides_nothing(admin: TestClient, viewer: TestClie
     """Prefect CVE-2026-3514, Starlette CVE-2026-48710: prefixes, suffixes and forged hosts open nothing."""
     closed = (
         "/about/",
-        "//about",
         "/about/health",
         "/health",
         "/static/%2e%2e/about",

@@ -66,7 +66,7 @@ class InsightsView:
         self._parts = parts
         self._automations = automations
         store = parts.store
-        self._fleet = fleet.FleetWatch(parts.graph, store)
+        self._fleet = fleet.FleetWatch(parts.graph, store, queues=parts.settings.queues)
         self._logs = LogsView(parts, flush_seconds=0.0)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
         facts = FactReader(parts.graph, parts.reader, store.target_statuses)

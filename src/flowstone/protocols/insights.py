@@ -20,7 +20,7 @@ from flowstone.core.insights.fleet import (
     RunningStep,
     WorkerRecord,
 )
-from flowstone.core.insights.overview import FoundRun, OpenRun, StaleAsset
+from flowstone.core.insights.overview import FoundRun, StaleAsset
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
 from flowstone.core.run_filter import RunFilter
@@ -156,9 +156,6 @@ class RunInsights(Protocol):
 
 class OverviewInsights(Protocol):
     """The first page, and the search."""
-
-    def open_runs(self, *, limit: int) -> list[OpenRun]:
-        """Return runs that are not over, the newest first; without those of the items of scattered steps."""
 
     def stale_assets(self, code_versions: Mapping[str, str | None], *, limit: int) -> list[StaleAsset]:
         """Return assets with versions in use that would come out differently now; by name.

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flowstone.core.state import State
 from flowstone.engine.insights.asset_list import term
-from flowstone.web import charts, shown
+from flowstone.web import charts, fleet_charts, shown
 from flowstone.web.fields import NoFields, as_text, pairs_of, plain
 from flowstone.web.gantt import gantt
 from flowstone.web.graph_drawing import graph_picture
@@ -224,6 +224,8 @@ def _environment() -> Environment:
         "plot": charts.plot,
         "gantt": gantt,
         "heatmap": heatmap,
+        "throughput": fleet_charts.throughput,
+        "waiting": fleet_charts.waiting,
     }
     environment.globals.update(drawings, graph_picture=graph_picture, shown=shown)
     filters: dict[str, Callable[..., Any]] = {

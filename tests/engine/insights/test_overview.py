@@ -59,7 +59,7 @@ class Questions:
             "Nothing is broken, and nothing waits for a decision. Nothing runs.",
             "good",
         )
-        assert (quiet.failing, quiet.approvals, quiet.runs, quiet.stale, len(quiet.minutes)) == (
+        assert (quiet.failing, quiet.approvals, quiet.runs.items, quiet.stale, len(quiet.minutes)) == (
             (),
             (),
             (),
@@ -134,7 +134,7 @@ def test_what_waits_for_a_person_comes_by_time_left() -> None:
     (waiting,) = found.approvals
     assert (waiting.asset, waiting.message, waiting.on_timeout) == ("letter", "Send it?", "reject")
     assert 0 < waiting.seconds_left <= 60
-    assert [(run.kind, run.open_steps) for run in found.runs] == [("materialize", 1)]
+    assert [(run.kind, run.counts.total) for run in found.runs.items] == [("materialize", 1)]
 
 
 def test_schedules_are_late_when_nobody_evaluates_them() -> None:

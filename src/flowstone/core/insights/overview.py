@@ -1,37 +1,11 @@
-"""What a store says for the first page: runs that are not over, stale assets, and what a search finds."""
+"""What a store says for the first page, and what a search finds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.partitions import PartitionKey
-
-
-@dataclass(frozen=True, slots=True)
-class OpenRun:
-    """A run that is not over.
-
-    Args:
-        id: the run.
-        kind: what asked for it, such as `backfill` or `schedule`.
-        selection: what was asked for.
-        created_at: when.
-        age_seconds: how long ago that is, by the clock of the store; never negative.
-        open_steps: steps of it that are not over.
-        failures: steps of it that failed.
-        paused: whether nothing more of it starts.
-    """
-
-    id: str
-    kind: str
-    selection: str
-    created_at: datetime
-    age_seconds: float
-    open_steps: int
-    failures: int
-    paused: bool
 
 
 class StaleAsset(NamedTuple):

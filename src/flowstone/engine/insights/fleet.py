@@ -282,11 +282,13 @@ class FleetWatch:
     Args:
         graph: the assets.
         store: the store.
+        queues: names of queues that settings know.
     """
 
-    def __init__(self, graph: AssetGraph, store: Store) -> None:
+    def __init__(self, graph: AssetGraph, store: Store, *, queues: Iterable[str] = ()) -> None:
         self._graph = graph
         self._store = store
+        self._named = {*queues, *(one.queue for one in graph)}
         self._minutes: dict[tuple[datetime, str], MinuteFlow] = {}
         self._minutes_until: datetime | None = None
 
@@ -311,9 +313,8 @@ class FleetWatch:
     def queues(self) -> Queues:
         """Return all queues: those that are set, served, used by an asset, or have work; and the limits."""
         fleet = self._store.insights.fleet
-        records = {one.name: one for one in fleet.queues()} if self._store.durable else {}
-        if self._store.durable:
-            records |= {one.queue: QueueRecord(one.queue) for one in self._graph if one.queue not in records}
+        records = {one.name: one for one in fleet.queues()}
+        records |= {name: QueueRecord(name) for name in self._named if name not in records}
         names = sorted(records)
         flows = {one.queue: one for one in fleet.flow(names)} if names else {}
         waits = {one.queue: one for one in fleet.waits(names, limit=_MEASURED)} if names else {}

@@ -11,8 +11,11 @@ from flowstone.core.automation.record import AutomationKind, AutomationRecord
 from flowstone.core.definition import write_partition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.overview import StaleAsset
+from flowstone.core.paging import Page
+from flowstone.core.run_filter import RunFilter
 from flowstone.engine.insights.assets import AssetWatch, FailingPartition
 from flowstone.engine.insights.fleet import FleetWatch, Minute, RunningWork
+from flowstone.engine.insights.runs import RunLine, run_lines
 from flowstone.protocols import Store
 
 _SHOWN = 20
@@ -44,31 +47,6 @@ class WaitingApproval:
     expires_at: datetime
     seconds_left: float
     on_timeout: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunUnderWay:
-    """A run that is not over.
-
-    Args:
-        id: the run.
-        kind: what asked for it.
-        selection: what was asked for.
-        created_at: when.
-        age_seconds: how long ago; never negative.
-        open_steps: steps of it that are not over.
-        failures: steps of it that failed.
-        paused: whether nothing more of it starts.
-    """
-
-    id: str
-    kind: str
-    selection: str
-    created_at: datetime
-    age_seconds: float
-    open_steps: int
-    failures: int
-    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +96,6 @@ class Overview:
         running: steps at work, those that have run longest first.
         running_total: how many there are.
         runs: runs that are not over, the newest first.
-        runs_is_first: whether there are more.
         minutes: what ended and failed in each minute of the last hour.
         late: schedules that were due and that nobody evaluated.
         stale: assets with stale versions, among their last partitions; None while that is being found out.
@@ -135,8 +112,7 @@ class Overview:
     approvals_total: int
     running: tuple[RunningWork, ...]
     running_total: int
-    runs: tuple[RunUnderWay, ...]
-    runs_is_first: bool
+    runs: Page[RunLine]
     minutes: tuple[Minute, ...]
     late: tuple[LateSchedule, ...]
     stale: tuple[StaleLine, ...] | None
@@ -154,7 +130,7 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
     queues, workers = fleet.queues(), fleet.workers()
     running = fleet.running(limit=_SHOWN)
     running_total = sum(one.running for one in queues.items) or len(running)
-    runs = store.insights.overview.open_runs(limit=_SHOWN + 1)
+    runs = run_lines(store, RunFilter.parse("state:running"), limit=_SHOWN, now=now)
     late = late_schedules(store.automations.records(), now) if store.durable else ()
     alarms = [one.alarm for one in queues.items if one.alarm]
     alarms += [
@@ -174,20 +150,7 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
         approvals_total=len(pending),
         running=running,
         running_total=running_total,
-        runs=tuple(
-            RunUnderWay(
-                id=one.id,
-                kind=one.kind,
-                selection=one.selection,
-                created_at=one.created_at,
-                age_seconds=max(0.0, one.age_seconds),
-                open_steps=one.open_steps,
-                failures=one.failures,
-                paused=one.paused,
-            )
-            for one in runs[:_SHOWN]
-        ),
-        runs_is_first=len(runs) > _SHOWN,
+        runs=runs,
         minutes=fleet.minutes(),
         late=late[:_SHOWN],
         stale=stale_lines(graph, assets.stale_assets()),

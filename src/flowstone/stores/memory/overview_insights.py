@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
-from flowstone.core.insights.overview import FoundRun, OpenRun, StaleAsset
-from flowstone.core.state import State
+from flowstone.core.insights.overview import FoundRun, StaleAsset
 from flowstone.protocols.insights import AssetInsights, OverviewInsights
 from flowstone.stores.memory.tables import Tables
 
@@ -19,30 +17,6 @@ class MemoryOverviewInsights(OverviewInsights):
     def __init__(self, tables: Tables, assets: AssetInsights) -> None:
         self._tables = tables
         self._assets = assets
-
-    def open_runs(self, *, limit: int) -> list[OpenRun]:
-        now = datetime.now(UTC)
-        found: list[OpenRun] = []
-        with self._tables.changed:
-            for run in reversed(self._tables.runs.values()):
-                if len(found) == limit:
-                    break
-                # a run without open steps is over, or about to discover its items
-                if run.new.parent is None and (run.open or run.record().state is State.RUNNING):
-                    counts = run.record().counts
-                    found.append(
-                        OpenRun(
-                            id=run.new.id,
-                            kind=run.new.kind,
-                            selection=run.new.selection[:200],
-                            created_at=run.new.created_at,
-                            age_seconds=max(0.0, (now - run.new.created_at).total_seconds()),
-                            open_steps=sum(number for state, number in counts.items() if not state.is_terminal),
-                            failures=counts.get(State.FAILED, 0),
-                            paused=False,
-                        )
-                    )
-        return found
 
     def stale_assets(self, code_versions: Mapping[str, str | None], *, limit: int) -> list[StaleAsset]:
         found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flowstone.core.insights.overview import FoundRun, OpenRun, StaleAsset
+from flowstone.core.insights.overview import FoundRun, StaleAsset
 from flowstone.protocols.insights import OverviewInsights
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import fetch_all
@@ -15,10 +15,6 @@ class PostgresOverviewInsights(OverviewInsights):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def open_runs(self, *, limit: int) -> list[OpenRun]:
-        with self._database.connection() as connection:
-            return fetch_all(connection, OpenRun, "overview_insights/open_runs", {"limit": limit})
 
     def stale_assets(self, code_versions: Mapping[str, str | None], *, limit: int) -> list[StaleAsset]:
         parameters = {

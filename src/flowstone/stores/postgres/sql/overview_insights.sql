@@ -1,15 +1,5 @@
 -- What the first page and the search ask.
 
--- name: open_runs
--- Runs that are not over, the newest first; those of the items of a scattered step belong to their run. Uses runs_open.
-SELECT r.id, r.kind, pg_catalog.left(r.selection, 200) AS selection, r.created_at,
-    greatest(0.0, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - r.created_at)) AS age_seconds,
-    greatest(0, r.open_steps) AS open_steps, r.failures, r.paused
-FROM flowstone.runs AS r
-WHERE r.finished_at IS NULL AND r.parent IS NULL
-ORDER BY r.created_at DESC, r.id
-LIMIT %(limit)s;
-
 -- name: stale_assets
 -- Assets with versions in use that would come out differently now, among the last partitions of each in the order of their
 -- texts. Uses current_outputs_pkey, steps_pkey and lineage_pkey.
