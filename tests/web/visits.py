@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.web.markup import Document
 
 from flowstone import FlowStone
-from flowstone.web.registry import Page, pages, url
+from flowstone.web.registry import Page, Role, pages, url
 
 _OF_ONE_KIND = 6
 """So many addresses of one page with the same fields are visited."""
@@ -107,10 +107,12 @@ def needed(page: Page) -> list[str]:
     return [one.name for one in fields(page.query) if one.default is MISSING and one.default_factory is MISSING]
 
 
-def addresses(flow: FlowStone) -> list[str]:
-    """Return an address of each page of the registry, for those that need no field or have a sample."""
+def addresses(flow: FlowStone, role: Role = Role.ADMIN) -> list[str]:
+    """Return an address of each page that a role may see, for those that need no field or have a sample."""
     found = []
     for path, page in sorted(pages().items()):
+        if page.role > role:
+            continue
         sample = SAMPLES[path](flow) if path in SAMPLES else {}
         if sample is not None and set(needed(page)) <= set(sample):
             found.append(url(path, **sample))

@@ -11,6 +11,7 @@ from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared
 from flowstone.app.bulk import BulkView
 from flowstone.app.conditions import ConditionsView
 from flowstone.app.insights import InsightsView, Reading
+from flowstone.app.launch import LaunchView
 from flowstone.app.lineage import LineageView
 from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
@@ -98,6 +99,7 @@ class AssembledApp:
         self.approvals = ApprovalsView(self.parts)
         self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
+        self.launch = LaunchView(self.parts, self._placement, self.runs)
         self.lineage = LineageView(self.parts)
         self.insights = InsightsView(self.parts, automations=self._automation_names)
         self.logs = LogsView(self.parts)

@@ -22,6 +22,7 @@ from flowstone.app.bulk import AsyncBulkView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.insights import AsyncInsightsView
+from flowstone.app.launch import AsyncLaunchView
 from flowstone.app.lineage import AsyncLineageView
 from flowstone.app.logs import AsyncLogsView
 from flowstone.app.partition_keys import AsyncPartitionKeysView
@@ -621,6 +622,7 @@ class AsyncFlow(AsyncFlowStone):
         self.approvals = AsyncApprovalsView(flow.approvals, self._pool)
         self.audit = AsyncAuditView(flow.audit, self._pool)
         self.retention = AsyncRetentionView(flow.retention, self._pool)
+        self.launch = AsyncLaunchView(flow.launch, self._pool)
         self.lineage = AsyncLineageView(flow.lineage, self._pool)
         self.insights = AsyncInsightsView(flow.insights, self._pool)
         self.logs = AsyncLogsView(flow.logs, self._pool)

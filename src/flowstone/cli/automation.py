@@ -15,11 +15,11 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.automation import DeclaredAutomations, ScheduleStatus, SensorPreview, SensorStatus
-from flowstone.app.targets import describe
+from flowstone.app.targets import describe, parse_one
 from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, duration, moment, one_line
-from flowstone.cli.partitions import One, parse_one
+from flowstone.cli.partitions import One
 from flowstone.cli.session import Session
 from flowstone.core.automation.condition import Decision
 from flowstone.core.automation.record import AutomationKind, AutomationRecord, RunKey, TickRecord

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
-from flowstone.app.targets import find_asset
+from flowstone.app.targets import find_asset, parse_one
 from flowstone.cli.calls import FAILED
 from flowstone.cli.output import Column, duration, moment
-from flowstone.cli.partitions import One, label, parse_one
+from flowstone.cli.partitions import One, label
 from flowstone.cli.session import Session
 from flowstone.core.clean import error_line
 from flowstone.core.step import CheckRecord, Severity

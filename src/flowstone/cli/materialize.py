@@ -16,12 +16,12 @@ from rich.progress import Progress as Bar
 from flowstone.app import FlowStone, database
 from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.submit import new_run_id
-from flowstone.app.targets import leaves
+from flowstone.app.targets import leaves, parse_one, parse_several
 from flowstone.cli.assets import SelectionArgument
 from flowstone.cli.calls import DONE, FAILED
 from flowstone.cli.known_names import offers
 from flowstone.cli.output import Output, one_line, took
-from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
+from flowstone.cli.partitions import First, Last, One, Several, label
 from flowstone.cli.run_options import ConfigFile, ConfigValues, MetadataValues, Tags, read_about
 from flowstone.cli.session import Session
 from flowstone.core.capability import Capability

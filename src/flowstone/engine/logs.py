@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TextIO, cast
 
@@ -62,7 +62,7 @@ class AttemptLog:
     attempt: Attempt
     used: bool = False
     over: bool = False
-    partial: dict[str, str] = field(default_factory=dict)
+    partial: dict[str, str] | None = None
     buffer: LogBuffer | None = None
     numbers: LogNumbers | None = None
 
@@ -90,6 +90,8 @@ class AttemptLog:
         try:
             with self.capture.lock:
                 self.used = True
+                if self.partial is None:
+                    self.partial = {}
                 whole, newline, rest = (self.partial.pop(stream, "") + text).rpartition("\n")
                 if "\r" in rest[:-1]:
                     rest = rest[rest.rindex("\r", 0, -1) :]  # overwritten before anyone could read it
@@ -108,7 +110,7 @@ class AttemptLog:
 
     def end(self) -> None:
         """Have the rest written: lines without an end, and what came last."""
-        for stream, rest in list(self.partial.items()):
+        for stream, rest in list((self.partial or {}).items()):
             self._add(time.time(), stream, rest)
         if self.buffer is not None:
             self.capture.ended()

@@ -308,6 +308,37 @@ class OptionsError(FlowStoneError, TypeError):
     """Per-call options are unknown, too large or cannot be serialized."""
 
 
+class LaunchError(OptionsError):
+    """A request as people wrote it cannot work; `problems` says what is wrong with which field.
+
+    Args:
+        problems: what is wrong, by the name of the field; of the whole under the empty name.
+
+    Example:
+        >>> str(LaunchError({"partitions": "Which partitions?"}))
+        'partitions: Which partitions?'
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{name}: {text}" if name else text for name, text in problems.items()))
+
+
+class LaunchChangedError(FlowStoneError, RuntimeError):
+    """What was to be placed is not what was agreed to: others committed or began some of it; nothing was placed.
+
+    Args:
+        plan: the plan as it is now.
+    """
+
+    def __init__(self, plan: Any) -> None:
+        self.plan = plan
+        super().__init__(
+            f"The plan changed: now {plan.runs:,} steps would run. Nothing was placed; see the plan as it is now, "
+            "and send its digest."
+        )
+
+
 class RunConflictError(FlowStoneError, RuntimeError):
     """What was asked for with a config, or parts, of its own is under way with others, and cannot be joined."""
 

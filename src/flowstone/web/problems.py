@@ -12,6 +12,7 @@ from flowstone.errors import (
     DatabaseError,
     DependencyNotReadyError,
     FlowStoneError,
+    LaunchChangedError,
     PlanOutdatedError,
     QuestionTooSlowError,
     RunConflictError,
@@ -48,7 +49,7 @@ _NOT_FOUND = (
     UnknownExecutorError,
     UnknownPartitionError,
 )
-_CHANGED = (ApprovalDecidedError, DependencyNotReadyError, RunConflictError)
+_CHANGED = (ApprovalDecidedError, DependencyNotReadyError, LaunchChangedError, RunConflictError)
 _NOT_NOW = (DatabaseError, StorageError, WaitTimeoutError)
 TOO_SLOW = "The database needed more than 3 seconds for this."
 
