@@ -12,14 +12,19 @@ from typing import Annotated
 import typer
 
 from flowstone.app import FlowStone
-from flowstone.app.targets import all_targets, find_asset, leaves, read_recorded, recorded_asset, recorded_target
+from flowstone.app.targets import (
+    all_targets,
+    find_asset,
+    leaves,
+    parse_one,
+    parse_several,
+    read_recorded,
+    recorded_asset,
+    recorded_target,
+)
 from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, moment, one_line
 from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
-from flowstone.app.targets import all_targets, leaves, parse_one, parse_several
-from flowstone.cli.known_names import offers
-from flowstone.cli.output import Column, one_line
-from flowstone.cli.partitions import First, Last, One, Several, label
 from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
 from flowstone.cli.session import Session
 from flowstone.core.graph import AssetGraph
