@@ -24,7 +24,7 @@ from flowstone.app.targets import (
 )
 from flowstone.cli.known_names import offers
 from flowstone.cli.output import Column, moment, one_line
-from flowstone.cli.partitions import First, Last, One, Several, label, parse_one, parse_several
+from flowstone.cli.partitions import First, Last, One, Several, label
 from flowstone.cli.run_options import ConfigFile, ConfigValues, read_about
 from flowstone.cli.session import Session
 from flowstone.core.graph import AssetGraph
