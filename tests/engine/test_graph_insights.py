@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -13,10 +15,12 @@ from tests.core.drawn_graphs import Drawn, graphs, make
 from flowstone import FlowStone, StaticPartitions, asset, check
 from flowstone.core.check import CheckSet
 from flowstone.core.graph import AssetGraph
-from flowstone.engine.insights.asset_list import asset_list, select_names, suggestions
+from flowstone.core.selection import select
+from flowstone.engine.insights.asset_list import asset_list, bar_of, expression_of, select_names, suggestions
 from flowstone.engine.insights.assets import AssetSummary
 from flowstone.engine.insights.graph import MAX_NODES, GraphView, graph_view, says_of, state_of
 from flowstone.errors import OptionsError, SelectionError
+from flowstone.web.graph_layout import Place, lay_out
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -210,3 +214,84 @@ def test_lists_of_an_app() -> None:
         assert flow.insights.node(view, "gone") is None
         with pytest.raises(OptionsError, match="Did you mean 'name'"):
             flow.insights.asset_list(sort="nam")
+
+
+# --- what users of other tools reported ----------------------------------------------------------------------
+
+
+def test_a_graph_of_two_thousand_is_answered_at_once() -> None:
+    """dagster#18756: the ancestors of 500 assets took minutes; here each asset is visited once."""
+    names = [f"n{number:04}" for number in range(2000)]
+    assets = [make(name, set(names[max(0, at - 3) : at]), group=f"g{at % 40}") for at, name in enumerate(names)]
+    graph = AssetGraph(assets)
+    states = [summary(name, failed=int(name == "n0000")) for name in names]
+    graph_view(graph, states[:20], names[:20])
+    begun = time.process_time()
+    for name in names[:20]:
+        graph.downstream(name)
+    reference = time.process_time() - begun
+    begun = time.process_time()
+    view = graph_view(graph, states, names)
+    assert time.process_time() - begun < 20 * reference, "as much as few walks through the graph, not one for each"
+    assert len(view.nodes) == 40
+    assert sum(node.reached is not None for node in view.nodes) == 39
+
+
+def test_folding_and_opening_again_is_where_one_was() -> None:
+    """airflow#13044: a group that was opened and closed again stood somewhere else."""
+    assets = [
+        make(f"{group}{n}", {f"{chr(ord(group) - 1)}{n}"} if group > "a" else set(), group=group)
+        for group in "abc"
+        for n in range(4)
+    ]
+    graph = AssetGraph(assets)
+
+    def places(*closed: str) -> dict[str, Place]:
+        view = viewed(graph, closed=closed)
+        edges = [(edge.upstream, edge.downstream) for edge in view.edges]
+        return lay_out(
+            [node.id for node in view.nodes], edges, groups={n.id: str(n.group) for n in view.nodes}
+        ).places
+
+    before = places()
+    assert places("b") != before
+    assert places() == before
+
+
+def test_a_bar_shows_a_failure_of_what_was_committed_before() -> None:
+    """dagster#10161: the bar stayed green; dagster#33256: it was all red for one failure of many."""
+    one = summary("a", total=100, committed=100, failed=2)
+    assert bar_of(one) == (("committed", 98), ("failed", 2))
+    assert bar_of(summary("a", total=3, committed=3, failed=3, active=2)) == (("failed", 3),)
+    assert bar_of(summary("a", total=None, committed=5, failed=1)) == (("committed", 5), ("failed", 1))
+
+
+@given(*[st.integers(0, 9)] * 5)
+def test_a_bar_has_as_many_as_there_are(
+    total: int, committed: int, failed: int, active: int, unstarted: int
+) -> None:
+    one = summary("a", total=total, committed=committed, failed=failed, active=active, unstarted=unstarted)
+    assert sum(number for _, number in bar_of(one)) == total
+
+
+def test_assets_are_filtered_by_state_and_sorted_by_their_last_commit() -> None:
+    """dagster#27276, #14943: no filter by state; dagster#20195: no order by the last materialization."""
+    graph = AssetGraph(chain("a", "b", "c", "d"))
+    times = {"a": AT, "b": None, "c": AT + timedelta(days=1), "d": AT - timedelta(days=1)}
+    states = [replace(summary(name, failed=int(name == "c")), committed_at=times[name]) for name in graph.order]
+
+    def names(**options: object) -> list[str]:
+        page = asset_list(graph, CheckSet([], graph), states, lambda names: [], **options)  # type: ignore[arg-type]
+        return [row.name for row in page.items]
+
+    assert names(sort="committed") == ["d", "a", "c", "b"]
+    assert names(sort="committed", descending=True) == ["c", "a", "d", "b"]
+    assert names(states=("failed",)) == ["c"]
+    assert names(selection="*") == names(), "dagster#26366: all of them need no expression"
+
+
+def test_what_is_listed_has_an_expression() -> None:
+    graph = AssetGraph([*chain("raw_orders", "raw_items"), make("a b", set())])
+    for text in ("raw", "+raw_items", "a", "*", '"a b"'):
+        chosen = select_names(graph, text)
+        assert select(graph, expression_of(graph, text, chosen)) == chosen

@@ -114,6 +114,7 @@ def _node(
         href=here(node=node.id),
         aria_label=label,
         aria_current="true" if chosen else None,
+        id=f"node-{at}",
         data_node=at,
         data_up=" ".join(map(str, above)) or None,
         data_down=" ".join(map(str, below)) or None,

@@ -62,7 +62,11 @@ def heatmap(
     linked = url is not None and len(cells.cells) <= LINKED_CELLS
     drawing = _drawing(cells, title, summary, asset, url if linked else None, form)
     legend = [
-        element("span", element("svg", _mark(state, 1, 1), viewBox="0 0 14 14", class_="swatch"), word(state))
+        element(
+            "span",
+            element("svg", _mark(state, 1, 1), viewBox="0 0 14 14", width=14, height=14, class_="swatch"),
+            word(state),
+        )
         for state in sorted(counts, key=lambda one: -shape(one).rank)
         if counts[state]
     ]

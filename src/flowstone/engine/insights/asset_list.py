@@ -22,6 +22,7 @@ from flowstone.errors import SelectionError
 
 SORTS = ("name", "order", "state", "committed", "failed", "partitions")
 """What the list can be sorted by."""
+_MAX_EXPRESSION = 1_500
 _PLAIN = re.compile(r'[^\s()":*?+\[]+')
 
 
@@ -106,6 +107,31 @@ def term(text: str) -> str:
     """
     plain = all(_PLAIN.fullmatch(part) for part in text.split(":", 1))
     return text if plain and text.lower() not in ("and", "or", "not") else '"' + text.replace('"', '""') + '"'
+
+
+def expression_of(graph: AssetGraph, text: str, names: Sequence[str]) -> str:
+    """Return an expression of the selection language for what a filter chose; empty when there is no short one.
+
+    Args:
+        graph: all assets.
+        text: the filter, which may be a part of a name.
+        names: what it chose.
+
+    Example:
+        >>> from flowstone.core.asset import asset
+        >>> @asset
+        ... def raw_orders(): ...
+        >>> expression_of(AssetGraph([raw_orders]), "raw", ["raw_orders"])
+        'raw_orders'
+    """
+    text = text.strip() or "*"
+    try:
+        if set(select(graph, text)) == set(names):
+            return text
+    except SelectionError:
+        pass
+    listed = " or ".join(map(term, names))
+    return listed if len(listed) <= _MAX_EXPRESSION else ""
 
 
 def suggestions(graph: AssetGraph, *, limit: int = 2_000) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowstone.core.paging import Page
-from flowstone.engine.insights.asset_list import AssetRow, select_names, suggestions
+from flowstone.engine.insights.asset_list import AssetRow, expression_of, select_names, suggestions
 from flowstone.engine.insights.graph import STATES_OF_ASSETS
 from flowstone.errors import SelectionError
 from flowstone.web.fields import number
@@ -74,8 +74,18 @@ def assets(request: PageRequest[AssetsQuery]) -> AssetsModel:
         )
     except SelectionError as error:
         problem = str(error)
-    selection = "" if query.state or not rows.items else query.select.strip() or "*"
+    selection = "" if problem else _expression(request, rows)
     return AssetsModel(rows, selection, STATES_OF_ASSETS, problem, suggestions(graph))
+
+
+def _expression(request: PageRequest[AssetsQuery], rows: Page[AssetRow]) -> str:
+    """Return an expression for all that match, on every page; empty where a filter by state has several pages."""
+    query, graph = request.query, request.flow.graph
+    if not rows.items:
+        return ""
+    if not query.state:
+        return expression_of(graph, query.select, select_names(graph, query.select))
+    return "" if rows.next or query.next else expression_of(graph, "", [one.name for one in rows.items])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ let zoom = kept.zoom ?? 1;
 
 const box = () => document.getElementById("picture");
 const drawing = () => box()?.querySelector("svg.graph");
+let place = { left: kept.left, top: kept.top };
 const keep = () => {
   const { scrollLeft: left, scrollTop: top } = box();
+  place = { left, top };
   try { sessionStorage.setItem(key, JSON.stringify({ zoom, left, top })); } catch { /* see above */ }
 };
 
@@ -116,5 +118,10 @@ if (start) {
   enter();
   start.addEventListener("scroll", () => requestAnimationFrame(keep), { passive: true });
   // new states come as a new drawing: same places, same size
-  new MutationObserver(() => { size(); enter(); }).observe(start, { childList: true });
+  new MutationObserver(() => {
+    const { left, top } = place;
+    size();
+    enter();
+    if (left !== undefined) start.scrollTo(left, top);
+  }).observe(start, { childList: true });
 }
