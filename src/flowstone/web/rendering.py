@@ -216,6 +216,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_secrets,
     )
     environment.globals.update(static=static_path, State=State, person=PERSON, themes=THEMES, zones=shown.zones)
     drawings = {
@@ -248,6 +249,11 @@ def _environment() -> Environment:
     }
     environment.filters.update(filters)
     return environment
+
+
+def _without_secrets(value: object) -> object:
+    """Mask secrets in each text that a template prints; markup of macros and of charts was made of such texts."""
+    return shown.masked(value) if type(value) is str else value
 
 
 def person_named(page: str, person: Person | None) -> str:

@@ -5,10 +5,12 @@ What is here has no markup; the macros of `parts.html` put it into elements.
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
+from flowstone.core.clean import mask_secrets
 from flowstone.core.state import State
 
 # state: glyph, class; the word is the state itself, so that colour and shape are never alone
@@ -203,6 +205,22 @@ def tone(state: str) -> str:
         ('bad', 'warn', 'idle')
     """
     return _STATES.get(state, ("○", "idle"))[1]
+
+
+def masked(text: str) -> str:
+    """Return text without secrets; what was shown a moment ago is not searched again.
+
+    Example:
+        >>> masked("postgresql://me:hunter2@db")
+        'postgresql://me:***@db'
+    """
+    # what is secret may become known later, so that what is remembered counts for a few seconds only
+    return _masked(text, int(time.monotonic() / 5)) if len(text) > 3 else text
+
+
+@lru_cache(maxsize=8192)
+def _masked(text: str, _moment: int) -> str:
+    return mask_secrets(text)
 
 
 def words(name: str) -> str:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable
 from html import escape
 
+from flowstone.web.shown import masked
+
 type Child = str | Html | Iterable[Child] | None
 type Attribute = str | float | bool | None
 
@@ -106,13 +108,13 @@ def joined(*children: Child) -> Html:
 
 
 def printable(text: str) -> str:
-    """Return a text with what no page can show (control characters, halves of surrogates) as U+FFFD.
+    """Return a text without secrets, and with what no page can show (control characters) as U+FFFD.
 
     Example:
         >>> printable("a\\x00b")
         'a\ufffdb'
     """
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return _UNPRINTABLE.sub("\ufffd", masked(text))
 
 
 def shortened(text: str, limit: int = 40) -> str:
