@@ -3,8 +3,8 @@
     pip install 'flowstone[web]' fastapi
     uvicorn fastapi_dashboard:app
 
-The application knows its people by whatever it uses, here by a cookie that its own login sets; `identify` turns that
-into a name and a role. Links, cookies and redirects of the dashboard stay below the place where it is mounted.
+The application knows its people by whatever it uses, here by a cookie that its own login sets; `identify` turns
+it into a name and a role. Links, cookies and redirects of the dashboard stay below the place where it is mounted.
 """
 
 from __future__ import annotations

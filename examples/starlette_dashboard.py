@@ -4,8 +4,8 @@
     flowstone web passwd ann --role operator --no-password --users users.json
     uvicorn --factory starlette_dashboard:build
 
-The proxy sends the name in `X-User` and the prefix that it stripped in `X-Forwarded-Prefix`; both count only when they
-come from its address. What each person may do stands in the users file.
+The proxy sends the name in `X-User` and the prefix that it stripped in `X-Forwarded-Prefix`; both count only when
+they come from its address. What each person may do stands in the users file.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 
@@ -39,7 +40,7 @@ class Way:
 
     Args:
         path: below the dashboard, beginning with a slash.
-        prefix: where the dashboard is mounted, without a slash at the end.
+        prefix: where the dashboard is mounted, as addresses have it, without a slash at the end.
         host: name and port, as the browser wrote them.
         scheme: `http` or `https`, as the browser used it.
         client: address of the sender.
@@ -120,12 +121,13 @@ class Guard:
         path = str(scope["path"])
         if prefix and (path == prefix or path.startswith(f"{prefix}/")):
             path = path[len(prefix) :]
+        prefix = quote(prefix)  # a path of ASGI is decoded, an address is not
         if proxied:
             host = headers.get("x-forwarded-host", host).split(",")[0].strip()
             scheme = headers.get("x-forwarded-proto", scheme).split(",")[-1].strip().lower()
             client = headers.get("x-forwarded-for", client).split(",")[-1].strip()
             stripped = headers.get("x-forwarded-prefix", "").rstrip("/")
-            prefix = stripped + prefix if _is_prefix(stripped) else prefix
+            prefix = quote(stripped, safe="/%") + prefix if _is_prefix(stripped) else prefix
         if not self.allows(host):
             raise Problem(
                 421,
