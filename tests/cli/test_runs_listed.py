@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +109,61 @@ def test_a_run_shows_why_it_failed_and_its_few_steps(cli: CommandLine, recorded:
         "failed",
     ]
     assert cli("runs", recorded[0]).out == shown.out == cli("status", recorded[0]).out
+
+
+MONTHLY = """
+from datetime import date
+
+from flowstone import FlowStone, MonthlyPartitions, RunRequest, asset, check, sensor
+
+@asset(partitions=MonthlyPartitions("2024-01", end="2024-06"))
+def orders(context):
+    if context.partition.month == 2:
+        raise ValueError("no prices")
+    return 1
+
+@check(orders)
+def never(orders):
+    return False
+
+@sensor(selection="orders")
+def inbox(context):
+    return RunRequest(selection="orders", partition=date(2024, 3, 1))
+
+flow = FlowStone([orders], checks=[never], sensors=[inbox])
+"""
+
+
+def test_months_are_months_everywhere(
+    cli: CommandLine, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The same month is `2024-02` in one place and `2024-02-01` in another (dagster#6394)."""
+    (tmp_path / "monthly.py").write_text(MONTHLY)
+    monkeypatch.setenv("FLOWSTONE_APP", "monthly")
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    done = cli("backfill", "orders", "--from", "2024-01", "--to", "2024-03", "--executor", "sync")
+    run = cli("runs", "--json").json["runs"][0]["id"]
+    shown = [
+        done.out + done.err,
+        cli("runs").out,
+        cli("runs", "show", run).out,
+        cli("runs", "show", run, "--json").out,
+        cli("backfills", "--all").out,
+        cli("status", cli("runs", "show", run, "--json").json["failed_steps"][0]["id"]).out,
+        cli("why", "orders", "--partition", "2024-02").out,
+        cli("plan", "orders", "--from", "2024-01", "--to", "2024-05").out,
+        cli("checks").out,
+        cli("lineage", "orders", "--partition", "2024-01").out,
+        cli("history", "orders").out,
+        cli("sensors", "preview", "inbox").out,
+        *(record.getMessage() for record in caplog.records),
+    ]
+    for text in shown:
+        assert not re.search(r"2024-0\d-01(?![\dT ])", text), text
+    assert "2024-01..2024-03 (3)" in shown[1]
+    command = next(line for line in shown[2].splitlines() if "the same again" in line)
+    assert cli("plan", *shlex.split(command.split("flowstone backfill ")[1])).code == 0
+    assert "would run orders [2024-03]: 1 step" in shown[11]
 
 
 def test_backfills_that_are_over_are_listed_when_asked_for(cli: CommandLine, recorded: list[str]) -> None:

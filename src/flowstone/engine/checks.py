@@ -20,7 +20,6 @@ from flowstone.core.asset import Asset
 from flowstone.core.check import Check, CheckContext, CheckResult, CheckSet, as_bool
 from flowstone.core.clean import clean_metadata, clean_text, error_line
 from flowstone.core.context import AssetContext, CancellationToken, Resources
-from flowstone.core.control import describe_target
 from flowstone.core.definition import write_partition
 from flowstone.core.outcome import AttemptOutcome, Failed, Succeeded
 from flowstone.core.output import JsonValue, StoredOutput, is_read_once
@@ -161,7 +160,7 @@ class CheckRunner:
             record = found.record(
                 check, subject, started_at, took_seconds=time.monotonic() - started, exception=exception
             )
-            _log_failure(record)
+            _log_failure(record, subject)
             return Verdict(check, record, exception)
         finally:
             del exception  # its traceback holds this frame, and so the value
@@ -226,7 +225,7 @@ def _read(check: Check, answer: object) -> _Found:
     return _Found(passed=passed)
 
 
-def _log_failure(record: CheckRecord) -> None:
+def _log_failure(record: CheckRecord, subject: Subject) -> None:
     if telemetry.listening():
         about = {
             "asset": record.asset,
@@ -240,7 +239,8 @@ def _log_failure(record: CheckRecord) -> None:
         telemetry.emit("check.stop", {"duration_seconds": record.took_seconds}, about)
     if not record.passed and not record.blocks:  # what blocks is logged by its step
         why = record.description or error_line(record.error)
-        target = describe_target(record.asset, record.partition_key)
+        partition = write_partition(subject.asset.partitions, record.partition_key)
+        target = f"{record.asset} [{partition}]" if partition else record.asset
         log.warning("Check %s of %s failed (%s): %s", record.check, target, record.severity.value, why[:_SHOWN])
 
 

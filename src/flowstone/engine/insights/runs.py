@@ -23,7 +23,7 @@ from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord
-from flowstone.engine.insights.timeline import NEVER, WORST_FIRST, Bar, bars_of, label_of, worst_of
+from flowstone.engine.insights.timeline import NEVER, WORST_FIRST, Bar, Label, bars_of, plain_label, worst_of
 from flowstone.errors import OptionsError, RunNotFoundError, command
 from flowstone.protocols import Store
 
@@ -283,7 +283,13 @@ class StepLine:
 
 
 def run_lines(
-    store: Store, requested: RunFilter, *, cursor: str | None = None, limit: object = None, now: datetime
+    store: Store,
+    requested: RunFilter,
+    *,
+    cursor: str | None = None,
+    limit: object = None,
+    now: datetime,
+    label: Label = plain_label,
 ) -> Page[RunLine]:
     """Return the newest runs that match, with how many there are.
 
@@ -293,6 +299,7 @@ def run_lines(
         cursor: place of the page; None for the first one.
         limit: how many at most.
         now: the present.
+        label: writes partitions for people.
 
     Raises:
         OptionsError: the cursor is none.
@@ -310,7 +317,7 @@ def run_lines(
         total=min(total, COUNTED),
         total_is_at_least=total > COUNTED,
     )
-    lines = {line.id: line for line in _lines(store, page.items, now)}
+    lines = {line.id: line for line in _lines(store, page.items, now, label)}
     return page.map(lambda run: lines[run.id])
 
 
@@ -338,7 +345,7 @@ def run_view(store: Store, graph: AssetGraph, run_id: str, *, now: datetime) -> 
     record = store.insights.runs.run(run_id)
     if record is None:
         raise RunNotFoundError("run", run_id)
-    (line,) = _lines(store, [record], now)
+    (line,) = _lines(store, [record], now, graph.label)
     is_large = line.counts.total > GROUPED_STEPS
     groups = store.insights.runs.groups(run_id, from_counters=is_large)
     if groups is None:
@@ -346,21 +353,21 @@ def run_view(store: Store, graph: AssetGraph, run_id: str, *, now: datetime) -> 
         groups = [StepGroup(asset, record.counts, record.created_at, record.finished_at)]
     is_small = line.counts.total <= SINGLE_STEPS
     spans = store.insights.runs.spans(run_id, limit=SINGLE_STEPS) if is_small else []
-    bars, left_out, critical = bars_of(groups, spans, now)
+    bars, left_out, critical = bars_of(groups, spans, now, graph.label)
     items = store.insights.runs.page(RunFilter(items_of=run_id), limit=_SCATTERED)
     is_backfill = record.partitions is not None and record.partitions > 1
     return RunView(
         run=line,
-        errors=_errors(store.insights.runs.failed(run_id, limit=_FAILED + 1)) if line.counts.failed else (),
+        errors=_errors(store, run_id, graph.label) if line.counts.failed else (),
         assets=_assets(groups, graph),
         is_coarse=is_large,
         bars=bars,
         bars_left_out=left_out,
         critical_seconds=critical,
-        scattered=tuple(_lines(store, items, now)),
+        scattered=tuple(_lines(store, items, now, graph.label)),
         strips=strips(store, run_id) if is_backfill else (),
         rate=_rate(line),
-        command=equal_command(record),
+        command=equal_command(record, graph.label),
         config=record.details.config,
         metadata=record.details.metadata,
         io=record.details.io,
@@ -390,6 +397,7 @@ def step_lines(
     error_type: str | None = None,
     cursor: str | None = None,
     limit: object = None,
+    label: Label = plain_label,
 ) -> Page[StepLine]:
     """Return steps of a run in the order of their planning.
 
@@ -401,6 +409,7 @@ def step_lines(
         error_type: only with an error of this class.
         cursor: place of the page.
         limit: how many at most.
+        label: writes partitions for people.
 
     Raises:
         OptionsError: the cursor is none.
@@ -415,10 +424,10 @@ def step_lines(
         after=0 if place is None else place[0],
         limit=size + 1,
     )
-    return page_of(found, size, lambda step: (step.id,)).map(_step_line)
+    return page_of(found, size, lambda step: (step.id,)).map(lambda step: _step_line(step, label))
 
 
-def equal_command(run: RunRecord) -> str:
+def equal_command(run: RunRecord, label: Label = plain_label) -> str:
     """Return the command line that asks for the same as a run did.
 
     Example:
@@ -432,12 +441,12 @@ def equal_command(run: RunRecord) -> str:
     if run.retry_of is not None:
         return command("retry", run.retry_of)
     verb = "backfill" if run.kind == "backfill" else "materialize"
-    first, last = run.first_partition, run.last_partition
+    first, last = _ends(run, label)
     options: dict[str, str] = {}
-    if first is not None and last is not None and verb == "backfill":
-        options = {"from": label_of(first), "to": label_of(last)}
-    elif first is not None:
-        options = {"partition": label_of(first)}
+    if first and last and verb == "backfill":
+        options = {"from": first, "to": last}
+    elif first:
+        options = {"partition": first}
     return command(verb, run.selection, **options)
 
 
@@ -473,13 +482,13 @@ _PARTS = {
 }
 
 
-def _lines(store: Store, records: Sequence[RunRecord], now: datetime) -> list[RunLine]:
+def _lines(store: Store, records: Sequence[RunRecord], now: datetime, label: Label) -> list[RunLine]:
     still_open = [run.id for run in records if not run.state.is_terminal]
     usual = store.insights.runs.usual_seconds(still_open)
-    return [_line(run, usual.get(run.id), now) for run in records]
+    return [_line(run, usual.get(run.id), now, label) for run in records]
 
 
-def _line(run: RunRecord, usual: float | None, now: datetime) -> RunLine:
+def _line(run: RunRecord, usual: float | None, now: datetime, label: Label) -> RunLine:
     counts = counts_of(run.counts)
     took = max(0.0, ((run.finished_at or now) - run.created_at).total_seconds())
     by_automation = run.requested_via == AUTOMATION
@@ -487,7 +496,7 @@ def _line(run: RunRecord, usual: float | None, now: datetime) -> RunLine:
         id=run.id,
         kind=run.kind,
         selection=run.selection,
-        partitions=partitions_in_words(run),
+        partitions=partitions_in_words(run, label),
         state=run.state.value,
         paused=run.paused and not run.state.is_terminal,
         process_lost=run.process_lost,
@@ -522,7 +531,7 @@ def _rate(line: RunLine) -> float | None:
     return line.counts.done / line.took_seconds if line.took_seconds > 0 and line.counts.done else None
 
 
-def partitions_in_words(run: RunRecord) -> str:
+def partitions_in_words(run: RunRecord, label: Label = plain_label) -> str:
     """Return which partitions a run was asked for; empty without.
 
     Example:
@@ -531,22 +540,34 @@ def partitions_in_words(run: RunRecord) -> str:
         >>> partitions_in_words(RunRecord(first_partition="s:a", last_partition="s:z", partitions=1204, **known))
         'a..z (1,204)'
     """
+    first, last = _ends(run, label)
+    if not first or not last:
+        return ""
+    return first if first == last else f"{first}..{last} ({run.partitions:,})"
+
+
+def _ends(run: RunRecord, label: Label) -> tuple[str, str]:
+    """Return the first and the last partition of a run, as an asset of it with words of its own writes them."""
     first, last = run.first_partition, run.last_partition
     if first is None or last is None:
-        return ""
-    return label_of(first) if first == last else f"{label_of(first)}..{label_of(last)} ({run.partitions:,})"
+        return "", ""
+    for asset in run.assets:  # months of one asset are the months of all: the first one that knows them says how
+        found = label(asset, first)
+        if found != plain_label(asset, first):
+            return found, label(asset, last)
+    return plain_label("", first), plain_label("", last)
 
 
-def _place(step_id: int, asset: str, key: PartitionKey) -> StepPlace:
-    return StepPlace(id=step_id, asset=asset, partition=label_of(key), partition_key=key)
+def _place(step_id: int, asset: str, key: PartitionKey, label: Label) -> StepPlace:
+    return StepPlace(id=step_id, asset=asset, partition=label(asset, key), partition_key=key)
 
 
-def _step_line(step: StepRecord) -> StepLine:
+def _step_line(step: StepRecord, label: Label) -> StepLine:
     took = None
     if step.started_at is not None and step.finished_at is not None:
         took = max(0.0, (step.finished_at - step.started_at).total_seconds())
     return StepLine(
-        step=_place(step.id, step.asset, step.partition_key),
+        step=_place(step.id, step.asset, step.partition_key, label),
         state=step.state.value,
         attempt=step.attempt,
         max_attempts=step.max_attempts,
@@ -559,7 +580,8 @@ def _step_line(step: StepRecord) -> StepLine:
     )
 
 
-def _errors(failed: Sequence[FailedStep]) -> tuple[ErrorGroup, ...]:
+def _errors(store: Store, run_id: str, label: Label) -> tuple[ErrorGroup, ...]:
+    failed = store.insights.runs.failed(run_id, limit=_FAILED + 1)
     is_at_least = len(failed) > _FAILED
     groups: dict[tuple[str, str], list[FailedStep]] = defaultdict(list)
     lines: dict[tuple[str, str], str] = {}
@@ -578,7 +600,9 @@ def _errors(failed: Sequence[FailedStep]) -> tuple[ErrorGroup, ...]:
             assets=tuple(dict.fromkeys(step.asset for step in steps))[:_ERRORS],
             first_at=min((step.finished_at for step in steps if step.finished_at), default=None),
             last_at=max((step.finished_at for step in steps if step.finished_at), default=None),
-            examples=tuple(_place(step.step_id, step.asset, step.partition_key) for step in steps[:_EXAMPLES]),
+            examples=tuple(
+                _place(step.step_id, step.asset, step.partition_key, label) for step in steps[:_EXAMPLES]
+            ),
         )
         for (kind, text), steps in by_number[:_ERRORS]
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flowstone.core.insights.runs import StepGroup, StepSpan
-from flowstone.core.partitions import PartitionKey, decode_partition, partition_label
+from flowstone.core.partitions import decode_partition, partition_label
 from flowstone.core.state import State
 
 _ROWS = 100
@@ -51,8 +51,12 @@ class Bar:
     is_critical: bool
 
 
-def label_of(key: PartitionKey) -> str:
-    """Return a partition as people write it; empty for none."""
+type Label = Callable[[str, str], str]
+"""Returns the encoded partition of an asset as people write it: `AssetGraph.label`."""
+
+
+def plain_label(_asset: str, key: str) -> str:
+    """Return a partition of an asset that nobody declares; empty for none."""
     return partition_label(decode_partition(key)) if key else ""
 
 
@@ -62,7 +66,7 @@ def worst_of(counts: Iterable[State]) -> State:
 
 
 def bars_of(
-    groups: Sequence[StepGroup], spans: Sequence[StepSpan], now: datetime
+    groups: Sequence[StepGroup], spans: Sequence[StepSpan], now: datetime, label: Label = plain_label
 ) -> tuple[tuple[Bar, ...], int, float | None]:
     """Return rows of the time line, how many more there are, and how long the critical path took."""
     if not spans:
@@ -83,7 +87,7 @@ def bars_of(
     critical = {span.step_id for span in path}
     rows = [
         Bar(
-            label=f"{span.asset} {label_of(span.partition_key)}".rstrip(),
+            label=f"{span.asset} {label(span.asset, span.partition_key)}".rstrip(),
             state=span.state.value,
             start=span.started_at,
             end=span.finished_at,
