@@ -100,6 +100,8 @@ COMMANDS: tuple[Listed, ...] = (
             Listed("logs", "logs:logs", "", "What the steps of a run log"),
             Listed("cancel", "steering:cancel", "", "End runs: one, or all that match a filter"),
             Listed("retry", "steering:retry", "", "Run again what a run did not get done"),
+            Listed("priority", "steering:priority", "", "Give runs another priority"),
+            Listed("window", "steering:window", "", "Change how many steps of a run are placed at once"),
             Listed("pause", "steering:pause", "", "Start nothing more of a run"),
             Listed("resume", "steering:resume", "", "Go on with a run"),
         ),

@@ -127,6 +127,11 @@ class Output:
                 f"Not shown in {console.width} columns: {', '.join(hidden)}. --wide shows them.", style="dim"
             )
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person is there to be asked."""
+        return sys.stdin is not None and sys.stdin.isatty() and self._stderr.isatty()
+
     def stdout_console(self) -> Console:
         """Return the console of standard output, to begin a screen anew."""
         return self._console(self._stdout)

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from flowstone.app import FlowStone
 from flowstone.app.results import Progress
+from flowstone.cli.bulk import DryRun, Expect, RunsOrFilter, Yes, all_matching, filter_in
+from flowstone.cli.calls import DONE
 from flowstone.cli.known_names import offers
 from flowstone.cli.materialize import (
     ExecutorName,
@@ -20,6 +23,7 @@ from flowstone.cli.output import one_line
 from flowstone.cli.runs import Watch, show
 from flowstone.cli.session import Session
 from flowstone.cli.steps import find
+from flowstone.core.bulk import BulkAction
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord
 from flowstone.errors import OptionsError, command
@@ -31,13 +35,83 @@ Queue = Annotated[
     typer.Option("--queue", metavar="NAME", help="A queue, in the whole fleet.", autocompletion=offers("queues")),
 ]
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a step or of a run.", autocompletion=offers("runs"))]
+IdOrFilter = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID|FILTER...",
+        help="Id of a step or of a run, or words of a filter, such as state:running kind:backfill.",
+        autocompletion=offers("runs"),
+    ),
+]
 
 
-def cancel(session: Session, identifier: Id, *, watch: Watch = False) -> None:
-    """Ask for the end of a step or of a whole run; queued work never starts, running work is signalled."""
+def cancel(
+    session: Session,
+    words: IdOrFilter,
+    *,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    expect: Expect = None,
+    watch: Watch = False,
+) -> int:
+    """End a step, a run, or all runs that match a filter; queued work never starts, running work is signalled."""
     flow = session.records
     session.warn_of_memory_store()
+    text = filter_in(words)
+    if text is not None:
+        return all_matching(session, flow, BulkAction.CANCEL, text, yes=yes, dry_run=dry_run, expect=expect)
+    _refuse_without_filter(dry_run, expect)
+    _cancel_one(session, flow, words[0], watch=watch)
+    return DONE
+
+
+def priority(
+    session: Session,
+    words: RunsOrFilter,
+    *,
+    to: Annotated[int, typer.Option("--to", min=0, max=9, help="0 (first) to 9.")],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    expect: Expect = None,
+) -> int:
+    """Give a run, or all runs that match a filter, another priority: what of them is not over follows."""
+    flow = session.records
+    session.warn_of_memory_store()
+    text = filter_in(words)
+    if text is not None:
+        return all_matching(
+            session, flow, BulkAction.PRIORITY, text, yes=yes, dry_run=dry_run, expect=expect, priority=to
+        )
+    _refuse_without_filter(dry_run, expect)
+    changed = flow.runs.set_priority(words[0], to)
+    if session.out.as_json:
+        session.out.json({"kind": "run", "id": changed.id, "priority": changed.priority})
+    else:
+        session.out.line(f"run {one_line(changed.id)}: what of it is not over has priority {changed.priority}.")
+    return DONE
+
+
+def window(
+    session: Session,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", autocompletion=offers("runs"))],
+    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, help="How many of its steps at once.")],
+) -> None:
+    """Change how many steps of a backfill, or of another run with --max-concurrency, are placed at once."""
+    flow = session.records
+    session.warn_of_memory_store()
+    changed = flow.runs.set_window(run, steps)
+    if session.out.as_json:
+        session.out.json({"kind": "run", "id": changed.id, "max_concurrency": changed.max_concurrency})
+    else:
+        session.out.line(f"run {one_line(changed.id)}: at most {changed.max_concurrency} of its steps at once.")
+
+
+def _refuse_without_filter(dry_run: bool, expect: int | None) -> None:
+    if dry_run or expect is not None:
+        raise OptionsError("--dry-run and --expect are for a filter, such as state:running; this is one id.")
+
+
+def _cancel_one(session: Session, flow: FlowStone, identifier: str, *, watch: bool) -> None:
     step, run = find(flow, identifier)
     before: State
     counts: dict[State, int] = {}
@@ -69,15 +143,26 @@ def cancel(session: Session, identifier: Id, *, watch: Watch = False) -> None:
 
 def retry(
     session: Session,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", autocompletion=offers("runs"))],
+    words: RunsOrFilter,
     *,
     executor: ExecutorName = "auto",
     no_wait: NoWait = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    expect: Expect = None,
     watch: Watch = False,
 ) -> int:
-    """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled."""
+    """Run again, as a new run, what a run did not get done: failed, waiting for what failed, cancelled.
+
+    With a filter that is done for all runs that match, without waiting for them.
+    """
     flow = session.flow
     session.warn_of_memory_store()
+    text = filter_in(words)
+    if text is not None:
+        return all_matching(session, flow, BulkAction.RETRY, text, yes=yes, dry_run=dry_run, expect=expect)
+    _refuse_without_filter(dry_run, expect)
+    run = words[0]
     flow.runs.get(run)
     if watch:
         placed_run = flow.runs.retry(run, executor=executor, wait=False)
