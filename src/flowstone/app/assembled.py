@@ -20,13 +20,15 @@ from flowstone.app.submit import Placement
 from flowstone.app.versions import VersionsView
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
-from flowstone.core.automation.record import AutomationId
+from flowstone.core.automation.condition import Decision
 from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
+from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
+from flowstone.engine.insights.automation import Automations
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Evaluator, Hook, IOManager
 from flowstone.stores.postgres.dsn import address_of
@@ -89,6 +91,7 @@ class AssembledApp:
 
     def _group_verbs(self, schedules: Iterable[Schedule], sensors: Iterable[Sensor]) -> None:
         """Make the objects that group the less common verbs."""
+        schedules, sensors = list(schedules), list(sensors)
         self.runs = RunsView(self.parts, self._placement)
         self.bulk = BulkView(self.parts, self.runs)
         self.executors = ExecutorsView(self.parts, self._placement)
@@ -101,11 +104,16 @@ class AssembledApp:
         self.retention = RetentionView(self.parts)
         self.launch = LaunchView(self.parts, self._placement, self.runs)
         self.lineage = LineageView(self.parts)
-        self.insights = InsightsView(self.parts, automations=self._automation_names)
         self.logs = LogsView(self.parts)
         self.versions = VersionsView(self.parts, self.lineage)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
+        self._automations = Automations(schedules, sensors, self._decide)
+        self.insights = InsightsView(self.parts, self._automations)
+
+    def _decide(self, asset: str, partitions: Sequence[PartitionKey] | None) -> Sequence[Decision]:
+        keys = None if partitions is None else [decode_partition(key) for key in partitions]
+        return self.conditions.evaluate(asset, partitions=keys)
 
     @classmethod
     def for_testing(
@@ -196,15 +204,12 @@ class AssembledApp:
         """What runs by itself: worker nodes evaluate it."""
         return [*self.conditions.evaluators, *self.schedules.evaluators, *self.sensors.evaluators]
 
-    def _automation_names(self) -> list[AutomationId]:
-        return [one.id for one in self.evaluators]
-
     def reading(self) -> Reading:
         """Return the insights over a few connections of their own that cannot write: for whoever serves pages.
 
         Close it when nobody watches any more; the app closes it with itself.
         """
-        return Reading(self.parts, automations=self._automation_names)
+        return Reading(self.parts, self._automations)
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

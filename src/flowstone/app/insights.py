@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,14 +23,13 @@ from flowstone.app.targets import (
     whole_number,
 )
 from flowstone.core.asset import Asset
-from flowstone.core.automation.record import AutomationId
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.details import AssetDetail, AssetHistory
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.insights.versions import CheckLine, TargetDetail, VersionDetail, VersionLine
 from flowstone.core.job import Job
 from flowstone.core.paging import Page, clamp_limit
-from flowstone.core.partitions import Partition
+from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import Target
@@ -38,6 +37,14 @@ from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
+from flowstone.engine.insights.automation import AutomationDetails, Automations, AutomationSummary, AutomationWatch
+from flowstone.engine.insights.decisions import (
+    ApprovalCard,
+    AuditLine,
+    CheckFinding,
+    CheckSummary,
+    DecisionWatch,
+)
 from flowstone.engine.insights.details import AssetPages
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.engine.insights.overview import Overview, overview
@@ -46,10 +53,13 @@ from flowstone.engine.insights.search import Found, search
 from flowstone.engine.insights.steps import StepDetail, step_detail
 from flowstone.engine.insights.versions import VersionPages
 from flowstone.engine.values import find_values
-from flowstone.errors import OptionsError, RunNotFoundError, did_you_mean
-
-type AutomationNames = Callable[[], Sequence[AutomationId]]
-"""What runs by itself, as the app declares it."""
+from flowstone.errors import (
+    ApprovalNotFoundError,
+    OptionsError,
+    RunNotFoundError,
+    UnknownAutomationError,
+    did_you_mean,
+)
 
 
 @view("flow.insights")
@@ -62,12 +72,17 @@ class InsightsView:
         0
     """
 
-    def __init__(self, parts: Parts, *, automations: AutomationNames = tuple, in_background: bool = False) -> None:
+    def __init__(
+        self, parts: Parts, automations: Automations | None = None, *, in_background: bool = False
+    ) -> None:
         self._parts = parts
-        self._automations = automations
+        self._automations = automations or Automations()
         store = parts.store
         self._fleet = fleet.FleetWatch(parts.graph, store, queues=parts.settings.queues)
         self._logs = LogsView(parts, flush_seconds=0.0)
+        self._automation = AutomationWatch(parts.graph, store, self._automations)
+        declared = [check for asset in parts.graph for check in parts.checks.declared.of(asset.name)]
+        self._decisions = DecisionWatch(parts.graph, store, declared)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
         facts = FactReader(parts.graph, parts.reader, store.target_statuses)
         self._versions = VersionPages(parts.graph, store, facts, partial(find_values, parts.managers))
@@ -96,7 +111,7 @@ class InsightsView:
             parts.graph,
             parts.store,
             self._watch,
-            automations=[(one.kind.value, one.name) for one in self._automations()],
+            automations=[(one.kind.value, one.name) for one in self._automations.ids(parts.graph)],
             checks=[(one.asset, one.name) for one in parts.checks.declared],
             queues={*parts.settings.queues, *(one.queue for one in parts.graph)},
             of_each=clamp_limit(limit, default=10, maximum=100),
@@ -446,6 +461,150 @@ class InsightsView:
         """Return lines that an attempt has logged, as far as they are written; see `flow.logs.of`."""
         return self._logs.of(step, attempt, after=after, before=before, newest=newest, limit=limit)
 
+    def automations(
+        self,
+        *,
+        kind: str | None = None,
+        state: str | None = None,
+        text: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[AutomationSummary]:
+        """Return schedules, sensors and conditions with their last ticks.
+
+        Args:
+            kind: only `schedule`, `sensor` or `condition`.
+            state: only those that are `failing`, `late`, `paused`, `active` or `new`.
+            text: only those with this in name, description or selection.
+            cursor: `next` of the page before.
+            limit: how many.
+
+        Example:
+            >>> from flowstone import FlowStone, Schedule, asset
+            >>> @asset
+            ... def sales():
+            ...     return 42
+            >>> flow = FlowStone.for_testing([sales], schedules=[Schedule("sales", "30 6 * * *")])
+            >>> [(one.name, one.when) for one in flow.insights.automations().items]
+            [('sales', 'At 06:30 every day')]
+        """
+        now = datetime.now(UTC)
+        return self._automation.page(now, kind=kind, state=state, text=text, cursor=cursor, limit=limit)
+
+    def automation(self, kind: str, name: str, *, partition: PartitionKey | None = None) -> AutomationDetails:
+        """Return one automation with its last ticks, its cursor, or what its condition says.
+
+        Args:
+            kind: `schedule`, `sensor` or `condition`.
+            name: its name; of a condition that of its asset.
+            partition: of a condition: the encoded partition to judge; None for the newest ones.
+
+        Raises:
+            UnknownAutomationError: there is none.
+        """
+        found = self._automation.get(kind, name, datetime.now(UTC), partition=partition)
+        if found is None:
+            known = [one.name for one in self._automation.page(datetime.now(UTC), kind=kind, limit=500).items]
+            raise UnknownAutomationError(kind, name, known)
+        return found
+
+    def automation_counts(self) -> dict[str, int]:
+        """Return how many automations are in each state."""
+        return self._automation.counts(datetime.now(UTC))
+
+    def late_automations(self, *, limit: int = 20) -> Sequence[AutomationSummary]:
+        """Return what should have been evaluated by now, the latest first."""
+        return self._automation.late(datetime.now(UTC), limit=limit)
+
+    def approvals_waiting(self) -> int:
+        """Return how many requests wait for a decision; counted to 1,000."""
+        return self._decisions.waiting()
+
+    def approvals(self, *, limit: int | None = None) -> Page[ApprovalCard]:
+        """Return the requests that wait for a decision, the most urgent first."""
+        return self._decisions.pending(datetime.now(UTC), limit=limit)
+
+    def approvals_decided(self, *, cursor: str | None = None, limit: int | None = None) -> Page[ApprovalCard]:
+        """Return the requests that are over, the newest first."""
+        return self._decisions.decided(datetime.now(UTC), cursor=cursor, limit=limit)
+
+    def approval(self, approval_id: int) -> ApprovalCard:
+        """Return one request.
+
+        Raises:
+            ApprovalNotFoundError: there is no such request.
+        """
+        found = self._decisions.approval(approval_id, datetime.now(UTC))
+        if found is None:
+            raise ApprovalNotFoundError(str(approval_id))
+        return found
+
+    def checks(
+        self,
+        *,
+        asset: str | None = None,
+        state: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[CheckSummary]:
+        """Return the declared checks with their last results, those that fail first.
+
+        Args:
+            asset: only of this asset.
+            state: only those that are `failed`, `stale` (a warning), `completed` or `unstarted`.
+            cursor: `next` of the page before.
+            limit: how many.
+        """
+        return self._decisions.checks(asset=asset, state=state, cursor=cursor, limit=limit)
+
+    def checks_failing(self, *, limit: int | None = None) -> Page[CheckFinding]:
+        """Return results that are failures and the newest of their check and partition, the newest first."""
+        return self._decisions.failing(limit=limit)
+
+    def check_findings(
+        self, asset: str, check: str | None = None, *, failed: bool = False, limit: int | None = None
+    ) -> Page[CheckFinding]:
+        """Return the last results of an asset's checks, newest first.
+
+        Args:
+            asset: whose.
+            check: only of this check.
+            failed: only those that did not pass.
+            limit: how many.
+
+        Raises:
+            UnknownAssetError: there is no such asset.
+        """
+        return self._decisions.findings(
+            find_asset(self._parts.graph, asset).name, check, failed=failed, limit=limit
+        )
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[AuditLine]:
+        """Return lines of the audit log, newest first.
+
+        Args:
+            actor: only what this person or program did.
+            action: only this action, such as `run.cancelled`, or all of a kind, such as `run`.
+            subject: only those about this, such as `approval:7`.
+            since: not before this time.
+            until: before this time.
+            cursor: `next` of the page before.
+            limit: how many.
+        """
+        return self._decisions.audit(
+            actor=actor, action=action, subject=subject, since=since, until=until, cursor=cursor, limit=limit
+        )
+
 
 class AsyncInsightsView(AsyncFlowStone):
     """`flow.aio.insights`: the verbs of `flow.insights`, awaitable."""
@@ -475,6 +634,18 @@ class AsyncInsightsView(AsyncFlowStone):
     throughput = awaitable(InsightsView.throughput)
     step = awaitable(InsightsView.step)
     logs = awaitable(InsightsView.logs)
+    automations = awaitable(InsightsView.automations)
+    automation = awaitable(InsightsView.automation)
+    automation_counts = awaitable(InsightsView.automation_counts)
+    late_automations = awaitable(InsightsView.late_automations)
+    approvals_waiting = awaitable(InsightsView.approvals_waiting)
+    approvals = awaitable(InsightsView.approvals)
+    approvals_decided = awaitable(InsightsView.approvals_decided)
+    approval = awaitable(InsightsView.approval)
+    checks = awaitable(InsightsView.checks)
+    checks_failing = awaitable(InsightsView.checks_failing)
+    check_findings = awaitable(InsightsView.check_findings)
+    audit = awaitable(InsightsView.audit)
 
 
 class Reading:
@@ -494,11 +665,11 @@ class Reading:
         0
     """
 
-    def __init__(self, parts: Parts, *, automations: AutomationNames = tuple) -> None:
+    def __init__(self, parts: Parts, automations: Automations | None = None) -> None:
         self._store = parts.store.reading()
         self.parts = replace(parts, store=self._store)
         """The parts of the app with the store that only reads."""
-        self.insights = InsightsView(self.parts, automations=automations, in_background=parts.store.shared)
+        self.insights = InsightsView(self.parts, automations, in_background=parts.store.shared)
         """What there is to see; each question is answered from the state of its moment."""
 
     @contextmanager

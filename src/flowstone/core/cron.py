@@ -72,6 +72,23 @@ class Cron:
         """What changes when the instants change."""
         return f"{self.expression} {self.timezone}"
 
+    @property
+    def words(self) -> str:
+        """The expression as people say it; the zone is not in it.
+
+        Example:
+            >>> Cron("*/15 9-17 * * MON-FRI").words
+            'Every 15th minute from 09:00 through 17:59 on Monday through Friday'
+            >>> Cron("0 0 13 * FRI").words
+            'At 00:00 on the 13th day of month or on Friday'
+        """
+        from cronsim import CronSim
+
+        text = str(CronSim(self.expression, _REFERENCE).explain())
+        day, weekday = self.expression.split()[-3], self.expression.split()[-1]
+        # of two days that are given, either will do; the library says "and"
+        return text if day.startswith("*") or weekday.startswith("*") else text.replace(" and on ", " or on ")
+
     def after(self, instant: datetime) -> Iterator[datetime]:
         """Yield the instants after this one, in UTC, strictly increasing, without end as a rule.
 

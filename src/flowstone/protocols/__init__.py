@@ -15,7 +15,14 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
+from flowstone.protocols.insights import (
+    AssetInsights,
+    AutomationInsights,
+    FleetInsights,
+    Insights,
+    OverviewInsights,
+    RunInsights,
+)
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -41,6 +48,7 @@ __all__ = [
     "ApprovalStore",
     "AssetInsights",
     "AuditStore",
+    "AutomationInsights",
     "AutomationStore",
     "BulkActions",
     "CallerLoop",

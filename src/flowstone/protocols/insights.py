@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from flowstone.core.approval import Approval
+from flowstone.core.automation.record import AutomationId, TickRecord
 from flowstone.core.insights.assets import AssetCounts, AssetHealth, AssetTargets, FailedTarget, StaleVersion
 from flowstone.core.insights.fleet import (
     LimitRecord,
@@ -25,7 +27,7 @@ from flowstone.core.insights.pulse import Pulse
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
-from flowstone.core.step import RunRecord, StepRecord
+from flowstone.core.step import CheckRecord, RunRecord, StepRecord
 
 
 class FleetInsights(Protocol):
@@ -169,6 +171,30 @@ class OverviewInsights(Protocol):
         """Return runs whose id or selection begins with a text, or that have it as a tag; the newest first."""
 
 
+class AutomationInsights(Protocol):
+    """Automations, checks and approvals: what is asked of many at once, a bounded number of each."""
+
+    def ticks(self, automations: Sequence[AutomationId], *, each: int) -> list[TickRecord]:
+        """Return the newest ticks of each of some automations, all of them newest first."""
+
+    def recent_checks(self, assets: Sequence[str], *, each: int) -> list[CheckRecord]:
+        """Return the newest results of the checks of each of some assets; those of one asset newest first."""
+
+    def failing_checks(self, assets: Sequence[str], *, each: int) -> list[CheckRecord]:
+        """Return results that are failures and the newest of their check and partition.
+
+        Args:
+            assets: of which assets.
+            each: how many of the last failures of each are looked through.
+        """
+
+    def decided(self, *, before: int | None = None, limit: int) -> list[Approval]:
+        """Return requests for approval that are over, the newest first; those with an id before this one."""
+
+    def pending(self, *, limit: int) -> int:
+        """Return how many requests wait for a decision, counted to the limit."""
+
+
 class Insights(Protocol):
     """All subjects."""
 
@@ -187,6 +213,10 @@ class Insights(Protocol):
     @property
     def overview(self) -> OverviewInsights:
         """The first page, and the search."""
+
+    @property
+    def automation(self) -> AutomationInsights:
+        """Automations, checks and approvals."""
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does; asked once a second."""

@@ -47,6 +47,9 @@ _STATES: dict[str, tuple[str, str]] = {
     "expired": ("⊘", "bad"),
     "active": ("▶", "busy"),
     "partial": ("◐", "warn"),
+    "failing": ("✕", "bad"),
+    "requested": ("✓", "good"),
+    "new": ("·", "idle"),
 }
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from flowstone.core.approval import ApprovalState
 from flowstone.core.insights.pulse import Pulse
 from flowstone.protocols.automation import AutomationStore
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
-from flowstone.protocols.stores import ApprovalStore
+from flowstone.protocols.insights import (
+    AssetInsights,
+    AutomationInsights,
+    FleetInsights,
+    Insights,
+    OverviewInsights,
+    RunInsights,
+)
+from flowstone.protocols.stores import ApprovalStore, CheckStore
 from flowstone.stores.memory.asset_insights import MemoryAssetInsights
+from flowstone.stores.memory.automation_insights import MemoryAutomationInsights
 from flowstone.stores.memory.fleet_insights import MemoryFleetInsights
 from flowstone.stores.memory.overview_insights import MemoryOverviewInsights
 from flowstone.stores.memory.run_insights import MemoryRunInsights
@@ -17,7 +25,9 @@ from flowstone.stores.memory.tables import Tables
 class MemoryInsights(Insights):
     """Implements `flowstone.protocols.Insights` in memory: one object for each subject."""
 
-    def __init__(self, tables: Tables, approvals: ApprovalStore, automations: AutomationStore) -> None:
+    def __init__(
+        self, tables: Tables, approvals: ApprovalStore, automations: AutomationStore, checks: CheckStore
+    ) -> None:
         self._tables = tables
         self._approvals = approvals
         self._automations = automations
@@ -25,6 +35,7 @@ class MemoryInsights(Insights):
         self._assets = MemoryAssetInsights(tables)
         self._runs = MemoryRunInsights(tables)
         self._overview = MemoryOverviewInsights(tables, self._assets)
+        self._automation = MemoryAutomationInsights(approvals, automations, checks)
 
     @property
     def fleet(self) -> FleetInsights:
@@ -41,6 +52,10 @@ class MemoryInsights(Insights):
     @property
     def overview(self) -> OverviewInsights:
         return self._overview
+
+    @property
+    def automation(self) -> AutomationInsights:
+        return self._automation
 
     def pulse(self) -> Pulse:
         tables = self._tables

@@ -129,10 +129,10 @@ class PostgresAutomations(AutomationStore):
     def ticks(self, automation: AutomationId | None = None, *, limit: int = 50) -> list[TickRecord]:
         with self._database.connection() as connection:
             if automation is None:
-                rows = fetch_all(connection, _TickRow, "automations/all_ticks", {"limit": limit})
+                rows = fetch_all(connection, TickRow, "automations/all_ticks", {"limit": limit})
             else:
                 named = _named(automation) | {"limit": limit}
-                rows = fetch_all(connection, _TickRow, "automations/ticks", named)
+                rows = fetch_all(connection, TickRow, "automations/ticks", named)
         return [row.record() for row in rows]
 
     def run_keys(self, automation: AutomationId, *, key: str | None = None, limit: int = 100) -> list[RunKey]:
@@ -305,7 +305,7 @@ class _TakenRow(_AutomationRow):
         return TakenAutomation(record=self.record(), token=self.token, now=self.now, by_hand=self.by_hand)
 
 
-class _TickRow(NamedTuple):
+class TickRow(NamedTuple):
     """A row of the table of ticks."""
 
     id: int
@@ -323,6 +323,7 @@ class _TickRow(NamedTuple):
     repeats: int
 
     def record(self) -> TickRecord:
+        """Return the tick."""
         return TickRecord(
             id=self.id,
             automation=AutomationId(self.kind, self.name),

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from flowstone.core.insights.pulse import Pulse
-from flowstone.protocols.insights import AssetInsights, FleetInsights, Insights, OverviewInsights, RunInsights
+from flowstone.protocols.insights import (
+    AssetInsights,
+    AutomationInsights,
+    FleetInsights,
+    Insights,
+    OverviewInsights,
+    RunInsights,
+)
 from flowstone.stores.postgres.asset_insights import PostgresAssetInsights
+from flowstone.stores.postgres.automation_insights import PostgresAutomationInsights
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.fleet_insights import PostgresFleetInsights
 from flowstone.stores.postgres.overview_insights import PostgresOverviewInsights
@@ -21,6 +29,7 @@ class PostgresInsights(Insights):
         self._assets = PostgresAssetInsights(database)
         self._runs = PostgresRunInsights(database)
         self._overview = PostgresOverviewInsights(database)
+        self._automation = PostgresAutomationInsights(database)
 
     @property
     def fleet(self) -> FleetInsights:
@@ -37,6 +46,10 @@ class PostgresInsights(Insights):
     @property
     def overview(self) -> OverviewInsights:
         return self._overview
+
+    @property
+    def automation(self) -> AutomationInsights:
+        return self._automation
 
     def pulse(self) -> Pulse:
         with self._database.connection() as connection:
