@@ -104,6 +104,7 @@ def brief(context):
 @asset(partitions=items, retry=AT_ONCE)
 def gated(context):
     with reported(context):
+        context.logger.info("at the gate")
         wait_for_gate(str(context.partition), context)
         return context.partition
 
