@@ -73,7 +73,7 @@ def test_sources_come_back_as_they_were():
 
 
 def test_head_and_tail_are_kept_whatever_is_written_in_between():
-    """Also when parts of it are written before the rest comes (dagster#7821: an endless log filled the disk)."""
+    """Also when parts of it are written before the rest comes (airflow#31105: a log larger than memory)."""
     numbers, buffer = LogNumbers(1, 1, 1, "r"), LogBuffer()
     there: dict[int, LogBatch] = {}
     for number in range(1, 20_001):

@@ -246,3 +246,24 @@ class Methods:
     @asset
     def static(n: int) -> int:
         return -n
+
+
+@asset(isolation="process")
+def says_much(context: AssetContext) -> None:
+    print("printed")
+    print("to stderr", file=sys.stderr)
+    context.logger.info("logged %d", 1)
+    context.logger.debug("too fine")
+    os.system("echo of a subprocess")
+    for number in range(100):
+        print(f"\r{number} %", end="")
+    print()
+    logging.getLogger("a.library").warning("of a library")
+    os.write(1, "half a line ü".encode()[:-1])
+    os.write(1, "ü".encode()[-1:])
+
+
+@asset(isolation="process")
+def says_and_dies() -> None:
+    print("last words")
+    os.abort()

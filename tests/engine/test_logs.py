@@ -7,15 +7,17 @@ import contextvars
 import io
 import logging
 import pickle
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.engine.isolated_functions import says_and_dies, says_much
 
 from flowstone import FlowStone, Job, RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.config import Settings
@@ -49,7 +51,7 @@ def test_logs_of_the_function_are_those_of_its_attempt():
 
 
 def test_logging_of_the_process_is_as_it_was(capsys):
-    """A handler on the root logger would silence the last resort and have basicConfig do nothing."""
+    """A handler on the root logger would silence the last resort, and basicConfig would do nothing (dagster#4226)."""
     root = logging.getLogger()
     before = list(root.handlers)
 
@@ -98,7 +100,6 @@ def test_loggers_that_do_not_propagate_are_kept_too():
 
 
 def test_neighbours_keep_their_lines_apart():
-    """airflow#52772: lines of tasks that ran side by side were mixed."""
     both = threading.Barrier(2, timeout=10)
 
     @asset(partitions=StaticPartitions(["a", "b"]))
@@ -117,6 +118,8 @@ def test_neighbours_keep_their_lines_apart():
 
 
 def test_coroutines_and_threads_with_the_context_belong_to_the_attempt():
+    """dagster#8691: what was logged in the threads of a pool did not arrive."""
+
     async def one(context):
         lib.warning("in the coroutine")
         await asyncio.to_thread(lib.warning, "in its thread")
@@ -158,6 +161,8 @@ def test_items_of_a_scatter_keep_theirs():
 
 
 def test_attempts_keep_theirs():
+    """dagster#30063: the lines of all attempts were shown together."""
+
     @asset(retry=RetryPolicy(max_attempts=2, backoff=lambda *_: 0.0))
     def one(context):
         context.logger.info("try %d", context.attempt)
@@ -303,6 +308,7 @@ def test_nothing_is_captured_when_logs_are_not_kept():
 
 
 def test_the_log_of_a_step_that_runs_is_read_while_it_runs():
+    """dagster#18361: lines appeared when the run was over."""
     seen: list[list[str]] = []
 
     def one(context):
@@ -386,7 +392,7 @@ def record(text: str) -> logging.LogRecord:
 
 
 def test_what_cannot_be_written_is_kept_and_written_later(store, attempt):
-    """Nothing waits for it: the thread that logs has long gone on (dagster#18361)."""
+    """Nothing waits for it: the thread that logs has long gone on."""
     capture = LogCapture(store)
     store.failing = DatabaseUnavailableError("the database", "away")
     kept = AttemptLog(capture, attempt)
@@ -441,3 +447,47 @@ def test_a_process_holds_no_more_than_its_bound(store, attempt, monkeypatch):
 def test_outside_of_steps_nothing_is_kept():
     assert current.get() is None
     lib.warning("nobody")
+
+
+@pytest.fixture
+def apart() -> Iterator[FlowStone]:
+    with FlowStone.for_testing([says_much, says_and_dies]) as opened:
+        yield opened
+
+
+def test_output_of_processes_of_their_own_is_kept(apart, capfd):
+    """dagster#1659: what was logged in other processes did not appear."""
+    lines = logged(apart, apart.schedule("says_much"))
+    assert lines == [
+        "stdout printed",
+        "stderr to stderr",
+        "INFO logged 1",
+        "stdout of a subprocess",
+        "stdout 99 %",
+        "WARNING of a library",
+        "stdout half a line ü",
+    ]
+    assert "printed\n" in capfd.readouterr().out
+
+
+def test_the_last_words_of_a_process_that_dies_are_kept(apart, capfd):
+    lines = logged(apart, apart.schedule("says_and_dies"))
+    assert lines[0] == "stdout last words"
+    assert any("Abort" in line for line in lines)
+
+
+def test_a_process_that_ends_at_once_leaves_its_log_in_the_database(database_url, tmp_path):
+    """dagster#23336, prefect#15866, prefect#7626: the last lines of what ended quickly were lost."""
+    program = tmp_path / "short.py"
+    program.write_text(
+        "import sys\n"
+        "from flowstone import FlowStone, asset\n"
+        "@asset\n"
+        "def short(context):\n"
+        "    context.logger.info('the only line')\n"
+        "flow = FlowStone([short], database_url=sys.argv[1])\n"
+        "print(flow.schedule('short', executor='sync').id)\n"
+    )
+    done = subprocess.run([sys.executable, str(program), database_url], capture_output=True, text=True, check=True)
+    with FlowStone([], database_url=database_url) as flow:
+        assert logged(flow, int(done.stdout)) == ["INFO the only line"]

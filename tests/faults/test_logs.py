@@ -28,7 +28,7 @@ def test_what_a_killed_worker_logged_is_kept(fleet: Fleet) -> None:
 
 
 def test_a_log_that_cannot_be_written_delays_no_commit(fleet: Fleet) -> None:
-    """dagster#18361, airflow#62341: steps hung, or failed, because their logs could not be stored."""
+    """The table of logs is locked while steps end."""
     fleet.start(1)
     for item in ITEMS[:20]:
         fleet.open_gate(item)

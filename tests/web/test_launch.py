@@ -62,7 +62,7 @@ def planned(client: TestClient, **form: Any) -> str:
 
 
 def test_the_form_costs_the_same_with_any_number_of_partitions(client):
-    """dagster#11157: launching an asset with many partitions froze the page."""
+    """dagster#11157, #3783, #15679: the form of an asset with many partitions took seconds, or froze."""
     text = client.get("/launch", params={"selection": "many"}).text
     assert "p00000" not in text
     assert len(text) < 20_000
@@ -71,6 +71,7 @@ def test_the_form_costs_the_same_with_any_number_of_partitions(client):
 
 
 def test_a_plan_says_what_would_run_by_ranges(client, flow):
+    """dagster#17839, #22139: any partitions can be chosen, and those that are committed are left out in sight."""
     flow.schedule("orders", partition=date(2024, 1, 3))
     text = planned(client, selection="orders", first="2024-01-01", last="2024-01-05")
     assert "Run 4 steps</button>" in text
@@ -148,7 +149,7 @@ def durable(server) -> Iterator[FlowStone]:
 
 
 def test_what_was_planned_is_placed_and_a_changed_plan_is_shown_again(durable):
-    """dagster#17839: the run that was launched was not the one that had been shown."""
+    """dagster#17839: nobody could see which partitions would be launched."""
     client = client_of(durable)
     form = {"selection": "orders", "partitions": "2024-01-01, 2024-01-02", "tags": "by hand", "executor": "oban"}
     digest = re.search(r'name="digest" value="(\w+)"', planned(client, **form))

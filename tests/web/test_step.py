@@ -98,6 +98,7 @@ def test_inputs_are_exact_versions_and_checks_are_shown(flow, client):
 
 
 def test_a_long_log_is_shown_from_its_end_and_paged_backwards(flow, client):
+    """airflow#52772, #62341, #55173: a page with a large log froze the browser, and could not be copied from."""
     flow.schedule("loud")
     step = step_of(flow, "loud")
     began = time.perf_counter()
