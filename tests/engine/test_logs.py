@@ -51,7 +51,7 @@ def test_logs_of_the_function_are_those_of_its_attempt():
 
 
 def test_logging_of_the_process_is_as_it_was(capsys):
-    """dagster#4226. A handler on the root logger would silence the last resort, and basicConfig would do nothing."""
+    """dagster#4226: a handler on the root logger would silence the last resort, and disable basicConfig."""
     root = logging.getLogger()
     before = list(root.handlers)
 
