@@ -295,3 +295,28 @@ def test_what_is_listed_has_an_expression() -> None:
     for text in ("raw", "+raw_items", "a", "*", '"a b"'):
         chosen = select_names(graph, text)
         assert select(graph, expression_of(graph, text, chosen)) == chosen
+
+
+def test_stale_assets_say_why() -> None:
+    versions = iter(range(10))
+
+    @asset
+    def source() -> int:
+        return next(versions)
+
+    @asset
+    def sums(source: int) -> int:
+        return source
+
+    with FlowStone.for_testing([source, sums]) as flow:
+        flow.materialize("source")
+        flow.materialize("sums")
+        assert [one.state for one in flow.insights.asset_list().items] == ["committed", "committed"]
+        flow.materialize("source", force=True)
+        (row,) = flow.insights.asset_list(states=("stale",)).items
+        assert (row.name, row.stale) == ("sums", "source has another version by now")
+        view = flow.insights.graph()
+        assert {node.id: node.state for node in view.nodes} == {"source": "committed", "sums": "stale"}
+        details = flow.insights.node(view, "sums")
+        assert details is not None
+        assert details.why == ("sums is stale: source has another version by now.",)

@@ -47,7 +47,7 @@ from flowstone.engine.insights.decisions import (
 )
 from flowstone.engine.insights.details import AssetPages
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
-from flowstone.engine.insights.overview import Overview, overview
+from flowstone.engine.insights.overview import Overview, overview, stale_reason
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
 from flowstone.engine.insights.search import Found, search
 from flowstone.engine.insights.steps import StepDetail, step_detail
@@ -255,6 +255,7 @@ class InsightsView:
             self._parts.checks.declared,
             self._watch.summaries(),
             self._parts.store.insights.assets.health,
+            stale=self._stale(),
             selection=selection,
             states=states,
             sort=sort,
@@ -292,7 +293,7 @@ class InsightsView:
         """
         graph = self._parts.graph
         names = select_names(graph, selection)
-        return graph_view(graph, self._watch.summaries(), names, opened=opened, closed=closed)
+        return graph_view(graph, self._watch.summaries(), names, stale=self._stale(), opened=opened, closed=closed)
 
     def node(self, view: GraphView, node: str) -> NodeDetails | None:
         """Return why a node of a graph is in its state; None when it is not in the picture.
@@ -301,7 +302,9 @@ class InsightsView:
             view: what `graph` returned.
             node: the id of the node.
         """
-        return node_details(self._parts.graph, view, self._watch.summaries(), node, self._watch.failing_of)
+        return node_details(
+            self._parts.graph, view, self._watch.summaries(), node, self._watch.failing_of, self._stale()
+        )
 
     def runs(
         self,
@@ -604,6 +607,11 @@ class InsightsView:
         return self._decisions.audit(
             actor=actor, action=action, subject=subject, since=since, until=until, cursor=cursor, limit=limit
         )
+
+    def _stale(self) -> dict[str, str]:
+        """Return why assets are stale, of those that are known to be."""
+        graph = self._parts.graph
+        return {one.asset: stale_reason(graph, one) for one in self._watch.stale_assets() or ()}
 
 
 class AsyncInsightsView(AsyncFlowStone):

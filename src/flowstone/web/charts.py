@@ -241,7 +241,7 @@ def bars(
         hits,
         **_drawing(max(1, len(columns)) * 10),
     )
-    axis = [say(top), say(0)] + ([say(bottom)] if bottom else [])
+    axis = [say(top), say(bottom)]
     rows = [
         (time, *("unknown" if value is None else say(value) for value in row))
         for time, row in zip(times, clean, strict=True)

@@ -144,7 +144,7 @@ def _mark(state: str, x: float, y: float) -> Html:
 def _column_names(cells: PartitionMap) -> Sequence[str]:
     """Return names that fit above a column: two letters, or more above every few."""
     widest = max((len(name) for name in cells.columns), default=1)
-    step = max(1, -(-min(widest, 12) * _LETTER // _SIZE))
+    step = max(1, -(-min(widest, 12) * (_LETTER + 1) // _SIZE))
     return [shortened(name, 12) if not at % step else "" for at, name in enumerate(cells.columns)]
 
 

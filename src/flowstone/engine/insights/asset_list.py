@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from flowstone.core.check import CheckSet
 from flowstone.core.graph import AssetGraph
@@ -44,6 +45,7 @@ class AssetRow:
         automation: the condition that requests it, in words; empty without one.
         checks: how many checks are declared for it.
         failed_checks: how many found something, in their newest results.
+        stale: why the first of its stale versions is; empty when none is known to be.
     """
 
     name: str
@@ -59,6 +61,7 @@ class AssetRow:
     automation: str
     checks: int
     failed_checks: int
+    stale: str = ""
 
 
 def select_names(graph: AssetGraph, text: str) -> tuple[str, ...]:
@@ -157,6 +160,7 @@ def asset_list(
     summaries: Sequence[AssetSummary],
     health: Callable[[Sequence[str]], Sequence[AssetHealth]],
     *,
+    stale: Mapping[str, str] = MappingProxyType({}),
     selection: str = "",
     states: Sequence[str] = (),
     sort: str = "name",
@@ -171,6 +175,7 @@ def asset_list(
         checks: the declared checks.
         summaries: how the assets stand.
         health: returns usual durations and failed checks of some assets.
+        stale: why assets are stale, of those that are.
         selection: see `select_names`.
         states: only assets in one of these states.
         sort: one of `SORTS`; assets without a value come last.
@@ -183,12 +188,16 @@ def asset_list(
         OptionsError: the cursor is none.
     """
     chosen = set(select_names(graph, selection))
-    found = [one for one in summaries if one.name in chosen and (not states or state_of(one) in states)]
+    found = [
+        one
+        for one in summaries
+        if one.name in chosen and (not states or state_of(one, stale=one.name in stale) in states)
+    ]
     total = len(found)
     positions = {name: at for at, name in enumerate(graph.order)}
 
     def key(one: AssetSummary) -> tuple[bool, float, str]:
-        value = _sort_value(one, sort, positions)
+        value = _sort_value(one, sort, positions, stale=one.name in stale)
         return value is None, (-value if descending and value is not None else value or 0.0), one.name
 
     names_down = sort == "name" and descending
@@ -199,10 +208,10 @@ def asset_list(
     size = clamp_limit(limit)
     page = page_of(found[: size + 1], size, lambda one: (key(one)[0], float(key(one)[1]), one.name), total=total)
     healths = {one.asset: one for one in health([one.name for one in page.items])} if page.items else {}
-    return page.map(lambda one: _row(graph, checks, one, healths.get(one.name)))
+    return page.map(lambda one: _row(graph, checks, one, healths.get(one.name), stale.get(one.name, "")))
 
 
-def _sort_value(one: AssetSummary, sort: str, positions: Mapping[str, int]) -> float | None:
+def _sort_value(one: AssetSummary, sort: str, positions: Mapping[str, int], *, stale: bool) -> float | None:
     if sort == "committed":
         return None if one.committed_at is None else one.committed_at.timestamp()
     if sort == "failed":
@@ -210,17 +219,19 @@ def _sort_value(one: AssetSummary, sort: str, positions: Mapping[str, int]) -> f
     if sort == "partitions":
         return None if one.total is None else float(one.total)
     if sort == "state":
-        return float(STATES_OF_ASSETS.index(state_of(one)))
+        return float(STATES_OF_ASSETS.index(state_of(one, stale=stale)))
     return float(positions[one.name]) if sort == "order" else 0.0
 
 
-def _row(graph: AssetGraph, checks: CheckSet, one: AssetSummary, health: AssetHealth | None) -> AssetRow:
+def _row(
+    graph: AssetGraph, checks: CheckSet, one: AssetSummary, health: AssetHealth | None, stale: str
+) -> AssetRow:
     asset = graph[one.name]
     return AssetRow(
         name=one.name,
         group=one.group,
         tags=tuple(sorted(asset.tags)),
-        state=state_of(one),
+        state=state_of(one, stale=bool(stale)),
         says=says_of(one),
         counts=bar_of(one),
         total=one.total,
@@ -230,6 +241,7 @@ def _row(graph: AssetGraph, checks: CheckSet, one: AssetSummary, health: AssetHe
         automation=str(asset.automation) if asset.automation is not None else "",
         checks=len(checks.of(one.name)),
         failed_checks=health.failed_checks if health else 0,
+        stale=stale,
     )
 
 

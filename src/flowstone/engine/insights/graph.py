@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from flowstone.core.graph import AssetGraph
 from flowstone.engine.insights.assets import AssetSummary, FailingPartition
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 MAX_OPEN = 150
 """With more nodes than this, groups fold by themselves."""
 MAX_NODES = 200
 """No more nodes than this are returned."""
 MAX_FAN = 30
 """More assets than this that read the same and are read by the same are one node."""
-STATES_OF_ASSETS = ("failed", "active", "unstarted", "partial", "missing", "committed")
+STATES_OF_ASSETS = ("failed", "active", "unstarted", "stale", "partial", "missing", "committed")
 """The states of whole assets, what matters most first."""
 
 
@@ -32,8 +34,8 @@ class GraphNode:
         kind: `asset`, `group` or `fan`.
         name: what it is called.
         group: the group that it belongs to, if it has one.
-        state: `failed`, `active`, `unstarted`, `partial`, `missing` or `committed`: of several assets the one that
-            matters most.
+        state: `failed`, `active`, `unstarted`, `stale`, `partial`, `missing` or `committed`: of several assets the
+            one that matters most.
         says: its state in numbers, such as "2 failed of 93".
         assets: how many assets it stands for.
         reached: the nearest failed asset upstream of it that is why it may lack new data; None if there is none.
@@ -128,8 +130,8 @@ class NodeDetails:
     where: str
 
 
-def state_of(summary: AssetSummary) -> str:
-    """Return the one state that says most of an asset.
+def state_of(summary: AssetSummary, *, stale: bool = False) -> str:
+    """Return the one state that says most of an asset; `stale` is whether versions of it are.
 
     Example:
         >>> state_of(AssetSummary("a", None, 10, 8, 2, 1, 0, 0, None))
@@ -144,6 +146,8 @@ def state_of(summary: AssetSummary) -> str:
             return state
     if not summary.committed:
         return "missing"
+    if stale:
+        return "stale"
     return "partial" if summary.missing else "committed"
 
 
@@ -175,6 +179,7 @@ def graph_view(
     summaries: Iterable[AssetSummary],
     names: Sequence[str],
     *,
+    stale: Mapping[str, str] = _NOTHING,
     opened: Iterable[str] = (),
     closed: Iterable[str] = (),
 ) -> GraphView:
@@ -184,12 +189,13 @@ def graph_view(
         graph: all assets.
         summaries: how they stand.
         names: the chosen assets.
+        stale: why assets are stale, of those that are.
         opened: groups and fans that stay open although there are many nodes.
         closed: groups that are folded although there are few.
     """
     known = {one.name: one for one in summaries}
     chosen = [name for name in names if name in known and not graph[name].hidden]
-    fold = _Fold(graph, known, chosen, frozenset(opened), frozenset(closed))
+    fold = _Fold(graph, known, chosen, frozenset(opened), frozenset(closed), stale)
     nodes = fold.nodes()
     shown = nodes[:MAX_NODES]
     ids = {node.id for node in shown}
@@ -212,6 +218,7 @@ def node_details(
     summaries: Iterable[AssetSummary],
     node_id: str,
     failing: Callable[[Sequence[str]], Sequence[FailingPartition]],
+    stale: Mapping[str, str] = _NOTHING,
 ) -> NodeDetails | None:
     """Return why a node is in its state; None when it is not in the picture.
 
@@ -221,6 +228,7 @@ def node_details(
         summaries: how the assets stand.
         node_id: the node.
         failing: returns what failed last of some assets.
+        stale: why assets are stale, of those that are.
     """
     node = next((one for one in view.nodes if one.id == node_id), None)
     if node is None:
@@ -241,11 +249,11 @@ def node_details(
     single = graph[node.id] if node.kind == "asset" else None
     return NodeDetails(
         node=node,
-        why=_why(node, known, members, failed, failures),
+        why=_why(node, known, members, failed, failures, stale),
         failures=failures,
-        upstream=_neighbours(above, known),
-        downstream=_neighbours(below, known),
-        members=() if node.kind == "asset" else _neighbours(members, known),
+        upstream=_neighbours(above, known, stale),
+        downstream=_neighbours(below, known, stale),
+        members=() if node.kind == "asset" else _neighbours(members, known, stale),
         description=(single.description or "") if single is not None else "",
         where=str(single.where) if single is not None else "",
     )
@@ -261,7 +269,9 @@ class _Fold:
         chosen: Sequence[str],
         opened: frozenset[str],
         closed: frozenset[str],
+        stale: Mapping[str, str],
     ) -> None:
+        self._stale = stale
         self._graph, self._known, self._chosen = graph, known, chosen
         self._sizes: dict[str, int] = {}
         for name in chosen:
@@ -322,7 +332,7 @@ class _Fold:
 
     def _node(self, node: str, members: Sequence[str]) -> GraphNode:
         graph, first = self._graph, members[0]
-        states = [state_of(self._known[name]) for name in members]
+        states = [state_of(self._known[name], stale=name in self._stale) for name in members]
         state = min(states, key=STATES_OF_ASSETS.index)
         if len(members) == 1 and node == first:
             kind, name, says = "asset", first, says_of(self._known[first])
@@ -370,6 +380,7 @@ def _why(
     members: Sequence[str],
     failed: Sequence[str],
     failures: Sequence[FailingPartition],
+    stale: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Return in sentences why a node is in its state, the cause first."""
     found = []
@@ -387,6 +398,7 @@ def _why(
     if missing:
         what = "Nothing" if len(members) == 1 else f"Nothing of {len(missing):,} of {len(members):,} assets"
         found.append(f"{what} has been committed yet.")
+    found += [f"{name} is stale: {stale[name]}." for name in [name for name in members if name in stale][:5]]
     for name in members if len(members) == 1 else ():
         one = known[name]
         if one.active:
@@ -398,5 +410,7 @@ def _why(
     return tuple(found) or ("Everything is committed, and nothing failed.",)
 
 
-def _neighbours(names: Iterable[str], known: Mapping[str, AssetSummary]) -> tuple[Neighbour, ...]:
-    return tuple(Neighbour(name, state_of(known[name])) for name in names if name in known)
+def _neighbours(
+    names: Iterable[str], known: Mapping[str, AssetSummary], stale: Mapping[str, str]
+) -> tuple[Neighbour, ...]:
+    return tuple(Neighbour(name, state_of(known[name], stale=name in stale)) for name in names if name in known)

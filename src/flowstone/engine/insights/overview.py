@@ -173,16 +173,18 @@ def stale_lines(graph: AssetGraph, found: Sequence[StaleAsset] | None) -> tuple[
     """Return stale assets with the reason in words."""
     if found is None:
         return None
-    lines = []
-    for one in found[:_SHOWN]:
-        if one.upstream is None:
-            reason = "its code has changed"
-        else:
-            definition = graph[one.upstream].partitions if one.upstream in graph else None
-            written = write_partition(definition, one.upstream_key or "")
-            reason = f"{one.upstream}{f' [{written}]' if written else ''} has another version by now"
-        lines.append(StaleLine(one.asset, one.number, one.compared, reason))
-    return tuple(lines)
+    return tuple(
+        StaleLine(one.asset, one.number, one.compared, stale_reason(graph, one)) for one in found[:_SHOWN]
+    )
+
+
+def stale_reason(graph: AssetGraph, one: StaleAsset) -> str:
+    """Return in words why the first stale version of an asset is."""
+    if one.upstream is None:
+        return "its code has changed"
+    definition = graph[one.upstream].partitions if one.upstream in graph else None
+    written = write_partition(definition, one.upstream_key or "")
+    return f"{one.upstream}{f' [{written}]' if written else ''} has another version by now"
 
 
 def _sentence(failing: int, alarms: Sequence[str], late: int, approvals: int, running: int) -> tuple[str, str]:

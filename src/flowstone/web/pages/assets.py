@@ -31,7 +31,7 @@ class AssetsQuery:
     """
 
     select: str = ""
-    state: tuple[Literal["failed", "active", "unstarted", "partial", "missing", "committed"], ...] = ()
+    state: tuple[Literal["failed", "active", "unstarted", "stale", "partial", "missing", "committed"], ...] = ()
     sort: Literal["name", "order", "state", "committed", "failed", "partitions"] = "name"
     descending: bool = False
     limit: int = number(50, minimum=1, maximum=100)
