@@ -116,3 +116,26 @@ def test_without_scripts(browser: Browser, address: str) -> None:
         page.get_by_role("button", name="Filter").click()
         page.wait_for_load_state()
         assert page.locator("tbody tr").count() == 2
+
+
+def test_suggestions_go_on_from_the_last_word(browser: Browser, address: str) -> None:
+    """dagster#7300: the list of suggestions went away with the first special character."""
+    with Visit(browser, address) as visit:
+        page = visit.go("/assets")
+        field = page.get_by_label("Selection")
+        offered = "[...document.querySelectorAll('#suggestions option')].map((one) => one.value)"
+        field.press_sequentially("group:raw or 2+ord")
+        assert page.evaluate(offered) == [f"group:raw or 2+{kind}_orders" for kind in ("clean", "fact", "raw")]
+        field.fill("not (rep")
+        assert page.evaluate(offered)[0].startswith('not ("a report of')
+        visit.check()
+
+
+def test_the_graph_prints_whole(browser: Browser, address: str) -> None:
+    with Visit(browser, address, size=(700, 500)) as visit:
+        page = visit.go("/graph")
+        page.emulate_media(media="print")
+        width = page.evaluate("document.querySelector('svg.graph').getBoundingClientRect().width")
+        assert width <= 700
+        assert not page.locator(".zoom").is_visible()
+        assert not page.locator("form.filters").is_visible()
