@@ -118,3 +118,14 @@ def test_there_is_always_something_to_say(
 def test_targets_for_people() -> None:
     assert describe_target("orders", "") == "orders"
     assert describe_target("orders", "d:2024-01-01") == "orders [2024-01-01]"
+
+
+def test_what_is_ahead_is_counted_to_a_limit() -> None:
+    """oban#1140: counting a long queue exactly took longer than anybody waits."""
+    known = dict.fromkeys(StepDiagnosis.__dataclass_fields__)
+    known |= {"state": State.PENDING, "queue": "q", "durable": True, "job_state": "available", "workers": 2}
+    known |= {"waiting_on": 0, "paused_nodes": 0, "open_inputs": (), "job_id": 1}
+    assert StepDiagnosis(**known | {"ahead": 10_001}).explain() == [  # type: ignore[arg-type]
+        "more than 10,000 jobs are ahead of it in the queue 'q', served by 2 workers"
+    ]
+    assert "9,999 jobs are ahead" in StepDiagnosis(**known | {"ahead": 9_999}).explain()[0]  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.clean import error_line
+from flowstone.core.insights.fleet import MAX_COUNTED
 from flowstone.core.limits import describe_open
 from flowstone.core.partitions import PartitionKey, decode_partition, partition_label
 from flowstone.core.state import State
@@ -121,7 +122,9 @@ class StepDiagnosis:
             return [f"input {describe_target(*target)} is {state.value}" for *target, state in self.open_inputs]
         found = [*self._stopped_by_people(), *self._not_yet(now), *self._no_room()]
         if not found and self.job_state == "available":
-            jobs = "1 job is" if self.ahead == 1 else f"{self.ahead} jobs are"
+            jobs = "1 job is" if self.ahead == 1 else f"{self.ahead:,} jobs are"
+            if self.ahead > MAX_COUNTED:
+                jobs = f"more than {MAX_COUNTED:,} jobs are"
             found = [f"{jobs} ahead of it in the queue {self.queue!r}, served by {_workers(self.workers)}"]
         return found or ["it is about to start"]
 

@@ -182,8 +182,10 @@ class PostgresChecks(CheckStore):
         failed: bool = False,
         limit: int = 1000,
     ) -> list[CheckRecord]:
-        parameters = {"asset": asset, "partition": partition, "failed": failed, "limit": limit}
+        parameters = {"asset": asset, "partition": partition, "limit": limit}
         with self._database.connection() as connection:
+            if failed:
+                return fetch_all(connection, CheckRecord, "checks/latest_failed", parameters)
             return fetch_all(connection, CheckRecord, "checks/latest", parameters)
 
     def of_steps(self, step_ids: Sequence[int]) -> dict[int, tuple[CheckRecord, ...]]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
+from flowstone.core.insights.fleet import MAX_COUNTED
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
@@ -249,7 +250,7 @@ class PostgresControl(Control, Retention):
             open_inputs = tuple((one.asset, one.partition_key, one.state) for one in inputs)
             found = replace(found, open_inputs=open_inputs)
             if found.durable and not found.state.is_terminal and self._database.durable:
-                named = {"queue": found.queue, "job_id": found.job_id}
+                named = {"queue": found.queue, "job_id": found.job_id, "counted": MAX_COUNTED + 1}
                 job = fetch_one(connection, _JobDiagnosis, "control/why_job", named)
                 if job is not None:
                     found = replace(found, **job._asdict())

@@ -1,7 +1,8 @@
 -- Results of checks.
 
 -- name: latest
--- The newest result of each check of each partition, of one asset or of all. Uses check_results_latest.
+-- The newest result of each check of each partition, of one asset or of all, read from check_results_latest in its order until
+-- there are enough.
 SELECT check_name AS "check", asset, partition AS partition_key, step_id, attempt, token, passed, severity, blocking,
     description, error, metadata,
     started_at, took_seconds
@@ -11,10 +12,30 @@ FROM (
     WHERE (%(asset)s::text IS NULL OR r.asset = %(asset)s::text)
         AND (%(partition)s::text IS NULL OR r.partition = %(partition)s::text)
     ORDER BY r.asset, r.partition, r.check_name, r.id DESC
+    LIMIT %(limit)s
 ) AS newest
-WHERE NOT %(failed)s OR NOT passed
-ORDER BY asset COLLATE "C", partition COLLATE "C", check_name COLLATE "C"
-LIMIT %(limit)s;
+ORDER BY asset COLLATE "C", partition COLLATE "C", check_name COLLATE "C";
+
+-- name: latest_failed
+-- The checks of partitions whose newest result is a failure, of one asset or of all, the last failures. Uses
+-- check_results_failed and check_results_latest; results that passed are not read.
+SELECT check_name AS "check", asset, partition AS partition_key, step_id, attempt, token, passed, severity, blocking,
+    description, error, metadata,
+    started_at, took_seconds
+FROM (
+    SELECT r.*
+    FROM flowstone.check_results AS r
+    WHERE NOT r.passed
+        AND (%(asset)s::text IS NULL OR r.asset = %(asset)s::text)
+        AND (%(partition)s::text IS NULL OR r.partition = %(partition)s::text)
+        AND NOT EXISTS (
+            SELECT FROM flowstone.check_results AS n
+            WHERE n.asset = r.asset AND n.partition = r.partition AND n.check_name = r.check_name AND n.id > r.id
+        )
+    ORDER BY r.id DESC
+    LIMIT %(limit)s
+) AS newest
+ORDER BY asset COLLATE "C", partition COLLATE "C", check_name COLLATE "C";
 
 -- name: of_steps
 -- The newest result of each check of some steps, in the order of their first results. Uses check_results_of_step.

@@ -77,15 +77,18 @@ ORDER BY s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', '
 LIMIT 1;
 
 -- name: why_job
--- What Oban's tables know of a step: the state of its job, how many of ours are before it in its queue, on how many nodes
--- of ours that is paused. Uses oban_jobs_pkey and flowstone_available.
+-- What Oban's tables know of a step: the state of its job, how many of ours are before it in its queue, counted to a
+-- limit, on how many nodes of ours that is paused. Uses oban_jobs_pkey and flowstone_available.
 SELECT j.state::text AS job_state,
     (
         SELECT pg_catalog.count(*)
-        FROM public.oban_jobs AS o
-        WHERE o.state = 'available' AND o.queue = %(queue)s
-            AND o.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
-            AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
+        FROM (
+            SELECT FROM public.oban_jobs AS o
+            WHERE o.state = 'available' AND o.queue = %(queue)s
+                AND o.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
+                AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
+            LIMIT %(counted)s
+        ) AS b
     ) AS ahead,
     (
         SELECT pg_catalog.count(*)
