@@ -121,7 +121,7 @@ def test_targets_for_people() -> None:
 
 
 def test_what_is_ahead_is_counted_to_a_limit() -> None:
-    """oban#1140: counting a long queue exactly took longer than anybody waits."""
+    """oban#1140: counting a long queue exactly took longer than a person waits."""
     known = dict.fromkeys(StepDiagnosis.__dataclass_fields__)
     known |= {"state": State.PENDING, "queue": "q", "durable": True, "job_state": "available", "workers": 2}
     known |= {"waiting_on": 0, "paused_nodes": 0, "open_inputs": (), "job_id": 1}

@@ -97,3 +97,20 @@ class TestOnADatabase:
         paused = viewer.get("/api/v1/queue", params={"name": "gpu's <b>"}).json()
         assert paused["queue"]["state"] == "paused"
         assert operator.post("/queues/pause", data={"name": "nothing"}).status_code in (404, 422)
+
+
+def test_the_system_page_masks_secrets(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
+    with FlowStone([], database_url=database_url.replace("flowstone@", "flowstone:hunter2@")) as flow:
+        headers = {"sec-fetch-site": "same-origin", "x-role": "operator"}
+        client = TestClient(create_app(flow, identify=by_header), base_url="http://localhost", headers=headers)
+        page = client.get("/system")
+        assert page.status_code == 200, page.text
+        assert "hunter2" not in page.text
+        model = client.get("/api/v1/system").json()
+        assert "hunter2" not in str(model)
+        tables = {one["name"]: one for one in model["tables"]}
+        assert {"steps", "runs", "oban_jobs"} <= set(tables)
+        assert [one["state"] for one in model["migrations"]][:1] == ["applied"]
+        assert 0 <= model["pulse_ms"] < 1_000
+        assert client.get("/system", headers={"x-role": "viewer"}).status_code == 403

@@ -10,11 +10,12 @@ from flowstone.app.automation import SchedulesView, SensorsView
 from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared, is_recording_in_memory
 from flowstone.app.bulk import BulkView
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.insights import InsightsView, Reading
+from flowstone.app.insights import InsightsView
 from flowstone.app.launch import LaunchView
 from flowstone.app.lineage import LineageView
 from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
+from flowstone.app.reading import Reading
 from flowstone.app.runs import RunsView
 from flowstone.app.submit import Placement
 from flowstone.app.versions import VersionsView

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Self
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.logs import LogPage, LogsView
 from flowstone.app.runs import AnyRun, AnyStep
+from flowstone.app.system import System, system
 from flowstone.app.targets import (
     AssetLike,
     find_asset,
@@ -72,10 +70,9 @@ class InsightsView:
         0
     """
 
-    def __init__(
-        self, parts: Parts, automations: Automations | None = None, *, in_background: bool = False
-    ) -> None:
+    def __init__(self, parts: Parts, automations: Automations | None = None, *, main: Parts | None = None) -> None:
         self._parts = parts
+        self._main = main
         self._automations = automations or Automations()
         store = parts.store
         self._fleet = fleet.FleetWatch(parts.graph, store, queues=parts.settings.queues)
@@ -83,7 +80,7 @@ class InsightsView:
         self._automation = AutomationWatch(parts.graph, store, self._automations)
         declared = [check for asset in parts.graph for check in parts.checks.declared.of(asset.name)]
         self._decisions = DecisionWatch(parts.graph, store, declared)
-        self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=in_background)
+        self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=main is not None)
         facts = FactReader(parts.graph, parts.reader, store.target_statuses)
         self._versions = VersionPages(parts.graph, store, facts, partial(find_values, parts.managers))
         self._details = AssetPages(parts.graph, store, parts.checks.declared, self._versions, self._watch.summary)
@@ -116,6 +113,16 @@ class InsightsView:
             queues={*parts.settings.queues, *(one.queue for one in parts.graph)},
             of_each=clamp_limit(limit, default=10, maximum=100),
         )
+
+    def system(self) -> System:
+        """Return the installation: what is wrong with it, settings, migrations, tables, connections.
+
+        Example:
+            >>> from flowstone import FlowStone
+            >>> FlowStone.for_testing([]).insights.system().store
+            'memory'
+        """
+        return system(self._parts, main=self._main)
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does: cheap, for every second."""
@@ -610,6 +617,7 @@ class AsyncInsightsView(AsyncFlowStone):
 
     overview = awaitable(InsightsView.overview)
     search = awaitable(InsightsView.search)
+    system = awaitable(InsightsView.system)
     pulse = awaitable(InsightsView.pulse)
     assets = awaitable(InsightsView.assets)
     partitions = awaitable(InsightsView.partitions)
@@ -645,49 +653,3 @@ class AsyncInsightsView(AsyncFlowStone):
     checks_failing = awaitable(InsightsView.checks_failing)
     check_findings = awaitable(InsightsView.check_findings)
     audit = awaitable(InsightsView.audit)
-
-
-class Reading:
-    """The insights of an app over a few connections of their own, which cannot write and give up after 3 seconds.
-
-    Whoever serves pages has one for as long as people watch; however slow a question is, workers and verbs of
-    the app keep their connections. In memory it is the app itself.
-
-    Args:
-        parts: of the app.
-        automations: what runs by itself.
-
-    Example:
-        >>> from flowstone import FlowStone
-        >>> with FlowStone.for_testing([]).reading() as reading, reading.snapshot() as insights:
-        ...     insights.workers().alive
-        0
-    """
-
-    def __init__(self, parts: Parts, automations: Automations | None = None) -> None:
-        self._store = parts.store.reading()
-        self.parts = replace(parts, store=self._store)
-        """The parts of the app with the store that only reads."""
-        self.insights = InsightsView(self.parts, automations, in_background=parts.store.shared)
-        """What there is to see; each question is answered from the state of its moment."""
-
-    @contextmanager
-    def snapshot(self) -> Iterator[InsightsView]:
-        """Answer every question of this thread from one state of the data.
-
-        Raises:
-            QuestionTooSlowError: raised by the question that took too long; those after it are answered from a
-                newer state.
-        """
-        with self._store.snapshot():
-            yield self.insights
-
-    def close(self) -> None:
-        """Close the connections; closing twice is fine."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

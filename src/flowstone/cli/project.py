@@ -19,8 +19,8 @@ import typer
 
 from flowstone.app import FlowStone
 from flowstone.app.build import recording_in_memory
+from flowstone.app.diagnostics import Check, Verdict
 from flowstone.cli.calls import DONE, FAILED
-from flowstone.cli.doctor import Check, Verdict
 from flowstone.cli.output import Column, one_line
 from flowstone.cli.session import Session
 from flowstone.core.selection import select

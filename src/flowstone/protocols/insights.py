@@ -25,6 +25,7 @@ from flowstone.core.insights.fleet import (
 from flowstone.core.insights.overview import FoundRun, StaleAsset
 from flowstone.core.insights.pulse import Pulse
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
+from flowstone.core.insights.system import PoolUse, TableSize
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import CheckRecord, RunRecord, StepRecord
@@ -217,6 +218,12 @@ class Insights(Protocol):
     @property
     def automation(self) -> AutomationInsights:
         """Automations, checks and approvals."""
+
+    def tables(self) -> list[TableSize]:
+        """Return the tables of the store with their sizes, the largest first."""
+
+    def connections(self) -> list[PoolUse]:
+        """Return how many connections this process holds here; nothing in memory."""
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does; asked once a second."""

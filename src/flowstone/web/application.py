@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from flowstone import __version__
 from flowstone.app.flow import FlowStone
-from flowstone.app.insights import Reading
+from flowstone.app.reading import Reading
 from flowstone.core.actor import Actor, acting
 from flowstone.errors import ConfigurationError
 from flowstone.web.access import Access, Identify, LoginLink, UsersFile

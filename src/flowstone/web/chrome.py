@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flowstone.app.flow import FlowStone
-from flowstone.app.insights import InsightsView, Reading
+from flowstone.app.insights import InsightsView
+from flowstone.app.reading import Reading
 from flowstone.core.approval import ApprovalState
 from flowstone.errors import DatabaseError, SchemaVersionError
 from flowstone.web.registry import url

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from flowstone import FlowStone, asset
-from flowstone.app.insights import Reading
+from flowstone.app.reading import Reading
 from flowstone.errors import DatabaseError, QuestionTooSlowError
 from flowstone.stores.postgres.reading import ReadingDatabase
 from flowstone.stores.postgres.store import CheckedDatabase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowstone.core.approval import ApprovalState
 from flowstone.core.insights.pulse import Pulse
+from flowstone.core.insights.system import PoolUse, TableSize
 from flowstone.protocols.automation import AutomationStore
 from flowstone.protocols.insights import (
     AssetInsights,
@@ -56,6 +57,14 @@ class MemoryInsights(Insights):
     @property
     def automation(self) -> AutomationInsights:
         return self._automation
+
+    def tables(self) -> list[TableSize]:
+        tables = self._tables
+        rows = {"steps": len(tables.steps), "runs": len(tables.runs), "current_outputs": len(tables.current)}
+        return [TableSize(name, number, 0, 0) for name, number in rows.items()]
+
+    def connections(self) -> list[PoolUse]:
+        return []
 
     def pulse(self) -> Pulse:
         tables = self._tables

@@ -22,6 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
+from flowstone.core.insights.system import PoolUse
 from flowstone.core.job import StepId
 from flowstone.core.project import Project
 from flowstone.errors import (
@@ -158,6 +159,17 @@ class Database:
     def closed(self) -> bool:
         """Whether it was closed; it cannot be used any more."""
         return self._closed
+
+    def pool_use(self) -> PoolUse:
+        """Return how many connections there are, and how many threads wait for one."""
+        stats = self._pool.get_stats() if self._pool is not None else {}
+        return PoolUse(
+            self._parameters["fallback_application_name"],
+            self._sizes[1],
+            stats.get("pool_size", 0),
+            stats.get("pool_available", 0),
+            stats.get("requests_waiting", 0),
+        )
 
     @property
     def durable(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowstone.core.insights.pulse import Pulse
+from flowstone.core.insights.system import PoolUse, TableSize
 from flowstone.protocols.insights import (
     AssetInsights,
     AutomationInsights,
@@ -17,7 +18,7 @@ from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.fleet_insights import PostgresFleetInsights
 from flowstone.stores.postgres.overview_insights import PostgresOverviewInsights
 from flowstone.stores.postgres.run_insights import PostgresRunInsights
-from flowstone.stores.postgres.sql import fetch_one
+from flowstone.stores.postgres.sql import fetch_all, fetch_one
 
 
 class PostgresInsights(Insights):
@@ -50,6 +51,13 @@ class PostgresInsights(Insights):
     @property
     def automation(self) -> AutomationInsights:
         return self._automation
+
+    def tables(self) -> list[TableSize]:
+        with self._database.connection() as connection:
+            return fetch_all(connection, TableSize, "pulse/tables")
+
+    def connections(self) -> list[PoolUse]:
+        return [self._database.pool_use()]
 
     def pulse(self) -> Pulse:
         with self._database.connection() as connection:

@@ -73,3 +73,15 @@ SELECT
     ) AS workers,
     coalesce((SELECT pg_catalog.max(id) FROM flowstone.audit)::text, '') AS audit
 FROM open_runs AS o, ended_runs AS e, ended AS d, at_work AS w, unstarted AS u, parked AS p;
+
+-- name: tables
+-- The tables of the project with their sizes and what the last analysis counted. Reads the catalogs alone.
+SELECT c.relname::text AS name, c.reltuples::bigint AS rows,
+    pg_catalog.pg_table_size(c.oid) AS size_bytes, pg_catalog.pg_indexes_size(c.oid) AS index_bytes
+FROM pg_catalog.pg_class AS c
+WHERE c.relkind = 'r' AND (
+    c.relnamespace = pg_catalog.to_regnamespace('flowstone')::oid
+    OR c.oid = pg_catalog.to_regclass('public.oban_jobs')::oid
+)
+ORDER BY pg_catalog.pg_table_size(c.oid) + pg_catalog.pg_indexes_size(c.oid) DESC, c.relname
+LIMIT 200;
