@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
+from flowstone.engine.insights.timeline import Bar
 from flowstone.web.charts import time_text
+from flowstone.web.registry import url
 from flowstone.web.shown import duration, glyph
 from flowstone.web.states import counted, shape, word, worst
 from flowstone.web.svg import Html, element, shortened
@@ -112,6 +114,37 @@ def gantt(
         ),
         class_="chart chart-gantt",
     )
+
+
+def gantt_rows(bars: Sequence[Bar], *, maximum: int = 40) -> list[GanttRow]:
+    """Return the time line of a run as rows of the chart, an asset each.
+
+    Args:
+        bars: the time line, see `flowstone.engine.insights.timeline`.
+        maximum: how many rows at most.
+    """
+    by_asset: dict[str, list[Bar]] = {}
+    for bar in bars:
+        by_asset.setdefault(bar.asset, []).append(bar)
+    return [
+        GanttRow(
+            name=asset,
+            spans=[
+                Span(
+                    start=bar.start,
+                    end=bar.end,
+                    state=bar.state,
+                    href=None if bar.step is None else url("step", id=bar.step),
+                    label=bar.partition,
+                )
+                for bar in found
+                if bar.start is not None
+            ],
+            href=url("asset", name=asset),
+            critical=any(bar.is_critical for bar in found),
+        )
+        for asset, found in list(by_asset.items())[:maximum]
+    ]
 
 
 @dataclass(frozen=True, slots=True)

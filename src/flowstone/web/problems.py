@@ -9,6 +9,7 @@ from flowstone.errors import (
     AppLoadError,
     ApprovalDecidedError,
     ApprovalNotFoundError,
+    CountMovedError,
     DatabaseError,
     DependencyNotReadyError,
     FlowStoneError,
@@ -49,7 +50,7 @@ _NOT_FOUND = (
     UnknownExecutorError,
     UnknownPartitionError,
 )
-_CHANGED = (ApprovalDecidedError, DependencyNotReadyError, LaunchChangedError, RunConflictError)
+_CHANGED = (ApprovalDecidedError, CountMovedError, DependencyNotReadyError, LaunchChangedError, RunConflictError)
 _NOT_NOW = (DatabaseError, StorageError, WaitTimeoutError)
 TOO_SLOW = "The database needed more than 3 seconds for this."
 

@@ -21,7 +21,7 @@ from flowstone.core.state import State
 from flowstone.engine.insights.asset_list import term
 from flowstone.web import charts, fleet_charts, shown
 from flowstone.web.fields import NoFields, as_text, pairs_of, plain
-from flowstone.web.gantt import gantt
+from flowstone.web.gantt import gantt, gantt_rows
 from flowstone.web.graph_drawing import graph_picture
 from flowstone.web.heatmap import heatmap
 from flowstone.web.registry import Person, Role, url
@@ -228,7 +228,7 @@ def _environment() -> Environment:
         "throughput": fleet_charts.throughput,
         "waiting": fleet_charts.waiting,
     }
-    environment.globals.update(drawings, graph_picture=graph_picture, shown=shown)
+    environment.globals.update(drawings, graph_picture=graph_picture, gantt_rows=gantt_rows, shown=shown)
     filters: dict[str, Callable[..., Any]] = {
         "duration": shown.duration,
         "seconds": shown.seconds_of,

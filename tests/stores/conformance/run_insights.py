@@ -138,7 +138,7 @@ class RunInsightsTests(StoreCase):
         scene.end(slow)
         scene.end(scene.claim(c.id), inputs=(a.id, b.id))
         view = self.view(scene, "1")
-        assert {bar.label for bar in view.bars if bar.is_critical} == {"a", "c"}
+        assert {bar.asset for bar in view.bars if bar.is_critical} == {"a", "c"}
         assert view.critical_seconds is not None
         assert view.critical_seconds > 0
 

@@ -211,6 +211,11 @@ class PartitionStrip:
     stretches: tuple[Stretch, ...]
     total: int
 
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """The stretches as (state, number)."""
+        return [(one.state, one.number) for one in self.stretches]
+
 
 @dataclass(frozen=True, slots=True)
 class RunView:

@@ -35,7 +35,8 @@ class Bar:
     """A row of the time line.
 
     Args:
-        label: an asset, or a step of it.
+        asset: the asset.
+        partition: the partition of the step, where the row is one; empty without.
         state: its state.
         start: when it began; None before that.
         end: when it was over; None while it is not.
@@ -43,7 +44,8 @@ class Bar:
         is_critical: whether the run could not have been over sooner without it.
     """
 
-    label: str
+    asset: str
+    partition: str
     state: str
     start: datetime | None
     end: datetime | None
@@ -72,7 +74,8 @@ def bars_of(
     if not spans:
         rows = [
             Bar(
-                label=one.asset,
+                asset=one.asset,
+                partition="",
                 state=worst_of(one.counts).value,
                 start=one.started_at,
                 end=one.finished_at if all(state.is_terminal for state in one.counts) else None,
@@ -87,7 +90,8 @@ def bars_of(
     critical = {span.step_id for span in path}
     rows = [
         Bar(
-            label=f"{span.asset} {label(span.asset, span.partition_key)}".rstrip(),
+            asset=span.asset,
+            partition=label(span.asset, span.partition_key),
             state=span.state.value,
             start=span.started_at,
             end=span.finished_at,
