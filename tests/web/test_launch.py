@@ -117,6 +117,16 @@ def test_what_is_wrong_is_said_at_its_field_and_the_input_is_kept(client, form, 
     assert "Traceback" not in answer.text
 
 
+def test_everything_that_is_wrong_is_said_at_once(client):
+    form = {"selection": "orders", "partitions": "2024-13-01", "config": "{no", "executor": "warp"}
+    answer = client.post("/launch", data={"plan": "true", **form})
+    for name in ("partitions", "config", "executor"):
+        assert f'id="{name}-wrong"' in answer.text
+    assert "{no</textarea>" in answer.text
+    assert "</button>" in answer.text
+    assert "Run " not in answer.text[answer.text.index("<main") :]
+
+
 def test_only_operators_launch_and_nothing_is_placed_by_planning(flow, client):
     for role in (Role.VIEWER, Role.APPROVER):
         assert client_of(flow, role).get("/launch").status_code == 403

@@ -140,9 +140,16 @@ def launch(request: PageRequest[LaunchQuery]) -> LaunchModel:
         errors[""] = "What was entered is kept for a while only, and is gone by now. Enter it again."
     elif query.plan or kept is not None:
         try:
-            plan = flow.launch.plan(form.request())
+            _config(form.config)
         except LaunchError as error:
             errors = error.problems
+            form = replace(form, config="")  # what else is wrong is said at once
+        try:
+            plan = flow.launch.plan(form.request())
+        except LaunchError as error:
+            errors = {**error.problems, **errors}
+        if "config" in errors:
+            plan, form = None, replace(form, config=query.config if kept is None else kept.config)
     return LaunchModel(
         form=form,
         errors=errors,
