@@ -51,12 +51,13 @@ _NOTE_VIOLATIONS = """
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an ASGI application on a free port of loopback; gives its address without a slash at the end."""
+def serving(app: Any, port: int = 0) -> Iterator[str]:
+    """Serve an ASGI application on loopback; gives its address without a slash at the end."""
     import uvicorn
 
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         )

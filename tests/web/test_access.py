@@ -135,6 +135,24 @@ def test_sessions_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [sessions.person(one) is not None for one in keys] == [False, False, True, True, True]
 
 
+def test_sessions_outlast_a_restart_when_they_have_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "sessions.json"
+    first = Sessions(file=file)
+    key, other = first.open(Person("ann", Role.ADMIN)), first.open(Person("bob"))
+    first.close(other)
+    assert key not in file.read_text(encoding="utf-8")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    again = Sessions(file=file)
+    assert again.person(key) == Person("ann", Role.ADMIN)
+    assert again.person(other) is None
+    file.chmod(0o666)
+    assert Sessions(file=file).person(key) is None, "another user could have written it"
+    file.chmod(0o600)
+    for text in ("", "[]", '{"x": ["ann", "king", 1]}', '{"x": 1}'):
+        file.write_text(text, encoding="utf-8")
+        assert Sessions(file=file).person(key) is None
+
+
 def test_nothing_secret_is_kept(users: UsersFile) -> None:
     secret = users.new_token("ci", Role.VIEWER)
     text = users.path.read_text(encoding="utf-8")
@@ -302,3 +320,9 @@ def test_a_login_is_written_down(
         log_in(client)
     assert ["failed" in one.message for one in caplog.records] == [True, False]
     assert RIGHT not in caplog.text
+    lines = flow.parts.store.audit.lines()
+    assert [(one.action, one.subject, one.actor) for one in lines] == [
+        ("login.succeeded", "person:ann", "ann"),
+        ("login.failed", "person:ann", "ann"),
+    ]
+    assert RIGHT not in str(lines)

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import inspect
 import json
+import logging
 import os
 import secrets
 import stat
@@ -28,6 +29,8 @@ from flowstone.web.guard import Way
 from flowstone.web.problems import Problem
 from flowstone.web.registry import Person, Role
 
+log = logging.getLogger("flowstone.web")
+
 SESSION_SECONDS = 12 * 3600.0
 MAX_SESSIONS = 10_000
 _FAILURES_OF_A_CLIENT, _FAILURES_OF_A_NAME = 10, 30
@@ -43,7 +46,8 @@ class Sessions:
     """The sessions of one process: the hash of an id to a person, until the end of 12 hours.
 
     Args:
-        clock: seconds that only grow.
+        clock: seconds since 1970.
+        file: where they are kept over a restart, readable by its owner only; None for in memory.
 
     Example:
         >>> sessions = Sessions()
@@ -53,10 +57,11 @@ class Sessions:
         >>> sessions.close(key); sessions.person(key)
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, file: Path | None = None) -> None:
         self._clock = clock
+        self._file = file
         self._guard = threading.Lock()
-        self._open: dict[str, tuple[Person, float]] = {}
+        self._open: dict[str, tuple[Person, float]] = _read_sessions(file) if file is not None else {}
 
     def open(self, person: Person) -> str:
         """Return the id of a new session."""
@@ -68,6 +73,7 @@ class Sessions:
             while len(self._open) >= MAX_SESSIONS:
                 del self._open[next(iter(self._open))]
             self._open[digest(key)] = (person, now + SESSION_SECONDS)
+            self._keep()
         return key
 
     def person(self, key: str | None) -> Person | None:
@@ -82,7 +88,51 @@ class Sessions:
         """End a session."""
         if key:
             with self._guard:
-                self._open.pop(digest(key), None)
+                if self._open.pop(digest(key), None) is not None:
+                    self._keep()
+
+    def _keep(self) -> None:
+        if self._file is None:
+            return
+        now = self._clock()
+        kept = {key: [one.name, one.role.label, ends] for key, (one, ends) in self._open.items() if ends > now}
+        try:
+            write_privately(self._file, kept)
+        except OSError as error:  # they end with the process then
+            log.warning("Sessions cannot be kept in %s: %s", self._file, error)
+
+
+def _read_sessions(file: Path) -> dict[str, tuple[Person, float]]:
+    """Return the sessions of a process before; none of a file that is not ours alone, or cannot be read."""
+    try:
+        if is_open_to_others(file.stat()):
+            log.warning("Sessions in %s are not used: others may read or write it.", file)
+            return {}
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return {key: (Person(name, Role.of(role)), float(ends)) for key, (name, role, ends) in kept.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("Sessions in %s cannot be read: %s", file, error)
+        return {}
+
+
+def is_open_to_others(status: os.stat_result) -> bool:
+    """Whether another user may read or write a file."""
+    return bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)) or status.st_uid not in (os.getuid(), 0)
+
+
+def write_privately(path: Path, document: object) -> None:
+    """Write JSON into a file that only its owner may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 class LoginLink:
@@ -233,7 +283,7 @@ class UsersFile:
     def _document(self, status: os.stat_result | None) -> dict[str, Any]:
         if status is None:
             return {"users": {}, "tokens": {}}
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if is_open_to_others(status):
             raise ConfigurationError(
                 f"{self.path} may be read or written by others: it says who may steer this app. chmod 600 it."
             )
@@ -254,15 +304,7 @@ class UsersFile:
             raise ConfigurationError(f"{name!r} is no name: give 1 to 200 printable characters.")
         kept = self._document(self.path.stat() if self.path.exists() else None)
         change(kept)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(kept, file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
+        write_privately(self.path, kept)
         self._read = None
 
 

@@ -29,7 +29,7 @@ from flowstone.app.flow import FlowStone
 from flowstone.app.reading import Reading
 from flowstone.core.actor import Actor, acting
 from flowstone.errors import ConfigurationError
-from flowstone.web.access import Access, Identify, LoginLink, UsersFile
+from flowstone.web.access import Access, Identify, LoginLink, Sessions, UsersFile
 from flowstone.web.answers import (
     Exchange,
     below,
@@ -110,6 +110,7 @@ def create_app(
     trusted_proxies: Iterable[str] = (),
     user_header: str | None = None,
     login_link: LoginLink | None = None,
+    sessions_file: Path | None = None,
     title: str = "",
 ) -> Dashboard:
     """Return the dashboard of an app, to be served alone or mounted in another ASGI application at any prefix.
@@ -126,6 +127,7 @@ def create_app(
         trusted_proxies: addresses or networks whose `X-Forwarded-*` headers count.
         user_header: header with which a trusted proxy names the person, who needs an entry in the users file.
         login_link: the secret of an address that is printed at a start.
+        sessions_file: where the hashes of sessions are kept over a restart; None for in memory.
         title: how the app is called in the top bar; by default its project.
 
     Raises:
@@ -148,7 +150,8 @@ def create_app(
             "users_file=, which says what each person may do."
         )
     users = UsersFile(Path(users_file)) if users_file is not None else None
-    access = Access(identify=identify, users=users, link=login_link, user_header=user_header)
+    sessions = Sessions(file=sessions_file)
+    access = Access(identify=identify, users=users, link=login_link, user_header=user_header, sessions=sessions)
     return Dashboard(
         flow, access=access, guard=Guard.of(allowed_hosts, trusted_proxies), read_only=read_only, title=title
     )
@@ -179,7 +182,7 @@ class Dashboard:
         self._messages: dict[str, str] = {}
         self._reading: Reading | None = None
         self._guard_of_reading = threading.Lock()
-        self.live = Live(self._pulse)
+        self.live = Live(self._pulse, on_change=self._shared.clear)
         flow.parts.before_close.append(self.close)
         self.routes = {route.path: route for route in self._routes()}
 
@@ -260,7 +263,7 @@ class Dashboard:
                 subject=action,
             )
         yield Route(path=f"{API}/openapi.json", methods=get, handler=self._describe, role=Role.VIEWER, kind="api")
-        login = Login(self.access, self._frame)
+        login = Login(self.access, self._frame, self.flow.parts.store.audit.note)
         yield Route(path="/preferences", methods=post, handler=login.prefer, role=Role.VIEWER, kind="preferences")
         if self.access.has_sessions:
             yield Route(path="/login", methods=both, handler=login.login, role=None, kind="public")

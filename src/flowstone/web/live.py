@@ -34,11 +34,16 @@ class Live:
     Args:
         pulse: asks what changed.
         every_seconds: how often.
+        on_change: called before the browsers hear of a change: what was made before it is old.
     """
 
     def __init__(
-        self, pulse: Callable[[], Awaitable[Mapping[str, str]]], every_seconds: float = _EVERY_SECONDS
+        self,
+        pulse: Callable[[], Awaitable[Mapping[str, str]]],
+        every_seconds: float = _EVERY_SECONDS,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_change = on_change
         self._pulse = pulse
         self._every = every_seconds
         self._watchers: set[asyncio.Queue[str | None]] = set()
@@ -107,6 +112,8 @@ class Live:
         while self._watchers:
             started = time.monotonic()
             message, fresh = await self._ask()
+            if fresh != before:
+                self._on_change()
             if fresh != before or started - sent >= _BEAT_SECONDS:
                 self._send(message)
                 sent, before = started, fresh

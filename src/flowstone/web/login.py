@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
+from flowstone.core.actor import Actor, acting
+from flowstone.core.clean import clean_text
+from flowstone.errors import FlowStoneError
 from flowstone.web.access import Access, session_cookie
 from flowstone.web.answers import Exchange, below, form_pairs, html_answer, query_pairs, set_cookie
 from flowstone.web.guard import SAFE
@@ -27,11 +30,25 @@ class Login:
     Args:
         access: who is who.
         frame: makes what surrounds a page.
+        note: writes a line of the audit log.
     """
 
-    def __init__(self, access: Access, frame: Callable[[Exchange, str], Frame]) -> None:
+    def __init__(self, access: Access, frame: Callable[[Exchange, str], Frame], note: Callable[..., None]) -> None:
         self._access = access
         self._frame = frame
+        self._note = note
+
+    async def _write_down(self, action: str, name: str, client: str) -> None:
+        """Write a line of the audit log; a database that does not answer keeps nobody from seeing that."""
+
+        def write() -> None:
+            with acting(Actor(name or "nobody", "web")):
+                self._note(action, f"person:{name}", {"client": client})
+
+        try:
+            await asyncio.to_thread(write)
+        except FlowStoneError as error:
+            log.warning("%s of %r cannot be written into the audit log: %s", action, name, error)
 
     async def prefer(self, exchange: Exchange) -> Response:
         """Keep what this browser prefers."""
@@ -69,8 +86,10 @@ class Login:
         if person is None:
             self._access.attempts.failed(name, client)
             log.warning("Login of %r from %s failed.", name, client)
+            await self._write_down("login.failed", clean_text(name), client)
             return self._login_form(exchange, following, "Name or password is wrong.", 401)
         log.info("Login of %r from %s.", name, client)
+        await self._write_down("login.succeeded", name, client)
         return self._open_session(person, exchange, following)
 
     def _login_form(self, exchange: Exchange, following: str, failed: str, status: int) -> Response:
@@ -85,6 +104,7 @@ class Login:
             raise Problem(404, "There is no link to open here.")
         if (person := link.redeem(pairs.get("open", ""))) is not None:
             log.info("The printed link was opened from %s.", exchange.way.client)
+            await self._write_down("login.succeeded", person.name, exchange.way.client)
             return self._open_session(person, exchange, "/")
         if await self._access.person(exchange.request, exchange.way) is not None:
             return Response(status_code=303, headers={"Location": exchange.way.cookie_path})

@@ -68,6 +68,7 @@ def serve(
         allowed_hosts=tuple(allowed_hosts),
         trusted_proxies=tuple(trusted_proxies),
         user_header=user_header,
+        sessions_file=Path(flow.settings.storage).absolute() / "web-sessions.json",
     )
     server.on_ready = lambda: on_ready(address)
     with listening:
@@ -141,6 +142,7 @@ def _prepared(
     allowed_hosts: tuple[str, ...] = (),
     trusted_proxies: tuple[str, ...] = (),
     user_header: str | None = None,
+    sessions_file: Path | None = None,
 ) -> tuple[_Server, socket.socket, str]:
     """Return a server, the socket on which it will listen, and the address to open."""
     local = is_loopback(host)
@@ -160,6 +162,7 @@ def _prepared(
         trusted_proxies=trusted_proxies,
         user_header=user_header,
         login_link=link,
+        sessions_file=sessions_file,
     )
     listening = _listening(host, port)
     config = uvicorn.Config(

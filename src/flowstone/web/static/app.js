@@ -37,6 +37,42 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// g and a letter goes to a page, ? lists that; off where single keys are switched off
+const keys = { o: "/", a: "/assets", r: "/runs", q: "/queues", t: "/automation", p: "/approvals", d: "/audit", s: "/system" };
+const pageOf = (letter) => [...document.querySelectorAll(".rail a")].find((one) => one.getAttribute("href") === html.dataset.prefix + keys[letter]);
+let going = 0;
+document.addEventListener("keydown", (event) => {
+  if (html.dataset.shortcuts !== "on" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input, select, textarea, [contenteditable], dialog")) return;
+  if (event.key === "g") going = Date.now();
+  else if (Date.now() - going < 1500 && keys[event.key]) {
+    going = 0;
+    pageOf(event.key)?.click();
+  } else if (event.key === "?") {
+    const list = document.createElement("ul");
+    const line = (text) => list.append(Object.assign(document.createElement("li"), { textContent: text }));
+    line("/ or mod+k: search");
+    for (const letter of Object.keys(keys)) if (pageOf(letter)) line(`g ${letter}: ${pageOf(letter).firstChild.textContent.trim()}`);
+    line("Esc: close this. Single keys can be switched off in the menu with your name.");
+    show("Keyboard", list);
+  }
+});
+
+const show = (title, ...content) => {
+  const dialog = document.createElement("dialog");
+  const heading = Object.assign(document.createElement("h2"), { textContent: title, id: "dialog-title", tabIndex: -1 });
+  dialog.append(heading, ...content);
+  dialog.setAttribute("aria-labelledby", heading.id);
+  dialog.addEventListener("click", (click) => {
+    if (!click.target.closest("[data-close]")) return;
+    click.preventDefault();
+    dialog.close();
+  });
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+};
+
 // the list of time zones is in the browser
 document.querySelector(".menu")?.addEventListener("toggle", ({ target }) => {
   const list = document.getElementById("zones");
@@ -55,17 +91,7 @@ document.addEventListener("submit", async (event) => {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const asked = page.getElementById("confirm");
     if (!asked) throw new Error(answer.status);
-    const dialog = document.createElement("dialog");
-    dialog.append(page.querySelector("h1"), asked);
-    dialog.setAttribute("aria-label", dialog.querySelector("h1").textContent);
-    dialog.addEventListener("click", (click) => {
-      if (!click.target.closest("[data-close]")) return;
-      click.preventDefault();
-      dialog.close();
-    });
-    dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
-    dialog.showModal();
+    show(page.querySelector("h1").textContent, asked);
   } catch {
     location.assign(address);
   }

@@ -2,7 +2,7 @@
 const html = document.documentElement;
 const topics = html.dataset.topics ? html.dataset.topics.split(" ") : null;
 const marked = new Map(); // id -> what the server sent last
-let known, port, busy, again, heard = Date.now(), failed = "", ended = false;
+let known, port, busy, again, later, heard = Date.now(), failed = "", ended = false;
 
 for (const part of document.querySelectorAll("[data-live][id]")) marked.set(part.id, part.innerHTML);
 
@@ -14,7 +14,12 @@ export const onPulse = (pulse) => {
   failed = "";
   const news = changed(known, pulse);
   known = pulse;
-  if (news) refresh();
+  if (news) {
+    refresh();
+    // what takes the server long is found out meanwhile: one more time when it is quiet again
+    clearTimeout(later);
+    later = setTimeout(refresh, 3000);
+  }
   note();
 };
 
@@ -50,9 +55,14 @@ const apply = (page) => {
   for (const [id, before] of marked) {
     const part = document.getElementById(id);
     const fresh = page.getElementById(id);
-    if (!part || !fresh || fresh.innerHTML === before) continue;
+    if (!part || (fresh?.innerHTML ?? "") === before) continue;
     if (inUse(part)) {
       waits = true;
+      continue;
+    }
+    if (!fresh) {
+      part.replaceChildren(); // it is not there any more
+      marked.set(id, "");
       continue;
     }
     const said = fresh.dataset.say;
