@@ -96,3 +96,8 @@ document.addEventListener("submit", async (event) => {
     location.assign(address);
   }
 });
+
+// what only some pages need
+for (const [name, mark] of [["cells", "[data-cells]"], ["graph", "#picture"], ["suggest", "[data-names]"]]) {
+  if (document.querySelector(mark)) import(`./${name}.js`);
+}
