@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -29,8 +30,11 @@ from flowstone.cli.output import one_line
 from flowstone.cli.session import Session
 from flowstone.config import Settings
 from flowstone.core.clean import clean_text
+from flowstone.core.project import Project
 
 _POLL_SECONDS = 0.1
+_WEB_SECONDS = 15.0
+_WEB_READY = "Dashboard: "
 _QUIET_SECONDS = 0.3  # that files have to stand still: an editor or a checkout writes several
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"})
 _MAX_FILES = 5_000
@@ -94,6 +98,7 @@ def dev(
         elif web:
             parts.start("web", pages)  # imports the app while the server comes up
         with _server(place, settings.project) as dsn:
+            parts.wait_for("web", _WEB_SECONDS)  # which people wait for: a worker that loads would slow it down
             parts.start("worker", worker)
             _announce(session, dsn, parts)
             try:
@@ -129,11 +134,16 @@ def interruptible() -> Iterator[None]:
 def _server(place: Path, project: str) -> Iterator[str]:
     """Start the embedded server and bring its tables up to date."""
     # loaded only now: the pages, which a person waits for, begin to load before us
-    embedded = import_module("flowstone.stores.postgres.embedded.server").EmbeddedPostgres
-    database = import_module("flowstone.app.database")
-    with embedded(place) as dsn:
-        database.upgrade(Settings.load(database_url=dsn, project=project))
+    server = import_module("flowstone.stores.postgres.embedded.server").EmbeddedPostgres(place)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        starting = pool.submit(server.start)
+        store = import_module("flowstone.stores.postgres.store")  # while initdb is at work
+    try:
+        dsn = starting.result()
+        store.upgrade(store.Database(dsn, project=Project(project)))
         yield dsn
+    finally:
+        server.stop()
 
 
 def _lacks_web() -> str:
@@ -246,6 +256,7 @@ class Part:
 
     def __init__(self, name: str, command: Sequence[str], *, environment: Mapping[str, str], write: Any) -> None:
         self.name = name
+        self.is_ready = threading.Event()
         # a session of its own: Ctrl-C goes to us alone, and we stop them in order
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
@@ -288,7 +299,10 @@ class Part:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                write(self.name, line.decode("utf-8", "replace").rstrip("\r\n"))
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                write(self.name, text)
+                if text.startswith(_WEB_READY):
+                    self.is_ready.set()
 
 
 class Parts:
@@ -320,6 +334,14 @@ class Parts:
         self._arguments[name] = arguments
         command = [sys.executable, "-m", "flowstone", *arguments]
         self._running.append(Part(name, command, environment=self._environment, write=self.write))
+
+    def wait_for(self, name: str, seconds: float) -> None:
+        """Wait until a part reports its address, or is over; not longer than so many seconds."""
+        deadline = time.monotonic() + seconds
+        for part in self._running:
+            while part.name == name and not part.is_over and time.monotonic() < deadline:
+                if part.is_ready.wait(_POLL_SECONDS):
+                    break
 
     def restart(self) -> None:
         """Start each part anew; the old workers end when what they run is over, beside the new ones."""

@@ -472,3 +472,13 @@ def test_a_forked_child_is_a_user_of_its_own(embedded, directory):
     other.start()
     other.stop()
     assert other.server_pid is None
+
+
+def test_a_cluster_whose_maker_died_before_its_files_were_on_disk_is_synced_by_the_next(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "db")
+    with server:
+        assert not (tmp_path / "db" / "data" / "flowstone.unsynced").exists()
+    (tmp_path / "db" / "data" / "flowstone.unsynced").touch()
+    with server as dsn, Database(dsn).dedicated() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert not (tmp_path / "db" / "data" / "flowstone.unsynced").exists()

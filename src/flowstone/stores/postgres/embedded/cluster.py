@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -98,6 +100,7 @@ _STOP_MODES = ((2.0, "fast"), (12.0, "immediate"))
 """After how many seconds a server that hangs while it shuts down is stopped in which way."""
 _LOG_TAIL_LINES = 20
 _UNFINISHED = "data.unfinished-"
+_UNSYNCED = "flowstone.unsynced"
 
 # Durable as a server of one's own. The log keeps a week, one file per weekday, each overwritten.
 _SETTINGS: Mapping[str, str] = {
@@ -157,10 +160,33 @@ class Cluster:
         if not self.data.exists():
             self._initialise(major)
         self._refuse_other_version(major)
-        if not self._joined(timeout_seconds):
-            self._start(timeout_seconds)
-        self._ensure_database()
+        with self._synced():
+            if not self._joined(timeout_seconds):
+                self._start(timeout_seconds)
+            self._ensure_database()
         return self._dsn(DATABASE)
+
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        """Have the files of a new cluster on disk when the block is over, written while the server comes up.
+
+        Nobody is given the address before that, so no data of a user depends on a file that is not there yet. A
+        cluster whose maker died in between is written by whoever comes next.
+
+        Raises:
+            EmbeddedDatabaseError: they could not be written.
+        """
+        mark = self.data / _UNSYNCED
+        if not mark.exists():
+            yield
+            return
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            written = pool.submit(self._run, "initdb", "--sync-only", "-D", "data")
+            yield
+            done = written.result()
+        if done.returncode != 0:
+            raise EmbeddedDatabaseError(f"The new cluster in {self.data} cannot be synced:\n{done.stdout.strip()}")
+        mark.unlink(missing_ok=True)
 
     def stop(self, *, timeout_seconds: float) -> None:
         """Stop the server, cutting its connections; a server that does not run is no error."""
@@ -267,10 +293,9 @@ class Cluster:
         if major < 17:
             locale = ["--locale=C"]
         trust = ["--auth-local=trust", "--auth-host=reject", f"--username={USER}"]
-        # Whoever switches fsync off for the server (tests) does not want to wait for it here either.
-        sync = ["--no-sync"] if self._settings["fsync"] == "off" else []
         try:
-            done = self._run("initdb", "-D", building.name, "--encoding=UTF8", *locale, *trust, *sync)
+            # synced beside what comes next, see `_synced`
+            done = self._run("initdb", "-D", building.name, "--encoding=UTF8", *locale, *trust, "--no-sync")
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -281,6 +306,8 @@ class Cluster:
             )
         with (building / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("\ninclude 'flowstone.conf'  # written at every start\n")
+        if self._settings["fsync"] != "off":  # who switches it off, as tests do, waits for no disk here either
+            (building / _UNSYNCED).touch()
         building.rename(self.data)
         log.info("Made a PostgreSQL %d cluster in %s.", major, self.data)
 
