@@ -106,6 +106,33 @@ class Questions:
         assert kinds("9" * 30) == []
 
 
+def test_the_cause_comes_first_and_what_it_holds_up_is_counted() -> None:
+    """Whoever is called at night has one thing to mend (dagster#12741 asks for causes instead of lists)."""
+
+    @asset
+    def source() -> int:
+        raise ValueError("the shop is closed")
+
+    @asset
+    def middle(source: int) -> int:
+        return source
+
+    @asset
+    def last(middle: int) -> int:
+        return middle
+
+    @asset
+    def aside() -> int:
+        raise KeyError("k")
+
+    with FlowStone.for_testing([source, middle, last, aside]) as flow:
+        flow.materialize_all("*", executor="sync")
+        found = flow.insights.overview()
+    assert sorted((one.asset, one.holds) for one in found.failing) == [("aside", 0), ("source", 2)]
+    assert (found.failing_total, found.held) == (2, 2)
+    assert found.sentence == "2 assets fail and 2 assets lack an input. Nothing runs."
+
+
 class TestInMemory(Questions):
     @pytest.fixture
     def flow(self) -> Iterator[FlowStone]:

@@ -105,6 +105,7 @@ class FailingPartition:
         failed_at: when.
         number: how many partitions of the asset fail.
         since: since when the asset fails, as far as that is known from its last failures.
+        holds: how many assets downstream could not run because of it, where that was counted.
     """
 
     asset: str
@@ -118,6 +119,7 @@ class FailingPartition:
     failed_at: datetime | None
     number: int = 1
     since: datetime | None = None
+    holds: int = 0
 
 
 class AssetWatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from flowstone.core.approval import Approval, ApprovalState
@@ -13,6 +13,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.overview import StaleAsset
 from flowstone.core.paging import Page
 from flowstone.core.run_filter import RunFilter
+from flowstone.core.state import State
 from flowstone.engine.insights.assets import AssetWatch, FailingPartition
 from flowstone.engine.insights.fleet import FleetWatch, Minute, RunningWork
 from flowstone.engine.insights.runs import RunLine, run_lines
@@ -89,8 +90,10 @@ class Overview:
         sentence: whether anything is broken, and whether anything waits for a person.
         tone: `good`, `warn` or `bad`.
         alarms: what is wrong with queues, workers and breakers, a sentence each.
-        failing: assets with failed partitions, the newest failures first.
-        failing_total: how many assets fail.
+        failing: assets that failed by themselves, the newest failures first; when there is none, those of which
+            an input failed.
+        failing_total: how many assets failed by themselves.
+        held: how many assets could not run only because an input failed.
         approvals: requests that wait for a person, by time left.
         approvals_total: how many there are.
         running: steps at work, those that have run longest first.
@@ -108,6 +111,7 @@ class Overview:
     alarms: tuple[str, ...]
     failing: tuple[FailingPartition, ...]
     failing_total: int
+    held: int
     approvals: tuple[WaitingApproval, ...]
     approvals_total: int
     running: tuple[RunningWork, ...]
@@ -125,7 +129,7 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
     now = datetime.now(UTC)
     counts = assets.counts()
     failing_total = sum(one.name in counts and counts[one.name].failed > 0 for one in graph)
-    failing = assets.failing(assets=_SHOWN) if failing_total else ()
+    failing, held = causes(graph, assets.failing(assets=failing_total) if failing_total else ())
     pending = store.approvals.list(state=ApprovalState.PENDING, limit=_COUNTED_APPROVALS)
     queues, workers = fleet.queues(), fleet.workers()
     running = fleet.running(limit=_SHOWN)
@@ -139,13 +143,14 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
     waits = any(one.waiting or one.later for one in queues.items) or bool(late)
     if store.durable and waits and not any(one.kind == "node" and one.state == "alive" for one in workers.items):
         alarms = ["no worker is alive: start `flowstone worker`"]
-    sentence, tone = _sentence(failing_total, alarms, len(late), len(pending), running_total)
+    sentence, tone = _sentence(failing_total - held, held, alarms, len(late), len(pending), running_total)
     return Overview(
         sentence=sentence,
         tone=tone,
         alarms=tuple(alarms[:_SHOWN]),
-        failing=failing,
-        failing_total=failing_total,
+        failing=failing[:_SHOWN],
+        failing_total=failing_total - held,
+        held=held,
         approvals=tuple(_approval(graph, one, now) for one in pending[:_SHOWN]),
         approvals_total=len(pending),
         running=running,
@@ -157,6 +162,18 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
         workers=sum(one.kind == "node" and one.state == "alive" for one in workers.items),
         assets=len(graph.assets),
     )
+
+
+def causes(graph: AssetGraph, failing: Sequence[FailingPartition]) -> tuple[tuple[FailingPartition, ...], int]:
+    """Return what failed by itself, with how many others each holds up, and how many assets only wait for those.
+
+    Whoever is called at night has one thing to mend: not the forty assets behind it.
+    """
+    held = {one.asset for one in failing if one.state == State.UPSTREAM_FAILED}
+    own = tuple(
+        replace(one, holds=len(held & graph.downstream(one.asset))) for one in failing if one.asset not in held
+    )
+    return own or tuple(failing), len(held)
 
 
 def late_schedules(records: Iterable[AutomationRecord], now: datetime) -> tuple[LateSchedule, ...]:
@@ -187,17 +204,20 @@ def stale_reason(graph: AssetGraph, one: StaleAsset) -> str:
     return f"{one.upstream}{f' [{written}]' if written else ''} has another version by now"
 
 
-def _sentence(failing: int, alarms: Sequence[str], late: int, approvals: int, running: int) -> tuple[str, str]:
+def _sentence(
+    failing: int, held: int, alarms: Sequence[str], late: int, approvals: int, running: int
+) -> tuple[str, str]:
     """Return the first sentence of the page, and its tone.
 
     Example:
-        >>> _sentence(0, (), 0, 0, 0)
+        >>> _sentence(0, 0, (), 0, 0, 0)
         ('Nothing is broken, and nothing waits for a decision. Nothing runs.', 'good')
-        >>> _sentence(2, ("no worker",), 0, 1, 3)
-        ('2 assets fail and 1 alarm is raised. 1 approval waits for a decision. 3 steps run.', 'bad')
+        >>> _sentence(2, 6, ("no worker",), 0, 0, 3)
+        ('2 assets fail, 6 assets lack an input and 1 alarm is raised. 3 steps run.', 'bad')
     """
     broken = [
         *([_number(failing, "asset fails", "assets fail")] if failing else []),
+        *([_number(held, "asset lacks an input", "assets lack an input")] if held else []),
         *([_number(len(alarms), "alarm is raised", "alarms are raised")] if alarms else []),
         *([_number(late, "schedule is late", "schedules are late")] if late else []),
     ]
