@@ -48,6 +48,9 @@ def serve(
         str | None,
         typer.Option("--user-header", metavar="NAME", help="Header with which that proxy names the person."),
     ] = None,
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="PATH", help="Path below which a proxy serves it, such as /flow.")
+    ] = "",
 ) -> None:
     """Serve the dashboard until Ctrl-C; on this machine alone unless a users file says who may come."""
     server = _module("server")
@@ -69,6 +72,7 @@ def serve(
         allowed_hosts=allow_host or (),
         trusted_proxies=trust_proxy or (),
         user_header=user_header,
+        prefix=prefix,
         on_ready=say,
     )
 

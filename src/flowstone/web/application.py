@@ -109,6 +109,7 @@ def create_app(
     allowed_hosts: Iterable[str] = (),
     trusted_proxies: Iterable[str] = (),
     user_header: str | None = None,
+    prefix: str = "",
     login_link: LoginLink | None = None,
     sessions_file: Path | None = None,
     title: str = "",
@@ -126,6 +127,8 @@ def create_app(
         allowed_hosts: names of the server besides those of loopback.
         trusted_proxies: addresses or networks whose `X-Forwarded-*` headers count.
         user_header: header with which a trusted proxy names the person, who needs an entry in the users file.
+        prefix: below which a proxy serves it that sends no `X-Forwarded-Prefix`, whether it strips that or not.
+            Where it is mounted in another application is known without.
         login_link: the secret of an address that is printed at a start.
         sessions_file: where the hashes of sessions are kept over a restart; None for in memory.
         title: how the app is called in the top bar; by default its project.
@@ -153,7 +156,11 @@ def create_app(
     sessions = Sessions(file=sessions_file)
     access = Access(identify=identify, users=users, link=login_link, user_header=user_header, sessions=sessions)
     return Dashboard(
-        flow, access=access, guard=Guard.of(allowed_hosts, trusted_proxies), read_only=read_only, title=title
+        flow,
+        access=access,
+        guard=Guard.of(allowed_hosts, trusted_proxies, prefix),
+        read_only=read_only,
+        title=title,
     )
 
 

@@ -72,13 +72,15 @@ class Guard:
     Args:
         hosts: names of this server besides those of loopback, such as `flow.example.com` or `*.example.com`.
         proxies: addresses or networks whose `X-Forwarded-*` headers count.
+        prefix: below which a proxy serves the dashboard, whether it strips that or not.
     """
 
     hosts: tuple[str, ...] = ()
     proxies: tuple[Any, ...] = field(default=())
+    prefix: str = ""
 
     @classmethod
-    def of(cls, allowed_hosts: Iterable[str], trusted_proxies: Iterable[str]) -> Guard:
+    def of(cls, allowed_hosts: Iterable[str], trusted_proxies: Iterable[str], prefix: str = "") -> Guard:
         """Check the settings.
 
         Raises:
@@ -106,7 +108,10 @@ class Guard:
                     f"allowed_hosts: {host!r} is no name of a host. Give each name, such as flow.example.com or "
                     "*.example.com; a list that allows every host would let any web page read the dashboard."
                 )
-        return cls(hosts, tuple(networks))
+        prefix = prefix.rstrip("/")
+        if not _is_prefix(prefix) or set(prefix) & set("?#%"):
+            raise ConfigurationError(f"prefix={prefix!r} is no path: write one such as /ops/flowstone.")
+        return cls(hosts, tuple(networks), prefix)
 
     def way(self, scope: Mapping[str, Any], headers: Headers) -> Way:
         """Return how a request came here.
@@ -119,8 +124,10 @@ class Guard:
         prefix = str(scope.get("root_path", "")).rstrip("/")
         host, scheme = headers.get("host", ""), str(scope.get("scheme", "http"))
         path = str(scope["path"])
-        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-            path = path[len(prefix) :]
+        for outer in (prefix, self.prefix):
+            if outer and (path == outer or path.startswith(f"{outer}/")):
+                path = path[len(outer) :]
+        prefix += self.prefix
         prefix = quote(prefix)  # a path of ASGI is decoded, an address is not
         if proxied:
             host = headers.get("x-forwarded-host", host).split(",")[0].strip()

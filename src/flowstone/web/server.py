@@ -20,7 +20,7 @@ import uvicorn
 from flowstone.app.flow import FlowStone
 from flowstone.errors import ConfigurationError
 from flowstone.web.access import LoginLink, UsersFile
-from flowstone.web.application import create_app
+from flowstone.web.application import Dashboard, create_app
 from flowstone.web.registry import Person, Role
 
 PORT = 4300
@@ -41,6 +41,7 @@ def serve(
     allowed_hosts: Iterable[str] = (),
     trusted_proxies: Iterable[str] = (),
     user_header: str | None = None,
+    prefix: str = "",
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve the dashboard until SIGINT or SIGTERM.
@@ -54,6 +55,7 @@ def serve(
         allowed_hosts: see `create_app`.
         trusted_proxies: see `create_app`.
         user_header: see `create_app`.
+        prefix: see `create_app`.
         on_ready: called once with the address to open; on loopback it carries the secret of a login link.
 
     Raises:
@@ -68,6 +70,7 @@ def serve(
         allowed_hosts=tuple(allowed_hosts),
         trusted_proxies=tuple(trusted_proxies),
         user_header=user_header,
+        prefix=prefix,
         sessions_file=Path(flow.settings.storage).absolute() / "web-sessions.json",
     )
     server.on_ready = lambda: on_ready(address)
@@ -120,16 +123,23 @@ class _Server(uvicorn.Server):
 
     Args:
         config: of uvicorn.
+        app: whose streams end first when it stops.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, app: Dashboard) -> None:
         super().__init__(config)
+        self.app = app
         self.on_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self.on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # a stream never ends by itself, and the server would wait for it
+        self.app.live.close()
+        await super().shutdown(sockets=sockets)
 
 
 def _prepared(
@@ -142,6 +152,7 @@ def _prepared(
     allowed_hosts: tuple[str, ...] = (),
     trusted_proxies: tuple[str, ...] = (),
     user_header: str | None = None,
+    prefix: str = "",
     sessions_file: Path | None = None,
 ) -> tuple[_Server, socket.socket, str]:
     """Return a server, the socket on which it will listen, and the address to open."""
@@ -161,6 +172,7 @@ def _prepared(
         allowed_hosts=(*named, *allowed_hosts),
         trusted_proxies=trusted_proxies,
         user_header=user_header,
+        prefix=prefix,
         login_link=link,
         sessions_file=sessions_file,
     )
@@ -176,8 +188,8 @@ def _prepared(
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/"
-    return _Server(config), listening, f"{address}login/link?open={link.secret}" if link else address
+    address = f"http://{shown}:{listening.getsockname()[1]}{app.guard.prefix}/"
+    return _Server(config, app), listening, f"{address}login/link?open={link.secret}" if link else address
 
 
 def is_loopback(host: str) -> bool:
