@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser]
 
 FORM = (
-    '<form id="range"><input type="hidden" name="kind" value="days"><input name="first"><input name="last">'
-    "<button>Go</button></form>"
+    '<form id="range"><input type="hidden" name="kind" value="days"><input name="first" value="{first}">'
+    '<input name="last" value="{last}"><button>Go</button></form>'
 )
 DEFINITIONS: dict[str, Any] = {
     "days": DailyPartitions(start="2026-01-01"),
@@ -43,8 +43,9 @@ def page_of(request: Request) -> Response:
         url=url if request.query_params["kind"] != "grid" else None,
         form="range",
     )
+    form = FORM.format(**{name: request.query_params.get(name, "") for name in ("first", "last")})
     return HTMLResponse(
-        f'<!doctype html><html lang="en"><title>x</title><link rel="icon" href="data:,"><body>{FORM}{chart}'
+        f'<!doctype html><html lang="en"><title>x</title><link rel="icon" href="data:,"><body>{form}{chart}'
         '<script type="module" src="/cells.js"></script></html>'
     )
 
@@ -115,6 +116,22 @@ def test_a_range_of_two_dimensions_is_a_rectangle(browser: Browser, address: str
         page.mouse.up()
         assert chosen(page) == ["us|2", "asia|3"]
         assert page.locator(".says").inner_text() == "us|2 to asia|3: 4 cells"
+        visit.check()
+
+
+def test_a_range_in_the_address_is_marked_also_when_new_states_come(browser: Browser, address: str) -> None:
+    with Visit(browser, address) as visit:
+        page = visit.go("/?kind=days&first=2026-01-05&last=2026-01-07")
+        assert page.locator(".says").inner_text() == "2026-01-05 to 2026-01-07: 3 cells"
+        page.evaluate(
+            "() => { const box = document.querySelector('figure'); box.innerHTML = box.innerHTML;"
+            " box.querySelector('.chosen')?.remove(); box.querySelector('.says').textContent = '';"
+            " box.dispatchEvent(new CustomEvent('replaced', { bubbles: true })); }"
+        )
+        assert page.locator(".chosen").count() == 1
+        assert page.locator(".says").inner_text() == "2026-01-05 to 2026-01-07: 3 cells"
+        visit.go("/?kind=days&first=gone&last=gone")
+        assert page.locator(".chosen").count() == 0
         visit.check()
 
 

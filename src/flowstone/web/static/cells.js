@@ -63,6 +63,21 @@ const choose = (box) => {
   if (form) history.replaceState(history.state, "", address);
 };
 
+// a range that stands in the form, from the address or from before new states came, is marked
+const mark = (part) => {
+  for (const box of part.querySelectorAll("[data-cells]")) {
+    const fields = document.getElementById(box.dataset.form)?.elements;
+    if (!fields?.first?.value) continue;
+    const state = open(box);
+    state.from = state.cells.findIndex(([, , first]) => first === fields.first.value);
+    state.to = state.cells.findLastIndex(([, , first, last]) => (last || first) === fields.last?.value);
+    if (state.from >= 0 && state.to >= 0) show(box);
+    else state.from = state.to = -1;
+  }
+};
+mark(document);
+document.addEventListener("replaced", ({ target }) => mark(target));
+
 let dragged = null;
 document.addEventListener("pointerdown", (event) => {
   const box = event.target.closest?.("[data-cells]");
