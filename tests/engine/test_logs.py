@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -491,3 +492,59 @@ def test_a_process_that_ends_at_once_leaves_its_log_in_the_database(database_url
     done = subprocess.run([sys.executable, str(program), database_url], capture_output=True, text=True, check=True)
     with FlowStone([], database_url=database_url) as flow:
         assert logged(flow, int(done.stdout)) == ["INFO the only line"]
+
+
+def test_a_run_is_read_in_pages_without_loss():
+    @asset(partitions=StaticPartitions([f"p{number}" for number in range(30)]))
+    def one(context):
+        for number in range(number_of[context.partition]):
+            context.logger.info("%s %d", context.partition, number)
+
+    number_of = {f"p{number}": 7 * number % 23 for number in range(30)}
+    with FlowStone.for_testing([one]) as flow:
+        run = flow.backfill("one").run_id
+        seen: list[str] = []
+        place: str | None = None
+        while True:
+            page = flow.logs.of_run(run, after=place, limit=10)
+            assert len(page.lines) <= 22
+            seen += [line.line.text for line in page.lines]
+            place = page.next
+            if not page.more:
+                break
+        assert len(seen) == len(set(seen)) == sum(number_of.values())
+        assert [line.line.text for line in flow.logs.of_run(run, newest=True, limit=10).lines][-1] == seen[-1]
+
+
+def test_bytes_without_lines_are_bounded_and_never_raise():
+    kept = AttemptLog(
+        LogCapture(MemoryLogs(Tables()), at_once=True), SimpleNamespace(step_id=1, attempt=1, token=1)
+    )
+    kept.attempt.run_id = "r"
+    for _ in range(200):
+        kept.printed("stdout", "x" * 65_536)  # more than 10 MB without an end
+        kept.printed("stderr", "50 %\r" * 10_000)
+    kept.printed("stderr", "100 %\n")
+    kept.printed("stdout", "\n\x00\udcff\x1b[2J end\n")
+    kept.end()
+    (count,) = kept.capture._store.counts([1])
+    assert count.lines < 10
+    lines = [line.text for one in kept.capture._store.read(1, 1) for line in one.read()]
+    assert "100 %" in lines
+    assert any(line.endswith("\\x00\\udcff end") for line in lines)
+    assert sum(map(len, lines)) < 100_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_copy_logs_without_hanging_and_keeps_nothing():
+    def one(context):
+        context.logger.info("before")
+        child = os.fork()
+        if not child:
+            context.logger.info("in the copy")
+            lib.warning("in the copy")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        context.logger.info("after")
+
+    assert run(one) == ["INFO before", "INFO after"]

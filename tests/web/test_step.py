@@ -129,11 +129,25 @@ def test_actions_are_shown_and_done_by_those_who_may(flow, client):
     assert "Take numbers out of use?" in question
     assert client.post("/steps/invalidate", data={"id": numbers_}).status_code == 303
     assert flow.runs.step(numbers_).invalidated_at is not None
+    done = flow.audit.latest(limit=1)[0]
+    assert (done.actor, done.action) == ("an operator", "versions.invalidated")
     assert client.post("/steps/invalidate", data={"id": numbers_}).status_code == 303
     # retrying places work for workers, which an app in memory has not
     again = client.post("/steps/retry", data={"id": broken})
     assert again.status_code == 422
     assert "oban" in again.text.lower()
+
+
+def test_a_run_has_one_log_with_the_names_of_its_steps(flow, client):
+    run = flow.materialize_all("numbers", force=True).run_id
+    text = client.get("/run/log", params={"id": run}).text
+    assert "three &lt;b&gt;numbers&lt;/b&gt;" in text
+    assert f'href="/step?id={step_of(flow, "numbers")}&amp;attempt=1"' in text
+    answer = client.get("/run/log", params={"id": run, "file": "true"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="run.log"'
+    assert "numbers #1 " in answer.text
+    assert client.get("/run/log", params={"id": "no-such-run"}).status_code == 404
+    assert client.get("/run/log", params={"id": run, "after": "x"}).status_code == 422
 
 
 @pytest.mark.parametrize(

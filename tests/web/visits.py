@@ -49,6 +49,7 @@ SAMPLES: dict[str, Callable[[FlowStone], dict[str, Any] | None]] = {
     "/run": lambda flow: _of("id", _newest_run(flow)),
     "/backfill": lambda flow: _of("id", _backfill(flow)),
     "/step": lambda flow: _of("id", _step(flow)),
+    "/run/log": lambda flow: _of("id", _newest_run(flow)),
     "/step/log": lambda flow: _of("id", _step(flow)),
     "/asset": lambda flow: _of("name", _asset(flow)),
     "/queue": lambda flow: _of("name", "assets"),

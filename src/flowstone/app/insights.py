@@ -8,7 +8,7 @@ from functools import partial
 
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
-from flowstone.app.logs import LogPage, LogsView
+from flowstone.app.logs import LogPage, LogsView, RunLogPage
 from flowstone.app.runs import AnyRun, AnyStep
 from flowstone.app.system import System, system
 from flowstone.app.targets import (
@@ -462,6 +462,12 @@ class InsightsView:
         """Return lines that an attempt has logged, as far as they are written; see `flow.logs.of`."""
         return self._logs.of(step, attempt, after=after, before=before, newest=newest, limit=limit)
 
+    def run_logs(
+        self, run: AnyRun, *, after: str | None = None, newest: bool = False, limit: int = 500
+    ) -> RunLogPage:
+        """Return lines that the steps of a run have logged, as far as they are written; see `flow.logs.of_run`."""
+        return self._logs.of_run(run, after=after, newest=newest, limit=limit)
+
     def automations(
         self,
         *,
@@ -641,6 +647,7 @@ class AsyncInsightsView(AsyncFlowStone):
     throughput = awaitable(InsightsView.throughput)
     step = awaitable(InsightsView.step)
     logs = awaitable(InsightsView.logs)
+    run_logs = awaitable(InsightsView.run_logs)
     automations = awaitable(InsightsView.automations)
     automation = awaitable(InsightsView.automation)
     automation_counts = awaitable(InsightsView.automation_counts)

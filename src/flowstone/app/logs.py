@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from flowstone.app.runs import AnyRun, AnyStep
 from flowstone.app.targets import run_id_of, step_id_of, whole_number
 from flowstone.core.declaring import view
 from flowstone.core.job import Job
-from flowstone.core.logs import LogBatch, LogCount, LogLine, LogPosition
+from flowstone.core.logs import LogBatch, LogCount, LogLine, LogPosition, WrittenBatch
 from flowstone.core.output import JsonValue
 from flowstone.core.state import State
 from flowstone.core.step import StepRecord
@@ -83,6 +83,11 @@ class RunLogLine:
     partition: str
     attempt: int
     line: LogLine
+
+    @property
+    def label(self) -> str:
+        """Asset and partition, as people write them."""
+        return f"{self.asset} [{self.partition}]" if self.partition else self.asset
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the line as plain data."""
@@ -189,13 +194,16 @@ class LogsView:
             attempts=counts,
         )
 
-    def of_run(self, run: AnyRun, *, after: str | None = None, limit: int = _LIMIT) -> RunLogPage:
+    def of_run(
+        self, run: AnyRun, *, after: str | None = None, newest: bool = False, limit: int = 5 * _LIMIT
+    ) -> RunLogPage:
         """Return lines that the steps of a run have logged, in the order in which they were written.
 
         Args:
             run: the run: an id, or what a verb returned about it.
             after: only what is behind this place, the `next` of a page.
-            limit: how many batches of lines at most; not more than 5,000.
+            newest: whether the last lines are returned, not the first ones.
+            limit: about how many lines at most, not more than 5,000: what was written together stays together.
 
         Raises:
             RunNotFoundError: there is no such run.
@@ -208,7 +216,9 @@ class LogsView:
         self._flush()
         limit = min(_MAX_LIMIT, whole_number("limit", limit))
         start = None if after is None else read_position(after)
-        found = self._parts.store.logs.of_run(identifier, after=start, limit=limit)
+        read = self._parts.store.logs.of_run(identifier, after=start, newest=newest, limit=limit)
+        found = _first_lines(read[::-1] if newest else read, limit)
+        found = found[::-1] if newest else found
         lines = [
             RunLogLine(one.batch.step_id, one.asset, self._label(one.asset, one.partition_key), attempt, line)
             for one in found
@@ -221,7 +231,7 @@ class LogsView:
             run_id=identifier,
             lines=tuple(lines),
             next=None if last is None else _position(last),
-            more=len(found) == limit,
+            more=not newest and (len(found) < len(read) or len(read) == limit),
             over=record.state.is_terminal,
         )
 
@@ -254,6 +264,16 @@ class LogsView:
         """Have what this process captured written, so that whoever reads sees it."""
         if self._parts.logs is not None:
             self._parts.logs.flush(timeout_seconds=self._flush_seconds)
+
+
+def _first_lines(batches: Sequence[WrittenBatch], limit: int) -> Sequence[WrittenBatch]:
+    """Return the first batches with so many lines; at least one."""
+    lines = 0
+    for number, one in enumerate(batches):
+        lines += one.batch.lines
+        if lines > limit and number:
+            return batches[:number]
+    return batches
 
 
 class AsyncLogsView(AsyncFlowStone):

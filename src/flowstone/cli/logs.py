@@ -111,9 +111,8 @@ def _run(session: Session, flow: FlowStone, run_id: str, *, follow: bool, times:
         elif session.out.as_json:
             found.append(one.to_json())
         else:
-            step = f"{one.asset} [{one.partition}]" if one.partition else one.asset
             again = f" #{one.attempt}" if one.attempt > 1 else ""
-            session.out.line(f"{one_line(step)}{again} | {_shown(one.line, times=times)}")
+            session.out.line(f"{one_line(one.label)}{again} | {_shown(one.line, times=times)}")
     if session.out.as_json and not follow:
         session.out.json({"run_id": run_id, "lines": found})
     elif nothing:

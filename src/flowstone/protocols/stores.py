@@ -489,8 +489,17 @@ class LogStore(Protocol):
             limit: how many batches at most.
         """
 
-    def of_run(self, run_id: str, *, after: LogPosition | None = None, limit: int = 1000) -> list[WrittenBatch]:
-        """Return batches of a run in the order in which they were written, those behind a position."""
+    def of_run(
+        self, run_id: str, *, after: LogPosition | None = None, newest: bool = False, limit: int = 1000
+    ) -> list[WrittenBatch]:
+        """Return batches of a run in the order in which they were written, those behind a position.
+
+        Args:
+            run_id: the run.
+            after: only batches behind this place.
+            newest: when there are more than `limit`, whether the last ones are returned, not the first ones.
+            limit: how many batches at most.
+        """
 
     def counts(self, step_ids: Sequence[int]) -> list[LogCount]:
         """Return how much the attempts of some steps logged, those that logged nothing apart."""

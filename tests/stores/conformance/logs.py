@@ -66,6 +66,7 @@ class LogTests(StoreCase):
         assert texts([one.batch for one in logs.of_run("run", after=found[0].position)]) == ["c", "d"]
         assert logs.of_run("run", after=found[-1].position) == logs.of_run("nothing") == []
         assert texts([one.batch for one in logs.of_run("run", limit=2)]) == ["a", "c"]
+        assert texts([one.batch for one in logs.of_run("run", newest=True, limit=2)]) == ["c", "d"]
         (one,) = logs.of_run("other")
         assert (one.asset, one.partition_key) == ("b", "2024-01-05")
 

@@ -83,11 +83,15 @@ class MemoryLogs(LogStore):
             ]
         return found[-limit:] if newest else found[:limit]
 
-    def of_run(self, run_id: str, *, after: LogPosition | None = None, limit: int = 1000) -> list[WrittenBatch]:
+    def of_run(
+        self, run_id: str, *, after: LogPosition | None = None, newest: bool = False, limit: int = 1000
+    ) -> list[WrittenBatch]:
         with self._lock:
             places = self._runs.get(run_id, [])
             start = 0 if after is None else bisect_left(places, after)
             start += after is not None and start < len(places) and places[start] == after
+            if newest:
+                start = max(start, len(places) - limit)
             return [self._written(place) for place in places[start : start + limit]]
 
     def counts(self, step_ids: Sequence[int]) -> list[LogCount]:

@@ -67,10 +67,15 @@ class PostgresLogs(LogStore):
                 return fetch_all(connection, LogBatch, "logs/read_newest", parameters)[::-1]
             return fetch_all(connection, LogBatch, "logs/read", parameters)
 
-    def of_run(self, run_id: str, *, after: LogPosition | None = None, limit: int = 1000) -> list[WrittenBatch]:
+    def of_run(
+        self, run_id: str, *, after: LogPosition | None = None, newest: bool = False, limit: int = 1000
+    ) -> list[WrittenBatch]:
         parameters = {"run_id": run_id, "limit": limit, **(after or _START)._asdict()}
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _RunBatch, "logs/of_run", parameters)
+            if newest:
+                rows = fetch_all(connection, _RunBatch, "logs/of_run_newest", parameters)[::-1]
+            else:
+                rows = fetch_all(connection, _RunBatch, "logs/of_run", parameters)
         return [row.written() for row in rows]
 
     def counts(self, step_ids: Sequence[int]) -> list[LogCount]:

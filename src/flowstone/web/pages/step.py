@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flowstone.app.logs import LogPage
+from flowstone.app.logs import LogPage, RunLogPage
 from flowstone.core.logs import LogLine
 from flowstone.core.state import State
 from flowstone.engine.insights.steps import StepDetail
@@ -100,6 +100,34 @@ def _as_text(line: LogLine) -> str:
     left_out = f"[... {line.left_out:,} lines left out ...]\n" if line.left_out else ""
     moment = line.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return f"{left_out}{moment} {line.source} {line.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLogQuery:
+    """Which run, and which lines.
+
+    Args:
+        id: the run.
+        after: only what is behind this place, the `next` of a page.
+        newest: the last lines instead of the first ones.
+        file: all of it as a file.
+    """
+
+    id: str
+    after: str | None = None
+    newest: bool = False
+    file: bool = False
+
+
+@page("/run/log", template="run_log.html", query=RunLogQuery, role=Role.VIEWER, title="Log of a run", rail="Runs")
+def run_log(request: PageRequest[RunLogQuery]) -> RunLogPage | PlainFile:
+    """Return lines that the steps of a run have logged, in the order in which they were written."""
+    query, insights = request.query, request.insights
+    if query.file:
+        whole = insights.run_logs(query.id, limit=_EVERY)
+        texts = [f"{one.label} #{one.attempt} {_as_text(one.line)}\n" for one in whole.lines]
+        return PlainFile("run.log", "".join(texts))
+    return insights.run_logs(query.id, after=query.after, newest=query.newest, limit=_LINES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,18 @@ WHERE l.run_id = %(run_id)s AND l.written_at >= %(written_at)s
 ORDER BY l.written_at, l.step_id, l.attempt, l.token, l.line
 LIMIT %(limit)s;
 
+-- name: of_run_newest
+-- The last batches of a run, the last one first, behind a place in it. Uses logs_of_run, steps_pkey.
+SELECT l.written_at, l.step_id, l.attempt, l.token, l.line, l.lines, l.run_id, l.body,
+    coalesce(s.asset, '') AS asset, coalesce(s.partition, '') AS partition_key
+FROM flowstone.logs AS l
+LEFT JOIN flowstone.steps AS s ON s.id = l.step_id
+WHERE l.run_id = %(run_id)s AND l.written_at >= %(written_at)s
+    AND (l.written_at, l.step_id, l.attempt, l.token, l.line)
+        > (%(written_at)s, %(step_id)s, %(attempt)s, %(token)s, %(line)s)
+ORDER BY l.written_at DESC, l.step_id DESC, l.attempt DESC, l.token DESC, l.line DESC
+LIMIT %(limit)s;
+
 -- name: counts
 -- How much the attempts of some steps logged, and how much of that is there. Uses logs_pkey.
 SELECT c.step_id, c.attempt, pg_catalog.sum(c.lines)::bigint AS lines, pg_catalog.sum(c.kept)::bigint AS kept
