@@ -13,9 +13,14 @@ from flowstone.engine.insights.overview import late_schedules
 HOSTILE = ("it's/../?#", "😀", "<script>alert(1)</script>", "health", "x" * 200, "100%_done", "a\\b")
 
 
+FAILING: list[str] = []
+
+
 def app() -> list[Asset]:
     @asset(code_version="1")
     def orders() -> list[int]:
+        if FAILING:
+            raise ValueError("no orders")
         return [1, 2]
 
     @asset
@@ -104,6 +109,23 @@ class Questions:
         assert ("queue", "assets") in kinds("assets")
         assert search("  \x00 ").hits == ()
         assert kinds("9" * 30) == []
+
+    def test_a_restored_version_ends_a_failure(self, flow: FlowStone) -> None:
+        """Dagster shows it as failed until it is computed again: what is in use is what the user chose."""
+        for _ in range(2):
+            flow.materialize("orders", force=True, executor="sync")
+        FAILING.append("orders")
+        try:
+            with pytest.raises(ValueError, match="no orders"):
+                flow.materialize("orders", force=True, executor="sync")
+        finally:
+            FAILING.clear()
+        assert [one.asset for one in flow.insights.failing()] == ["orders"]
+        assert flow.insights.partitions("orders").states.codes == "f"
+        first = flow.history("orders")[-1]
+        flow.versions.restore("orders", version=first.step_id)
+        assert flow.insights.failing() == ()
+        assert flow.insights.partitions("orders").states.codes == "c"
 
 
 def test_the_cause_comes_first_and_what_it_holds_up_is_counted() -> None:

@@ -42,6 +42,7 @@ _INLINE_TARGETS = 5_000
 """So many versions are compared with their inputs at once; more are compared in the background."""
 _MAX_STALE = 200_000
 _INLINE_ASSETS = 20
+_MAX_KEPT = 16
 _LAST_PARTITIONS = 50
 """So many of the last partitions of each asset are compared for the first page."""
 _LAST_FAILURES = 10
@@ -144,6 +145,7 @@ class AssetWatch:
         self._counts: _Kept[dict[str, AssetCounts]] | None = None
         self._stale: dict[str, _Kept[list[StaleVersion]]] = {}
         self._stale_assets: _Kept[list[StaleAsset]] | None = None
+        self._partitions: dict[str, _Kept[tuple[datetime, AssetPartitions]]] = {}
         self._comparing: set[str] = set()
 
     def order(self, asset: Asset) -> OrderedPartitions:
@@ -156,13 +158,25 @@ class AssetWatch:
 
     def partitions(self, asset: Asset) -> AssetPartitions:
         """Return the state of each partition of an asset, and the cells of a page for them."""
+        marker, started = self._marker(), time.monotonic()
+        kept = self._partitions.get(asset.name)
+        now = datetime.now(UTC)
+        if kept is not None and kept.serves(marker, patient=self._in_background) and kept.value[0] == _minute(now):
+            return kept.value[1]
         targets = self._store.insights.assets.targets(asset.name)
         recorded = targets.committed | targets.failed | targets.active if _is_open(asset) else ()
-        order = self._orders.of(asset, datetime.now(UTC), recorded)
+        order = self._orders.of(asset, now, recorded)
         stale = self.stale(asset, len(targets.committed))
         keys = None if stale is None else frozenset(one.partition_key for one in stale)
         states = partition_states(asset.name, order, targets, keys)
-        return AssetPartitions(states, partition_map(order, read_run_lengths(states.codes)))
+        found = AssetPartitions(states, partition_map(order, read_run_lengths(states.codes)))
+        if stale is not None:
+            self._partitions[asset.name] = _Kept(
+                (_minute(now), found), marker, started, time.monotonic() - started
+            )
+            while len(self._partitions) > _MAX_KEPT:
+                del self._partitions[next(iter(self._partitions))]
+        return found
 
     def counts(self) -> Mapping[str, AssetCounts]:
         """Return how many partitions of each recorded asset are in which state."""
@@ -249,7 +263,7 @@ class AssetWatch:
         """Return assets with stale versions among their last partitions; None while that is not known."""
         marker = self._marker()
         kept = self._stale_assets
-        if kept is not None and kept.serves(marker, patient=self._in_background):
+        if kept is not None and kept.serves(marker, patient=self._in_background, slow=True):
             return kept.value
         if self._in_background and len(self._graph.assets) > _INLINE_ASSETS:
             self._later("", self._compare_assets)
@@ -287,7 +301,7 @@ class AssetWatch:
             return ()
         marker = self._marker()
         kept = self._stale.get(asset.name)
-        if kept is not None and kept.serves(marker, patient=self._in_background):
+        if kept is not None and kept.serves(marker, patient=self._in_background, slow=True):
             return kept.value
         if self._in_background and committed > _INLINE_TARGETS:
             self._later(asset.name, partial(self._compare, asset))
@@ -336,6 +350,11 @@ class AssetWatch:
         return write_partition(self._graph[asset].partitions if asset in self._graph else None, key)
 
 
+def _minute(now: datetime) -> datetime:
+    """Return the minute: partitions by time become complete meanwhile."""
+    return now.replace(second=0, microsecond=0)
+
+
 def _is_open(asset: Asset) -> bool:
     return asset.partitions is not None and not asset.partitions.listable
 
@@ -349,7 +368,7 @@ class _Kept[T]:
     at: float
     took: float
 
-    def serves(self, marker: object, *, patient: bool) -> bool:
+    def serves(self, marker: object, *, patient: bool, slow: bool = False) -> bool:
         """Whether it is new enough: nothing changed since.
 
         For whoever watches all the time (`patient`) it also is when it was expensive and is only a little older.
@@ -357,7 +376,10 @@ class _Kept[T]:
         age = time.monotonic() - self.at
         if marker is not None and self.marker == marker:
             return age < _MAX_KEPT_SECONDS
-        return patient and age < min(_MAX_KEPT_SECONDS, _COST_SHARE * self.took) and self.took > _CHEAP_SECONDS
+        limit = _MAX_KEPT_SECONDS if slow else _SOON_SECONDS
+        return patient and age < min(limit, _COST_SHARE * self.took) and self.took > _CHEAP_SECONDS
 
 
 _CHEAP_SECONDS = 0.005
+_SOON_SECONDS = 1.0
+"""What changes all the time is at most so old on a page, but for what is stale."""

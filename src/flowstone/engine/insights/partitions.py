@@ -7,11 +7,12 @@ joins them when they are more than a page can show. Everything is computed over 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any
 
 from flowstone.core.asset import Asset
@@ -116,9 +117,30 @@ class OrderedPartitions:
         self.keys = keys
 
     @cached_property
+    def places(self) -> Mapping[PartitionKey, int]:
+        """Where each of them stands."""
+        return {key: place for place, key in enumerate(self.keys)}
+
+    @cached_property
     def known(self) -> frozenset[PartitionKey]:
         """The same without order."""
         return frozenset(self.keys)
+
+    @cached_property
+    def walls(self) -> Sequence[str]:
+        """Wall clocks of partitions by time, in the zone of the definition."""
+        # "d:2024-01-01" and "t:2024-01-01T05:00..." have them behind the tag
+        return [key[2:18] for key in self.keys]
+
+    @cached_property
+    def _starts(self) -> dict[int, Sequence[int]]:
+        return {}
+
+    def starts(self, end: int) -> Sequence[int]:
+        """Return the places at which the first characters of wall clocks change."""
+        if end not in self._starts:
+            self._starts[end] = _changes(self.walls, end)
+        return self._starts[end]
 
     def label(self, position: int) -> str:
         """Return a partition as people write it."""
@@ -126,7 +148,7 @@ class OrderedPartitions:
 
     def position(self, key: PartitionKey) -> int | None:
         """Return where a partition stands; None when it is not among them."""
-        return self.keys.index(key) if key in self.known else None
+        return self.places.get(key)
 
 
 class PartitionOrders:
@@ -195,20 +217,17 @@ def state_numbers(
 
     A step that is not over counts before a failure, a failure before the version in use.
     """
-    keys, committed = order.keys, targets.committed
-    if committed.issuperset(order.known):
-        numbers = bytearray([COMMITTED]) * len(keys)
+    places, committed = order.places, targets.committed
+    lacking = order.known - committed
+    if len(lacking) < len(places) / 2:
+        numbers, layers = bytearray([COMMITTED]) * len(places), [(lacking, MISSING)]
     else:
-        numbers = bytearray([key in committed for key in keys])  # MISSING is 0 and COMMITTED is 1
-    layers = ((stale & committed, STALE), (targets.failed, FAILED), (targets.unstarted, UNSTARTED))
-    marked: dict[PartitionKey, int] = {}
+        numbers, layers = bytearray(len(places)), [(committed, COMMITTED)]
+    layers += [(stale & committed, STALE), (targets.failed, FAILED), (targets.unstarted, UNSTARTED)]
     for some, number in (*layers, (targets.active, ACTIVE)):
-        marked |= dict.fromkeys(some & order.known, number)
-    if marked:
-        find = marked.get
-        for position, key in enumerate(keys):
-            if (number_ := find(key)) is not None:
-                numbers[position] = number_
+        for key in some:
+            if (place := places.get(key)) is not None:
+                numbers[place] = number
     return numbers
 
 
@@ -246,11 +265,11 @@ def run_lengths(numbers: bytes | bytearray) -> str:
         >>> run_lengths(bytes([COMMITTED] * 3 + [FAILED] + [MISSING] * 12))
         '3cf12n'
     """
-    text: list[str] = []
-    for number, run in groupby(numbers):
-        length = sum(1 for _ in run)
-        text.append(f"{length}{CODES[number]}" if length > 1 else CODES[number])
-    return "".join(text)
+    return _RUN.sub(lambda run: f"{len(run[0])}{run[1]}", numbers.translate(_TO_CODES).decode())
+
+
+_RUN = re.compile(r"(.)\1+")
+_TO_CODES = bytes.maketrans(bytes(range(len(CODES))), CODES.encode())
 
 
 def read_run_lengths(codes: str) -> bytearray:
@@ -304,12 +323,11 @@ def partition_map(
 
 
 def _calendar(order: OrderedPartitions, numbers: bytes | bytearray, max_cells: int) -> PartitionMap:
-    # "d:2024-01-01" and "t:2024-01-01T05:00..." have the wall clock of the definition's zone
-    walls = [key[2:18] for key in order.keys]
+    walls = order.walls
     units = _UNITS[_step(walls) :]
-    found = next((one for one in units if len(_changes(walls, one[2])) <= max_cells), units[-1])
+    found = next((one for one in units if len(order.starts(one[2])) <= max_cells), units[-1])
     unit, row_end, cell_end = found
-    starts = _changes(walls, cell_end)[-max_cells:]
+    starts = order.starts(cell_end)[-max_cells:]
     slots = [walls[at][row_end:cell_end].strip("-T:") for at in starts]
     columns = {name: position for position, name in enumerate(sorted(set(slots)))}
     rows: dict[str, int] = {}

@@ -7,7 +7,8 @@ SELECT pg_catalog.string_agg(c.partition, E'\n') FROM flowstone.current_outputs 
 
 -- name: failed
 -- Partitions whose last attempt failed, and that neither a later version nor an invalidation has replaced since. A version
--- that was restored is older than the failure, and in use since a later time. Uses steps_failed, current_outputs_pkey,
+-- that was restored is older than the failure, and in use since a later time; what was in use before a step was placed is
+-- in use for longer than that, by the same clock. Uses steps_failed, current_outputs_pkey,
 -- steps_invalidated and steps_pkey.
 SELECT pg_catalog.string_agg(f.partition, E'\n')
 FROM (
@@ -25,7 +26,7 @@ LEFT JOIN (
 ) AS v ON v.partition = f.partition
 WHERE (v.id IS NULL OR v.id < f.id)
     AND (c.step_id IS NULL OR (c.step_id < f.id AND c.committed_at < (
-        SELECT o.finished_at FROM flowstone.steps AS o WHERE o.id = f.id
+        SELECT o.placed_at FROM flowstone.steps AS o WHERE o.id = f.id
     )));
 
 -- name: active
@@ -64,7 +65,7 @@ WITH committed AS (
     LEFT JOIN invalidated AS v ON v.asset = f.asset AND v.partition = f.partition
     WHERE (v.id IS NULL OR v.id < f.id)
         AND (c.step_id IS NULL OR (c.step_id < f.id AND c.committed_at < (
-            SELECT o.finished_at FROM flowstone.steps AS o WHERE o.id = f.id
+            SELECT o.placed_at FROM flowstone.steps AS o WHERE o.id = f.id
         )))
     GROUP BY f.asset
 ), active AS (
@@ -118,17 +119,18 @@ WHERE c.asset = %(asset)s
 LIMIT %(limit)s;
 
 -- name: failures
--- The newest partitions of some assets whose last attempt failed, some of each; the first three with their errors. Uses steps_failed, current_outputs_pkey,
--- steps_invalidated and steps_pkey.
-SELECT f.asset, f.partition AS partition_key, f.id AS step_id, f.run_id, f.state, 
-    CASE WHEN f.number <= 3 THEN pg_catalog.right(f.error, 4000) END AS error, f.error_type, pg_catalog.left(f.reason, 1000) AS reason, f.finished_at
+-- The newest partitions of some assets whose last attempt failed, some of each; the first three with their errors.
+-- Uses steps_failed, current_outputs_pkey, steps_invalidated and steps_pkey.
+SELECT f.asset, f.partition AS partition_key, f.id AS step_id, f.run_id, f.state,
+    CASE WHEN f.number <= 3 THEN pg_catalog.right(f.error, 4000) END AS error, f.error_type,
+    pg_catalog.left(f.reason, 1000) AS reason, f.finished_at
 FROM unnest(%(assets)s::text[]) AS n (asset)
 CROSS JOIN LATERAL (
     SELECT s.*, pg_catalog.row_number() OVER (ORDER BY s.id DESC) AS number
     FROM flowstone.steps AS s
     LEFT JOIN flowstone.current_outputs AS c ON c.asset = s.asset AND c.partition = s.partition
     WHERE s.asset = n.asset AND s.state IN ('failed', 'upstream_failed') AND NOT s.is_item
-        AND (c.step_id IS NULL OR (c.step_id < s.id AND c.committed_at < s.finished_at))
+        AND (c.step_id IS NULL OR (c.step_id < s.id AND c.committed_at < s.placed_at))
         AND NOT EXISTS (
             SELECT FROM flowstone.steps AS o
             WHERE o.asset = s.asset AND o.id > s.id AND o.partition = s.partition

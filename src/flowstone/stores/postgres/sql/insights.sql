@@ -1,5 +1,6 @@
 -- What pages ask about workers, queues and limits. Ages are those of the database's clock, which has written the times as
--- well, and never negative. Counting what waits stops at 10,001.
+-- well, and never negative. Counting what waits stops at 10,001. Where an index is searched by time, the time is that of the
+-- statement: an index cannot be searched by a clock that goes on meanwhile.
 
 -- name: workers
 -- Processes with a lease, and those that lost it within the last day: rows of both are few. Uses steps_at_work.
@@ -151,16 +152,16 @@ SELECT n.queue, greatest(1.0, CASE WHEN e.counted < 5000 THEN 600.0
         SELECT pg_catalog.count(*) FROM flowstone.steps AS s
         WHERE s.state IN ('running', 'cancelling') AND s.queue = n.queue AND s.job_id IS NOT NULL
             AND s.started_at >= coalesce(e.since, '-infinity')
-            AND s.started_at >= pg_catalog.clock_timestamp() - interval '10 minutes'
+            AND s.started_at >= pg_catalog.statement_timestamp() - interval '10 minutes'
     ) AS started
 FROM unnest(%(queues)s::text[]) AS n (queue)
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) AS counted, pg_catalog.min(c.finished_at) AS since,
         pg_catalog.count(*) AS ended, pg_catalog.count(*) FILTER (WHERE c.state = 'failed') AS failed,
-        pg_catalog.count(*) FILTER (WHERE c.started_at >= pg_catalog.clock_timestamp() - interval '10 minutes') AS started
+        pg_catalog.count(*) FILTER (WHERE c.started_at >= pg_catalog.statement_timestamp() - interval '10 minutes') AS started
     FROM (
         SELECT a.finished_at, a.state, a.started_at FROM flowstone.attempts AS a
-        WHERE a.queue = n.queue AND a.finished_at >= pg_catalog.clock_timestamp() - interval '10 minutes'
+        WHERE a.queue = n.queue AND a.finished_at >= pg_catalog.statement_timestamp() - interval '10 minutes'
         ORDER BY a.finished_at DESC
         LIMIT 5000
     ) AS c
@@ -182,7 +183,7 @@ FROM (
     FROM unnest(%(queues)s::text[]) AS n (queue)
     CROSS JOIN LATERAL (
         SELECT a.step_id, a.finished_at, a.started_at FROM flowstone.attempts AS a
-        WHERE a.queue = n.queue AND a.finished_at >= pg_catalog.clock_timestamp() - interval '1 hour'
+        WHERE a.queue = n.queue AND a.finished_at >= pg_catalog.statement_timestamp() - interval '1 hour'
         ORDER BY a.finished_at DESC
         LIMIT %(limit)s
     ) AS c

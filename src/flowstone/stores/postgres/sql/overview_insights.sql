@@ -2,21 +2,26 @@
 
 -- name: stale_assets
 -- Assets with versions in use that would come out differently now, among the last partitions of each in the order of their
--- texts. Uses current_outputs_pkey, steps_pkey and lineage_pkey.
+-- texts; see asset_insights/stale for what counts. Uses current_outputs_pkey, steps_pkey, lineage_pkey and
+-- output_changes_of_target.
 SELECT n.asset, pg_catalog.count(*) FILTER (WHERE o.upstream IS NOT NULL OR o.is_other_code) AS number,
     pg_catalog.count(*) AS compared, pg_catalog.max(o.upstream) AS upstream,
     (pg_catalog.array_agg(o.upstream_key ORDER BY o.upstream DESC NULLS LAST))[1] AS upstream_key
 FROM unnest(%(assets)s::text[], %(code_versions)s::text[]) AS n (asset, code_version)
 CROSS JOIN LATERAL (
-    SELECT c.step_id FROM flowstone.current_outputs AS c
+    SELECT c.step_id, c.partition, c.committed_at FROM flowstone.current_outputs AS c
     WHERE c.asset = n.asset
     ORDER BY c.partition DESC
     LIMIT %(limit)s
 ) AS c
 JOIN flowstone.steps AS s ON s.id = c.step_id
+LEFT JOIN flowstone.output_changes AS h ON h.asset = n.asset AND h.partition = c.partition AND h.kind = 'restored'
+    AND h.at = c.committed_at
+LEFT JOIN flowstone.steps AS b ON b.id = h.before
 CROSS JOIN LATERAL (
-    SELECT s.code_version IS DISTINCT FROM coalesce(n.code_version, s.code_version) AS is_other_code, u.upstream,
-        u.upstream_key
+    SELECT s.code_version IS DISTINCT FROM coalesce(n.code_version, s.code_version)
+            AND (h.id IS NULL OR b.code_version IS DISTINCT FROM n.code_version) AS is_other_code,
+        u.upstream, u.upstream_key
     FROM (VALUES (1)) AS one (row)
     LEFT JOIN LATERAL (
         SELECT u.asset AS upstream, u.partition AS upstream_key
@@ -26,7 +31,9 @@ CROSS JOIN LATERAL (
         LEFT JOIN flowstone.steps AS w ON w.id = k.step_id AND k.step_id <> u.id
         WHERE l.step_id = c.step_id AND (
             k.step_id IS NULL
-            OR (w.id IS NOT NULL AND coalesce(w.output ->> 'content_hash' <> u.output ->> 'content_hash', true))
+            OR (w.id IS NOT NULL AND (h.id IS NULL OR k.committed_at > h.at) AND coalesce(
+                w.output ->> 'content_hash' <> u.output ->> 'content_hash', true
+            ))
         )
         LIMIT 1
     ) AS u ON true
