@@ -26,6 +26,12 @@ def unstarted(crew: Crew) -> list[tuple[int, int, bool]]:
     return crew.rows("SELECT begun, total, is_open FROM flowstone.ranges ORDER BY id")
 
 
+def strip_of(crew: Crew, run: str) -> list[tuple[str, int]]:
+    """The states of a backfill's partitions in their order."""
+    (strip,) = crew.flow.insights.run(run).strips
+    return strip.pairs
+
+
 def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     run = whole.place_many("quick", 20)
     assert (steps_made(whole), unstarted(whole)) == (0, [(0, 20, True)])
@@ -35,11 +41,19 @@ def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     taken = whole.take(demand=7)
     assert [job.partition_key for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
     assert whole.flow.runs.get(run).counts == {State.PENDING: 13, State.RUNNING: 7}
+    (listed,) = whole.flow.insights.runs("kind:backfill").items
+    assert (listed.counts.total, listed.counts.running, listed.counts.waiting) == (20, 7, 13)
+    assert listed.partitions.endswith("(20)")
+    assert strip_of(whole, run) == [("running", 7), ("unstarted", 13)]
+    changed = whole.flow.runs.set_window(run, 9)
+    assert (changed.max_concurrency, whole.flow.runs.set_priority(run, 2).priority) == (9, 2)
+    assert whole.rows("SELECT DISTINCT priority FROM flowstone.ranges") == [(2,)]
     whole.store.ledger.release(taken, reason="by hand")
     whole.start(2)
     whole.wait_over([run])
     assert sorted(event.key for event in whole.events("end", "quick")) == ITEMS[:20]
     assert whole.flow.runs.get(run).counts == {State.COMPLETED: 20}
+    assert strip_of(whole, run) == [("completed", 20)]
     assert unstarted(whole) == [(20, 20, False)]
 
 

@@ -341,16 +341,23 @@ class InsightsView:
             label=self._parts.graph.label,
         )
 
-    def run(self, run_id: AnyRun) -> RunView:
+    def run(self, run_id: AnyRun, *, with_partitions: bool = True) -> RunView:
         """Return one run: why steps failed, its steps by asset, its time line, what it was given.
 
         Args:
             run_id: the run, its handle or its record.
+            with_partitions: whether to return the states of its partitions too, when it is a backfill.
 
         Raises:
             RunNotFoundError: there is no such run.
         """
-        return run_view(self._parts.store, self._parts.graph, run_id_of(run_id), now=datetime.now(UTC))
+        return run_view(
+            self._parts.store,
+            self._parts.graph,
+            run_id_of(run_id),
+            now=datetime.now(UTC),
+            with_partitions=with_partitions,
+        )
 
     def run_steps(
         self,

@@ -142,7 +142,7 @@ class RunInsightsTests(StoreCase):
         assert view.critical_seconds is not None
         assert view.critical_seconds > 0
 
-    def test_sums_equal_totals_after_every_step_of_a_history(self, scene: Scene) -> None:
+    def test_sums_of_runs_equal_totals_after_every_step_of_a_history(self, scene: Scene) -> None:
         chance = random.Random(5)
         runs: list[str] = []
         for number in range(60):

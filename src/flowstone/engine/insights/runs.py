@@ -341,8 +341,17 @@ def _before(cursor: str | None) -> tuple[datetime, str] | None:
         raise OptionsError("cursor: this is no place in a list of runs; leave it out.") from None
 
 
-def run_view(store: Store, graph: AssetGraph, run_id: str, *, now: datetime) -> RunView:
+def run_view(
+    store: Store, graph: AssetGraph, run_id: str, *, now: datetime, with_partitions: bool = True
+) -> RunView:
     """Return one run.
+
+    Args:
+        store: where it is recorded.
+        graph: the assets.
+        run_id: the run.
+        now: the present.
+        with_partitions: whether to return the states of its partitions too, when it is a backfill.
 
     Raises:
         RunNotFoundError: there is no such run.
@@ -370,7 +379,7 @@ def run_view(store: Store, graph: AssetGraph, run_id: str, *, now: datetime) -> 
         bars_left_out=left_out,
         critical_seconds=critical,
         scattered=tuple(_lines(store, items, now, graph.label)),
-        strips=strips(store, run_id) if is_backfill else (),
+        strips=strips(store, run_id) if is_backfill and with_partitions else (),
         rate=_rate(line),
         command=equal_command(record, graph.label),
         config=record.details.config,

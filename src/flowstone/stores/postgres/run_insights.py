@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
+from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip, strip_code
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord
@@ -15,6 +16,8 @@ from flowstone.protocols.insights import RunInsights
 from flowstone.stores.postgres import runs
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import fetch_all, fetch_value
+
+_KEPT_STRIPS = 16
 
 
 class PostgresRunInsights(RunInsights):
@@ -26,6 +29,8 @@ class PostgresRunInsights(RunInsights):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # strips of large runs that are over, which do not change any more
+        self._ended: dict[tuple[str, datetime | None], list[Strip]] = {}
 
     def page(
         self, requested: RunFilter, *, before: tuple[datetime, str] | None = None, limit: int
@@ -84,8 +89,24 @@ class PostgresRunInsights(RunInsights):
     def strips(self, run_id: str, *, limit: int) -> list[Strip]:
         parameters = {"run_id": run_id}
         with self._database.connection() as connection:
-            of_ranges = fetch_all(connection, Strip, "run_insights/strip_of_ranges", parameters)
-            return of_ranges or fetch_all(connection, Strip, "run_insights/strip", parameters | {"limit": limit})
+            rows = fetch_all(connection, runs.RunRow, "runs/named", {"runs": [run_id]})
+            chunks = fetch_all(connection, _Chunk, "run_insights/chunks", parameters) if rows else []
+            if not chunks:
+                return fetch_all(connection, Strip, "run_insights/strip", parameters | {"limit": limit})
+            run = rows[0]
+            if run.is_counted and (kept := self._ended.get((run.id, run.finished_at))) is not None:
+                return kept
+            usual = max(run.counts or {"completed": 1}, key=(run.counts or {"completed": 1}).__getitem__)
+            if run.is_counted:
+                others = fetch_all(connection, _Other, "run_insights/unusual", parameters | {"usual": usual})
+            else:
+                others = fetch_all(connection, _Other, "run_insights/under_way", parameters)
+        strip = [_strip(chunks, State(usual), others)]
+        if run.is_counted:
+            self._ended[run.id, run.finished_at] = strip
+            while len(self._ended) > _KEPT_STRIPS:
+                self._ended.pop(next(iter(self._ended)), None)
+        return strip
 
     def steps(
         self,
@@ -120,11 +141,40 @@ class _StateOfAsset(NamedTuple):
     busy_seconds: float
 
 
+class _Chunk(NamedTuple):
+    """Partitions of a large backfill in a row."""
+
+    asset: str
+    partitions: tuple[PartitionKey, ...]
+    begun: int
+
+
+class _Other(NamedTuple):
+    """A partition whose step is not in the state in which most are."""
+
+    partition_key: PartitionKey
+    state: State
+
+
 class _Usual(NamedTuple):
     """How long runs like one took."""
 
     run_id: str
     seconds: float | None
+
+
+def _strip(chunks: Sequence[_Chunk], usual: State, others: Sequence[_Other]) -> Strip:
+    """Return the states of the partitions of a large backfill: most are in one, and the others are few."""
+    codes: list[str] = []
+    for chunk in chunks:
+        codes += strip_code(usual) * chunk.begun + "n" * (len(chunk.partitions) - chunk.begun)
+    if others:
+        keys = (key for chunk in chunks for key in chunk.partitions)
+        position = dict(zip(keys, range(len(codes)), strict=True))
+        for other in others:
+            if (at := position.get(other.partition_key)) is not None:
+                codes[at] = strip_code(other.state)
+    return Strip(chunks[0].asset, "".join(codes))
 
 
 def _added(states: Sequence[_StateOfAsset]) -> dict[State, int]:

@@ -84,18 +84,18 @@ class RunModel:
 @page("/run", template="run.html", title="Run", query=RunQuery, role=Role.VIEWER, rail="Runs")
 def run(request: PageRequest[RunQuery]) -> RunModel:
     """Return a run with some of its steps."""
-    return _model(request)
+    return _model(request, with_partitions=False)
 
 
 @page("/backfill", template="backfill.html", title="Backfill", query=RunQuery, role=Role.VIEWER, rail="Runs")
 def backfill(request: PageRequest[RunQuery]) -> RunModel:
     """Return a backfill with the states of its partitions."""
-    return _model(request)
+    return _model(request, with_partitions=True)
 
 
-def _model(request: PageRequest[RunQuery]) -> RunModel:
+def _model(request: PageRequest[RunQuery], *, with_partitions: bool) -> RunModel:
     query = request.query
-    view = request.insights.run(query.id)
+    view = request.insights.run(query.id, with_partitions=with_partitions)
     line = view.run
     only_failed = bool(view.errors) and not (query.state or query.asset or query.error)
     steps = request.insights.run_steps(

@@ -23,6 +23,8 @@ ALTER TABLE flowstone.runs
 CREATE INDEX runs_of_state ON flowstone.runs (state, created_at DESC, id DESC);
 CREATE INDEX runs_of_kind ON flowstone.runs (kind, created_at DESC, id DESC);
 CREATE INDEX runs_of_person ON flowstone.runs (requested_by, created_at DESC, id DESC) WHERE requested_by IS NOT NULL;
+CREATE INDEX runs_of_automation ON flowstone.runs (created_at DESC, id DESC) WHERE requested_via = 'automation';
+CREATE INDEX runs_of_people ON flowstone.runs (created_at DESC, id DESC) WHERE requested_via <> 'automation';
 CREATE INDEX runs_of_asset ON flowstone.runs USING gin (assets) WHERE assets IS NOT NULL;
 CREATE INDEX runs_uncounted ON flowstone.runs (id) WHERE counts IS NULL AND finished_at IS NOT NULL;
 

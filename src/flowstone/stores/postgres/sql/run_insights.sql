@@ -67,27 +67,25 @@ GROUP BY s.asset
 ORDER BY pg_catalog.min(s.id)
 LIMIT %(limit)s;
 
--- name: strip_of_ranges
--- The same for a large backfill, in the order of its partitions, with those that nobody has begun. Uses ranges_of_run and
--- steps_of_run.
-SELECT k.asset, pg_catalog.string_agg(
-    CASE WHEN s.state IS NULL THEN CASE WHEN k.is_begun THEN 'w' ELSE 'n' END
-        WHEN s.state = 'completed' THEN 'c' WHEN s.state = 'reused' THEN 'r' WHEN s.state = 'failed' THEN 'f'
-        WHEN s.state = 'upstream_failed' THEN 'u' WHEN s.state = 'cancelled' THEN 'x' WHEN s.state = 'skipped' THEN 's'
-        WHEN s.state IN ('running', 'cancelling') THEN 'a' ELSE 'w' END,
-    '' ORDER BY k.id, k.position
-) AS codes
+-- name: chunks
+-- The partitions of a large backfill in their order, and how many of each chunk are steps by now. Uses ranges_of_run.
+SELECT asset, partitions, begun FROM flowstone.ranges WHERE run_id = %(run_id)s ORDER BY id;
+
+-- name: unusual
+-- Own steps of a run that are not in the state in which most of them are. Reads the steps of the run; asked once for one
+-- that is over. Uses steps_of_run.
+SELECT s.partition AS partition_key, s.state FROM flowstone.steps AS s
+WHERE s.run_id = %(run_id)s AND s.state <> %(usual)s;
+
+-- name: under_way
+-- Own steps of a run that failed or are at work. Uses steps_failed_of_run and steps_at_work.
+SELECT s.partition AS partition_key, s.state FROM flowstone.steps AS s WHERE s.run_id = %(run_id)s AND s.state = 'failed'
+UNION ALL
+SELECT w.partition, w.state
 FROM (
-    SELECT g.id, g.asset, p.partition, p.position, p.position <= g.begun AS is_begun
-    FROM flowstone.ranges AS g
-    CROSS JOIN LATERAL unnest(g.partitions) WITH ORDINALITY AS p (partition, position)
-    WHERE g.run_id = %(run_id)s
-) AS k
-LEFT JOIN (
-    SELECT o.partition, o.state FROM flowstone.steps AS o WHERE o.run_id = %(run_id)s
-) AS s ON s.partition = k.partition
-GROUP BY k.asset
-ORDER BY pg_catalog.min(k.id);
+    SELECT o.run_id, o.partition, o.state FROM flowstone.steps AS o WHERE o.state IN ('running', 'cancelling') OFFSET 0
+) AS w
+WHERE w.run_id = %(run_id)s;
 
 -- name: steps
 -- Steps of a run in some states, of some assets, behind a step. Uses steps_of_run, steps_failed_of_run.

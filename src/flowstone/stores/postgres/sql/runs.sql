@@ -22,22 +22,22 @@ WHERE (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
     AND (%(kinds)s::text[] IS NULL OR r.kind = ANY(%(kinds)s))
     AND (%(not_kinds)s::text[] IS NULL OR r.kind <> ALL(%(not_kinds)s))
     AND (%(assets)s::text[] IS NULL OR r.assets && %(assets)s)
-    AND (%(not_assets)s::text[] IS NULL OR NOT coalesce(r.assets && %(not_assets)s, false))
+    AND (%(not_assets)s::text[] IS NULL OR r.assets IS NULL OR NOT r.assets && %(not_assets)s)
     AND (%(tags)s::text[] IS NULL OR r.tags && %(tags)s)
-    AND (%(not_tags)s::text[] IS NULL OR NOT coalesce(r.tags && %(not_tags)s, false))
+    AND (%(not_tags)s::text[] IS NULL OR r.tags IS NULL OR NOT r.tags && %(not_tags)s)
     AND (%(automations)s::text[] IS NULL OR r.requested_via = 'automation' AND r.requested_by = ANY(%(automations)s))
     AND (NOT %(any_automation)s::boolean OR r.requested_via = 'automation')
     AND (%(not_automations)s::text[] IS NULL
-        OR r.requested_via IS DISTINCT FROM 'automation' OR r.requested_by <> ALL(%(not_automations)s))
-    AND (NOT %(no_automation)s::boolean OR r.requested_via IS DISTINCT FROM 'automation')
+        OR r.requested_via IS NULL OR r.requested_via <> 'automation' OR r.requested_by <> ALL(%(not_automations)s))
+    AND (NOT %(no_automation)s::boolean OR r.requested_via IS NULL OR r.requested_via <> 'automation')
     AND (%(people)s::text[] IS NULL OR r.requested_via <> 'automation' AND r.requested_by = ANY(%(people)s))
     AND (NOT %(any_person)s::boolean OR r.requested_via <> 'automation')
     AND (%(not_people)s::text[] IS NULL
-        OR coalesce(r.requested_via = 'automation', true) OR r.requested_by <> ALL(%(not_people)s))
-    AND (NOT %(no_person)s::boolean OR coalesce(r.requested_via = 'automation', true))
+        OR r.requested_via IS NULL OR r.requested_via = 'automation' OR r.requested_by <> ALL(%(not_people)s))
+    AND (NOT %(no_person)s::boolean OR r.requested_via IS NULL OR r.requested_via = 'automation')
     AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)
-    AND (%(with_items)s::boolean OR r.parent IS NOT DISTINCT FROM %(items_of)s::text)
+    AND (%(with_items)s::boolean OR %(items_of)s::text IS NULL AND r.parent IS NULL OR r.parent = %(items_of)s)
     AND (%(before_at)s::timestamptz IS NULL OR (r.created_at, r.id) < (%(before_at)s, %(before_id)s))
 ORDER BY r.created_at DESC, r.id DESC
 LIMIT %(limit)s;
@@ -55,22 +55,22 @@ FROM (
         AND (%(kinds)s::text[] IS NULL OR r.kind = ANY(%(kinds)s))
         AND (%(not_kinds)s::text[] IS NULL OR r.kind <> ALL(%(not_kinds)s))
         AND (%(assets)s::text[] IS NULL OR r.assets && %(assets)s)
-        AND (%(not_assets)s::text[] IS NULL OR NOT coalesce(r.assets && %(not_assets)s, false))
+        AND (%(not_assets)s::text[] IS NULL OR r.assets IS NULL OR NOT r.assets && %(not_assets)s)
         AND (%(tags)s::text[] IS NULL OR r.tags && %(tags)s)
-        AND (%(not_tags)s::text[] IS NULL OR NOT coalesce(r.tags && %(not_tags)s, false))
+        AND (%(not_tags)s::text[] IS NULL OR r.tags IS NULL OR NOT r.tags && %(not_tags)s)
         AND (%(automations)s::text[] IS NULL OR r.requested_via = 'automation' AND r.requested_by = ANY(%(automations)s))
         AND (NOT %(any_automation)s::boolean OR r.requested_via = 'automation')
         AND (%(not_automations)s::text[] IS NULL
-            OR r.requested_via IS DISTINCT FROM 'automation' OR r.requested_by <> ALL(%(not_automations)s))
-        AND (NOT %(no_automation)s::boolean OR r.requested_via IS DISTINCT FROM 'automation')
+            OR r.requested_via IS NULL OR r.requested_via <> 'automation' OR r.requested_by <> ALL(%(not_automations)s))
+        AND (NOT %(no_automation)s::boolean OR r.requested_via IS NULL OR r.requested_via <> 'automation')
         AND (%(people)s::text[] IS NULL OR r.requested_via <> 'automation' AND r.requested_by = ANY(%(people)s))
         AND (NOT %(any_person)s::boolean OR r.requested_via <> 'automation')
         AND (%(not_people)s::text[] IS NULL
-            OR coalesce(r.requested_via = 'automation', true) OR r.requested_by <> ALL(%(not_people)s))
-        AND (NOT %(no_person)s::boolean OR coalesce(r.requested_via = 'automation', true))
+            OR r.requested_via IS NULL OR r.requested_via = 'automation' OR r.requested_by <> ALL(%(not_people)s))
+        AND (NOT %(no_person)s::boolean OR r.requested_via IS NULL OR r.requested_via = 'automation')
         AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
         AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)
-        AND (%(with_items)s::boolean OR r.parent IS NOT DISTINCT FROM %(items_of)s::text)
+        AND (%(with_items)s::boolean OR %(items_of)s::text IS NULL AND r.parent IS NULL OR r.parent = %(items_of)s)
     LIMIT %(limit)s
 ) AS matching;
 
@@ -85,22 +85,22 @@ WHERE (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
     AND (%(kinds)s::text[] IS NULL OR r.kind = ANY(%(kinds)s))
     AND (%(not_kinds)s::text[] IS NULL OR r.kind <> ALL(%(not_kinds)s))
     AND (%(assets)s::text[] IS NULL OR r.assets && %(assets)s)
-    AND (%(not_assets)s::text[] IS NULL OR NOT coalesce(r.assets && %(not_assets)s, false))
+    AND (%(not_assets)s::text[] IS NULL OR r.assets IS NULL OR NOT r.assets && %(not_assets)s)
     AND (%(tags)s::text[] IS NULL OR r.tags && %(tags)s)
-    AND (%(not_tags)s::text[] IS NULL OR NOT coalesce(r.tags && %(not_tags)s, false))
+    AND (%(not_tags)s::text[] IS NULL OR r.tags IS NULL OR NOT r.tags && %(not_tags)s)
     AND (%(automations)s::text[] IS NULL OR r.requested_via = 'automation' AND r.requested_by = ANY(%(automations)s))
     AND (NOT %(any_automation)s::boolean OR r.requested_via = 'automation')
     AND (%(not_automations)s::text[] IS NULL
-        OR r.requested_via IS DISTINCT FROM 'automation' OR r.requested_by <> ALL(%(not_automations)s))
-    AND (NOT %(no_automation)s::boolean OR r.requested_via IS DISTINCT FROM 'automation')
+        OR r.requested_via IS NULL OR r.requested_via <> 'automation' OR r.requested_by <> ALL(%(not_automations)s))
+    AND (NOT %(no_automation)s::boolean OR r.requested_via IS NULL OR r.requested_via <> 'automation')
     AND (%(people)s::text[] IS NULL OR r.requested_via <> 'automation' AND r.requested_by = ANY(%(people)s))
     AND (NOT %(any_person)s::boolean OR r.requested_via <> 'automation')
     AND (%(not_people)s::text[] IS NULL
-        OR coalesce(r.requested_via = 'automation', true) OR r.requested_by <> ALL(%(not_people)s))
-    AND (NOT %(no_person)s::boolean OR coalesce(r.requested_via = 'automation', true))
+        OR r.requested_via IS NULL OR r.requested_via = 'automation' OR r.requested_by <> ALL(%(not_people)s))
+    AND (NOT %(no_person)s::boolean OR r.requested_via IS NULL OR r.requested_via = 'automation')
     AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)
-    AND (%(with_items)s::boolean OR r.parent IS NOT DISTINCT FROM %(items_of)s::text)
+    AND (%(with_items)s::boolean OR %(items_of)s::text IS NULL AND r.parent IS NULL OR r.parent = %(items_of)s)
 ORDER BY r.created_at, r.id
 LIMIT %(limit)s;
 
@@ -119,13 +119,19 @@ FROM flowstone.runs AS r
 WHERE r.id = ANY(%(runs)s::text[]);
 
 -- name: at_work
--- Steps of some runs that are at work: read from all that are at work, which are few. Uses steps_at_work.
-SELECT w.run_id, w.state, pg_catalog.count(*) AS steps
+-- Steps of some runs that are at work, own and joined: read from all that are at work, which are few.
+-- Uses steps_at_work and run_joins_pkey.
+WITH work AS MATERIALIZED (
+    SELECT s.id, s.run_id, s.state FROM flowstone.steps AS s WHERE s.state IN ('running', 'cancelling')
+)
+SELECT a.run_id, a.state, pg_catalog.count(*) AS steps
 FROM (
-    SELECT s.run_id, s.state FROM flowstone.steps AS s WHERE s.state IN ('running', 'cancelling') OFFSET 0
-) AS w
-WHERE w.run_id = ANY(%(runs)s::text[])
-GROUP BY w.run_id, w.state;
+    SELECT w.run_id, w.state FROM work AS w
+    UNION ALL
+    SELECT j.run_id, w.state FROM work AS w JOIN flowstone.run_joins AS j ON j.step_id = w.id
+) AS a
+WHERE a.run_id = ANY(%(runs)s::text[])
+GROUP BY a.run_id, a.state;
 
 -- name: counts
 -- Number of steps of runs in each state, own and joined; partitions that nobody has begun count as pending.
