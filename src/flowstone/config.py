@@ -60,6 +60,7 @@ class Settings:
         conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
         log_days: how long what steps log is kept; 0 keeps nothing of it, and then nothing is captured.
+        previews: whether pages show values to operators: they are loaded for that, pickles apart.
         memory_steps: how many steps that are over, and that nothing needs, an app in memory remembers.
         oban: how workers use Oban: `prune_after_seconds`, age at which FlowStone's rows of `oban_jobs` that are
             over are deleted (a day; 0 or None keeps them; those of other applications are never touched),
@@ -89,6 +90,7 @@ class Settings:
     retention_days: float = 90.0
     log_days: float = 14.0
     memory_steps: int = 10_000
+    previews: bool = False
     oban: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -155,6 +157,8 @@ class Settings:
                     raise ConfigurationError(f"{where}: log_days={value!r} must be a number of days, 0 for none.")
             elif item.name == "memory_steps" and (type(value) is not int or value < 1):
                 raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
+            elif item.name == "previews" and not isinstance(value, bool):
+                raise ConfigurationError(f"{where}: previews={value!r} must be true or false.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
         try:

@@ -41,7 +41,7 @@ def _asset(flow: FlowStone) -> str | None:
 def _target(flow: FlowStone) -> tuple[str, str] | None:
     for run in flow.runs.latest(limit=20):
         for step in flow.runs.steps(run.id, limit=1):
-            return step.asset, str(step.partition_key)
+            return step.asset, flow.graph.label(step.asset, step.partition_key)
     return None
 
 

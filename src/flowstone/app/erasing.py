@@ -90,10 +90,16 @@ class Eraser:
         self._store = parts.store
 
     def erase(
-        self, selection: Selection, *, partition: Partition, reason: str | None, by: str | None, dry_run: bool
+        self,
+        selection: Selection,
+        *,
+        partitions: Sequence[Partition],
+        reason: str | None,
+        by: str | None,
+        dry_run: bool,
     ) -> Erased:
         """See `VersionsView.erase`."""
-        targets, left_out = self._targets(selection, partition)
+        targets, left_out = self._targets(selection, partitions)
         versions = self._store.versions
         counts = versions.erase_counts(targets)
         out_of_reach: Counter[str] = Counter()
@@ -121,7 +127,9 @@ class Eraser:
 
     # --- which targets ------------------------------------------------------------------------------------
 
-    def _targets(self, selection: Selection, partition: Partition) -> tuple[list[Target], tuple[str, ...]]:
+    def _targets(
+        self, selection: Selection, partitions: Sequence[Partition]
+    ) -> tuple[list[Target], tuple[str, ...]]:
         """Return what is meant, earlier names of assets included, and the assets that have no such partition."""
         assets = self._assets(selection)
         found: dict[Target, None] = {}
@@ -129,14 +137,14 @@ class Eraser:
         problem: PartitionError | None = None
         for one in assets:
             try:
-                for target in self._targets_of(one, partition):
-                    found[target] = None
-                    found.update(dict.fromkeys((name, target[1]) for name in one.renamed_from))
+                own = [target for part in partitions for target in self._targets_of(one, part)]
             except PartitionError as error:
                 problem = problem or error
                 left_out.append(one.name)
-        if not found:
-            assert problem is not None
+                continue
+            found |= dict.fromkeys(own)
+            found |= dict.fromkeys((name, key) for name in one.renamed_from for _, key in own)
+        if problem is not None and not found:
             raise problem
         return list(found), tuple(left_out)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 
+from flowstone.app.asset_insights import AssetDetails
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.logs import LogPage, LogsView, RunLogPage
@@ -14,24 +14,16 @@ from flowstone.app.system import System, system
 from flowstone.app.targets import (
     AssetLike,
     find_asset,
-    recorded_asset,
-    recorded_target,
     run_id_of,
     step_id_of,
-    whole_number,
 )
-from flowstone.core.asset import Asset
 from flowstone.core.declaring import shown, view
-from flowstone.core.insights.details import AssetDetail, AssetHistory
 from flowstone.core.insights.pulse import Pulse
-from flowstone.core.insights.versions import CheckLine, TargetDetail, VersionDetail, VersionLine
 from flowstone.core.job import Job
 from flowstone.core.paging import Page, clamp_limit
-from flowstone.core.partitions import Partition, PartitionKey
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
-from flowstone.core.step import Target
-from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
@@ -43,14 +35,11 @@ from flowstone.engine.insights.decisions import (
     CheckSummary,
     DecisionWatch,
 )
-from flowstone.engine.insights.details import AssetPages
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.engine.insights.overview import Overview, overview, stale_reason
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
 from flowstone.engine.insights.search import Found, search
 from flowstone.engine.insights.steps import StepDetail, step_detail
-from flowstone.engine.insights.versions import VersionPages
-from flowstone.engine.values import find_values
 from flowstone.errors import (
     ApprovalNotFoundError,
     OptionsError,
@@ -61,7 +50,7 @@ from flowstone.errors import (
 
 
 @view("flow.insights")
-class InsightsView:
+class InsightsView(AssetDetails):
     """What pages, `--json` and the JSON API show: frozen dataclasses of plain values. Nothing here writes.
 
     Example:
@@ -81,9 +70,7 @@ class InsightsView:
         declared = [check for asset in parts.graph for check in parts.checks.declared.of(asset.name)]
         self._decisions = DecisionWatch(parts.graph, store, declared)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=main is not None)
-        facts = FactReader(parts.graph, parts.reader, store.target_statuses)
-        self._versions = VersionPages(parts.graph, store, facts, partial(find_values, parts.managers))
-        self._details = AssetPages(parts.graph, store, parts.checks.declared, self._versions, self._watch.summary)
+        self._read_details(parts, self._watch)
 
     def overview(self) -> Overview:
         """Return what a person sees first: what is broken, what waits for a decision, what runs, how fast.
@@ -152,65 +139,6 @@ class InsightsView:
             'ncn'
         """
         return self._watch.partitions(find_asset(self._parts.graph, asset))
-
-    def asset(self, asset: AssetLike) -> AssetDetail:
-        """Return what one asset is declared as, and how it stands; also of one that is declared no more.
-
-        Args:
-            asset: the asset or its name.
-
-        Raises:
-            UnknownAssetError: nothing is recorded under this name.
-
-        Example:
-            >>> from flowstone import FlowStone, asset
-            >>> @asset
-            ... def orders(): ...
-            >>> flow = FlowStone.for_testing([orders])
-            >>> flow.insights.asset("orders").state
-            'missing'
-        """
-        return self._details.detail(self._recorded(asset))
-
-    def asset_history(self, asset: AssetLike, *, limit: int = 50) -> AssetHistory:
-        """Return the newest versions of an asset over all partitions, and the numbers that they recorded.
-
-        Args:
-            asset: the asset or its name.
-            limit: how many versions at most, up to 500.
-        """
-        return self._details.history(self._recorded(asset).name, limit=clamp_limit(limit))
-
-    def asset_checks(self, asset: AssetLike, *, limit: int = 100) -> Sequence[CheckLine]:
-        """Return the newest result of each check of an asset in each partition, failures first."""
-        return self._details.checks(self._recorded(asset).name, limit=clamp_limit(limit))
-
-    def target(self, asset: AssetLike, partition: Partition = None) -> TargetDetail:
-        """Return how one partition of an asset stands, and why; also of a removed key."""
-        return self._versions.target(self._target(asset, partition))
-
-    def versions(
-        self, asset: AssetLike, partition: Partition = None, *, limit: int = 50, after: str | None = None
-    ) -> Page[VersionLine]:
-        """Return the versions of an asset's partition, newest first; see `flow.versions.list`."""
-        return self._versions.versions(self._target(asset, partition), limit=limit, after=after)
-
-    def version(self, version: int) -> VersionDetail:
-        """Return what a version is made of: the exact versions that it read, and who read it.
-
-        Args:
-            version: its number.
-
-        Raises:
-            VersionNotFoundError: there is no such version, or no more.
-        """
-        return self._versions.version(whole_number("version", version, minimum=0, maximum=2**63 - 1))
-
-    def _recorded(self, asset: AssetLike) -> Asset:
-        return recorded_asset(self._parts.graph, self._parts.store.catalog, asset)
-
-    def _target(self, asset: AssetLike, partition: Partition) -> Target:
-        return recorded_target(self._recorded(asset), partition, self._parts.store.catalog)
 
     def failing(self, *, assets: int = 20, of_each: int = 1) -> Sequence[FailingPartition]:
         """Return what failed last of those assets that fail, the newest first.
@@ -640,6 +568,8 @@ class AsyncInsightsView(AsyncFlowStone):
     target = awaitable(InsightsView.target)
     versions = awaitable(InsightsView.versions)
     version = awaitable(InsightsView.version)
+    preview = awaitable(InsightsView.preview)
+    partition_range = awaitable(InsightsView.partition_range)
     failing = awaitable(InsightsView.failing)
     asset_list = awaitable(InsightsView.asset_list)
     graph = awaitable(InsightsView.graph)

@@ -6,7 +6,7 @@ Reading comes first (`VersionsView.list`, `get`, `at`), then `restore` and `undo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.erasing import Erased, Eraser
 from flowstone.app.lineage import LineageView, Version
-from flowstone.app.targets import AssetLike, recorded_asset, recorded_target, run_id_of
+from flowstone.app.targets import AssetLike, recorded_asset, recorded_target, run_id_of, several
 from flowstone.app.version_choice import AnyRun, AnyVersion, Choice, VersionInfo, version_id
 from flowstone.core.asset import Asset
 from flowstone.core.declaring import shown, view
@@ -276,6 +276,7 @@ class VersionsView:
         selection: Selection,
         *,
         partition: Partition = None,
+        partitions: Iterable[Partition] | None = None,
         reason: str | None = None,
         by: str | None = None,
         dry_run: bool = False,
@@ -290,6 +291,7 @@ class VersionsView:
             selection: asset, name or selection expression; also the name of an asset that is declared no more.
             partition: which partition, also a removed key; None for assets without partitions. Of several
                 dimensions some may be left out, as in `{"customer": "acme"}`: all that is recorded of it goes.
+            partitions: several partitions instead of one.
             reason: why, for the audit log; do not quote there what is to be forgotten.
             by: who; the user of the operating system by default.
             dry_run: only say what would be erased.
@@ -298,8 +300,11 @@ class VersionsView:
             TargetActiveError: a step of it is not over.
             UnknownPartitionError: no selected asset has, or had, such a partition.
         """
+        if partitions is not None and partition is not None:
+            raise OptionsError("partition= and partitions=: give one of them.")
+        chosen = [partition] if partitions is None else [*several(partitions)]
         return self._eraser.erase(
-            selection, partition=partition, reason=_text("reason", reason), by=by, dry_run=dry_run
+            selection, partitions=chosen, reason=_text("reason", reason), by=by, dry_run=dry_run
         )
 
     # --- pieces -------------------------------------------------------------------------------------------

@@ -64,7 +64,15 @@ def heatmap(
     legend = [
         element(
             "span",
-            element("svg", _mark(state, 1, 1), viewBox="0 0 14 14", width=14, height=14, class_="swatch"),
+            element(
+                "svg",
+                _mark(state, 1, 1),
+                viewBox="0 0 14 14",
+                width=14,
+                height=14,
+                class_="swatch",
+                aria_hidden="true",
+            ),
             word(state),
         )
         for state in sorted(counts, key=lambda one: -shape(one).rank)

@@ -16,14 +16,17 @@ from flowstone.errors import (
     LaunchChangedError,
     PlanOutdatedError,
     QuestionTooSlowError,
+    RestoreRefusedError,
     RunConflictError,
     RunNotFoundError,
     SelectionError,
     StorageError,
+    TargetActiveError,
     UnknownAssetError,
     UnknownAutomationError,
     UnknownExecutorError,
     UnknownPartitionError,
+    VersionNotFoundError,
     WaitTimeoutError,
 )
 
@@ -49,8 +52,17 @@ _NOT_FOUND = (
     UnknownAutomationError,
     UnknownExecutorError,
     UnknownPartitionError,
+    VersionNotFoundError,
 )
-_CHANGED = (ApprovalDecidedError, CountMovedError, DependencyNotReadyError, LaunchChangedError, RunConflictError)
+_CHANGED = (
+    ApprovalDecidedError,
+    CountMovedError,
+    DependencyNotReadyError,
+    LaunchChangedError,
+    RestoreRefusedError,
+    RunConflictError,
+    TargetActiveError,
+)
 _NOT_NOW = (DatabaseError, StorageError, WaitTimeoutError)
 TOO_SLOW = "The database needed more than 3 seconds for this."
 

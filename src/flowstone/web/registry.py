@@ -135,6 +135,7 @@ class Confirm:
         details: what will happen, a sentence each.
         form: the form to send instead, such as one that carries the count that was shown; None for the same.
         danger: whether something is lost.
+        asks: fields of the form that the person fills in: name, label, and whether it must not be empty.
     """
 
     question: str
@@ -142,6 +143,7 @@ class Confirm:
     details: tuple[str, ...] = ()
     form: object = None
     danger: bool = False
+    asks: tuple[tuple[str, str, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

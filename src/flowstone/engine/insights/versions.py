@@ -83,15 +83,7 @@ class VersionPages:
         Raises:
             VersionNotFoundError: there is no such version, or no more.
         """
-        found = self._store.versions.get([number])
-        if not found:
-            step = self._store.catalog.step(number)
-            why = "nothing is recorded of it: it never was, or was pruned"
-            if step is not None:
-                why = f"its step is {step.state.value}, it committed no version"
-            asset, key = (step.asset, step.partition_key) if step is not None else ("", NO_PARTITION)
-            raise VersionNotFoundError(asset, key, f"Version {number}", why, label=self._label((asset, key)))
-        record = found[0]
+        record = self.record(number)
         stored = record.stored if record.erased_at is None else None
         readers = self._store.catalog.readers([number]).get(number, ())
         logs = self._store.logs.counts([number])
@@ -110,6 +102,22 @@ class VersionPages:
             attempts=len(self._store.catalog.attempts(number)),
             logs=sum(one.lines for one in logs),
         )
+
+    def record(self, number: int) -> VersionRecord:
+        """Return a version as it is recorded.
+
+        Raises:
+            VersionNotFoundError: there is no such version, or no more.
+        """
+        found = self._store.versions.get([number])
+        if found:
+            return found[0]
+        step = self._store.catalog.step(number)
+        why = "nothing is recorded of it: it never was, or was pruned"
+        if step is not None:
+            why = f"its step is {step.state.value}, it committed no version"
+        asset, key = (step.asset, step.partition_key) if step is not None else ("", NO_PARTITION)
+        raise VersionNotFoundError(asset, key, f"Version {number}", why, label=self._label((asset, key)))
 
     def target(self, target: Target) -> TargetDetail:
         """Return how one partition of an asset stands, and why."""
