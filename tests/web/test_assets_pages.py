@@ -82,6 +82,41 @@ def test_a_malformed_filter_says_what_is_wrong_beside_it(client: TestClient) -> 
     assert client.get("/assets", params={"state": "broken"}).status_code == 400
 
 
+HOSTILE = [
+    "<script>",
+    "\u202e",
+    "(" * 60,
+    '"',
+    "+",
+    "++",
+    "not",
+    "a or",
+    "group:",
+    "%00",
+    "x" * 2000,
+    "*" * 500,
+    "9" * 400 + "+raw",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_in_a_filter_is_answered(client: TestClient, text: str) -> None:
+    for path in ("/assets", "/graph"):
+        answer = client.get(path, params={"select": text})
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+        assert client.get(path.replace("/", "/api/v1/"), params={"select": text}).status_code == 200
+    for fields in ({"asset": text}, {"node": text}, {"opened": [text, "g"], "closed": [text]}):
+        assert client.get("/graph", params=fields).status_code == 200
+
+
+def test_what_is_no_place_in_the_list_is_refused(client: TestClient) -> None:
+    for cursor in ("x", "W10", "bnVsbA", "\ud7ff" * 50):
+        assert client.get("/assets", params={"next": cursor}).status_code == 422
+    assert client.get("/assets", params={"limit": "1e9"}).status_code in (200, 400)
+    assert client.get("/graph", params={"up": -5, "down": 10**12, "asset": "raw"}).status_code == 200
+
+
 def test_the_graph_says_why(client: TestClient) -> None:
     page = client.get("/graph", params={"node": "report"}).text
     assert "clean failed upstream" in page

@@ -91,7 +91,8 @@ def gantt(
     last = max((max(span.end or now, span.start) for span in spans), default=now)
     scale = _Scale(first, last, now, linked=len(spans) <= LINKED_SPANS, to=to)
     length = duration((last - first).total_seconds())
-    summary = f"{len(spans):,} steps of {len(shown):,} assets in {length}, from {time_text(first, zone)}"
+    summary = f"{_number(len(spans), 'step')} of {_number(len(shown), 'asset')} in {length}"
+    summary += f", from {time_text(first, zone)}"
     summary += f" (first {len(shown):,} of {len(rows):,} assets)" if len(rows) > len(shown) else ""
     axis = element(
         "span",
@@ -159,6 +160,10 @@ class _Scale:
         whole = (self.last - self.first).total_seconds()
         share = (at - self.first).total_seconds() / whole if whole > 0 else 0.0
         return _WIDTH * min(1.0, max(0.0, share))
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _begin(span: Span) -> datetime:
