@@ -102,7 +102,10 @@ document.addEventListener("pointerup", () => {
   dragged = null;
 });
 
-document.addEventListener("focusin", ({ target }) => target.matches?.("[data-cells]") && open(target));
+document.addEventListener("focusin", ({ target }) => {
+  if (!target.matches?.("[data-cells]") || open(target).to >= 0) return;
+  target.nextElementSibling.textContent = "Arrow keys go from cell to cell, with Shift they choose a range; Enter takes it.";
+});
 document.addEventListener("keydown", (event) => {
   const box = event.target;
   if (!box.matches?.("[data-cells]") || event.ctrlKey || event.altKey || event.metaKey) return;

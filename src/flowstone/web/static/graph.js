@@ -109,6 +109,10 @@ if (start) {
     button.addEventListener("click", act);
     bar.append(button);
   }
+  const hint = document.createElement("span");
+  hint.className = "muted";
+  hint.textContent = "Arrow keys go along the edges, Enter says why; + − 0 and Ctrl with the wheel change the size.";
+  bar.append(hint);
   start.before(bar);
   size();
   const chosen = start.querySelector(".picked") ?? start.querySelector("[data-node]");
