@@ -471,6 +471,7 @@ class Dashboard:
             title=title,
             rail=page.rail if page else None,
             topics=page.topics if page else (),
+            live=page is not None and role is not None and exchange.method in SAFE,
             query=NoFields() if query is None else query,
             role=role,
             allowed=frozenset(one.path for one in reachable if one.kind == "action"),

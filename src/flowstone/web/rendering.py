@@ -99,6 +99,7 @@ class Frame:
         title: of this page.
         rail: the marked entry of the left rail.
         topics: what the page is about; empty for everything.
+        live: whether it is read again when something changed.
         query: as it was parsed.
         role: of the reader; None for nobody.
         allowed: the paths of the actions that the role may do here.
@@ -118,6 +119,7 @@ class Frame:
     title: str
     rail: str | None = None
     topics: tuple[str, ...] = ()
+    live: bool = False
     query: object = field(default_factory=NoFields)
     role: Role | None = None
     allowed: frozenset[str] = frozenset()

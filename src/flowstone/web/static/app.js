@@ -18,7 +18,7 @@ export const tick = () => {
 setInterval(() => document.hidden || tick(), 5000);
 
 // the first visit: times in the zone of the browser
-if (!html.dataset.zone && html.dataset.stream) {
+if (!html.dataset.zone && document.querySelector(".menu")) {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const path = html.dataset.prefix || "/";
   if (zone) document.cookie = `flowstone_zone=${zone}; path=${path}; max-age=31536000; samesite=lax`;

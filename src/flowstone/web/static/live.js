@@ -2,7 +2,7 @@
 const html = document.documentElement;
 const topics = html.dataset.topics ? html.dataset.topics.split(" ") : null;
 const marked = new Map(); // id -> what the server sent last
-let known, port, busy, again, later, heard = Date.now(), failed = "", ended = false;
+let known, port, busy, again, later, heard = Date.now(), failed = "", ended = "";
 
 for (const part of document.querySelectorAll("[data-live][id]")) marked.set(part.id, part.innerHTML);
 
@@ -84,6 +84,7 @@ export const refresh = async () => {
   try {
     const answer = await fetch(location.href, { credentials: "same-origin", headers: { accept: "text/html" } });
     if (answer.status === 401 || answer.redirected) return end();
+    if (answer.status < 500 && !answer.ok) return end("What is shown is not there any more.");
     if (!answer.ok) throw new Error(`${answer.status}`);
     heard = Date.now();
     failed = "";
@@ -100,8 +101,8 @@ export const refresh = async () => {
   }
 };
 
-const end = () => {
-  ended = true;
+const end = (why = "You are logged out: what is shown is not kept up to date.") => {
+  ended = why;
   note();
 };
 
@@ -110,7 +111,7 @@ const note = () => {
   const strip = document.getElementById("stale");
   const age = Math.round((Date.now() - heard) / 1000);
   const text = ended
-    ? "You are logged out: what is shown is not kept up to date. Load the page again."
+    ? `${ended} Load the page again.`
     : age > 10 || failed ? `What is shown is ${age} s old. ${failed}` : "";
   if (strip.textContent !== text) strip.textContent = text;
   strip.hidden = !text;
