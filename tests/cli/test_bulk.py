@@ -18,7 +18,7 @@ def recorded(cli: CommandLine, shop: Path, database_url: str, monkeypatch: pytes
 
 
 def test_cancel_retry_and_priority_by_filter(cli: CommandLine, recorded: None) -> None:
-    """Cancelling one run after the other is what users script elsewhere (dagster#3271, airflow#55452)."""
+    """Cancelling one run after the other is what users script elsewhere (dagster#3271, #12634, airflow#55452)."""
     counted = cli("runs", "cancel", "asset:orders", "--dry-run", "--json")
     assert (counted.code, counted.json["runs"]) == (0, 3)
     refused = cli("runs", "cancel", "asset:orders", "--json")

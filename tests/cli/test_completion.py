@@ -111,7 +111,7 @@ def test_without_a_storage_directory_names_lie_in_the_cache_of_the_user(tmp_path
 def test_a_shell_is_answered_without_importing_anything(
     tmp_path: Path, shell: str, environment: dict[str, str], shown: str
 ) -> None:
-    """Completion that imports the project at each TAB takes seconds elsewhere (dagster#4470, airflow#10872)."""
+    """A completion that imports everything takes a second at each TAB (dbt-core#9814, prefect#13292)."""
     known_names.remember(assets=["orders"])
     program = (
         "import sys; from flowstone.cli import main\n"

@@ -62,7 +62,7 @@ def test_names_that_cannot_work_are_refused(cli: CommandLine, tmp_path: Path, na
 
 
 def test_nothing_is_overwritten(cli: CommandLine, tmp_path: Path) -> None:
-    """Scaffolding that replaces a user's pyproject.toml or README is a complaint about other tools."""
+    """A project that is there already is never touched: not a file of it, not a hidden one."""
     for place, files in {"full": ["README.md"], "hidden": [".env"]}.items():
         for file in files:
             (tmp_path / place).mkdir()

@@ -137,7 +137,7 @@ flow = FlowStone([orders], checks=[never], sensors=[inbox])
 def test_months_are_months_everywhere(
     cli: CommandLine, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """The same month is `2024-02` in one place and `2024-02-01` in another (dagster#6394)."""
+    """A month that is written as a date somewhere is not found by it elsewhere (mozilla/bigquery-etl#3303)."""
     (tmp_path / "monthly.py").write_text(MONTHLY)
     monkeypatch.setenv("FLOWSTONE_APP", "monthly")
     monkeypatch.setenv("FLOWSTONE_DATABASE_URL", database_url)
@@ -211,7 +211,7 @@ def listing(lines: list[RunLine], *, limit: int = 20, unfold: bool = False) -> t
 
 
 def test_runs_of_an_automation_that_went_well_are_one_line() -> None:
-    """A schedule of every minute hides what a person started (dagster#3733, prefect#9105)."""
+    """A schedule of every minute would hide what a person started."""
     lines = [replace(LINE, id=f"r{number}", created_at=AT - timedelta(minutes=number)) for number in range(300)]
     lines[5] = replace(lines[5], state="failed")
     lines[150] = replace(lines[150], automation=None, requested_by="ann", kind="backfill")

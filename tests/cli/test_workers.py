@@ -181,7 +181,7 @@ def test_dev_starts_everything_and_stops_everything(
 def test_dev_restarts_the_worker_when_a_file_changes_and_keeps_it_when_that_file_is_broken(
     cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reload that ends with a dead process on a syntax error is what users of other dev servers report."""
+    """A reload with an error leaves other dev servers in a bad state (dagster#2718, #3348)."""
     out, err = tmp_path / "out", tmp_path / "err"
     text = shop.read_text()
     with running("dev", "--json", "--no-web", "--reload", stdout=out, stderr=err) as process:
