@@ -167,3 +167,14 @@ def test_odd_partitions_are_links(flow, client):
     text = client.get("/step", params={"id": step_of(flow, "parted")}).text
     assert "partition=%3F%3Cx%3E" in text
     assert "This attempt logged nothing." in text
+
+
+def test_a_line_that_is_written_is_news_for_pages_of_logs_alone(flow, client):
+    """dagster#18361: new lines were not shown before the page was loaded again."""
+    before = flow.insights.pulse()
+    flow.schedule("loud", force=True)
+    after = flow.insights.pulse()
+    assert before.logs != after.logs
+    text = client.get("/step", params={"id": step_of(flow, "numbers")}).text
+    assert " logs" in text[text.index("data-topics=") :].partition(">")[0]
+    assert flow.insights.pulse() == after

@@ -113,6 +113,8 @@ class InsightsView(AssetDetails):
 
     def pulse(self) -> Pulse:
         """Return a text for each topic that changes when something about it does: cheap, for every second."""
+        if self._parts.logs is not None:  # in memory, lines are written when they are read, or their attempt ends
+            self._parts.logs.flush(timeout_seconds=0.0)
         return self._parts.store.insights.pulse()
 
     def assets(self) -> Sequence[AssetSummary]:

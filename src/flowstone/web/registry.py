@@ -225,8 +225,8 @@ def page[F: PageFunction](
         personal: whether the model depends on the person, not only on the role.
         posts: whether its fields may come by POST too, for what must not stand in an address; it changes nothing.
             A model with the attribute `refused` that is true is answered with status 422.
-        topics: what it is about, of `runs`, `steps`, `queues`, `approvals`, `automations`, `workers`, `audit`: it
-            is read again when that changes; by default whatever changes.
+        topics: what it is about, of `runs`, `steps`, `queues`, `approvals`, `automations`, `workers`, `audit`,
+            `logs`: it is read again when that changes; by default whatever changes but `logs`.
 
     Raises:
         DefinitionError: the path is taken, or is none.

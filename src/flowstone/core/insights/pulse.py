@@ -16,6 +16,7 @@ class Pulse(NamedTuple):
         automations: schedules, sensors, conditions were evaluated, paused or resumed.
         workers: workers came, went or were lost.
         audit: people did something.
+        logs: lines that steps logged were written.
     """
 
     runs: str
@@ -25,3 +26,4 @@ class Pulse(NamedTuple):
     automations: str
     workers: str
     audit: str
+    logs: str

@@ -18,6 +18,7 @@ from flowstone.protocols.stores import ApprovalStore, CheckStore
 from flowstone.stores.memory.asset_insights import MemoryAssetInsights
 from flowstone.stores.memory.automation_insights import MemoryAutomationInsights
 from flowstone.stores.memory.fleet_insights import MemoryFleetInsights
+from flowstone.stores.memory.logs import MemoryLogs
 from flowstone.stores.memory.overview_insights import MemoryOverviewInsights
 from flowstone.stores.memory.run_insights import MemoryRunInsights
 from flowstone.stores.memory.tables import Tables
@@ -27,9 +28,15 @@ class MemoryInsights(Insights):
     """Implements `flowstone.protocols.Insights` in memory: one object for each subject."""
 
     def __init__(
-        self, tables: Tables, approvals: ApprovalStore, automations: AutomationStore, checks: CheckStore
+        self,
+        tables: Tables,
+        approvals: ApprovalStore,
+        automations: AutomationStore,
+        checks: CheckStore,
+        logs: MemoryLogs,
     ) -> None:
         self._tables = tables
+        self._logs = logs
         self._approvals = approvals
         self._automations = automations
         self._fleet = MemoryFleetInsights(tables)
@@ -83,4 +90,5 @@ class MemoryInsights(Insights):
             automations=str(automations),
             workers="",
             audit=str(len(tables.audit)),
+            logs=self._logs.pulse(),
         )

@@ -94,6 +94,11 @@ class MemoryLogs(LogStore):
                 start = max(start, len(places) - limit)
             return [self._written(place) for place in places[start : start + limit]]
 
+    def pulse(self) -> str:
+        """Return a text that is another one when something was written."""
+        with self._lock:
+            return f"{len(self._positions)} {next(reversed(self._positions), None)}"
+
     def counts(self, step_ids: Sequence[int]) -> list[LogCount]:
         with self._lock:
             return [

@@ -54,7 +54,7 @@ class MemoryStore:
         self.logs = MemoryLogs(tables, now=now)
         self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
-        self.insights = MemoryInsights(tables, self.approvals, self.automations, self.checks)
+        self.insights = MemoryInsights(tables, self.approvals, self.automations, self.checks, self.logs)
 
     def reading(self) -> ReadingStore:
         """Return this store: there are no connections to spare."""

@@ -15,6 +15,7 @@ from flowstone.web.registry import ActionCall, Confirm, Done, PageRequest, Plain
 _LINES = 200
 _CHARACTERS = 48_000
 _EVERY = 5_000
+_TOPICS = ("runs", "steps", "approvals", "workers", "audit", "logs")
 _RETRIED = frozenset({State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED})
 
 
@@ -50,7 +51,7 @@ class StepModel:
     can_cancel: bool
 
 
-@page("/step", template="step.html", query=StepQuery, role=Role.VIEWER, title="Step", rail="Runs")
+@page("/step", template="step.html", query=StepQuery, role=Role.VIEWER, title="Step", rail="Runs", topics=_TOPICS)
 def step(request: PageRequest[StepQuery]) -> StepModel:
     """Return a step with the last lines of its log."""
     query, insights = request.query, request.insights
@@ -119,7 +120,15 @@ class RunLogQuery:
     file: bool = False
 
 
-@page("/run/log", template="run_log.html", query=RunLogQuery, role=Role.VIEWER, title="Log of a run", rail="Runs")
+@page(
+    "/run/log",
+    template="run_log.html",
+    query=RunLogQuery,
+    role=Role.VIEWER,
+    title="Log of a run",
+    rail="Runs",
+    topics=_TOPICS,
+)
 def run_log(request: PageRequest[RunLogQuery]) -> RunLogPage | PlainFile:
     """Return lines that the steps of a run have logged, in the order in which they were written."""
     query, insights = request.query, request.insights

@@ -7,7 +7,7 @@ let known, port, busy, again, later, heard = Date.now(), failed = "", ended = ""
 for (const part of document.querySelectorAll("[data-live][id]")) marked.set(part.id, part.innerHTML);
 
 const changed = (before, after) =>
-  !before || Object.keys(after).some((name) => before[name] !== after[name] && (!topics || topics.includes(name)));
+  !before || Object.keys(after).some((name) => before[name] !== after[name] && (topics ? topics.includes(name) : name !== "logs"));
 
 export const onPulse = (pulse) => {
   heard = Date.now();

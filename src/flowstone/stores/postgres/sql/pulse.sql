@@ -3,7 +3,7 @@
 -- name: pulse
 -- A text for each topic that changes when something about it does. Everything is read from the ends of indexes or from
 -- tables that are small: runs_open, runs_ended, steps_pkey, steps_at_work, attempts_ended, ranges_open, steps_parked,
--- checkpoints_pkey, checkpoints_one_pending, automations, ticks_pkey, workers, queues, audit_pkey. No sequence is read:
+-- checkpoints_pkey, checkpoints_one_pending, automations, ticks_pkey, workers, queues, audit_pkey, logs_written. No sequence is read:
 -- it moves before what takes a number from it can be seen.
 WITH RECURSIVE open_runs AS MATERIALIZED (
     SELECT pg_catalog.count(*) AS number,
@@ -71,7 +71,8 @@ SELECT
         )))
         FROM flowstone.workers AS w
     ) AS workers,
-    coalesce((SELECT pg_catalog.max(id) FROM flowstone.audit)::text, '') AS audit
+    coalesce((SELECT pg_catalog.max(id) FROM flowstone.audit)::text, '') AS audit,
+    coalesce((SELECT pg_catalog.max(written_at) FROM flowstone.logs)::text, '') AS logs
 FROM open_runs AS o, ended_runs AS e, ended AS d, at_work AS w, unstarted AS u, parked AS p;
 
 -- name: tables
