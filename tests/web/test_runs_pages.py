@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,6 +14,7 @@ from tests.web.markup import Document
 from flowstone import FlowStone, StaticPartitions, asset
 from flowstone.core.actor import Actor, acting
 from flowstone.core.state import State
+from flowstone.core.step import NewRun, NewStep
 from flowstone.web.application import create_app
 
 KEYS = [f"p{number}" for number in range(12)]
@@ -162,6 +164,33 @@ def test_steps_of_a_run_are_filtered_by_what_the_page_links_to(flow):
     assert "10 steps" in text
     errors = client.get("/run", params={"id": "fill", "error": "builtins.ValueError"}).text
     assert "2 steps" in errors
+
+
+def test_a_tag_is_added_to_the_filter_and_replaces_nothing(flow):
+    """dagster#12546; and runs of automations can be left out (dagster#15126)."""
+    text = client_of(flow).get("/runs", params={"filter": "state:failed -automation:*"}).text
+    expected = "state%3Afailed+-automation%3A%2A+tag%3A%22night+shift%22"
+    assert f"filter={expected}" in text
+
+
+def test_a_run_says_who_did_what_to_it(flow):
+    """argo-workflows#10257, gocd#3234: who ended it, and by which way."""
+    with acting(Actor("bob", "web")):
+        flow.parts.store.ledger.open_run(
+            NewRun(id="open", kind="test", selection="numbers", executor="sync", created_at=datetime.now(UTC)),
+            [NewStep("numbers", "", forced=True)],
+        )
+        flow.runs.set_priority("open", 2)
+    with acting(Actor("ann", "json")):
+        flow.runs.cancel("open")
+    view = flow.insights.run("open")
+    assert [(one.actor, one.via, one.action) for one in view.actions] == [
+        ("ann", "json", "run.cancelled"),
+        ("bob", "web", "run.prioritized"),
+    ]
+    text = client_of(flow).get("/run", params={"id": "open"}).text
+    assert "<b>ann</b>" in text
+    assert "prioritized, priority 2" in text
 
 
 def test_pages_stay_small(flow):

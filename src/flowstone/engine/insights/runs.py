@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from flowstone.core.actor import AUTOMATION
+from flowstone.core.audit import AuditFilter
 from flowstone.core.clean import error_line
 from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.runs import STRIP_CODES, FailedStep, StepGroup
@@ -39,6 +40,7 @@ _EXAMPLES = 3
 _STRIPS = 10
 _ROWS = 100
 _SCATTERED = 20
+_ACTIONS = 20
 _NUMBERS = re.compile(r"\d+")
 _MAX_LINE = 500
 
@@ -218,6 +220,25 @@ class PartitionStrip:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAction:
+    """What a person or a program did to a run.
+
+    Args:
+        at: when.
+        actor: who.
+        via: by which way.
+        action: what, such as `run.cancelled`.
+        details: more about it.
+    """
+
+    at: datetime
+    actor: str
+    via: str | None
+    action: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """One run, what broke first.
 
@@ -232,6 +253,7 @@ class RunView:
         scattered: runs of items that its steps scattered.
         strips: its partitions, when it is a backfill.
         rate: partitions that were over per second, since it began.
+        actions: what people did to it, the newest first.
         command: the command line that asks for the same.
         config: config by asset, without secrets.
         metadata: facts about it.
@@ -250,6 +272,7 @@ class RunView:
     scattered: tuple[RunLine, ...]
     strips: tuple[PartitionStrip, ...]
     rate: float | None
+    actions: tuple[RunAction, ...]
     command: str
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
@@ -381,6 +404,7 @@ def run_view(
         scattered=tuple(_lines(store, items, now, graph.label)),
         strips=strips(store, run_id) if is_backfill and with_partitions else (),
         rate=_rate(line),
+        actions=_actions(store, run_id),
         command=equal_command(record, graph.label),
         config=record.details.config,
         metadata=record.details.metadata,
@@ -388,6 +412,11 @@ def run_view(
         resources=record.details.resources,
         hooks=record.details.hooks,
     )
+
+
+def _actions(store: Store, run_id: str) -> tuple[RunAction, ...]:
+    lines = store.audit.lines(AuditFilter(subject=f"run:{run_id}"), limit=_ACTIONS)
+    return tuple(RunAction(line.at, line.actor, line.via, line.action, line.details) for line in lines)
 
 
 def strips(store: Store, run_id: str) -> tuple[PartitionStrip, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from flowstone.core.bulk import BulkAction, BulkPreview
 from flowstone.core.paging import Page
@@ -64,6 +64,7 @@ class RunsModel:
         problem: what is wrong with the filter; empty when nothing is.
         quick: filters that people often want.
         suggestions: what one could write into the filter.
+        with_tag: the filter with each of the tags that are shown besides.
         can_end: whether runs that are not over may match, and how many match.
         can_retry: whether runs that can be retried may match.
     """
@@ -73,6 +74,7 @@ class RunsModel:
     problem: str
     quick: tuple[QuickFilter, ...]
     suggestions: tuple[str, ...]
+    with_tag: Mapping[str, str]
     can_end: bool
     can_retry: bool
 
@@ -95,6 +97,11 @@ def runs(request: PageRequest[RunsQuery]) -> RunsModel:
         problem=problem,
         quick=tuple(QuickFilter(label, text, text == words) for label, text in _QUICK),
         suggestions=_suggestions(request),
+        with_tag={
+            tag: str(replace(requested, tag=tuple(dict.fromkeys((*requested.tag, tag)))))
+            for line in found.items
+            for tag in line.tags[:3]
+        },
         can_end=bool(found.items) and _may_be(requested, "running"),
         can_retry=bool(found.items) and (_may_be(requested, "failed") or _may_be(requested, "cancelled")),
     )
