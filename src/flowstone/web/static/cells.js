@@ -71,7 +71,8 @@ const mark = (part) => {
     const state = open(box);
     state.from = state.cells.findIndex(([, , first]) => first === fields.first.value);
     state.to = state.cells.findLastIndex(([, , first, last]) => (last || first) === fields.last?.value);
-    if (state.from >= 0 && state.to >= 0) show(box);
+    const all = state.from === 0 && state.to === state.cells.length - 1; // that is no choice
+    if (state.from >= 0 && state.to >= 0 && !all) show(box);
     else state.from = state.to = -1;
   }
 };
