@@ -20,6 +20,9 @@ MAX_ERASED = 1_000
 """So many partitions are erased with one confirmation."""
 _MAX_LINES = 60
 _SHOWN = 10
+_LINES = 40
+_FEW_PARTITIONS = 200
+"""Of an asset with more the newest versions are found among all, which the section of the history does."""
 
 
 class Tab(StrEnum):
@@ -136,10 +139,11 @@ def asset(request: PageRequest[AssetQuery]) -> AssetModel:
     is_failing = detail.state == "failed" and detail.partitioned and detail.declared
     if tab in (Tab.OVERVIEW, Tab.PARTITIONS) and is_failing:
         failing = tuple(one for one in insights.failing(assets=200, of_each=_SHOWN) if one.asset == query.name)
-    if tab in (Tab.OVERVIEW, Tab.HISTORY, Tab.NUMBERS):
-        history = insights.asset_history(query.name, limit=_SHOWN if tab is Tab.OVERVIEW else 50)
+    few = not detail.partitioned or (detail.total is not None and detail.total <= _FEW_PARTITIONS)
+    if tab in (Tab.HISTORY, Tab.NUMBERS) or (tab is Tab.OVERVIEW and few):
+        history = insights.asset_history(query.name, limit=_SHOWN if tab is Tab.OVERVIEW else _LINES)
     if tab is Tab.CHECKS:
-        checks = tuple(insights.asset_checks(query.name))
+        checks = tuple(insights.asset_checks(query.name, limit=_LINES))
     if tab is Tab.AUTOMATION and detail.declared:
         automation = _automation(request, detail)
     tabs = tuple(one.value for one in Tab if one is not Tab.PARTITIONS or (detail.partitioned and detail.declared))
