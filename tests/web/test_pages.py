@@ -83,13 +83,23 @@ def test_errors_say_what_next(viewer: TestClient, path: str, status: int) -> Non
 
 @pytest.mark.parametrize(
     "place",
-    ["//evil.test", "/\\evil.test", "\\\\evil.test", "https://evil.test", "javascript:alert(1)", "", "/a\r\nx: y"],
+    [
+        "//evil.test",
+        "/\\evil.test",
+        "\\\\evil.test",
+        "https://evil.test",
+        "javascript:alert(1)",
+        "",
+        "/a\r\nx: y",
+        "/asset?name=\u05d0\U0001f600",
+    ],
 )
 def test_the_next_place_is_ours(place: str) -> None:
     found = below([place])
     assert found.startswith("/")
     assert not found.startswith(("//", "/\\"))
     assert ":" not in found
+    assert found.isascii(), "it becomes a header"
 
 
 def test_preferences_are_kept_by_the_browser(viewer: TestClient) -> None:

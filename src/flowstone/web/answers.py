@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,7 +54,7 @@ def below(given: list[str]) -> str:
     place = given[0] if given else ""
     if not place.startswith("/") or not place.isprintable() or len(place) > 4000:
         return "/"
-    return "/" + place.lstrip("/\\")
+    return "/" + quote(place.lstrip("/\\"), safe="/?&=+,;:@!$'()*%~")
 
 
 def person_of(exchange: Exchange) -> Person:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from starlette.responses import Response
 
@@ -22,6 +24,7 @@ from flowstone.web.shown import zones
 log = logging.getLogger("flowstone.web")
 
 _YEAR = 365 * 86_400
+_HASHING = 2
 
 
 class Login:
@@ -37,6 +40,8 @@ class Login:
         self._access = access
         self._frame = frame
         self._note = note
+        # what a password costs is meant to be much: guessing must not take the machine
+        self._hashing = ThreadPoolExecutor(_HASHING, thread_name_prefix="flowstone-web-login")
 
     async def _write_down(self, action: str, name: str, client: str) -> None:
         """Write a line of the audit log; a database that does not answer keeps nobody from seeing that."""
@@ -82,7 +87,8 @@ class Login:
                 429, "Too many logins failed.", f"Try again in {wait} seconds.", {"Retry-After": str(wait)}
             )
         assert self._access.users is not None
-        person = await asyncio.to_thread(self._access.users.check, name, pairs.get("password", "")[:1000])
+        check = partial(self._access.users.check, name, pairs.get("password", "")[:1000])
+        person = await asyncio.get_running_loop().run_in_executor(self._hashing, check)
         if person is None:
             self._access.attempts.failed(name, client)
             log.warning("Login of %r from %s failed.", name, client)
