@@ -226,3 +226,15 @@ def test_files_are_watched_until_they_stand_still(tmp_path: Path, monkeypatch: p
     assert watched.changed() is None
     now[0] += 1
     assert watched.changed() == Path("new.py")
+
+
+def test_without_the_packages_of_the_dashboard_dev_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dev._lacks_web() == ""
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "jinja2" else object())
+    assert dev._lacks_web() == "jinja2 is not installed; `pip install 'flowstone[web]'` adds them."
+
+
+def test_executors_need_no_app(cli: CommandLine) -> None:
+    answer = cli("executors", "--json")
+    assert answer.code == 0
+    assert {"sync", "async", "serial", "oban"} <= {one["name"] for one in answer.json["executors"]}

@@ -24,7 +24,6 @@ from typing import Annotated, Any, Self
 import typer
 
 from flowstone.cli.calls import FAILED
-from flowstone.cli.commands import COMMANDS
 from flowstone.cli.known_names import offers
 from flowstone.cli.output import one_line
 from flowstone.cli.session import Session
@@ -148,10 +147,11 @@ def _server(place: Path, project: str) -> Iterator[str]:
 
 def _lacks_web() -> str:
     """Return why there are no pages here; empty when there are."""
-    if not any(listed.name == "web" for listed in COMMANDS):
-        return "they are not part of this version."
     lacking = [name for name in _WEB_PACKAGES if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(lacking)} not installed; `pip install 'flowstone[web]'` adds them." if lacking else ""
+    if not lacking:
+        return ""
+    are = "is" if len(lacking) == 1 else "are"
+    return f"{' and '.join(lacking)} {are} not installed; `pip install 'flowstone[web]'` adds them."
 
 
 def _announce(session: Session, dsn: str, parts: Parts) -> None:

@@ -291,7 +291,17 @@ class Session:
                 "Where are the records? Pass --database, set FLOWSTONE_DATABASE_URL, or write database_url into "
                 "flowstone.toml; or name the app: --app module:attribute, FLOWSTONE_APP, or app in flowstone.toml."
             )
-        self._without_app = _app_class()([], settings=settings)
+        return self.without_app()
+
+    @property
+    def names_an_app(self) -> bool:
+        """Whether the options, the environment or a settings file name an app."""
+        return bool(self.given.app or self.settings.app)
+
+    def without_app(self) -> FlowStone:
+        """Return what stands in for an app: no assets, and the database of the settings, or none."""
+        if self._without_app is None:
+            self._without_app = _app_class()([], settings=self.settings)
         return self._without_app
 
     @property

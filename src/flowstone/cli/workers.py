@@ -259,7 +259,8 @@ def scale(
 
 def executors(session: Session) -> None:
     """List the executors that `--executor` takes, what each declares, and whether it can be used here."""
-    view = session.flow.executors
+    # without an app, those that every app has
+    view = (session.flow if session.names_an_app else session.without_app()).executors
     default = view.default()
     problems = {name: view.problem(name) for name in view.names()}
     declared = {
