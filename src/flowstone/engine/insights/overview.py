@@ -20,6 +20,7 @@ from flowstone.engine.insights.runs import RunLine, run_lines
 from flowstone.protocols import Store
 
 _SHOWN = 20
+_SHOWN_STEPS = 10
 _COUNTED_APPROVALS = 500
 _LATE = timedelta(seconds=60)
 """A schedule is due at its instant; nobody evaluated it when it still is after a minute."""
@@ -132,7 +133,7 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
     failing, held = causes(graph, assets.failing(assets=failing_total) if failing_total else ())
     pending = store.approvals.list(state=ApprovalState.PENDING, limit=_COUNTED_APPROVALS)
     queues, workers = fleet.queues(), fleet.workers()
-    running = fleet.running(limit=_SHOWN)
+    running = fleet.running(limit=_SHOWN_STEPS)
     running_total = sum(one.running for one in queues.items) or len(running)
     runs = run_lines(store, RunFilter.parse("state:running"), limit=_SHOWN, now=now)
     late = late_schedules(store.automations.records(), now) if store.durable else ()
