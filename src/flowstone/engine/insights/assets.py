@@ -338,7 +338,8 @@ class AssetWatch:
             name=asset.name,
             group=asset.group,
             total=total,
-            committed=counts.committed,
+            # of an older declaration there may be more than there are partitions now
+            committed=counts.committed if total is None else min(counts.committed, total),
             missing=None if total is None else max(0, total - counts.committed),
             failed=counts.failed,
             active=counts.active,
