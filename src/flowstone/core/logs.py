@@ -38,7 +38,7 @@ _LETTERS: Mapping[str, str] = {
     "stderr": "e",
 }
 _SOURCES = {letter: source for source, letter in _LETTERS.items()}
-_LAST_WORD = re.compile(r"\S{1,200}\Z")
+_WORD = 200
 _OTHER = re.compile(r"[^\w-]", re.ASCII)
 _FIRST_WORD = re.compile(r"\A\S{1,200}")
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
@@ -189,7 +189,7 @@ class Entry(NamedTuple):
         if len(text) > MAX_ENTRY:
             half = MAX_ENTRY // 2
             # a word that is cut in the middle may be a secret that nothing recognises any more
-            head = _LAST_WORD.sub("", text[:half]) or text[: half - 200]
+            head = _without_last_word(text[:half])
             cut = f"[... {len(text) - 2 * half:,} and some characters left out ...]"
             text = f"{head}\n{cut}\n{_FIRST_WORD.sub('', text[-half:])}"
         return cls(at, source, text, text.count("\n") + 1)
@@ -344,6 +344,12 @@ def written_lines(entries: Iterable[Entry]) -> Iterator[str]:
             yield start + (line if len(line) <= MAX_LINE else _cut(line))
 
 
+def _without_last_word(text: str) -> str:
+    """Return a text without what may be the beginning of a word: at most its last 200 characters."""
+    end = text[-_WORD:]
+    return text[: len(text) - len(end) + 1 + max(end.rfind(" "), end.rfind("\n"), end.rfind("\t"))]
+
+
 def _cut(line: str) -> str:
-    kept = _LAST_WORD.sub("", line[:MAX_LINE]) or line[:MAX_LINE]
+    kept = _without_last_word(line[:MAX_LINE])
     return f"{kept}[... {len(line) - len(kept):,} characters left out ...]"
