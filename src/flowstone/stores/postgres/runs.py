@@ -147,8 +147,9 @@ def count(connection: Connection[TupleRow], requested: RunFilter, now: datetime,
 
 def matching(connection: Connection[TupleRow], requested: RunFilter, now: datetime, *, limit: int) -> list[str]:
     """Return the ids of runs that match, the oldest first."""
-    parameters = parameters_of(requested, now) | {"limit": limit}
-    return fetch_column(connection, str, "runs/matching", parameters, prepare=False)
+    parameters = parameters_of(requested, now) | {"before_at": None, "before_id": None, "limit": limit}
+    rows = fetch_all(connection, RunRow, "runs/page", parameters, prepare=False)
+    return [row.id for row in reversed(rows)]
 
 
 def records(connection: Connection[TupleRow], rows: Sequence[RunRow], *, exactly: bool) -> list[RunRecord]:

@@ -74,36 +74,6 @@ FROM (
     LIMIT %(limit)s
 ) AS matching;
 
--- name: matching
--- Ids of the runs that match a filter, the oldest first; the condition is that of runs/page. Uses the same indexes.
-SELECT r.id
-FROM flowstone.runs AS r
-WHERE (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
-    AND (NOT %(only_paused)s::boolean OR r.paused OR r.state <> 'running')
-    AND (%(not_states)s::text[] IS NULL OR r.state <> ALL(%(not_states)s))
-    AND (NOT %(not_paused)s::boolean OR NOT r.paused OR r.state <> 'running')
-    AND (%(kinds)s::text[] IS NULL OR r.kind = ANY(%(kinds)s))
-    AND (%(not_kinds)s::text[] IS NULL OR r.kind <> ALL(%(not_kinds)s))
-    AND (%(assets)s::text[] IS NULL OR r.assets && %(assets)s)
-    AND (%(not_assets)s::text[] IS NULL OR r.assets IS NULL OR NOT r.assets && %(not_assets)s)
-    AND (%(tags)s::text[] IS NULL OR r.tags && %(tags)s)
-    AND (%(not_tags)s::text[] IS NULL OR r.tags IS NULL OR NOT r.tags && %(not_tags)s)
-    AND (%(automations)s::text[] IS NULL OR r.requested_via = 'automation' AND r.requested_by = ANY(%(automations)s))
-    AND (NOT %(any_automation)s::boolean OR r.requested_via = 'automation')
-    AND (%(not_automations)s::text[] IS NULL
-        OR r.requested_via IS NULL OR r.requested_via <> 'automation' OR r.requested_by <> ALL(%(not_automations)s))
-    AND (NOT %(no_automation)s::boolean OR r.requested_via IS NULL OR r.requested_via <> 'automation')
-    AND (%(people)s::text[] IS NULL OR r.requested_via <> 'automation' AND r.requested_by = ANY(%(people)s))
-    AND (NOT %(any_person)s::boolean OR r.requested_via <> 'automation')
-    AND (%(not_people)s::text[] IS NULL
-        OR r.requested_via IS NULL OR r.requested_via = 'automation' OR r.requested_by <> ALL(%(not_people)s))
-    AND (NOT %(no_person)s::boolean OR r.requested_via IS NULL OR r.requested_via = 'automation')
-    AND (%(since)s::timestamptz IS NULL OR r.created_at >= %(since)s)
-    AND (%(until)s::timestamptz IS NULL OR r.created_at < %(until)s)
-    AND (%(with_items)s::boolean OR %(items_of)s::text IS NULL AND r.parent IS NULL OR r.parent = %(items_of)s)
-ORDER BY r.created_at, r.id
-LIMIT %(limit)s;
-
 -- name: named
 -- Some runs by their ids. Uses runs_pkey.
 SELECT r.id, r.kind, r.selection, r.executor, r.state, r.priority, r.max_concurrency, r.created_at, r.finished_at,
