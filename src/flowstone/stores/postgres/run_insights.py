@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip, strip_code
 from flowstone.core.partitions import PartitionKey
@@ -15,9 +15,14 @@ from flowstone.core.step import RunRecord, StepRecord
 from flowstone.protocols.insights import RunInsights
 from flowstone.stores.postgres import runs
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.sql import fetch_all, fetch_value
+from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
 
 _KEPT_STRIPS = 16
+_KEPT_PLACES = 2
 
 
 class PostgresRunInsights(RunInsights):
@@ -30,6 +35,7 @@ class PostgresRunInsights(RunInsights):
     def __init__(self, database: Database) -> None:
         self._database = database
         # strips of large runs that are over, which do not change any more
+        self._places: dict[str, dict[str, int]] = {}
         self._ended: dict[tuple[str, datetime | None], list[Strip]] = {}
 
     def page(
@@ -101,12 +107,23 @@ class PostgresRunInsights(RunInsights):
                 others = fetch_all(connection, _Other, "run_insights/unusual", parameters | {"usual": usual})
             else:
                 others = fetch_all(connection, _Other, "run_insights/under_way", parameters)
-        strip = [_strip(chunks, State(usual), others)]
+            places = self._places_of(connection, run_id) if others else {}
+        strip = [_strip(chunks, State(usual), others, places)]
         if run.is_counted:
             self._ended[run.id, run.finished_at] = strip
             while len(self._ended) > _KEPT_STRIPS:
                 self._ended.pop(next(iter(self._ended)), None)
         return strip
+
+    def _places_of(self, connection: Connection[TupleRow], run_id: str) -> Mapping[str, int]:
+        """Return the place of each partition of a large backfill; kept for the last ones that were asked for."""
+        places = self._places.get(run_id)
+        if places is None:
+            keys = fetch_column(connection, str, "run_insights/partitions", {"run_id": run_id})
+            places = self._places[run_id] = {key: place for place, key in enumerate(keys)}
+            while len(self._places) > _KEPT_PLACES:
+                self._places.pop(next(iter(self._places)), None)
+        return places
 
     def steps(
         self,
@@ -145,7 +162,7 @@ class _Chunk(NamedTuple):
     """Partitions of a large backfill in a row."""
 
     asset: str
-    partitions: tuple[PartitionKey, ...]
+    total: int
     begun: int
 
 
@@ -163,17 +180,14 @@ class _Usual(NamedTuple):
     seconds: float | None
 
 
-def _strip(chunks: Sequence[_Chunk], usual: State, others: Sequence[_Other]) -> Strip:
+def _strip(chunks: Sequence[_Chunk], usual: State, others: Sequence[_Other], places: Mapping[str, int]) -> Strip:
     """Return the states of the partitions of a large backfill: most are in one, and the others are few."""
     codes: list[str] = []
     for chunk in chunks:
-        codes += strip_code(usual) * chunk.begun + "n" * (len(chunk.partitions) - chunk.begun)
-    if others:
-        keys = (key for chunk in chunks for key in chunk.partitions)
-        position = dict(zip(keys, range(len(codes)), strict=True))
-        for other in others:
-            if (at := position.get(other.partition_key)) is not None:
-                codes[at] = strip_code(other.state)
+        codes += strip_code(usual) * chunk.begun + "n" * (chunk.total - chunk.begun)
+    for other in others:
+        if (at := places.get(other.partition_key)) is not None:
+            codes[at] = strip_code(other.state)
     return Strip(chunks[0].asset, "".join(codes))
 
 

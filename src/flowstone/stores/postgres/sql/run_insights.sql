@@ -68,8 +68,16 @@ ORDER BY pg_catalog.min(s.id)
 LIMIT %(limit)s;
 
 -- name: chunks
--- The partitions of a large backfill in their order, and how many of each chunk are steps by now. Uses ranges_of_run.
-SELECT asset, partitions, begun FROM flowstone.ranges WHERE run_id = %(run_id)s ORDER BY id;
+-- The chunks of a large backfill in their order, and how many partitions of each are steps by now. Uses ranges_of_run.
+SELECT asset, total, begun FROM flowstone.ranges WHERE run_id = %(run_id)s ORDER BY id;
+
+-- name: partitions
+-- The partitions of a large backfill in their order; they never change. Uses ranges_of_run.
+SELECT p.partition
+FROM flowstone.ranges AS g
+CROSS JOIN LATERAL unnest(g.partitions) WITH ORDINALITY AS p (partition, position)
+WHERE g.run_id = %(run_id)s
+ORDER BY g.id, p.position;
 
 -- name: unusual
 -- Own steps of a run that are not in the state in which most of them are. Reads the steps of the run; asked once for one
