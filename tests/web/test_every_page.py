@@ -41,7 +41,7 @@ def hostile_flow() -> Iterator[FlowStone]:
 
 def check_all(client: TestClient, flow: FlowStone) -> dict[str, str]:
     """Visit every page of an app and what it links to; return the pages by address."""
-    visited = crawl(client, addresses(flow, Role.of(client.headers["x-role"])), maximum=160)
+    visited = crawl(client, addresses(flow, Role.of(client.headers["x-role"])), maximum=70)
     found = {address: problems for address, text in visited.items() if (problems := faults(text))}
     assert found == {}
     return visited
@@ -69,7 +69,7 @@ def test_every_page_renders_behind_a_prefix(hostile_flow: FlowStone) -> None:
 
 def test_what_a_viewer_may_not_do_is_not_shown(hostile_flow: FlowStone) -> None:
     client = visitor(hostile_flow, role="viewer")
-    for address, text in crawl(client, addresses(hostile_flow, Role.VIEWER), maximum=80).items():
+    for address, text in crawl(client, addresses(hostile_flow, Role.VIEWER), maximum=40).items():
         forms = [one for one in Document(text).all("form") if one.attributes.get("method") == "post"]
         targets = {one.attributes["action"] for one in forms} - {"/preferences", "/logout"}
         assert targets == set(), f"{address} offers a viewer {targets}"

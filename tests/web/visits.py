@@ -52,6 +52,11 @@ SAMPLES: dict[str, Callable[[FlowStone], dict[str, Any] | None]] = {
     "/run/log": lambda flow: _of("id", _newest_run(flow)),
     "/step/log": lambda flow: _of("id", _step(flow)),
     "/asset": lambda flow: _of("name", _asset(flow)),
+    "/approval": lambda flow: _of("id", next((one.id for one in flow.approvals.list(state=None)), None)),
+    "/check": lambda flow: _of("asset", _asset(flow)),
+    "/automation/details": lambda flow: next(
+        ({"kind": one.kind, "name": one.name} for one in flow.insights.automations(limit=1).items), None
+    ),
     "/queue": lambda flow: _of("name", "assets"),
     "/partition": lambda flow: (
         None if (target := _target(flow)) is None else {"asset": target[0], "partition": target[1]}

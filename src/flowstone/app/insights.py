@@ -34,6 +34,8 @@ from flowstone.engine.insights.decisions import (
     CheckFinding,
     CheckSummary,
     DecisionWatch,
+    KeyChangeLine,
+    KeyLine,
 )
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
 from flowstone.engine.insights.overview import Overview, overview, stale_reason
@@ -554,6 +556,23 @@ class InsightsView(AssetDetails):
         graph = self._parts.graph
         return {one.asset: stale_reason(graph, one) for one in self._watch.stale_assets() or ()}
 
+    def partition_keys(
+        self, name: str, *, text: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> Page[KeyLine]:
+        """Return keys of dynamic partitions in the order of their addition.
+
+        Args:
+            name: of the definition.
+            text: only keys with this in them.
+            cursor: `next` of the page before.
+            limit: how many.
+        """
+        return self._decisions.keys(name, text=text, cursor=cursor, limit=limit)
+
+    def partition_key_changes(self, name: str, *, limit: int = 50) -> Sequence[KeyChangeLine]:
+        """Return who added or removed which keys of dynamic partitions, the newest first."""
+        return self._decisions.key_changes(name, limit=clamp_limit(limit))
+
 
 class AsyncInsightsView(AsyncFlowStone):
     """`flow.aio.insights`: the verbs of `flow.insights`, awaitable."""
@@ -599,3 +618,5 @@ class AsyncInsightsView(AsyncFlowStone):
     checks_failing = awaitable(InsightsView.checks_failing)
     check_findings = awaitable(InsightsView.check_findings)
     audit = awaitable(InsightsView.audit)
+    partition_keys = awaitable(InsightsView.partition_keys)
+    partition_key_changes = awaitable(InsightsView.partition_key_changes)

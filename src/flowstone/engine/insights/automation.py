@@ -119,6 +119,11 @@ class AutomationSummary:
         """The newest tick."""
         return self.ticks[0] if self.ticks else None
 
+    @property
+    def strip(self) -> tuple[tuple[str, int], ...]:
+        """The outcomes of the ticks, the oldest first, as a chart takes them."""
+        return tuple((one.state, 1 + one.repeats) for one in reversed(self.ticks))
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:

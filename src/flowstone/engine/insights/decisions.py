@@ -14,7 +14,7 @@ from flowstone.core.definition import write_partition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.output import JsonValue
 from flowstone.core.paging import Page, clamp_limit, decode_cursor, page_of
-from flowstone.core.partitions import PartitionKey
+from flowstone.core.partitions import PartitionKey, decode_partition, partition_label
 from flowstone.core.step import CheckRecord
 from flowstone.protocols import Store
 
@@ -27,9 +27,10 @@ _MAX_DATA = 20_000
 _MAX_FACTS = 30
 MAX_WAITING = 1_000
 """Requests that wait are counted to here."""
-RECENT = 60
+RECENT = 30
 """So many of the last results of an asset are read for its checks."""
 _FAILURES = 40
+_NEWEST = 15
 """So many of the last failures of an asset are looked through for those that still stand."""
 
 
@@ -149,6 +150,12 @@ class CheckSummary:
     failing_is_at_least: bool = False
 
     @property
+    def strip(self) -> tuple[tuple[str, int], ...]:
+        """The last results, the oldest first, as a chart takes them."""
+        failed = "failed" if self.severity == "error" else "stale"
+        return tuple(("completed" if passed else failed, 1) for passed in reversed(self.recent))
+
+    @property
     def state(self) -> str:
         """`failed` (or `stale` for a warning) when it fails in any partition, `completed`, or `unstarted`."""
         if self.failing:
@@ -181,6 +188,25 @@ class AuditLine:
     name: str
     details: tuple[tuple[str, str], ...] = ()
     via: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLine:
+    """A key of dynamic partitions: encoded, and as people write it."""
+
+    key: PartitionKey
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChangeLine:
+    """A key that was added or removed: when, by whom, why."""
+
+    label: str
+    removed: bool
+    at: datetime
+    by: str | None
+    reason: str | None
 
 
 class DecisionWatch:
@@ -241,9 +267,10 @@ class DecisionWatch:
         chosen = [one for one in self._checks if asset in (None, one.asset)]
         assets = list(dict.fromkeys(one.asset for one in chosen))
         insights = self._store.insights.automation
-        recent = insights.recent_checks(assets, each=RECENT) if assets else []
-        failing = insights.failing_checks(assets, each=_FAILURES) if assets else []
-        found = [one for one in (self._summary(c, recent, failing) for c in chosen) if state in (None, one.state)]
+        recent = _by_check(insights.recent_checks(assets, each=RECENT) if assets else ())
+        failing = _by_check(insights.failing_checks(assets, each=_FAILURES) if assets else ())
+        summaries = (self._summary(one, recent, failing) for one in chosen)
+        found = [one for one in summaries if state in (None, one.state)]
         found.sort(key=_order)
         rest = [one for one in found if after is None or _order(one) > after]
         return page_of(rest[: limit + 1], limit, _order, total=len(found))
@@ -252,7 +279,7 @@ class DecisionWatch:
         """Return results of declared checks that are failures and the newest of their partition, newest first."""
         limit = clamp_limit(limit)
         assets = list(dict.fromkeys(one.asset for one in self._checks))
-        found = self._store.insights.automation.failing_checks(assets, each=_FAILURES) if assets else []
+        found = self._store.insights.automation.failing_checks(assets, each=_NEWEST) if assets else []
         found = sorted(found, key=lambda one: one.started_at, reverse=True)
         return Page(tuple(self._finding(one) for one in found[:limit]), None, len(found))
 
@@ -284,6 +311,33 @@ class DecisionWatch:
         found = self._store.audit.lines(requested, before=after[0] if after else None, limit=limit + 1)
         return page_of(list(found), limit, lambda one: (one.id,)).map(_line)
 
+    def keys(
+        self, name: str, *, text: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> Page[KeyLine]:
+        """Return keys of dynamic partitions in the order of their addition; those with a text in them."""
+        limit, after = clamp_limit(limit), decode_cursor(cursor, int)
+        begin = max(0, after[0]) if after else 0
+        lines = [
+            (place, KeyLine(key=PartitionKey(key), label=partition_label(decode_partition(key))))
+            for place, key in enumerate(self._store.partition_keys.keys(name), 1)
+        ]
+        found = [one for one in lines if not text or text.casefold() in one[1].label.casefold()]
+        rest = [one for one in found if one[0] > begin]
+        return page_of(rest[: limit + 1], limit, lambda one: (one[0],), total=len(found)).map(lambda one: one[1])
+
+    def key_changes(self, name: str, *, limit: int) -> list[KeyChangeLine]:
+        """Return the newest changes of the keys of dynamic partitions."""
+        return [
+            KeyChangeLine(
+                label=partition_label(one.partition),
+                removed=one.removed,
+                at=one.at,
+                by=one.by,
+                reason=one.reason,
+            )
+            for one in self._store.partition_keys.history(name, limit=limit)
+        ]
+
     def _card(self, one: Approval, now: datetime) -> ApprovalCard:
         facts, data, is_cut = _readable(one.data)
         pending = one.state is ApprovalState.PENDING
@@ -310,11 +364,9 @@ class DecisionWatch:
             verdict="" if pending else one.verdict(),
         )
 
-    def _summary(
-        self, check: Check, recent: Sequence[CheckRecord], failing: Sequence[CheckRecord]
-    ) -> CheckSummary:
-        mine = [one for one in recent if (one.asset, one.check) == (check.asset, check.name)]
-        fails = [one for one in failing if (one.asset, one.check) == (check.asset, check.name)]
+    def _summary(self, check: Check, recent: _Results, failing: _Results) -> CheckSummary:
+        mine = recent.get((check.asset, check.name), [])
+        fails = failing.get((check.asset, check.name), [])
         last = mine[0] if mine else fails[0] if fails else None
         return CheckSummary(
             asset=check.asset,
@@ -325,7 +377,7 @@ class DecisionWatch:
             last=None if last is None else self._finding(last),
             recent=tuple(one.passed for one in mine[:30]),
             failing=len(fails),
-            failing_is_at_least=len([one for one in failing if one.asset == check.asset]) >= _FAILURES,
+            failing_is_at_least=len(fails) >= _FAILURES,
         )
 
     def _finding(self, one: CheckRecord) -> CheckFinding:
@@ -348,6 +400,16 @@ class DecisionWatch:
     def _label(self, asset: str, key: PartitionKey) -> str:
         known = self._graph[asset].partitions if asset in self._graph else None
         return write_partition(known, key) if key else ""
+
+
+type _Results = dict[tuple[str, str], list[CheckRecord]]
+
+
+def _by_check(records: Sequence[CheckRecord]) -> _Results:
+    found: _Results = {}
+    for one in records:
+        found.setdefault((one.asset, one.check), []).append(one)
+    return found
 
 
 def _order(one: CheckSummary) -> tuple[int, str, str]:

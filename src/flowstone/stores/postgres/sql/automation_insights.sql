@@ -22,8 +22,9 @@ FROM unnest(%(assets)s::text[]) AS a (asset)
 CROSS JOIN LATERAL (
     SELECT *
     FROM flowstone.check_results AS r
-    WHERE r.asset = a.asset
-    ORDER BY r.id DESC
+    -- equal, said so that the order is that of this index only: by the primary key, rare assets are far away
+    WHERE r.asset >= a.asset AND r.asset <= a.asset
+    ORDER BY r.asset, r.id DESC
     LIMIT %(each)s
 ) AS c
 ORDER BY c.id DESC;
