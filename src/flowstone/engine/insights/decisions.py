@@ -27,9 +27,9 @@ _MAX_DATA = 20_000
 _MAX_FACTS = 30
 MAX_WAITING = 1_000
 """Requests that wait are counted to here."""
-RECENT = 30
+RECENT = 20
 """So many of the last results of an asset are read for its checks."""
-_FAILURES = 40
+_FAILURES = 25
 _NEWEST = 15
 """So many of the last failures of an asset are looked through for those that still stand."""
 
