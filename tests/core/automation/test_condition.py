@@ -30,6 +30,7 @@ from flowstone.core.automation.facts import (
     InputFacts,
     NewestStep,
     Reads,
+    Restored,
     TargetFacts,
     TargetStatus,
 )
@@ -236,7 +237,15 @@ newest_steps = st.builds(
 target_statuses = st.builds(
     TargetStatus,
     st.none()
-    | st.builds(CommittedVersion, versions, lags.map(lambda lag: NOW - lag), st.sampled_from([None, "1"])),
+    | st.builds(
+        CommittedVersion,
+        versions,
+        lags.map(lambda lag: NOW - lag),
+        st.sampled_from([None, "1"]),
+        st.none(),
+        st.none()
+        | st.builds(Restored, lags.map(lambda lag: NOW - lag), st.just("ann"), st.sampled_from([None, "1"])),
+    ),
     st.none() | newest_steps,
 )
 reads = st.dictionaries(st.sampled_from([("a0", ""), ("a1", ""), ("z", "")]), versions, max_size=2)
