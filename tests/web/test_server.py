@@ -1,4 +1,4 @@
-"""Where the dashboard may listen: on loopback alone, unless somebody said who may come."""
+"""Where the dashboard may listen: on loopback alone, unless a setting says who may come."""
 
 from __future__ import annotations
 
