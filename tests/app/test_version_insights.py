@@ -63,7 +63,7 @@ def test_an_asset_is_what_it_is_declared_as_and_how_it_stands(flow: FlowStone) -
 
 
 def test_numbers_are_plotted_over_time(flow: FlowStone) -> None:
-    """dagster#5690 and others: NaN, huge and nested numbers are no reason to fail."""
+    """NaN, huge and nested numbers are no reason to fail."""
     for region in ("eu", "us"):
         flow.materialize("orders", partition=region)
     history = flow.insights.asset_history("orders")

@@ -155,7 +155,7 @@ def test_what_made_no_version_cannot_be_loaded() -> None:
 
 
 def test_a_restore_makes_what_lies_downstream_stale_and_says_why() -> None:
-    """dagster#12450, airflow#9975 and their like: a bad publish is undone in one action, and one sees by whom."""
+    """A bad publish is undone in one action, and one sees by whom."""
     scene = Numbers(automation=eager())
     flow = scene.flow
     first, second = scene.make(), scene.make()

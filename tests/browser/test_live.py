@@ -65,7 +65,7 @@ def is_shown(page: Page, number: int, within: int = 4000) -> None:
 def test_a_change_is_shown_in_eight_tabs_over_one_stream(
     browser: Browser, flow: FlowStone, dashboard: Dashboard
 ) -> None:
-    """airflow#10964, dagster#23500: a connection, or a poll, for each tab. Browsers allow six to a host."""
+    """dagster#23500: a connection, or a poll, for each tab. Browsers allow six to a host."""
     with serving(dashboard) as address, Visit(browser, address) as visit:
         tabs = [visit.page, *(visit.tab() for _ in range(7))]
         for tab in tabs:
@@ -78,7 +78,7 @@ def test_a_change_is_shown_in_eight_tabs_over_one_stream(
 
 
 def test_what_a_person_does_is_left_alone(browser: Browser, flow: FlowStone, dashboard: Dashboard) -> None:
-    """dagster#12546, airflow#16359: a refresh threw focus, selection and open parts away."""
+    """dagster#12546: a refresh threw focus, selection and open parts away."""
     with serving(dashboard) as address, Visit(browser, address) as visit:
         page = visit.go("/assets")
         connected(dashboard, page, 1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from tests.web.conftest import ROLES, by_header, first_message
@@ -169,6 +171,45 @@ def test_the_path_of_a_route_decides_nothing(admin: TestClient, viewer: TestClie
     for path in closed:
         assert viewer.get(path).status_code == 404, path
     assert admin.get("/about", headers={"host": "localhost/static/?"}).status_code == 421
+
+
+def status_of(application: Dashboard, path: str, headers: httpx.Headers) -> int:
+    """Send a path as it is, which a client would first bring into order."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"localhost"), *((k, v) for k, v in headers.raw if k.lower() != b"host")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    asyncio.run(application(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    "path", ["//about", "/about//", "/./about", "//localhost/about", "/x/../about", "about", ""]
+)
+def test_a_path_that_no_client_would_send_opens_nothing(
+    dashboard: Dashboard, admin: TestClient, path: str
+) -> None:
+    assert status_of(dashboard, "/about", admin.headers) == 200
+    assert status_of(dashboard, path, admin.headers) in ((200, 404) if path == "" else (404,))
+    assert status_of(dashboard, path, httpx.Headers()) in (303, 401, 404)
 
 
 def test_every_page_has_a_title_and_a_twin() -> None:

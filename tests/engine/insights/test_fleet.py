@@ -18,7 +18,7 @@ def queue(**fields: object):
 
 
 def test_a_queue_that_nobody_serves_is_an_alarm() -> None:
-    """dagster#18937, oban#1140: work waited forever, and the page said only how much."""
+    """Work that waits for a worker that does not exist is an alarm, not only a number."""
     assert queue(available=1).state == "unserved"
     assert queue(available=1).alarm == "no worker serves the queue 'gpu': start `flowstone worker --queue gpu`"
     assert queue(unstarted=1).state == "unserved"

@@ -187,7 +187,7 @@ def test_what_waits_for_a_person_comes_by_time_left() -> None:
 
 
 def test_schedules_are_late_when_nobody_evaluates_them() -> None:
-    """airflow#20188: a schedule that nobody evaluates looked like one that had nothing to do."""
+    """A schedule that nobody evaluates does not look like one that has nothing to do."""
     now = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
     def due(name: str, before: timedelta, *, paused: bool = False, kind: str = "schedule") -> AutomationRecord:

@@ -38,7 +38,6 @@ _FAILED = 2000
 _ERRORS = 20
 _EXAMPLES = 3
 _STRIPS = 10
-_ROWS = 100
 _SCATTERED = 20
 _ACTIONS = 20
 _NUMBERS = re.compile(r"\d+")

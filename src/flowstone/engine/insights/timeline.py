@@ -10,7 +10,7 @@ from flowstone.core.insights.runs import StepGroup, StepSpan
 from flowstone.core.partitions import decode_partition, partition_label
 from flowstone.core.state import State
 
-_ROWS = 100
+_ROWS = 40
 NEVER = datetime.max.replace(tzinfo=UTC)
 WORST_FIRST = (
     State.FAILED,

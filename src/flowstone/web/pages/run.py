@@ -13,8 +13,8 @@ from flowstone.errors import FlowStoneError
 from flowstone.web.fields import number
 from flowstone.web.registry import ActionCall, Confirm, Done, PageRequest, Role, action, page, url
 
-_ASSETS = 60
-_STEPS = 50
+_ASSETS = 40
+_STEPS = 40
 _RETRIED = ("failed", "cancelled")
 
 
