@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from flowstone import CheckResult, FlowStone, StaticPartitions, asset, check
+from flowstone import CheckResult, FlowStone, MultiPartitions, StaticPartitions, asset, check
 from flowstone.core.actor import Actor, acting
+from flowstone.core.partitions import decode_partition
 from flowstone.errors import OptionsError, UnknownAssetError, VersionNotFoundError
 
 REGIONS = StaticPartitions(["eu", "us"])
@@ -162,3 +163,22 @@ def test_checks_that_failed_come_first(flow: FlowStone) -> None:
     assert found[0].metadata == (("value", "3"),)
     now = datetime.now(UTC)
     assert all(now - one.started_at < timedelta(hours=1) for one in found)
+
+
+def test_a_range_over_two_dimensions_is_the_rectangle_that_is_seen() -> None:
+    """Taking out of use or erasing what lies between two corners must not reach cells outside of them."""
+    grid = MultiPartitions(day=StaticPartitions(["mo", "tu", "we"]), region=StaticPartitions(["eu", "us", "asia"]))
+
+    @asset(partitions=grid)
+    def cells() -> int:
+        return 1
+
+    with FlowStone.for_testing([cells]) as flow:
+
+        def between(first: str, last: str) -> set[object]:
+            return {decode_partition(key) for key in flow.insights.partition_range("cells", first, last)}
+
+        assert between("mo|eu", "tu|us") == {("mo", "eu"), ("mo", "us"), ("tu", "eu"), ("tu", "us")}
+        assert between("tu|us", "mo|eu") == between("mo|us", "tu|eu") == between("mo|eu", "tu|us")
+        assert between("we|asia", "we|asia") == {("we", "asia")}
+        assert len(between("mo|eu", "we|asia")) == 9

@@ -18,7 +18,7 @@ from flowstone.core.clean import error_line
 from flowstone.core.insights.details import AssetDetail, AssetHistory
 from flowstone.core.insights.versions import CheckLine, TargetDetail, VersionDetail, VersionLine
 from flowstone.core.paging import Page, clamp_limit
-from flowstone.core.partitions import Partition, PartitionKey, encode_partition
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.insights.assets import AssetWatch
@@ -124,6 +124,9 @@ class AssetDetails:
     def partition_range(self, asset: AssetLike, first: str, last: str) -> Sequence[PartitionKey]:
         """Return the partitions from one to another in their order, encoded; these are written as people do.
 
+        Of an asset with several dimensions they are two corners: those between them in each dimension are meant,
+        as they are seen on a heat map.
+
         Args:
             asset: the asset or its name.
             first: one end of the range.
@@ -143,10 +146,29 @@ class AssetDetails:
                     partition, asset=found.name, hint="It is not among those that are listed."
                 )
             ends.append(position)
-        return order.keys[min(ends) : max(ends) + 1]
+        between = order.keys[min(ends) : max(ends) + 1]
+        if not isinstance(decode_partition(order.keys[ends[0]]), tuple):
+            return between
+        return _rectangle(order.keys, order.keys[ends[0]], order.keys[ends[1]])
 
     def _recorded(self, asset: AssetLike) -> Asset:
         return recorded_asset(self._parts.graph, self._parts.store.catalog, asset)
 
     def _target(self, asset: AssetLike, partition: Partition) -> Target:
         return recorded_target(self._recorded(asset), partition, self._parts.store.catalog)
+
+
+def _rectangle(
+    keys: Sequence[PartitionKey], corner: PartitionKey, opposite: PartitionKey
+) -> Sequence[PartitionKey]:
+    """Return the keys that lie between two corners in each dimension, dimensions in the order of the keys."""
+    parts = [decode_partition(key) for key in keys]
+    ends = (decode_partition(corner), decode_partition(opposite))
+    dimensions = range(len(ends[0]))  # type: ignore[arg-type]  # keys of several dimensions are tuples
+    places = [{value: n for n, value in enumerate(dict.fromkeys(part[d] for part in parts))} for d in dimensions]  # type: ignore[index]
+    bounds = [sorted(places[d][end[d]] for end in ends) for d in dimensions]  # type: ignore[index]
+    return [
+        key
+        for key, part in zip(keys, parts, strict=True)
+        if all(bounds[d][0] <= places[d][part[d]] <= bounds[d][1] for d in dimensions)  # type: ignore[index]
+    ]
