@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.browser.harness import Visit, serving
+from tests.faults.test_lost_database import crash
 
 from flowstone import FlowStone, asset
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
+from flowstone.stores.postgres.store import upgrade
+from flowstone.testing.postgres import remove_server
 from flowstone.web.application import Dashboard, create_app
 from flowstone.web.registry import Person, Role
 
@@ -189,3 +196,32 @@ def test_times_are_those_of_the_reader(browser: Browser, flow: FlowStone, dashbo
             shown = page.locator(".menu").inner_text()
             assert zone[-5:] in shown, "Chromium says Katmandu"
             assert written in shown
+
+
+@pytest.mark.slow
+def test_a_restart_of_the_database_is_seen_and_survived(browser: Browser) -> None:
+    """While it is away the page stands and says how old it is; then it goes on by itself."""
+    # not under pytest's directory: the next session takes its rights away from the server's user
+    directory = Path(tempfile.mkdtemp(prefix="flowstone-browser-"))
+    server = EmbeddedPostgres(directory)
+    try:
+        upgrade(Database(server.start()))
+        with FlowStone([numbers, doubled], database_url=server.start()) as flow:
+            flow.materialize("numbers", executor="sync")
+            dashboard = create_app(flow, identify=lambda request: Person("ann", Role.ADMIN))
+            with serving(dashboard) as address:
+                visit = Visit(browser, address)
+                page = visit.go("/assets")
+                connected(dashboard, page, 1)
+                is_shown(page, 1)
+                crash(server)
+                until(page, "!document.getElementById('stale').hidden", 30_000)
+                assert page.evaluate(COMMITTED) == 1, "what was known stays"
+                server.start()
+                until(page, "document.getElementById('stale').hidden", 30_000)
+                flow.materialize("doubled", executor="sync")
+                is_shown(page, 2, within=15_000)
+                visit.context.close()
+    finally:
+        server.stop()
+        remove_server(directory)
