@@ -1,4 +1,4 @@
-"""What browser tests share: one browser for each worker of pytest, axe-core, and a place for pictures."""
+"""What browser tests share: a browser for the tests of a module, axe-core, and a place for pictures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium; the test is skipped where there is none."""
+    """Chromium; the test is skipped where there is none.
+
+    Not for the session: Playwright's loop runs as long as it does, and no other test could run one of its own.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium (apt-get install chromium)")
     with chromium(tmp_path_factory.mktemp("chromium")) as started:

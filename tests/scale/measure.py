@@ -142,7 +142,7 @@ def addresses(scale: Scale) -> list[str]:
         url("runs", filter="asset:events"),
         url("runs", filter="kind:backfill"),
         url("run", id=largest),
-        url("run", id="nightly-000300"),
+        url("run", id=f"nightly-{scale.nights // 2:06}"),
         url("run", id="nightly-999999"),
         url("run", id="backfill-000099"),
         url("backfill", id="backfill-000099"),

@@ -36,7 +36,7 @@ NAMES = (
     "🚀 rocket 🚀",
     SCRIPT,
     "health",
-    "{{ 7 * 7 }}",
+    "{{ 7777 * 7777 }}",
     "\"quoted' `name`",
 )
 """Names of assets, groups, partitions, tags, queues."""
