@@ -10,7 +10,7 @@ from flowstone.core.insights.runs import StepGroup, StepSpan
 from flowstone.core.partitions import decode_partition, partition_label
 from flowstone.core.state import State
 
-_ROWS = 40
+_ROWS = 30
 NEVER = datetime.max.replace(tzinfo=UTC)
 WORST_FIRST = (
     State.FAILED,

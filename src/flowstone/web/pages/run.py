@@ -13,8 +13,8 @@ from flowstone.errors import FlowStoneError
 from flowstone.web.fields import number
 from flowstone.web.registry import ActionCall, Confirm, Done, PageRequest, Role, action, page, url
 
-_ASSETS = 40
-_STEPS = 40
+_ASSETS = 30
+_STEPS = 30
 _RETRIED = ("failed", "cancelled")
 
 
