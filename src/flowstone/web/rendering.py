@@ -238,6 +238,7 @@ def _environment() -> Environment:
         "short_time": shown.short_time,
         "full_time": shown.full_time,
         "offset": shown.offset,
+        "place": shown.place,
         "ago": shown.ago,
         "count": shown.count,
         "size": shown.size,

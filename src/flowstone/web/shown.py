@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
+from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 from flowstone.core.clean import mask_secrets
@@ -238,3 +239,13 @@ def words(name: str) -> str:
         'upstream failed'
     """
     return name.replace("_", " ")
+
+
+def place(where: str) -> str:
+    """Return file and line of a declaration, from the directory in which this process was started.
+
+    Example:
+        >>> place(f"{Path.cwd()}/shop/assets.py:12"), place("/usr/lib/shop.py:3")
+        ('shop/assets.py:12', '/usr/lib/shop.py:3')
+    """
+    return where.removeprefix(f"{Path.cwd()}/")
