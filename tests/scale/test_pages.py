@@ -30,14 +30,17 @@ def measured(large_scale: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.mark.slow
 def test_pages_keep_their_budgets_at_scale_m(measured: tuple[str, list[Measured]]) -> None:
-    """As ratios to a statement that is measured beside each page: this machine is busy now and then."""
+    """As ratios to a statement that is measured beside each page, and by the fastest of a dozen requests.
+
+    Whatever else runs on this machine makes some of them slow, and none fast. `benchmarks.pages` prints p95.
+    """
     over = []
     for one in measured[1]:
         ms, kb = one.budget
         print(f"{one.address:60} {one.ms:7.1f} ms of {ms:6.1f}  {one.kb:6.1f} kB of {kb:4.0f}  "
               f"{len(one.statements):3} statements  {one.elements:5} elements")  # fmt: skip
-        if one.ms > ms or one.kb > kb:
-            over.append(f"{one.address}: {one.ms:.0f} of {ms:.0f} ms, {one.kb:.0f} of {kb:.0f} kB")
+        if one.least_ms > ms or one.kb > kb:
+            over.append(f"{one.address}: {one.least_ms:.0f} of {ms:.0f} ms, {one.kb:.0f} of {kb:.0f} kB")
     assert over == []
 
 
