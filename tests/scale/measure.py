@@ -74,6 +74,7 @@ class Measured:
         elements: of the page.
         statements: of one answer, beginnings and ends of transactions left out.
         baseline: milliseconds of the statement of comparison, measured beside it.
+        least_ms: of the fastest answer.
     """
 
     address: str
