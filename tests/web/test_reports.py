@@ -90,6 +90,7 @@ def test_streams_end_with_their_browser_and_with_the_server(flow: FlowStone) -> 
     server, listening, address = _prepared(flow, host="127.0.0.1", port=0)
     ready = threading.Event()
     server.on_ready = ready.set
+    server.config.timeout_graceful_shutdown = 20
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     base = address.partition("/login")[0]
     with listening, httpx.Client(base_url=base) as client:
@@ -99,7 +100,10 @@ def test_streams_end_with_their_browser_and_with_the_server(flow: FlowStone) -> 
         live = server.app.live
         with client.stream("GET", "/live") as stream:
             assert (stream.status_code, next(stream.iter_lines())) == (200, "retry: 2000")
-            assert live.watchers == 1
+            deadline = time.monotonic() + 10
+            while live.watchers != 1:  # counted after its first line was sent
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
         deadline = time.monotonic() + 10
         while live.watchers or live.running:
             assert time.monotonic() < deadline
@@ -108,10 +112,10 @@ def test_streams_end_with_their_browser_and_with_the_server(flow: FlowStone) -> 
             next(stream.iter_lines())
             began = time.monotonic()
             server.should_exit = True
-            thread.join(10)
+            thread.join(30)
             took = time.monotonic() - began
     assert not thread.is_alive()
-    assert took < 1.9, "it did not wait for its grace to end"
+    assert took < 19, "it did not wait for its grace to end"
 
 
 def test_pages_of_any_method_of_reading(flow: FlowStone) -> None:
