@@ -146,10 +146,10 @@ class AssetDetails:
                     partition, asset=found.name, hint="It is not among those that are listed."
                 )
             ends.append(position)
-        between = order.keys[min(ends) : max(ends) + 1]
-        if not isinstance(decode_partition(order.keys[ends[0]]), tuple):
-            return between
-        return _rectangle(order.keys, order.keys[ends[0]], order.keys[ends[1]])
+        corners = [decode_partition(order.keys[end]) for end in ends]
+        if isinstance(corners[0], tuple) and isinstance(corners[1], tuple):
+            return _rectangle(order.keys, corners[0], corners[1])
+        return order.keys[min(ends) : max(ends) + 1]
 
     def _recorded(self, asset: AssetLike) -> Asset:
         return recorded_asset(self._parts.graph, self._parts.store.catalog, asset)
@@ -159,16 +159,13 @@ class AssetDetails:
 
 
 def _rectangle(
-    keys: Sequence[PartitionKey], corner: PartitionKey, opposite: PartitionKey
+    keys: Sequence[PartitionKey], corner: tuple[Partition, ...], opposite: tuple[Partition, ...]
 ) -> Sequence[PartitionKey]:
     """Return the keys that lie between two corners in each dimension, dimensions in the order of the keys."""
-    parts = [decode_partition(key) for key in keys]
-    ends = (decode_partition(corner), decode_partition(opposite))
-    dimensions = range(len(ends[0]))  # type: ignore[arg-type]  # keys of several dimensions are tuples
-    places = [{value: n for n, value in enumerate(dict.fromkeys(part[d] for part in parts))} for d in dimensions]  # type: ignore[index]
-    bounds = [sorted(places[d][end[d]] for end in ends) for d in dimensions]  # type: ignore[index]
-    return [
-        key
-        for key, part in zip(keys, parts, strict=True)
-        if all(bounds[d][0] <= places[d][part[d]] <= bounds[d][1] for d in dimensions)  # type: ignore[index]
-    ]
+    cells = [(key, part) for key in keys if isinstance(part := decode_partition(key), tuple)]
+    between = []
+    for dimension, ends in enumerate(zip(corner, opposite, strict=True)):
+        values = list(dict.fromkeys(part[dimension] for _, part in cells))
+        first, last = sorted(map(values.index, ends))
+        between.append(set(values[first : last + 1]))
+    return [key for key, part in cells if all(value in known for value, known in zip(part, between, strict=True))]
