@@ -229,29 +229,6 @@ def test_times_are_in_the_zone_of_the_reader(browser: Browser, served: Served, z
         assert all(any(abs(one - at) < 0.01 for at in recorded) for one in shown)
 
 
-def test_a_restart_of_the_server_is_survived(browser: Browser, served: Served) -> None:
-    """The page stays, says that it is old, and goes on by itself."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    name = hostile.NAMES[10]
-    with Visit(browser, f"http://127.0.0.1:{port}") as visit:
-        with serving(create_app(served.flow, identify=identify), port=port):
-            page = visit.go(url("automation/details", kind="schedule", name=name))
-            time.sleep(1.0)
-        served.flow.schedules.pause(name)
-        assert not shown_as_paused(page), "nobody serves it"
-        second = create_app(served.flow, identify=identify)
-        with serving(second, port=port):
-            deadline = time.monotonic() + 25
-            while not shown_as_paused(page):
-                assert time.monotonic() < deadline, "it does not come back"
-                time.sleep(0.1)
-        served.flow.schedules.resume(name)
-
-
 def test_from_a_failed_run_to_its_error_in_two_taps_on_a_phone(browser: Browser, scaled: Served) -> None:
     with Visit(browser, scaled.address, size=NARROW) as visit:
         page = visit.go("/")
