@@ -170,3 +170,13 @@ def test_values_become_what_fields_are_annotated_with():
     assert found.state is State.RUNNING
     nothing = Rich(state=State.COMPLETED, earlier=None, stored=None, assets=())
     assert make(("completed", None, None, None)) == nothing
+
+
+def test_runs_are_counted_by_the_condition_by_which_they_are_listed() -> None:
+    """The condition stands twice, because a statement is a text of its own; only the place in the list differs."""
+    listed, counted = (
+        " ".join(load_sql(f"runs/{name}").partition("WHERE (%(states)s")[2].split()) for name in ("page", "count")
+    )
+    condition = listed.partition(" AND (%(before_at)s")[0]
+    assert len(condition) > 1000
+    assert counted.startswith(f"{condition} LIMIT %(limit)s")
