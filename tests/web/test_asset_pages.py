@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from starlette.testclient import TestClient
 from tests.web.conftest import by_header
 from tests.web.markup import Document, faults
 
-from flowstone import DynamicPartitions, FlowStone, StaticPartitions, asset
+from flowstone import DynamicPartitions, FlowStone, MultiPartitions, StaticPartitions, asset
 from flowstone.config import Settings
 from flowstone.web.application import create_app
+from flowstone.web.registry import Person, Role
 
 REGIONS = StaticPartitions(["eu", "us", "<b>x</b>", "a/b?c=d"])
 
@@ -226,3 +228,29 @@ def test_removed_keys_and_assets_still_have_their_pages() -> None:
         page = client.get("/partition", params={"asset": "profile", "partition": "ann"})
         assert page.status_code == 200
         assert faults(page.text) == []
+
+
+def test_cells_of_a_matrix_are_launched_as_they_are_seen() -> None:
+    grid = MultiPartitions(
+        day=StaticPartitions([f"d{n}" for n in range(12)]), region=StaticPartitions([f"r{n}" for n in range(12)])
+    )
+
+    @asset(partitions=grid)
+    def cells() -> int:
+        return 1
+
+    with FlowStone.for_testing([cells]) as flow:
+        dashboard = create_app(flow, identify=lambda request: Person("ann", Role.ADMIN))
+        client = TestClient(dashboard, base_url="http://localhost")
+
+        def chosen(first: str, last: str) -> tuple[int, str, bool, str]:
+            query = {"name": "cells", "tab": "partitions", "first": first, "last": last}
+            found = client.get("/api/v1/asset", params=query).json()["chosen"]
+            return found["count"], found["partitions"], found["can_launch"], found["backfill"]
+
+        listed = "d0|r0,d0|r1,d1|r0,d1|r1"
+        assert chosen("d0|r0", "d1|r1") == (4, listed, True, f"flowstone backfill cells --partitions '{listed}'")
+        assert chosen("d0|r0", "d11|r11") == (144, "", False, "")
+        query = {"name": "cells", "tab": "partitions", "first": "d0|r0", "last": "d1|r1"}
+        page = client.get("/asset", params=query)
+        assert f"partitions={quote_plus(listed)}" in page.text

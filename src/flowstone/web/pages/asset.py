@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flowstone.core.automation.record import AutomationId, AutomationKind, TickRecord
+from flowstone.core.definition import write_partition
 from flowstone.core.insights.details import AssetDetail, AssetHistory, NumberSeries
 from flowstone.core.insights.versions import CheckLine
 from flowstone.core.partitions import decode_partition
@@ -21,6 +22,8 @@ MAX_ERASED = 1_000
 _MAX_LINES = 60
 _SHOWN = 10
 _LINES = 40
+_MAX_LISTED = 100
+"""So many cells of a matrix are named one by one to launch them."""
 _FEW_PARTITIONS = 200
 """Of an asset with more the newest versions are found among all, which the section of the history does."""
 
@@ -62,6 +65,8 @@ class ChosenRange:
         first: the first one.
         last: the last one.
         count: how many there are between them.
+        partitions: each of them, where they are no range: those between two corners of a matrix.
+        can_launch: whether a form can name them all.
         problem: what is wrong with them; empty when nothing is.
         backfill: the equal command.
     """
@@ -69,6 +74,8 @@ class ChosenRange:
     first: str
     last: str
     count: int = 0
+    partitions: str = ""
+    can_launch: bool = True
     problem: str = ""
     backfill: str = ""
 
@@ -167,8 +174,16 @@ def _chosen(request: PageRequest[AssetQuery]) -> ChosenRange:
         keys = request.insights.partition_range(query.name, first, last)
     except PartitionError as error:
         return ChosenRange(first=first, last=last, problem=str(error))
-    backfill = command("backfill", query.name, from_=first, to=last).replace("--from-", "--from")
-    return ChosenRange(first=first, last=last, count=len(keys), backfill=backfill)
+    if len(keys) == 1 or not isinstance(decode_partition(keys[0]), tuple):
+        backfill = command("backfill", query.name, **{"from": first, "to": last})
+        return ChosenRange(first=first, last=last, count=len(keys), backfill=backfill)
+    if len(keys) > _MAX_LISTED:
+        return ChosenRange(first=first, last=last, count=len(keys), can_launch=False)
+    graph = request.flow.parts.graph
+    definition = graph[query.name].partitions if query.name in graph else None
+    listed = ",".join(write_partition(definition, key) for key in keys)
+    backfill = command("backfill", query.name, partitions=listed)
+    return ChosenRange(first=first, last=last, count=len(keys), partitions=listed, backfill=backfill)
 
 
 def _automation(request: PageRequest[AssetQuery], detail: AssetDetail) -> AssetAutomation:
