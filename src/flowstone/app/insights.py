@@ -18,7 +18,7 @@ from flowstone.app.targets import (
     step_id_of,
 )
 from flowstone.core.declaring import shown, view
-from flowstone.core.insights.pulse import Pulse
+from flowstone.core.insights.overview import Pulse
 from flowstone.core.job import Job
 from flowstone.core.paging import Page, clamp_limit
 from flowstone.core.partitions import PartitionKey

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from flowstone.app.build import Parts
 from flowstone.app.diagnostics import Verdict, checks_of_open_database, environment_checks
-from flowstone.core.insights.system import PoolUse, TableSize
+from flowstone.core.insights.overview import PoolUse, TableSize
 from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations
 from flowstone.stores.postgres.store import PostgresStore

@@ -22,10 +22,8 @@ from flowstone.core.insights.fleet import (
     RunningStep,
     WorkerRecord,
 )
-from flowstone.core.insights.overview import FoundRun, StaleAsset
-from flowstone.core.insights.pulse import Pulse
+from flowstone.core.insights.overview import FoundRun, PoolUse, Pulse, StaleAsset, TableSize
 from flowstone.core.insights.runs import FailedStep, StepGroup, StepSpan, Strip
-from flowstone.core.insights.system import PoolUse, TableSize
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import CheckRecord, RunRecord, StepRecord

@@ -22,7 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.core.forks import keep_of_parent, renew_after_fork
-from flowstone.core.insights.system import PoolUse
+from flowstone.core.insights.overview import PoolUse
 from flowstone.core.job import StepId
 from flowstone.core.project import Project
 from flowstone.errors import (
