@@ -199,3 +199,14 @@ def test_pages_stay_small(flow):
     for address in ("/runs", "/run?id=fill", "/backfill?id=again"):
         text = client_of(flow).get(address).text
         assert text.count("<") < 3000
+
+
+def test_the_equal_command_asks_for_no_partition_that_the_run_did_not(flow):
+    def command_of(keys, run_id):
+        flow.backfill("sales", partitions=keys, force=True, run_id=run_id)
+        return flow.insights.run(run_id).command
+
+    assert command_of(KEYS[2:5], "range") == f"flowstone backfill sales --from {KEYS[2]} --to {KEYS[4]}"
+    assert command_of([KEYS[0], KEYS[4]], "some") == f"flowstone backfill sales --partitions {KEYS[0]},{KEYS[4]}"
+    listed = ",".join(KEYS[::2])
+    assert command_of(KEYS[::2], "every other") == f"flowstone backfill sales --partitions {listed}"

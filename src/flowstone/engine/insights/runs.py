@@ -11,21 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from flowstone.core.actor import AUTOMATION
 from flowstone.core.audit import AuditFilter
 from flowstone.core.clean import error_line
 from flowstone.core.graph import AssetGraph
-from flowstone.core.insights.runs import STRIP_CODES, FailedStep, StepGroup
+from flowstone.core.insights.runs import STRIP_CODES, FailedStep, StepGroup, StepSpan
 from flowstone.core.paging import Page, clamp_limit, decode_cursor, page_of
-from flowstone.core.partitions import PartitionKey
+from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord
 from flowstone.engine.insights.timeline import NEVER, WORST_FIRST, Bar, Label, bars_of, plain_label, worst_of
-from flowstone.errors import OptionsError, RunNotFoundError, command
+from flowstone.errors import OptionsError, PartitionError, RunNotFoundError, command
 from flowstone.protocols import Store
 
 SINGLE_STEPS = 500
@@ -34,6 +34,9 @@ GROUPED_STEPS = 20_000
 """Up to so many the steps are read to be grouped; of more, the counters of the run are shown."""
 COUNTED = 10_000
 """Up to so many matching runs are counted."""
+_COMPARED = 1000
+"""Up to so many partitions are compared with those of the range between the first and the last one."""
+_LISTED = 50
 _FAILED = 2000
 _ERRORS = 20
 _EXAMPLES = 3
@@ -253,7 +256,7 @@ class RunView:
         strips: its partitions, when it is a backfill.
         rate: partitions that were over per second, since it began.
         actions: what people did to it, the newest first.
-        command: the command line that asks for the same.
+        command: the command line that asks for the same, its config apart; empty when no short one does.
         config: config by asset, without secrets.
         metadata: facts about it.
         io: names of IO managers by asset.
@@ -404,7 +407,7 @@ def run_view(
         strips=strips(store, run_id) if is_backfill and with_partitions else (),
         rate=_rate(line),
         actions=_actions(store, run_id),
-        command=equal_command(record, graph.label),
+        command=equal_command(record, graph.label, others=_others(record, graph, spans, now)),
         config=record.details.config,
         metadata=record.details.metadata,
         io=record.details.io,
@@ -469,8 +472,16 @@ def step_lines(
     return page_of(found, size, lambda step: (step.id,)).map(lambda step: _step_line(step, label))
 
 
-def equal_command(run: RunRecord, label: Label = plain_label) -> str:
-    """Return the command line that asks for the same as a run did.
+def equal_command(run: RunRecord, label: Label = plain_label, *, others: Sequence[str] | None = None) -> str:
+    """Return the command line that asks for the same as a run did, its config apart.
+
+    Args:
+        run: the run.
+        label: writes partitions.
+        others: its partitions when they are no range, as people write them; none when there are too many.
+
+    Returns:
+        The command; empty when no short one asks for the same.
 
     Example:
         >>> from flowstone.core.run_details import RunDetails
@@ -483,6 +494,8 @@ def equal_command(run: RunRecord, label: Label = plain_label) -> str:
     if run.retry_of is not None:
         return command("retry", run.retry_of)
     verb = "backfill" if run.kind == "backfill" else "materialize"
+    if others is not None:
+        return command(verb, run.selection, partitions=",".join(others)) if others else ""
     first, last = _ends(run, label)
     options: dict[str, str] = {}
     if first and last and verb == "backfill":
@@ -490,6 +503,27 @@ def equal_command(run: RunRecord, label: Label = plain_label) -> str:
     elif first:
         options = {"partition": first}
     return command(verb, run.selection, **options)
+
+
+def _others(run: RunRecord, graph: AssetGraph, spans: Sequence[StepSpan], now: datetime) -> tuple[str, ...] | None:
+    """Return the partitions of a backfill that are not all of a range; None for a range, and for very many."""
+    number = run.partitions or 0
+    assets = [graph[name] for name in run.assets if name in graph and graph[name].partitions is not None]
+    if run.first_partition is None or run.last_partition is None or not 1 < number <= _COMPARED or not assets:
+        return None
+    asset, definition = assets[0], assets[0].partitions
+    assert definition is not None
+    ends = decode_partition(run.first_partition), decode_partition(run.last_partition)
+    try:
+        if sum(1 for _ in islice(definition.between(*ends, now), number + 1)) == number:
+            return None
+    except PartitionError:  # declared otherwise by now
+        return None
+    planned = sorted((span.step_id, span.partition_key) for span in spans if span.asset == asset.name)
+    keys = list(dict.fromkeys(key for _, key in planned))
+    labels = tuple(graph.label(asset.name, key) for key in keys)
+    # one that holds a comma cannot stand in a list of them
+    return labels if len(keys) == number <= _LISTED and not any("," in one for one in labels) else ()
 
 
 def counts_of(counts: Mapping[State, int]) -> RunCounts:
