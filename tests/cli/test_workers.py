@@ -39,9 +39,9 @@ def running(*arguments: str, stdout: Path, stderr: Path) -> Iterator[subprocess.
             process.wait()
 
 
-def wait_for(file: Path, text: str, process: subprocess.Popen[bytes]) -> str:
+def wait_for(file: Path, text: str, process: subprocess.Popen[bytes], *, times: int = 1) -> str:
     deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while text not in (found := file.read_text()):
+    while (found := file.read_text()).count(text) < times:
         assert process.poll() is None, found
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
@@ -195,7 +195,7 @@ def test_dev_restarts_the_worker_when_a_file_changes_and_keeps_it_when_that_file
         shop.write_text(text.replace("return [1, 2, 3]", "return [1, 2, 3, 4]"))
         assert psutil.wait_procs([old], timeout=_TIMEOUT_SECONDS)[1] == []
         assert cli("materialize", "numbers", "--json").json["state"] == "completed"
-        assert err.read_text().count("is ready") == 2
+        wait_for(err, "is ready", process, times=2)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(_TIMEOUT_SECONDS) == 130
 

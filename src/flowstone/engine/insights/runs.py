@@ -11,21 +11,22 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 from flowstone.core.actor import AUTOMATION
 from flowstone.core.audit import AuditFilter
 from flowstone.core.clean import error_line
 from flowstone.core.graph import AssetGraph
-from flowstone.core.insights.runs import STRIP_CODES, FailedStep, StepGroup, StepSpan
+from flowstone.core.insights.runs import STRIP_CODES, FailedStep, StepGroup
 from flowstone.core.paging import Page, clamp_limit, decode_cursor, page_of
-from flowstone.core.partitions import PartitionKey, decode_partition
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord
+from flowstone.engine.insights.asked import equal_command, loose_partitions, partitions_in_words
 from flowstone.engine.insights.timeline import NEVER, WORST_FIRST, Bar, Label, bars_of, plain_label, worst_of
-from flowstone.errors import OptionsError, PartitionError, RunNotFoundError, command
+from flowstone.errors import OptionsError, RunNotFoundError
 from flowstone.protocols import Store
 
 SINGLE_STEPS = 500
@@ -34,9 +35,6 @@ GROUPED_STEPS = 20_000
 """Up to so many the steps are read to be grouped; of more, the counters of the run are shown."""
 COUNTED = 10_000
 """Up to so many matching runs are counted."""
-_COMPARED = 1000
-"""Up to so many partitions are compared with those of the range between the first and the last one."""
-_LISTED = 50
 _FAILED = 2000
 _ERRORS = 20
 _EXAMPLES = 3
@@ -407,7 +405,7 @@ def run_view(
         strips=strips(store, run_id) if is_backfill and with_partitions else (),
         rate=_rate(line),
         actions=_actions(store, run_id),
-        command=equal_command(record, graph.label, others=_others(record, graph, spans, now)),
+        command=equal_command(record, graph.label, others=loose_partitions(record, graph, spans, now)),
         config=record.details.config,
         metadata=record.details.metadata,
         io=record.details.io,
@@ -470,60 +468,6 @@ def step_lines(
         limit=size + 1,
     )
     return page_of(found, size, lambda step: (step.id,)).map(lambda step: _step_line(step, label))
-
-
-def equal_command(run: RunRecord, label: Label = plain_label, *, others: Sequence[str] | None = None) -> str:
-    """Return the command line that asks for the same as a run did, its config apart.
-
-    Args:
-        run: the run.
-        label: writes partitions.
-        others: its partitions when they are no range, as people write them; none when there are too many.
-
-    Returns:
-        The command; empty when no short one asks for the same.
-
-    Example:
-        >>> from flowstone.core.run_details import RunDetails
-        >>> known = {"id": "r1", "executor": "oban", "state": State.FAILED, "priority": 4, "max_concurrency": None}
-        >>> at = datetime(2024, 1, 1, tzinfo=UTC)
-        >>> made = RunRecord(kind="materialize", selection="orders", created_at=at, **known)
-        >>> equal_command(made)
-        'flowstone materialize orders'
-    """
-    if run.retry_of is not None:
-        return command("retry", run.retry_of)
-    verb = "backfill" if run.kind == "backfill" else "materialize"
-    if others is not None:
-        return command(verb, run.selection, partitions=",".join(others)) if others else ""
-    first, last = _ends(run, label)
-    options: dict[str, str] = {}
-    if first and last and verb == "backfill":
-        options = {"from": first, "to": last}
-    elif first:
-        options = {"partition": first}
-    return command(verb, run.selection, **options)
-
-
-def _others(run: RunRecord, graph: AssetGraph, spans: Sequence[StepSpan], now: datetime) -> tuple[str, ...] | None:
-    """Return the partitions of a backfill that are not all of a range; None for a range, and for very many."""
-    number = run.partitions or 0
-    assets = [graph[name] for name in run.assets if name in graph and graph[name].partitions is not None]
-    if run.first_partition is None or run.last_partition is None or not 1 < number <= _COMPARED or not assets:
-        return None
-    asset, definition = assets[0], assets[0].partitions
-    assert definition is not None
-    ends = decode_partition(run.first_partition), decode_partition(run.last_partition)
-    try:
-        if sum(1 for _ in islice(definition.between(*ends, now), number + 1)) == number:
-            return None
-    except PartitionError:  # declared otherwise by now
-        return None
-    planned = sorted((span.step_id, span.partition_key) for span in spans if span.asset == asset.name)
-    keys = list(dict.fromkeys(key for _, key in planned))
-    labels = tuple(graph.label(asset.name, key) for key in keys)
-    # one that holds a comma cannot stand in a list of them
-    return labels if len(keys) == number <= _LISTED and not any("," in one for one in labels) else ()
 
 
 def counts_of(counts: Mapping[State, int]) -> RunCounts:
@@ -605,33 +549,6 @@ def _left(counts: RunCounts, took: float, usual: float | None, *, paused: bool) 
 
 def _rate(line: RunLine) -> float | None:
     return line.counts.done / line.took_seconds if line.took_seconds > 0 and line.counts.done else None
-
-
-def partitions_in_words(run: RunRecord, label: Label = plain_label) -> str:
-    """Return which partitions a run was asked for; empty without.
-
-    Example:
-        >>> known = {"id": "r1", "kind": "backfill", "selection": "a", "executor": "oban", "state": State.FAILED}
-        >>> known |= {"priority": 4, "max_concurrency": None, "created_at": datetime(2024, 1, 1, tzinfo=UTC)}
-        >>> partitions_in_words(RunRecord(first_partition="s:a", last_partition="s:z", partitions=1204, **known))
-        'a..z (1,204)'
-    """
-    first, last = _ends(run, label)
-    if not first or not last:
-        return ""
-    return first if first == last else f"{first}..{last} ({run.partitions:,})"
-
-
-def _ends(run: RunRecord, label: Label) -> tuple[str, str]:
-    """Return the first and the last partition of a run, as an asset of it with words of its own writes them."""
-    first, last = run.first_partition, run.last_partition
-    if first is None or last is None:
-        return "", ""
-    for asset in run.assets:  # months of one asset are the months of all: the first one that knows them says how
-        found = label(asset, first)
-        if found != plain_label(asset, first):
-            return found, label(asset, last)
-    return plain_label("", first), plain_label("", last)
 
 
 def _place(step_id: int, asset: str, key: PartitionKey, label: Label) -> StepPlace:
