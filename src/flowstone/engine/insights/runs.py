@@ -24,7 +24,7 @@ from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.core.step import RunRecord, StepRecord
-from flowstone.engine.insights.asked import equal_command, loose_partitions, partitions_in_words
+from flowstone.engine.insights.requested import equal_command, loose_partitions, partitions_in_words
 from flowstone.engine.insights.timeline import NEVER, WORST_FIRST, Bar, Label, bars_of, plain_label, worst_of
 from flowstone.errors import OptionsError, RunNotFoundError
 from flowstone.protocols import Store

@@ -1,4 +1,4 @@
-"""What a run was asked for, in words: its partitions, and the command line that asks for the same."""
+"""What a run was to compute, in words: its partitions, and the command line that requests the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LISTED = 50
 
 
 def partitions_in_words(run: RunRecord, label: Label = plain_label) -> str:
-    """Return which partitions a run was asked for; empty without.
+    """Return which partitions a run was to compute; empty without.
 
     Example:
         >>> from datetime import UTC
@@ -48,7 +48,7 @@ def ends_of(run: RunRecord, label: Label) -> tuple[str, str]:
 
 
 def equal_command(run: RunRecord, label: Label = plain_label, *, others: Sequence[str] | None = None) -> str:
-    """Return the command line that asks for the same as a run did, its config apart.
+    """Return the command line that requests the same as a run did, its config apart.
 
     Args:
         run: the run.
@@ -56,7 +56,7 @@ def equal_command(run: RunRecord, label: Label = plain_label, *, others: Sequenc
         others: its partitions when they are no range, as people write them; none when there are too many.
 
     Returns:
-        The command; empty when no short one asks for the same.
+        The command; empty when no short one requests the same.
 
     Example:
         >>> from datetime import UTC
