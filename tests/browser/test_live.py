@@ -117,10 +117,11 @@ def test_a_hidden_tab_does_nothing(browser: Browser, flow: FlowStone, dashboard:
     with serving(dashboard) as address, Visit(browser, address) as visit:
         page = visit.go("/assets")
         connected(dashboard, page, 1)
-        requests: list[Any] = []
-        page.on("request", lambda request: requests.append(request.url))
         hide(page, True)
         connected(dashboard, page, 0)
+        # only now: what the stream's first word made it read may have been under way
+        requests: list[Any] = []
+        page.on("request", lambda request: requests.append(request.url))
         flow.materialize("numbers")
         page.wait_for_timeout(1500)
         assert requests == []

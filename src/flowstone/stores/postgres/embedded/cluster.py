@@ -161,8 +161,8 @@ class Cluster:
             self._initialise(major)
         self._refuse_other_version(major)
         with self._synced():
-            if not self._joined(timeout_seconds):
-                self._start(timeout_seconds)
+            if (free := self._joined(timeout_seconds)) is not None:
+                self._start(free, timeout_seconds)
             self._ensure_database()
         return self._dsn(DATABASE)
 
@@ -221,8 +221,11 @@ class Cluster:
             seconds = str(max(1, round(wait_seconds)))
             self._run("pg_ctl", "stop", "-D", "data", "-m", "fast", "-w", "-t", seconds)
 
-    def _joined(self, timeout_seconds: float) -> bool:
-        """Wait until the living server answers (True) or no server lives (False).
+    def _joined(self, timeout_seconds: float) -> FileLock | None:
+        """Wait until the living server answers (None) or no server lives (the lock of the next one, taken).
+
+        The lock is kept and not taken again for the start: a child that another thread forks in between holds what
+        this process let go until it executes its program, and would be taken for a server.
 
         A server that is being shut down and waits for its clients to leave is stopped for good after a moment, so
         that it can be started again: it answers nobody any more.
@@ -232,13 +235,11 @@ class Cluster:
         while True:
             problem = self._problem()
             if problem is None:
-                return True
+                return None
             alive = FileLock(self._directory / "server.lock")
-            try:
-                if alive.try_exclusive():
-                    return False
-            finally:
-                alive.close()
+            if alive.try_exclusive():
+                return alive
+            alive.close()
             waited, pid = time.monotonic() - started, self.server_pid()
             if pid is not None and _is_stopped(pid):
                 raise EmbeddedDatabaseError(
@@ -311,12 +312,10 @@ class Cluster:
         building.rename(self.data)
         log.info("Made a PostgreSQL %d cluster in %s.", major, self.data)
 
-    def _start(self, timeout_seconds: float) -> None:
-        alive = FileLock(self._directory / "server.lock")
+    def _start(self, alive: FileLock, timeout_seconds: float) -> None:
+        """Start a server, whose processes inherit the taken lock `alive`; it is let go here."""
         try:
             self._account.own(alive.path)
-            if not alive.try_exclusive():
-                raise EmbeddedDatabaseError(f"Another program started a server on {self.data} meanwhile.")
             self._disarm_stale_pid_file()
             self._socket.clear()
             self._write_settings()
