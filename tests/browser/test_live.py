@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.browser.harness import Visit, serving
@@ -115,13 +115,21 @@ def hide(page: Page, hidden: bool) -> None:
 
 def test_a_hidden_tab_does_nothing(browser: Browser, flow: FlowStone, dashboard: Dashboard) -> None:
     with serving(dashboard) as address, Visit(browser, address) as visit:
+        requests: list[str] = []
+        answered: list[str] = []
+        visit.page.on("request", lambda request: requests.append(request.url))
+        visit.page.on("response", lambda response: answered.append(response.url))
         page = visit.go("/assets")
         connected(dashboard, page, 1)
         hide(page, True)
         connected(dashboard, page, 0)
-        # only now: what the stream's first word made it read may have been under way
-        requests: list[Any] = []
-        page.on("request", lambda request: requests.append(request.url))
+        # what the stream's first word made it read may be under way
+        for _ in range(100):
+            if requests.count(page.url) == answered.count(page.url):
+                break
+            page.wait_for_timeout(50)
+        assert requests.count(page.url) == answered.count(page.url)
+        requests.clear()
         flow.materialize("numbers")
         page.wait_for_timeout(1500)
         assert requests == []
