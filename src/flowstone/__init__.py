@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         WeeklyPartitions,
         YearlyPartitions,
     )
+    from flowstone.core.published import Published
     from flowstone.core.retry import RetryPolicy
     from flowstone.core.route import Route
     from flowstone.core.scatter import Scatter, scatter
@@ -130,6 +131,7 @@ __all__ = [
     "PartitionMapping",
     "PartitionsDefinition",
     "Previous",
+    "Published",
     "QuarterlyPartitions",
     "Rate",
     "RateLimited",
@@ -215,6 +217,7 @@ _MODULES = {
     "PartitionMapping": "flowstone.core.mappings",
     "PartitionsDefinition": "flowstone.core.definition",
     "Previous": "flowstone.core.mappings",
+    "Published": "flowstone.core.published",
     "Rate": "flowstone.core.limits",
     "RateLimited": "flowstone.executors.limits",
     "RetryLater": "flowstone.core.outcome",

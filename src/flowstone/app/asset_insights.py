@@ -28,6 +28,7 @@ from flowstone.engine.insights.versions import VersionPages
 from flowstone.engine.values import find_values
 from flowstone.errors import FlowStoneError, UnknownPartitionError
 from flowstone.io.memory import MemoryIO
+from flowstone.io.published import PublishedIO
 
 
 class AssetDetails:
@@ -110,7 +111,7 @@ class AssetDetails:
         if stored is None or found.erased_at is not None:
             return ValuePreview(version, "", problem="it was erased")
         manager = self._parts.managers.get(stored.io)
-        problem = refusal(stored, in_this_process=isinstance(manager, MemoryIO))
+        problem = refusal(stored, in_this_process=isinstance(manager, MemoryIO | PublishedIO))
         if problem:
             return ValuePreview(version, stored.value_type, problem=problem)
         try:

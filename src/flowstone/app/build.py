@@ -31,6 +31,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.output import StoredOutput
 from flowstone.core.project import Project
+from flowstone.core.published import PUBLISHED
 from flowstone.core.scatter import Scatter
 from flowstone.core.shape import Shapes
 from flowstone.core.step import StepRecord
@@ -62,6 +63,7 @@ from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
+from flowstone.io.published import PublishedIO
 from flowstone.protocols import Control, Executor, Hook, IOManager, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
@@ -409,10 +411,16 @@ def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> 
     managers: dict[str, IOManager] = {
         "memory": MemoryIO(),
         "filesystem": FilesystemIO(Path(settings.storage) / "values"),
+        PUBLISHED: PublishedIO(),
     }
     if isinstance(store, PostgresStore):
         managers["postgres"] = PostgresIO(store.connection)
     for name, manager in io.items():
+        if name in (PUBLISHED, IO_NAME):
+            raise ConfigurationError(
+                f"io={{{name!r}: ...}}: FlowStone has an IO manager of this name, for values of its own. Choose "
+                "another name."
+            )
         if manager.name != name:
             raise ConfigurationError(
                 f"io={{{name!r}: ...}}: this IO manager calls itself {manager.name!r}, and that name is recorded "

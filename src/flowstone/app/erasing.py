@@ -19,6 +19,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition
 from flowstone.core.partitions_by_key import MultiPartitions
+from flowstone.core.published import PUBLISHED
 from flowstone.core.selection import Selection, select
 from flowstone.core.step import Target
 from flowstone.core.version import ErasableValue
@@ -50,6 +51,8 @@ class Erased:
         out_of_reach: for each name of an IO manager, the number of values that could not be deleted, because this
             app does not declare it, it failed, or it keeps values in the memory of another process. Erase again
             where it can be reached.
+        elsewhere: references that assets published (`Published`): what they refer to is not FlowStone's, and still
+            there; yours to delete. Named once, by the call that erases them.
         left_out: selected assets that have no such partition.
         dry_run: whether nothing was changed.
     """
@@ -67,6 +70,7 @@ class Erased:
     downstream: tuple[Version, ...] = ()
     more_downstream: bool = False
     out_of_reach: Mapping[str, int] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     dry_run: bool = False
 
@@ -103,9 +107,10 @@ class Eraser:
         versions = self._store.versions
         counts = versions.erase_counts(targets)
         out_of_reach: Counter[str] = Counter()
+        elsewhere: dict[str, None] = {}
         if not dry_run:
             versions.erase(targets, by=by, reason=reason)
-            out_of_reach = self._delete_values(targets)
+            out_of_reach = self._delete_values(targets, elsewhere)
         downstream = self._downstream(targets)
         return Erased(
             targets=tuple(targets),
@@ -121,6 +126,7 @@ class Eraser:
             downstream=downstream[:_MAX_DOWNSTREAM],
             more_downstream=len(downstream) > _MAX_DOWNSTREAM,
             out_of_reach=dict(out_of_reach),
+            elsewhere=tuple(elsewhere),
             left_out=left_out,
             dry_run=dry_run,
         )
@@ -201,8 +207,11 @@ class Eraser:
 
     # --- values -------------------------------------------------------------------------------------------
 
-    def _delete_values(self, targets: Sequence[Target]) -> Counter[str]:
-        """Delete what erased steps stored; return how many could not be, by the name of their IO manager."""
+    def _delete_values(self, targets: Sequence[Target], elsewhere: dict[str, None]) -> Counter[str]:
+        """Delete what erased steps stored; return how many could not be, by the name of their IO manager.
+
+        References to what lies elsewhere are added to `elsewhere`.
+        """
         versions, after = self._store.versions, 0
         out_of_reach: Counter[str] = Counter()
         while page := versions.erased_values(targets, after=after, limit=_PAGE):
@@ -210,6 +219,7 @@ class Eraser:
             gone = [
                 one.step_id for one in page if one.stored is not None and self._delete(one.stored, out_of_reach)
             ]
+            elsewhere |= {one.stored.location: None for one in page if one.stored and one.stored.io == PUBLISHED}
             self._delete_leftovers(page, out_of_reach)
             # lines are written a moment after the commit: those that came meanwhile
             self._store.logs.forget([one.step_id for one in page])

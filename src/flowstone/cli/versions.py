@@ -197,6 +197,9 @@ def erase(
         more = "more than " if erased.more_downstream else ""
         made = one_line(_some([str(one) for one in erased.downstream]))
         session.out.note(f"Made from it, and left as they are, {more}{len(erased.downstream)}: {made}")
+    if erased.elsewhere:
+        places = one_line(_some(list(erased.elsewhere)))
+        session.out.note(f"Published from elsewhere, and still there, yours to delete: {places}")
     for io, number in erased.out_of_reach.items():
         session.out.error(
             f"{_count(number, 'value')} of the IO manager {io!r} could not be deleted. Erase again where it is "
@@ -283,6 +286,7 @@ def _erased_document(flow: FlowStone, erased: Erased) -> dict[str, object]:
         "downstream": [one.to_json() for one in erased.downstream],
         "more_downstream": erased.more_downstream,
         "out_of_reach": dict(erased.out_of_reach),
+        "elsewhere": list(erased.elsewhere),
         "left_out": list(erased.left_out),
         "dry_run": erased.dry_run,
     }

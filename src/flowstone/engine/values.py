@@ -21,6 +21,7 @@ from flowstone.core.mappings import PartitionMapping, SameKey
 from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, is_read_once, type_name
 from flowstone.core.partitions import PartitionKey, decode_partition, encode_partition
 from flowstone.core.project import DEFAULT_PROJECT
+from flowstone.core.published import PUBLISHED, Published
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, CommittedOutput, InputVersion, Target
@@ -353,13 +354,16 @@ class ValueStore:
         """
         asset, chosen = context.asset, context.run.details.io
         manager = self.manager(asset, chosen) if chosen else self._managers[asset.io or self._default]
-        if type(value) not in PLAIN and is_read_once(value):
-            raise SerializationError(
-                f"Asset {asset.name!r} returned something that can be read only once",
-                path="$",
-                type_name=type_name(value),
-                remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
-            )
+        if type(value) not in PLAIN:
+            if isinstance(value, Published):
+                manager = self._managers[PUBLISHED]
+            elif is_read_once(value):
+                raise SerializationError(
+                    f"Asset {asset.name!r} returned something that can be read only once",
+                    path="$",
+                    type_name=type_name(value),
+                    remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
+                )
         address = OutputAddress(
             asset.name,
             context.key,

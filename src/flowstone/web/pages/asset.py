@@ -314,6 +314,8 @@ def erase(call: ActionCall[RangeForm]) -> Done:
     if left:
         names = ", ".join(sorted(erased.out_of_reach))
         message += f" {left:,} could not be deleted ({names}): erase again where these can be reached."
+    if erased.elsewhere:
+        message += f" {len(erased.elsewhere):,} refer to data elsewhere, which is still there: yours to delete."
     if erased.downstream:
         message += f" {len(erased.downstream):,} versions were made from them and are as they were."
     return Done(message, url("asset", name=call.form.name))
