@@ -71,6 +71,12 @@ class SensorRuns:
     def prepare(self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None) -> PreparedRun:
         """Prepare the run of a request, to be placed with the tick that asked for it."""
         self._refuse_all_partitions(request)
+        return self.prepare_tick(request, run_id=run_id, kind=kind, now=now)
+
+    def prepare_tick(
+        self, request: RunRequest, *, run_id: str, kind: str, now: datetime | None = None
+    ) -> PreparedRun:
+        """Prepare the run of a schedule, which may mean every partition."""
         if self._parts.store.durable:
             return self._placement.prepare_request(request, run_id=run_id, kind=kind, now=now)
         spec = self._placement.requested(request, run_id=run_id, kind=kind, now=now)
@@ -132,17 +138,23 @@ class SensorRuns:
                 )
 
 
+_LEASE_SECONDS = 3600.0
+_MAX_TICKS = 10_000
+
+
 class DeclaredAutomations[One: Evaluator]:
     """The automations of one kind that an app declares.
 
     Args:
         store: where they are recorded.
+        runs: prepares what they request.
     """
 
     kind: ClassVar[AutomationKind]
 
-    def __init__(self, store: AutomationStore) -> None:
+    def __init__(self, store: AutomationStore, runs: SensorRuns) -> None:
         self._store = store
+        self._runs = runs
         self._evaluators: dict[str, One] = {}
 
     @property
@@ -178,6 +190,37 @@ class DeclaredAutomations[One: Evaluator]:
         """
         return self._store.set_paused(self._declared(name).id, paused=False)
 
+    def run_due(self) -> Sequence[TickRecord]:
+        """Evaluate, here and now, what is due and not paused; without a queue its runs are over when this returns.
+
+        Workers do this by themselves; this is for apps and tests without any.
+
+        Returns:
+            What was recorded, in this order.
+        """
+        evaluators = {one.id: one for one in self._evaluators.values()}
+        self._store.declare(list(evaluators), paused=[one.id for one in evaluators.values() if one.starts_paused])
+        done: list[TickRecord] = []
+        for taken in self._store.take(list(evaluators), lease_seconds=_LEASE_SECONDS, limit=len(evaluators) or 1):
+            done += self._run_taken(evaluators[taken.record.id], taken)
+        return done
+
+    def _run_taken(self, one: One, taken: TakenAutomation) -> Sequence[TickRecord]:
+        before = max((tick.id for tick in self._store.ticks(one.id, limit=1)), default=0)
+        try:
+            for conclusion in one.evaluate(taken):
+                self._runs.drive(self._store.conclude(taken, conclusion).run_ids)
+                if not conclusion.goes_on:
+                    break
+        except Exception as error:  # noqa: BLE001 - it is recorded, as on a worker
+            self._conclude(taken, NewTick(at=taken.now, state=TickState.FAILED, error=failure(error, None).error))
+        except BaseException:
+            self._store.release(taken)
+            raise
+        finally:
+            self._runs.forget()
+        return [tick for tick in reversed(self._store.ticks(one.id, limit=_MAX_TICKS)) if tick.id > before]
+
     def _add(self, name: str, one: One) -> None:
         if name in self._evaluators:
             raise DefinitionError(f"There are two {self.kind}s named {name!r}. Give one another name=.")
@@ -209,9 +252,6 @@ class DeclaredAutomations[One: Evaluator]:
             taken,
             Conclusion(ticks=[tick], cursor=record.cursor, due_at=record.due_at, failures=record.failures),
         )
-
-
-_LEASE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +293,7 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
     kind = AutomationKind.SCHEDULE
 
     def __init__(self, parts: Parts, placement: Placement, schedules: Iterable[Schedule]) -> None:
-        super().__init__(parts.store.automations)
+        super().__init__(parts.store.automations, SensorRuns(parts, placement))
         self._parts = parts
         self._placement = placement
         for schedule in schedules:
@@ -261,7 +301,7 @@ class SchedulesView(DeclaredAutomations[ScheduleEvaluator]):
                 placement.check_request(schedule.request(None))
             except OptionsError as error:
                 raise DefinitionError(f"Schedule {schedule.name!r}: {error}") from error
-            self._add(schedule.name, ScheduleEvaluator(schedule, parts.graph, placement.prepare_request))
+            self._add(schedule.name, ScheduleEvaluator(schedule, parts.graph, self._runs.prepare_tick))
 
     def list(self) -> list[ScheduleStatus]:
         """Return all schedules with their next instants."""
@@ -340,6 +380,7 @@ class AsyncSchedulesView(AsyncFlowStone):
     ticks = awaitable(SchedulesView.ticks)
     pause = awaitable(SchedulesView.pause)
     resume = awaitable(SchedulesView.resume)
+    run_due = awaitable(SchedulesView.run_due)
 
 
 _LEASE_MARGIN_SECONDS = 3600.0
@@ -408,9 +449,8 @@ class SensorsView(DeclaredAutomations[SensorEvaluator]):
     def __init__(
         self, parts: Parts, placement: Placement, keys: PartitionKeysView, sensors: Iterable[Sensor]
     ) -> None:
-        super().__init__(parts.store.automations)
+        super().__init__(parts.store.automations, SensorRuns(parts, placement))
         self._parts = parts
-        self._runs = SensorRuns(parts, placement)
         given = SensorParts(
             prepare=self._runs.prepare,
             resources=parts.resources,
@@ -579,3 +619,4 @@ class AsyncSensorsView(AsyncFlowStone):
     ticks = awaitable(SensorsView.ticks)
     pause = awaitable(SensorsView.pause)
     resume = awaitable(SensorsView.resume)
+    run_due = awaitable(SensorsView.run_due)

@@ -36,6 +36,7 @@ _LAST_SECONDS = 19.0
 _CLEAN_UP_SECONDS = 10.0
 """How long user code may clean up after all was committed or released, exit handlers included."""
 _FLUSH_SECONDS = 15.0
+_START_SECONDS = 30.0
 _SENSORS = "sensors"
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
@@ -96,6 +97,89 @@ def serve(
     if not ends_process:
         stopping.let_live()
     return 0
+
+
+@contextmanager
+def working(
+    flow: FlowStone, *, queues: Mapping[str, int] | None = None, grace_seconds: float = 5.0
+) -> Iterator[None]:
+    """Run a worker node in threads of this process while the block runs: for tests and notebooks.
+
+    It takes no signals and evaluates no automations; the app stays open.
+
+    Args:
+        flow: the app whose assets it runs.
+        queues: queue name to steps at once; the settings' by default.
+        grace_seconds: how long running steps may finish at the end.
+
+    Raises:
+        ExecutorUnavailableError: the app has no database, or the node could not start.
+    """
+    store = _store(flow)
+    limits = queues or flow.settings.queues
+    board = UnstartedAttemptsBoard()
+    heartbeat = _heartbeat(flow, store, "in-process", limits, board)
+    steps = StepLog(flow.graph.label)
+    committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+    node = _node(flow, store, committer, steps, heartbeat, limits, grace_seconds, board)
+    running = _RunningNode(node)
+    committer.start()
+    flow.parts.notices.start()
+    try:
+        running.start()
+        yield
+    finally:
+        running.stop(grace_seconds + _LAST_SECONDS)
+        committer.stop(timeout_seconds=_FLUSH_SECONDS)
+        flow.parts.notices.stop()
+        heartbeat.stop()
+
+
+class _RunningNode:
+    """A node in a thread with an event loop of its own."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._stop: Callable[[], object] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="flowstone-node", daemon=True)
+
+    def start(self) -> None:
+        """Return when the node acquires work.
+
+        Raises:
+            ExecutorUnavailableError: it ended before that.
+        """
+        self._thread.start()
+        self._ready.wait(_START_SECONDS)
+        if self._error is not None or not self._ready.is_set():
+            raise ExecutorUnavailableError(
+                "oban", f"a worker in this process did not start ({self._error or 'not in time'})", ""
+            ) from self._error
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Stop the node and wait for its thread."""
+        self._stop()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - raised where the node is started
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        loop, requested = asyncio.get_running_loop(), asyncio.Event()
+
+        def stop() -> None:
+            with suppress(RuntimeError):  # the loop is closed: the node has ended
+                loop.call_soon_threadsafe(requested.set)
+
+        self._stop = stop
+        await self._node.run(requested, on_ready=self._ready.set)
 
 
 class _Stopping:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,6 +28,9 @@ class AutomationStore(Protocol):
     The store's clock decides what is due. Any number of nodes may ask at once: each due automation is taken
     by one of them, under a lease, and only that one can conclude.
     """
+
+    def use_clock(self, now: Callable[[], datetime]) -> None:
+        """Take this clock from here on in place of the store's: for tests."""
 
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
         """Make a row for each automation that has none, due at once; those in `paused` begin paused."""

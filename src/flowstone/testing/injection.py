@@ -1,13 +1,19 @@
-"""Killing a process at a chosen point of a step or of a conclusion, to prove that nothing is lost there."""
+"""Faults at chosen points: a process killed in a step or in a conclusion, an attempt that fails."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome
+from flowstone.core.partitions import Partition
+from flowstone.errors import OptionsError
 from flowstone.protocols import Hook, StepCall
 
 BEFORE_RUN = "before_run"
@@ -85,3 +91,90 @@ class KillPoints(Hook):
     @staticmethod
     def _file(directory: Path, point: str, asset: str) -> Path:
         return directory / f"{point}-{asset.encode().hex()}"
+
+
+@dataclass(slots=True)
+class _Failure:
+    point: str
+    asset: str
+    error: BaseException | type[BaseException]
+    partition: Partition
+    left: int
+
+
+class FailurePoints(Hook):
+    """A hook that lets attempts fail at a point, in this process: what a flaky service or a full disk would do.
+
+    The fixture `flowstone_faults` is one, and every app that the fixtures `flow` and `flow_postgres` make has it.
+
+    Example:
+        >>> from flowstone import FlowStone, RetryPolicy, asset
+        >>> @asset(retry=RetryPolicy(max_attempts=2, backoff_seconds=0))
+        ... def numbers():
+        ...     return [1, 2, 3]
+        >>> faults = FailurePoints()
+        >>> flow = FlowStone.for_testing([numbers], hooks=[faults])
+        >>> faults.fail(numbers, ConnectionError("reset"))
+        >>> done = flow.materialize("numbers", executor_opts={"retry": True})
+        >>> done.value, done.attempt, faults.left
+        ([1, 2, 3], 2, 0)
+    """
+
+    def __init__(self) -> None:
+        self._failures: list[_Failure] = []
+        self._lock = threading.Lock()
+
+    @property
+    def left(self) -> int:
+        """How many failures nobody has met yet: 0 at the end of a test that meant them all."""
+        with self._lock:
+            return sum(one.left for one in self._failures)
+
+    def fail(
+        self,
+        asset: Asset[..., Any] | str,
+        error: BaseException | type[BaseException] = RuntimeError,
+        *,
+        at: str = BEFORE_RUN,
+        partition: Partition = None,
+        times: int = 1,
+    ) -> None:
+        """Let the next attempts of an asset fail.
+
+        Args:
+            asset: the asset or its name.
+            error: what is raised.
+            at: `BEFORE_RUN`, or `AFTER_STORE`: the value is written and will not be committed.
+            partition: only attempts of this one; None for whichever comes.
+            times: how many attempts.
+
+        Raises:
+            OptionsError: there is no such point, or `error` is no exception.
+        """
+        if at not in (BEFORE_RUN, AFTER_STORE):
+            raise OptionsError(f"at={at!r}: give {BEFORE_RUN!r} or {AFTER_STORE!r}.")
+        kind = error if isinstance(error, type) else type(error)
+        if not issubclass(kind, BaseException):
+            raise OptionsError(f"error={error!r}: give an exception, such as ConnectionError('reset').")
+        if type(times) is not int or times < 1:
+            raise OptionsError(f"times={times!r}: give a whole number above 0.")
+        name = asset if isinstance(asset, str) else asset.name
+        with self._lock:
+            self._failures.append(_Failure(at, name, error, partition, times))
+
+    def call(self, context: AssetContext, step: StepCall) -> AttemptOutcome:
+        self._reach(BEFORE_RUN, context)
+        outcome = step(context)
+        self._reach(AFTER_STORE, context)
+        return outcome
+
+    def _reach(self, point: str, context: AssetContext) -> None:
+        with self._lock:
+            for one in self._failures:
+                meant = one.partition is None or one.partition == context.partition
+                if one.left and one.point == point and one.asset == context.asset.name and meant:
+                    one.left -= 1
+                    break
+            else:
+                return
+        raise one.error

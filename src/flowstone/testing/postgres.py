@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 from flowstone.errors import EmbeddedDatabaseError
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database, with_identifiers
+from flowstone.stores.postgres.dsn import parse_dsn
 from flowstone.stores.postgres.embedded.cluster import FileLock
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 from flowstone.stores.postgres.sql import fetch_value
+from flowstone.stores.postgres.store import upgrade
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # Tests lose nothing worth keeping when the machine stops.
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _TEMPLATE = "prepared"
+_NOT_ALLOWED = "42501"
 _NAMES_STRATEGIES = 150000
 """Since which version of the server it is asked how to copy a database."""
 
@@ -56,6 +59,7 @@ class TemporaryServer:
         self._prepare = prepare
         self._server = EmbeddedPostgres(directory, binaries=binaries, settings=UNSAFE_BUT_FAST)
         self._dsn = ""
+        self._template = _TEMPLATE
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,7 +89,7 @@ class TemporaryServer:
     @contextmanager
     def database(self) -> Iterator[str]:
         """Make a clone of the template and drop it afterwards, whoever is still connected; yields its DSN."""
-        with self._temporary(_TEMPLATE) as dsn:
+        with self._temporary(self._template) as dsn:
             yield dsn
 
     @contextmanager
@@ -113,7 +117,7 @@ class TemporaryServer:
 
     def _has_template(self) -> bool:
         with Database(self._dsn).dedicated() as connection:
-            return bool(fetch_value(connection, bool, "database/exists", {"name": _TEMPLATE}))
+            return bool(fetch_value(connection, bool, "database/exists", {"name": self._template}))
 
     def _build_template(self) -> None:
         name = f"building_{uuid4().hex}"
@@ -122,10 +126,54 @@ class TemporaryServer:
             self._prepare(self._dsn_of(name))
             # this session writes down what every first session of a clone would have to find out again
             Database(self._dsn_of(name)).ping()
-            connection.execute(with_identifiers(load_sql("database/rename"), name=name, template=_TEMPLATE))
+            connection.execute(with_identifiers(load_sql("database/rename"), name=name, template=self._template))
 
     def _dsn_of(self, database: str) -> str:
         return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
+
+
+class GivenServer(TemporaryServer):
+    """A server that is there already, such as the service of a CI job, in place of an embedded one.
+
+    Each process prepares a template of its own there and drops it at its end.
+
+    Args:
+        dsn: a database of the server, whose user may create databases.
+
+    Raises:
+        EmbeddedDatabaseError: the user may not create databases.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._prepare = prepare
+        self._parameters = parse_dsn(dsn)
+        self._dsn = dsn
+        self._template = f"flowstone_template_{uuid4().hex}"
+
+    def start(self) -> None:
+        """Prepare the template."""
+        try:
+            self._build_template()
+        except Exception as error:
+            if getattr(error, "sqlstate", None) == _NOT_ALLOWED:
+                raise EmbeddedDatabaseError(
+                    f"The user of this server may not create databases: ALTER ROLE ... CREATEDB ({error})"
+                ) from error
+            raise
+
+    def stop(self) -> None:
+        """Drop the template."""
+        with Database(self._dsn).dedicated() as connection:
+            connection.execute(with_identifiers(load_sql("database/drop"), name=self._template))
+
+    def _dsn_of(self, database: str) -> str:
+        rest = {name: value for name, value in self._parameters.items() if name != "dbname"}
+        return f"postgresql:///{database}?{urlencode(rest)}"
+
+
+def prepare(dsn: str) -> None:
+    """Make FlowStone's tables in a database."""
+    upgrade(Database(dsn))
 
 
 def _clone(connection: Connection[TupleRow], name: str, template: str) -> None:

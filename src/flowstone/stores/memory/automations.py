@@ -95,6 +95,9 @@ class MemoryAutomations(AutomationStore):
         self._keys: dict[AutomationId, dict[str, _UsedKey]] = defaultdict(dict)
         self._tick_ids = count(1)
 
+    def use_clock(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
         with self._lock:
             for one in automations:

@@ -56,6 +56,9 @@ class PostgresAutomations(AutomationStore):
         self._worker_id = worker_id
         self._clock = now
 
+    def use_clock(self, now: Callable[[], datetime]) -> None:
+        self._clock = now
+
     def declare(self, automations: Sequence[AutomationId], *, paused: Collection[AutomationId] = ()) -> None:
         if automations:
             # in one order everywhere, so that nodes that start together cannot lock each other out
