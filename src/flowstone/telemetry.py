@@ -4,15 +4,22 @@ Events have a name, measurements (numbers) and metadata (what they are about). H
 thread in which the event happens, after the fact and never inside a transaction; a handler that raises is
 logged and detached, it never disturbs the work. The idea, and the names `start`, `stop` and `exception`,
 are those of Erlang's telemetry, which Oban uses.
+
+A handler is called by the thread that works. One that sends something over a network must not wait there: see
+`flowstone.observability.background`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 type Handler = Callable[[str, Mapping[str, float], Mapping[str, Any]], None]
 
@@ -20,11 +27,18 @@ EVENTS: Mapping[str, str] = {
     "step.start": "an attempt of a step starts",
     "step.stop": "an attempt ended without an error; measures duration_seconds",
     "step.exception": "an attempt failed; measures duration_seconds",
+    "step.placed": "a step was recorded for a target that nothing serves yet",
+    "step.snoozed": "an attempt was released and is tried again later; measures retry_in_seconds",
+    "step.parked": "a step is held back by a limit, a rate or a breaker",
+    "step.cancelled": "a step is over because it was cancelled",
     "check.stop": "a check has looked at a value; measures duration_seconds",
     "run.start": "a run was planned and placed; measures steps",
     "run.ended": "the last step of a run was committed here; measures duration_seconds and steps",
     "attempt.committed": "an attempt was committed, or refused because another one replaced it; measures "
     "duration_seconds, and queue_seconds and retry_in_seconds where there are any",
+    "attempt.lost": "the process of an attempt was lost, and the attempt ended by another one",
+    "approval.requested": "a step waits for the decision of a person",
+    "approval.decided": "a request for approval is over: approved, rejected, expired or cancelled",
     "commit.stop": "a group of attempts was committed; measures duration_seconds and attempts",
     "worker.start": "a worker node takes up work",
     "worker.stop": "a worker node has stopped; measures duration_seconds",
@@ -71,9 +85,15 @@ def detach(name: str) -> None:
     listeners.pop(name, None)
 
 
-def listening() -> bool:
-    """Whether there is a listener."""
-    return bool(listeners)
+def listening(event: str | None = None) -> bool:
+    """Whether there is a listener.
+
+    Args:
+        event: whether there is one for this event, before many of them are put together; None for any.
+    """
+    if event is None or not listeners:
+        return bool(listeners)
+    return any(event in events for events, _ in listeners.values())
 
 
 def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, Any]) -> None:
@@ -88,6 +108,18 @@ def emit(event: str, measurements: Mapping[str, float], metadata: Mapping[str, A
                 # handlers are guests here
                 _log.exception("The telemetry handler %r raised on %s and is detached", name, event)
                 detach(name)
+
+
+class Event(NamedTuple):
+    """An event that is emitted later: when what it is about is committed."""
+
+    name: str
+    measurements: Mapping[str, float]
+    metadata: Mapping[str, Any]
+
+    def emit(self) -> None:
+        """Call the handlers."""
+        emit(*self)
 
 
 def emit_run_ended(run: Any) -> None:
@@ -109,6 +141,42 @@ def emit_run_ended(run: Any) -> None:
         {"duration_seconds": took, "steps": run.total},
         about | {"counts": counts, "parent": run.parent},
     )
+
+
+class Tracer(Protocol):
+    """What takes part in the trace of a run; see `flowstone.observability.tracing`."""
+
+    def place(self, run_id: str, kind: str) -> str | None:
+        """Begin the span of a run that is about to be placed; return the `traceparent` to record with it."""
+
+    def attempt(self, attempt: Any) -> AbstractContextManager[None]:
+        """Begin the span of an attempt, and make it the current one while its function runs."""
+
+    def carrier(self) -> Mapping[str, str]:
+        """Return the context that is current here, to be sent to a process of our own."""
+
+
+tracer: Tracer | None = None
+"""Set while traces are made. Only code that has found a listener reads it."""
+
+AUTO_INSTRUMENTED = "FLOWSTONE_AUTO_INSTRUMENTED"
+"""Set in the environment of children whose parent was started by `opentelemetry-instrument`."""
+
+
+def activate(carrier: Mapping[str, str]) -> None:
+    """Make a trace context current that another process of ours has sent, for the rest of this context.
+
+    Args:
+        carrier: what `Tracer.carrier` returned there.
+    """
+    from opentelemetry import context, propagate  # here, because it is an extra, and only a trace needs it
+
+    if os.environ.pop(AUTO_INSTRUMENTED, None):
+        # `opentelemetry-instrument` keeps out of the children of what it instruments
+        from opentelemetry.instrumentation.auto_instrumentation import initialize
+
+        initialize()
+    context.attach(propagate.extract(carrier))
 
 
 step_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("flowstone_step", default=None)

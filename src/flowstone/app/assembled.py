@@ -31,7 +31,7 @@ from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
 from flowstone.engine.insights.automation import Automations
 from flowstone.errors import ConfigurationError
-from flowstone.protocols import Evaluator, Hook, IOManager
+from flowstone.protocols import Evaluator, Hook, IOManager, Observer
 from flowstone.stores.postgres.dsn import address_of
 
 
@@ -51,6 +51,7 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         notifiers: Sequence[Notifier] = (),
+        observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
@@ -62,6 +63,7 @@ class AssembledApp:
             resources=resources,
             executors=executors,
             notifiers=notifiers,
+            observers=observers,
             schedules=schedules,
             sensors=sensors,
             settings=settings,
@@ -86,6 +88,7 @@ class AssembledApp:
         self._placement = Placement(self.parts)
         try:
             self._group_verbs(schedules, sensors)
+            self._start_observers(observers)
         except BaseException:
             self.parts.close()  # it may have started a server
             raise
@@ -112,6 +115,14 @@ class AssembledApp:
         self._automations = Automations(schedules, sensors, self._decide)
         self.insights = InsightsView(self.parts, self._automations)
 
+    def _start_observers(self, observers: Sequence[Observer]) -> None:
+        """Start what watches this app; an app that records in memory only to be read is not watched."""
+        if is_recording_in_memory():
+            return
+        for observer in observers:
+            observer.start(self.parts)
+            self.parts.before_close.append(observer.stop)
+
     def _decide(self, asset: str, partitions: Sequence[PartitionKey] | None) -> Sequence[Decision]:
         keys = None if partitions is None else [decode_partition(key) for key in partitions]
         return self.conditions.evaluate(asset, partitions=keys)
@@ -130,6 +141,7 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         notifiers: Sequence[Notifier] = (),
+        observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
@@ -148,6 +160,7 @@ class AssembledApp:
             hooks=hooks,
             executors=executors,
             notifiers=notifiers,
+            observers=observers,
             schedules=schedules,
             sensors=sensors,
             settings=settings,
@@ -167,6 +180,7 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         notifiers: Sequence[Notifier] = (),
+        observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
@@ -187,6 +201,7 @@ class AssembledApp:
             hooks=hooks,
             executors=executors,
             notifiers=notifiers,
+            observers=observers,
             schedules=schedules,
             sensors=sensors,
             settings=settings,

@@ -64,7 +64,7 @@ from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import PostgresIO
 from flowstone.io.published import PublishedIO
-from flowstone.protocols import Control, Executor, Hook, IOManager, Store
+from flowstone.protocols import Control, Executor, Hook, IOManager, Observer, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -122,6 +122,13 @@ def check_declared(**given: Any) -> None:
     for name, manager in (given.get("io") or {}).items():
         if isinstance(manager, type) or not all(hasattr(manager, one) for one in ("name", "store", "load")):
             raise ConfigurationError(f"FlowStone(io={{{name!r}: {shown(manager)}}}): give an IO manager object.")
+    observers = given.get("observers") or ()
+    if isinstance(observers, str | bytes | Mapping) or not isinstance(observers, Iterable):
+        raise ConfigurationError(f"FlowStone(observers={shown(observers)}): give a list of observers.")
+    for one in observers:
+        if isinstance(one, type) or not isinstance(one, Observer):
+            what = "give objects such as flowstone.observability.OpenTelemetry()."
+            raise ConfigurationError(f"FlowStone(observers=[{shown(one)}]): {what}")
     notifiers = given.get("notifiers")
     if not isinstance(notifiers, Iterable) or not all(map(callable, notifiers)):
         raise ConfigurationError(f"FlowStone(notifiers={shown(notifiers)}): give a list of functions.")

@@ -71,6 +71,8 @@ class FlowStone(AssembledApp, CommittedValues):
             for those that a run uses by name.
         executors: more executors by name.
         notifiers: functions that are called for every request for approval, and for its decision.
+        observers: what sends elsewhere what happens to this app's work, such as
+            `flowstone.observability.OpenTelemetry()`.
         schedules: what runs at certain times.
         sensors: what looks now and then whether something should run.
         settings: settings to use instead of reading file and environment.

@@ -33,6 +33,7 @@ from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep, Target
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan
 from flowstone.engine.run_spec import NORMAL_PRIORITY, PartitionTargets, RunSpec
+from flowstone.engine.step_log import emit_placed
 from flowstone.errors import CapabilityError, DefinitionError, OptionsError, PlanOutdatedError
 from flowstone.executors.inline import (
     NO_PLACING_OPTIONS,
@@ -152,7 +153,7 @@ class Placement:
         if plan.missing and not run.durable:
             self._let_wait(plan, placed)
         if telemetry.listeners:
-            telemetry.emit("run.start", {"steps": len(placed)}, {"run_id": run.id, "kind": spec.kind})
+            emit_placed(run, plan.steps, placed)
             if all(one.state.is_terminal for one in placed):
                 self._emit_ended(run.id)
         options = options_for(spec, executor) if spec.executor_opts else {}
@@ -419,8 +420,14 @@ class Placement:
         width = spec.max_concurrency
         if width is None and durable and spec.kind in _WINDOWED:
             width = DEFAULT_WINDOW
+        run_id = new_run_id() if spec.run_id is None or instead_of is not None else spec.run_id
+        if (
+            telemetry.tracer is not None
+            and (placing_span := telemetry.tracer.place(run_id, spec.kind)) is not None
+        ):
+            details = replace(details, traceparent=placing_span)
         return NewRun(
-            id=new_run_id() if spec.run_id is None or instead_of is not None else spec.run_id,
+            id=run_id,
             kind=spec.kind,
             selection=spec.selection,
             executor=executor.name,

@@ -13,6 +13,7 @@ from flowstone.core.output import JsonValue, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.zones import utc_text
 from flowstone.errors import ApprovalDecidedError, SerializationError, command
+from flowstone.telemetry import Event
 
 type OnTimeout = Literal["reject", "approve", "skip"]
 """What it means that nobody decided in time."""
@@ -159,6 +160,21 @@ class Approval:
             decided_by=self.decided_by,
             decided_at=self.decided_at,
         )
+
+
+def decided_event(approval: Approval) -> Event:
+    """Return `approval.decided` of a request that is over."""
+    about = {
+        "asset": approval.asset,
+        "partition": approval.partition_key,
+        "run_id": approval.run_id,
+        "step_id": str(approval.step_id),
+        "gate": approval.gate,
+        "approval_id": approval.id,
+        "state": approval.state.value,
+        "decided_by": approval.decided_by,
+    }
+    return Event("approval.decided", {}, about)
 
 
 def portable_json(value: JsonValue, what: str) -> str:

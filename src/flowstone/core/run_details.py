@@ -31,6 +31,7 @@ class RunDetails:
         hooks: named hooks around the steps of this run, after those of the app.
         hooks_config: config of the named hooks, by name.
         secrets: places in `config` whose values are not shown, beside those with a name such as `password`.
+        traceparent: the span that placed the run, as W3C Trace Context writes it, when traces are made.
     """
 
     tags: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class RunDetails:
     hooks: tuple[str, ...] = ()
     hooks_config: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
     secrets: tuple[Place, ...] = ()
+    traceparent: str | None = None
 
     def to_json(self) -> dict[str, Any] | None:
         """Return what is said as JSON; None when nothing is."""
@@ -146,7 +148,8 @@ class RunInfo(HasDetails):
         shown = self.details.masked()
         document = {"id": self.id, "kind": self.kind}
         document |= {one.name: value for one in fields(shown) if (value := getattr(shown, one.name))}
-        document.pop("secrets", None)
+        for hidden in ("secrets", "traceparent"):
+            document.pop(hidden, None)
         return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in document.items())})"
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from types import CoroutineType
 from typing import Any, NoReturn
@@ -172,7 +173,7 @@ class StepRunner:
                 before = current.set(log_of)
                 try:
                     if telemetry.listeners:
-                        outcome = _measured(call, context, request, about)
+                        outcome = _measured(call, context, request, attempt, about)
                     else:
                         outcome = call(context, request)
                 finally:
@@ -246,12 +247,13 @@ def _about(asset: Asset, attempt: Attempt) -> dict[str, Any]:
 
 
 def _measured(
-    call: AttemptCall, context: AssetContext, request: CallRequest, about: dict[str, Any]
+    call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt, about: dict[str, Any]
 ) -> AttemptOutcome:
-    """Emit `step.start`, and `step.stop` or `step.exception`, around an attempt."""
+    """Emit `step.start`, and `step.stop` or `step.exception`, around an attempt, within its span."""
     telemetry.emit("step.start", {}, about)
     started = time.perf_counter()
-    outcome = call(context, request)
+    with nullcontext() if telemetry.tracer is None else telemetry.tracer.attempt(attempt):
+        outcome = call(context, request)
     measured = {"duration_seconds": time.perf_counter() - started}
     if isinstance(outcome, Failed):
         failed = about | {"error": outcome.error, "error_type": outcome.error_type}

@@ -12,7 +12,7 @@ from flowstone import telemetry
 from flowstone.core.clean import error_line
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.state import State
-from flowstone.core.step import Attempt, AttemptResult, CommitResult
+from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, NewStep, PlacedStep
 
 log = logging.getLogger("flowstone.steps")
 
@@ -118,6 +118,7 @@ def log_committed(completion: AttemptResult, committed: CommitResult) -> None:
         "run_id": attempt.run_id,
         "step_id": str(attempt.step_id),
         "attempt": attempt.attempt,
+        "token": attempt.token,
         "max_attempts": attempt.max_attempts,
         "accepted": committed.accepted,
         "outcome": type(outcome).__name__.lower(),
@@ -127,6 +128,47 @@ def log_committed(completion: AttemptResult, committed: CommitResult) -> None:
     if isinstance(outcome, Failed):
         about |= {"error": error_line(outcome.error), "error_type": outcome.error_type}
     telemetry.emit("attempt.committed", measured, about)
+    if committed.accepted:
+        _emit_moved(attempt, outcome, committed.state)
+
+
+def _emit_moved(attempt: Attempt, outcome: object, state: State) -> None:
+    """Emit what an accepted end of an attempt means for its step, when that is not over with it."""
+    about: dict[str, Any] = {
+        "asset": attempt.asset,
+        "partition": attempt.partition_key,
+        "run_id": attempt.run_id,
+        "step_id": str(attempt.step_id),
+    }
+    if state is State.CANCELLED:
+        telemetry.emit("step.cancelled", {}, about)
+    elif isinstance(outcome, Snoozed):
+        telemetry.emit(
+            "step.snoozed", {"retry_in_seconds": outcome.after_seconds}, about | {"reason": outcome.reason}
+        )
+    elif isinstance(outcome, Suspended):
+        gate = {"gate": outcome.gate, "message": outcome.message, "timeout_seconds": outcome.timeout_seconds}
+        telemetry.emit("approval.requested", {}, about | gate)
+
+
+def emit_placed(run: NewRun, steps: Sequence[NewStep], placed: Sequence[PlacedStep] | None = None) -> None:
+    """Emit `run.start` of a run that is recorded, and `step.placed` for each step of its own that is not over.
+
+    Args:
+        run: the run.
+        steps: what was to be placed.
+        placed: what stands for each; None when that is not known, as for the runs of automations.
+    """
+    telemetry.emit("run.start", {"steps": len(steps)}, {"run_id": run.id, "kind": run.kind})
+    if not telemetry.listening("step.placed"):
+        return
+    known: Sequence[PlacedStep | None] = placed or [None] * len(steps)
+    for new, one in zip(steps, known, strict=True):
+        if one is not None and (one.deduplicated or one.state.is_terminal):
+            continue
+        about: dict[str, Any] = {"asset": new.asset, "partition": new.partition_key, "run_id": run.id}
+        about |= {"queue": new.queue} | ({} if one is None else {"step_id": str(one.id), "state": one.state.value})
+        telemetry.emit("step.placed", {}, about)
 
 
 def _what_came_of(outcome: object, state: State) -> str:

@@ -8,11 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from flowstone.core.capability import Capability
 from flowstone.core.context import AssetContext
+from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.limits import LimitLike
 from flowstone.core.materialization import Materialization
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.state import State
+from flowstone.protocols.stores import Store
+from flowstone.protocols.values import IOManager
 
 type StepCall = Callable[[AssetContext], AttemptOutcome]
 """What is left of a step: the hooks further in, loading, the function, its checks, storing."""
@@ -32,6 +35,37 @@ class Hook(Protocol):
 
 type ResourceFactory = Callable[[], object | AbstractContextManager[object]]
 """Makes a resource on first use; a context manager is entered then and left on shutdown."""
+
+
+class ObservedApp(Protocol):
+    """What an observer sees of the app that it was given to."""
+
+    @property
+    def graph(self) -> AssetGraph:
+        """The assets."""
+
+    @property
+    def store(self) -> Store:
+        """Where everything is recorded."""
+
+    @property
+    def managers(self) -> Mapping[str, IOManager]:
+        """The IO managers by name."""
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Sends elsewhere what happens to the work of an app: traces, lineage.
+
+    It hears of that from `flowstone.telemetry`, attaches there when it starts, and must not keep the thread that
+    calls it waiting.
+    """
+
+    def start(self, app: ObservedApp) -> None:
+        """Begin; called once the app is put together."""
+
+    def stop(self) -> None:
+        """End, and send what waits as far as that does not take long; called when the app is closed."""
 
 
 class RunJob(Protocol):

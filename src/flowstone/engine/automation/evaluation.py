@@ -26,6 +26,7 @@ from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.step import Target
 from flowstone.engine.failures import failure
+from flowstone.engine.step_log import emit_placed
 from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError
 from flowstone.protocols import AutomationStore, Evaluator, TargetStatuses
@@ -242,7 +243,12 @@ class Evaluation:
 
     def _evaluate(self) -> None:
         for conclusion in self._evaluator.evaluate(self._taken):
-            accepted = self._store.conclude(self._taken, conclusion).accepted
+            concluded = self._store.conclude(self._taken, conclusion)
+            accepted = concluded.accepted
+            if concluded.run_ids and telemetry.listening():
+                for run, steps, *_ in (run for tick in conclusion.ticks for run in tick.runs):
+                    if run.id in concluded.run_ids:
+                        emit_placed(run, steps)
             self._latest, self._renewed = conclusion, time.monotonic()
             if not accepted:
                 if not self._given_up.is_set():

@@ -196,11 +196,13 @@ class CallServer:
         context.inputs = _load_arguments(arguments, call)
         if call.announce:
             self._channel.send(Kind.LOADED, [])
-        return contextvars.copy_context().run(_run, context)
+        return contextvars.copy_context().run(_run, context, call.trace)
 
 
-def _run(context: AssetContext) -> object:
+def _run(context: AssetContext, trace: Mapping[str, str] | None) -> object:
     asset = context.asset
+    if trace:
+        telemetry.activate(trace)
     telemetry.step_fields.set(
         {
             "asset": asset.name,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from flowstone import telemetry
 from flowstone.core.context import AssetContext
 from flowstone.engine.isolated.process import ChildProcess, current_directory, search_path
 from flowstone.engine.isolated.reference import Reference
@@ -104,6 +105,7 @@ class Conversation:
             directory=current_directory(),
             path=path if changed else None,
             announce=announce,
+            trace=telemetry.tracer.carrier() if telemetry.tracer is not None else None,
         )
         return pickle.dumps(call, protocol=5)
 

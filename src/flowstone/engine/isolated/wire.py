@@ -66,6 +66,8 @@ class Call(NamedTuple):
     path: list[str] | None
     announce: bool
     """Whether the child says when the function is imported and about to run."""
+    trace: Mapping[str, str] | None
+    """The trace context of the attempt, when traces are made."""
 
 
 class Answer(NamedTuple):

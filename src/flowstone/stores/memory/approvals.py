@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 
+from flowstone import telemetry
 from flowstone.core.actor import current_actor
-from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.approval import Approval, ApprovalState, decided_event
 from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
@@ -97,7 +98,8 @@ class MemoryApprovals(ApprovalStore):
             due = [one for one in self.list(state=ApprovalState.PENDING, limit=limit) if one.expires_at <= now]
             for one in due:
                 self._settle(one, ApprovalState.EXPIRED)
-            return len(due)
+        self._tables.emit_ended()
+        return len(due)
 
     def claim_notifications(self, *, lease_seconds: float, limit: int = 10) -> Sequence[Approval]:
         with self._tables.changed:
@@ -161,6 +163,9 @@ class MemoryApprovals(ApprovalStore):
             if waited:
                 self._withdraw(row)
             self._propagation.finish(row, State.CANCELLED, now)
+            if telemetry.listening():
+                about = {"asset": row.asset, "partition": row.partition_key, "run_id": row.run_id}
+                self._tables.events.append(telemetry.Event("step.cancelled", {}, about | {"step_id": str(row.id)}))
 
     def _withdraw(self, row: StepRow) -> None:
         for one in self.of_step(row.id):
@@ -207,6 +212,8 @@ class MemoryApprovals(ApprovalStore):
         """Keep a new state of a request: to be announced, and in the log."""
         self._requests[one.id] = one
         self._unacknowledged[one.id] = self._now()
+        if one.state is not ApprovalState.PENDING and telemetry.listening():
+            self._tables.events.append(decided_event(one))
         decides = current_actor() if one.decided_by else None
         self._tables.audit.append(
             AuditRecord(

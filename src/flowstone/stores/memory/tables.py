@@ -244,6 +244,7 @@ class Tables:
         self.audit: deque[AuditRecord] = deque(maxlen=_MAX_LINES)
         self.audit_ids = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
+        self.events: list[telemetry.Event] = []
         # with more steps than this the next run makes room first
         self.max_steps: int | None = None
         self.make_room: Callable[[], None] = lambda: None
@@ -255,11 +256,12 @@ class Tables:
             self.touched |= dict.fromkeys((row.run_id, *waiting))
 
     def emit_ended(self) -> None:
-        """Emit `run.ended` for runs that are over since the last time; called without the lock."""
-        if not self.touched:
+        """Emit what was noted, and `run.ended` for runs that are over; called without the lock."""
+        if not self.touched and not self.events:
             return
         ended = []
         with self.changed:
+            events, self.events = self.events, []
             touched, self.touched = self.touched, {}
             for run_id in touched:
                 run = self.runs.get(run_id)
@@ -269,6 +271,8 @@ class Tables:
                 if record.state.is_terminal:
                     run.is_emitted = True
                     ended.append(record)
+        for event in events:
+            event.emit()
         for record in ended:
             telemetry.emit_run_ended(record)
 

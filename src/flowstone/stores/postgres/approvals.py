@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flowstone import telemetry
 from flowstone.core.actor import current_actor
-from flowstone.core.approval import Approval, ApprovalState
+from flowstone.core.approval import Approval, ApprovalState, decided_event
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
@@ -20,7 +21,7 @@ from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.commit import propagate, resume
-from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one
@@ -187,6 +188,8 @@ def decide(
     }
     decided = fetch_all(connection, Approval, "approvals/decide", locked | decision)
     if decided:
+        if telemetry.listening():
+            note_ended([decided_event(one) for one in decided])
         _propagate_decisions(connection, decided, durable=durable)
     return decided
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowstone import telemetry
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.insights.fleet import MAX_COUNTED
 from flowstone.core.output import StoredOutput
@@ -29,7 +30,7 @@ from flowstone.stores.postgres import approvals, oban_jobs
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import UNLIMITED, Stopping, refill
-from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.rows import CancelledStep
 from flowstone.stores.postgres.scatters import stop_items
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
@@ -167,6 +168,8 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
     connection.execute(load_sql("ledger/job_of_step"), steps)
     cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
     over = [step for step in cancelled if step.state is State.CANCELLED]
+    if telemetry.listening():
+        note_ended([step.event() for step in over])
     approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=True)
     noted = {"steps": [step.id for step in cancelled], "jobs": [jobs[step.id] for step in cancelled]}
     connection.execute(load_sql("control/note_cancelled"), noted)

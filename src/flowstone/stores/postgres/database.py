@@ -36,6 +36,7 @@ from flowstone.sql import load_sql
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.sql import fetch_value
+from flowstone.telemetry import Event
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,11 +64,14 @@ _SESSION = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
 _POOL_NAME = "flowstone"
 
 
-_ended_runs: ContextVar[list[str] | None] = ContextVar("flowstone_ended_runs", default=None)
+_ended_runs: ContextVar[list[str | Event] | None] = ContextVar("flowstone_ended_runs", default=None)
 
 
-def note_ended(runs: Iterable[str]) -> None:
-    """Note that the transaction under way ends runs; `Database.after_runs` is called when it is committed."""
+def note_ended(runs: Iterable[str | Event]) -> None:
+    """Note that the transaction under way ends runs, or what else is said of it when it is committed.
+
+    `Database.after_runs` is called with all of it then.
+    """
     ended = _ended_runs.get()
     if ended is not None:
         ended.extend(runs)
@@ -121,7 +125,7 @@ class Database:
         self._guard = threading.Lock()
         self._pool: ConnectionPool[Connection[TupleRow]] | None = None
         self._closed = False
-        self.after_runs: Callable[[list[str]], None] | None = None
+        self.after_runs: Callable[[list[str | Event]], None] | None = None
         """Called with the runs that a transaction ended, after its commit."""
         self._open: weakref.WeakSet[Connection[TupleRow]] = weakref.WeakSet()
         renew_after_fork(self, Database._leave_to_parent)
@@ -200,7 +204,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection[TupleRow]]:
         """Borrow a connection with a transaction open: committed at the end, rolled back on an exception."""
-        ended: list[str] = []
+        ended: list[str | Event] = []
         with self.connection() as connection, connection.transaction():
             token = _ended_runs.set(ended)
             try:

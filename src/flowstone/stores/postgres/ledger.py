@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone import telemetry
 from flowstone.core.approval import Approval
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Failed
@@ -26,7 +27,7 @@ from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping, scattered_rows
-from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
@@ -291,6 +292,8 @@ def cancel_steps(
         connection.execute(load_sql("ledger/job_of_step"), {"ids": steps})
     cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", {"ids": steps})
     over = [step for step in cancelled if step.state is State.CANCELLED]
+    if telemetry.listening():
+        note_ended([step.event() for step in over])
     approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
     propagate(connection, [step.moved for step in over], {}, durable=durable, stopping=stopping)
     return cancelled

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone import telemetry
 from flowstone.core.approval import Approval
 from flowstone.core.limits import parse_limits
 from flowstone.core.outcome import PROCESS_LOST, WORKER_LOST, Failed
@@ -27,7 +28,7 @@ from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, control, counters, limits, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import refill
-from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.placing import RangeFetch, open_runs
 from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
 from flowstone.stores.postgres.scatters import stop_left
@@ -144,6 +145,8 @@ class QueueFetch:
             if row.limits
         ]
         parked = limits.admit(self.connection, limited)
+        if parked and telemetry.listening():
+            note_ended([_parked_event(started[step_id], step_id) for step_id in parked])
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next poll is up to a second away
             oban_jobs.announce(self.connection, [self.queue])
@@ -162,6 +165,12 @@ class QueueFetch:
         for run in fetch_all(self.connection, _PausedRun, "queue/withhold", jobs):
             self.connection.execute(load_sql("control/take_off"), run._asdict())
         control.reconcile(self.connection, stale)
+
+
+def _parked_event(row: _FetchedRow, step_id: int) -> telemetry.Event:
+    """Return `step.parked` of a step that its limits do not let start."""
+    about = {"asset": row.asset, "partition": row.partition_key, "run_id": row.run_id, "step_id": str(step_id)}
+    return telemetry.Event("step.parked", {}, about | {"limits": sorted(row.limits or {})})
 
 
 def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> Attempt:
@@ -229,6 +238,10 @@ class _Orphan(NamedTuple):
         worker: the lease under which it was held.
         durable: whether its run is on the queue, so that it can run again.
         unstarted: whether it had only waited for a thread.
+        run_id: the run.
+        partition_key: the partition.
+        started_at: when the attempt began.
+        traceparent: the span that placed the run, when traces are made.
     """
 
     id: int
@@ -239,6 +252,10 @@ class _Orphan(NamedTuple):
     worker: str
     durable: bool
     unstarted: bool
+    run_id: str
+    partition_key: PartitionKey
+    started_at: datetime | None
+    traceparent: str | None
 
 
 class _IdleWindow(NamedTuple):
@@ -534,7 +551,34 @@ def _end_orphans(connection: Connection[TupleRow], orphans: Sequence[_Orphan], *
         )
     parameters = {"rows": to_json(rows), "payload_steps": [], "versions": [], "payloads": []}
     moved = fetch_all(connection, MovedStep, "finish", parameters)
+    if telemetry.listening():
+        note_ended(_lost_events(orphans, moved))
     propagate(connection, moved, delays, durable=durable)
+
+
+def _lost_events(orphans: Sequence[_Orphan], moved: Sequence[MovedStep]) -> list[telemetry.Event]:
+    """Return `attempt.lost` of attempts that were ended because their process is gone."""
+    states = {step.id: step.state for step in moved}
+    return [
+        telemetry.Event(
+            "attempt.lost",
+            {},
+            {
+                "asset": one.asset,
+                "partition": one.partition_key,
+                "run_id": one.run_id,
+                "step_id": str(one.id),
+                "attempt": one.attempt,
+                "token": one.token,
+                "worker": one.worker,
+                "state": states[one.id].value,
+                "started_at": one.started_at,
+                "traceparent": one.traceparent,
+            },
+        )
+        for one in orphans
+        if one.id in states
+    ]
 
 
 def _release(connection: Connection[TupleRow], waited: Sequence[_Orphan], *, durable: bool) -> None:
@@ -567,6 +611,8 @@ def _end_driverless(connection: Connection[TupleRow], *, durable: bool) -> int:
         return 0
     parameters = {"ids": ids, "error_type": PROCESS_LOST}
     ended = fetch_all(connection, CancelledStep, "workers/end_driverless", parameters)
+    if telemetry.listening():
+        note_ended([step.event() for step in ended])
     approvals.cancel(connection, [step.id for step in ended if step.had_requested], durable=durable)
     propagate(connection, [step.moved for step in ended], {}, durable=durable)
     return len(ids)

@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult
+from flowstone.telemetry import Event
 
 _INLINE = "inline:"
 
@@ -60,6 +62,8 @@ class CancelledStep(NamedTuple):
         job_id: its row on Oban's queue, when it has one.
         limits: its fleet-wide limits.
         had_requested: whether it waited for an approval.
+        asset: its asset.
+        partition_key: its partition.
     """
 
     id: int
@@ -68,11 +72,18 @@ class CancelledStep(NamedTuple):
     job_id: int | None
     limits: Mapping[str, int | str] | None
     had_requested: bool
+    asset: str
+    partition_key: PartitionKey
 
     @property
     def moved(self) -> MovedStep:
         """The step as one that moved."""
         return MovedStep(self.id, self.run_id, self.state, self.job_id, self.limits)
+
+    def event(self) -> Event:
+        """Return `step.cancelled`."""
+        about = {"asset": self.asset, "partition": self.partition_key, "run_id": self.run_id}
+        return Event("step.cancelled", {}, about | {"step_id": str(self.id)})
 
 
 class ReleasedStep(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstone import telemetry
 from flowstone.core.limits import parse_limits, stored_limits
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import PartitionKey
@@ -28,7 +29,7 @@ from flowstone.sql import load_sql
 from flowstone.stores.postgres import approvals, oban_jobs
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping
-from flowstone.stores.postgres.database import Database, in_transaction
+from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.rows import CancelledStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
@@ -341,6 +342,8 @@ def _cancel(connection: Connection[TupleRow], items: Sequence[int], *, durable: 
         connection.execute(load_sql("ledger/job_of_step"), steps)
     cancelled = fetch_all(connection, CancelledStep, "ledger/cancel_steps", steps)
     over = [step for step in cancelled if step.state is State.CANCELLED]
+    if telemetry.listening():
+        note_ended([step.event() for step in over])
     approvals.cancel(connection, [step.id for step in over if step.had_requested], durable=durable)
     propagate(connection, [step.moved for step in over], {}, durable=durable)
     return len(cancelled)

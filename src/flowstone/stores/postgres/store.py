@@ -338,10 +338,14 @@ def upgrade(database: Database) -> list[str]:
         return migrations.upgrade(database, also=partial(oban_jobs.install, schema=database.project.oban_schema))
 
 
-def _emit_ended(catalog: PostgresCatalog, runs: list[str]) -> None:
-    """Emit `run.ended`; what was committed stays so, whatever happens here."""
+def _emit_ended(catalog: PostgresCatalog, ended: list[str | telemetry.Event]) -> None:
+    """Emit what was noted, and `run.ended`; what was committed stays so, whatever happens here."""
     if not telemetry.listening():
         return
+    runs = [one for one in ended if isinstance(one, str)]
+    for event in ended:
+        if not isinstance(event, str):
+            event.emit()
     try:
         found = [catalog.run(run_id) for run_id in runs]
     except DatabaseError as error:

@@ -399,7 +399,8 @@ FROM (
     FOR NO KEY UPDATE
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_requested;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_requested,
+    s.asset, s.partition AS partition_key;
 
 -- name: mark_cancelled
 -- Note that a run was cancelled as a whole, even if nothing of it was left to cancel; what is over stays what it was.

@@ -89,7 +89,9 @@ WITH placed AS (
         (CASE WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled' ELSE 'available' END)::public.oban_job_state,
         s.queue, %(worker)s, s.priority, least(s.attempt, 32766), least(greatest(s.max_attempts, s.attempt + 1), 32767),
         pg_catalog.jsonb_build_object('step', s.id, 'asset', s.asset, 'partition', s.partition, 'run', s.run_id),
-        pg_catalog.jsonb_build_object('asset', s.asset, 'partition', s.partition, 'run', s.run_id),
+        pg_catalog.jsonb_build_object('asset', s.asset, 'partition', s.partition, 'run', s.run_id)
+            || CASE WHEN r.details ->> 'traceparent' IS NULL THEN '{}'
+                ELSE pg_catalog.jsonb_build_object('traceparent', r.details ->> 'traceparent') END,
         coalesce(s.tags, '{}') || r.tags,
         pg_catalog.timezone('UTC', coalesce(s.scheduled_at, pg_catalog.clock_timestamp()))
     FROM flowstone.steps AS s

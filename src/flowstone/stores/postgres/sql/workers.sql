@@ -78,7 +78,8 @@ RETURNING w.id;
 -- name: orphans
 -- Attempts whose worker is lost or unknown: what a rescue ends. Uses steps_at_work.
 SELECT s.id, s.token, s.attempt, s.max_attempts, s.asset, s.worker, r.durable,
-    coalesce(s.token = ANY(w.unstarted), false) AS unstarted
+    coalesce(s.token = ANY(w.unstarted), false) AS unstarted, s.run_id, s.partition AS partition_key, s.started_at,
+    r.details ->> 'traceparent' AS traceparent
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN flowstone.workers AS w ON w.id = s.worker
@@ -116,7 +117,8 @@ FROM (
     FOR NO KEY UPDATE OF o
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_requested;
+RETURNING s.id, s.run_id, s.state, s.job_id, s.limits, c.state = 'awaiting_approval' AS had_requested,
+    s.asset, s.partition AS partition_key;
 
 -- name: forget_old
 -- Remove the rows of workers that were lost long ago. Uses workers_pkey.
