@@ -26,6 +26,7 @@ from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
+from flowstone.core.html_tables import html_table
 from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
@@ -214,6 +215,19 @@ class AssembledApp:
     def graph(self) -> AssetGraph:
         """The assets and their dependencies."""
         return self.parts.graph
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the assets, and where they are recorded; no database is asked."""
+        where = "PostgreSQL" if self.parts.store.durable else "memory"
+        rows = [
+            ("recorded in", where),
+            ("project", self.settings.project),
+            ("executor", self.settings.executor),
+            ("schedules", ", ".join(one.id.name for one in self.schedules.evaluators) or None),
+            ("sensors", ", ".join(one.id.name for one in self.sensors.evaluators) or None),
+        ]
+        about = html_table("FlowStone", ("", ""), [row for row in rows if row[1] is not None])
+        return about + self.graph._repr_html_()
 
     @property
     def evaluators(self) -> list[Evaluator]:

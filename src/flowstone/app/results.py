@@ -14,6 +14,7 @@ from typing import Any, Protocol, overload
 
 from flowstone.core.clean import error_line
 from flowstone.core.definition import write_partition
+from flowstone.core.html_tables import html_table
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import Partition, decode_partition, encode_partition
@@ -374,6 +375,20 @@ class RunResult:
                 for one in self.failures
             ],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many steps ended how, and what failed."""
+        counts = [(state.value, f"{number:,}") for state, number in sorted(self.record.counts.items()) if number]
+        title = f"Run {self.run_id} of {self.record.selection}: {self.state.value}"
+        table = html_table(title, ("state", "steps"), counts)
+        if not self.failed:
+            return table
+        rows = (
+            (one.asset, self.label(one.asset, one.partition_key), one.attempt, error_line(one.error) or one.reason)
+            for state in _FAILURES
+            for one in self.steps(state)
+        )
+        return table + html_table("Without result", ("asset", "partition", "attempts", "error"), rows)
 
     def _one_asset(self, read: str) -> None:
         assets = {asset for asset, _ in self.targets}

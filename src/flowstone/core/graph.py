@@ -9,6 +9,7 @@ from types import MappingProxyType
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition, ends, is_over, write_partition
 from flowstone.core.dependency import Dependency
+from flowstone.core.html_tables import html_table
 from flowstone.core.mappings import PartitionMapping, default_mapping
 from flowstone.core.partitions import KeySource, PartitionKey, decode_partition, encode_partition
 from flowstone.core.partitions_by_time import TimePartitions
@@ -74,6 +75,24 @@ class AssetGraph:
         self._routers: dict[str, list[str]] = {}
         for name in self.order:
             self._add_routes(self._assets[name])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_table(
+            f"{len(self)} assets",
+            ("asset", "inputs", "partitions", "group", "description"),
+            (
+                (
+                    one.name,
+                    ", ".join(dependency.asset for dependency in one.dependencies),
+                    None if one.partitions is None else repr(one.partitions),
+                    one.group,
+                    (one.description or "").partition("\n")[0],
+                )
+                for one in self
+                if not one.hidden
+            ),
+        )
 
     def bound(self, source: KeySource) -> AssetGraph:
         """Return the graph with dynamic partitions that get their keys from `source`; itself if there are none."""

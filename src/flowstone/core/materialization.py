@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Generic
 
 from flowstone.core.generic import T_co
+from flowstone.core.html_tables import html_table
 from flowstone.core.outcome import Succeeded
 from flowstone.core.output import JsonValue, StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
@@ -189,6 +190,24 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
             "route": self.route.to_json() if self.route else None,
             "checks": [one.to_json() for one in self.checks],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; the value is not loaded for it."""
+        took = self.finished_at - self.started_at if self.finished_at and self.started_at else None
+        rows = [
+            ("state", self.state.value),
+            ("partition", None if self.partition is None else self.partition),
+            ("run", self.run_id),
+            ("attempt", self.attempt),
+            ("committed", f"{self.finished_at:%Y-%m-%d %H:%M:%S %Z}" if self.finished_at else None),
+            ("took", f"{took.total_seconds():.3g} s" if took else None),
+            ("reason", self.reason),
+            ("stored", f"{self.stored.io}: {self.stored.location}" if self.stored else None),
+            ("inputs", ", ".join(f"{one.asset} {one.partition_key}".strip() for one in self.inputs) or None),
+            ("invalidated", self.invalidated_at),
+        ]
+        known = [row for row in rows if row[1] is not None]
+        return html_table(f"Materialization of {self.asset}", ("", ""), known)
 
     def __repr__(self) -> str:
         partition = f" [{self.partition_key}]" if self.partition_key else ""

@@ -20,6 +20,7 @@ from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import ends, is_over
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.graph import AssetGraph, Completeness
+from flowstone.core.html_tables import html_table
 from flowstone.core.partitions import (
     KeySource,
     KeyState,
@@ -107,6 +108,20 @@ class Plan:
     def runs(self) -> int:
         """Number of steps that will run."""
         return sum(step.runs for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what runs and what is reused, by asset."""
+        counts: dict[str, list[int]] = {}
+        for step in self.steps:
+            column = 0 if step.runs else 1 if step.reuse is not None else 2
+            counts.setdefault(step.asset, [0, 0, 0])[column] += 1
+        rows = [(asset, *(f"{one:,}" if one else None for one in found)) for asset, found in counts.items()]
+        rows += [
+            (f"{asset} {key}".strip(), None, None, f"missing: {', '.join(name for name, _ in missing)}")
+            for (asset, key), missing in self.missing.items()
+        ]
+        title = f"Plan: {self.runs:,} to run, {self.reuses:,} reused"
+        return html_table(title, ("asset", "runs", "reused", "left out"), rows)
 
     def running(self) -> set[str]:
         """Return the names of the assets of which something will run."""
