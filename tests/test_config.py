@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
-from flowstone.config import DEFAULT_QUEUES, Settings
+from flowstone.config import DEFAULT_OBAN, DEFAULT_QUEUES, Settings, settings_schema, variable_of
 from flowstone.core.clean import mask_secrets
 from flowstone.errors import ConfigurationError
 
@@ -237,3 +238,103 @@ def test_what_the_environment_or_the_file_says_wrong_of_oban_names_the_place(
     monkeypatch.setenv("FLOWSTONE_OBAN_METRICS", "maybe")
     with pytest.raises(ConfigurationError, match="FLOWSTONE_OBAN_METRICS='maybe' must be true or false"):
         Settings.load()
+
+
+def test_every_setting_has_a_variable_and_a_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "queues": "assets=3, backfill=4",
+        "previews": "yes",
+        "memory_steps": "7",
+        "secrets": "A,B",
+        "executor": "sync",
+    }
+    expected = {"queues": {"assets": 3, "backfill": 4}, "previews": True, "memory_steps": 7, "secrets": ("A", "B")}
+    for item in fields(Settings):
+        if item.name == "oban":
+            continue
+        text = texts.get(item.name, "60" if item.name.endswith(("_seconds", "_days")) else "text")
+        value = expected.get(item.name, 60.0 if item.name.endswith(("_seconds", "_days")) else text)
+        with monkeypatch.context() as patch:
+            patch.setenv(variable_of("lease_seconds"), "200")
+            patch.setenv(variable_of(item.name), text if item.name != "lease_seconds" else "60")
+            assert getattr(Settings.load(), item.name) == value
+            patch.delenv(variable_of(item.name))
+            (place / "secret").write_text(f"{text}\n")  # hedgedoc#31, podman#21257: nobody means the line break
+            patch.setenv(f"{variable_of(item.name)}_FILE", str(place / "secret"))
+            assert getattr(Settings.load(), item.name) == value
+
+
+def test_parts_of_oban_from_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "name").write_text("ours")
+    monkeypatch.setenv("FLOWSTONE_OBAN_NAME_FILE", str(place / "name"))
+    assert Settings.load().oban["name"] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("FLOWSTONE_QUEUES", "assets", "assets=10,backfill=20"),
+        ("FLOWSTONE_QUEUES", "assets=0", "limits of at least 1"),
+        ("FLOWSTONE_PREVIEWS", "perhaps", "true or false"),
+        ("FLOWSTONE_GRACE_SECONDS", "1m", "FLOWSTONE_GRACE_SECONDS='1m' must be a number"),
+        ("FLOWSTONE_GRACE_SECONDS", "-1", "above 0"),
+        ("FLOWSTONE_MEMORY_STEPS", "1.5", "a whole number"),
+        ("FLOWSTONE_DATABASE_URL_FILE", "/gone/away", "cannot be read: No such file"),
+        ("FLOWSTONE_DATABASE_URL_FILE", "/", "cannot be read: Is a directory"),
+        ("FLOWSTONE_DATABASE_URL_FILE", "/dev/null", "the file is empty"),
+        ("FLOWSTONE_DATABASE_URL_FILE", "/dev/zero", "larger than"),
+    ],
+)
+def test_variables_that_cannot_be_read_are_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigurationError, match=says):
+        Settings.load()
+
+
+def test_a_variable_and_its_file_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWSTONE_STORAGE", "here")
+    monkeypatch.setenv("FLOWSTONE_STORAGE_FILE", "/dev/null")
+    with pytest.raises(ConfigurationError, match="FLOWSTONE_STORAGE and FLOWSTONE_STORAGE_FILE are both set"):
+        Settings.load()
+
+
+def test_misspelt_variables_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service links of Kubernetes, and variables of others, are none of our business."""
+    monkeypatch.setenv("FLOWSTONE_GRACE_SECOND", "5")
+    for other in (
+        "FLOWSTONE_STORAGE_PORT",
+        "FLOWSTONE_STORAGE_SERVICE_HOST",
+        "FLOWSTONE_DEMO_REPO",
+        "FLOWSTONE_APP_X",
+    ):
+        monkeypatch.setenv(other, "tcp://10.0.0.1")
+    Settings.load()
+    Settings.load()
+    warnings = [record.getMessage() for record in caplog.records if "FLOWSTONE_" in record.getMessage()]
+    assert warnings == [
+        "The environment variable FLOWSTONE_GRACE_SECOND is no setting. Did you mean FLOWSTONE_GRACE_SECONDS?"
+    ]
+
+
+def test_named_variables_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICENCE_OF_SHOP", "tr0ub4dor-license")
+    monkeypatch.setenv("FLOWSTONE_SECRETS", "LICENCE_OF_SHOP, NOT_SET")
+    Settings.load()
+    assert mask_secrets("it is tr0ub4dor-license") == "it is ***"
+    with pytest.raises(ConfigurationError, match="list of names"):
+        Settings.load(secrets="LICENCE_OF_SHOP")
+
+
+def test_the_schema_for_editors_is_current_and_agrees_with_the_settings() -> None:
+    kept = Path(__file__).parents[1] / "docs" / "flowstone.schema.json"
+    schema = json.loads(kept.read_text(encoding="utf-8"))
+    assert schema == settings_schema(), "python -m flowstone.config > docs/flowstone.schema.json"
+    assert set(schema["properties"]) == {item.name for item in fields(Settings)}
+    assert set(schema["properties"]["oban"]["properties"]) == set(DEFAULT_OBAN)
+    assert all(len(one["description"]) > 30 for one in schema["properties"].values())
+    defaults = {name: one["default"] for name, one in schema["properties"].items() if "default" in one}
+    assert all(getattr(Settings(), name) == value for name, value in defaults.items())

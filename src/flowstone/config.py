@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import logging
 import os
 import re
 import stat
+import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_plus
@@ -19,16 +23,11 @@ from flowstone.core.project import DEFAULT_PROJECT, check_project
 from flowstone.errors import ConfigurationError, did_you_mean, option_hint
 
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
-_ENVIRONMENT = {
-    "database_url": "FLOWSTONE_DATABASE_URL",
-    "storage": "FLOWSTONE_STORAGE",
-    "project": "FLOWSTONE_PROJECT",
-    "executor": "FLOWSTONE_EXECUTOR",
-    "app": "FLOWSTONE_APP",
-}
-_TEXTS = frozenset(_ENVIRONMENT)
+_TEXTS = frozenset({"database_url", "storage", "project", "executor", "app"})
+_PREFIX = "FLOWSTONE_"
+_MAX_SECRET_FILE = 64 * 1024
 DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": False, "name": "flowstone"}
-_OBAN_ENVIRONMENT = {name: f"FLOWSTONE_OBAN_{name.upper()}" for name in DEFAULT_OBAN}
+_OBAN_ENVIRONMENT = {name: f"{_PREFIX}OBAN_{name.upper()}" for name in DEFAULT_OBAN}
 _MAX_NAME = 100
 _MAX_SECONDS = 100 * 365 * 86_400
 _MAX_DAYS = 100 * 365
@@ -61,6 +60,8 @@ class Settings:
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
         log_days: how long what steps log is kept; 0 keeps nothing of it, and then nothing is captured.
         previews: whether pages show values to operators: they are loaded for that, pickles apart.
+        secrets: names of more environment variables whose values are masked wherever they stand; those whose name
+            says so (`..._PASSWORD`, `..._TOKEN`) need no mention.
         memory_steps: how many steps that are over, and that nothing needs, an app in memory remembers.
         oban: how workers use Oban: `prune_after_seconds`, age at which FlowStone's rows of `oban_jobs` that are
             over are deleted (a day; 0 or None keeps them; those of other applications are never touched),
@@ -91,11 +92,18 @@ class Settings:
     log_days: float = 14.0
     memory_steps: int = 10_000
     previews: bool = False
+    secrets: Sequence[str] = ()
     oban: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "oban", _checked_oban(self.oban))
+        if isinstance(self.secrets, list):
+            object.__setattr__(self, "secrets", tuple(self.secrets))
         hide_values(_secrets_in(os.environ))
+        if isinstance(self.secrets, tuple):
+            hide_values(
+                [os.environ[name] for name in self.secrets if isinstance(name, str) and name in os.environ]
+            )
         if isinstance(self.database_url, str):
             hide_values(_secrets_of_url(self.database_url))
 
@@ -122,10 +130,8 @@ class Settings:
             if name not in known:
                 raise ConfigurationError(f"{path}: there is no setting {name!r}.{option_hint(name, known)}")
             found[name] = value
-        for name, variable in _ENVIRONMENT.items():
-            if os.environ.get(variable):
-                found[name] = os.environ[variable]
-        oban = {name: os.environ[key] for name, key in _OBAN_ENVIRONMENT.items() if os.environ.get(key)}
+        found |= _from_environment(os.environ)
+        oban = {name: text for name, key in _OBAN_ENVIRONMENT.items() if (text := _variable(key, os.environ))}
         if oban:
             found["oban"] = {**_table("oban", found.get("oban", {}), path), **_read_oban(oban)}
         if arguments.get("oban") is not None and "oban" in found:
@@ -159,6 +165,10 @@ class Settings:
                 raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
             elif item.name == "previews" and not isinstance(value, bool):
                 raise ConfigurationError(f"{where}: previews={value!r} must be true or false.")
+            elif item.name == "secrets" and not (
+                isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
+            ):
+                raise ConfigurationError(f"{where}: secrets={value!r} must be a list of names of variables.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
         try:
@@ -172,6 +182,158 @@ class Settings:
                 f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds="
                 f"{self.beat_seconds:g}, or one late beat would take a worker's steps away."
             )
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting.
+
+    Example:
+        >>> variable_of("grace_seconds")
+        'FLOWSTONE_GRACE_SECONDS'
+    """
+    return f"{_PREFIX}{setting.upper()}"
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that variables hold, as values of their types.
+
+    Raises:
+        ConfigurationError: a variable cannot be read; names it, and shows nothing that may be secret.
+    """
+    found: dict[str, Any] = {}
+    for item in fields(Settings):
+        if item.name == "oban":  # has a variable for each of its names
+            continue
+        text = _variable(variable_of(item.name), environment)
+        if text is not None:
+            found[item.name] = _read(item.name, text)
+    _warn_of_misspelt(environment)
+    return found
+
+
+def _variable(name: str, environment: Mapping[str, str]) -> str | None:
+    """Return the text of a variable, or of the file that `..._FILE` names; None when it is empty."""
+    text, path = environment.get(name) or None, environment.get(f"{name}_FILE")
+    if not path:
+        return text
+    if text is not None:
+        raise ConfigurationError(f"{name} and {name}_FILE are both set; leave one of them out.")
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_SECRET_FILE + 1)
+        content = data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{name}_FILE={path!r} cannot be read: {reason}.") from None
+    # editors and `echo` end a file with a line break that nobody means
+    content = content.rstrip("\r\n")
+    if not content.strip() or len(data) > _MAX_SECRET_FILE:
+        problem = "is empty" if len(data) <= _MAX_SECRET_FILE else f"is larger than {_MAX_SECRET_FILE:,} bytes"
+        raise ConfigurationError(f"{name}_FILE={path!r}: the file {problem}.")
+    return content
+
+
+def _read(name: str, text: str) -> Any:
+    """Return the text of a variable as a value of its setting."""
+    variable, bare = variable_of(name), text.strip()
+    try:
+        if name in _TEXTS:
+            return text
+        if name == "queues":
+            pairs = (pair.partition("=") for pair in bare.split(",") if pair.strip())
+            return {queue.strip(): int(limit) for queue, _, limit in pairs}
+        if name == "secrets":
+            return tuple(one.strip() for one in bare.split(",") if one.strip())
+        if name == "previews":
+            return _SWITCH[bare.lower()]
+        return int(bare) if name == "memory_steps" else float(bare)
+    except (ValueError, KeyError):
+        raise ConfigurationError(f"{variable}={text!r} must be {_FORMS.get(name, 'a number')}.") from None
+
+
+_FORMS = {
+    "queues": "NAME=LIMIT,..., such as assets=10,backfill=20",
+    "previews": "true or false",
+    "memory_steps": "a whole number",
+}
+
+
+def _warn_of_misspelt(environment: Mapping[str, str]) -> None:
+    """Warn of variables that are probably meant as a setting; others may be of other programs."""
+    settings = [variable_of(item.name) for item in fields(Settings)]
+    settings += [*_OBAN_ENVIRONMENT.values(), *_OTHER_VARIABLES]
+    known = {name for one in settings for name in (one, f"{one}_FILE")}
+    for name in environment:
+        # Kubernetes makes variables such as FLOWSTONE_WEB_PORT of every service
+        if not name.startswith(_PREFIX) or name in known or name in _misspelt or _OF_KUBERNETES.search(name):
+            continue
+        bare = {one.removeprefix(_PREFIX): one for one in known}
+        close = get_close_matches(name.removeprefix(_PREFIX), bare, n=1, cutoff=0.8)
+        if close:
+            _misspelt.add(name)
+            log.warning("The environment variable %s is no setting. Did you mean %s?", name, bare[close[0]])
+
+
+_OTHER_VARIABLES = ("FLOWSTONE_SAFE_DIRECTORY", "FLOWSTONE_ENV_FILE", "FLOWSTONE_TEST_DATABASE_URL")
+_OF_KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT\w*|PORT(?:_\w+)?)$")
+_misspelt: set[str] = set()
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON schema of `flowstone.toml` and of `[tool.flowstone]`, for editors.
+
+    Example:
+        >>> sorted(settings_schema()["properties"])[:3]
+        ['app', 'beat_seconds', 'conditions_seconds']
+    """
+    described = _described()
+    properties: dict[str, Any] = {}
+    for item in fields(Settings):
+        what = described.get(item.name, "")
+        about: dict[str, Any] = {"description": f"{what} Variable: {variable_of(item.name)}."}
+        if item.name in _TEXTS:
+            about |= {"type": "string", "minLength": 1}
+        elif item.name == "queues":
+            limits = {"type": "integer", "minimum": 1}
+            about |= {"type": "object", "additionalProperties": limits, "minProperties": 1}
+            about["default"] = dict(DEFAULT_QUEUES)
+        elif item.name == "oban":
+            about = {"type": "object", "additionalProperties": False, "properties": _OBAN_SCHEMA}
+            about["description"] = f"{what} Variables: {', '.join(_OBAN_ENVIRONMENT.values())}."
+        elif item.name == "secrets":
+            about |= {"type": "array", "items": {"type": "string", "minLength": 1}}
+        elif item.name == "previews":
+            about |= {"type": "boolean"}
+        elif item.name == "memory_steps":
+            about |= {"type": "integer", "minimum": 1}
+        elif item.name.endswith("_seconds"):
+            about |= {"type": "number", "exclusiveMinimum": 0}
+        else:
+            about |= {"type": "number", "minimum": 0, "maximum": _MAX_DAYS}
+        if isinstance(item.default, str | int | float):
+            about["default"] = item.default
+        properties[item.name] = about
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Settings of FlowStone",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+_OBAN_SCHEMA: Mapping[str, Any] = {
+    "prune_after_seconds": {"type": "number", "minimum": 0, "maximum": _MAX_SECONDS, "default": 86_400.0},
+    "metrics": {"type": "boolean", "default": False},
+    "name": {"type": "string", "minLength": 1, "maxLength": _MAX_NAME, "default": "flowstone"},
+}
+
+
+def _described() -> dict[str, str]:
+    """Return what the docstring of `Settings` says of each of them."""
+    section = inspect.cleandoc(Settings.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("`", "") for name, text in found}
 
 
 def _secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
@@ -401,3 +563,7 @@ def _is_safe(candidate: Path) -> bool:
     """Whether the user declared that everything below a folder is to be trusted."""
     declared = [Path(text) for text in os.environ.get("FLOWSTONE_SAFE_DIRECTORY", "").split(os.pathsep) if text]
     return any(candidate == safe or safe in candidate.parents for safe in declared)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(settings_schema(), indent=2) + "\n")

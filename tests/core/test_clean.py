@@ -559,3 +559,36 @@ def _holding_itself() -> dict[str, Any]:
 def test_what_is_no_small_fact_is_refused(facts: Any, why: str) -> None:
     with pytest.raises(SerializationError, match=re.escape(why)):
         clean_metadata(facts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'password': 'x-secret'}",
+        '{"api_key": "x-secret"}',
+        "Authorization: Bearer x-secret",
+        "Bearer sk-proj-x-secret",
+        "STRIPE_KEY=x-secret",
+        "stripe-key: x-secret",
+        "fernetKey = 'x-secret'",
+        "SHOP_KEY=x-secret",
+        "ssh_key=x-secret",
+        "api key: x-secret",
+    ],
+)
+def test_keys_and_bearers_in_any_spelling(text: str) -> None:
+    """airflow#63921, airflow#27907: what is printed or recorded, whoever prints it."""
+    assert "x-secret" not in mask_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partition_key=2024-01-01 run_key=a key=5 primary_key=id PARTITION_KEY=5 MY_SORT_KEY=7",
+        "bearer authentication is required",
+        "the API key is missing",
+        "monkey: 5",
+    ],
+)
+def test_other_keys_stay(text: str) -> None:
+    assert mask_secrets(text) == text

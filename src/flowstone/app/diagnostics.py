@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from flowstone import __version__
 from flowstone.app.database import opened
-from flowstone.config import Settings, read_settings_file
+from flowstone.config import Settings, read_settings_file, variable_of
 from flowstone.core.clean import mask_secrets
 from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
@@ -148,11 +148,13 @@ def _settings(settings: Settings, given: Mapping[str, Any]) -> Iterator[Check]:
     path, from_file = read_settings_file(Path.cwd())
     for item in fields(settings):
         value = getattr(settings, item.name)
-        variable = f"FLOWSTONE_{item.name.upper()}"
+        variable = variable_of(item.name)
         if given.get(item.name) is not None:
             source = "--database" if item.name == "database_url" else f"--{item.name.replace('_', '-')}"
-        elif os.environ.get(variable) and os.environ[variable] == value:
+        elif os.environ.get(variable):
             source = variable
+        elif os.environ.get(f"{variable}_FILE"):
+            source = f"{variable}_FILE"
         elif item.name in from_file:
             source = str(path)
         else:

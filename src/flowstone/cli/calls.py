@@ -140,6 +140,7 @@ def run(given: Given, function: Callable[[Session], int | None]) -> int:
         try:
             with terminable():
                 try:
+                    session.use_env_file()
                     code = function(session) or 0
                 finally:
                     session.close()

@@ -18,6 +18,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 import flowstone
+from flowstone.cli.env_file import variables_of_env_file
 from flowstone.cli.given import Given
 from flowstone.cli.known_names import remember
 from flowstone.cli.output import Output
@@ -218,6 +219,12 @@ class Session:
     _without_app: FlowStone | None = field(default=None, init=False)
     _environment: dict[str, str | None] = field(default_factory=dict, init=False)
     _kept: AbstractContextManager[None] | None = field(default=None, init=False)
+
+    def use_env_file(self) -> None:
+        """Set, for this call, the variables of the file `.env` that are not set yet."""
+        for name, value in variables_of_env_file(os.environ).items():
+            self._environment.setdefault(name, None)
+            os.environ[name] = value
 
     @property
     def flow(self) -> FlowStone:

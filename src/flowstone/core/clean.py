@@ -122,7 +122,13 @@ _MAX_MASKED = 1024 * 1024
 _MAX_LINES = 200
 _NAME_ENDING = (
     r"passwords?|passwd|passphrase|pwd|secrets?|token|credentials?|authorization|cookie|"
-    r"(?:api|access|secret|private|signing|encryption|master|session|auth|account|shared)[_-]?(?:access[_-]?)?key|"
+    r"(?:api|access|secret|private|signing|encryption|master|session|auth|account|shared|ssh|deploy|webhook|license|"
+    r"licence|hmac|fernet|jwt|aes|rsa|gpg|pgp|crypt|cipher|subscription|stripe|sendgrid|openai|anthropic)"
+    r"[_ -]?(?:access[_ -]?)?key|"
+    # a variable in capitals, but for keys of tables, caches and the like
+    r"(?-i:(?<![A-Z0-9])(?!(?:PARTITION|PRIMARY|FOREIGN|SORT|RUN|CACHE|PUBLIC|OBJECT|MESSAGE|ROUTING|UNIQUE|INDEX|"
+    r"TABLE|ROW|DEDUP|IDEMPOTENCY|GROUP|JOIN|HASH|BUSINESS|NATURAL|SURROGATE|S3|DICT|MAP|CONFIG|DEFAULT|ANY|NO|THE)_)"
+    r"[A-Z][A-Z0-9]{1,30}_KEY)|"
     r"(?:db|user|smtp|imap|ftp|redis|mysql|pg|postgres|mongo|admin|root|ldap|proxy|login|sql|http|ssh|mail)[_-]?pass|"
     r"x-amz-signature|client_?key_?data"
 )
@@ -180,6 +186,13 @@ _BY_FORM = (
     (re.compile(r"(?i)(?P<head>%3A%2F%2F[^\s%&]{0,500}%3A)[^\s&]{1,200}?(?=%40)"), r"\g<head>***"),
     (
         re.compile(r"(?i)\b(?P<head>(?:bearer|basic)\s{1,4})(?=[^\s\"']{0,500}[\d=])[A-Za-z0-9\-._~+/]{6,5000}=*"),
+        r"\g<head>***",
+    ),
+    (
+        re.compile(
+            r"(?i)\b(?P<head>bearer\s{1,4})(?=[A-Za-z0-9.~+/]{0,500}[-_])(?![\w-]{0,40}[=:])"
+            r"[A-Za-z0-9\-._~+/]{12,5000}"
+        ),
         r"\g<head>***",
     ),
     (
