@@ -73,9 +73,7 @@ def test_files_that_cannot_be_used(place: Path) -> None:
         variables_of_env_file({})
 
 
-def test_commands_see_it_and_leave_nothing_behind(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_commands_see_it_and_leave_nothing_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from flowstone.cli import app
