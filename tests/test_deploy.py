@@ -1,0 +1,188 @@
+"""The files of `deploy/`, checked by what is at hand: schemas, linters, our own command line, and each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flowstone.cli import app
+from flowstone.config import Settings, variable_of
+from flowstone.testing.postgres import TemporaryServer
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.stem != "kustomization")
+SLACK_SECONDS = 20
+"""How long a worker may take beyond its grace, as docs/durable.md promises."""
+
+
+ABOUT_TO_COME = {"--health-port", "--health-host"}
+"""Options of `flowstone worker` that the manifests use already."""
+
+
+def documents(path: Path) -> list[Any]:
+    yaml = pytest.importorskip("yaml")
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Every call of our command line in the files, with the file that has it."""
+    for service in documents(DEPLOY / "compose.yaml")[0]["services"].values():
+        if "command" in service and service.get("image", "").startswith("${IMAGE"):
+            yield "compose.yaml", service["command"]
+    for path in MANIFESTS:
+        for one in documents(path):
+            for container in pods(one):
+                yield path.name, container["args"]
+    for path in UNITS:
+        line = re.search(r"^ExecStart=\S+/flowstone (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert line is not None
+        yield path.name, line[1].split()
+
+
+def pods(document: Any) -> list[Any]:
+    spec = document.get("spec", {}).get("template", {}).get("spec", {})
+    found: list[Any] = spec.get("containers", [])
+    return found
+
+
+def variables() -> Iterator[tuple[str, str]]:
+    for path in [DEPLOY / "Dockerfile", DEPLOY / "compose.yaml", *UNITS, *MANIFESTS]:
+        for name in re.findall(r"FLOWSTONE_[A-Z_]+", path.read_text(encoding="utf-8")):
+            yield path.name, name
+
+
+def test_commands_and_options_are_those_of_the_command_line() -> None:
+    reference = json.loads((ROOT / "src/flowstone/cli/reference.json").read_text(encoding="utf-8"))
+    found = list(commands())
+    assert {file for file, _ in found} > {"compose.yaml", "worker.yaml", "flowstone-worker@.service"}
+    for file, words in found:
+        node, known = reference, {*reference.get("options", {}), *ABOUT_TO_COME}
+        for word in words:
+            if word.startswith("--"):
+                assert word in known, f"{file}: {' '.join(words)}"
+            elif word in node.get("commands", {}):
+                node = node["commands"][word]
+                known |= {*node.get("options", {})}
+                # the command that a group means by itself
+                known |= {*node.get("commands", {}).get("serve", {}).get("options", {})}
+
+
+def test_variables_are_settings() -> None:
+    known = {variable_of(name) for name in Settings.__dataclass_fields__} | {"FLOWSTONE_ENV_FILE"}
+    assert [one for one in variables() if one[1].removesuffix("_FILE") not in known | {"FLOWSTONE_ENV"}] == []
+
+
+def test_whoever_stops_a_worker_waits_long_enough() -> None:
+    needed = Settings().grace_seconds + SLACK_SECONDS
+    compose = documents(DEPLOY / "compose.yaml")[0]["services"]["worker"]
+    assert int(compose["stop_grace_period"].removesuffix("s")) > needed
+    unit = (DEPLOY / "systemd" / "flowstone-worker@.service").read_text(encoding="utf-8")
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > needed
+    worker = documents(DEPLOY / "kubernetes" / "worker.yaml")[0]
+    assert worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > needed
+
+
+def test_the_image_gets_signals_and_is_not_root() -> None:
+    """A shell as process 1 would keep SIGTERM to itself, and every stop would end in SIGKILL."""
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    last = text.rpartition("\nFROM ")[2]
+    assert re.search(r'^ENTRYPOINT \["flowstone"\]$', last, re.MULTILINE)
+    assert re.search(r"^USER \d+:\d+$", last, re.MULTILINE)
+    assert not re.search(r"g\+\+|apt-get", last)
+    assert not re.search(r"(?i)^(?:ENV|ARG) .*(?:password|secret|token|database_url)\b", text, re.MULTILINE)
+
+
+def test_the_image_passes_hadolint() -> None:
+    run(tool("hadolint"), DEPLOY / "Dockerfile")
+
+
+def test_the_compose_file_fits_its_schema_and_holds_no_secret() -> None:
+    run(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml")
+    for name, service in documents(DEPLOY / "compose.yaml")[0]["services"].items():
+        for variable, value in service.get("environment", {}).items():
+            assert variable.endswith("_FILE") or not re.search(r"PASSWORD|URL|TOKEN", variable), (name, value)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_fit_the_schemas_of_kubernetes(path: Path) -> None:
+    run(tool("kubernetes-validate"), "--strict", path)
+    for document in documents(path):
+        for container in pods(document):
+            spec = document["spec"]["template"]["spec"]
+            assert spec["enableServiceLinks"] is spec["automountServiceAccountToken"] is False
+            assert spec["securityContext"]["runAsNonRoot"]
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert {"requests", "limits"} <= set(container["resources"])
+            if document["kind"] == "Deployment":
+                assert {"livenessProbe", "readinessProbe", "startupProbe"} <= set(container)
+                ports = {one["name"] for one in container["ports"]}
+                for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+                    (call,) = [
+                        container[probe][kind] for kind in ("httpGet", "tcpSocket") if kind in container[probe]
+                    ]
+                    assert call["port"] in ports
+
+
+def test_selectors_find_what_they_are_for() -> None:
+    everything = [one for path in MANIFESTS for one in documents(path)]
+    labels = [
+        one["spec"]["template"]["metadata"]["labels"] for one in everything if one["kind"] in ("Deployment", "Job")
+    ]
+    for one in everything:
+        selector = one.get("spec", {}).get("selector")
+        if selector:
+            selected = selector.get("matchLabels", selector)
+            assert [found for found in labels if selected.items() <= found.items()], one["metadata"]["name"]
+    listed = documents(DEPLOY / "kubernetes" / "kustomization.yaml")[0]["resources"]
+    assert sorted(listed) == [path.name for path in MANIFESTS]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_are_verified(path: Path, tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze")
+    text = path.read_text(encoding="utf-8")
+    unit = tmp_path / path.name
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    done = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
+
+
+def test_the_tables_are_made_with_the_url_in_a_mounted_file(
+    server: TemporaryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in os.environ:
+        if name.startswith("FLOWSTONE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    with server.empty_database() as url:
+        (tmp_path / "database_url").write_text(f"{url.replace('postgresql://', 'postgresql+psycopg://')}\n")
+        monkeypatch.setenv("FLOWSTONE_DATABASE_URL_FILE", str(tmp_path / "database_url"))
+        monkeypatch.setenv("FLOWSTONE_STORAGE", str(tmp_path / "storage"))
+        for command in (["db", "upgrade"], ["db", "status"], ["workers"]):
+            done = CliRunner().invoke(app, command)
+            assert done.exit_code == 0, done.output
