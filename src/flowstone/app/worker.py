@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from flowstone import telemetry
+from flowstone import __version__, telemetry
 from flowstone.app.flow import FlowStone
 from flowstone.config import DEFAULT_QUEUES
 from flowstone.core.forks import renew_after_fork
@@ -24,6 +24,8 @@ from flowstone.engine.step_log import StepLog
 from flowstone.engine.worker import GroupCommitter, NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
+from flowstone.observability.health import HealthServer
+from flowstone.observability.metrics import Metrics, ProcessMetrics, TableMetrics
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.lease import Heartbeat, UnstartedAttemptsBoard
 from flowstone.stores.postgres.queue import shapes_at_work
@@ -38,6 +40,8 @@ _CLEAN_UP_SECONDS = 10.0
 _FLUSH_SECONDS = 15.0
 _START_SECONDS = 30.0
 _SENSORS = "sensors"
+_LIVE_SECONDS = 5.0
+"""So long the event loop may take to answer; whoever probes should wait longer."""
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -50,6 +54,9 @@ def serve(
     on_ready: Callable[[], None] | None = None,
     ends_process: bool = False,
     automation: bool = True,
+    health_port: int | None = None,
+    health_host: str = "127.0.0.1",
+    on_health: Callable[[str], None] | None = None,
 ) -> int:
     """Run a worker node in this process until SIGTERM, SIGINT or SIGHUP, then return an exit code.
 
@@ -67,6 +74,9 @@ def serve(
             when threads, executors or exit handlers of user code hang.
         automation: whether this node evaluates schedules, sensors and conditions by itself; else only those that
             people ask for.
+        health_port: port for `/live`, `/ready` and `/metrics`; 0 for any that is free, None for none.
+        health_host: address to listen on for that.
+        on_health: called with the address at which it answers.
 
     Returns:
         0 when everything ended in order.
@@ -84,10 +94,12 @@ def serve(
     node = _node(flow, store, committer, steps, heartbeat, limits, grace, board)
     automations = _automations(flow, store, limits, by_hand_only=not automation)
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
-    with _events(heartbeat, limits), _background(flow, committer):
+    probes = _Probes(node, heartbeat, stopping)
+    answers = _answers(flow, probes, health_host, health_port, on_health)
+    with answers, _events(heartbeat, limits), _background(flow, committer):
         _warn_of_disagreements(flow, store, heartbeat)
         automations.start()
-        all_ended = asyncio.run(_run(node, on_ready, stopping))
+        all_ended = asyncio.run(_run(node, probes.ready_with(on_ready), stopping, probes))
         all_ended = automations.stop() and all_ended
     heartbeat.stop()
     stopping.in_order()
@@ -274,6 +286,77 @@ class _Stopping:
         _leave(0 if self._in_order else 1)
 
 
+class _Probes:
+    """What a supervisor asks: does this process still work, and does it take work?
+
+    Args:
+        node: the node.
+        heartbeat: renews its lease.
+        stopping: whether it is about to end.
+    """
+
+    def __init__(self, node: Node, heartbeat: Heartbeat, stopping: _Stopping) -> None:
+        self._node = node
+        self._heartbeat = heartbeat
+        self._stopping = stopping
+        self._is_ready = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def ready_with(self, on_ready: Callable[[], None] | None) -> Callable[[], None]:
+        """Return what is to be called when the node takes work."""
+
+        def ready() -> None:
+            self._is_ready = True
+            if on_ready is not None:
+                on_ready()
+
+        return ready
+
+    def live(self) -> str | None:
+        """Return why this process should be ended, if it should: its loop is blocked. The database may be away."""
+        if self.loop is None:
+            return None
+        answered = threading.Event()
+        try:
+            self.loop.call_soon_threadsafe(answered.set)
+        except RuntimeError:
+            return None  # the loop is closed: the process ends by itself
+        return (
+            None if answered.wait(_LIVE_SECONDS) else f"the event loop did not answer within {_LIVE_SECONDS:g} s"
+        )
+
+    def ready(self) -> str | None:
+        """Return why it takes no work, if it takes none."""
+        if self._stopping.requested.is_set():
+            return "it is stopping"
+        if not self._is_ready:
+            return "it does not take work yet"
+        if self._node.is_cut_off:
+            return "no jobs can be taken: the database does not answer"
+        return None if self._heartbeat.wait_renewed(0.0) else "its lease is not renewed in time"
+
+
+@contextmanager
+def _answers(
+    flow: FlowStone, probes: _Probes, host: str, port: int | None, on_health: Callable[[str], None] | None
+) -> Iterator[None]:
+    """Answer probes and scrapes meanwhile."""
+    if port is None:
+        yield
+        return
+    process, reading = ProcessMetrics(flow.graph), flow.reading()
+    metrics = Metrics(__version__, process=process, tables=TableMetrics(reading.insights, reading.parts.store))
+    process.start()
+    try:
+        with HealthServer(host, port, live=probes.live, ready=probes.ready, metrics=metrics.text) as server:
+            if on_health is not None:
+                on_health(server.address)
+            yield
+    finally:
+        process.stop()
+        reading.close()
+
+
 def _store(flow: FlowStone) -> PostgresStore:
     flow.parts.executors.get("oban")
     store = flow.parts.store
@@ -401,8 +484,9 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _run(node: Node, on_ready: Callable[[], None] | None, stopping: _Stopping) -> bool:
-    stopping.listen(asyncio.get_running_loop())
+async def _run(node: Node, on_ready: Callable[[], None], stopping: _Stopping, probes: _Probes) -> bool:
+    probes.loop = asyncio.get_running_loop()
+    stopping.listen(probes.loop)
     try:
         return await node.run(stopping.requested, on_ready=on_ready)
     finally:

@@ -124,6 +124,11 @@ def worker(
         float | None, typer.Option("--grace", min=0.0, help="Seconds that running steps get when it is stopped.")
     ] = None,
     automation: Automation = True,
+    health_port: Annotated[
+        int | None,
+        typer.Option("--health-port", min=0, max=65535, help="Answer /live, /ready and /metrics there; 0: any."),
+    ] = None,
+    health_host: Annotated[str, typer.Option("--health-host", help="Address for that.")] = "127.0.0.1",
 ) -> int:
     """Work on queues until SIGTERM, SIGHUP or Ctrl-C; a second signal leaves at once."""
     logging.getLogger("flowstone").setLevel(logging.INFO)  # what its steps do is what a worker is there for
@@ -142,6 +147,9 @@ def worker(
         grace_seconds=grace_seconds,
         ends_process=True,
         automation=automation,
+        health_port=health_port,
+        health_host=health_host,
+        on_health=lambda address: session.out.note(f"Worker {os.getpid()} answers {address}/metrics."),
         on_ready=lambda: session.out.note(f"Worker {os.getpid()} is ready: {listed}."),
     )
     if session.out.as_json:

@@ -29,6 +29,7 @@ from flowstone.app.flow import FlowStone
 from flowstone.app.reading import Reading
 from flowstone.core.actor import Actor, acting
 from flowstone.errors import ConfigurationError
+from flowstone.observability.metrics import CONTENT_TYPE, Metrics, TableMetrics
 from flowstone.web.access import Access, Identify, LoginLink, Sessions, UsersFile
 from flowstone.web.answers import (
     Exchange,
@@ -188,6 +189,7 @@ class Dashboard:
         self._slow: Shared[tuple[Any, ...], Any] = Shared(_CHROME_SECONDS)
         self._messages: dict[str, str] = {}
         self._reading: Reading | None = None
+        self._metrics: Metrics | None = None
         self._guard_of_reading = threading.Lock()
         self.live = Live(self._pulse, on_change=self._shared.clear)
         flow.parts.before_close.append(self.close)
@@ -269,6 +271,7 @@ class Dashboard:
                 kind="api",
                 subject=action,
             )
+        yield Route(path="/metrics", methods=get, handler=self._scrape, role=Role.VIEWER, kind="api")
         yield Route(path=f"{API}/openapi.json", methods=get, handler=self._describe, role=Role.VIEWER, kind="api")
         login = Login(self.access, self._frame, self.flow.parts.store.audit.note)
         yield Route(path="/preferences", methods=post, handler=login.prefer, role=Role.VIEWER, kind="preferences")
@@ -395,6 +398,19 @@ class Dashboard:
             return person is not None and person.role >= Role.VIEWER
 
         return self.live.stream(still)
+
+    async def _scrape(self, exchange: Exchange) -> Response:
+        """Answer with what the tables say, as Prometheus reads it."""
+        if query_pairs(exchange.request):
+            raise Problem(400, "The metrics take no fields.", "Ask without.")
+        return Response(await self._in_thread(self._read_metrics), media_type=CONTENT_TYPE)
+
+    def _read_metrics(self) -> str:
+        if self._metrics is None:
+            reading = self._opened_reading()
+            tables = TableMetrics(reading.insights, reading.parts.store)
+            self._metrics = Metrics(__version__, tables=tables)
+        return self._metrics.text("tables")
 
     # -- actions --------------------------------------------------------------------------------------------------
 

@@ -367,6 +367,11 @@ class Node:
         self._metrics = metrics
         self._node_name = f"{_MARK}{socket.gethostname()}.{os.getpid()}"
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last try to take jobs failed."""
+        return self._cut_off
+
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
         filter_oban_logs()
