@@ -24,7 +24,7 @@ from flowstone.core.limits import LimitLike
 from flowstone.core.published import Published
 from flowstone.core.retry import RetryPolicy
 from flowstone.dbt.command import DbtCommand, DbtProjectError, check_arguments
-from flowstone.dbt.manifest import DbtNode, DbtTest, Manifest, ancestors, read_manifest
+from flowstone.dbt.manifest import DbtNode, DbtTest, Manifest, read_manifest
 from flowstone.dbt.selection import select_nodes
 from flowstone.dbt.steps import DbtConfig, DbtSteps, PartitionVars, default_partition_vars
 from flowstone.errors import DefinitionError, UnknownOptionError, did_you_mean
@@ -162,33 +162,21 @@ def dbt_assets(
         ('shop', ['dbt', 'model'])
     """
     read, found = read_manifest(manifest)
-    given = project_dir if project_dir is not None else found
-    if given is None:
-        raise DefinitionError(
-            "dbt_assets(...): the manifest does not say where the project lies; give project_dir=."
-        )
-    limits: dict[str, LimitLike] = {**_writer(read), **(concurrency or {})}
+    limits: dict[str, LimitLike] = {**_writer(read), **_mapping("concurrency", concurrency)}
     command = DbtCommand(
         executable=None if dbt_executable is None else str(dbt_executable),
-        project_dir=Path(given).expanduser().absolute(),
-        profiles_dir=None if profiles_dir is None else Path(profiles_dir).expanduser().absolute(),
+        project_dir=_directory("project_dir", found if project_dir is None else project_dir),
+        profiles_dir=None if profiles_dir is None else _directory("profiles_dir", profiles_dir),
         profile=profile,
         target=target,
         arguments=check_arguments(arguments),
-        environment=dict(environment or {}),
+        environment={name: str(value) for name, value in _mapping("environment", environment).items()},
     )
-    chosen = select_nodes(read, select, exclude)
-    shared = {
-        "queue": queue,
-        "retry": _RETRY if retry is None else retry,
-        "timeout": timeout,
-        "automation": automation,
-        "io": io,
-    }
+    shared = {"queue": queue, "retry": retry or _RETRY, "timeout": timeout, "automation": automation, "io": io}
     declaring = _Declaring(
         read,
-        chosen,
-        DbtSteps(read, command, dict(vars or {}), partition_vars or default_partition_vars),
+        select_nodes(read, select, exclude),
+        DbtSteps(read, command, _mapping("vars", vars), partition_vars or default_partition_vars),
         shared=shared,
         limits=limits,
         partitions=partitions,
@@ -197,6 +185,20 @@ def dbt_assets(
         outside=_outside(read, sources),
     )
     return DbtAssets(read, *declaring.declare(), limits)
+
+
+def _mapping(option: str, given: Any) -> dict[str, Any]:
+    if given is not None and (not isinstance(given, Mapping) or not all(is_text(name) for name in given)):
+        raise DefinitionError(f"dbt_assets({option}={shown(given)}): give a mapping by name.")
+    return dict(given or {})
+
+
+def _directory(option: str, given: object) -> Path:
+    if given is None:
+        raise DefinitionError("dbt_assets(...): nothing says where the project lies; give project_dir=.")
+    if not isinstance(given, str | Path):
+        raise DefinitionError(f"dbt_assets({option}={shown(given)}): give the path of a directory.")
+    return Path(given).expanduser().absolute()
 
 
 def _writer(manifest: Manifest) -> dict[str, LimitLike]:
@@ -293,17 +295,21 @@ class _Declaring:
         return dict(found)
 
     def _hosts(self) -> tuple[dict[str, list[DbtTest]], list[DbtTest]]:
-        """Find the node to which each test belongs, and the tests that belong to none alone."""
+        """Find the node to which each test belongs, and the tests that belong to none alone.
+
+        A test that reads something that was not chosen, and that nothing chosen stands on, is left out: who knows
+        whether that is there.
+        """
         hosts: dict[str, list[DbtTest]] = {}
         alone: list[DbtTest] = []
-        above = {
-            one: ancestors(self._manifest, [one]) for test in self._manifest.tests.values() for one in test.parents
-        }
+        above = self._manifest.above
+        known = self._chosen.union(*(above[one] for one in self._chosen))
         for test in self._manifest.tests.values():
             read = [one for one in test.parents if one in self._chosen]
-            if not any(one in self._manifest.nodes or one not in self._outside for one in read):
-                continue  # of nothing that is built or observed here
+            if not read or not known.issuperset(test.parents):
+                continue
             host = next((one for one in read if all(other in above[one] for other in read if other != one)), None)
+            # what an asset of Python makes may be published by its commit only: its tests come after that
             if host is None or host in self._outside:
                 alone.append(test)
             else:
@@ -316,14 +322,11 @@ class _Declaring:
         for test in self._alone:
             if not (test.is_error and self._blocking):
                 continue
-            below: set[str] = set()
-            parents = {one for one in test.parents if one in self._chosen}
-            for one in self._order:
-                above = ancestors(self._manifest, [one])
-                if parents <= above and not above & below:
+            parents = self._chosen.intersection(test.parents)
+            below = {one for one in self._order if parents <= self._manifest.above[one]}
+            for one in below:
+                if below.isdisjoint(self._manifest.above[one]):
                     found.setdefault(one, []).append(test.name)
-                if parents <= above:
-                    below.add(one)
         return found
 
     def _asset(self, node: DbtNode, waits_for: Sequence[str]) -> DbtAsset:

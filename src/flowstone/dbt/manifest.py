@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +158,15 @@ class Manifest:
                 done[one] = None
         return tuple(done)
 
+    @cached_property
+    def above(self) -> Mapping[str, frozenset[str]]:
+        """By id, everything that a node reads, directly or not."""
+        found: dict[str, frozenset[str]] = {}
+        for one in self.order:
+            parents = self[one].parents
+            found[one] = frozenset(parents).union(*(found[parent] for parent in parents))
+        return found
+
     def __getitem__(self, unique_id: str) -> DbtNode:
         return self.nodes.get(unique_id) or self.sources[unique_id]
 
@@ -296,18 +305,6 @@ def read_manifest(given: object) -> tuple[Manifest, Path | None]:
             f"{path} cannot be read as a manifest of dbt: {error}. Run `dbt parse` again."
         ) from None
     return Manifest(document, str(path)), project
-
-
-def ancestors(manifest: Manifest, unique_ids: Iterable[str]) -> set[str]:
-    """Return everything that some nodes read, directly or not; without themselves, unless others read them."""
-    found: set[str] = set()
-    todo = list(unique_ids)
-    while todo:
-        for parent in manifest[todo.pop()].parents:
-            if parent in manifest and parent not in found:
-                found.add(parent)
-                todo.append(parent)
-    return found
 
 
 def _is_built(raw: Document) -> bool:

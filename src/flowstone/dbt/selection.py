@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from flowstone.core.declaring import is_text, shown
-from flowstone.dbt.manifest import DbtNode, Manifest, ancestors
+from flowstone.dbt.manifest import DbtNode, Manifest
 from flowstone.errors import DefinitionError, did_you_mean
 
 _TERM = re.compile(r"(?P<at>@)?((?P<up>\d*)\+)?(?P<what>[^+@]+)(\+(?P<down>\d*))?")
@@ -69,7 +69,7 @@ def _term(manifest: Manifest, text: str, option: str) -> set[str]:
     grown = set(found)
     if read["at"]:
         below = _reached(found, lambda one: children[one], None)
-        return below | ancestors(manifest, below) | found
+        return below.union(*(manifest.above[one] for one in below))
     if read["up"] is not None:
         grown |= _reached(found, lambda one: manifest[one].parents, int(read["up"]) if read["up"] else None)
     if read["down"] is not None:

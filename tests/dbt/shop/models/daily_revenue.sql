@@ -5,4 +5,5 @@ from {{ ref('stg_orders') }}
 where ordered_at >= cast('{{ var("partition_start") }}' as timestamp)
   and ordered_at < cast('{{ var("partition_end") }}' as timestamp)
 {% endif %}
+{{ fail_on_request() }}
 group by 1

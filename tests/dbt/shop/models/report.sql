@@ -1,1 +1,1 @@
-select count(*) as customers, sum(total) as total from {{ ref('customer_totals') }} {{ fail_if_asked() }}
+select count(*) as customers, sum(total) as total from {{ ref('customer_totals') }} {{ fail_on_request() }}

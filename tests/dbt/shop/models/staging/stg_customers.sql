@@ -1,1 +1,1 @@
-select id, name from {{ ref('customers') }} {{ fail_if_asked() }}
+select id, name from {{ ref('customers') }} {{ fail_on_request() }}

@@ -1,0 +1,1 @@
+"""A model that is trained, evaluated and approved before it is used."""

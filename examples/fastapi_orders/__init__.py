@@ -1,0 +1,1 @@
+"""A web shop in FastAPI that writes an order and asks for its invoice in one transaction."""

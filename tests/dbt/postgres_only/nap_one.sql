@@ -1,0 +1,2 @@
+{{ config(materialized='table') }}
+select pg_sleep(4)::text as slept

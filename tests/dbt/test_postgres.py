@@ -1,0 +1,71 @@
+"""The real dbt on the real PostgreSQL, its steps on the durable executor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from flowstone import FlowStone, State
+from flowstone.core.published import Published
+from flowstone.dbt import DbtAssets, dbt_assets
+from flowstone.testing.workers import worker
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("project", ["postgres"], indirect=True)]
+
+
+@pytest.fixture
+def shop(project: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> DbtAssets:
+    given = conninfo_to_dict(database_url)
+    names = {"SHOP_HOST": "host", "SHOP_PORT": "port", "SHOP_USER": "user", "SHOP_PASSWORD": "password"}
+    for variable, name in {**names, "SHOP_DATABASE": "dbname"}.items():
+        if given.get(name):
+            monkeypatch.setenv(variable, str(given[name]))
+    return dbt_assets(project, target="postgres", select="nap_one nap_two sleepy")
+
+
+@pytest.fixture
+def flow(shop: DbtAssets, database_url: str) -> Iterator[FlowStone]:
+    with FlowStone(shop, checks=shop.checks, database_url=database_url) as flow, worker(flow):
+        yield flow
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def sleeping(database_url: str, seconds: int) -> int:
+    active = "state = 'active' AND pid <> pg_backend_pid()"
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND {active}"
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(query, [f"%pg_sleep({seconds})%"]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_models_run_side_by_side_and_are_published(flow: FlowStone, database_url: str) -> None:
+    run = flow.materialize_all("nap_one or nap_two", wait=False)
+    eventually(lambda: sleeping(database_url, 4) == 2)
+    result = run.wait(timeout_seconds=300)
+    assert result.ok, result.errors
+    nap = flow.load("nap_one")
+    assert isinstance(nap, Published)
+    assert nap.location == f'"{conninfo_to_dict(database_url)["dbname"]}"."shop"."nap_one"'
+    assert nap.metadata["rows"] == 1
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {nap.location}").fetchone() == (1,)  # type: ignore[arg-type]
+
+
+def test_a_cancel_ends_dbt_and_its_query(flow: FlowStone, database_url: str) -> None:
+    job = flow.schedule("sleepy")
+    eventually(lambda: sleeping(database_url, 600) == 1)
+    flow.cancel_job(job)
+    eventually(lambda: flow.job_status(job) is State.CANCELLED)
+    assert sleeping(database_url, 600) == 0
