@@ -18,6 +18,6 @@ flow = build(notifiers=[ann])
 if __name__ == "__main__":
     careless = flow.materialize_all("at_risk", config={"model": {"steps": 0}})
     print("not trained:", next(iter(careless.errors.values())).splitlines()[0])
-    done = flow.materialize_all("at_risk", force=True)
+    done = flow.materialize_all("at_risk", force_deps=True)
     print("at risk:", done.value)
     print("released by:", flow.load("released")["by"])

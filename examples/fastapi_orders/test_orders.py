@@ -14,14 +14,14 @@ from flowstone.testing.workers import run_to_completion
 
 
 @pytest.fixture
-def flow(database_url: str) -> Iterator[FlowStone]:
-    with build(database_url) as flow:
+def flow(flowstone_database_url: str) -> Iterator[FlowStone]:
+    with build(flowstone_database_url) as flow:
         yield flow
 
 
 @pytest.fixture
-def shop(database_url: str) -> Iterator[TestClient]:
-    with TestClient(create_app(database_url)) as client:
+def shop(flowstone_database_url: str) -> Iterator[TestClient]:
+    with TestClient(create_app(flowstone_database_url)) as client:
         yield client
 
 

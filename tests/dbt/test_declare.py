@@ -56,8 +56,8 @@ def test_nodes_become_assets_with_what_the_project_says(document: dict[str, Any]
 
 def test_duckdb_is_written_by_one_step_at_a_time(document: dict[str, Any]) -> None:
     shop = declare(document)
-    assert shop.limits == {"duckdb:shop": 1}
-    assert all(one.concurrency["duckdb:shop"] == 1 for one in shop)
+    assert shop.limits == {"duckdb shop.duckdb": 1}
+    assert all(one.concurrency["duckdb shop.duckdb"] == 1 for one in shop)
     document["metadata"]["adapter_type"] = "postgres"
     assert declare(document).limits == {}
     assert declare(document, concurrency={"warehouse": 3})["report"].concurrency == {"warehouse": 3}

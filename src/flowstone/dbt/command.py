@@ -75,6 +75,7 @@ class NodeResult:
         failures: rows that a test found.
         facts: what the adapter says: `rows_affected`, `bytes_processed`, ...
         code: the SQL that was run.
+        relation: where the node lies, in the database of this run.
     """
 
     status: str
@@ -83,6 +84,7 @@ class NodeResult:
     failures: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     code: str = ""
+    relation: str | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -178,11 +180,13 @@ class DbtCommand:
             code = self._follow(command, environment, cancellation, _Lines(logger, problems))
             cancellation.raise_if_cancelled(asset)
             written = _read(target / ("sources.json" if verb == "source freshness" else "run_results.json"))
+            results = {str(one["unique_id"]): one for one in written.get("results") or ()}
+            relations = _relations(results, target)
             return DbtRun(
                 what=what,
                 command=_as_written(command, directory),
                 exit_code=code,
-                results={str(one["unique_id"]): _result(one) for one in written.get("results") or ()},
+                results={name: _result(one, relations.get(name)) for name, one in results.items()},
                 problems=problems,
                 invocation_id=(written.get("metadata") or {}).get("invocation_id"),
             )
@@ -324,7 +328,19 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _result(raw: Mapping[str, Any]) -> NodeResult:
+def _relations(results: Mapping[str, Mapping[str, Any]], target: Path) -> dict[str, str | None]:
+    """Return where nodes lie in the database of this run, which may be another than that of the manifest.
+
+    Of seeds only the manifest of the run knows that.
+    """
+    found = {name: one.get("relation_name") for name, one in results.items()}
+    if any(found[name] is None and name.startswith(("seed.", "snapshot.", "function.")) for name in found):
+        nodes = _read(target / "manifest.json").get("nodes") or {}
+        found = {name: value or (nodes.get(name) or {}).get("relation_name") for name, value in found.items()}
+    return found
+
+
+def _result(raw: Mapping[str, Any], relation: str | None) -> NodeResult:
     facts = dict(raw.get("adapter_response") or {})
     if raw.get("max_loaded_at"):
         facts["max_loaded_at"] = raw["max_loaded_at"]
@@ -336,6 +352,7 @@ def _result(raw: Mapping[str, Any]) -> NodeResult:
         failures=raw.get("failures"),
         facts=facts,
         code=str(raw.get("compiled_code") or ""),
+        relation=relation,
     )
 
 

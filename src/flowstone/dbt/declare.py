@@ -206,7 +206,7 @@ def _writer(manifest: Manifest) -> dict[str, LimitLike]:
     if manifest.adapter != "duckdb":
         return {}
     database = next((node.database for node in manifest.nodes.values() if node.database), manifest.project)
-    return {f"duckdb:{database}": 1}
+    return {f"duckdb {database}.duckdb": 1}  # the name that `DuckDBTableIO` gives it
 
 
 def _outside(manifest: Manifest, sources: object) -> dict[str, str]:

@@ -213,7 +213,11 @@ class Manifest:
             path=str(raw.get("original_file_path") or ""),
             materialized="source",
             config=raw.get("config") or {},
-            meta={**(raw.get("source_meta") or {}), **(raw.get("meta") or {})},
+            meta={
+                **(raw.get("source_meta") or {}),
+                **((raw.get("config") or {}).get("meta") or {}),
+                **(raw.get("meta") or {}),
+            },
             raw=raw,
         )
 

@@ -84,7 +84,7 @@ class DbtSteps:
         if not result.is_ok:
             raise self._failed(run, result, tests, context)
         self._keep(run, tests, context)
-        return Published(node.relation or node.unique_id, metadata=_facts(node, run, result))
+        return Published(result.relation or node.relation or node.unique_id, metadata=_facts(node, run, result))
 
     def observe(self, source: DbtNode, tests: Sequence[DbtTest], context: AssetContext) -> Published:
         """Find out how old a source is, and run its tests."""

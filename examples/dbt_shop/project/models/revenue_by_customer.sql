@@ -1,0 +1,3 @@
+select customer, count(*) as orders, sum(amount) as revenue
+from {{ source('raw', 'orders') }}
+group by customer
