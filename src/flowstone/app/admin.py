@@ -278,12 +278,15 @@ class RetentionView:
     def sweep(self) -> int:
         """Delete what attempts left that died between storing and committing; workers do so by themselves.
 
-        Nothing of an attempt that may still commit is touched, and nothing of steps that this database does not
-        know, because another one may share the storage.
+        What is committed and not yet visible to other readers is published first, see `PublishingIO`. Nothing of
+        an attempt that may still commit is touched, and nothing of steps that this database does not know, because
+        another one may share the storage.
 
         Returns:
             How many files and rows were deleted; 0 for an app in memory, which shares no storage by its steps.
         """
+        if self._parts.publisher is not None:
+            self._parts.publisher.catch_up()
         if not self._parts.store.shared:
             return 0
         keep = self._parts.store.retention.needed_versions

@@ -45,6 +45,7 @@ from flowstone.engine.isolation import IsolatedCalls
 from flowstone.engine.logs import LogCapture
 from flowstone.engine.middleware import HookSet
 from flowstone.engine.planner import KeySnapshots, Planner
+from flowstone.engine.publishing import ValuePublisher, publisher_of
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
 from flowstone.engine.scatter import IO_NAME, GatheredIO, Scattering
@@ -62,8 +63,10 @@ from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
-from flowstone.io.postgres import PostgresIO
+from flowstone.io.postgres import Connect, PostgresIO
 from flowstone.io.published import PublishedIO
+from flowstone.io.sql_tables import SqlTableIO
+from flowstone.io.table_postgres import TableIO
 from flowstone.protocols import Control, Executor, Hook, IOManager, Observer, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
@@ -168,6 +171,7 @@ class Parts:
     processes: IsolatedCalls
     shapes: Shapes
     logs: LogCapture | None
+    publisher: ValuePublisher | None = None
     before_close: list[Callable[[], None]] = field(default_factory=list)
     """Called when the app is closed, before its parts are: what watches it ends."""
 
@@ -252,7 +256,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         DefinitionError: assets do not fit together or name unknown parts.
         ConfigurationError: a setting cannot work.
     """
-    graph = AssetGraph(declared.assets)
+    graph = AssetGraph(_limited(declared))
     check_limits({asset.name: asset.concurrency for asset in graph})
     checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(declared.resources)
@@ -268,6 +272,9 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     if isinstance(store, MemoryStore):
         store.retention.limit(settings.memory_steps, partial(discard_values, managers, of_this_process=True))
     values = ValueStore(managers, default, project=settings.project, types=_declared_types(graph))
+    publisher = publisher_of(managers, store.publications)
+    if publisher is not None:
+        store.publish_with(publisher)
     managers[IO_NAME] = GatheredIO(store.scatters, values.load, shared=store.shared)
     return _connect(
         declared,
@@ -278,7 +285,22 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         managers=managers,
         values=values,
         resources=pool,
+        publisher=publisher,
     )
+
+
+def _limited(declared: Declared) -> list[Asset]:
+    """Return the assets, those of IO managers that declare limits with these."""
+    assets: list[Any] = list(declared.assets)
+    limits = {name: found for name, manager in declared.io.items() if (found := getattr(manager, "limits", None))}
+    if not limits:
+        return assets
+    return [
+        one.limited(limits[name])
+        if isinstance(one, Asset) and (name := one.io or declared.default_io or "") in limits
+        else one
+        for one in assets
+    ]
 
 
 def _connect(
@@ -291,6 +313,7 @@ def _connect(
     managers: Mapping[str, IOManager],
     values: ValueStore,
     resources: ResourcePool,
+    publisher: ValuePublisher | None,
 ) -> Parts:
     graph = graph.bound(keys := KeySnapshots(store.partition_keys))
     scattering = Scattering(graph, store.scatters, values.load)
@@ -332,6 +355,7 @@ def _connect(
         processes=processes,
         shapes=shapes,
         logs=logs,
+        publisher=publisher,
     )
 
 
@@ -435,10 +459,17 @@ def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> 
             )
         managers[name] = manager
     project = Project(settings.project)
-    return {
-        name: manager.in_project(project) if isinstance(manager, FilesystemIO | PostgresIO) else manager
-        for name, manager in managers.items()
-    }
+    own = store.connection if isinstance(store, PostgresStore) else None
+    return {name: _fitted(manager, project, own) for name, manager in managers.items()}
+
+
+def _fitted(manager: IOManager, project: Project, connect: Connect | None) -> IOManager:
+    """Return an IO manager for the project and the database of the app."""
+    if isinstance(manager, TableIO):
+        manager = manager.in_database(connect)
+    if isinstance(manager, FilesystemIO | PostgresIO | SqlTableIO):
+        manager = manager.in_project(project)
+    return manager
 
 
 def _declared_types(graph: AssetGraph) -> ValueTypes:

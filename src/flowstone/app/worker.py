@@ -19,6 +19,7 @@ from flowstone import __version__, telemetry
 from flowstone.app.flow import FlowStone
 from flowstone.config import DEFAULT_QUEUES
 from flowstone.core.forks import renew_after_fork
+from flowstone.core.step import AttemptResult
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.step_log import StepLog
 from flowstone.engine.worker import GroupCommitter, NodeWork
@@ -90,13 +91,13 @@ def serve(
     board = UnstartedAttemptsBoard()
     heartbeat = _heartbeat(flow, store, name, limits, board)
     steps = StepLog(flow.graph.label)
-    committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
-    node = _node(flow, store, committer, steps, heartbeat, limits, grace, board)
+    committers = _Committers(flow, store, steps)
+    node = _node(flow, store, committers, steps, heartbeat, limits, grace, board)
     automations = _automations(flow, store, limits, by_hand_only=not automation)
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     probes = _Probes(node, heartbeat, stopping)
     answers = _answers(flow, probes, health_host, health_port, on_health)
-    with answers, _events(heartbeat, limits), _background(flow, committer):
+    with answers, _events(heartbeat, limits), _background(flow, committers):
         _warn_of_disagreements(flow, store, heartbeat)
         automations.start()
         all_ended = asyncio.run(_run(node, probes.ready_with(on_ready), stopping, probes))
@@ -132,17 +133,17 @@ def working(
     board = UnstartedAttemptsBoard()
     heartbeat = _heartbeat(flow, store, "in-process", limits, board)
     steps = StepLog(flow.graph.label)
-    committer = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
-    node = _node(flow, store, committer, steps, heartbeat, limits, grace_seconds, board)
+    committers = _Committers(flow, store, steps)
+    node = _node(flow, store, committers, steps, heartbeat, limits, grace_seconds, board)
     running = _RunningNode(node)
-    committer.start()
+    committers.start()
     flow.parts.notices.start()
     try:
         running.start()
         yield
     finally:
         running.stop(grace_seconds + _LAST_SECONDS)
-        committer.stop(timeout_seconds=_FLUSH_SECONDS)
+        committers.stop()
         flow.parts.notices.stop()
         heartbeat.stop()
 
@@ -192,6 +193,43 @@ class _RunningNode:
 
         self._stop = stop
         await self._node.run(requested, on_ready=self._ready.set)
+
+
+class _Committers:
+    """The group committer, and another one for what is published by its commit, where the app has such values.
+
+    Replacing a partition of a table may take a while; what is committed beside it must not wait for that.
+
+    Args:
+        flow: the app.
+        store: commits.
+        steps: logs what was committed.
+    """
+
+    def __init__(self, flow: FlowStone, store: PostgresStore, steps: StepLog) -> None:
+        self._publisher = publisher = flow.parts.publisher
+        self._every_seconds = flow.settings.sweep_seconds
+        plain = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+        self._all = [plain]
+        self.submit: Callable[[AttemptResult], None] = plain.submit
+        if publisher is not None:
+            apart = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+            self._all.append(apart)
+            self.submit = lambda one: (apart if publisher.publishes(one) else plain).submit(one)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for one in self._all:
+            one.start()
+        if self._publisher is not None:
+            self._publisher.start(every_seconds=self._every_seconds)
+
+    def stop(self) -> None:
+        """Commit what was submitted, and end the threads."""
+        for one in self._all:
+            one.stop(timeout_seconds=_FLUSH_SECONDS)
+        if self._publisher is not None:
+            self._publisher.stop()
 
 
 class _Stopping:
@@ -394,7 +432,7 @@ def _heartbeat(
 def _node(
     flow: FlowStone,
     store: PostgresStore,
-    committer: GroupCommitter,
+    committers: _Committers,
     steps: StepLog,
     heartbeat: Heartbeat,
     limits: Mapping[str, int],
@@ -418,7 +456,7 @@ def _node(
         queue=store.queue,
         ledger=store.ledger,
         work=work,
-        submit=committer.submit,
+        submit=committers.submit,
         worker_id=lambda: heartbeat.worker_id,
         is_renewed=heartbeat.wait_renewed,
         queues=limits,
@@ -469,11 +507,11 @@ def _events(heartbeat: Heartbeat, limits: Mapping[str, int]) -> Iterator[None]:
 
 
 @contextmanager
-def _background(flow: FlowStone, committer: GroupCommitter) -> Iterator[None]:
-    committer.start()
+def _background(flow: FlowStone, committers: _Committers) -> Iterator[None]:
+    committers.start()
     flow.parts.notices.start()
     yield
-    committer.stop(timeout_seconds=_FLUSH_SECONDS)
+    committers.stop()
     flow.parts.notices.stop()
 
 

@@ -163,6 +163,16 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         bound.partitions, bound.copied_from = partitions, self.declared
         return bound
 
+    def limited(self, limits: Mapping[str, LimitLike]) -> Self:
+        """Return a copy of the asset for one app, with limits that its IO manager needs; its own stay."""
+        limited = copy(self)
+        limited.concurrency = {
+            **_OptionCheck(f"Asset {self.name!r}", self.where).limits(limits),
+            **self.concurrency,
+        }
+        limited.copied_from = self.declared
+        return limited
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Call the plain function: tests of an asset need no framework."""
         made: T_co = self.function(*args, **kwargs)

@@ -108,6 +108,27 @@ class StoredOutput:
         return replace(cls(**document), payload=payload)  # type: ignore[arg-type]
 
 
+class Publication(NamedTuple):
+    """A change of what readers outside of FlowStone see of a target: another version is in use, or none.
+
+    Args:
+        asset: asset name.
+        partition_key: encoded partition key; the empty string for an asset without partitions.
+        token: drawn in the transaction that changed what is in use, so that of two publications of a target the
+            later one has the larger token.
+        issuer: the store that drew it; tokens of different stores say nothing about each other.
+        stored: the version that is in use now; with `in_use` false the one that was until now.
+        in_use: whether there is one.
+    """
+
+    asset: str
+    partition_key: PartitionKey
+    token: int
+    issuer: str
+    stored: StoredOutput
+    in_use: bool = True
+
+
 def type_name(value: object) -> str:
     """Return the qualified name of a value's type.
 

@@ -236,6 +236,10 @@ class StorageError(FlowStoneError, OSError):
         super().__init__(f"Could not {action} {target}: {why}." + (f" {remedy}" if remedy else ""))
 
 
+class PublishingError(FlowStoneError, RuntimeError):
+    """A version could not be made visible in the transaction that was to commit it, which commits nothing then."""
+
+
 class UnsafePickleError(FlowStoneError, PermissionError):
     """A pickle was found where pickles are not allowed, or its signature is wrong."""
 

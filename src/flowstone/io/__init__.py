@@ -9,10 +9,13 @@ from flowstone.io.memory import MemoryIO
 from flowstone.io.pickling import PickleSerializer
 from flowstone.io.postgres import PostgresIO
 from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
+from flowstone.io.table_duckdb import DuckDBTableIO
+from flowstone.io.table_postgres import TableIO
 from flowstone.io.tables import ParquetSerializer
 
 __all__ = [
     "BytesSerializer",
+    "DuckDBTableIO",
     "FilesystemIO",
     "JsonSerializer",
     "MemoryIO",
@@ -20,6 +23,7 @@ __all__ = [
     "ParquetSerializer",
     "PickleSerializer",
     "PostgresIO",
+    "TableIO",
     "TextSerializer",
     "choose_serializer",
     "find_serializer",

@@ -38,12 +38,22 @@ from flowstone.protocols.stores import (
     LogStore,
     OpensRuns,
     PartitionKeys,
+    PublicationStore,
     RangeStore,
     ReadingStore,
     ScatterStore,
     Store,
 )
-from flowstone.protocols.values import ErasableIO, FindableIO, IOManager, KeepVersions, Serializer, SweepableIO
+from flowstone.protocols.values import (
+    ErasableIO,
+    FindableIO,
+    IOManager,
+    KeepVersions,
+    Publisher,
+    PublishingIO,
+    Serializer,
+    SweepableIO,
+)
 from flowstone.protocols.versions import VersionStore
 
 __all__ = [
@@ -79,6 +89,9 @@ __all__ = [
     "PartitionKeys",
     "PrepareRun",
     "PrepareTargets",
+    "PublicationStore",
+    "Publisher",
+    "PublishingIO",
     "RangeStore",
     "ReadingStore",
     "ReportsStatus",

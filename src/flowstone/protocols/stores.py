@@ -18,7 +18,7 @@ from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.logs import LogBatch, LogCount, LogPosition, Trim, WrittenBatch
-from flowstone.core.output import StoredOutput
+from flowstone.core.output import Publication, StoredOutput
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.run_filter import RunFilter
@@ -45,6 +45,7 @@ from flowstone.core.step import (
 )
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
 from flowstone.protocols.insights import Insights
+from flowstone.protocols.values import Publisher
 from flowstone.protocols.versions import VersionStore
 
 
@@ -541,6 +542,16 @@ class CallerLoop:
             self._at_work.cancel()
 
 
+class PublicationStore(Protocol):
+    """What is committed and not yet visible where others read it; see `PublishingIO`."""
+
+    def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
+        """Return what is to be published, of these targets or of all, the oldest first."""
+
+    def done(self, publication: Publication) -> None:
+        """Forget a publication that is visible, unless a newer one of its target was noted meanwhile."""
+
+
 class OpensRuns(Protocol):
     """Where runs are recorded: a ledger, or a transaction of the caller's."""
 
@@ -625,6 +636,13 @@ class Store(Protocol):
     @property
     def partition_keys(self) -> PartitionKeys:
         """The keys of dynamic partitions."""
+
+    @property
+    def publications(self) -> PublicationStore:
+        """What is committed and not yet visible where others read it."""
+
+    def publish_with(self, publisher: Publisher) -> None:
+        """Have changes of what is in use published, from now on."""
 
     @property
     def logs(self) -> LogStore:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.output import OutputAddress, Publication, StoredOutput
 from flowstone.core.partitions import PartitionKey
+from flowstone.core.step import Target
 
 
 @runtime_checkable
@@ -70,6 +71,48 @@ class ErasableIO(Protocol):
 
     def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
         """Delete every trace of some versions of a partition; return how many values that were."""
+
+
+@runtime_checkable
+class PublishingIO(Protocol):
+    """An IO manager whose values others read under a name of their own: a table that is selected from.
+
+    `store` writes what nobody sees yet, under the version of its attempt. What is in use becomes visible by
+    `publish`: in the committing transaction where that is possible, right after it elsewhere. An attempt that
+    lost its lease is refused by the commit and publishes nothing; putting an earlier version in use again
+    publishes that one, and taking a version out of use publishes that there is none.
+    """
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether `publish` takes the connection of the committing transaction, as in the app's own database."""
+
+    def publish(self, publication: Publication, connection: object | None) -> bool:
+        """Replace what is visible of exactly this partition, as a whole or not at all.
+
+        It may be called again with the same publication, also after it was done. One with an older token of the
+        same issuer than the last one is refused: a newer one is visible.
+
+        Args:
+            publication: what is to be visible.
+            connection: the connection of the committing transaction when `in_transaction`; else None.
+
+        Returns:
+            Whether this publication is visible now; False when it was refused.
+        """
+
+
+class Publisher(Protocol):
+    """What a store calls when it changes which version is in use."""
+
+    def concerns(self, stored: StoredOutput) -> bool:
+        """Return whether readers outside see values of this IO manager."""
+
+    def within(self, publications: Sequence[Publication], connection: object) -> list[Publication]:
+        """Publish in the open transaction what can be; return what is to be noted in it and published after it."""
+
+    def after(self, targets: Sequence[Target]) -> None:
+        """Publish what was noted for these targets; called after the commit, never raises."""
 
 
 @runtime_checkable

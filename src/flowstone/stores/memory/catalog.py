@@ -18,6 +18,7 @@ from flowstone.core.automation.facts import (
 )
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.clean import clean_text
+from flowstone.core.output import Publication
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.state import State
@@ -30,7 +31,7 @@ from flowstone.core.step import (
     StepRecord,
     Target,
 )
-from flowstone.protocols import Catalog, CheckStore, PartitionKeys, TargetStatuses
+from flowstone.protocols import Catalog, CheckStore, PartitionKeys, PublicationStore, TargetStatuses
 from flowstone.stores.audit import of_keys
 from flowstone.stores.memory.tables import StepRow, Tables
 
@@ -415,3 +416,22 @@ class MemoryPartitionKeys(PartitionKeys):
 
 def _note(text: str | None) -> str | None:
     return None if text is None else clean_text(text, limit=_MAX_NOTE)
+
+
+class MemoryPublications(PublicationStore):
+    """Implements `flowstone.protocols.PublicationStore` over a dictionary."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
+        chosen = None if targets is None else set(targets)
+        with self._tables.lock:
+            found = [one for target, one in self._tables.unpublished.items() if chosen is None or target in chosen]
+        return sorted(found, key=lambda one: one.token)[:limit]
+
+    def done(self, publication: Publication) -> None:
+        target = publication.asset, publication.partition_key
+        with self._tables.lock:
+            if self._tables.unpublished.get(target) == publication:
+                del self._tables.unpublished[target]

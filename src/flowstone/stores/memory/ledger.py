@@ -124,7 +124,14 @@ class MemoryLedger(Ledger):
                 self._tables.announce()
         if self._tables.touched:
             self._tables.emit_ended()
+        if self._tables.unpublished:
+            self._publish([(one.attempt.asset, one.attempt.partition_key) for one in ready if one is not None])
         return committed
+
+    def _publish(self, targets: Sequence[Target]) -> None:
+        """Publish what was noted, without the lock."""
+        if self._tables.publisher is not None:
+            self._tables.publisher.after(targets)
 
     def release(self, attempts: Sequence[Attempt], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         ours = []
@@ -168,10 +175,12 @@ class MemoryLedger(Ledger):
                     change = tables.change_output(target, ChangeKind.INVALIDATED, None, before, actor, None)
                     del tables.current[target]
                     tables.steps[before.step_id].invalidated_at = change.at
+                    tables.publish(target, tables.steps[before.step_id].stored, in_use=False)
                     number += 1
             if number:
                 tables.note("versions.invalidated", subject, {"versions": number, **details})
-            return number
+        self._publish(targets)
+        return number
 
     def cancel_run(self, run_id: str) -> list[int]:
         with self._tables.changed:
@@ -298,6 +307,8 @@ class MemoryLedger(Ledger):
         if type(outcome) is Succeeded:
             row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
             row.output_step = row.id
+            if self._tables.publisher is not None:
+                self._tables.publish((row.asset, row.partition_key), row.stored)
             if self._tables.runs[row.run_id].scatter is None:
                 self._tables.current[row.asset, row.partition_key] = row.id
             for read in completion.inputs:

@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from flowstone.errors import OptionsError
-from flowstone.protocols import CallerLoop, OpensRuns, ReadingStore
+from flowstone.protocols import CallerLoop, OpensRuns, Publisher, ReadingStore
 from flowstone.stores.memory.approvals import MemoryApprovals, MemoryAudit
 from flowstone.stores.memory.automations import MemoryAutomations
 from flowstone.stores.memory.bulk import MemoryBulkActions
-from flowstone.stores.memory.catalog import MemoryCatalog, MemoryChecks, MemoryPartitionKeys, MemoryTargetStatuses
+from flowstone.stores.memory.catalog import (
+    MemoryCatalog,
+    MemoryChecks,
+    MemoryPartitionKeys,
+    MemoryPublications,
+    MemoryTargetStatuses,
+)
 from flowstone.stores.memory.insights import MemoryInsights
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.logs import MemoryLogs
@@ -40,7 +46,8 @@ class MemoryStore:
     ranges = None
 
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
-        tables = Tables()
+        self._tables = tables = Tables()
+        self.publications = MemoryPublications(tables)
         self.approvals = MemoryApprovals(tables, now=now)
         self.audit = MemoryAudit(tables)
         self.bulk = MemoryBulkActions(tables, self.approvals)
@@ -55,6 +62,10 @@ class MemoryStore:
         self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
         self.insights = MemoryInsights(tables, self.approvals, self.automations, self.checks, self.logs)
+
+    def publish_with(self, publisher: Publisher) -> None:
+        """Have changes of what is in use published, from now on."""
+        self._tables.publisher = publisher
 
     def reading(self) -> ReadingStore:
         """Return this store: there are no connections to spare."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 from flowstone import telemetry
 from flowstone.core.audit import AuditRecord
-from flowstone.core.output import JsonValue, StoredOutput
+from flowstone.core.output import JsonValue, Publication, StoredOutput
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -31,6 +32,7 @@ from flowstone.core.step import (
     run_state,
 )
 from flowstone.core.version import ChangeKind, CommittedAt, OutputChange
+from flowstone.protocols import Publisher
 from flowstone.stores.audit import new_line
 
 _MAX_LINES = 100_000
@@ -241,6 +243,9 @@ class Tables:
         self.checks_of_step: dict[int, list[CheckRecord]] = defaultdict(list)
         self.step_ids = count(1)
         self.tokens = count(1)
+        self.publisher: Publisher | None = None
+        self.unpublished: dict[Target, Publication] = {}
+        self.issuer = f"memory-{uuid4()}"
         self.audit: deque[AuditRecord] = deque(maxlen=_MAX_LINES)
         self.audit_ids = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
@@ -341,6 +346,12 @@ class Tables:
         )
         self.changes[target].append(change)
         return change
+
+    def publish(self, target: Target, stored: StoredOutput | None, *, in_use: bool = True) -> None:
+        """Note that others are to see a version, or none any more; called with the lock held."""
+        if self.publisher is not None and stored is not None and self.publisher.concerns(stored):
+            publication = Publication(*target, next(self.tokens), self.issuer, stored, in_use)
+            self.unpublished[target] = publication
 
     def announce(self) -> None:
         """Wake whoever waits for a change; called with the lock held."""

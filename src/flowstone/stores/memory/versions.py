@@ -161,9 +161,12 @@ class MemoryVersions(VersionStore):
             actor = new_line(action, subject, details, by=by).actor
             for one in changed:
                 self._point(one, before.get(one.target), actor, _reason(reason))
+                self._publish(one)
             self._tables.note(action, subject, details, by=by)
             self._tables.announce()
-            return found
+        if self._tables.publisher is not None:
+            self._tables.publisher.after([one.target for one in changed])
+        return found
 
     def erase_counts(self, targets: Sequence[Target]) -> EraseCounts:
         with self._tables.changed:
@@ -298,6 +301,16 @@ class MemoryVersions(VersionStore):
         self._change(one.target, ChangeKind.RESTORED, one.step_id, before, actor, reason)
         tables.current[one.target] = one.step_id
         tables.steps[one.step_id].invalidated_at = None
+
+    def _publish(self, one: Repointed) -> None:
+        tables = self._tables
+        if tables.publisher is None:
+            return
+        now = tables.steps[one.step_id].stored if one.step_id is not None else None
+        if now is not None and tables.publisher.concerns(now):
+            tables.publish(one.target, now)
+        elif one.before is not None and one.before in tables.steps:
+            tables.publish(one.target, tables.steps[one.before].stored, in_use=False)
 
     def _steps(self, targets: Sequence[Target]) -> tuple[list[StepRow], list[StepRow]]:
         """Return the steps of targets, and those of their items."""

@@ -19,10 +19,10 @@ from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, NewStep, PlacedStep, Target
 from flowstone.errors import DatabaseError, RunNotFoundError
-from flowstone.protocols import Ledger
+from flowstone.protocols import Ledger, Publisher
 from flowstone.sql import load_sql
 from flowstone.stores.audit import new_line, of_targets
-from flowstone.stores.postgres import approvals, placing
+from flowstone.stores.postgres import approvals, placing, publications
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
@@ -101,6 +101,8 @@ class PostgresLedger(Ledger):
     def __init__(self, database: Database, worker_id: Callable[[], str]) -> None:
         self._database = database
         self._worker_id = worker_id
+        self.publisher: Publisher | None = None
+        """Publishes what is committed; None as long as no IO manager of the app does."""
 
     def open_run(self, run: NewRun, steps: Sequence[NewStep]) -> list[PlacedStep]:
         driver = None if run.durable else self._worker_id()
@@ -137,7 +139,12 @@ class PostgresLedger(Ledger):
         """
         ready = [make_recordable(one) if can_be_committed(one) else None for one in completions]
         committed = iter(self._commit_group([one for one in ready if one is not None]))
-        return [NOWHERE if one is None else next(committed) for one in ready]
+        done = [NOWHERE if one is None else next(committed) for one in ready]
+        if self.publisher is not None:
+            self.publisher.after(
+                [(one.attempt.asset, one.attempt.partition_key) for one in ready if one is not None]
+            )
+        return done
 
     def _commit_group(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
         if not completions:
@@ -191,13 +198,21 @@ class PostgresLedger(Ledger):
             "actor": new_line("versions.invalidated", subject).actor,
         }
 
+        publisher = self.publisher
+
         def invalidate(connection: Connection[TupleRow]) -> int:
+            gone = [] if publisher is None else publications.in_use(connection, publisher, targets)
             number = connection.execute(load_sql("ledger/invalidate"), parameters).rowcount
             if number:
                 note(connection, "versions.invalidated", subject, {"versions": number, **details})
+            if publisher is not None:
+                publications.retracted(connection, publisher, gone)
             return number
 
-        return self._transaction(invalidate)
+        number = self._transaction(invalidate)
+        if publisher is not None:
+            publisher.after(targets)
+        return number
 
     def cancel_run(self, run_id: str) -> list[int]:
 
@@ -221,6 +236,9 @@ class PostgresLedger(Ledger):
         current = newest_of_each(completions)
         ended = EndedRows.of(current)
         moved = fetch_all(connection, MovedStep, "finish", ended.parameters())
+        if self.publisher is not None:
+            # before anything that many wait for, such as the row of a run, is locked
+            publications.committed(connection, self.publisher, current, moved)
         durable = self._database.durable
         if ended.asking:
             suspended = {step.id for step in moved if step.state is State.AWAITING_APPROVAL}

@@ -18,7 +18,7 @@ from flowstone import telemetry
 from flowstone.core.project import Project
 from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep
 from flowstone.errors import DatabaseError, DatabaseUnavailableError
-from flowstone.protocols import CallerLoop, OpensRuns, ReadingStore
+from flowstone.protocols import CallerLoop, OpensRuns, Publisher, ReadingStore
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.approvals import PostgresApprovals
 from flowstone.stores.postgres.audit import PostgresAudit
@@ -35,6 +35,7 @@ from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.logs import PostgresLogs
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.placing import PostgresRanges
+from flowstone.stores.postgres.publications import PostgresPublications
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
 from flowstone.stores.postgres.reading import ReadingDatabase
 from flowstone.stores.postgres.scatters import PostgresScatters
@@ -200,6 +201,7 @@ class PostgresStore:
         self.bulk = PostgresBulkActions(database)
         self.scatters = PostgresScatters(database)
         self.versions = PostgresVersions(database)
+        self.publications = PostgresPublications(database)
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.logs = PostgresLogs(database)
@@ -245,6 +247,10 @@ class PostgresStore:
                 server.stop()
             raise
         return cls(database, server=server, beat_seconds=beat_seconds, lease_seconds=lease_seconds)
+
+    def publish_with(self, publisher: Publisher) -> None:
+        """Have changes of what is in use published, from now on."""
+        self.ledger.publisher = self.versions.publisher = publisher
 
     @property
     def durable(self) -> bool:

@@ -30,9 +30,11 @@ from flowstone.core.version import (
     VersionRecord,
     which_at,
 )
+from flowstone.protocols import Publisher
 from flowstone.protocols.versions import VersionStore
 from flowstone.sql import load_sql
 from flowstone.stores.audit import new_line, of_targets
+from flowstone.stores.postgres import publications
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
@@ -78,6 +80,8 @@ class PostgresVersions(VersionStore):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.publisher: Publisher | None = None
+        """Publishes what is put in use; None as long as no IO manager of the app does."""
 
     def page(self, target: Target, *, before: int | None = None, limit: int = 100) -> list[VersionRecord]:
         parameters = {"asset": target[0], "partition": target[1], "before": before, "limit": limit}
@@ -165,9 +169,14 @@ class PostgresVersions(VersionStore):
             line = new_line(action, subject, details, by=by)
             self._point(connection, changed, before, line.actor, reason)
             note(connection, action, subject, details, by=by)
+            if self.publisher is not None:
+                publications.restored(connection, self.publisher, changed)
             return found
 
-        return in_transaction(self._database, restore)
+        found = in_transaction(self._database, restore)
+        if self.publisher is not None:
+            self.publisher.after([one.target for one in found])
+        return found
 
     def erase_counts(self, targets: Sequence[Target]) -> EraseCounts:
         with self._database.connection() as connection:

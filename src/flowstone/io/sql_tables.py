@@ -1,0 +1,695 @@
+"""Values as tables that others select from: what PostgreSQL and DuckDB have in common.
+
+`store` writes the rows of a version beside the table (`flowstone_tables.<table>_<hash>`), where nobody reads them;
+`publish` replaces the rows of the partition in the table by those, in one transaction, guarded by the token in
+`flowstone_tables.partitions`. `load` reads the rows of the version, so that a step reads what its lineage says,
+whatever is visible by then. With `history=False` rows are moved, not copied: then only the visible version can be
+loaded.
+
+Statements with names of tables are put together here: each name is quoted (`quoted`), each value a parameter.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple, Protocol, Self
+from urllib.parse import quote, unquote
+
+from flowstone.core.declaring import is_storable, shown
+from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
+from flowstone.core.partitions import PartitionKey, decode_partition
+from flowstone.core.project import Project
+from flowstone.errors import ConfigurationError, PartitionError, SerializationError, StorageError
+from flowstone.io.sql_columns import SqlColumn, SqlTable, from_sql, require_pyarrow, to_sql, wider
+from flowstone.protocols import KeepVersions
+from flowstone.sql import load_sql
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BOOKS = "flowstone_tables"
+"""Schema of the book-keeping, and of rows that are not visible."""
+_VERSION = "flowstone_version"
+_ROW = "flowstone_row"
+_MAX_NAME_BYTES = 63
+
+type SchemaChanges = Literal["widen", "refuse"]
+
+
+def statement(name: str, **names: str) -> str:
+    """Return the text of a statement.
+
+    Args:
+        name: its name in `io/sql/tables.sql`.
+        **names: what stands for its `{...}`: quoted names and types, never values.
+
+    Example:
+        >>> statement("hide_all", table='"main"."orders"').splitlines()[-1]
+        'DELETE FROM "main"."orders";'
+    """
+    return load_sql(f"tables/{name}", "flowstone.io").format(**names)
+
+
+def quoted(*names: str) -> str:
+    """Return identifiers, quoted and joined by dots.
+
+    Example:
+        >>> quoted("public", 'odd"name')
+        '"public"."odd""name"'
+    """
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+class Place(NamedTuple):
+    """A table that others read.
+
+    Args:
+        schema: its schema.
+        table: its name.
+    """
+
+    schema: str
+    table: str
+
+    @property
+    def visible(self) -> str:
+        """The table itself, quoted."""
+        return quoted(*self)
+
+    @property
+    def beside(self) -> str:
+        """The table with the rows of versions, quoted."""
+        digest = hashlib.sha256(json.dumps(list(self)).encode()).hexdigest()[:12]
+        name = "".join(one if one.isalnum() and one.isascii() else "_" for one in self.table[:40])
+        return quoted(BOOKS, f"{name}_{digest}")
+
+    def location(self, version: str) -> str:
+        """Return what is recorded of a version of the table."""
+        return f"{quote(self.schema, safe='')}.{quote(self.table, safe='')}@{quote(version, safe='/')}"
+
+    @classmethod
+    def of(cls, location: str) -> tuple[Place, str]:
+        """Return table and version of what was recorded.
+
+        Raises:
+            ValueError: it is not one of ours.
+
+        Example:
+            >>> Place.of(Place("public", "a.b").location("12-1"))
+            (Place(schema='public', table='a.b'), '12-1')
+        """
+        name, at, version = location.rpartition("@")
+        schema, dot, table = name.partition(".")
+        if not (at and dot and schema and table and version):
+            raise ValueError(f"{location!r} is no version of a table")
+        return cls(unquote(schema), unquote(table)), unquote(version)
+
+
+class Session(Protocol):
+    """One transaction on the database of the tables."""
+
+    def rows(self, text: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement with `?` for parameters; return its rows."""
+
+    def run(self, text: str, *parameters: object) -> int:
+        """Run a statement; return how many rows it changed."""
+
+    def script(self, text: str) -> None:
+        """Run statements without parameters."""
+
+    def write(self, relation: str, columns: Sequence[SqlColumn], data: pyarrow.Table, version: str) -> None:
+        """Add the rows of a version to a table beside."""
+
+    def read(self, columns: Sequence[SqlColumn], source: str, *parameters: object) -> pyarrow.Table:
+        """Return columns of what follows `FROM`, in the types of `to_arrow_type`."""
+
+
+class SqlTableIO(ABC):
+    """What `TableIO` and `DuckDBTableIO` share."""
+
+    extra = "parquet"
+    _types: Mapping[str, str]
+    _locking: LiteralString = ""
+    _rows_columns: LiteralString = ""
+
+    def __init__(
+        self,
+        *,
+        schema: str,
+        tables: Mapping[str, str] | None,
+        partition_column: str,
+        history: bool,
+        schema_changes: SchemaChanges,
+        name: str,
+    ) -> None:
+        about = type(self).__name__
+        for option, text in (("schema", schema), ("partition_column", partition_column), ("name", name)):
+            _check_name(f"{about}({option}=...)", text)
+        if schema == BOOKS:
+            raise ConfigurationError(f"{about}(schema={schema!r}): this schema is taken by the book-keeping.")
+        given: object = tables
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigurationError(f"{about}(tables={shown(given)}): give a dict of assets to names of tables.")
+        for asset, table in (tables or {}).items():
+            _check_name(f"{about}(tables={{{asset!r}: ...}})", table)
+        if len(set((tables or {}).values())) < len(tables or {}):
+            raise ConfigurationError(f"{about}(tables=...): two assets cannot write one table.")
+        if schema_changes not in ("widen", "refuse"):
+            raise ConfigurationError(f"{about}(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
+        if not isinstance(history, bool):
+            raise ConfigurationError(f"{about}(history={shown(history)}): give True or False.")
+        self._schema = schema
+        self._tables = dict(tables or {})
+        self._partition_column = partition_column
+        self._history = history
+        self._widens = schema_changes == "widen"
+        self._name = name
+        self._project = Project()
+        self._books_are_there = False
+
+    def in_project(self, project: Project) -> Self:
+        """Return this manager for the versions of a project; an app calls it with its own."""
+        manager = copy.copy(self)
+        manager._project = project  # noqa: SLF001 - of our own copy
+        return manager
+
+    @property
+    def name(self) -> str:
+        """Name under which the app knows this manager."""
+        return self._name
+
+    @property
+    def shared(self) -> bool:
+        """True: every process that reaches the database can load the values."""
+        return True
+
+    # --- the protocol ------------------------------------------------------------------------------------------
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        """Write the rows of a version beside its table, which is made or widened when it has to be.
+
+        Raises:
+            SerializationError: it is no table, or its columns do not fit those of earlier versions.
+            ConfigurationError: the table is not FlowStone's, or another asset's.
+            StorageError: the database refused it.
+        """
+        require_pyarrow(self.extra, type(self).__name__)
+        try:
+            found = to_sql(value)
+        except SerializationError as error:
+            raise error.for_asset(address.asset, address.partition_key) from error.__cause__
+        place = self._place(address.asset)
+        version = self._version(address.version)
+        kind, _ = partition_cell(address.partition_key)
+        with self._errors("store", address.asset, address.partition_key):
+            try:
+                self._prepare(place, found, kind, address)
+            except SerializationError as error:
+                raise error.for_asset(address.asset, address.partition_key) from None
+            with self._session() as session:
+                self._forget_rows(session, place, version)
+                session.run(statement("delete_version"), *place, version)
+                session.write(place.beside, found.columns, found.data, version)
+                session.run(
+                    statement("add_version"),
+                    *place,
+                    version,
+                    _key(address.partition_key),
+                    found.data.num_rows,
+                    json.dumps(found.columns),
+                    json.dumps(found.description),
+                )
+        return StoredOutput(
+            io=self._name,
+            location=place.location(version),
+            serializer="table",
+            size_bytes=found.size_bytes,
+            content_hash=found.content_hash,
+            value_type=type_name(value),
+            metadata={"table": f"{place.schema}.{place.table}", "rows": found.data.num_rows},
+        )
+
+    def load(self, stored: StoredOutput) -> object:
+        """Return the value of a version, in the library that it was stored from.
+
+        Raises:
+            StorageError: its rows are gone, or not all there.
+        """
+        require_pyarrow(self.extra, type(self).__name__)
+        place, version = self._located(stored, "load")
+        with self._errors("load", stored.location, ""), self._session(reading=True) as session:
+            found = self._recorded(session, place, version)
+            if found is None:
+                raise _gone("load", stored, "it was discarded, or never stored")
+            if found.kept:
+                data = session.read(found.columns, f"{place.beside} WHERE {_VERSION} = ? ORDER BY {_ROW}", version)
+            else:
+                _, _, now = self._fence(session, place, found.key)
+                if now != version:
+                    by = f"version {now} took its place" if now else "the partition was taken out of use"
+                    raise _gone("load", stored, f"{by}, and with history=False only what is visible is kept")
+                data = self._read_visible(session, place, found)
+        if data.num_rows != found.rows:
+            raise StorageError(
+                "load",
+                stored.location,
+                "",
+                f"the database holds {data.num_rows:,} of its {found.rows:,} rows; they were changed by hand",
+                kind="corrupt",
+                remedy="Materialize the asset again.",
+            )
+        return from_sql(data, found.description)
+
+    def publish(self, publication: Publication, connection: object | None) -> bool:
+        """Replace the rows of exactly this partition; see `PublishingIO`.
+
+        Raises:
+            StorageError: the rows of the version are gone, or the database refused it.
+        """
+        stored = publication.stored
+        place, version = self._located(stored, "publish")
+        if connection is not None:
+            return self._publish(self._within(connection), place, version, publication)
+        with self._errors("publish", publication.asset, publication.partition_key), self._session() as session:
+            return self._publish(session, place, version, publication)
+
+    def discard(self, stored: StoredOutput) -> None:
+        """Delete the rows of a version, if they are still there, and those that are visible if it is that one."""
+        place, version = self._located(stored, "delete")
+        with self._errors("delete", stored.location, ""), self._session() as session:
+            self._discard(session, place, version)
+
+    def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
+        """Return for each value whether its rows are there."""
+        there = []
+        with self._errors("find", f"{len(stored)} versions", ""), self._session(reading=True) as session:
+            for one in stored:
+                place, version = self._located(one, "find")
+                found = self._recorded(session, place, version)
+                there.append(
+                    found is not None and (found.kept or self._fence(session, place, found.key)[2] == version)
+                )
+        return there
+
+    def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Delete versions of a partition, committed or not, and what of them is visible; return how many."""
+        place, key, erased = self._place(asset), _key(partition_key), 0
+        with self._errors("delete", asset, partition_key), self._session() as session:
+            for name in versions:
+                found = self._recorded(session, place, self._version(name))
+                if found is not None and found.key == key:
+                    erased += self._discard(session, place, self._version(name))
+        return erased
+
+    def sweep(self, *, older_than_seconds: float, keep: KeepVersions | None = None) -> int:
+        """Delete rows of attempts that died before they committed; return how many versions that was.
+
+        Args:
+            older_than_seconds: not used; `keep` knows which attempts may still commit.
+            keep: names the versions to spare; None deletes nothing.
+        """
+        if keep is None:
+            return 0
+        deleted = 0
+        with self._errors("delete", "versions without a commit", ""):
+            with self._session(reading=True) as session:
+                places = [Place(*row) for row in self._all(session, "tables")]
+            for place in places:
+                after = ""
+                while True:
+                    with self._session() as session:
+                        page = [row[0] for row in self._all(session, "versions_of", *place, after)]
+                        if not page:
+                            break
+                        after = page[-1]
+                        own = {name: one for one in page if (name := self._own_version(one)) is not None}
+                        for name in sorted(set(own).difference(keep(list(own)))):
+                            deleted += self._discard(session, place, own[name])
+        return deleted
+
+    # --- what differs ------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def in_transaction(self) -> bool:
+        """Whether `publish` works on the connection of the committing transaction."""
+
+    @abstractmethod
+    def _session(self, *, reading: bool = False) -> AbstractContextManager[Session]:
+        """Open a transaction; with `reading` all of it sees one state."""
+
+    @abstractmethod
+    def _within(self, connection: object) -> Session:
+        """Return a session in the transaction that is open on a connection."""
+
+    @abstractmethod
+    def _errors(self, action: str, asset: str, partition: str) -> AbstractContextManager[None]:
+        """Turn errors of the driver into StorageError."""
+
+    @abstractmethod
+    def _lock_table(self, session: Session, place: Place) -> None:
+        """Keep others from changing a table meanwhile."""
+
+    @abstractmethod
+    def _index(self, session: Session, place: Place, *, partitioned: bool) -> None:
+        """Make the indexes of a new table."""
+
+    # --- pieces ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, place: Place, found: SqlTable, kind: str | None, address: OutputAddress) -> None:
+        """Make the table, or change its columns, when that is needed; short transactions of their own."""
+        with self._session() as session:
+            self._open_books(session)
+            known = self._table(session, place)
+            if (
+                known is not None
+                and known.visible_is_there
+                and not self._changes(place, known, found, kind, address)
+            ):
+                return
+        self._books_are_there = True  # what made it is committed: other threads may rely on it
+        with self._session() as session:
+            self._lock_table(session, place)
+            known = self._table(session, place)
+            if known is not None:
+                changes = self._changes(place, known, found, kind, address)
+                if changes:
+                    self._alter(session, place, known, changes)
+                if (
+                    not known.visible_is_there
+                ):  # it was dropped by hand: the rows of versions are made visible again
+                    self._create_visible(session, place, tuple(known.columns.items()), kind)
+                return
+            if session.rows(statement("is_there"), *place)[0][0]:
+                raise ConfigurationError(
+                    f"There is a table {place.schema}.{place.table} already, and FlowStone did not make it: asset "
+                    f"{address.asset!r} would replace its rows. Rename or drop it, or name another one with "
+                    f"{type(self).__name__}(tables={{{address.asset!r}: ...}})."
+                )
+            if not session.rows(statement("schema_is_there"), place.schema)[0][0]:
+                session.script(statement("make_schema", schema=quoted(place.schema)))
+            self._create_visible(session, place, found.columns, kind)
+            columns = ", ".join([*(self._column(*one) for one in found.columns), self._rows_columns])
+            session.script(statement("make_table", table=place.beside, columns=columns))
+            self._index(session, place, partitioned=kind is not None)
+            columns_text = json.dumps({one.name: one.kind for one in found.columns})
+            session.run(statement("add_table"), *place, self._owner(address.asset), columns_text, kind)
+
+    def _create_visible(
+        self, session: Session, place: Place, columns: Sequence[tuple[str, str]], kind: str | None
+    ) -> None:
+        parts = [self._column(name, column) for name, column in columns]
+        if kind is not None:
+            parts.append(f"{self._column(self._partition_column, kind)} NOT NULL")
+        session.script(statement("make_table", table=place.visible, columns=", ".join(parts)))
+
+    def _changes(
+        self, place: Place, known: _Known, found: SqlTable, kind: str | None, address: OutputAddress
+    ) -> dict[str, str]:
+        """Return the columns that have to be added or widened, with their types.
+
+        Raises:
+            ConfigurationError: the table is another asset's.
+            SerializationError: a column has another type now.
+        """
+        owner = self._owner(address.asset)
+        if known.owner != owner:
+            raise ConfigurationError(
+                f"The table {place.schema}.{place.table} is written by {known.owner!r}, not by {owner!r}: two "
+                f"assets cannot write one table. Name another one with {type(self).__name__}(tables="
+                f"{{{address.asset!r}: ...}}); after a renaming, set its owner in {BOOKS}.tables to {owner!r}."
+            )
+        table = f"{place.schema}.{place.table}"
+        if known.partition_kind != kind:
+            raise _changed(
+                table,
+                f"its partitions were {known.partition_kind or 'none'} and are {kind or 'none'} now",
+                "$",
+                kind,
+            )
+        changes: dict[str, str] = {}
+        for name, new in found.columns:
+            old = known.columns.get(name)
+            if old is None and any(name.lower() == one.lower() for one in known.columns):
+                raise _changed(table, f"column {name!r} is there in another spelling", f"$[{name!r}]", new)
+            if old is None:
+                changes[name] = new
+                continue
+            both = wider(old, new)
+            if both is None:
+                raise _changed(table, f"column {name!r} was {old} and is {new} now", f"$[{name!r}]", new)
+            if both != old:
+                changes[name] = both
+        if changes and not self._widens:
+            listed = ", ".join(f"{name!r} ({kind})" for name, kind in changes.items())
+            raise _changed(
+                table, f"columns are new or wider, and schema_changes='refuse': {listed}", "$", "columns"
+            )
+        return changes
+
+    def _alter(self, session: Session, place: Place, known: _Known, changes: Mapping[str, str]) -> None:
+        relations = [place.beside, place.visible] if known.visible_is_there else [place.beside]
+        for name, kind in changes.items():
+            for relation in relations:
+                if name in known.columns:
+                    as_type = self._types_of(kind)
+                    session.script(statement("widen_column", table=relation, column=quoted(name), kind=as_type))
+                else:
+                    session.script(statement("add_column", table=relation, column=self._column(name, kind)))
+        known.columns.update(changes)
+        session.run(statement("change_table"), json.dumps(known.columns), *place)
+
+    def _publish(self, session: Session, place: Place, version: str, publication: Publication) -> bool:
+        key = _key(publication.partition_key)
+        session.run(statement("add_partition"), *place, key)
+        issuer, token, now = self._fence(session, place, key, locking=True)
+        if issuer == publication.issuer and token > publication.token:
+            return False
+        shown_version = version if publication.in_use else None
+        if (issuer, token, now) == (publication.issuer, publication.token, shown_version):
+            return True
+        found = self._recorded(session, place, version) if publication.in_use else None
+        if publication.in_use and found is None:
+            raise _gone("publish", publication.stored, "it was discarded")
+        if found is None or found.kept or now != version:
+            kind, cell = partition_cell(publication.partition_key)
+            self._hide(session, place, kind, cell)
+            if found is not None:
+                self._show(session, place, version, found, kind, cell)
+        point = (publication.issuer, publication.token, shown_version)
+        session.run(statement("point"), *point, *place, key)
+        return True
+
+    def _hide(self, session: Session, place: Place, kind: str | None, cell: object) -> None:
+        if kind is None:
+            session.run(statement("hide_all", table=place.visible))
+        else:
+            column = quoted(self._partition_column)
+            session.run(statement("hide", table=place.visible, partition=column), cell)
+
+    def _show(
+        self, session: Session, place: Place, version: str, found: _Version, kind: str | None, cell: object
+    ) -> None:
+        if not found.kept:
+            raise _gone("publish", StoredOutput(self._name, place.location(version)), "another one took its place")
+        names = {
+            "table": place.visible,
+            "beside": place.beside,
+            "columns": ", ".join(quoted(one.name) for one in found.columns),
+        }
+        if kind is None:
+            shown_rows = session.run(statement("show_all", **names), version)
+        else:
+            names |= {"partition": quoted(self._partition_column), "kind": self._types_of(kind)}
+            shown_rows = session.run(statement("show", **names), cell, version)
+        if shown_rows != found.rows:
+            raise StorageError(
+                "publish",
+                place.location(version),
+                "",
+                f"{shown_rows:,} of its {found.rows:,} rows are there",
+                kind="corrupt",
+                remedy="Materialize the asset again.",
+            )
+        if not self._history:
+            self._forget_rows(session, place, version)
+            session.run(statement("let_go"), *place, version)
+
+    def _read_visible(self, session: Session, place: Place, found: _Version) -> pyarrow.Table:
+        kind, cell = partition_cell(PartitionKey(found.key))
+        if kind is None:
+            return session.read(found.columns, place.visible)
+        return session.read(found.columns, f"{place.visible} WHERE {quoted(self._partition_column)} = ?", cell)
+
+    def _discard(self, session: Session, place: Place, version: str) -> bool:
+        found = self._recorded(session, place, version)
+        if found is None:
+            return False
+        issuer, token, now = self._fence(session, place, found.key, locking=True)
+        if now == version:
+            self._hide(session, place, *partition_cell(PartitionKey(found.key)))
+            session.run(statement("point"), issuer, token, None, *place, found.key)
+        self._forget_rows(session, place, version)
+        session.run(statement("delete_version"), *place, version)
+        return True
+
+    def _forget_rows(self, session: Session, place: Place, version: str) -> None:
+        session.run(statement("forget_rows", beside=place.beside), version)
+
+    def _fence(
+        self, session: Session, place: Place, key: str, *, locking: bool = False
+    ) -> tuple[str, int, str | None]:
+        """Return who published last of a partition, with which token, and which version."""
+        text = statement("partition")
+        if locking and self._locking:
+            text = text.rstrip().rstrip(";") + self._locking
+        rows = session.rows(text, *place, key)
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else ("", 0, None)
+
+    def _recorded(self, session: Session, place: Place, version: str) -> _Version | None:
+        rows = self._all(session, "version", *place, version)
+        if not rows:
+            return None
+        key, number, kept, columns, description = rows[0]
+        return _Version(
+            key, number, kept, tuple(SqlColumn(*one) for one in json.loads(columns)), json.loads(description)
+        )
+
+    def _all(self, session: Session, name: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a question to the book-keeping; none before there is one."""
+        if not self._books_are_there:
+            self._books_are_there = bool(session.rows(statement("is_there"), BOOKS, "partitions")[0][0])
+        return session.rows(statement(name), *parameters) if self._books_are_there else []
+
+    def _open_books(self, session: Session) -> None:
+        if not self._books_are_there and not session.rows(statement("is_there"), BOOKS, "partitions")[0][0]:
+            self._lock_table(session, Place(BOOKS, "tables"))
+            for name in ("make_books", "make_book_of_tables", "make_book_of_versions", "make_book_of_partitions"):
+                session.script(statement(name))
+
+    def _table(self, session: Session, place: Place) -> _Known | None:
+        rows = session.rows(statement("table"), *place)
+        if not rows:
+            return None
+        is_there = bool(session.rows(statement("is_there"), *place)[0][0])
+        return _Known(rows[0][0], json.loads(rows[0][1]), rows[0][2], is_there)
+
+    def _place(self, asset: str) -> Place:
+        table = self._tables.get(asset, asset)
+        if len(table.encode("utf-8", "replace")) > _MAX_NAME_BYTES or not is_storable(table):
+            raise ConfigurationError(
+                f"The asset {asset[:100]!r} cannot be a table of its name: that has at most {_MAX_NAME_BYTES} "
+                f"bytes of plain text. Name one with {type(self).__name__}(tables={{...}})."
+            )
+        return Place(self._schema, table)
+
+    def _located(self, stored: StoredOutput, action: str) -> tuple[Place, str]:
+        try:
+            return Place.of(stored.location)
+        except ValueError as error:
+            raise StorageError(
+                action,
+                f"location {stored.location!r}",
+                "",
+                "the location was refused, it is not one that this manager gives",
+                kind="unsafe",
+                remedy="The recorded location was changed; materialize the asset again.",
+            ) from error
+
+    def _version(self, name: str) -> str:
+        return name if self._project.is_default else f"{self._project.name}/{name}"
+
+    def _own_version(self, version: str) -> str | None:
+        """Return the name of a version of this project; None for one of another."""
+        project, slash, name = version.rpartition("/")
+        if self._project.is_default:
+            return None if slash else version
+        return name if project == self._project.name else None
+
+    def _owner(self, asset: str) -> str:
+        return f"{self._project.name}/{asset}"
+
+    def _column(self, name: str, kind: str) -> str:
+        return f"{quoted(name)} {self._types_of(kind)}"
+
+    def _types_of(self, kind: str | None) -> str:
+        assert kind is not None
+        return self._types.get(kind, kind)
+
+
+class _Known(NamedTuple):
+    """What the book-keeping says of a table."""
+
+    owner: str
+    columns: dict[str, str]
+    partition_kind: str | None
+    visible_is_there: bool
+
+
+class _Version(NamedTuple):
+    """What the book-keeping says of a version."""
+
+    key: str
+    rows: int
+    kept: bool
+    columns: tuple[SqlColumn, ...]
+    description: dict[str, Any]
+
+
+def partition_cell(key: str) -> tuple[str | None, object]:
+    """Return the type of the partition column and its value for a partition: dates as dates, text as text.
+
+    Example:
+        >>> partition_cell("d:2024-01-01"), partition_cell("s:eu"), partition_cell("")
+        (('date', datetime.date(2024, 1, 1)), ('text', 'eu'), (None, None))
+    """
+    if not key:
+        return None, None
+    try:
+        value = decode_partition(PartitionKey(key))
+    except (PartitionError, ValueError):
+        value = None
+    if isinstance(value, datetime):
+        return ("timestamp" if value.tzinfo is None else "timestamptz"), value
+    if isinstance(value, date):
+        return "date", value
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return "bigint", value
+    return "text", value if isinstance(value, str) and is_storable(value) else _key(key)
+
+
+def _key(key: str) -> str:
+    """Return a partition key as text that every database keeps."""
+    return key if is_storable(key) else key.encode("unicode_escape").decode("ascii")
+
+
+def _check_name(about: str, text: object) -> None:
+    if not isinstance(text, str) or not text or not is_storable(text) or len(text.encode()) > _MAX_NAME_BYTES:
+        raise ConfigurationError(f"{about}: {shown(text)} is no name; give text of 1 to {_MAX_NAME_BYTES} bytes.")
+
+
+def _changed(table: str, what: str, path: str, kind: str | None) -> SerializationError:
+    return SerializationError(
+        f"The table {table} has other columns: {what}",
+        path=path,
+        type_name=kind or "none",
+        remedy="Cast the column back, or write to another table: drop this one with its rows in "
+        f"{BOOKS}, or name a new one with tables={{...}}, and materialize the partitions again.",
+    )
+
+
+def _gone(action: str, stored: StoredOutput, why: str) -> StorageError:
+    return StorageError(
+        action,
+        stored.location,
+        "",
+        f"its rows are not there: {why}",
+        kind="missing",
+        remedy="Materialize it again.",
+    )
