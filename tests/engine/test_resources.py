@@ -3,9 +3,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
+from flowstone import FlowStone
 from flowstone.core.asset import asset
 from flowstone.engine.resources import ResourcePool
 from flowstone.errors import DefinitionError, ResourceError
@@ -98,3 +101,54 @@ def test_an_asset_gets_only_what_it_requires() -> None:
     assert dict(pool.for_asset(one)) == {"a": 1}
     with pytest.raises(ResourceError, match=r"requires=\['a'\]"):
         pool.for_asset(none)["a"]
+
+
+def test_resources_need_others_which_are_opened_before_and_closed_after_them() -> None:
+    """A chain, a shared one opened once, a default value that is no resource."""
+    events: list[str] = []
+
+    @contextmanager
+    def settings() -> Iterator[dict[str, str]]:
+        events.append("open settings")
+        yield {"url": "db://x"}
+        events.append("close settings")
+
+    @contextmanager
+    def client(settings: dict[str, str], *, retries: int = 3) -> Iterator[str]:
+        events.append("open client")
+        yield f"{settings['url']} {retries}"
+        events.append("close client")
+
+    pool = ResourcePool(
+        {"shop": lambda client, settings: (client, settings), "client": client, "settings": settings}
+    )
+    pool.check([])
+    assert pool.get("shop") == ("db://x 3", {"url": "db://x"})
+    pool.close()
+    assert events == ["open settings", "open client", "close client", "close settings"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"a": lambda b: b}, r"'a' needs a resource 'b'.*not declared"),
+        ({"client": lambda setings: 1, "settings": 1}, r"Did you mean 'settings'"),
+        ({"a": lambda a: a}, r"'a' -> 'a' need each other"),
+        ({"a": lambda b: b, "b": lambda c: c, "c": lambda a: a}, r"'a' -> 'b' -> 'c' -> 'a'"),
+    ],
+)
+def test_needs_that_cannot_be_met_are_refused_when_the_app_is_made(declared: dict[str, object], says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        FlowStone.for_testing([], resources=declared)
+
+
+def test_callables_of_any_kind_are_resources() -> None:
+    pool = ResourcePool({"mock": Mock(return_value=1), "dict": dict, "partial": partial(int, "5"), "print": print})
+    pool.check([])
+    assert (pool.get("mock"), pool.get("dict"), pool.get("partial")) == (1, {}, 5)
+
+
+def test_a_needed_resource_that_fails_says_which() -> None:
+    pool = ResourcePool({"a": lambda b: b, "b": lambda: 1 / 0})
+    with pytest.raises(ResourceError, match="'b' could not be opened: ZeroDivisionError"):
+        pool.get("a")

@@ -60,6 +60,7 @@ def total(doubled: list[int], *, start: int = 0) -> int:
 @asset
 async def fetched(context: AssetContext) -> dict[str, int]:
     context.logger.info("%s", context.run_id)
+    context.resources.db.execute("SELECT 1")
     return {"a": 1}
 
 

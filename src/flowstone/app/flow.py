@@ -66,7 +66,8 @@ class FlowStone(AssembledApp, CommittedValues):
             workers of its own. Default: `FLOWSTONE_PROJECT` or the settings file.
         io: more IO managers by name, or replacements for `memory`, `filesystem`, `postgres`.
         default_io: IO manager of assets that name none; `memory` in memory, `postgres` with a database.
-        resources: name to object, function, or function returning a context manager.
+        resources: name to object, function, or function returning a context manager; the parameters of such a
+            function are the names of other resources, which are opened before it.
         hooks: wrapped around every step, first one outermost; or name to hook (also as an element of the list),
             for those that a run uses by name.
         executors: more executors by name.

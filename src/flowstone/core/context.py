@@ -193,7 +193,8 @@ class AssetContext:
         self.token = token
         self.started_at = started_at
         self.cancellation = cancellation
-        self.resources = resources
+        # by attribute as well: what functions see is a `Resources`; others have none to see
+        self.resources: Resources = resources  # type: ignore[assignment]
         self.inputs: dict[str, Any] = {}
         self.metadata: dict[str, JsonValue] = {}
         self.log = log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -11,6 +12,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.context import Resources
+from flowstone.core.declaring import place_of
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.errors import DefinitionError, ResourceError, did_you_mean
 
@@ -20,8 +22,9 @@ _NONE: Mapping[str, Any] = {}
 class ResourcePool:
     """Opens each resource at most once per process and gives assets what they require.
 
-    A declared resource is either an object (used as it is), a function without parameters (called on first
-    use), or a function that returns a context manager (entered on first use, left on close).
+    A declared resource is either an object (used as it is), a function (called on first use), or a function that
+    returns a context manager (entered on first use, left on close). A parameter of such a function is the name of
+    another resource: that one is opened before it, and closed after it.
 
     Args:
         declared: name to object or function.
@@ -31,10 +34,13 @@ class ResourcePool:
         >>> pool.get("answer")
         42
         >>> pool.close()
+        >>> ResourcePool({"url": "db://x", "client": lambda url: f"client of {url}"}).get("client")
+        'client of db://x'
     """
 
     def __init__(self, declared: Mapping[str, Any]) -> None:
         self._declared = dict(declared)
+        self._needs = {name: needs for name, one in declared.items() if (needs := _parameters(one))}
         self._opened: dict[str, Any] = {}
         self._stack = ExitStack()
         self._begin()
@@ -51,8 +57,10 @@ class ResourcePool:
         """Refuse assets, checks and sensors that require what is not declared.
 
         Raises:
-            DefinitionError: naming the asset, check or sensor, file and line.
+            DefinitionError: naming the asset, check or sensor, file and line; or a resource that needs one that is
+                not declared, or itself.
         """
+        self._check_needs()
         owners: list[Asset | Check | Sensor] = [*assets, *others]
         for owner in owners:
             kind = next(one.__name__ for one in (Asset, Check, Sensor) if isinstance(owner, one))
@@ -63,6 +71,32 @@ class ResourcePool:
                         f"{did_you_mean(name, self._declared)} Pass FlowStone(..., resources={{{name!r}: ...}}).",
                         where=owner.where,
                     )
+
+    def _check_needs(self) -> None:
+        for name, needs in self._needs.items():
+            for needed in needs:
+                if needed not in self._declared:
+                    raise DefinitionError(
+                        f"The resource {name!r} needs a resource {needed!r} (a parameter of its function), which "
+                        f"is not declared.{did_you_mean(needed, self._declared)} Declare it, or give the "
+                        "parameter a default value.",
+                        where=_place(self._declared[name]),
+                    )
+        done: set[str] = set()
+        for name in self._needs:
+            self._refuse_circle(name, (), done)
+
+    def _refuse_circle(self, name: str, path: tuple[str, ...], done: set[str]) -> None:
+        if name in path:
+            circle = " -> ".join(map(repr, (*path[path.index(name) :], name)))
+            raise DefinitionError(
+                f"The resources {circle} need each other: none of them can be opened first.",
+                where=_place(self._declared[name]),
+            )
+        if name not in done:
+            for needed in self._needs.get(name, ()):
+                self._refuse_circle(needed, (*path, name), done)
+            done.add(name)
 
     def get(self, name: str) -> Any:
         """Return an opened resource.
@@ -107,8 +141,9 @@ class ResourcePool:
         declared = self._declared[name]
         if not callable(declared):
             return declared
+        needed = {one: self.get(one) for one in self._needs.get(name, ())}
         try:
-            made = declared()
+            made = declared(**needed)
             if isinstance(made, AbstractContextManager):
                 return self._stack.enter_context(made)
             return made
@@ -116,3 +151,19 @@ class ResourcePool:
             raise ResourceError(
                 f"The resource {name!r} could not be opened: {type(error).__name__}: {error}"
             ) from error
+
+
+def _parameters(declared: Any) -> tuple[str, ...]:
+    """Return the parameters of a function that have no default value: the resources that it needs."""
+    if not callable(declared):
+        return ()
+    try:
+        parameters = inspect.signature(declared).parameters.values()
+    except (TypeError, ValueError):  # some callables of C say nothing of theirs
+        return ()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(one.name for one in parameters if one.kind in named and one.default is one.empty)
+
+
+def _place(declared: Any) -> str | None:
+    return place_of(declared) if inspect.isfunction(declared) else None

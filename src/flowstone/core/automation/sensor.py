@@ -378,7 +378,8 @@ class SensorContext:
         self.now = now
         self.last_tick_at = last_tick_at
         self.selection = selection
-        self.resources = Resources({}, name, kind="sensor") if resources is None else resources
+        opened = Resources({}, name, kind="sensor") if resources is None else resources
+        self.resources: Resources = opened  # type: ignore[assignment]  # a test may pass a dict
         self.cancellation = cancellation or CancellationToken()
 
     @property

@@ -1,0 +1,1 @@
+"""A shop's numbers: a complete project on FlowStone."""
