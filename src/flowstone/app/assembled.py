@@ -32,7 +32,7 @@ from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
 from flowstone.engine.insights.automation import Automations
 from flowstone.errors import ConfigurationError
-from flowstone.protocols import Evaluator, Hook, IOManager, Observer
+from flowstone.protocols import Compute, Evaluator, Hook, IOManager, Observer
 from flowstone.stores.postgres.dsn import address_of
 
 
@@ -51,6 +51,7 @@ class AssembledApp:
         resources: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
+        compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
@@ -63,6 +64,7 @@ class AssembledApp:
             io=io,
             resources=resources,
             executors=executors,
+            compute=compute,
             notifiers=notifiers,
             observers=observers,
             schedules=schedules,
@@ -83,6 +85,7 @@ class AssembledApp:
             resources=resources or {},
             hooks=hooks,
             executors=executors or {},
+            compute=compute or {},
             notifiers=notifiers,
         )
         self.parts = assemble(declared, self.settings)
@@ -141,6 +144,7 @@ class AssembledApp:
         resources: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
+        compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
@@ -160,6 +164,7 @@ class AssembledApp:
             resources=resources,
             hooks=hooks,
             executors=executors,
+            compute=compute,
             notifiers=notifiers,
             observers=observers,
             schedules=schedules,
@@ -180,6 +185,7 @@ class AssembledApp:
         resources: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
+        compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
         schedules: Iterable[Schedule] = (),
@@ -201,6 +207,7 @@ class AssembledApp:
             resources=resources,
             hooks=hooks,
             executors=executors,
+            compute=compute,
             notifiers=notifiers,
             observers=observers,
             schedules=schedules,

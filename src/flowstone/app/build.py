@@ -20,6 +20,7 @@ from typing import Any
 from flowstone.app.details import DetailsReader
 from flowstone.app.results import Results
 from flowstone.app.waiting import Waiting
+from flowstone.compute.select import ComputeSelector, refuse_what_is_no_compute
 from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.automation.schedule import Schedule
@@ -46,6 +47,7 @@ from flowstone.engine.logs import LogCapture
 from flowstone.engine.middleware import HookSet
 from flowstone.engine.planner import KeySnapshots, Planner
 from flowstone.engine.publishing import ValuePublisher, publisher_of
+from flowstone.engine.remote.calls import RemoteCalls
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.runner import StepRunner
 from flowstone.engine.scatter import IO_NAME, GatheredIO, Scattering
@@ -67,7 +69,7 @@ from flowstone.io.postgres import Connect, PostgresIO
 from flowstone.io.published import PublishedIO
 from flowstone.io.sql_tables import SqlTableIO
 from flowstone.io.table_postgres import TableIO
-from flowstone.protocols import Control, Executor, Hook, IOManager, Observer, Store
+from flowstone.protocols import Compute, Control, Executor, Hook, IOManager, Observer, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -92,6 +94,7 @@ class Declared:
     resources: Mapping[str, Any] = field(default_factory=dict)
     hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = ()
     executors: Mapping[str, ExecutorLike] = field(default_factory=dict)
+    compute: Mapping[str, Compute] = field(default_factory=dict)
     notifiers: Sequence[Notifier] = ()
 
 
@@ -112,7 +115,7 @@ def check_declared(**given: Any) -> None:
             for one in listed:
                 if not isinstance(one, kinds):
                     raise ConfigurationError(f"FlowStone({option}=[{shown(one)}]): give a list of {what}.")
-    for option in ("io", "resources", "executors"):
+    for option in ("io", "resources", "executors", "compute"):
         named = given.get(option)
         if named is None:
             continue
@@ -132,6 +135,8 @@ def check_declared(**given: Any) -> None:
         if isinstance(one, type) or not isinstance(one, Observer):
             what = "give objects such as flowstone.observability.OpenTelemetry()."
             raise ConfigurationError(f"FlowStone(observers=[{shown(one)}]): {what}")
+    for name, compute in (given.get("compute") or {}).items():
+        refuse_what_is_no_compute(f"FlowStone(compute={{{name!r}: ...}})", compute)
     notifiers = given.get("notifiers")
     if not isinstance(notifiers, Iterable) or not all(map(callable, notifiers)):
         raise ConfigurationError(f"FlowStone(notifiers={shown(notifiers)}): give a list of functions.")
@@ -169,6 +174,7 @@ class Parts:
     resources: ResourcePool
     coroutines: CoroutineRunner
     processes: IsolatedCalls
+    remote: RemoteCalls
     shapes: Shapes
     logs: LogCapture | None
     publisher: ValuePublisher | None = None
@@ -195,7 +201,7 @@ class Parts:
     def close(self) -> None:
         """Close what was opened, what was opened last first; all of it, also when closing a resource fails."""
         with ExitStack() as stack:
-            for part in (self.store, self.resources, self.coroutines, self.processes):
+            for part in (self.store, self.resources, self.coroutines, self.processes, self.remote):
                 stack.callback(part.close)
             if self.logs is not None:
                 stack.callback(self.logs.close)
@@ -261,6 +267,8 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(declared.resources)
     pool.check(graph, checks)
+    computes = ComputeSelector(declared.compute)
+    computes.check(graph)
     store = _store(settings, graph)
     try:
         managers = _managers(settings, store, declared.io)
@@ -284,6 +292,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         store=store,
         managers=managers,
         values=values,
+        remote=RemoteCalls(computes, managers, values, project=settings.project),
         resources=pool,
         publisher=publisher,
     )
@@ -312,6 +321,7 @@ def _connect(
     store: Store,
     managers: Mapping[str, IOManager],
     values: ValueStore,
+    remote: RemoteCalls,
     resources: ResourcePool,
     publisher: ValuePublisher | None,
 ) -> Parts:
@@ -323,7 +333,8 @@ def _connect(
     step_checks = StepChecks(checks, CheckRunner(resources, coroutines), values)
     hooks = HookSet(declared.hooks)
     logs = LogCapture(store.logs, at_once=not store.shared) if settings.log_days else None
-    runner = _runner(hooks, graph, values, resources, step_checks, Invoker(coroutines, processes), logs)
+    invoker = Invoker(coroutines, processes)
+    runner = _runner(hooks, graph, values, resources, step_checks, invoker, logs, remote)
     driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     results = Results(store, graph.label, values.load)
@@ -353,6 +364,7 @@ def _connect(
         resources=resources,
         coroutines=coroutines,
         processes=processes,
+        remote=remote,
         shapes=shapes,
         logs=logs,
         publisher=publisher,
@@ -367,9 +379,17 @@ def _runner(
     checks: StepChecks,
     invoker: Invoker,
     logs: LogCapture | None,
+    remote: RemoteCalls,
 ) -> StepRunner:
     return StepRunner(
-        graph, values=values, resources=resources, invoker=invoker, hooks=hooks, checks=checks, logs=logs
+        graph,
+        values=values,
+        resources=resources,
+        invoker=invoker,
+        hooks=hooks,
+        checks=checks,
+        logs=logs,
+        remote=remote,
     )
 
 

@@ -71,6 +71,8 @@ class FlowStone(AssembledApp, CommittedValues):
         hooks: wrapped around every step, first one outermost; or name to hook (also as an element of the list),
             for those that a run uses by name.
         executors: more executors by name.
+        compute: where the functions of assets are called that name it, `@asset(compute="dask")`: name to an object
+            such as `DaskCompute("tcp://...")`.
         notifiers: functions that are called for every request for approval, and for its decision.
         observers: what sends elsewhere what happens to this app's work, such as
             `flowstone.observability.OpenTelemetry()`.

@@ -89,6 +89,8 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         config: Any = None,
         allow_incomplete: bool = False,
         renamed_from: str | Iterable[str] | None = (),
+        compute: str | None = None,
+        compute_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.where = place_of(function)
         self.name: str = name_of(function, name)
@@ -101,18 +103,15 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         self.partitions = check.partitions(partitions)
         self.timeout_seconds = check.timeout(timeout)
         self.description = description_of(function, description, check.about, self.where)
-        self.requires = check.names("requires", requires)
+        self.requires, self.routes = check.names("requires", requires), check.names("routes", routes)
         self.tags = frozenset(check.names("tags", tags))
-        self.routes = check.names("routes", routes)
         self.concurrency = check.limits(concurrency)
         self.priority = check.priority(priority)
         self.isolation: Isolation = check.one_of("isolation", isolation, ("thread", "process"))
         self.queue: str = check.text("queue", queue, "the name of a queue")
-        self.io = None if io is None else check.text("io", io, "the name of an IO manager")
-        self.group = None if group is None else check.text("group", group, 'text, such as group="sales"')
-        if code_version is not None:
-            check.text("code_version", code_version, 'text, such as code_version="2"')
-        self.code_version = code_version
+        self.io = check.optional("io", io, "the name of an IO manager")
+        self.group = check.optional("group", group, 'text, such as group="sales"')
+        self.code_version = check.optional("code_version", code_version, 'text, such as code_version="2"')
         self.retry = check.is_a("retry", retry, RetryPolicy, "a RetryPolicy, such as RetryPolicy(max_attempts=3)")
         check.is_a("automation", automation, (Condition, Paced), "a condition, such as eager()")
         self.automation = None if automation is None else paced(automation)
@@ -120,6 +119,8 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         self.allow_incomplete: bool = check.one_of("allow_incomplete", allow_incomplete, (True, False))
         earlier = () if renamed_from is None else renamed_from
         self.renamed_from = check.names("renamed_from", (earlier,) if isinstance(earlier, str) else earlier)
+        self.compute = check.optional("compute", compute, "the name of a compute")
+        self.compute_options = check.compute_options(self.compute, compute_options)
         self.dependencies, self.takes_context = read_dependencies(function, deps, name=self.name, where=self.where)
         self.function = function
         self.is_async = is_coroutine_function(function)
@@ -217,6 +218,10 @@ class _OptionCheck:
         """Return text that is not empty."""
         return given if is_text(given) else self.refuse(option, given, f"give {what}")
 
+    def optional(self, option: str, given: Any, what: str) -> str | None:
+        """Return text that is not empty, or None."""
+        return None if given is None else self.text(option, given, what)
+
     def one_of(self, option: str, given: Any, allowed: tuple[object, ...]) -> Any:
         """Return one of a few values."""
         if not isinstance(given, str | bool) or given not in allowed:
@@ -248,6 +253,16 @@ class _OptionCheck:
             self.refuse("timeout", given, "give a timedelta or more than 0 seconds, at most a year")
         warn_of_milliseconds(f"{self.about}: timeout", given, seconds)
         return seconds
+
+    def compute_options(self, compute: str | None, given: object) -> Mapping[str, Any]:
+        """Return options for a compute by name."""
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping) or not all(is_text(name) for name in given):
+            self.refuse("compute_options", given, 'give a mapping of names, such as {"priority": 5}')
+        if compute is None:
+            self.refuse("compute_options", given, 'say where it runs as well, such as compute="dask"')
+        return dict(given)
 
     def config(self, given: Any) -> Any:
         """Return the type of a config."""
@@ -333,6 +348,8 @@ def asset(
     config: Any = None,
     allow_incomplete: bool = False,
     renamed_from: str | Iterable[str] | None = (),
+    compute: str | None = None,
+    compute_options: Mapping[str, Any] | None = None,
 ) -> _Declares: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -352,7 +369,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             type of what a run may configure: a dataclass, a TypedDict, a pydantic model, or `dict`; read it
             as `context.config`), `allow_incomplete` (its partitions may be computed before they are over,
             and again afterwards), `renamed_from` (earlier names of the asset: what is recorded under them becomes
-            its own history).
+            its own history), `compute` (where the function is called, by a name of `FlowStone(compute=...)`; None
+            for the worker itself), `compute_options` (of that, such as `{"resources": {"GPU": 1}}`).
 
     Returns:
         An `Asset`, still callable as the plain function.

@@ -143,9 +143,27 @@ class AwaitApproval(Outcome):
         super().__init__(message)
 
 
+class _StoredRemotely:
+    """Stands for a value that is not in this process."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<stored where it was computed>"
+
+
+STORED_REMOTELY = _StoredRemotely()
+"""In place of the value of a step that was computed, and stored, on another machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The function returned and its value is stored, not yet published."""
+    """The function returned and its value is stored, not yet published.
+
+    Args:
+        stored: where it lies.
+        value: the value, or `STORED_REMOTELY`.
+    """
 
     stored: StoredOutput
     value: object

@@ -68,6 +68,11 @@ class ValueTypes:
         ]
         return same[0] if len(same) == 1 else None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all classes that assets declare."""
+        return frozenset(self._known())
+
     def _known(self) -> dict[str, type]:
         if self._by_name is None:
             with self._lock:

@@ -23,17 +23,22 @@ from flowstone.core.outcome import (
 )
 from flowstone.core.retry import RetryPolicy
 from flowstone.errors import (
+    ComputeLostError,
     GateRepeatedError,
     ItemError,
+    RemoteCodeError,
     RouteError,
     ScatterFailedError,
     SerializationError,
     StepCancelledError,
+    WorkerCrashedError,
 )
 
 _OWN_CODE = str(Path(__file__).parents[1])
 _MAX_FRAMES = 60
 _FOR_GOOD = (Fatal, SerializationError, GateRepeatedError, RouteError, ItemError, ScatterFailedError)
+_NOT_OF_THE_CODE = (ComputeLostError, RemoteCodeError, WorkerCrashedError)
+"""What says nothing about the function: as with a lost worker, the policy of its exceptions has no say."""
 
 
 def outcome_of(error: BaseException, policy: RetryPolicy | None) -> AttemptOutcome:
@@ -101,6 +106,8 @@ def failure(error: BaseException, policy: RetryPolicy | None) -> Failed:
 def _is_retryable(error: BaseException, policy: RetryPolicy | None) -> bool:
     if isinstance(error, _FOR_GOOD):
         return False
+    if isinstance(error, _NOT_OF_THE_CODE):
+        return True
     if policy is not None:
         return policy.retries(error)
     # by default an exit or an interrupt is not worth another attempt, everything else is
@@ -129,7 +136,7 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, Outcome):
+    if isinstance(error, Outcome | ComputeLostError | RemoteCodeError):  # no line of code is to blame
         return f"{type(error).__name__}: {plain_text(error)}"
     try:
         _cap_message(error)

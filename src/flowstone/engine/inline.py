@@ -23,7 +23,7 @@ from flowstone.core.graph import AssetGraph
 from flowstone.core.job import Job
 from flowstone.core.limits import Limit
 from flowstone.core.materialization import Materialization
-from flowstone.core.outcome import Failed, Snoozed, Succeeded
+from flowstone.core.outcome import STORED_REMOTELY, Failed, Snoozed, Succeeded
 from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
@@ -364,7 +364,11 @@ class InlineRunner:
         attempt, outcome = completion.attempt, completion.outcome
         if not committed.accepted:
             return StaleAttemptError(attempt.asset, attempt.attempt)
-        if type(outcome) is Succeeded and committed.state is State.COMPLETED:
+        if (
+            type(outcome) is Succeeded
+            and committed.state is State.COMPLETED
+            and outcome.value is not STORED_REMOTELY
+        ):
             return Materialization.of_attempt(completion)
         if isinstance(outcome, Failed) and committed.state is State.FAILED:
             error = outcome.take_exception()

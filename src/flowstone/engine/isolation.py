@@ -39,7 +39,7 @@ class IsolatedCalls:
 
     def __init__(self, *, max_idle: int | None = None, grace_seconds: float = 10.0) -> None:
         self._children = ChildPool((os.cpu_count() or 1) if max_idle is None else max_idle)
-        self._grace_seconds = grace_seconds
+        self.grace_seconds = grace_seconds
         self._numbers = itertools.count(1)
         self._references: weakref.WeakKeyDictionary[Asset, Reference] = weakref.WeakKeyDictionary()
         # runs at interpreter exit as well
@@ -75,7 +75,7 @@ class IsolatedCalls:
         parts = _dump_arguments(asset, arguments)
         child = self._children.take()
         answer, value = self._converse(
-            child, Conversation(child, context, timeout_seconds, self._grace_seconds), reference, parts
+            child, Conversation(child, context, timeout_seconds, self.grace_seconds), reference, parts
         )
         return _result(answer, value, context, child.pid)
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 from flowstone.core import forks
 from flowstone.core.clean import plain_text
@@ -40,7 +40,18 @@ _MAX_REFUSED = 3
 
 log = logging.getLogger("flowstone.logs")
 
-current: ContextVar[AttemptLog | None] = ContextVar("flowstone_log", default=None)
+
+class KeepsOutput(Protocol):
+    """Keeps what the function of an attempt logs and prints."""
+
+    def record(self, record: logging.LogRecord) -> None:
+        """Keep a log record."""
+
+    def printed(self, stream: str, text: str) -> None:
+        """Keep what was printed."""
+
+
+current: ContextVar[KeepsOutput | None] = ContextVar("flowstone_log", default=None)
 """The attempt whose function runs here."""
 
 
@@ -140,7 +151,7 @@ class LogCapture:
     """
 
     def __init__(self, store: LogStore, *, at_once: bool = False) -> None:
-        _capture_records()
+        capture_records()
         self._store = store
         self._at_once = at_once
         self._renew()
@@ -316,7 +327,7 @@ class StepLogger(logging.Logger):
         attempt: keeps the records.
     """
 
-    def __init__(self, plain: logging.Logger, attempt: AttemptLog) -> None:
+    def __init__(self, plain: logging.Logger, attempt: KeepsOutput) -> None:
         super().__init__(plain.name)
         self._plain = plain
         self._kept = attempt
@@ -393,7 +404,7 @@ _make_record: Callable[..., logging.LogRecord] | None = None
 _capturing = threading.Lock()
 
 
-def _capture_records() -> None:
+def capture_records() -> None:
     """Have every record that is made in a step kept; handlers and levels stay as they are.
 
     A handler of the root logger would do that too, and would silence warnings where logging is not configured,
@@ -441,6 +452,26 @@ class _Tee:
         return getattr(self._stream, name)
 
 
+def keep_prints() -> None:
+    """Keep what steps print to the streams of this process from now on, for as long as it lives.
+
+    For a process that exists to run steps of others: a worker of a cluster. Done again, it changes nothing.
+    """
+    with _capturing:
+        _tee_streams()
+
+
+def _tee_streams() -> list[tuple[str, TextIO, TextIO]]:
+    replaced = []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name, None)
+        if stream is not None and not isinstance(stream, _Tee):
+            tee = cast("TextIO", _Tee(stream, name))
+            setattr(sys, name, tee)
+            replaced.append((name, stream, tee))
+    return replaced
+
+
 @contextmanager
 def prints_kept() -> Iterator[None]:
     """Keep what steps print to `sys.stdout` and `sys.stderr` of this process, which belongs to FlowStone.
@@ -448,13 +479,7 @@ def prints_kept() -> Iterator[None]:
     The command line does this, for its workers too. A process of the user's keeps its streams as they are: whoever
     runs an app inside it may have replaced them (a notebook, a test, a server).
     """
-    replaced = []
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name, None)
-        if stream is not None and not isinstance(stream, _Tee):
-            tee = _Tee(stream, name)
-            setattr(sys, name, cast("TextIO", tee))
-            replaced.append((name, stream, tee))
+    replaced = _tee_streams()
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
+    STORED_REMOTELY,
     AttemptOutcome,
     Failed,
     Outcome,
@@ -44,6 +45,7 @@ from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.logs import AttemptLog, LogCapture, current
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain
+from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.values import NO_INPUTS, ResolvedInputs, ValueStore
 from flowstone.errors import GateRepeatedError, RouteError
@@ -62,22 +64,28 @@ class AssetCall:
         values: IO managers.
         invoker: how functions are called.
         checks: the checks of the asset; None when it has none.
+        remote: calls the functions of assets that declare a compute.
     """
 
-    def __init__(self, values: ValueStore, invoker: Invoker, checks: AssetChecks | None) -> None:
+    def __init__(
+        self, values: ValueStore, invoker: Invoker, checks: AssetChecks | None, remote: RemoteCalls | None = None
+    ) -> None:
         self._values = values
         self._invoker = invoker
         self._checks = checks
+        self._remote = remote
 
     def __call__(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
         """Run one attempt; what loading and the function raise is an outcome here, so that hooks see it as one."""
         asset, inputs = context.asset, request.inputs
         began = time.monotonic()
         try:
-            if inputs.plans or inputs.given:
-                context.inputs = inputs.arguments(self._values.load)
             limit = asset.timeout_seconds or request.timeout_seconds
-            if limit is not None or asset.is_async or asset.isolation == "process":
+            if asset.compute is None and (inputs.plans or inputs.given):
+                context.inputs = inputs.arguments(self._values.load)
+            if asset.compute is not None:
+                value = self._call_remotely(context, request, limit)
+            elif limit is not None or asset.is_async or asset.isolation == "process":
                 value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
             else:
                 value = asset.function(*((context,) if asset.takes_context else ()), **context.inputs)
@@ -85,6 +93,8 @@ class AssetCall:
                     value = self._invoker.wait_for(context, value)
             if context.metadata or type(context.metadata) is not dict:
                 context.metadata = output_metadata(context.metadata, asset.name)
+            if type(value) is StoredThere:
+                return Succeeded(merged(value.stored, context), STORED_REMOTELY)
             if asset.routes or context.metadata or isinstance(value, _ANSWERS):
                 if isinstance(value, Outcome):
                     return outcome_of(value, request.policy)
@@ -96,6 +106,14 @@ class AssetCall:
         if self._checks is not None:
             return self._checks.store(context, value, request.checks, began=began)
         return Succeeded(self._values.store(context, value), value)
+
+    def _call_remotely(self, context: AssetContext, request: CallRequest, limit: float | None) -> object:
+        """Have the function called elsewhere; what is looked at here comes back as it is."""
+        assert self._remote is not None
+        keep = self._checks is None and not context.asset.routes
+        return self._remote.call(
+            context, request.inputs, timeout_seconds=limit, stoppable=request.stoppable, keep=keep
+        )
 
 
 class StepRunner:
@@ -109,6 +127,7 @@ class StepRunner:
         hooks: the app's own hooks around every step.
         checks: the checks of the app.
         logs: keeps what steps log; None when that is switched off.
+        remote: calls the functions of assets that declare a compute.
     """
 
     def __init__(
@@ -121,8 +140,10 @@ class StepRunner:
         hooks: HookSet | None = None,
         checks: StepChecks | None = None,
         logs: LogCapture | None = None,
+        remote: RemoteCalls | None = None,
     ) -> None:
         self._assets = graph.assets
+        self._remote = remote
         self._logs = logs
         self._values = values
         self._resources = resources
@@ -207,7 +228,7 @@ class StepRunner:
         """Return the call of an asset with the hooks around it; those that the run names follow the app's."""
         asset, named = context.asset.name, context.run.details.hooks
         checks = None if self._checks is None else self._checks.of(asset)
-        call = AssetCall(self._values, self._invoker, checks)
+        call = AssetCall(self._values, self._invoker, checks, self._remote)
         found = chain([*self._hooks.always, *self._hooks.named(named)], call)
         self._chains[asset, named] = found
         return found

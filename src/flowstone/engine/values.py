@@ -306,6 +306,11 @@ class ValueStore:
         """Names of the IO managers that may be chosen."""
         return [name for name, manager in self._managers.items() if not getattr(manager, "internal", False)]
 
+    @property
+    def type_names(self) -> frozenset[str]:
+        """Names of the classes that assets declare."""
+        return frozenset() if self._types is None else self._types.names
+
     def manager(self, asset: Asset, chosen: Mapping[str, str] = _NOTHING) -> IOManager:
         """Return the IO manager of an asset.
 

@@ -250,6 +250,44 @@ class IsolatedFailureError(FlowStoneError, RuntimeError):
         super().__init__(f"{type_name}: {text} (raised by {asset!r} in its own process; it cannot be pickled)")
 
 
+class ComputeLostError(FlowStoneError, RuntimeError):
+    """The place where an asset was computed is gone, or gave no answer that can be used.
+
+    Whether the function ran to its end there is not known, so that the attempt failed; there is another one as
+    long as the step has attempts left, whatever its retry policy says about exceptions.
+
+    Args:
+        asset: name of the asset.
+        compute: the place, for people.
+        why: what is known.
+    """
+
+    def __init__(self, asset: str, compute: str, why: str) -> None:
+        self.asset = asset
+        self.compute = compute
+        self.why = why
+        super().__init__(f"Asset {asset!r} was handed to {compute}, and no answer came back: {why}")
+
+
+class RemoteCodeError(FlowStoneError, RuntimeError):
+    """Where an asset was to be computed lies other code of it than here; nothing was run.
+
+    Args:
+        asset: name of the asset.
+        there: the host.
+        difference: what differs.
+    """
+
+    def __init__(self, asset: str, there: str, difference: str) -> None:
+        self.asset = asset
+        self.there = there
+        self.difference = difference
+        super().__init__(
+            f"Asset {asset!r} was not run on {there}: {difference}. Bring the same code there and restart its "
+            "processes (they keep what they imported once), or let the code travel along: code='cloudpickle'."
+        )
+
+
 class StepChangedError(FlowStoneError, RuntimeError):
     """A step was placed by code that declares its asset otherwise than the code that is at work now.
 

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from flowstone.protocols.automation import AutomationStore, Evaluator, PrepareRun, PrepareTargets, TargetStatuses
+from flowstone.protocols.compute import (
+    CancelCall,
+    Code,
+    Compute,
+    ComputeCall,
+    DiagnosesItself,
+    PerformCall,
+    SubmittedCall,
+    Values,
+)
 from flowstone.protocols.execution import (
     CancelsJobs,
     ChecksOptions,
@@ -64,11 +74,16 @@ __all__ = [
     "AutomationStore",
     "BulkActions",
     "CallerLoop",
+    "CancelCall",
     "CancelsJobs",
     "Catalog",
     "CheckStore",
     "ChecksOptions",
+    "Code",
+    "Compute",
+    "ComputeCall",
     "Control",
+    "DiagnosesItself",
     "DurableQueue",
     "ErasableIO",
     "Evaluator",
@@ -87,6 +102,7 @@ __all__ = [
     "OpensRuns",
     "OverviewInsights",
     "PartitionKeys",
+    "PerformCall",
     "PrepareRun",
     "PrepareTargets",
     "PublicationStore",
@@ -103,7 +119,9 @@ __all__ = [
     "Serializer",
     "StepCall",
     "Store",
+    "SubmittedCall",
     "SweepableIO",
     "TargetStatuses",
+    "Values",
     "VersionStore",
 ]

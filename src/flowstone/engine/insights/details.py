@@ -174,6 +174,11 @@ def _state_of(summary: AssetSummary | None, target: TargetDetail | None) -> tupl
     return state_of(summary), says_of(summary), ()
 
 
+def _compute(asset: Asset) -> str | None:
+    options = ", ".join(f"{name}={value!r}" for name, value in asset.compute_options.items())
+    return f"{asset.compute} ({options})" if options else asset.compute
+
+
 def _options(asset: Asset) -> tuple[tuple[str, str], ...]:
     """Return what an asset declares besides inputs and partitions; what is at its default is left out."""
     given: list[tuple[str, object]] = [
@@ -183,6 +188,7 @@ def _options(asset: Asset) -> tuple[tuple[str, str], ...]:
         ("Retry", asset.retry),
         ("Timeout", f"{asset.timeout_seconds:g} s" if asset.timeout_seconds is not None else None),
         ("Isolation", asset.isolation if asset.isolation != "thread" else None),
+        ("Compute", _compute(asset)),
         ("Code version", asset.code_version),
         ("Requires", ", ".join(asset.requires) or None),
         ("Limits", ", ".join(f"{name}: {limit}" for name, limit in (asset.concurrency or {}).items()) or None),

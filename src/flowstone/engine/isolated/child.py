@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from flowstone import telemetry
 from flowstone.core.asset import Asset
-from flowstone.core.context import AssetContext, CancellationToken, Resources
+from flowstone.core.context import AssetContext, CancellationToken, KeepsLog, Resources
 from flowstone.core.output import type_name
 from flowstone.engine.isolated.exceptions import CarriedException, carry
 from flowstone.engine.isolated.reference import Reference, find
@@ -110,7 +110,7 @@ class ForwardLogs(logging.Handler):
         with self.lock or threading.Lock():
             if self.active:
                 try:
-                    self._channel.send(Kind.LOG, [_portable(record)])
+                    self._channel.send(Kind.LOG, [portable(record)])
                 except Exception:  # noqa: BLE001 - logging never breaks what it logs
                     self.handleError(record)
             elif logging.lastResort is not None and record.levelno >= logging.lastResort.level:
@@ -122,7 +122,8 @@ class ForwardLogs(logging.Handler):
             self.active = active
 
 
-def _portable(record: logging.LogRecord) -> bytes:
+def portable(record: logging.LogRecord) -> bytes:
+    """Return a record as bytes, formatted as far as its arguments go."""
     fields = dict(record.__dict__)
     fields.update(msg=record.getMessage(), args=None, exc_info=None)
     if record.exc_info and not record.exc_text:
@@ -158,7 +159,7 @@ class CallServer:
                 carried = carry(value)  # a returned outcome
             else:
                 parts = _dump_value(value, call)
-            _check_metadata(metadata, call)
+            check_metadata(metadata, call)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are answers too
             raised, parts, carried = True, (), carry(error)
         if os.getpid() != self._pid:
@@ -166,7 +167,7 @@ class CallServer:
         _flush()
         self._logs.switch(active=False)
         if raised:
-            metadata = {key: value for key, value in metadata.items() if _pickles(value)}
+            metadata = {key: value for key, value in metadata.items() if pickles(value)}
         answer = Answer(pickle.dumps(metadata, protocol=5), carried, raised)
         self._channel.send(Kind.ANSWER, [pickle.dumps(answer, protocol=5), *parts])
 
@@ -175,23 +176,7 @@ class CallServer:
         asset = self._assets.get(call.reference)
         if asset is None:
             asset = self._assets[call.reference] = find(call.reference)
-        context = AssetContext(
-            asset=asset,
-            partition=call.partition,
-            key=call.key,
-            run_id=call.run_id,
-            run=call.run,
-            config=asset.config_in(call.run.details),
-            hooks_config=call.run.details.hooks_config,
-            step_id=call.step_id,
-            attempt=call.attempt,
-            token=call.token,
-            started_at=call.started_at,
-            cancellation=self._cancels.token(call.number),
-            resources=CarriedResources(call.resources, asset.name),
-            approvals=call.approvals,
-        )
-        context.metadata = call.metadata
+        context = context_of(call, asset, self._cancels.token(call.number))
         logging.getLogger(f"flowstone.asset.{asset.name}").setLevel(call.asset_level)
         context.inputs = _load_arguments(arguments, call)
         if call.announce:
@@ -199,19 +184,47 @@ class CallServer:
         return contextvars.copy_context().run(_run, context, call.trace)
 
 
+def context_of(
+    call: Call, asset: Asset, cancellation: CancellationToken, log: KeepsLog | None = None
+) -> AssetContext:
+    """Return the context of a call, in the process in which the function is called."""
+    context = AssetContext(
+        asset=asset,
+        partition=call.partition,
+        key=call.key,
+        run_id=call.run_id,
+        run=call.run,
+        config=asset.config_in(call.run.details),
+        hooks_config=call.run.details.hooks_config,
+        step_id=call.step_id,
+        attempt=call.attempt,
+        token=call.token,
+        started_at=call.started_at,
+        cancellation=cancellation,
+        resources=CarriedResources(call.resources, asset.name),
+        approvals=call.approvals,
+        log=log,
+    )
+    context.metadata = call.metadata
+    return context
+
+
+def fields_of(context: AssetContext) -> dict[str, Any]:
+    """Return what log records of a step say about it."""
+    return {
+        "asset": context.asset.name,
+        "partition": context.key,
+        "run_id": context.run_id,
+        "attempt": context.attempt,
+        "step_id": str(context.step_id),
+    }
+
+
 def _run(context: AssetContext, trace: Mapping[str, str] | None) -> object:
     asset = context.asset
     if trace:
         telemetry.activate(trace)
-    telemetry.step_fields.set(
-        {
-            "asset": asset.name,
-            "partition": context.key,
-            "run_id": context.run_id,
-            "attempt": context.attempt,
-            "step_id": str(context.step_id),
-        }
-    )
+    telemetry.step_fields.set(fields_of(context))
     leading = (context,) if asset.takes_context else ()
     value = asset.function(*leading, **context.inputs)
     if not asset.is_async and type(value) is not CoroutineType:
@@ -275,9 +288,14 @@ def _dump_value(value: object, call: Call) -> list[Buffer]:
         ) from error
 
 
-def _check_metadata(metadata: Mapping[str, Any], call: Call) -> None:
+def check_metadata(metadata: Mapping[str, Any], call: Call) -> None:
+    """Refuse metadata that cannot travel.
+
+    Raises:
+        SerializationError: names the fact.
+    """
     for name, value in metadata.items():
-        if not isinstance(value, _PLAIN) and not _pickles(value):
+        if not isinstance(value, _PLAIN) and not pickles(value):
             raise SerializationError(
                 f"Metadata that asset {call.reference.asset!r} set cannot leave its own process",
                 path=f"context.metadata[{name!r}]",
@@ -286,7 +304,8 @@ def _check_metadata(metadata: Mapping[str, Any], call: Call) -> None:
             )
 
 
-def _pickles(value: object) -> bool:
+def pickles(value: object) -> bool:
+    """Whether a value can be pickled."""
     try:
         pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - asked in order to know

@@ -14,7 +14,7 @@ from flowstone.core.context import AssetContext
 from flowstone.engine.isolated.process import ChildProcess, current_directory, search_path
 from flowstone.engine.isolated.reference import Reference
 from flowstone.engine.isolated.wire import Answer, Buffer, Call, Kind, load
-from flowstone.engine.logs import AttemptLog, current
+from flowstone.engine.logs import KeepsOutput, current
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 _LOADING_SECONDS = 60.0
@@ -72,7 +72,7 @@ class Conversation:
             kind, parts = child.channel.receive(wait=self._wait)
             match kind:
                 case Kind.LOG:
-                    _forward(parts, self._context)
+                    forward(parts[0], self._context)
                     self._check()
                 case Kind.LOADED:
                     assert limit is not None
@@ -99,7 +99,7 @@ class Conversation:
             started_at=context.started_at,
             metadata=context.metadata,
             approvals=tuple(context.approvals.values()),
-            resources={name: _dump_resource(context.resources, name) for name in context.resources},
+            resources={name: dump_resource(context.resources, name) for name in context.resources},
             root_level=logging.getLogger().level,
             asset_level=context.logger.getEffectiveLevel(),
             directory=current_directory(),
@@ -134,7 +134,7 @@ class Conversation:
 class _Output:
     """Keeps what a child writes with the attempt, decoded across the borders of what is read at once."""
 
-    def __init__(self, kept: AttemptLog) -> None:
+    def __init__(self, kept: KeepsOutput) -> None:
         self._kept = kept
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {name: decoder("replace") for name in ("stdout", "stderr")}
@@ -143,23 +143,32 @@ class _Output:
         self._kept.printed(stream, self._decoders[stream].decode(written))
 
 
-def _dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
+def dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
+    """Return the pickle of a resource, or why there is none."""
     try:
         return pickle.dumps(resources[name], protocol=5)
     except Exception as error:  # noqa: BLE001 - reported by the child when the function asks for it
         return f"{type(error).__name__}: {error}"
 
 
-def _forward(parts: list[Buffer], context: AssetContext) -> None:
-    """Hand a log record of the child to the handlers of this process."""
+def forward(pickled: Buffer, context: AssetContext, *, kept_only: bool = False) -> None:
+    """Keep a log record of another process with the attempt, and hand it to the handlers of this one.
+
+    Args:
+        pickled: the record.
+        context: the step.
+        kept_only: whether the handlers have had it.
+    """
     try:
-        record = logging.makeLogRecord(load(parts))
+        record = logging.makeLogRecord(load([pickled]))
     except Exception as error:  # noqa: BLE001 - extra fields may be of classes that only the child knows
         _log.warning("A log record of asset %r cannot be read here: %s", context.asset.name, error)
         return
     kept = current.get()
     if kept is not None:
         kept.record(record)
+    if kept_only:
+        return
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

@@ -43,13 +43,14 @@ def carry(error: BaseException) -> CarriedException:
     return CarriedException(pickled, type_name(error), _text(error), _trace(error))
 
 
-def restore(carried: CarriedException, asset: str, *, pid: int) -> BaseException:
+def restore(carried: CarriedException, asset: str, *, pid: int, host: str = "") -> BaseException:
     """Return the exception again, with its original traceback as a note.
 
     Args:
         carried: from the child.
         asset: asset that raised it.
         pid: the child.
+        host: its machine, when that is another one.
     """
     error: BaseException | None = None
     if carried.pickled is not None:
@@ -60,7 +61,8 @@ def restore(carried: CarriedException, asset: str, *, pid: int) -> BaseException
     if not isinstance(error, BaseException):
         error = IsolatedFailureError(asset, carried.type_name, carried.text)
     if carried.trace:
-        error.add_note(f"In the process of asset {asset!r} (pid {pid}):\n{carried.trace.rstrip()}")
+        where = f"pid {pid} on {host}" if host else f"pid {pid}"
+        error.add_note(f"In the process of asset {asset!r} ({where}):\n{carried.trace.rstrip()}")
     return error
 
 

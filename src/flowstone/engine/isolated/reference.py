@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import pickle
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from flowstone.core.asset import Asset
@@ -46,7 +48,22 @@ class Reference(NamedTuple):
     declaration: bytes | None
 
 
-def reference_to(asset: Asset) -> Reference:
+class Place(NamedTuple):
+    """Where else a function is called, in words for errors.
+
+    Args:
+        name: "in ...".
+        remedy: what to declare when it cannot be called there.
+    """
+
+    name: str
+    remedy: str
+
+
+OWN_PROCESS = Place("in a process of its own", 'declare the asset with isolation="thread"')
+
+
+def reference_to(asset: Asset, place: Place = OWN_PROCESS) -> Reference:
     """Return the reference by which another process finds an asset's function.
 
     Raises:
@@ -56,7 +73,7 @@ def reference_to(asset: Asset) -> Reference:
     name = getattr(asset.function, "__module__", None) or ""
     module = sys.modules.get(name)
     if module is None or (name == _MAIN and not _main_can_be_imported(module)):
-        raise _not_found(asset, "it was defined interactively or in a notebook, not in a file")
+        raise _not_found(asset, place, "it was defined interactively or in a notebook, not in a file")
     for path in _paths(asset, module):
         for depth, layer in enumerate(_layers(module, path)):
             if layer is asset or layer is asset.function:
@@ -68,12 +85,12 @@ def reference_to(asset: Asset) -> Reference:
                     depth=depth,
                     file=getattr(module, "__file__", None),
                     main=getattr(module.__spec__, "name", None) if name == _MAIN else None,
-                    declaration=None if layer is asset else _declaration(asset),
+                    declaration=None if layer is asset else _declaration(asset, place),
                 )
-    raise _not_found(asset, f"the module {name!r} does not hold it under a name")
+    raise _not_found(asset, place, f"the module {name!r} does not hold it under a name")
 
 
-def find(reference: Reference) -> Asset:
+def find(reference: Reference, place: Place = OWN_PROCESS) -> Asset:
     """Return the asset that a reference of another process means, importing its module.
 
     Raises:
@@ -85,9 +102,9 @@ def find(reference: Reference) -> Asset:
             found = found.__wrapped__
     except BaseException as error:
         raise DefinitionError(
-            f"Asset {reference.asset!r} cannot run in a process of its own: importing {reference.module!r} "
+            f"Asset {reference.asset!r} cannot run {place.name}: importing {reference.module!r} "
             f"there raised {type(error).__name__}: {error}. A module that is imported again must not depend "
-            'on what the first process did before; or declare the asset with isolation="thread".',
+            f"on what the first process did before; or {place.remedy}.",
             where=reference.where,
         ) from error
     if isinstance(found, Asset):
@@ -96,6 +113,46 @@ def find(reference: Reference) -> Asset:
     vars(asset).update(pickle.loads(reference.declaration or b""))  # noqa: S301 - written by our own process
     asset.function = found
     return asset
+
+
+def of_another_machine(reference: Reference) -> Reference:
+    """Return a reference as it is to be followed here: by the name of the module, whatever its file is here.
+
+    Where no module of that name can be imported, a file at the same path will do.
+    """
+    if reference.module == _MAIN:
+        return reference
+    try:
+        known = importlib.util.find_spec(reference.module) is not None
+    except (ImportError, ValueError):  # a package above it is missing, or was made by hand
+        known = reference.module in sys.modules
+    there = reference.file is not None and Path(reference.file).is_file()
+    return reference if there and not known else reference._replace(file=None)
+
+
+def digest_of(asset: Asset) -> str | None:
+    """Return a digest of the compiled function of an asset; None when it has none of its own.
+
+    Lines and files say nothing, docstrings do. Equal code of another version of Python has another digest.
+    """
+    code = getattr(inspect.unwrap(asset.function), "__code__", None)
+    if not isinstance(code, CodeType):
+        return None
+    digest = hashlib.sha256()
+    _add_code(digest.update, code)
+    return digest.hexdigest()[:16]
+
+
+def _add_code(add: Callable[[bytes], object], code: CodeType) -> None:
+    add(code.co_code)
+    add(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add_code(add, constant)
+        elif isinstance(constant, frozenset):  # whose order is another one in each process
+            add(repr(sorted(map(repr, constant))).encode("utf-8", "surrogatepass"))
+        else:
+            add(repr(constant).encode("utf-8", "surrogatepass"))
 
 
 def check_not_loading(asset: Asset) -> None:
@@ -137,24 +194,23 @@ def _layers(module: ModuleType, path: str) -> Iterator[object]:
         layer = getattr(layer, "__wrapped__", None)
 
 
-def _declaration(asset: Asset) -> bytes:
+def _declaration(asset: Asset, place: Place) -> bytes:
     options = {name: value for name, value in vars(asset).items() if name not in _not_carried}
     try:
         return pickle.dumps(options, protocol=5)
     except Exception as error:
         raise DefinitionError(
-            f"Asset {asset.name!r} cannot run in a process of its own, because its options cannot be pickled "
-            f"({error}). Assign the asset to the name of its function (@asset does), or declare it with "
-            'isolation="thread".',
+            f"Asset {asset.name!r} cannot run {place.name}, because its options cannot be pickled ({error}). "
+            f"Assign the asset to the name of its function (@asset does), or {place.remedy}.",
             where=asset.where,
         ) from error
 
 
-def _not_found(asset: Asset, why: str) -> DefinitionError:
+def _not_found(asset: Asset, place: Place, why: str) -> DefinitionError:
+    timeout = " and without a timeout" if place is OWN_PROCESS else ""
     return DefinitionError(
-        f"Asset {asset.name!r} cannot run in a process of its own, which has to import its function by name: "
-        f'{why}. Move the function to the top level of a module, or declare the asset with isolation="thread" '
-        "and without a timeout.",
+        f"Asset {asset.name!r} cannot run {place.name}, which has to import its function by name: "
+        f"{why}. Move the function to the top level of a module, or {place.remedy}{timeout}.",
         where=asset.where,
     )
 

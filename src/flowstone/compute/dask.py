@@ -1,0 +1,355 @@
+"""Calls on a Dask cluster: one task for an attempt, which Dask is to run at most once.
+
+The client, its futures and its connection are used through what `distributed` documents; what the scheduler
+repeats by itself when its workers die (`allowed-failures`) is its own setting, which `diagnose` reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowstone.core.clean import plain_text
+from flowstone.core.declaring import duration, is_text, shown
+from flowstone.core.forks import keep_of_parent, renew_after_fork
+from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError, OptionsError, did_you_mean
+from flowstone.protocols import Code, ComputeCall, Values
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+log = logging.getLogger("flowstone.compute")
+
+_OPTIONS = ("workers", "allow_other_workers", "resources", "priority")
+_REFUSED = {
+    "retries": "a submission is one attempt; FlowStone repeats it, @asset(retry=RetryPolicy(...))",
+    "pure": "each call has a key of its own, and runs",
+    "key": "each call has a key of its own",
+    "fifo_timeout": "use priority",
+}
+_CONNECT_SECONDS = 10.0
+_ASK_SECONDS = 10.0
+_WATCH_SECONDS = 1.0
+_AT_WORK = ("executing", "long-running")
+_OVER = ("closing", "closed", "failed")
+_WARNING = (
+    "The Dask scheduler repeats a task on another worker when one dies (allowed-failures is %d, so up to %d "
+    "runs of "
+    "a function in one attempt). Set distributed.scheduler.allowed-failures to 0 where it is started, and let "
+    "FlowStone repeat: it knows what was committed."
+)
+
+
+class DaskCompute:
+    """Calls each function as a task of a Dask cluster.
+
+    The worker that holds the step submits it, waits, and commits; the future is released as soon as its answer is
+    here. Options of an asset: `workers`, `allow_other_workers`, `resources` and `priority`, as `Client.submit`
+    takes them.
+
+    Args:
+        address: of the scheduler, such as `tcp://scheduler:8786`; or a function that returns a connected `Client`,
+            for clusters that need more than an address (TLS, a gateway). What it returns is closed with the app.
+        connect_seconds: how long a scheduler may take to answer before the attempt fails, to be repeated.
+        code: "reference": functions are imported there by name, and refused when they are others than here.
+            "cloudpickle": they travel by value.
+        values: "remote": inputs are loaded and the value is stored there, when the IO manager is shared and can be
+            pickled. "local": this worker does both.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+
+    Example:
+        >>> dask = DaskCompute("tcp://127.0.0.1:8786")
+        >>> dask.check({"resources": {"GPU": 1}, "priority": 5})
+        >>> dask.close()
+    """
+
+    def __init__(
+        self,
+        address: str | Callable[[], Client],
+        *,
+        connect_seconds: float = _CONNECT_SECONDS,
+        code: Code = "reference",
+        values: Values = "remote",
+    ) -> None:
+        if isinstance(address, type) or not (callable(address) or is_text(address)):
+            raise ConfigurationError(
+                f"DaskCompute({shown(address)}): give the address of the scheduler, such as "
+                "'tcp://scheduler:8786', "
+                "or a function that returns a connected Client."
+            )
+        for option, value, allowed in (
+            ("code", code, ("reference", "cloudpickle")),
+            ("values", values, ("remote", "local")),
+        ):
+            if value not in allowed:
+                raise ConfigurationError(f"DaskCompute({option}={shown(value)}): give {' or '.join(allowed)}.")
+        if not duration(connect_seconds):
+            raise ConfigurationError(f"DaskCompute(connect_seconds={shown(connect_seconds)}): give more than 0.")
+        self._address = address
+        self._connect_seconds = connect_seconds
+        self._code, self._values = code, values
+        self._client: Client | None = None
+        self._renew()
+        renew_after_fork(self, DaskCompute._renew)
+
+    def _renew(self) -> None:
+        # the connection and the loop of a forked process are its parent's
+        keep_of_parent(self._client)
+        self._client = None
+        self._lock = threading.Lock()
+
+    @property
+    def code(self) -> Code:
+        """How functions travel."""
+        return self._code
+
+    @property
+    def values(self) -> Values:
+        """Where values are loaded and stored."""
+        return self._values
+
+    @property
+    def where(self) -> str:
+        """The cluster, for people."""
+        return f"the Dask scheduler {self._address}" if isinstance(self._address, str) else "a Dask scheduler"
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse what `Client.submit` does not take, or what would have Dask run a call again.
+
+        Raises:
+            OptionsError: names the option.
+        """
+        for name, value in options.items():
+            if name in _REFUSED:
+                raise OptionsError(f"the option {name!r} is not for Dask here: {_REFUSED[name]}")
+            if name not in _OPTIONS:
+                raise OptionsError(
+                    f"Dask has no option {name!r} here.{did_you_mean(name, _OPTIONS)} Its options: "
+                    f"{', '.join(_OPTIONS)}."
+                )
+            problem = _problem(name, value)
+            if problem:
+                raise OptionsError(f"the option {name!r} is {shown(value)}: {problem}")
+
+    def submit(self, call: ComputeCall) -> _Submitted:
+        """Submit a call as one task.
+
+        Raises:
+            ComputeLostError: the scheduler does not answer.
+            MissingExtraError: `distributed` is not installed.
+        """
+        try:
+            client = self._connected()
+            future = client.submit(
+                _run,
+                call.perform,
+                call.cancel,
+                call.key,
+                call.payload,
+                key=call.key,
+                pure=False,
+                retries=0,
+                **dict(call.options),
+            )
+            future.add_done_callback(lambda _: call.wake())
+        except MissingExtraError:
+            raise
+        except Exception as error:
+            raise ComputeLostError(
+                call.asset, self.where, f"it does not take calls: {_one_line(error)}"
+            ) from error
+        return _Submitted(self.where, client, future, call)
+
+    def close(self) -> None:
+        """Close the connection; it can be used again."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):
+                client.close(timeout=_ASK_SECONDS)
+
+    def diagnose(self) -> Iterator[tuple[Literal["ok", "warn", "fail"], str, str]]:
+        """Yield whether the scheduler answers, has workers, and repeats tasks by itself."""
+        try:
+            client = self._connected()
+            workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            allowed = client.run_on_scheduler(_allowed_failures)
+        except MissingExtraError as error:
+            yield "fail", "distributed is not installed", str(error)
+            return
+        except Exception as error:  # noqa: BLE001 - that is the finding
+            yield "fail", f"{self.where} does not answer: {_one_line(error)}", "Start it, or correct its address."
+            return
+        if workers:
+            yield "ok", f"{self.where} answers, with {workers} worker{'s' * (workers > 1)}", ""
+        else:
+            yield "warn", f"{self.where} answers, and has no worker", "Start `dask worker`; calls wait until then."
+        if allowed:
+            yield "warn", f"allowed-failures of {self.where} is {allowed}", _WARNING % (allowed, allowed + 1)
+        else:
+            yield "ok", f"{self.where} repeats nothing by itself", ""
+
+    def _connected(self) -> Client:
+        """Return a client whose connection works, a new one when the last one was lost."""
+        try:
+            from distributed import Client
+        except ImportError:
+            raise MissingExtraError("distributed", "dask", "DaskCompute") from None
+        with self._lock:
+            client = self._client
+            if client is not None and client.status == "running":
+                return client
+            if client is not None:
+                self._client = None
+                with suppress(Exception):
+                    client.close(timeout=0.5)
+            if callable(self._address):
+                client = self._address()
+            else:
+                client = Client(
+                    self._address,
+                    timeout=self._connect_seconds,
+                    set_as_default=False,
+                    asynchronous=False,
+                    name="flowstone",
+                )
+            self._client = client
+            with suppress(Exception):  # a scheduler that does not say it is used all the same
+                if allowed := client.run_on_scheduler(_allowed_failures):
+                    log.warning(_WARNING, allowed, allowed + 1)
+            return client
+
+
+class _Submitted:
+    """A task, until its answer is here."""
+
+    def __init__(self, where: str, client: Client, future: Future, call: ComputeCall) -> None:
+        self._where = where
+        self._client = client
+        self._future = future
+        self._call = call
+
+    def answer(self) -> bytes | None:
+        """Return the answer of a task that is over.
+
+        Raises:
+            ComputeLostError: Dask has none.
+        """
+        match self._future.status:
+            case "finished":
+                return self._fetched()
+            case "pending":
+                if self._client.status in ("closing", "closed"):
+                    raise self._lost("the connection to it was closed")
+                return None
+            case "error":
+                try:
+                    error = self._future.exception(timeout=_ASK_SECONDS)
+                except Exception as unreadable:  # noqa: BLE001 - of a class that is not here
+                    error = unreadable
+                raise self._lost(_reason(error))
+            case status:  # cancelled, lost: of tasks that the scheduler no longer knows, or not for us
+                raise self._lost(f"the task is {status}: the scheduler, or what it kept, is gone")
+
+    def cancel(self, reason: str) -> None:
+        """Set the token of the call where it runs; a waiting task is taken back."""
+        try:
+            found = self._client.run(self._call.cancel, self._call.key, reason, on_error="ignore")
+            if not any(found.values()):
+                self._client.cancel([self._future], force=True)
+        except Exception as error:  # noqa: BLE001 - without a connection there is nobody to reach
+            log.warning("The cancel of %s does not reach %s: %s", self._call.asset, self._where, _one_line(error))
+
+    def release(self) -> None:
+        """Have the scheduler forget the task: what a future holds is computed again when its worker dies."""
+        with suppress(Exception):
+            if not self._future.done():
+                with suppress(Exception):
+                    self._client.run(self._call.cancel, self._call.key, "nobody waits any more", wait=False)
+                self._client.cancel([self._future], force=True)
+            self._future.release()
+
+    def _fetched(self) -> bytes:
+        try:
+            answer: object = self._future.result()
+        except Exception as error:
+            raise self._lost(f"its answer was lost before it was here: {_one_line(error)}") from error
+        if not isinstance(answer, bytes):
+            raise self._lost(f"the task returned {type(answer).__name__} instead of an answer")
+        return answer
+
+    def _lost(self, why: str) -> ComputeLostError:
+        return ComputeLostError(self._call.asset, self._where, why)
+
+
+def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], key: str, payload: bytes) -> bytes:
+    """Run a call in a Dask worker, and cancel it when the scheduler has taken its task back.
+
+    That happens when whoever waited for it is gone: Dask itself lets the function go on to its end.
+    """
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(cancel, key, over), name=f"flowstone-watch-{key}", daemon=True).start()
+    try:
+        return perform(payload)
+    finally:
+        over.set()
+
+
+def _watch(cancel: Callable[[str, str], bool], key: str, over: threading.Event) -> None:
+    from distributed.worker import Worker
+
+    while not over.wait(_WATCH_SECONDS):
+        try:
+            # those of this process; `get_worker` knows that of the task's own thread only
+            found = [_is_at_work(worker, key) for worker in list(Worker._instances)]  # noqa: SLF001
+        except Exception:  # noqa: BLE001 - another version of Dask: its functions run to their end, as ever
+            return
+        if not any(found):
+            cancel(key, "nobody waits any more")
+            return
+
+
+def _is_at_work(worker: Any, key: str) -> bool:
+    task = worker.state.tasks.get(key)
+    return worker.status.name not in _OVER and task is not None and task.state in _AT_WORK
+
+
+def _allowed_failures(dask_scheduler: Any = None) -> int:
+    """Return how often the scheduler repeats a task whose worker died; runs there."""
+    found = getattr(dask_scheduler, "allowed_failures", 0)
+    return found if isinstance(found, int) else 0
+
+
+def _reason(error: BaseException | None) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return "its worker died while it ran the function (killed, out of memory, or lost)"
+    return _one_line(error)
+
+
+def _one_line(error: BaseException | None) -> str:
+    text = plain_text(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:500]}" if text else type(error).__name__
+
+
+def _problem(name: str, value: object) -> str | None:
+    match name:
+        case "workers":
+            fits = isinstance(value, str) or (
+                isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+            )
+            return None if fits else "give a worker's name or address, or a list of them"
+        case "allow_other_workers":
+            return None if isinstance(value, bool) else "give True or False"
+        case "priority":
+            return None if isinstance(value, int) and not isinstance(value, bool) else "give a whole number"
+        case _:
+            fits = isinstance(value, Mapping) and all(
+                isinstance(one, str) and isinstance(much, int | float) and not isinstance(much, bool) and much > 0
+                for one, much in value.items()
+            )
+            return None if fits else 'give amounts by name, such as {"GPU": 1}'
