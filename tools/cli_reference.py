@@ -1,6 +1,6 @@
-"""All commands as a document: `src/flowstone/cli/reference.json`, for completion, and the list in `docs/cli.md`.
+"""All commands as documents: `reference.json` for completion, `help.txt` for `--help`, and the list in `docs/cli.md`.
 
-`python -m tools.cli_reference` writes both; a test compares them with the commands.
+`python -m tools.cli_reference` writes all three; a test compares them with the commands.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from flowstone.cli.commands import COMMANDS, FAILS, PANELS, Listed
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "src" / "flowstone" / "cli" / "reference.json"
+HELP = REFERENCE.with_name("help.txt")
 PAGE = ROOT / "docs" / "cli.md"
 MARK = "<!-- what follows is written by python -m tools.cli_reference -->"
 COMMON = ("--app", "--app-dir", "--database", "--project", "--json", "--wide", "--verbose", "--help")
@@ -57,6 +58,13 @@ def reference() -> str:
         json.dumps(described(typer.main.get_command(app), top=True), indent=1, ensure_ascii=False, sort_keys=False)
         + "\n"
     )
+
+
+def help_text() -> str:
+    """Return the text of `help.txt`: what the program itself writes of its commands."""
+    root = typer.main.get_command(app)
+    context = root.make_context("flowstone", [], resilient_parsing=True, terminal_width=78)
+    return root.get_help(context) + "\n"
 
 
 def page() -> str:
@@ -105,8 +113,8 @@ def whole_page() -> str:
 
 
 def main() -> int:
-    """Write both files; return 1 when they were not current."""
-    texts = {REFERENCE: reference(), PAGE: whole_page()}
+    """Write the files; return 1 when one was not current."""
+    texts = {REFERENCE: reference(), HELP: help_text(), PAGE: whole_page()}
     changed = [path for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
     for path in changed:
         path.write_text(texts[path], encoding="utf-8")

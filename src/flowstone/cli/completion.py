@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowstone.cli import COMPLETION_VARIABLE
 from flowstone.cli.known_names import matching
 
-VARIABLE = "_FLOWSTONE_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 
 
@@ -27,7 +27,7 @@ def answer() -> int | None:
     Returns:
         The exit code; None when it was not for us to answer.
     """
-    action, _, shell = os.environ.get(VARIABLE, "").partition("_")
+    action, _, shell = os.environ.get(COMPLETION_VARIABLE, "").partition("_")
     if action != "complete" or shell not in _SHELLS:
         return None
     words, incomplete = _words(shell)
