@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
 
 from flowstone.app.admin import ApprovalsView, AuditView, ChecksView, ExecutorsView, QueuesView, RetentionView
 from flowstone.app.automation import SchedulesView, SensorsView
 from flowstone.app.build import Declared, ExecutorLike, assemble, check_declared, is_recording_in_memory
 from flowstone.app.bulk import BulkView
 from flowstone.app.conditions import ConditionsView
-from flowstone.app.insights import InsightsView
 from flowstone.app.launch import LaunchView
 from flowstone.app.lineage import LineageView
 from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
-from flowstone.app.reading import Reading
 from flowstone.app.runs import RunsView
 from flowstone.app.submit import Placement
 from flowstone.app.versions import VersionsView
@@ -30,10 +30,14 @@ from flowstone.core.html_tables import html_table
 from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
-from flowstone.engine.insights.automation import Automations
 from flowstone.errors import ConfigurationError
 from flowstone.protocols import Compute, Evaluator, Hook, IOManager, Observer
 from flowstone.stores.postgres.dsn import address_of
+
+if TYPE_CHECKING:
+    from flowstone.app.insights import InsightsView
+    from flowstone.app.reading import Reading
+    from flowstone.engine.insights.automation import Automations
 
 
 class AssembledApp:
@@ -116,8 +120,19 @@ class AssembledApp:
         self.versions = VersionsView(self.parts, self.lineage)
         self.schedules = SchedulesView(self.parts, self._placement, schedules)
         self.sensors = SensorsView(self.parts, self._placement, self.partitions, sensors)
-        self._automations = Automations(schedules, sensors, self._decide)
-        self.insights = InsightsView(self.parts, self._automations)
+        self._declared_automations = (schedules, sensors)
+
+    # what pages show is a fifth of all modules, and most apps (a worker, a script) show nothing: see decision 9
+    @cached_property
+    def insights(self) -> InsightsView:
+        """What there is to see, as plain data."""
+        found: InsightsView = import_module("flowstone.app.insights").InsightsView(self.parts, self._automations)
+        return found
+
+    @cached_property
+    def _automations(self) -> Automations:
+        kind: type[Automations] = import_module("flowstone.engine.insights.automation").Automations
+        return kind(*self._declared_automations, self._decide)
 
     def _start_observers(self, observers: Sequence[Observer]) -> None:
         """Start what watches this app; an app that records in memory only to be read is not watched."""
@@ -246,7 +261,8 @@ class AssembledApp:
 
         Close it when nobody watches any more; the app closes it with itself.
         """
-        return Reading(self.parts, self._automations)
+        found: Reading = import_module("flowstone.app.reading").Reading(self.parts, self._automations)
+        return found
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from flowstone.app.admin import (
     AsyncApprovalsView,
@@ -21,7 +22,6 @@ from flowstone.app.automation import AsyncSchedulesView, AsyncSensorsView
 from flowstone.app.bulk import AsyncBulkView
 from flowstone.app.committed import CommittedValues
 from flowstone.app.conditions import AsyncConditionsView
-from flowstone.app.insights import AsyncInsightsView
 from flowstone.app.launch import AsyncLaunchView
 from flowstone.app.lineage import AsyncLineageView
 from flowstone.app.logs import AsyncLogsView
@@ -49,6 +49,9 @@ from flowstone.engine.planner import Plan
 from flowstone.engine.run_spec import BACKFILL_PRIORITY, BACKFILL_QUEUE, RunSpec
 from flowstone.errors import OptionsError, StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
+
+if TYPE_CHECKING:
+    from flowstone.app.insights import AsyncInsightsView
 
 
 @view("flow")
@@ -617,6 +620,7 @@ class AsyncFlow(AsyncFlowStone):
 
     def __init__(self, flow: FlowStone) -> None:
         super().__init__(flow)
+        self._flow = flow
         self.runs = AsyncRunsView(flow.runs, self._pool)
         self.bulk = AsyncBulkView(flow.bulk, self._pool)
         self.executors = AsyncExecutorsView(flow.executors, self._pool)
@@ -629,8 +633,13 @@ class AsyncFlow(AsyncFlowStone):
         self.retention = AsyncRetentionView(flow.retention, self._pool)
         self.launch = AsyncLaunchView(flow.launch, self._pool)
         self.lineage = AsyncLineageView(flow.lineage, self._pool)
-        self.insights = AsyncInsightsView(flow.insights, self._pool)
         self.logs = AsyncLogsView(flow.logs, self._pool)
         self.versions = AsyncVersionsView(flow.versions, self._pool)
         self.schedules = AsyncSchedulesView(flow.schedules, self._pool)
         self.sensors = AsyncSensorsView(flow.sensors, self._pool)
+
+    @cached_property
+    def insights(self) -> AsyncInsightsView:
+        """`flow.insights`, awaitable."""
+        view_of: type[AsyncInsightsView] = import_module("flowstone.app.insights").AsyncInsightsView
+        return view_of(self._flow.insights, self._pool)
