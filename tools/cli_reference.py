@@ -1,4 +1,4 @@
-"""All commands as documents: `reference.json` for completion, `help.txt` for `--help`, and the list in `docs/cli.md`.
+"""All commands as documents: `reference.json` for completion, `help.txt` for `--help`, the list in `docs/cli.md`.
 
 `python -m tools.cli_reference` writes all three; a test compares them with the commands.
 """

@@ -50,7 +50,7 @@ def help_text() -> str:
 
 
 def _columns() -> int:
-    """Return the width of the terminal as `shutil.get_terminal_size` does, which would import all archive formats."""
+    """Return the width of the terminal as `shutil.get_terminal_size` does; that imports all archive formats."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
