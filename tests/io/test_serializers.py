@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
-from flowstone.io import BytesSerializer, NumpySerializer, TextSerializer, choose_serializer
+from flowstone.io import BytesSerializer, NumpySerializer, TextSerializer, choose_serializer, serializers
 from flowstone.io.encoding import HashingWriter
 
 
@@ -123,3 +123,13 @@ def test_other_types_are_refused() -> None:
         assert not serializer.accepts(value)
         with pytest.raises(SerializationError, match="only at"):
             serializer.write(value, io.BytesIO())
+
+
+def test_long_text_comes_back_across_the_pieces_in_which_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serializers, "_TEXT_PIECE", 3)
+    for text in ("plain", "gr\u00fcn \U0001f600 \ud800 \udc00x", "a\r\nb\rc\n", "", "\x00", "\ud83d"):
+        file = io.BytesIO()
+        TextSerializer().write(text, file)
+        assert TextSerializer().read(io.BytesIO(file.getvalue())) == text
+    with pytest.raises(UnicodeDecodeError):
+        TextSerializer().read(io.BytesIO(b"cut \xf0\x9f"))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
-from flowstone.io import ParquetSerializer, choose_serializer
+from flowstone.io import ParquetSerializer, choose_serializer, tables
 from flowstone.io.encoding import HashingWriter
 from flowstone.io.tables import schema_to_text
 
@@ -27,6 +27,13 @@ def encode(value: object) -> bytes:
 
 def round_trip(value: object) -> object:
     return ParquetSerializer().read(io.BytesIO(encode(value)))
+
+
+@pytest.fixture(params=["in one piece", "row by row"])
+def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are written with one row in a group, too: they are read and put together group by group."""
+    if request.param == "row by row":
+        monkeypatch.setattr(tables, "_ROW_GROUP_ROWS", 1)
 
 
 def categories(values: list[object], known: list[object], *, ordered: bool = False) -> pd.Categorical:
@@ -151,6 +158,7 @@ def assert_same(loaded: object, frame: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("name", PANDAS)
+@pytest.mark.usefixtures("groups")
 def test_pandas_comes_back(name: str) -> None:
     frame = PANDAS[name]
     loaded = round_trip(frame)
@@ -242,6 +250,24 @@ def test_any_frame_comes_back_or_is_refused_by_name(frame: pd.DataFrame) -> None
         assert refused.remedy
 
 
+@pytest.mark.usefixtures("groups")
+def test_a_frame_put_together_can_be_changed() -> None:
+    frame = pd.DataFrame({"n": [1, 2, 3], "f": [0.5, 1.5, 2.5], "s": ["a", None, "c"]})
+    loaded = round_trip(frame)
+    assert isinstance(loaded, pd.DataFrame)
+    loaded.loc[1, "n"], loaded.loc[0, "s"] = 9, "z"
+    loaded["f"] *= 2
+    assert loaded["n"].tolist() == [1, 9, 3]
+    assert loaded["s"].tolist()[0] == "z"
+    assert loaded["f"].tolist() == [1.0, 3.0, 5.0]
+
+
+def test_wide_tables_have_fewer_rows_in_a_group() -> None:
+    wide = pd.DataFrame(np.zeros((70_000, 200)))
+    assert pq.ParquetFile(io.BytesIO(encode(wide))).num_row_groups == 2
+    assert pq.ParquetFile(io.BytesIO(encode(wide[[0, 1]]))).num_row_groups == 1
+
+
 def test_many_categories_keep_their_order() -> None:
     known: list[object] = [f"{n:040}" for n in reversed(range(60_000))]
     frame = pd.DataFrame({"c": categories(known[10:20] * 30_000, known)})
@@ -294,6 +320,7 @@ POLARS = pl.DataFrame(
 
 
 @pytest.mark.parametrize("frame", [POLARS, POLARS.clear(), pl.DataFrame(), POLARS.slice(1)])
+@pytest.mark.usefixtures("groups")
 def test_polars_comes_back(frame: pl.DataFrame) -> None:
     loaded = round_trip(frame)
     assert isinstance(loaded, pl.DataFrame)
@@ -385,6 +412,7 @@ ARROW = pa.table(
         pa.table({}),
     ],
 )
+@pytest.mark.usefixtures("groups")
 def test_arrow_comes_back(table: pa.Table) -> None:
     loaded = round_trip(table)
     assert isinstance(loaded, pa.Table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ from flowstone.errors import MissingExtraError, SerializationError
 # Enough for a structured type of thousands of fields; NumPy's default of 10,000 guards against
 # untrusted files, ours were written by `write`.
 _MAX_HEADER = 1_000_000
-_TEXT_PIECE = 1 << 20
+_TEXT_PIECE = 1 << 23
 
 
 class NumpySerializer:
@@ -124,7 +125,13 @@ class TextSerializer:
 
     def read(self, file: BinaryIO) -> object:
         """Return the text."""
-        return file.read().decode("utf-8", "surrogatepass")
+        # Read and decoded as a whole, it would be in memory twice. A local text that is added to grows in place:
+        # "".join and io.StringIO make it anew.
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
+        text = ""
+        while piece := file.read(_TEXT_PIECE):
+            text += decoder.decode(piece)
+        return text + decoder.decode(b"", final=True)
 
 
 class BytesSerializer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -39,27 +39,60 @@ def frame_to_arrow(kind: str, value: Any) -> tuple[pyarrow.Table, dict[str, str]
     return table, {}
 
 
-def arrow_to_frame(kind: str, table: pyarrow.Table, beside: Mapping[str, str]) -> object:
+def frame_in_pieces(kind: str, value: Any, rows_of: Callable[[int, int], int]) -> Iterator[Any] | None:
+    """Return a large frame in pieces that become Arrow one after the other; None when it becomes one as a whole.
+
+    Only frames of polars are taken apart: their texts have another form in Arrow, so that all of them would be in
+    memory twice. Categories belong to the whole frame.
+
+    Args:
+        kind: see `frame_to_arrow`.
+        value: see there.
+        rows_of: takes the bytes and rows of a table and returns how many rows a piece has.
+    """
+    if kind != "polars":
+        return None
+    rows = rows_of(value.estimated_size(), value.height)
+    if value.height <= rows or any(_has_categories(one) for one in value.dtypes):
+        return None
+    pieces: Iterator[Any] = iter(value.iter_slices(rows))
+    return pieces
+
+
+def _has_categories(kind: Any) -> bool:
+    """Whether a type of polars, or one inside of it, becomes a dictionary in Arrow."""
+    return any(name in str(kind) for name in ("Categorical", "Enum"))
+
+
+def arrow_to_frame(kind: str, pieces: Iterable[pyarrow.Table], rows: int, beside: Mapping[str, str]) -> object:
     """Return the DataFrame of an Arrow table, the reverse of `frame_to_arrow`.
+
+    Args:
+        kind: see `frame_to_arrow`.
+        pieces: the table, its rows in one piece or several; each is let go before the next one is taken.
+        rows: how many there are in all.
+        beside: what was kept beside it.
 
     Raises:
         MissingExtraError: the library is not installed here.
 
     Example:
         >>> import pyarrow
-        >>> arrow_to_frame("polars", pyarrow.table({"n": [1, 2]}), {}).shape
+        >>> arrow_to_frame("polars", [pyarrow.table({"n": [1]}), pyarrow.table({"n": [2]})], 2, {}).shape
         (2, 1)
     """
+    import pyarrow
+
     try:
-        if kind == "pandas":
-            if _PANDAS_KEY not in beside:
-                return table.to_pandas()  # of an earlier version
-            return _arrow_to_pandas(table, json.loads(beside[_PANDAS_KEY]))
+        if kind == "pandas" and _PANDAS_KEY in beside:
+            return _arrow_to_pandas(pieces, rows, json.loads(beside[_PANDAS_KEY]))
         if kind == "polars":
-            return _arrow_to_polars(table)
+            return _arrow_to_polars(pieces)
+        tables = list(pieces)
+        table = tables[0] if len(tables) == 1 else pyarrow.concat_tables(tables)
+        return table.to_pandas() if kind == "pandas" else table  # pandas of an earlier version
     except ModuleNotFoundError as error:
         raise MissingExtraError(kind, "parquet", f"Loading a table of {kind}") from error
-    return table
 
 
 def _pandas_to_arrow(frame: pandas.DataFrame) -> tuple[pyarrow.Table, dict[str, str]]:
@@ -87,20 +120,88 @@ def _pandas_to_arrow(frame: pandas.DataFrame) -> tuple[pyarrow.Table, dict[str, 
     return table, {_PANDAS_KEY: json.dumps(about)}
 
 
-def _arrow_to_pandas(table: pyarrow.Table, about: dict[str, Any]) -> pandas.DataFrame:
+def _arrow_to_pandas(pieces: Iterable[pyarrow.Table], rows: int, about: dict[str, Any]) -> pandas.DataFrame:
     count = len(about["data"]["codecs"])
-    index = _decode_index(about["index"], table.columns[count:])
-    frame = _decode(table.columns[:count], about["data"], len(index))
-    frame.index = index
+    columns, index_chunks, labels = _Columns(rows), [], []
+    for table in pieces:
+        labels = table.column_names[:count]
+        index_chunks.append(table.columns[count:])
+        part = _decode(table.columns[:count], about["data"], table.num_rows)
+        del table  # what is not kept makes room for the next piece
+        columns.add(part)
+        del part
+    index = _decode_index(about["index"], [_one_column(chunks) for chunks in zip(*index_chunks, strict=True)])
+    frame = columns.frame(index)
     names = about["columns"]
     if "text" in names:
         import pandas
 
-        frame.columns = pandas.Index(table.column_names[:count], dtype=names["text"])
+        frame.columns = pandas.Index(labels, dtype=names["text"])
     else:
         frame.columns = _decode_index(names, _from_text(names["arrays"]) if "arrays" in names else [])
     frame.attrs = _from_json(about["attrs"])
     return frame if about["duplicates"] else frame.set_flags(allows_duplicate_labels=False)
+
+
+def _one_column(chunks: Sequence[pyarrow.ChunkedArray]) -> pyarrow.ChunkedArray:
+    import pyarrow
+
+    return pyarrow.chunked_array([chunk for one in chunks for chunk in one.chunks], type=chunks[0].type)
+
+
+class _Columns:
+    """Puts frames of the same columns below each other, with no more memory than the result and one of them.
+
+    NumPy columns are copied into place as they come; of others the pieces are kept, which Arrow's arrays share.
+
+    Args:
+        rows: how many there will be.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._filled = 0
+        self._first: pandas.DataFrame | None = None
+        self._columns: list[Any] = []
+
+    def add(self, frame: pandas.DataFrame) -> None:
+        """Add a frame, whose columns are numbered."""
+        if len(frame) == self._rows:
+            self._first = frame  # as it is, with the columns of a type in one block
+            return
+        import numpy
+
+        parts = [column for _, column in frame.items()]
+        if not self._columns:
+            self._columns = [
+                numpy.empty(self._rows, one.dtype) if isinstance(one.dtype, numpy.dtype) else [] for one in parts
+            ]
+        end = self._filled + len(frame)
+        for place, part in zip(self._columns, parts, strict=True):
+            if isinstance(place, list):
+                place.append(part)
+            elif place.dtype != part.dtype:
+                raise TypeError(f"a column is {place.dtype} in one part of the file and {part.dtype} in another")
+            else:
+                place[self._filled : end] = part.to_numpy()
+        self._filled = end
+
+    def frame(self, index: pandas.Index[Any]) -> pandas.DataFrame:
+        """Return all rows under an index."""
+        import pandas
+
+        if self._first is not None:
+            frame, self._first = self._first, None
+            frame.index = index
+            return frame
+        found: dict[int, pandas.Series[Any]] = {}
+        for position, place in enumerate(self._columns):
+            self._columns[position] = None
+            if isinstance(place, list):
+                found[position] = pandas.concat(place, ignore_index=True).set_axis(index)
+            else:
+                found[position] = pandas.Series(place, index=index, dtype=place.dtype, copy=False)
+        return pandas.DataFrame(found, index=index, copy=False)
 
 
 def _encode(frame: pandas.DataFrame, paths: list[str]) -> tuple[list[Any], dict[str, Any]]:
@@ -448,11 +549,17 @@ def _polars_to_arrow(frame: polars.DataFrame) -> pyarrow.Table:
     return table.rename_columns(frame.columns)
 
 
-def _arrow_to_polars(table: pyarrow.Table) -> object:
+def _arrow_to_polars(pieces: Iterable[pyarrow.Table]) -> object:
     import polars
 
-    frame: Any = polars.from_arrow(table.rename_columns([str(position) for position in range(table.num_columns)]))
-    frame.columns = table.column_names
+    frames, names = [], []
+    for table in pieces:
+        names = table.column_names
+        numbered: Any = polars.from_arrow(table.rename_columns([str(number) for number in range(len(names))]))
+        frames.append(numbered)
+        del table, numbered
+    frame = frames[0] if len(frames) == 1 else polars.concat(frames, rechunk=False)
+    frame.columns = names
     return frame
 
 
@@ -467,8 +574,8 @@ def read_plain_polars(file: BinaryIO, empty: pyarrow.Table) -> object | None:
         import polars
     except ModuleNotFoundError:
         return None  # the error names what is missing
-    expected: Any = _arrow_to_polars(empty)
-    plain = (polars.Boolean, polars.String, polars.Binary, polars.Date)
+    expected: Any = _arrow_to_polars([empty])
+    plain = (polars.Boolean, polars.String, polars.Binary, polars.Date, polars.Datetime)
     if not all(kind.is_numeric() or kind in plain for kind in expected.dtypes) or not all(expected.columns):
         return None
     if any(kind.is_decimal() for kind in expected.dtypes):

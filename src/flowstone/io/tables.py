@@ -10,11 +10,20 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowstone.core.output import type_name
 from flowstone.errors import MissingExtraError, SerializationError
-from flowstone.io.table_types import arrow_to_frame, check_arrow, frame_to_arrow, read_plain_polars
+from flowstone.io.table_types import (
+    arrow_to_frame,
+    check_arrow,
+    frame_in_pieces,
+    frame_to_arrow,
+    read_plain_polars,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -56,10 +65,19 @@ def restore_schema(table: pyarrow.Table, text: str) -> pyarrow.Table:
         table: what Parquet returned.
         text: what `schema_to_text` returned for the original.
     """
+    return _restore(table, _noted(text))
+
+
+def _noted(text: str) -> pyarrow.RecordBatch:
     import pyarrow
 
     with pyarrow.ipc.open_stream(base64.b64decode(text)) as reader:
-        original = reader.read_next_batch()
+        return reader.read_next_batch()
+
+
+def _restore(table: pyarrow.Table, original: pyarrow.RecordBatch) -> pyarrow.Table:
+    import pyarrow
+
     columns = [
         _restore_column(column, needed) for column, needed in zip(table.columns, original.columns, strict=True)
     ]
@@ -88,6 +106,13 @@ _KIND_KEY = "flowstone.kind"
 _SCHEMA_KEY = "flowstone.schema"
 _ROW_GROUP_ROWS = 1024 * 1024
 """As by default in pyarrow; with a quarter of it, writing takes half as long again."""
+_ROW_GROUP_BYTES = 64 * 1024 * 1024
+"""A group of rows lies in memory twice while it is read: wide tables have fewer rows in a group."""
+_LEAST_GROUP_ROWS = 64 * 1024
+_SMALL_BYTES = 16 * 1024 * 1024
+"""Smaller files are read as a whole."""
+_READ_BYTES = 1024 * 1024
+"""Of each column at once, while it is decoded; else all that a group of rows takes in the file."""
 _COMPRESSION = "snappy"
 """What pandas and pyarrow take by default: zstd makes files a quarter smaller, and writing twice as slow."""
 
@@ -142,11 +167,16 @@ class ParquetSerializer:
 
         table: pyarrow.Table | None = None
         try:
-            table, beside = frame_to_arrow(kind, value)
+            pieces = frame_in_pieces(kind, value, _rows_of_group)
+            table, beside = frame_to_arrow(kind, value if pieces is None else next(pieces))
             check_arrow(table)
             metadata = {_KIND_KEY: kind, _SCHEMA_KEY: schema_to_text(table)} | beside
             with pyarrow.parquet.ParquetWriter(file, table.schema, compression=_COMPRESSION) as writer:
-                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+                writer.write_table(table, row_group_size=_rows_of_group(table.nbytes, table.num_rows))
+                for piece in pieces or ():
+                    table = None
+                    table, _ = frame_to_arrow(kind, piece)
+                    writer.write_table(table, row_group_size=max(1, table.num_rows))
                 writer.add_key_value_metadata(metadata)
         except (pyarrow.ArrowException, ValueError, TypeError) as error:
             if isinstance(error, SerializationError):
@@ -161,13 +191,15 @@ class ParquetSerializer:
     def read(self, file: BinaryIO) -> object:
         """Return the table, as a value of the library that it was stored from.
 
+        A large one is read by groups of rows, so that it is never there twice, as Arrow and as what it becomes.
+
         Raises:
             MissingExtraError: that library, or pyarrow, is not installed.
         """
         _require_pyarrow("Loading a table")
         import pyarrow.parquet
 
-        source = pyarrow.parquet.ParquetFile(file)
+        source = pyarrow.parquet.ParquetFile(_native(file), buffer_size=_READ_BYTES)
         metadata = {
             key.decode(): text.decode()
             for key, text in (source.metadata.metadata or {}).items()
@@ -180,10 +212,52 @@ class ParquetSerializer:
             )
             if frame is not None:
                 return frame
-        table: pyarrow.Table = source.read()
-        if _SCHEMA_KEY in metadata:
-            table = restore_schema(table, metadata[_SCHEMA_KEY])
-        return arrow_to_frame(kind, table, metadata)
+        original = _noted(metadata[_SCHEMA_KEY]) if _SCHEMA_KEY in metadata else None
+        groups = source.num_row_groups
+        read = _groups(source) if groups > 1 else (source.read(),)
+        # not a generator expression: it would hold a piece while the next one is read
+        pieces = read if original is None else map(partial(_restore, original=original), read)
+        return arrow_to_frame(kind, pieces, source.metadata.num_rows, metadata)
+
+
+def _native(file: BinaryIO) -> Any:
+    """Return a file that Arrow reads without Python.
+
+    Its threads let go of what they read from a little later, and abort the process when that takes an interpreter
+    that has just been shut down ("terminate called without an active exception").
+    """
+    import pyarrow
+
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size <= _SMALL_BYTES:
+        return pyarrow.BufferReader(file.read())
+    try:
+        opened = Path(f"/proc/self/fd/{file.fileno()}")
+    except (OSError, AttributeError):
+        return file
+    return pyarrow.OSFile(str(opened)) if opened.exists() else file
+
+
+def _groups(source: pyarrow.parquet.ParquetFile) -> Iterator[pyarrow.Table]:
+    """Yield the groups of rows of a file; what was let go of one makes room for the next."""
+    import pyarrow
+
+    pool = pyarrow.default_memory_pool()
+    for number in range(source.num_row_groups):
+        yield source.read_row_group(number)
+        pool.release_unused()
+
+
+def _rows_of_group(size: int, rows: int) -> int:
+    """Return how many rows of a table are written together.
+
+    Args:
+        size: of the table, in bytes.
+        rows: how many it has.
+    """
+    fitting = _ROW_GROUP_BYTES // max(1, size // max(1, rows))
+    return min(_ROW_GROUP_ROWS, max(_LEAST_GROUP_ROWS, fitting))
 
 
 def _kind(value: object) -> str | None:
