@@ -16,6 +16,7 @@ from flowstone.app.launch import LaunchView
 from flowstone.app.lineage import LineageView
 from flowstone.app.logs import LogsView
 from flowstone.app.partition_keys import PartitionKeysView
+from flowstone.app.reading import Reading
 from flowstone.app.runs import RunsView
 from flowstone.app.submit import Placement
 from flowstone.app.versions import VersionsView
@@ -36,7 +37,6 @@ from flowstone.stores.postgres.dsn import address_of
 
 if TYPE_CHECKING:
     from flowstone.app.insights import InsightsView
-    from flowstone.app.reading import Reading
     from flowstone.engine.insights.automation import Automations
 
 
@@ -261,8 +261,7 @@ class AssembledApp:
 
         Close it when nobody watches any more; the app closes it with itself.
         """
-        found: Reading = import_module("flowstone.app.reading").Reading(self.parts, self._automations)
-        return found
+        return Reading(self.parts, self._automations)
 
     def close(self) -> None:
         """Release what the app holds: resources, connections, threads, an embedded server it started."""

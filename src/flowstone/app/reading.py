@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Self
 
 from flowstone.app.build import Parts
-from flowstone.app.insights import InsightsView
-from flowstone.engine.insights.automation import Automations
+
+if TYPE_CHECKING:
+    from flowstone.app.insights import InsightsView
+    from flowstone.engine.insights.automation import Automations
 
 
 class Reading:
@@ -33,7 +36,8 @@ class Reading:
         self._store = parts.store.reading()
         self.parts = replace(parts, store=self._store)
         """The parts of the app with the store that only reads."""
-        self.insights = InsightsView(self.parts, automations, main=parts if parts.store.shared else None)
+        kind: type[InsightsView] = import_module("flowstone.app.insights").InsightsView
+        self.insights = kind(self.parts, automations, main=parts if parts.store.shared else None)
         """What there is to see; each question is answered from the state of its moment."""
 
     @contextmanager
