@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import JsonSerializer
-from flowstone.io.json import _ENCODER, MAX_DEPTH, _is_plain, _Walker
+from flowstone.io.json import _ENCODER, MAX_DEPTH, _plain_bytes, _Walker
 
 ZONES = [
     UTC,
@@ -133,7 +133,7 @@ def test_plain_data_is_plain_json(value: object) -> None:
 def test_what_is_written_as_it_stands_is_what_the_walk_would_write(value: object) -> None:
     walked = _ENCODER.encode(_Walker().encode(value, 0)).encode()
     assert encode(value) == walked
-    if _is_plain(value):  # as it stands: json itself writes the same
+    if _plain_bytes(value) is not None:  # as it stands: json itself writes the same
         assert json.dumps(value, ensure_ascii=False).encode() == walked
 
 
@@ -149,7 +149,7 @@ def test_what_is_written_as_it_stands_is_what_the_walk_would_write(value: object
     ],
 )
 def test_one_part_that_is_not_plain_among_many_keeps_its_type(value: object) -> None:
-    assert not _is_plain(value)
+    assert _plain_bytes(value) is None
     assert round_trip(value) == value or value[1]["a"] != value[1]["a"]  # type: ignore[index]  # NaN
 
 
@@ -349,3 +349,33 @@ def test_accepts_what_it_knows() -> None:
     serializer = JsonSerializer()
     assert all(map(serializer.accepts, [None, 1, [], {}, (), set(), uuid.uuid4(), np.float64(1)]))
     assert not serializer.accepts(threading.Lock())
+
+
+@pytest.mark.parametrize("width", [2, 50])
+def test_what_contains_itself_more_than_once_is_refused_at_once(width: int) -> None:
+    """Looked at level by level, it doubles at each."""
+    loop: list[object] = []
+    loop.extend([loop] * width)
+    tree: dict[str, object] = {}
+    tree.update({f"k{number}": tree for number in range(width)})
+    for value in (loop, tree):
+        with pytest.raises(SerializationError, match="contains itself"):
+            JsonSerializer().dumps(value)
+
+
+def test_the_same_row_many_times_is_no_circle() -> None:
+    row = {"a": [1]}
+    value = [row] * 5_000
+    assert JsonSerializer().read(io.BytesIO(JsonSerializer().dumps(value))) == value
+
+
+@pytest.mark.parametrize("digits", [600, 602, 603, 604, 700, 5000])
+def test_long_runs_of_digits_are_looked_at_closely(digits: int) -> None:
+    """Text of digits stays text, and integers are plain up to the limit."""
+    text = "1" * digits
+    data = JsonSerializer().dumps([text, {"n": 1}])
+    assert data == json.dumps([text, {"n": 1}]).encode()
+    number = int("9" * min(digits, 4000))
+    data = JsonSerializer().dumps([number])
+    assert (b"$int" in data) == (number >= 1 << 2000)
+    assert JsonSerializer().read(io.BytesIO(data)) == [number]

@@ -21,7 +21,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from itertools import chain
-from operator import itemgetter
 from pathlib import PurePath
 from typing import Any, BinaryIO, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -347,8 +346,11 @@ class JsonSerializer:
             >>> JsonSerializer().dumps((1, None))
             b'{"$tuple": [1, null]}'
         """
+        data = _plain_bytes(value)
+        if data is not None:
+            return data
         try:
-            text = _ENCODER.encode(value if _is_plain(value) else _Walker().encode(value, 0))
+            text = _ENCODER.encode(_Walker().encode(value, 0))
         except UnencodableError as error:
             raise SerializationError(
                 error.problem, path=_path(error.steps), type_name=type_name(error.value), remedy=error.remedy
@@ -373,56 +375,72 @@ class JsonSerializer:
         return (_TAG_DECODER if '"$' in text else _PLAIN_DECODER).decode(text)
 
 
-def _is_plain(value: object) -> bool:
-    """Whether a value is written as it stands, without a tag anywhere.
+def _plain_bytes(value: object) -> bytes | None:
+    """Return the JSON of a value that is written as it stands, without a tag anywhere; None when it may not be.
 
-    Searches whole runs of values with loops that run in C: the parts of all lists of a level, and of its dicts
-    each column, because a column is mostly of one type. Whatever is doubtful (deep, in a circle, not UTF-8) counts
-    as not plain: the walk over each part decides, and says what is wrong.
+    What is doubtful counts as not plain: the walk over each part decides, and says what is wrong. Types and keys
+    are looked at before; what numbers and texts cannot be written, the encoder says itself. Only a very long
+    integer it would write as it is, so that long runs of digits are doubtful.
     """
-    runs: list[Sequence[object]] = [(value,)]
+    if not _is_plain(value):
+        return None
+    try:
+        data = _ENCODER.encode(value).encode()
+    except (ValueError, RecursionError):  # not finite, or not UTF-8; the stack is deep already
+        return None
+    if len(data) > len(_LONG_RUN) and _LONG_RUN in data.translate(_DIGITS):
+        return None
+    return data
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value consists of types that JSON has, and of dicts that look like no tag.
+
+    Searches the parts of all containers of a level at once, with loops that run in C.
+    """
+    run: Sequence[object] = value if type(value) is list else (value,)
     for _ in range(MAX_DEPTH + 1):
-        inner: list[Sequence[object]] = []
-        for run in runs:
-            kinds = set(map(type, run))
-            if not kinds <= _PLAIN_KINDS:
-                return False
-            for kind in kinds - _AS_THEY_ARE:
-                same: Any = run if len(kinds) == 1 else [one for one in run if type(one) is kind]
-                if kind is list:
-                    inner.append(list(chain.from_iterable(same)))
-                elif kind is dict:
-                    columns = _plain_columns(same)
-                    if columns is None:
-                        return False
-                    inner.extend(columns)
-                elif not _PLAIN_RUNS[kind](same):
-                    return False
-        if not inner:
+        kinds = set(map(type, run))
+        if kinds <= _PLAIN_LEAVES:
             return True
-        runs = inner
+        if not kinds <= _PLAIN_KINDS:
+            return False
+        if len(run) > _MANY and _repeats(run):
+            return False
+        inner: list[object] = []
+        if list in kinds:
+            lists: Any = run if len(kinds) == 1 else [one for one in run if type(one) is list]
+            inner = list(chain.from_iterable(lists))
+        if dict in kinds:
+            dicts: Any = run if len(kinds) == 1 else [one for one in run if type(one) is dict]
+            if not _are_plain_keys(dicts):
+                return False
+            values = chain.from_iterable(map(dict.values, dicts))
+            inner = [*inner, *values] if inner else list(values)
+        run = inner
     return False
 
 
-def _plain_columns(rows: Sequence[dict[Any, object]]) -> Iterable[Sequence[object]] | None:
-    """Return the values of dicts that stay dicts, of rows with the same keys by column; None when one does not."""
-    keys = set(chain.from_iterable(rows))
-    if set(map(type, keys)) - {str} or not is_plain_text("".join(keys)):
-        return None
-    if any(key.startswith("$") for key in keys) and any(map(_is_tag, rows)):
-        return None
-    if len(rows) > len(keys) and set(map(len, rows)) == {len(keys)}:
-        return [list(map(itemgetter(key), rows)) for key in keys]
-    return (list(chain.from_iterable(map(dict.values, rows))),)
+def _are_plain_keys(dicts: list[dict[Any, object]]) -> bool:
+    """Whether dicts stay dicts: their keys are text, and none looks like a tag."""
+    keys = set().union(*dicts)
+    if set(map(type, keys)) - {str}:
+        return False
+    return "$" not in "".join(keys) or not any(map(_is_tag, dicts))
 
 
-_PLAIN_RUNS: Mapping[type, Callable[[Any], bool]] = {
-    int: lambda values: min(values) > -PLAIN_INT_LIMIT and max(values) < PLAIN_INT_LIMIT,
-    float: lambda values: all(map(math.isfinite, values)),
-    str: lambda values: all(map(str.isascii, values)) or is_plain_text("".join(values)),
-}
-_AS_THEY_ARE = frozenset({bool, type(None)})
-_PLAIN_KINDS = _AS_THEY_ARE | _PLAIN_RUNS.keys() | {list, dict}
+def _repeats(run: Sequence[object]) -> bool:
+    """Whether many containers are few that repeat: in what contains itself twice they double at every level."""
+    containers = [one for one in run if type(one) is list or type(one) is dict]
+    return len(set(map(id, containers))) * 100 < len(containers)
+
+
+_MANY = 1000
+_PLAIN_LEAVES = frozenset({bool, type(None), int, float, str})
+_PLAIN_KINDS = _PLAIN_LEAVES | {list, dict}
+_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
+_LONG_RUN = b"0" * len(str(PLAIN_INT_LIMIT))
+"""As long as the shortest integer that is not written as it is."""
 
 
 def _path(steps: list[str]) -> str:
@@ -457,7 +475,8 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 # made once: json.dumps and json.loads with options make one for each call
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+# what it gets contains itself nowhere: that has been looked at
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
 _PLAIN_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _TAG_DECODER = json.JSONDecoder(object_hook=_untag, parse_constant=_refuse_constant)
 

@@ -145,7 +145,7 @@ def from_sql(data: pyarrow.Table, description: Mapping[str, Any]) -> object:
             arrays.append(pyarrow.chunked_array([pyarrow.nulls(data.num_rows, field.type)]))
     table = pyarrow.Table.from_arrays(arrays, names=schema.names)
     table = restore_schema(table, description["schema"])
-    return arrow_to_frame(description["library"], table, description["beside"])
+    return arrow_to_frame(description["library"], [table], table.num_rows, description["beside"])
 
 
 def to_arrow_type(kind: str) -> pyarrow.DataType:
