@@ -508,7 +508,7 @@ class FlowStone(AssembledApp, CommittedValues):
         Args:
             selection: asset, name or selection expression.
             partitions: partitions of the first selected partitioned asset; None takes all complete ones.
-            max_concurrency: most steps at once, in the whole fleet on a durable executor (1,000 by default there).
+            max_concurrency: most steps at once, in the whole fleet on a durable executor.
             on_progress: called with how far it is.
             wait_for_inputs: whether steps wait for inputs that are missing; None does so on a durable executor.
             allow_incomplete: see `materialize_all`.

@@ -219,7 +219,7 @@ class RunsView:
         """Change how many steps of a durable run are placed at once, such as of a backfill that is too slow.
 
         Args:
-            run_id: the run; one that was placed with a window, as every backfill is.
+            run_id: the run; one with a window, or a backfill or retry, which may get one at any time.
             max_concurrency: how many, from 1.
 
         Raises:

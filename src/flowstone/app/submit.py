@@ -59,7 +59,8 @@ _REPLAN_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
 _MAX_PAUSE_SECONDS = 1.0
 _COMPARED_SECONDS = 300.0
-_WINDOWED = ("backfill", "retry")
+_DIRECT = ("backfill", "retry")
+"""Kinds of runs whose steps workers begin without jobs of their own."""
 _WAITED_FOR = ("materialize", "materialize_all")
 DEFAULT_WINDOW = 1000
 """Most steps of a durable backfill on the queue at once when nothing else was asked for: two backfills take turns
@@ -224,6 +225,8 @@ class Placement:
         if details is not NO_DETAILS:
             self._mark(plan.steps, running, details, same_config)
         run = self._run(spec, placing, executor, details, instead_of)
+        if run.direct and run.max_concurrency is None and any(step.limits for step in plan.steps):
+            run.max_concurrency = DEFAULT_WINDOW
         if durable:
             self._note_shapes(run, running)
         return run, plan
@@ -417,9 +420,6 @@ class Placement:
         durable = Capability.DURABLE in executor.capabilities
         priority = spec.usual_priority if placing.priority is None else placing.priority
         actor = actor_variable.get()
-        width = spec.max_concurrency
-        if width is None and durable and spec.kind in _WINDOWED:
-            width = DEFAULT_WINDOW
         run_id = new_run_id() if spec.run_id is None or instead_of is not None else spec.run_id
         if (
             telemetry.tracer is not None
@@ -433,8 +433,9 @@ class Placement:
             executor=executor.name,
             created_at=datetime.now(UTC),
             durable=durable,
+            direct=durable and spec.kind in _DIRECT,
             priority=NORMAL_PRIORITY if priority is None else priority,
-            max_concurrency=width,
+            max_concurrency=spec.max_concurrency,
             watched=spec.watched,
             deps_timeout_seconds=self._parts.settings.deps_timeout_seconds,
             retry_of=spec.retry_of if instead_of is None else instead_of.id,

@@ -170,9 +170,11 @@ class StepDiagnosis:
 
     def _no_room(self) -> Iterator[str]:
         limited = self.durable and self.state is State.PENDING and self.max_concurrency is not None
-        if limited and self.job_id is None and not self.run_paused:
-            maximum = self.max_concurrency
-            yield f"the window of its run is full: {self.active_steps} of at most {maximum} steps are placed"
+        maximum = self.max_concurrency or 0
+        full = self.job_id is None or (self.job_id == 0 and self.active_steps >= maximum)
+        if limited and full and not self.run_paused:
+            what = "placed" if self.job_id is None else "at work"
+            yield f"the window of its run is full: {self.active_steps} of at most {maximum} steps are {what}"
         if self.durable and not self.workers:
             yield f"no worker serves the queue {self.queue!r}: start `{command('worker', queue=self.queue)}`"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ class StoredOutput:
             document: the JSON form.
             payload: the bytes that travelled with the commit, when they were read along.
         """
-        return replace(cls(**document), payload=payload)  # type: ignore[arg-type]
+        return cls(**document, payload=payload)  # type: ignore[arg-type]
 
 
 class Publication(NamedTuple):

@@ -232,6 +232,7 @@ class NewRun:
         selection: what was asked for, for people.
         executor: name of the executor that places its steps.
         durable: whether committing transactions place what they release (else the caller drives).
+        direct: whether workers begin its steps without jobs of their own on the queue.
         priority: 0 (first) to 9.
         max_concurrency: most steps placed at once in the fleet; None for no such limit.
         watched: whether a caller waits for the end and needs a notification.
@@ -255,6 +256,7 @@ class NewRun:
     executor: str
     created_at: datetime
     durable: bool = False
+    direct: bool = False
     priority: int = 4
     max_concurrency: int | None = None
     watched: bool = False

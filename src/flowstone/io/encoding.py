@@ -97,7 +97,7 @@ def matches(file: BinaryIO, *, size_bytes: int | None, content_hash: str | None)
     if content_hash is None:
         return True
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1024 * 1024))
+    buffer = memoryview(bytearray(min(size, 1024 * 1024) or 1))
     # Not hashlib.file_digest: a SpooledTemporaryFile fails its check for a readable file before Python 3.13.
     while count := file.readinto(buffer):  # type: ignore[attr-defined]  # every binary file here has it
         digest.update(buffer[:count])

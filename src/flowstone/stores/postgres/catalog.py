@@ -401,13 +401,8 @@ class PostgresCatalog(Catalog):
 
     def resolve(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> list[CommittedOutput | None]:
         found: list[CommittedOutput | None] = [None] * len(requested)
-        parameters = {
-            "runs": [run for run, _, _ in requested],
-            "assets": [asset for _, asset, _ in requested],
-            "partitions": [key for _, _, key in requested],
-        }
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _Resolved, "catalog/resolve", parameters)
+            rows = fetch_all(connection, _Resolved, "catalog/resolve", {"targets": to_json(requested)})
         for row in rows:
             stored = StoredOutput.from_json(row.output, row.payload)
             found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)

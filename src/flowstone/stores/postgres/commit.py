@@ -33,12 +33,14 @@ class Children:
     Args:
         ready: steps that may start, of runs that their callers drive.
         to_enqueue: steps that got a job.
+        queues: where steps may begin that need none.
         touched: runs with a window, or paused, of which steps may start.
         ended: steps that are over.
     """
 
     ready: list[int] = field(default_factory=list)
     to_enqueue: list[int] = field(default_factory=list)
+    queues: set[str] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
     ended: list[MovedStep] = field(default_factory=list)
 
@@ -47,7 +49,9 @@ class Children:
         for step in steps:
             if step.state is State.WAITING:
                 continue
-            if step.job_id is not None:
+            if step.job_id == 0:
+                self.queues.add(step.queue)
+            elif step.job_id is not None:
                 self.to_enqueue.append(step.id)
             elif step.durable:
                 self.touched.add(step.run_id)
@@ -163,7 +167,8 @@ def propagate(
     changes.leave([step for step in moved if step.state is State.AWAITING_APPROVAL and step.job_id is not None])
     counted = changes.write(connection)
     if durable:
-        _keep_queue_in_step(connection, moved, delays, [*children.to_enqueue, *counted.to_place], counted)
+        enqueued = [*children.to_enqueue, *counted.to_place]
+        _keep_queue_in_step(connection, moved, delays, enqueued, counted, children.queues)
         counters.rest(connection, resting)
     counters.mark_stopping(connection, [*left, *counted.exceeded], closing.gone, stopping)
     oban_jobs.announce(connection, counters.release(connection, counted.runs, durable=durable))
@@ -191,9 +196,10 @@ def _keep_queue_in_step(
     delays: Mapping[int, object],
     to_enqueue: Sequence[int],
     counted: CountedRuns,
+    with_work: set[str],
 ) -> None:
-    """Insert jobs, move those of steps that moved, and notify the nodes."""
-    queues = oban_jobs.enqueue(connection, to_enqueue)
+    """Insert jobs, move those of steps that moved, and notify the nodes, also of work that needs no job."""
+    queues = with_work | oban_jobs.enqueue(connection, to_enqueue)
     queues |= oban_jobs.range_queues(connection, counted.roomy)
     queues |= oban_jobs.place_again(connection, [step.id for step in moved if _was_in_range(step)])
     queues |= limits.release(connection, [step for step in moved if step.limits])

@@ -253,7 +253,12 @@ class PostgresControl(Control, Retention):
             open_inputs = tuple((one.asset, one.partition_key, one.state) for one in inputs)
             found = replace(found, open_inputs=open_inputs)
             if found.durable and not found.state.is_terminal and self._database.durable:
-                named = {"queue": found.queue, "job_id": found.job_id, "counted": MAX_COUNTED + 1}
+                named = {
+                    "queue": found.queue,
+                    "job_id": found.job_id,
+                    "step_id": found.step_id,
+                    "counted": MAX_COUNTED + 1,
+                }
                 job = fetch_one(connection, _JobDiagnosis, "control/why_job", named)
                 if job is not None:
                     found = replace(found, **job._asdict())

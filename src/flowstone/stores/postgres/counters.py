@@ -261,7 +261,7 @@ class CounterChanges:
                 count["finished"] += 1
                 count["failures"] += step.state in (State.FAILED, State.UPSTREAM_FAILED)
                 count["cancellations"] += step.state is State.CANCELLED
-            self.runs[step.run_id]["placed"] += step.job_id is not None
+            self.runs[step.run_id]["placed"] += bool(step.job_id)
             if step.id in joined:
                 self._over.append(f"s:{step.id}")
 

@@ -6,19 +6,14 @@ few rows, made into steps as workers begin them (decision 12 in docs/adr).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.limits import stored_limits
-from flowstone.core.partitions import PartitionKey
-from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import (
-    Attempt,
-    LeftToOthers,
     NewRange,
     NewRun,
     NewStep,
@@ -33,10 +28,9 @@ from flowstone.sql import load_sql
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.audit import note_placed
 from flowstone.stores.postgres.catalog import config_hashes
-from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import count_opened, notify_done, record_counts, requested_partitions
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import MovedStep, RunCounters, to_json
+from flowstone.stores.postgres.rows import RunCounters, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
@@ -129,6 +123,8 @@ class Placing:
     """Positions of what was placed so lately, and is not over, that it is joined whatever the plan says."""
     answered_failures: int = 0
     """Steps that were placed lately, answer for this run, and have failed."""
+    queues: set[str] = field(default_factory=set)
+    """Where ready steps may begin without jobs."""
 
     def place(self) -> list[PlacedStep]:
         """Insert everything.
@@ -167,7 +163,7 @@ class Placing:
                 + self.answered_failures,
             },
         )
-        oban_jobs.announce(self.connection, oban_jobs.enqueue(self.connection, enqueued))
+        oban_jobs.announce(self.connection, self.queues | oban_jobs.enqueue(self.connection, enqueued))
         if opened.is_new:
             note_placed(self.connection, self.run, len(self.steps))
         return [one for one in self.placed if one is not None]
@@ -280,9 +276,15 @@ class Placing:
             states.append(state)
             if self.placed[position] is not None or position in self.joining:
                 continue
-            with_job = durable and room > 0 and state in (State.PENDING, State.SCHEDULED)
+            # what holds slots of fleet-wide limits, or begins later, needs a job of its own
+            direct = self.run.direct and durable and not new.limits and new.scheduled_at is None
+            with_job = durable and not direct and room > 0 and state in (State.PENDING, State.SCHEDULED)
             room -= with_job
             row = _new_row(self.ids[position], new, state, waiting_on, enqueue=with_job)
+            if direct and not state.is_terminal:
+                row["direct"] = True
+                if state is State.PENDING:
+                    self.queues.add(new.queue)
             if ended is not None:
                 row["reason"] = ended[1]
             if new.all_optional:
@@ -425,8 +427,6 @@ def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enque
 
 
 _KEYS_PER_RANGE = 1000
-_MAX_EXAMINED = 5000
-"""Partitions read in one transaction: when most of them are there already, others get their turn."""
 
 
 class PostgresRanges(RangeStore):
@@ -485,202 +485,6 @@ def _chunks(run: NewRun, new: NewRange, totals: list[int], ends: dict[str, objec
             "tags": list(new.tags) or None,
             "unique_seconds": new.unique_seconds,
         }
-
-
-class OpenRun(NamedTuple):
-    """A run with partitions that nobody has begun, on one queue.
-
-    Args:
-        id: the run.
-        priority: the most urgent one of what is left.
-        is_limited: whether it has a window.
-        deps_timeout_seconds: how long a step may wait for inputs from outside the run.
-        kind: the verb that asked for it.
-        details: what it is about, as JSON.
-        shapes: digests of the shapes of its assets, by name.
-        keys: digests of what says which partitions they have, by name.
-    """
-
-    id: str
-    priority: int
-    is_limited: bool
-    deps_timeout_seconds: float
-    kind: str
-    details: Mapping[str, Any] | None
-    shapes: Mapping[str, str] | None
-    keys: Mapping[str, str] | None
-
-
-class _BegunPartition(NamedTuple):
-    """A partition that was taken out of a range.
-
-    Args:
-        id: its new step; None when another run computes it just now.
-        state: state of the step: it runs, or is over already.
-        token: fencing token of the attempt.
-        started_at: start of the attempt.
-        partition_key: the encoded partition.
-        asset: the asset of the range.
-        max_attempts: attempts in all.
-        forced: whether it is computed although a success exists.
-        priority: priority of the range.
-        config_hash: how the run computes it.
-        same_config: whether only work and results with that config will do.
-    """
-
-    id: int | None
-    state: State | None
-    token: int | None
-    started_at: datetime | None
-    partition_key: PartitionKey
-    asset: str
-    max_attempts: int
-    forced: bool
-    priority: int
-    config_hash: str | None
-    same_config: bool
-
-
-def open_runs(connection: Connection[TupleRow], queue: str, worker_id: str, left: LeftToOthers) -> list[OpenRun]:
-    """Return the runs that have something to begin on a queue, the most urgent first."""
-    parameters = {"queue": queue, "worker_id": worker_id, **left.parameters()}
-    return fetch_all(connection, OpenRun, "ranges/open_runs", parameters)
-
-
-@dataclass(slots=True)
-class RangeFetch:
-    """Begins partitions of ranges for one worker, within one transaction.
-
-    Args:
-        connection: with the transaction open.
-        queue: the queue that has room.
-        worker_id: the lease under which the attempts run.
-    """
-
-    connection: Connection[TupleRow]
-    queue: str
-    worker_id: str
-    begun: list[Attempt] = field(default_factory=list)
-    examined: int = 0
-
-    def begin(self, runs: Iterable[OpenRun], demand: int) -> list[Attempt]:
-        """Begin up to `demand` partitions of these runs and return them.
-
-        Raises:
-            PlanOutdatedError: a partition was committed or ended in this moment; the transaction must be
-                rolled back, and another one sees that.
-        """
-        for run in runs:
-            room = demand - len(self.begun)
-            if room and run.is_limited:
-                window = fetch_value(self.connection, int, "ranges/lock_window", {"run_id": run.id})
-                room = min(room, window or 0)
-            before = len(self.begun)
-            while room > len(self.begun) - before and self.examined < _MAX_EXAMINED:
-                if not self._begin_chunk(run, room - (len(self.begun) - before)):
-                    break
-            if run.is_limited and len(self.begun) > before:
-                placed = {"run_id": run.id, "placed": len(self.begun) - before}
-                self.connection.execute(load_sql("ledger/count_placed"), placed)
-        if self.examined >= _MAX_EXAMINED and len(self.begun) < demand:
-            oban_jobs.announce(self.connection, [self.queue])
-        return self.begun
-
-    def _begin_chunk(self, run: OpenRun, demand: int) -> bool:
-        """Begin partitions of the first chunk that nobody else holds; return whether there was one."""
-        parameters = {"run_id": run.id, "queue": self.queue, "demand": demand, "worker_id": self.worker_id}
-        taken = fetch_all(self.connection, _BegunPartition, "begin", parameters)
-        self.examined += len(taken)
-        running = [one for one in taken if one.state is State.RUNNING]
-        self._refuse_committed([one for one in running if not one.forced])
-        self._join(run, [one for one in taken if one.id is None])
-        over = [
-            MovedStep(one.id, run.id, one.state, None)
-            for one in taken
-            if one.id is not None and one.state is not None and one.state is not State.RUNNING
-        ]
-        propagate(self.connection, over, {}, durable=True)
-        info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
-        self.begun += [_attempt(run, info, one) for one in running]
-        return bool(taken)
-
-    def _refuse_committed(self, running: Sequence[_BegunPartition]) -> None:
-        """Notice what was committed between the statement's view of the tables and its insert."""
-        if not running:
-            return
-        first = running[0]
-        targets = to_json([(one.asset, one.partition_key) for one in running])
-        found = fetch_all(self.connection, CurrentStep, "catalog/current", {"targets": targets})
-        if found and first.same_config:  # only what was made with the same config would serve
-            hashes = config_hashes(self.connection, [one.step_id for one in found])
-            found = [one for one in found if hashes[one.step_id] == first.config_hash]
-        if found:
-            raise PlanOutdatedError(first.asset, first.partition_key)
-
-    def _join(self, run: OpenRun, elsewhere: Sequence[_BegunPartition]) -> None:
-        """Let the run wait for partitions that are under way elsewhere."""
-        if not elsewhere:
-            return
-        parameters = {
-            "assets": [one.asset for one in elsewhere],
-            "partitions": [one.partition_key for one in elsewhere],
-            "priorities": [one.priority for one in elsewhere],
-        }
-        active = fetch_all(self.connection, JoinedStep, "ledger/join_active", parameters)
-        if len(active) < len(elsewhere):
-            raise PlanOutdatedError(elsewhere[0].asset, elsewhere[0].partition_key)
-        joined = self._refuse_conflicts(run, elsewhere, active)
-        overtaking = [(one.job_id, one.priority) for one in joined if one.job_id is not None]
-        oban_jobs.raise_priority(self.connection, overtaking)
-        joins = {"run_id": run.id, "steps": [one.id for one in joined]}
-        self.connection.execute(load_sql("ledger/insert_joins"), joins)
-
-    def _refuse_conflicts(
-        self, run: OpenRun, elsewhere: Sequence[_BegunPartition], active: list[JoinedStep]
-    ) -> list[JoinedStep]:
-        """Fail the partitions that are under way with another config; return what may be joined."""
-        first = elsewhere[0]  # they all come of one range
-        conflicts = [one for one in active if first.same_config and one.config_hash != first.config_hash]
-        if not conflicts:
-            return active
-        taken = [(elsewhere[one.position - 1].partition_key, one.run_id) for one in conflicts]
-        errors = {key: str(RunConflictError(first.asset, key, run_id)) for key, run_id in taken}
-        parameters = {
-            "run_id": run.id,
-            "asset": first.asset,
-            "partitions": list(errors),
-            "errors": list(errors.values()),
-            "error_type": f"{RunConflictError.__module__}.{RunConflictError.__qualname__}",
-            "config_hash": first.config_hash,
-            "priority": first.priority,
-            "queue": self.queue,
-        }
-        refused = fetch_column(self.connection, int, "ranges/refuse", parameters)
-        ended = [MovedStep(step_id, run.id, State.FAILED, None) for step_id in refused]
-        propagate(self.connection, ended, {}, durable=True)
-        return [one for one in active if one not in conflicts]
-
-
-def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
-    assert begun.id is not None
-    assert begun.token is not None
-    assert begun.started_at is not None
-    return Attempt(
-        step_id=begun.id,
-        run_id=run.id,
-        asset=begun.asset,
-        partition_key=begun.partition_key,
-        attempt=1,
-        max_attempts=begun.max_attempts,
-        token=begun.token,
-        started_at=begun.started_at,
-        forced=begun.forced,
-        run=info,
-        job_id=-begun.id,
-        deps_timeout_seconds=run.deps_timeout_seconds,
-        shape=(run.shapes or {}).get(begun.asset),
-        keys=(run.keys or {}).get(begun.asset),
-    )
 
 
 def cancel(connection: Connection[TupleRow], run_id: str) -> int:

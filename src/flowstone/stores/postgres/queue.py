@@ -29,7 +29,7 @@ from flowstone.stores.postgres import approvals, control, counters, limits, oban
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import refill
 from flowstone.stores.postgres.database import Database, in_transaction, note_ended
-from flowstone.stores.postgres.placing import RangeFetch, open_runs
+from flowstone.stores.postgres.direct import DirectFetch, open_runs
 from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
 from flowstone.stores.postgres.scatters import stop_left
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
@@ -365,8 +365,11 @@ class PostgresQueue(DurableQueue):
         """End the time of requests for approval whose job was lost."""
         return approvals.expire_due(connection, durable=self._database.durable, limit=_BATCH)
 
+    def _directly(self, fetch: QueueFetch) -> DirectFetch:
+        return DirectFetch(fetch.connection, fetch.queue, fetch.worker_id, fetch.left)
+
     def _take(self, fetch: QueueFetch, demand: int) -> list[Attempt]:
-        """Take jobs, and start what large backfills have not started; a lone job costs one statement."""
+        """Take jobs, and begin what needs none; a lone job costs one statement."""
         if fetch.queue not in self._with_ranges:
             taken = fetch.take(demand)
             if fetch.has_ranges is False:
@@ -374,9 +377,7 @@ class PostgresQueue(DurableQueue):
             runs = open_runs(fetch.connection, fetch.queue, fetch.worker_id, fetch.left)
             if runs:
                 self._with_ranges.add(fetch.queue)
-            return taken + RangeFetch(fetch.connection, fetch.queue, fetch.worker_id).begin(
-                runs, demand - len(taken)
-            )
+            return taken + self._directly(fetch).begin(runs, demand - len(taken))
         runs = open_runs(fetch.connection, fetch.queue, fetch.worker_id, fetch.left)
         if not runs:
             self._with_ranges.discard(fetch.queue)
@@ -386,7 +387,7 @@ class PostgresQueue(DurableQueue):
         self._fetches += 1
         ranges_first = self._fetches % 2 == 0
         taken = fetch.take(demand, below=runs[0].priority) if ranges_first else fetch.take(demand)
-        taken += RangeFetch(fetch.connection, fetch.queue, fetch.worker_id).begin(runs, demand - len(taken))
+        taken += self._directly(fetch).begin(runs, demand - len(taken))
         if ranges_first and len(taken) < demand:
             taken += fetch.take(demand - len(taken))
         return taken

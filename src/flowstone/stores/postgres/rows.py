@@ -93,8 +93,9 @@ class ReleasedStep(NamedTuple):
         id: the step.
         run_id: its run.
         state: its state now.
-        job_id: its new row on Oban's queue, when it got one.
+        job_id: its new row on Oban's queue, when it got one; 0 when workers begin it without one.
         durable: whether its run is on the queue.
+        queue: its queue.
     """
 
     id: int
@@ -102,6 +103,7 @@ class ReleasedStep(NamedTuple):
     state: State
     job_id: int | None
     durable: bool
+    queue: str
 
 
 class RunCounters(NamedTuple):

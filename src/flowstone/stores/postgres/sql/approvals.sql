@@ -185,7 +185,7 @@ FROM pg_catalog.jsonb_to_recordset(%(verdicts)s)
     AS v (step_id bigint, state text, reason text, error text, error_type text),
     flowstone.runs AS r
 WHERE s.id = v.step_id AND s.state = 'awaiting_approval' AND r.id = s.run_id
-RETURNING s.id, s.run_id, s.state, s.job_id, r.durable;
+RETURNING s.id, s.run_id, s.state, s.job_id, r.durable, s.queue;
 
 -- name: place_expiry
 -- Put a job on Oban's queue for the end of the time of each of these requests. Steps that a process drives itself need

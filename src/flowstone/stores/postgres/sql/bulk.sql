@@ -65,8 +65,13 @@ WHERE r.id = o.id
 RETURNING r.id;
 
 -- name: set_window
--- Change how many steps of a run may be placed at once; returns the room that it has now. Uses runs_pkey.
+-- Change how many steps of a run may be placed at once; returns the room that it has now. A run whose steps workers begin
+-- without jobs may have had no window: what is at work of it is counted. Uses runs_pkey and steps_of_run.
 UPDATE flowstone.runs
-SET max_concurrency = %(window)s
-WHERE id = %(run_id)s AND state = 'running' AND durable AND max_concurrency IS NOT NULL
+SET max_concurrency = %(window)s,
+    active_steps = CASE WHEN max_concurrency IS NOT NULL THEN active_steps ELSE (
+        SELECT pg_catalog.count(*) FROM flowstone.steps AS s
+        WHERE s.run_id = %(run_id)s AND s.finished_at IS NULL AND s.job_id <> 0
+    ) END
+WHERE id = %(run_id)s AND state = 'running' AND durable AND (max_concurrency IS NOT NULL OR kind IN ('backfill', 'retry'))
 RETURNING CASE WHEN paused THEN 0 ELSE greatest(0, %(window)s - active_steps) END AS room;

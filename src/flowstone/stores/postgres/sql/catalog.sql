@@ -1,11 +1,13 @@
 -- What the catalog answers: runs, steps, attempts, versions, their readers, the status of targets.
 
 -- name: resolve
--- The version to read for each (run, asset, partition): the run's own result wins, else the current one. A small value
+-- The version to read for each [run, asset, partition] of a JSON array (see `current`): the run's own result wins, else the current one. A small value
 -- comes along. Uses steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
 SELECT t.position, s.id AS step_id, s.output, p.payload, s.started_at, own.output_step IS NOT NULL AS own
-FROM unnest(%(runs)s::text[], %(assets)s::text[], %(partitions)s::text[])
-    WITH ORDINALITY AS t (run_id, asset, partition, position)
+FROM (
+    SELECT r.target ->> 0 AS run_id, r.target ->> 1 AS asset, r.target ->> 2 AS partition, r.position
+    FROM pg_catalog.jsonb_array_elements(%(targets)s::jsonb) WITH ORDINALITY AS r (target, position)
+) AS t
 LEFT JOIN LATERAL (
     SELECT o.output_step
     FROM flowstone.steps AS o

@@ -78,8 +78,9 @@ LIMIT 1;
 
 -- name: why_job
 -- What Oban's tables know of a step: the state of its job, how many of ours are before it in its queue, counted to a
--- limit, on how many nodes of ours that is paused. Uses oban_jobs_pkey and flowstone_available.
-SELECT j.state::text AS job_state,
+-- limit, on how many nodes of ours that is paused. One that needs no job has the steps of its run before it. Uses
+-- oban_jobs_pkey, flowstone_available, steps_pkey and steps_to_begin.
+SELECT CASE WHEN s.job_id = 0 THEN 'available' ELSE j.state::text END AS job_state,
     (
         SELECT pg_catalog.count(*)
         FROM (
@@ -87,6 +88,11 @@ SELECT j.state::text AS job_state,
             WHERE o.state = 'available' AND o.queue = %(queue)s
                 AND o.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
                 AND (o.priority, o.scheduled_at, o.id) < (j.priority, j.scheduled_at, j.id)
+            UNION ALL
+            SELECT FROM flowstone.steps AS o
+            JOIN flowstone.steps AS m ON m.id = %(step_id)s AND m.run_id = o.run_id AND m.job_id = 0
+            WHERE o.queue = %(queue)s AND o.state = 'pending' AND o.job_id = 0
+                AND (o.priority, o.id) < (m.priority, m.id)
             LIMIT %(counted)s
         ) AS b
     ) AS ahead,

@@ -5,7 +5,7 @@
 -- A worker whose lease was taken away, and who does not know yet, gets nothing. Only rows of our workers are read:
 -- those of other applications in a queue of the same name are not counted, not locked, and what they hold is not read.
 -- The names are written out because only then does the planner take flowstone_available.
--- Uses flowstone_available (else oban_jobs_state_queue_priority_scheduled_at_id_index) and steps_pkey.
+-- Uses flowstone_available (else oban_jobs_state_queue_priority_scheduled_at_id_index), steps_pkey and steps_to_begin.
 WITH chosen AS (
     SELECT id
     FROM public.oban_jobs AS p
@@ -54,7 +54,10 @@ WITH chosen AS (
         s.job_id, s.snoozes, s.placed_at, s.limits, s.has_approvals
 )
 SELECT f.id AS job_id, f.worker, f.step_id AS named_step,
-    (SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)) AS has_ranges,
+    (
+        SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)
+            OR EXISTS (SELECT FROM flowstone.steps AS o WHERE o.queue = %(queue)s AND o.state = 'pending' AND o.job_id = 0)
+    ) AS has_ranges,
     s.id AS step_id, s.run_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
     s.forced, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, s.limits, s.has_approvals,

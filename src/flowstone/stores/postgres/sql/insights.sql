@@ -27,8 +27,8 @@ ORDER BY s.started_at, s.id
 LIMIT %(limit)s;
 
 -- name: queues
--- Queues as our own tables know them: what was set, who serves them, what runs, what is unstarted of large backfills.
--- Uses steps_at_work, ranges_open and runs_pkey.
+-- Queues as our own tables know them: what was set, who serves them, what runs, what is unstarted of backfills.
+-- Uses steps_at_work, ranges_open, steps_to_begin and runs_pkey.
 WITH served AS (
     SELECT d.key AS name, pg_catalog.count(*) AS workers,
         pg_catalog.sum(coalesce(q.node_limit, d.value::integer))::bigint AS capacity
@@ -44,11 +44,20 @@ WITH served AS (
     WHERE s.state IN ('running', 'cancelling') AND s.job_id IS NOT NULL
     GROUP BY s.queue
 ), unstarted AS (
-    SELECT g.queue AS name, pg_catalog.sum(g.total - g.begun)::bigint AS number, pg_catalog.min(r.created_at) AS since
-    FROM flowstone.ranges AS g
-    JOIN flowstone.runs AS r ON r.id = g.run_id
-    WHERE g.is_open
-    GROUP BY g.queue
+    SELECT u.name, pg_catalog.sum(u.number)::bigint AS number, pg_catalog.min(r.created_at) AS since
+    FROM (
+        SELECT queue AS name, run_id, pg_catalog.sum(total - begun)::bigint AS number
+        FROM flowstone.ranges
+        WHERE is_open
+        GROUP BY queue, run_id
+        UNION ALL
+        SELECT queue, run_id, pg_catalog.count(*)
+        FROM flowstone.steps
+        WHERE state = 'pending' AND job_id = 0
+        GROUP BY queue, run_id
+    ) AS u
+    JOIN flowstone.runs AS r ON r.id = u.run_id
+    GROUP BY u.name
 )
 SELECT name, coalesce(q.paused, false) AS paused, q.node_limit, coalesce(s.workers, 0) AS workers,
     coalesce(s.capacity, 0) AS capacity, coalesce(u.number, 0) AS unstarted, coalesce(r.number, 0) AS running,

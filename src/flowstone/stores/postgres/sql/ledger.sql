@@ -322,12 +322,13 @@ SET waiting_on = s.waiting_on - l.inputs,
         ELSE 'pending' END,
     reason = CASE WHEN s.skips_left <= l.inputs THEN 'all its inputs were skipped' ELSE s.reason END,
     finished_at = CASE WHEN s.skips_left <= l.inputs THEN pg_catalog.clock_timestamp() END,
-    job_id = CASE WHEN s.waiting_on <= l.inputs AND coalesce(s.skips_left > l.inputs, true)
+    job_id = CASE WHEN s.job_id = 0 THEN 0
+        WHEN s.waiting_on <= l.inputs AND coalesce(s.skips_left > l.inputs, true)
             AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
         THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END
 FROM locked AS l
 WHERE s.id = l.id
-RETURNING s.id, s.run_id, s.state, s.job_id, l.durable;
+RETURNING s.id, s.run_id, s.state, s.job_id, l.durable, s.queue;
 
 -- name: fail_downstream
 -- End everything that waits, however indirectly, for steps that will never have a result. What was skipped ends only

@@ -230,7 +230,7 @@ FROM (
     JOIN flowstone.runs AS r ON r.id = p.run_id AND r.durable
     WHERE p.finished_at IS NULL
         AND p.state IN ('pending', 'scheduled', 'retrying', 'waiting')
-        AND p.job_id IS NOT NULL
+        AND p.job_id <> 0
         AND NOT EXISTS (
             SELECT FROM public.oban_jobs AS j
             WHERE j.id = p.job_id AND j.state IN ('available', 'scheduled', 'retryable', 'executing', 'suspended', 'cancelled')
@@ -295,7 +295,7 @@ FROM flowstone.runs AS r
 CROSS JOIN LATERAL (
     SELECT pg_catalog.count(*) AS placed
     FROM flowstone.steps AS s
-    WHERE s.run_id = r.id AND s.job_id IS NOT NULL
+    WHERE s.run_id = r.id AND s.job_id <> 0
         AND s.state IN ('waiting', 'scheduled', 'pending', 'running', 'retrying', 'awaiting_approval', 'cancelling')
 ) AS w
 WHERE r.durable AND r.state = 'running' AND NOT r.paused AND r.max_concurrency > w.placed
@@ -311,8 +311,8 @@ UPDATE flowstone.runs SET active_steps = %(placed)s WHERE id = %(run_id)s;
 
 -- name: list
 -- Queues: what is set for them, how many nodes of ours Oban's tools have paused, how much of ours waits and runs. Jobs of
--- other applications in a queue of the same name are theirs. Uses flowstone_available, flowstone_due and
--- oban_jobs_state_queue_priority_scheduled_at_id_index.
+-- other applications in a queue of the same name are theirs. What workers begin without jobs counts too. Uses
+-- flowstone_available, flowstone_due, oban_jobs_state_queue_priority_scheduled_at_id_index, steps_to_begin and steps_at_work.
 WITH counted AS (
     SELECT queue, pg_catalog.count(*) AS available, 0 AS scheduled, 0 AS executing
     FROM public.oban_jobs
@@ -330,6 +330,16 @@ WITH counted AS (
     FROM public.oban_jobs
     WHERE state IN ('suspended', 'executing')
         AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
+    GROUP BY queue
+    UNION ALL
+    SELECT queue, pg_catalog.count(*), 0, 0
+    FROM flowstone.steps
+    WHERE state = 'pending' AND job_id = 0
+    GROUP BY queue
+    UNION ALL
+    SELECT queue, 0, 0, pg_catalog.count(*)
+    FROM flowstone.steps
+    WHERE state IN ('running', 'cancelling') AND job_id < 0
     GROUP BY queue
 ), jobs AS (
     SELECT queue, pg_catalog.sum(available)::bigint AS available, pg_catalog.sum(scheduled)::bigint AS scheduled,

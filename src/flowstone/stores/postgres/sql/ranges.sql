@@ -13,8 +13,11 @@ VALUES (
 );
 
 -- name: queues
--- Queues on which runs have partitions that nobody has begun. Uses ranges_of_run.
-SELECT DISTINCT queue FROM flowstone.ranges WHERE run_id = ANY(%(runs)s::text[]) AND is_open;
+-- Queues on which runs have partitions that nobody has begun, or ready steps without jobs. Uses ranges_of_run and
+-- steps_of_run.
+SELECT DISTINCT queue FROM flowstone.ranges WHERE run_id = ANY(%(runs)s::text[]) AND is_open
+UNION
+SELECT DISTINCT queue FROM flowstone.steps WHERE run_id = ANY(%(runs)s::text[]) AND state = 'pending' AND job_id = 0;
 
 -- name: find
 -- Runs in which a target waits to be begun, and how many partitions are before it. Reads the open ranges.
@@ -37,25 +40,54 @@ WHERE id = %(run_id)s AND NOT paused
 FOR NO KEY UPDATE;
 
 -- name: nudge
--- Which of these queues have partitions that nobody has begun and whose runs are not paused. Uses ranges_open.
+-- Which of these queues have partitions that nobody has begun, or ready steps without jobs, and whose runs are not paused.
+-- Uses ranges_open and steps_to_begin.
 SELECT DISTINCT g.queue
 FROM flowstone.ranges AS g
 JOIN flowstone.runs AS r ON r.id = g.run_id AND NOT r.paused
-WHERE g.is_open AND g.queue = ANY(%(queues)s::text[]);
+WHERE g.is_open AND g.queue = ANY(%(queues)s::text[])
+UNION
+SELECT q.name
+FROM unnest(%(queues)s::text[]) AS q (name)
+WHERE EXISTS (
+    SELECT FROM flowstone.steps AS s
+    JOIN flowstone.runs AS r ON r.id = s.run_id AND NOT r.paused
+    WHERE s.queue = q.name AND s.state = 'pending' AND s.job_id = 0
+);
 
 -- name: open_runs
--- Runs with partitions that nobody has begun, on one queue, the most urgent first; among equals chance decides, so
--- that backfills take turns; without what this worker has left to others. Nothing for a worker whose lease was taken
--- away. Uses ranges_open.
+-- Runs with partitions that nobody has begun, or with ready steps without jobs, on one queue, the most urgent first;
+-- among equals chance decides, so that backfills take turns; without what this worker has left to others. Nothing for a
+-- worker whose lease was taken away. The runs with steps are found from entry to entry of the index.
+-- Uses ranges_open and steps_to_begin.
+WITH RECURSIVE placed AS (
+    (
+        SELECT run_id, priority FROM flowstone.steps
+        WHERE queue = %(queue)s AND state = 'pending' AND job_id = 0
+        ORDER BY run_id, priority
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT n.run_id, n.priority
+    FROM placed AS p
+    CROSS JOIN LATERAL (
+        SELECT s.run_id, s.priority FROM flowstone.steps AS s
+        WHERE s.queue = %(queue)s AND s.state = 'pending' AND s.job_id = 0 AND s.run_id > p.run_id
+        ORDER BY s.run_id, s.priority
+        LIMIT 1
+    ) AS n
+)
 SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds, r.kind, r.details,
-    r.shapes, r.keys
+    r.shapes, r.keys, g.is_range
 FROM (
-    SELECT run_id, pg_catalog.min(priority) AS priority
+    SELECT run_id, pg_catalog.min(priority) AS priority, true AS is_range
     FROM flowstone.ranges
     WHERE queue = %(queue)s AND is_open
         AND NOT (%(left)s AND (asset = ANY(%(left_assets)s::text[])
             OR run_id || ' ' || asset = ANY(%(left_runs)s::text[])))
     GROUP BY run_id
+    UNION ALL
+    SELECT run_id, priority, false FROM placed
 ) AS g
 JOIN flowstone.runs AS r ON r.id = g.run_id AND NOT r.paused
 WHERE EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)

@@ -18,8 +18,9 @@ SET waiting_on = s.waiting_on - l.inputs,
         WHEN s.waiting_on > l.inputs THEN 'waiting'
         WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled'
         ELSE 'pending' END,
-    job_id = CASE WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
+    job_id = CASE WHEN s.job_id = 0 THEN 0
+        WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
         THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END
 FROM locked AS l
 WHERE s.id = l.id
-RETURNING s.id, s.run_id, s.state, s.job_id, l.durable;
+RETURNING s.id, s.run_id, s.state, s.job_id, l.durable, s.queue;
