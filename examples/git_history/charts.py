@@ -1,21 +1,56 @@
-"""Four small charts as SVG text: no script, no inline style; colours come from the classes of `report.css`.
+"""Four small charts, drawn by matplotlib as SVG pictures, in a light and a dark version each.
 
-Every chart has a title and a description for screen readers, every mark a `<title>`, which browsers show as a
-tooltip.
+A picture lies in the page as data, so the page needs nothing else and lets nothing in: what is inside of an
+`<img>` has no scripts, and its styles are its own. What it shows is also said in its description.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from git_history.markup import escape
 
-_WIDTH, _HEIGHT = 960, 240  # user units; the page scales them
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 26
+_WIDTH, _HEIGHT = 9.6, 2.4  # inches; the page scales them
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_SHADES = 5
+_MAX_TICKS = 14
+
+# the same findings give the same page: no random ids, no time of its making; text stays text
+mpl.rcParams.update({"svg.hashsalt": "flowstone", "svg.fonttype": "none", "font.family": "sans-serif"})
+mpl.rcParams["font.sans-serif"] = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans"]
+
+
+class Theme(NamedTuple):
+    """Colours of a page."""
+
+    soft: str
+    grid: str
+    main: str
+    up: str
+    down: str
+    card: str
+    shades: tuple[str, ...]
+
+
+_LIGHT = Theme(
+    *("#59616b", "#eceef1", "#2f6fd0", "#1d8f6a", "#d4573b", "#ffffff"),
+    shades=("#f0f2f4", "#d3e2f8", "#a5c4ef", "#6f9fe3", "#3f79d2", "#1d4f9f"),
+)
+_DARK = Theme(
+    *("#9aa4af", "#242a31", "#6aa2f2", "#3fbf93", "#f0846a", "#181c21"),
+    shades=("#20252b", "#1d3153", "#264a82", "#3567b3", "#5a91e0", "#a3c7fb"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +58,7 @@ class Mark:
     """One position on the time axis.
 
     Args:
-        label: what it is, for the tooltip.
+        label: what it is, for the description.
         value: what is drawn upwards.
         below: what is drawn downwards; only columns do.
         tick: text under the axis, if any.
@@ -49,118 +84,81 @@ def compact(number: float) -> str:
     return f"{number:g}"
 
 
-def ticks(highest: int, *, count: int = 4) -> list[int]:
-    """Choose round numbers for an axis from 0 to at least the highest value.
-
-    Args:
-        highest: the largest value; 0 is allowed.
-        count: about how many steps.
-
-    Returns:
-        Ascending, beginning with 0.
-
-    Example:
-        >>> ticks(87)
-        [0, 25, 50, 75, 100]
-    """
-    rough = max(highest, 1) / count
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    whole = max(1, math.ceil(step))
-    return list(range(0, whole * math.ceil(max(highest, 1) / whole) + 1, whole))
-
-
-def area(name: str, marks: Sequence[Mark], *, title: str, description: str, unit: str) -> str:
+def area(marks: Sequence[Mark], *, title: str, description: str) -> str:
     """Draw one series over time as a line with a filled area.
 
     Args:
-        name: unique in the page; letters only.
         marks: at least one, equally spaced.
         title: for screen readers.
         description: for screen readers.
-        unit: such as `commits`, for tooltips.
     """
-    scale = ticks(max(mark.value for mark in marks))
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(marks)
-    floor = _HEIGHT - _BOTTOM
-    heights = [_y(mark.value, 0, scale[-1]) for mark in marks]
-    if len(marks) == 1:  # a line needs two points
-        spots = [(_LEFT + 2.0, heights[0]), (_WIDTH - _RIGHT - 2.0, heights[0])]
-    else:
-        spots = [(_LEFT + slot * (place + 0.5), height) for place, height in enumerate(heights)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    fill = f"{spots[0][0]:.1f},{floor} {line} {spots[-1][0]:.1f},{floor}"
-    hover = "".join(
-        f'<g class="hover"><rect class="slot" x="{_LEFT + slot * place:.1f}" y="{_TOP}" width="{slot:.1f}" '
-        f'height="{floor - _TOP}"/><circle class="dot" cx="{_LEFT + slot * (place + 0.5):.1f}" '
-        f'cy="{heights[place]:.1f}" r="4"/><title>{escape(mark.label)}: {mark.value:,} {unit}</title></g>'
-        for place, mark in enumerate(marks)
-    )
-    shapes = f'<polygon class="area" points="{fill}"/><polyline class="line" points="{line}"/>{hover}'
-    return _figure(name, title, description, _grid(scale, 0, scale[-1]) + _time_axis(marks) + shapes)
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        values = [mark.value for mark in marks]
+        shown = values if len(values) > 1 else values * 2  # a line needs two points
+        axes.fill_between(range(len(shown)), shown, color=theme.main, alpha=0.15, linewidth=0)
+        axes.plot(shown, color=theme.main, linewidth=2, solid_joinstyle="round")
+        _scale(axes, theme, marks)
+        axes.set_xlim(-0.5, max(len(shown) - 0.5, 0.5))
+        axes.set_ylim(bottom=0, top=max(*shown, 1) * 1.08)
+
+    return _picture(draw, title, description)
 
 
-def columns(name: str, marks: Sequence[Mark], *, title: str, description: str, units: tuple[str, str]) -> str:
+def columns(marks: Sequence[Mark], *, title: str, description: str) -> str:
     """Draw two series over time as columns, one upwards and one downwards from a common line.
 
     Args:
-        name: unique in the page; letters only.
         marks: at least one, equally spaced.
         title: for screen readers.
         description: for screen readers.
-        units: such as `("lines added", "lines deleted")`, for tooltips.
     """
-    above, below = max(mark.value for mark in marks), max(mark.below for mark in marks)
-    step = ticks(max(above, below), count=3)[1]  # one step for both sides, so that lengths can be compared
-    top, bottom = step * max(1, math.ceil(above / step)), -step * math.ceil(below / step)
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(marks)
-    width = min(max(slot * 0.75, 0.8), 36)
-    zero = _y(0, bottom, top)
-    shapes: list[str] = []
-    for place, mark in enumerate(marks):
-        x = _LEFT + slot * (place + 0.5) - width / 2
-        high, low = _y(mark.value, bottom, top), _y(-mark.below, bottom, top)
-        shapes.append(
-            f'<g class="hover"><rect class="slot" x="{_LEFT + slot * place:.1f}" y="{_TOP}" '
-            f'width="{slot:.1f}" height="{_HEIGHT - _BOTTOM - _TOP}"/>'
-            f'<rect class="up" x="{x:.1f}" y="{high:.1f}" width="{width:.1f}" height="{zero - high:.1f}"/>'
-            f'<rect class="down" x="{x:.1f}" y="{zero:.1f}" width="{width:.1f}" height="{low - zero:.1f}"/>'
-            f"<title>{escape(mark.label)}: {mark.value:,} {units[0]}, {mark.below:,} {units[1]}</title></g>"
-        )
-    lines = range(bottom, top + 1, step)
-    return _figure(name, title, description, _grid(lines, bottom, top) + _time_axis(marks) + "".join(shapes))
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        axes.bar(range(len(marks)), [mark.value for mark in marks], width=0.75, color=theme.up)
+        axes.bar(range(len(marks)), [-mark.below for mark in marks], width=0.75, color=theme.down)
+        _scale(axes, theme, marks)
+        axes.axhline(0, color=theme.soft, alpha=0.55, linewidth=1)
+        axes.set_xlim(-1, len(marks))
+
+    return _picture(draw, title, description)
 
 
-def heat_map(name: str, counts: Mapping[tuple[int, int], int], *, title: str, description: str) -> str:
-    """Draw weekdays by hours as cells in five shades (and none for nothing).
+def heat_map(counts: Mapping[tuple[int, int], int], *, title: str, description: str) -> str:
+    """Draw weekdays by hours as cells in five shades (and one for nothing).
 
     Args:
-        name: unique in the page; letters only.
         counts: by weekday (0 is Monday) and hour.
         title: for screen readers.
         description: for screen readers.
     """
-    cell, left, top = 37, 52, 8
+    shades = heat(counts)
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        cells = ListedColormap(theme.shades)
+        axes.pcolormesh(shades, cmap=cells, vmin=0, vmax=5, edgecolors=theme.card, linewidth=3)
+        axes.set_yticks(np.arange(7) + 0.5, _DAYS)
+        axes.set_xticks(np.arange(24) + 0.5, [f"{hour:02d}" for hour in range(24)])
+        axes.invert_yaxis()
+        _plain(axes, theme)
+
+    return _picture(draw, title, description)
+
+
+def heat(counts: Mapping[tuple[int, int], int]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Return the shade of each cell, 0 for nothing to 5.
+
+    By square root: the nights of a busy project would otherwise all look empty.
+
+    Example:
+        >>> int(heat({(0, 0): 100, (6, 23): 1})[6, 23])
+        1
+    """
     maximum = max(counts.values(), default=1)
-    parts = [
-        f'<text class="tick end" x="{left - 10}" y="{top + cell * day + 23}">{_DAYS[day]}</text>'
-        for day in range(7)
-    ]
-    parts += [
-        f'<text class="tick mid" x="{left + cell * hour + 17}" y="{top + cell * 7 + 16}">{hour:02d}</text>'
-        for hour in range(24)
-    ]
-    for day in range(7):
-        for hour in range(24):
-            count = counts.get((day, hour), 0)
-            # by square root: the nights of a busy project would otherwise all look empty
-            shade = math.ceil(_SHADES * math.sqrt(count / maximum))
-            parts.append(
-                f'<rect class="cell shade{shade}" x="{left + cell * hour}" y="{top + cell * day}" '
-                f'width="{cell - 3}" height="{cell - 3}" rx="5">'
-                f"<title>{_DAYS[day]} {hour:02d}:00–{hour:02d}:59: {count:,} commits</title></rect>"
-            )
-    return _figure(name, title, description, "".join(parts), height=top + cell * 7 + 24)
+    shades = np.zeros((7, 24), dtype=np.int64)
+    for (day, hour), count in counts.items():
+        shades[day, hour] = math.ceil(5 * math.sqrt(count / maximum))
+    return shades
 
 
 def bar(share: float) -> str:
@@ -176,36 +174,35 @@ def bar(share: float) -> str:
     )
 
 
-def _figure(name: str, title: str, description: str, content: str, *, height: int = _HEIGHT) -> str:
+def _picture(draw: Callable[[Axes, Theme], None], title: str, description: str) -> str:
+    light, dark = (_svg(draw, theme) for theme in (_LIGHT, _DARK))
     return (
-        f'<div class="plot" tabindex="0"><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-labelledby="{name}Title {name}Text"><title id="{name}Title">{escape(title)}</title>'
-        f'<desc id="{name}Text">{escape(description)}</desc>{content}</svg></div>'
+        f'<div class="plot" tabindex="0"><picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+        f'<img src="{light}" alt="{escape(title)}. {escape(description, limit=400)}"></picture></div>'
     )
 
 
-def _grid(values: Sequence[int], bottom: int, top: int) -> str:
-    return "".join(
-        f'<line class="{"base" if value == 0 else "grid"}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" '
-        f'y1="{_y(value, bottom, top):.1f}" y2="{_y(value, bottom, top):.1f}"/>'
-        f'<text class="tick end" x="{_LEFT - 8}" y="{_y(value, bottom, top) + 4:.1f}">{compact(abs(value))}</text>'
-        for value in values
-    )
+def _svg(draw: Callable[[Axes, Theme], None], theme: Theme) -> str:
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    draw(figure.subplots(), theme)
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _time_axis(marks: Sequence[Mark]) -> str:
-    """Write the ticks under the axis, without those that would touch the one before."""
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(marks)
-    free = 0.0
-    parts: list[str] = []
-    for place, mark in enumerate(marks):
-        x = _LEFT + slot * (place + 0.5)
-        half = 4.0 * len(mark.tick)
-        if mark.tick and x - half >= free and x + half <= _WIDTH:
-            parts.append(f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - 6}">{escape(mark.tick)}</text>')
-            free = x + half + 8
-    return "".join(parts)
+def _scale(axes: Axes, theme: Theme, marks: Sequence[Mark]) -> None:
+    """Put whole numbers at the lines, and as many ticks under the axis as have room."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(abs(value))))
+    axes.grid(axis="y", color=theme.grid)
+    places = [place for place, mark in enumerate(marks) if mark.tick]
+    places = places[:: max(1, math.ceil(len(places) / _MAX_TICKS))]
+    axes.set_xticks(places, [marks[place].tick for place in places])
+    axes.set_axisbelow(True)
+    _plain(axes, theme)
 
 
-def _y(value: int, bottom: int, top: int) -> float:
-    return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (top - value) / (top - bottom)
+def _plain(axes: Axes, theme: Theme) -> None:
+    axes.tick_params(colors=theme.soft, length=0, labelsize=9)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

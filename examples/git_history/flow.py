@@ -94,7 +94,7 @@ def coupled_files(file_changes: ByMonth) -> pa.Table:
     return analysis.coupled_files(tables.in_order(file_changes))
 
 
-@asset(io="text", requires=["repository"], group="report")
+@asset(io="text", requires=["repository", "page"], group="report")
 def report(
     context: AssetContext,
     month_summary: Mapping[date, MonthSummary],
@@ -104,7 +104,9 @@ def report(
     weekly_activity: pa.Table,
     working_hours: pa.Table,
 ) -> str:
-    """The HTML page that shows it all."""
+    """The HTML page that shows it all; where it is served, the dashboard links to it."""
+    if page := context.resources["page"]:
+        context.metadata["page"] = page
     findings = Findings(month_summary, authors, hotspots, coupled_files, weekly_activity, working_hours)
     return render(context.resources["repository"].name, findings)
 
@@ -118,7 +120,9 @@ OVERALL = "group:history or group:report"
 """What is made from all months, as a selection."""
 
 
-def build(repo_path: str | Path, storage_dir: str | Path, since: date | None = None) -> FlowStone:
+def build(
+    repo_path: str | Path, storage_dir: str | Path, since: date | None = None, *, page: str = ""
+) -> FlowStone:
     """Assemble the app for one repository.
 
     Runs are recorded where `FLOWSTONE_DATABASE_URL` says, in memory without it.
@@ -127,6 +131,7 @@ def build(repo_path: str | Path, storage_dir: str | Path, since: date | None = N
         repo_path: a clone of the repository to analyse, with its whole history.
         storage_dir: where the tables and the report are stored.
         since: leave out months before this day; default: none.
+        page: address at which the report is served, if it is; recorded with it.
 
     Raises:
         RepositoryError: the path is no repository that can be analysed, or it has no commit since then.
@@ -140,7 +145,7 @@ def build(repo_path: str | Path, storage_dir: str | Path, since: date | None = N
             "json": FilesystemIO(values, serializer=JsonSerializer(), name="json"),
             "text": FilesystemIO(values, serializer=TextSerializer(), name="text"),
         },
-        resources={"repository": lambda: Repository.open(repo_path)},
+        resources={"repository": lambda: Repository.open(repo_path), "page": page},
     )
 
 

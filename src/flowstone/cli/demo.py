@@ -102,9 +102,11 @@ def load_example() -> tuple[Example, type[ValueError]]:
     try:
         flow = importlib.import_module(f"{NAME}.flow")
     except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
+        extras = {"pyarrow": "parquet", "matplotlib": "demo"}
+        missing = (error.name or "").partition(".")[0]
+        if missing not in extras:
             raise
-        raise MissingExtraError("pyarrow", "parquet", "The demo") from error
+        raise MissingExtraError(missing, extras[missing], "The demo") from error
     errors: ModuleType = importlib.import_module(f"{NAME}.errors")
     return cast("Example", flow), cast("type[ValueError]", errors.RepositoryError)
 

@@ -250,6 +250,7 @@ def _environment() -> Environment:
         "shortened": shortened,
         "as_text": as_text,
         "pairs": pairs_of,
+        "web_address": shown.web_address,
     }
     environment.filters.update(filters)
     return environment

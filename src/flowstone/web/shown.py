@@ -5,6 +5,7 @@ What is here has no markup; the macros of `parts.html` put it into elements.
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
@@ -13,6 +14,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from flowstone.core.clean import mask_secrets
 from flowstone.core.state import State
+
+_WEB_ADDRESS = re.compile(r"https?://[^\s<>\"'\\]{1,2000}")
 
 # state: glyph, class; the word is the state itself, so that colour and shape are never alone
 _STATES: dict[str, tuple[str, str]] = {
@@ -239,6 +242,16 @@ def words(name: str) -> str:
         'upstream failed'
     """
     return name.replace("_", " ")
+
+
+def web_address(value: object) -> str:
+    """Return a recorded text if it is an address of the web, which a page may link to; else "".
+
+    Example:
+        >>> web_address("https://example.com/report?day=1"), web_address("javascript:alert(1)"), web_address(7)
+        ('https://example.com/report?day=1', '', '')
+    """
+    return value if isinstance(value, str) and _WEB_ADDRESS.fullmatch(value) else ""
 
 
 def place(where: str) -> str:
