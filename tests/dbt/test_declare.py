@@ -209,6 +209,19 @@ def test_wrong_arguments(document: dict[str, Any], options: dict[str, Any], mess
         declare(document, **options)
 
 
+def test_a_dbt_that_is_not_there(document: dict[str, Any]) -> None:
+    """dagster#33904."""
+    shop = declare(document, dbt_executable="/opt/no-dbt", select="countries")
+    with pytest.raises(DefinitionError, match="dbt_executable='/opt/no-dbt' is no program"):
+        FlowStone.for_testing(shop).materialize("countries")
+
+
+def test_variables_of_a_partition_are_a_dict(document: dict[str, Any]) -> None:
+    shop = declare(document, partitions=DAYS, select="daily_revenue", partition_vars=lambda *_: "a: 1")
+    with pytest.raises(DefinitionError, match=r"partition_vars=.*returned 'a: 1'.*return a dict"):
+        FlowStone.for_testing(shop).materialize("daily_revenue", partition="2024-01-02")
+
+
 def test_misspelt_options(document: dict[str, Any]) -> None:
     with pytest.raises(UnknownOptionError, match=r"'selct'.*Did you mean 'select'"):
         declare(document, selct="report")

@@ -14,7 +14,7 @@ from flowstone import DailyPartitions, FlowStone, State
 from flowstone.app.results import RunResult
 from flowstone.core.published import Published
 from flowstone.core.step import Severity
-from flowstone.dbt import DbtProjectError, dbt_assets
+from flowstone.dbt import DbtError, DbtProjectError, dbt_assets
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("project", ["duckdb"], indirect=True)]
 
@@ -90,8 +90,16 @@ def test_what_fails_blocks_and_a_retry_goes_on_from_there(
     assert value.metadata["dbt"] == "model.shop.daily_revenue"
     assert rows(warehouse, "SELECT sum(revenue) FROM daily_revenue") == [(35,)]
 
+    with duckdb.connect(str(warehouse)) as connection:  # what a check says later is what is true then
+        connection.execute("UPDATE daily_revenue SET revenue = 100")
+    (later,) = flow.checks.run("daily_revenue")
+    assert (later.check, later.passed) == ("revenue_adds_up", False)
 
-def test_a_partition_is_variables_and_what_is_gone_is_an_error(project: Path, warehouse: Path) -> None:
+
+def test_a_partition_is_variables_and_what_is_odd_is_an_error(
+    project: Path, warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook that fails, and a node that the project has no longer: dbt makes no failure of a node of either."""
     days = DailyPartitions("2024-01-01", end="2024-01-05")
     shop = dbt_assets(project, select="daily_revenue countries", partitions=days, blocking=False)
     flow = FlowStone.for_testing(shop)
@@ -100,6 +108,9 @@ def test_a_partition_is_variables_and_what_is_gone_is_an_error(project: Path, wa
     flow.materialize("daily_revenue", partition="2024-01-02", executor="sync")
     assert rows(warehouse, "SELECT day::text, revenue FROM daily_revenue") == [("2024-01-02", 25)]
 
+    monkeypatch.setenv("SHOP_BREAK", "hook")
+    with pytest.raises(DbtError, match=r"Hook operation\.shop\.shop-on-run-end-0: (.|\n)*no_such_hook"):
+        flow.materialize("countries", executor="sync")
     (project / "seeds" / "countries.csv").unlink()
     with pytest.raises(DbtProjectError, match=r"did not build seed\.shop\.countries.*run `dbt parse`"):
         flow.materialize("countries", executor="sync")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,16 @@ class DbtRun:
     results: Mapping[str, NodeResult]
     problems: Sequence[str] = ()
     invocation_id: str | None = None
+
+    def raise_for_hooks(self) -> None:
+        """Raise if a hook of the project (`on-run-start`, `on-run-end`) failed, which fails no node.
+
+        Raises:
+            DbtError: says which one, and why.
+        """
+        for name, result in self.results.items():
+            if name.startswith("operation.") and not result.is_ok:
+                raise self.error(replace(result, message=f"Hook {name}: {result.message}"))
 
     def error(self, result: NodeResult | None = None) -> DbtError:
         """Return the error that says what dbt said, about one node or about the run."""
@@ -364,6 +374,6 @@ def _as_written(command: Sequence[str], directory: str) -> str:
     for part in parts:
         if part in skipped:
             next(parts, None)
-        elif part != "--no-use-colors":
+        elif part not in ("--no-use-colors", "--write-json"):
             kept.append(part if re.fullmatch(r"[\w./:+=@-]+", part) else "'" + part.replace("'", "'\\''") + "'")
     return " ".join(kept).replace(directory, "target")

@@ -11,12 +11,14 @@ from typing import Any
 
 from flowstone.core.check import CheckContext, CheckResult
 from flowstone.core.context import AssetContext
+from flowstone.core.declaring import shown
 from flowstone.core.definition import PartitionsDefinition, write_partition
 from flowstone.core.partitions import Partition
 from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.published import Published
 from flowstone.dbt.command import DbtCommand, DbtError, DbtProjectError, DbtRun, NodeResult
 from flowstone.dbt.manifest import DbtNode, DbtTest, Manifest
+from flowstone.errors import DefinitionError
 
 type PartitionVars = Callable[[PartitionsDefinition, Partition], Mapping[str, Any]]
 
@@ -83,6 +85,7 @@ class DbtSteps:
             raise self._nothing_built(run, node)
         if not result.is_ok:
             raise self._failed(run, result, tests, context)
+        run.raise_for_hooks()
         self._keep(run, tests, context)
         return Published(result.relation or node.relation or node.unique_id, metadata=_facts(node, run, result))
 
@@ -120,6 +123,7 @@ class DbtSteps:
         run = self._run("test", self._selecting([test.fqn for test in tests], None), what, context)
         if any(test.unique_id not in run.results for test in tests):
             raise run.error() if run.exit_code else self._nothing_built(run, tests[0])
+        run.raise_for_hooks()
         return run
 
     def check(self, test: DbtTest, context: CheckContext) -> CheckResult:
@@ -153,7 +157,7 @@ class DbtSteps:
         asset = context.asset
         variables, environment = dict(self._variables), dict[str, str]()
         if asset.partitions is not None and context.partition is not None:
-            variables |= self._partition_vars(asset.partitions, context.partition)
+            variables |= self._variables_of(asset.partitions, context.partition)
             for name, value in default_partition_vars(asset.partitions, context.partition).items():
                 environment[f"FLOWSTONE_{name.upper()}"] = value
         if isinstance(context, AssetContext) and context.config is not None:
@@ -168,6 +172,15 @@ class DbtSteps:
             logger=context.logger,
             asset=asset.name,
         )
+
+    def _variables_of(self, definition: PartitionsDefinition, partition: Partition) -> Mapping[str, Any]:
+        found: Any = self._partition_vars(definition, partition)
+        if not isinstance(found, Mapping):
+            raise DefinitionError(
+                f"dbt_assets(partition_vars=...): it returned {shown(found)} for {shown(partition)}; return a dict of "
+                "variables of dbt, {} for none."
+            )
+        return found
 
     def _selecting(self, chosen: Sequence[tuple[str, ...]], node: DbtNode | None) -> list[str]:
         """Select exactly some nodes: a name by directories also means what lies below it, which is left out."""
