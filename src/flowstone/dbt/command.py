@@ -204,6 +204,7 @@ class DbtCommand:
     def _options(self, verb: str, target: Path) -> list[str]:
         options = [*verb.split(), "--log-format", "json", "--log-level", "info", "--no-use-colors"]
         options += [
+            "--write-json",  # without it, as a project may say, a step would not know what was built
             "--target-path",
             str(target),
             "--log-path",
