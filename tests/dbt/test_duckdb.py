@@ -42,7 +42,7 @@ def test_the_manifest_of_the_quick_tests_is_that_of_dbt(project: Path) -> None:
     kept = json.loads(MANIFEST.read_bytes())
     for kind in ("nodes", "sources", "unit_tests"):
         assert {one: raw["fqn"] for one, raw in kept[kind].items()} == {
-            one: raw["fqn"] for one, raw in written[kind].items()
+            one: raw["fqn"] for one, raw in written[kind].items() if not one.startswith("operation.")
         }
 
 

@@ -177,8 +177,8 @@ class DbtSteps:
         found: Any = self._partition_vars(definition, partition)
         if not isinstance(found, Mapping):
             raise DefinitionError(
-                f"dbt_assets(partition_vars=...): it returned {shown(found)} for {shown(partition)}; return a dict of "
-                "variables of dbt, {} for none."
+                f"dbt_assets(partition_vars=...): it returned {shown(found)} for {shown(partition)}; give a dict "
+                "of variables of dbt, {} for none."
             )
         return found
 
