@@ -425,6 +425,10 @@ class FilesystemIO:
         """True: any process that sees the folder can load the values."""
         return True
 
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return the name of an asset's values in catalogs of data: the folder in which they lie."""
+        return "file", str(self._root / asset)
+
     @property
     def root(self) -> Path:
         """The folder that holds the values, absolute."""

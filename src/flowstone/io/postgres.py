@@ -282,6 +282,13 @@ class PostgresIO:
         manager._project = project  # noqa: SLF001 - of our own copy
         return manager
 
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return the name of an asset's values in catalogs of data: server, database, schema and asset."""
+        with self._connect() as connection:
+            info = connection.info
+            host = "localhost" if info.host.startswith("/") or not info.host else info.host
+            return f"postgres://{host}:{info.port}", f"{info.dbname}.{self._project.schema}.{asset}"
+
     @property
     def name(self) -> str:
         """Name under which the app knows this manager."""

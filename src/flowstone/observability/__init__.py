@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowstone.observability.json_logs import JsonFormatter
+    from flowstone.observability.openlineage import OpenLineage
     from flowstone.observability.tracing import OpenTelemetry
 
-_HOMES = {"JsonFormatter": "json_logs", "OpenTelemetry": "tracing"}
+_HOMES = {"JsonFormatter": "json_logs", "OpenLineage": "openlineage", "OpenTelemetry": "tracing"}
 
-__all__ = ["JsonFormatter", "OpenTelemetry"]
+__all__ = ["JsonFormatter", "OpenLineage", "OpenTelemetry"]
 
 
 def __getattr__(name: str) -> object:

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from flowstone.core.forks import renew_after_fork
 
@@ -21,7 +21,27 @@ log = logging.getLogger("flowstone.observability")
 
 _COMPLAIN_SECONDS = 60.0
 _AT_EXIT_SECONDS = 2.0
-_all: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
+_all: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class Sender(Protocol):
+    """What sends something elsewhere, as it is counted."""
+
+    name: str
+    dropped: int
+    failed: int
+
+    @property
+    def waiting(self) -> int:
+        """How much waits."""
+
+    def flush(self, *, timeout_seconds: float) -> bool:
+        """Wait until it was sent."""
+
+
+def report_counters_of(sender: Sender) -> None:
+    """Count what a sender drops, fails at and has waiting among those of this process."""
+    _all.add(sender)
 
 
 class Background[Item]:

@@ -27,6 +27,7 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
+from flowstone.protocols.feed import AttemptFeed, FeedEntry
 from flowstone.protocols.insights import (
     AssetInsights,
     AutomationInsights,
@@ -59,6 +60,7 @@ from flowstone.protocols.values import (
     FindableIO,
     IOManager,
     KeepVersions,
+    NamesDatasets,
     Publisher,
     PublishingIO,
     Serializer,
@@ -69,6 +71,7 @@ from flowstone.protocols.versions import VersionStore
 __all__ = [
     "ApprovalStore",
     "AssetInsights",
+    "AttemptFeed",
     "AuditStore",
     "AutomationInsights",
     "AutomationStore",
@@ -88,6 +91,7 @@ __all__ = [
     "ErasableIO",
     "Evaluator",
     "Executor",
+    "FeedEntry",
     "FindableIO",
     "FleetInsights",
     "Hook",
@@ -97,6 +101,7 @@ __all__ = [
     "Ledger",
     "LimitsStarts",
     "LogStore",
+    "NamesDatasets",
     "ObservedApp",
     "Observer",
     "OpensRuns",

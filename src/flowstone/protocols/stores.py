@@ -44,6 +44,7 @@ from flowstone.core.step import (
     UnstartedTarget,
 )
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
+from flowstone.protocols.feed import AttemptFeed
 from flowstone.protocols.insights import Insights
 from flowstone.protocols.values import Publisher
 from flowstone.protocols.versions import VersionStore
@@ -647,6 +648,10 @@ class Store(Protocol):
     @property
     def logs(self) -> LogStore:
         """What attempts logged."""
+
+    @property
+    def feed(self) -> AttemptFeed | None:
+        """Notes attempts that are over; None where nothing outlives the process that hears of them."""
 
     @property
     def insights(self) -> Insights:

@@ -63,6 +63,14 @@ class FindableIO(Protocol):
 
 
 @runtime_checkable
+class NamesDatasets(Protocol):
+    """An IO manager that knows the name by which catalogs of data know what it keeps."""
+
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return namespace and name of an asset's values, as the naming rules of OpenLineage make them."""
+
+
+@runtime_checkable
 class ErasableIO(Protocol):
     """An IO manager that can delete all that attempts stored for a partition, committed or not.
 

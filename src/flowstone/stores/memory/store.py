@@ -44,6 +44,7 @@ class MemoryStore:
     queue_problem = None
     control = None
     ranges = None
+    feed = None
 
     def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
         self._tables = tables = Tables()

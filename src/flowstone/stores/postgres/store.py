@@ -29,6 +29,7 @@ from flowstone.stores.postgres.catalog import DoneSignals, PostgresCatalog, Post
 from flowstone.stores.postgres.control import PostgresControl, carry_over
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
+from flowstone.stores.postgres.feed import PostgresAttemptFeed
 from flowstone.stores.postgres.insights import PostgresInsights
 from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
@@ -205,6 +206,7 @@ class PostgresStore:
         self.ranges = PostgresRanges(database)
         self.partition_keys = PostgresPartitionKeys(database)
         self.logs = PostgresLogs(database)
+        self.feed = PostgresAttemptFeed(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
         self.insights = PostgresInsights(database)
         self._readers: list[PostgresReadingStore] = []
@@ -348,10 +350,12 @@ def _emit_ended(catalog: PostgresCatalog, ended: list[str | telemetry.Event]) ->
     """Emit what was noted, and `run.ended`; what was committed stays so, whatever happens here."""
     if not telemetry.listening():
         return
-    runs = [one for one in ended if isinstance(one, str)]
     for event in ended:
         if not isinstance(event, str):
             event.emit()
+    runs = [one for one in ended if isinstance(one, str)]
+    if not runs or not telemetry.listening("run.ended"):
+        return
     try:
         found = [catalog.run(run_id) for run_id in runs]
     except DatabaseError as error:
