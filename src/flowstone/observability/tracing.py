@@ -97,6 +97,8 @@ class OpenTelemetry:
         self._placing: OrderedDict[str, Span] = OrderedDict()
         self._attempts: OrderedDict[tuple[int, int], tuple[Span, int]] = OrderedDict()
         self._queues: dict[str, str] = {}
+        self._made: Any = None
+        self._parents: OrderedDict[tuple[str, bool], tuple[Context, list[Link]]] = OrderedDict()
 
     @property
     def dropped(self) -> int:
@@ -182,9 +184,12 @@ class OpenTelemetry:
     # --- pieces -------------------------------------------------------------------------------------------------
 
     def _tracer(self) -> Any:
-        from opentelemetry import trace
+        """Return what makes spans; the one of the global provider follows that when it is set later."""
+        if self._made is None:
+            from opentelemetry import trace
 
-        return trace.get_tracer("flowstone", tracer_provider=self._provider)
+            self._made = trace.get_tracer("flowstone", tracer_provider=self._provider)
+        return self._made
 
     def _attributes(self, attempt: Attempt) -> dict[str, str | int | float | bool]:
         found: dict[str, str | int | float | bool] = {
@@ -277,12 +282,16 @@ class OpenTelemetry:
         from opentelemetry.trace import Link, get_current_span
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        current = context.get_current()
         if traceparent is None:
-            return current, []
-        placed = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, current)
-        placing = get_current_span(placed).get_span_context()
-        return (context.Context() if own else placed), [Link(placing)] if placing.is_valid else []
+            return context.get_current(), []
+        found = self._parents.get((traceparent, own))
+        if found is None:
+            nothing = context.Context()
+            placed = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, nothing)
+            placing = get_current_span(placed).get_span_context()
+            found = (nothing if own else placed), [Link(placing)] if placing.is_valid else []
+            _keep(self._parents, (traceparent, own), found)
+        return found
 
 
 class Instrumentor:
