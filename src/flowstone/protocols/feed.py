@@ -1,4 +1,4 @@
-"""Attempts that are over, for programs that report them elsewhere (decision 30 in docs/adr)."""
+"""Attempts that are over, for programs that report them elsewhere (decision 31 in docs/adr)."""
 
 from __future__ import annotations
 

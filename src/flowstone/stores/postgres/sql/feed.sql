@@ -1,4 +1,4 @@
--- Attempts that are over, for programs that report them elsewhere; see migrations/0024_attempt_feed.sql.
+-- Attempts that are over, for programs that report them elsewhere; see migrations/0025_attempt_feed.sql.
 
 -- name: subscribe
 -- Have attempts noted for a feed from now on. Uses feeds_pkey.
