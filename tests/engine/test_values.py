@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 from tests.stores.conformance.case import Scene
 
+from flowstone import FlowStone, RetryPolicy
 from flowstone.core.asset import asset
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.dependency import dep
 from flowstone.core.graph import AssetGraph
 from flowstone.core.mappings import AllPartitions, FunctionMapping
+from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.step import Attempt
 from flowstone.engine.values import InputReader
+from flowstone.errors import StorageError
+from flowstone.io import MemoryIO
 from flowstone.stores.memory import MemoryStore
 
 regions = StaticPartitions(["eu", "us"])
@@ -82,3 +88,56 @@ def test_a_mapping_that_raises_fails_its_step_alone() -> None:
     assert "ZeroDivisionError: in the mapping" in str(bad.problem(claim("odd", "s:eu")))
     assert good.problem(claim("same", "s:eu")) is None
     assert len(good.versions()) == 1
+
+
+class Refusing(MemoryIO):
+    """A manager whose storing always fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self.calls = error, 0
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        self.calls += 1
+        raise self.error
+
+
+class Deciding(Refusing):
+    """One that says itself what passes."""
+
+    def may_pass(self, error: Exception) -> bool:
+        return isinstance(error, LookupError)
+
+
+def failed(kind: Any) -> StorageError:
+    return StorageError("store", "source", "", "no", kind=kind)
+
+
+@asset(retry=RetryPolicy(max_attempts=1))
+def once():
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("manager", "times"),
+    [
+        (Refusing(failed("unavailable")), 3),
+        (Refusing(failed("full")), 3),
+        (Refusing(failed("denied")), 1),
+        (Refusing(failed("missing")), 1),
+        (Refusing(ConnectionError("reset")), 3),
+        (Refusing(ExceptionGroup("", [OSError()])), 3),
+        (Refusing(ExceptionGroup("", [OSError(), LookupError()])), 1),
+        (Refusing(LookupError("busy")), 1),
+        (Deciding(LookupError("busy")), 3),
+        (Deciding(OSError("final")), 1),
+    ],
+)
+def test_storing_is_tried_again_when_it_may_pass(
+    manager: Refusing, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowstone.engine.values._STORE_PAUSES_SECONDS", (0.0, 0.0))
+    flow = FlowStone.for_testing([once], io={"memory": manager})
+    result = flow.materialize_all("once")
+    assert result.failed
+    assert manager.calls == times

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
+from tests.io.object_servers import Bucket, Server, moto, seaweed
 
 
 @pytest.fixture
@@ -18,3 +21,22 @@ def io_database(database_url: str) -> str:
             "(version text, chunk int, payload bytea NOT NULL, PRIMARY KEY (version, chunk))"
         )
     return database_url
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[Server]:
+    with moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed_server() -> Iterator[Server]:
+    with seaweed() as server:
+        yield server
+
+
+@pytest.fixture(params=["moto_server", "seaweed_server"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """A new directory in the bucket of each server."""
+    server: Server = request.getfixturevalue(request.param)
+    return server.directory()

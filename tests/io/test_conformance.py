@@ -25,6 +25,17 @@ class TestFilesystem(IOManagerConformance):
     def create(self) -> IOManager:
         return FilesystemIO(self.root, durable=False)
 
+    def damage(self, stored: StoredOutput) -> bool:
+        path = self.root / stored.location
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return True
+
+    def writer(self) -> str:
+        return f"from flowstone.io import FilesystemIO\nmanager = FilesystemIO({str(self.root)!r})\n"
+
+    def names(self) -> list[str]:
+        return [str(path) for path in self.root.rglob("*") if path.is_file()]
+
     def test_is_sweepable(self) -> None:
         assert isinstance(self.create(), SweepableIO)
 
@@ -32,6 +43,12 @@ class TestFilesystem(IOManagerConformance):
 class TestFilesystemWithPickle(TestFilesystem):
     def create(self) -> IOManager:
         return FilesystemIO(self.root, durable=False, serializer=PickleSerializer(key=b"k" * 32))
+
+    def damage(self, stored: StoredOutput) -> bool:
+        return False  # refused as an unsafe pickle: tests/io/test_pickling.py
+
+    def writer(self) -> None:
+        """One format is enough."""
 
 
 class TestPostgres(IOManagerConformance):
@@ -61,3 +78,21 @@ class TestPostgres(IOManagerConformance):
 
 class TestPostgresInChunks(TestPostgres):
     inline_limit_bytes = 0
+
+    def damage(self, stored: StoredOutput) -> bool:
+        version = stored.location.removeprefix("chunks:")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("DELETE FROM flowstone.output_chunks WHERE version = %s AND chunk > 0", (version,))
+        return True
+
+    def writer(self) -> str:
+        return (
+            "import psycopg\nfrom flowstone.io import PostgresIO\n"
+            f"connect = lambda: psycopg.connect({self.url!r}, autocommit=True)\n"
+            "manager = PostgresIO(connect, inline_limit_bytes=0, chunk_bytes=100_000)\n"
+        )
+
+    def names(self) -> list[str]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            found = connection.execute("SELECT DISTINCT version FROM flowstone.output_chunks").fetchall()
+        return [version for (version,) in found]

@@ -67,9 +67,8 @@ from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import Connect, PostgresIO
 from flowstone.io.published import PublishedIO
-from flowstone.io.sql_tables import SqlTableIO
 from flowstone.io.table_postgres import TableIO
-from flowstone.protocols import Compute, Control, Executor, Hook, IOManager, Observer, Store
+from flowstone.protocols import Compute, Control, Executor, Hook, IOManager, Observer, OfProjectIO, Store
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -487,7 +486,7 @@ def _fitted(manager: IOManager, project: Project, connect: Connect | None) -> IO
     """Return an IO manager for the project and the database of the app."""
     if isinstance(manager, TableIO):
         manager = manager.in_database(connect)
-    if isinstance(manager, FilesystemIO | PostgresIO | SqlTableIO):
+    if isinstance(manager, OfProjectIO):
         manager = manager.in_project(project)
     return manager
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -31,9 +30,10 @@ from flowstone.errors import (
     DependencyNotReadyError,
     FlowStoneError,
     SerializationError,
+    StorageError,
     did_you_mean,
 )
-from flowstone.protocols import Catalog, FindableIO, IOManager
+from flowstone.protocols import Catalog, FindableIO, IOManager, RetryingIO
 
 log = logging.getLogger("flowstone")
 
@@ -389,11 +389,25 @@ class ValueStore:
         for pause in _STORE_PAUSES_SECONDS:
             try:
                 return manager.store(value, address)
-            except (OSError, ExceptionGroup):
-                with suppress(OSError):  # what else a group holds is raised
+            except Exception as error:
+                if not _may_pass(manager, error):
                     raise
             time.sleep(pause)
         return manager.store(value, address)
+
+
+_PASSING = frozenset({"full", "unavailable", "other"})
+
+
+def _may_pass(manager: IOManager, error: Exception) -> bool:
+    """Whether storing again right away may succeed: the manager says so, else the kind of the failure."""
+    if isinstance(manager, RetryingIO):
+        return manager.may_pass(error)
+    if isinstance(error, ExceptionGroup):
+        return error.split(OSError)[1] is None
+    if isinstance(error, StorageError):
+        return error.kind in _PASSING
+    return isinstance(error, OSError)
 
 
 def waits_for(

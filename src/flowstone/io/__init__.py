@@ -6,6 +6,7 @@ from flowstone.io.encoding import choose_serializer, find_serializer
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.json import JsonSerializer
 from flowstone.io.memory import MemoryIO
+from flowstone.io.objects import ObjectIO
 from flowstone.io.pickling import PickleSerializer
 from flowstone.io.postgres import PostgresIO
 from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
@@ -20,6 +21,7 @@ __all__ = [
     "JsonSerializer",
     "MemoryIO",
     "NumpySerializer",
+    "ObjectIO",
     "ParquetSerializer",
     "PickleSerializer",
     "PostgresIO",

@@ -315,15 +315,15 @@ def is_older(path: Path, seconds: float) -> bool:
 
 
 # "@" alone is the escaped empty text and "@" starts nothing else, so no partition key gets this folder.
-_UNPARTITIONED = "@unpartitioned"
+UNPARTITIONED = "@unpartitioned"
 # for the same reason no asset gets the folder of a project
-_OF_PROJECT = "@project-"
+OF_PROJECT = "@project-"
 _PAGE = 1000
 _DAY_SECONDS = 86_400.0
 
 
-class _Place(NamedTuple):
-    """The parts of a location."""
+class Place(NamedTuple):
+    """The parts of a location below a root: of a file, or of an object."""
 
     asset: str
     partition_key: PartitionKey
@@ -333,22 +333,23 @@ class _Place(NamedTuple):
 
     @property
     def location(self) -> str:
-        top = "" if self.project == DEFAULT_PROJECT else f"{_OF_PROJECT}{self.project}/"
-        directory = escape(self.partition_key) if self.partition_key else _UNPARTITIONED
+        """The path below the root."""
+        top = "" if self.project == DEFAULT_PROJECT else f"{OF_PROJECT}{self.project}/"
+        directory = escape(self.partition_key) if self.partition_key else UNPARTITIONED
         return f"{top}{escape(self.asset)}/{directory}/{file_name(self.version, self.extension)}"
 
     @classmethod
-    def parse(cls, location: str) -> _Place | None:
+    def parse(cls, location: str) -> Place | None:
         """Return the parts; None unless the location is exactly what `location` gives for them."""
         segments = split_location(location)
-        project = segments.pop(0).removeprefix(_OF_PROJECT) if len(segments) == 4 else DEFAULT_PROJECT
+        project = segments.pop(0).removeprefix(OF_PROJECT) if len(segments) == 4 else DEFAULT_PROJECT
         if len(segments) != 3:
             return None
         asset, directory, file = segments
         try:
             place = cls(
                 unescape(asset),
-                NO_PARTITION if directory == _UNPARTITIONED else PartitionKey(unescape(directory)),
+                NO_PARTITION if directory == UNPARTITIONED else PartitionKey(unescape(directory)),
                 version_of(file),
                 "".join(file.partition(".")[1:]),
                 project,
@@ -442,9 +443,7 @@ class FilesystemIO:
             StorageError: the disk is full, denied, read-only or broken; nothing is left behind.
         """
         serializer = self._serializer or choose_serializer(value)
-        place = _Place(
-            address.asset, address.partition_key, address.version, serializer.extension, address.project
-        )
+        place = Place(address.asset, address.partition_key, address.version, serializer.extension, address.project)
         try:
             path = self._root / place.location
             make_directory(path.parent, durable=self._durable)
@@ -510,7 +509,7 @@ class FilesystemIO:
         Raises:
             StorageError: one cannot be deleted.
         """
-        place = _Place(asset, partition_key, "0-0", "", self._project.name)
+        place = Place(asset, partition_key, "0-0", "", self._project.name)
         directory = (self._root / place.location).parent
         gone, deleted = set(versions), 0
         try:
@@ -562,25 +561,25 @@ class FilesystemIO:
         for directory, directories, names in self._root.walk():
             if directory == self._root:
                 # versions are known in their own project only
-                directories[:] = [name for name in directories if _project_of(name) == self._project.name]
+                directories[:] = [name for name in directories if project_of(name) == self._project.name]
             for name in names:
                 path = directory / name
                 temporary = is_temporary(path)
                 final = final_name(path) if temporary else name
-                place = _Place.parse((directory / final).relative_to(self._root).as_posix()) if final else None
+                place = Place.parse((directory / final).relative_to(self._root).as_posix()) if final else None
                 if (temporary or place is not None) and is_older(path, older_than_seconds):
                     yield place.version if place is not None else "", path
 
-    def _place(self, stored: StoredOutput, action: str) -> _Place:
-        place = _Place.parse(stored.location)
+    def _place(self, stored: StoredOutput, action: str) -> Place:
+        place = Place.parse(stored.location)
         if place is None:
-            raise _outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
+            raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
         return place
 
-    def _refuse_outside(self, path: Path, action: str, place: _Place) -> None:
+    def _refuse_outside(self, path: Path, action: str, place: Place) -> None:
         """Refuse a path that symbolic links lead out of the root."""
         if not path.resolve().is_relative_to(self._root.resolve()):
-            raise _outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
+            raise outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
 
 
 def _delete(paths: Iterable[Path]) -> int:
@@ -601,12 +600,13 @@ def _version_in(path: Path) -> str | None:
         return None
 
 
-def _project_of(directory: str) -> str:
+def project_of(directory: str) -> str:
     """Return the project to which a folder below the root belongs."""
-    return directory.removeprefix(_OF_PROJECT) if directory.startswith(_OF_PROJECT) else DEFAULT_PROJECT
+    return directory.removeprefix(OF_PROJECT) if directory.startswith(OF_PROJECT) else DEFAULT_PROJECT
 
 
-def _outside(action: str, target: str, partition: str, why: str) -> StorageError:
+def outside(action: str, target: str, partition: str, why: str) -> StorageError:
+    """Return the StorageError for a location that a manager never gives."""
     return StorageError(
         action,
         target,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from flowstone.core.output import OutputAddress, Publication, StoredOutput
 from flowstone.core.partitions import PartitionKey
+from flowstone.core.project import Project
 from flowstone.core.step import Target
 
 
@@ -121,6 +122,25 @@ class Publisher(Protocol):
 
     def after(self, targets: Sequence[Target]) -> None:
         """Publish what was noted for these targets; called after the commit, never raises."""
+
+
+@runtime_checkable
+class RetryingIO(Protocol):
+    """An IO manager that says which of its failures pass by themselves.
+
+    Of others these are StorageErrors of the kinds `full`, `unavailable` and `other`, and every other OSError.
+    """
+
+    def may_pass(self, error: Exception) -> bool:
+        """Whether storing again right away may succeed."""
+
+
+@runtime_checkable
+class OfProjectIO(Protocol):
+    """An IO manager whose storage several projects share: an app asks for the one of its own project."""
+
+    def in_project(self, project: Project) -> Self:
+        """Return this manager for the values of a project."""
 
 
 @runtime_checkable

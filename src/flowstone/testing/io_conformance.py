@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date
+from typing import Any
 
 import pytest
 
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.errors import SerializationError, StorageError
-from flowstone.protocols import IOManager
+from flowstone.protocols import ErasableIO, FindableIO, IOManager, SweepableIO
+from flowstone.testing.marks import wait_until
 
 HOSTILE_PARTITIONS = (
     "../../etc/passwd",
@@ -47,11 +53,53 @@ HOSTILE_PARTITIONS = (
 """Partition keys that a careless manager mixes up, truncates, or follows out of its folder."""
 
 
+def _pandas() -> Any:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": [1, 2, None], "t": ["a", None, "c"]}, index=["x", "y", "z"])
+    frame["day"] = pandas.to_datetime(["2024-01-01", None, "2024-03-01"]).tz_localize("Europe/Berlin")
+    return frame.astype({"t": "category"})
+
+
+def _polars() -> Any:
+    polars = pytest.importorskip("polars")
+    return polars.DataFrame({"n": [1, None, 3], "parts": [["a"], [], None], "at": [date(2024, 1, 1), None, None]})
+
+
+def _arrow() -> Any:
+    pyarrow = pytest.importorskip("pyarrow")
+    return pyarrow.table({"n": pyarrow.array([1, None], pyarrow.int8()), "s": [{"a": 1}, None]})
+
+
+def _numpy() -> Any:
+    numpy = pytest.importorskip("numpy")
+    return numpy.asfortranarray(numpy.arange(12, dtype=">i2").reshape(3, 4))
+
+
+TABLES: Mapping[str, tuple[Callable[[], Any], Callable[[Any, Any], bool]]] = {
+    "pandas": (_pandas, lambda one, other: bool(one.equals(other) and list(one.dtypes) == list(other.dtypes))),
+    "polars": (_polars, lambda one, other: bool(one.equals(other) and one.schema == other.schema)),
+    "pyarrow": (_arrow, lambda one, other: bool(one.equals(other))),
+    "numpy": (_numpy, lambda one, other: bool(one.dtype == other.dtype and (one == other).all())),
+}
+"""Tables and arrays by library: how one is made, and when two are the same."""
+
+_WRITER = """
+import json
+from flowstone.core.output import OutputAddress
+value = bytes(range(256)) * 16_384
+for step in range(1, 1000):
+    stored = manager.store(value, OutputAddress("numbers", "", "run", step, 1, step))
+    print(json.dumps(stored.to_json()), flush=True)
+"""
+"""What the writer does that is killed."""
+
+
 class IOManagerConformance(ABC):
     """Tests of the meaning of an IO manager; make a subclass whose name starts with `Test`.
 
     Override `create`. Where values become readable only with the commit (as those of PostgresIO that travel
-    with it), override `commit` as well.
+    with it), override `commit` as well. Faults are tried where the suite can make them: override `damage`,
+    `writer` and `names`; tests of what a manager has no method for are skipped.
 
     Example:
         >>> from flowstone.io import MemoryIO
@@ -68,6 +116,18 @@ class IOManagerConformance(ABC):
     def commit(self, stored: StoredOutput) -> StoredOutput:
         """Do what the committing transaction does; return what another process reads from the records."""
         return StoredOutput.from_json(json.loads(json.dumps(stored.to_json())), payload=stored.payload)
+
+    def damage(self, stored: StoredOutput) -> bool:
+        """Cut the stored bytes in half behind the manager's back; False when this suite cannot."""
+        return False
+
+    def writer(self) -> str | None:
+        """Return Python code for another process that makes `manager` on the same storage; None when it cannot."""
+        return None
+
+    def names(self) -> Collection[str]:
+        """Return what lies in the storage, down to temporary files."""
+        raise NotImplementedError
 
     def test_loads_what_was_stored(self) -> None:
         """Values of all kinds come back equal, with their types."""
@@ -174,6 +234,115 @@ class IOManagerConformance(ABC):
         manager = self.create()
         value = bytes(range(256)) * 32_768
         assert manager.load(self.commit(manager.store(value, _address()))) == value
+
+    @pytest.mark.parametrize("library", TABLES)
+    def test_tables_and_arrays_come_back(self, library: str) -> None:
+        """A table or an array comes back with its types, its order and what is missing in it."""
+        make, same = TABLES[library]
+        manager, value = self.create(), make()
+        loaded = manager.load(self.commit(manager.store(value, _address())))
+        assert type(loaded) is type(value)
+        assert same(loaded, value)
+
+    def test_an_attempt_that_lost_its_lease_changes_nothing(self) -> None:
+        """What a later attempt published stays, whatever an earlier one, whose token is older, still does."""
+        manager = self.create()
+        published = self.commit(manager.store("new " * 50_000, _address(attempt=2)))
+        late = manager.store("old " * 90_000, _address(attempt=1))
+        assert manager.load(published) == "new " * 50_000
+        manager.discard(late)
+        assert manager.load(published) == "new " * 50_000
+
+    def test_a_damaged_value_is_no_value(self) -> None:
+        """Half of the bytes are an error that says so, for every format; never a part of the value."""
+        manager = self.create()
+        values: list[object] = ["text " * 50_000, b"bytes" * 50_000, list(range(60_000))]
+        for number, value in enumerate(values):
+            stored = self.commit(manager.store(value, _address(step=number)))
+            if not self.damage(stored):
+                pytest.skip("damage() is not overridden")
+            with pytest.raises(StorageError) as caught:
+                manager.load(stored)
+            assert caught.value.kind in ("corrupt", "missing")
+
+    def test_says_what_is_there(self) -> None:
+        """`find` answers for each value, in order; one that was never stored is not there."""
+        manager = self.create()
+        if not isinstance(manager, FindableIO):
+            pytest.skip("it has no find()")
+        stored = [self.commit(manager.store("x" * 100_000, _address(step=n))) for n in (1, 2, 3)]
+        manager.discard(stored[1])
+        assert list(manager.find(stored)) == [True, False, True]
+        assert list(manager.find([])) == []
+
+    def test_erases_versions_of_one_partition(self) -> None:
+        """`erase` deletes the named versions of one partition, however hostile, and nothing else."""
+        manager = self.create()
+        if not isinstance(manager, ErasableIO):
+            pytest.skip("it has no erase()")
+        for number, partition in enumerate(("a/b", "../a", "x" * 301, "\u00fc" * 300)):
+            steps = [10 * number + n for n in range(3)]
+            gone, kept, other = (
+                self.commit(manager.store(step, _address(partition=key, step=step)))
+                for step, key in zip(steps, (partition, partition, f"{partition}2"), strict=True)
+            )
+            version = _address(step=steps[0]).version
+            assert manager.erase("numbers", PartitionKey(partition), [version, "999-9"]) == 1
+            assert [manager.load(one) for one in (kept, other)] == steps[1:]
+            with pytest.raises(StorageError):
+                manager.load(StoredOutput.from_json(gone.to_json()))
+
+    def test_sweep_deletes_only_what_nobody_keeps(self) -> None:
+        """`sweep` offers versions to `keep`, and deletes the others; without `keep` no version goes."""
+        manager = self.create()
+        if not isinstance(manager, SweepableIO):
+            pytest.skip("it has no sweep()")
+        addresses = [_address(partition=key, step=n) for n, key in enumerate(("", "a/b", "A", "x" * 301))]
+        stored = [self.commit(manager.store("x" * 100_000, address)) for address in addresses]
+        manager.sweep(older_than_seconds=0)
+        assert [len(str(manager.load(one))) for one in stored] == [100_000] * 4
+        offered: set[str] = set()
+
+        def keep(versions: Collection[str]) -> set[str]:
+            offered.update(versions)
+            return {address.version for address in addresses[::2]}
+
+        # storages that say when something was written say it in whole seconds
+        assert wait_until(lambda: manager.sweep(older_than_seconds=0, keep=keep) >= 0 and len(offered) >= 4)
+        assert offered == {address.version for address in addresses}
+        for one in stored[::2]:
+            assert manager.load(one) == "x" * 100_000
+        for one in stored[1::2]:
+            with pytest.raises(StorageError):
+                manager.load(StoredOutput.from_json(one.to_json()))
+
+    def test_sweep_clears_up_after_a_killed_writer(self) -> None:
+        """A writer killed with SIGKILL leaves whole values and leftovers; `sweep` finds all of these."""
+        manager, code = self.create(), self.writer()
+        if code is None or not isinstance(manager, SweepableIO):
+            pytest.skip("writer() is not overridden, or it has no sweep()")
+        with subprocess.Popen(  # noqa: S603 - code of this suite
+            [sys.executable, "-c", code + _WRITER], stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                written = [process.stdout.readline() for _ in range(3)]
+            finally:
+                process.kill()
+            written += process.stdout.readlines()
+        stored = [StoredOutput.from_json(json.loads(line)) for line in written if line.endswith("\n")]
+        needed, kept = stored[:2], [_address(step=step).version for step in (1, 2)]
+        for one in stored:
+            assert manager.load(self.commit(one)) == bytes(range(256)) * 16_384
+
+        def is_clear() -> bool:
+            with suppress(StorageError):  # the storage may not have noticed yet that the writer is gone
+                manager.sweep(older_than_seconds=0, keep=lambda versions: set(kept) & set(versions))
+                manager.sweep(older_than_seconds=0)
+            return len(self.names()) == len(kept)
+
+        assert wait_until(is_clear), sorted(self.names())
+        assert [len(manager.load(one)) for one in needed] == [4 << 20, 4 << 20]  # type: ignore[arg-type]
 
     def test_many_threads(self) -> None:
         """One manager serves many threads at once."""
