@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +14,23 @@ from tests.dbt.projects import SHOP, parse
 
 @pytest.fixture(scope="session")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a directory with the project as dbt parsed it for a target."""
-    found: dict[str, Path] = {}
+    """Return a directory with the project as dbt parsed it for a target; workers of pytest-xdist share it."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
 
     def project(target: str) -> Path:
-        if target not in found:
-            found[target] = tmp_path_factory.mktemp(target) / "shop"
-            shutil.copytree(SHOP, found[target])
-            if target == "postgres":
-                shutil.copytree(SHOP.parent / "postgres_only", found[target] / "models" / "postgres_only")
-            parse(found[target], "--target", target)
-        return found[target]
+        found = place / f"dbt-{target}" / "shop"
+        with (place / f"dbt-{target}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (found / "target" / "manifest.json").exists():
+                shutil.copytree(SHOP, found, dirs_exist_ok=True)
+                if target == "postgres":
+                    shutil.copytree(
+                        SHOP.parent / "postgres_only", found / "models" / "postgres_only", dirs_exist_ok=True
+                    )
+                parse(found, "--target", target)
+        return found
 
     return project
 

@@ -116,6 +116,19 @@ def test_sources_are_observed_or_made_by_assets(document: dict[str, Any]) -> Non
         declare(document, sources={"raw.order": orders})
 
 
+def test_one_asset_makes_several_sources(document: dict[str, Any]) -> None:
+    second = {
+        **document["sources"]["source.shop.raw.orders"],
+        "name": "refunds",
+        "fqn": ["shop", "raw", "refunds"],
+    }
+    document["sources"]["source.shop.raw.refunds"] = second
+    document["nodes"]["model.shop.stg_orders"]["depends_on"]["nodes"].append("source.shop.raw.refunds")
+    names = {"raw.orders": "loaded", "raw.refunds": "loaded"}
+    shop = declare(document, sources=names, blocking=False, options=lambda node: {"deps": ["calendar"]})
+    assert inputs(shop["stg_orders"]) == {"loaded", "calendar"}
+
+
 def test_incremental_models_have_the_partitions(document: dict[str, Any]) -> None:
     shop = declare(document, partitions=DAYS)
     assert [one.name for one in shop if one.partitions is not None] == ["daily_revenue"]

@@ -137,7 +137,8 @@ def dbt_assets(
         vars: variables of dbt for every step.
         blocking: whether a test of severity error fails the step, so that nothing downstream runs, as with
             `dbt build`; otherwise it is recorded.
-        options: called with each node; returns options of `asset` for it, such as `{"name": "shop_orders"}`.
+        options: called with each node; returns options of `asset` for it, such as `{"name": "shop_orders"}`;
+            `deps` come to those that the project knows.
         queue: see `asset`; so are `retry`, `timeout`, `concurrency`, `automation` and `io`. By default a project
             that does not parse or compile is not tried again; with DuckDB one step writes at a time, fleet-wide.
         project_dir: directory of the project; by default the one in which the manifest lies.
@@ -340,9 +341,9 @@ class _Declaring:
         limits = dict(self._limits)
         if partitioned:
             limits[f"dbt:{node.unique_id}"] = 1  # partitions of one table, which dbt does not keep apart
-        own = self._given[node.unique_id]
-        deps: list[DependencyLike] = [dep(self._names[one]) for one in node.parents if one in self._chosen]
-        deps += [dep(one) for one in waits_for]
+        own = dict(self._given[node.unique_id])
+        deps: list[DependencyLike] = [*self._read(node.parents), *(dep(one) for one in waits_for)]
+        deps += own.pop("deps", ())
         defaults = {
             "name": self._names[node.unique_id],
             "deps": deps,
@@ -356,13 +357,17 @@ class _Declaring:
         }
         return self._made(build, node.unique_id, node, node.path, {**self._shared, **defaults, **own})
 
+    def _read(self, parents: Sequence[str]) -> list[DependencyLike]:
+        """Return dependencies; one asset of Python may make several sources."""
+        return [dep(name) for name in dict.fromkeys(self._names[one] for one in parents if one in self._chosen)]
+
     def _asset_of_test(self, test: DbtTest) -> DbtAsset:
         def run(context: AssetContext) -> dict[str, Any]:
             return self._runner.try_alone(test, context)
 
         options = {
             "name": test.name,
-            "deps": [dep(self._names[one]) for one in test.parents if one in self._chosen],
+            "deps": self._read(test.parents),
             "concurrency": self._limits,
             "tags": ["dbt", "test"],
             "group": self._manifest.project,

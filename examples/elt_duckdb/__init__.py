@@ -1,0 +1,1 @@
+"""From files into a DuckDB warehouse: loaded by day, checked, transformed, watched."""
