@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,13 @@ def prepare(directory: Path) -> Path:
     project = directory / "project"
     shutil.copytree(PROJECT, project, dirs_exist_ok=True)
     dbt = shutil.which("dbt", path=str(Path(sys.executable).parent)) or "dbt"
-    subprocess.run([dbt, "--quiet", "parse"], cwd=project, check=True, env=environment(directory))  # noqa: S603
+    subprocess.run([dbt, "--quiet", "parse"], cwd=project, check=True, env=os.environ | environment(directory))  # noqa: S603
     return project
 
 
 def environment(directory: Path) -> dict[str, str]:
     """Return what the profile of the project reads."""
-    return {"DBT_SHOP_WAREHOUSE": str(directory / "warehouse.duckdb"), "PATH": "/usr/bin:/bin"}
+    return {"DBT_SHOP_WAREHOUSE": str(directory / "warehouse.duckdb")}
 
 
 def build(directory: Path, **options: Any) -> FlowStone:
