@@ -1,8 +1,10 @@
 -- What the catalog answers: runs, steps, attempts, versions, their readers, the status of targets.
 
 -- name: resolve
--- The version to read for each [run, asset, partition] of a JSON array (see `current`): the run's own result wins, else the current one. A small value
--- comes along. Uses steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
+-- The version to read for each [run, asset, partition] of a JSON array (see `current`): the run's own result wins, else
+-- the current one. A small value comes along. Each LIMIT keeps the planner at one look into an index per target: for a
+-- table of some thousand rows it would read all of it, again for each group of steps.
+-- Uses steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
 SELECT t.position, s.id AS step_id, s.output, p.payload, s.started_at, own.output_step IS NOT NULL AS own
 FROM (
     SELECT r.target ->> 0 AS run_id, r.target ->> 1 AS asset, r.target ->> 2 AS partition, r.position
@@ -14,10 +16,21 @@ LEFT JOIN LATERAL (
     WHERE o.asset = t.asset AND o.partition = t.partition AND o.run_id = t.run_id AND o.output_step IS NOT NULL
     LIMIT 1
 ) AS own ON true
-LEFT JOIN flowstone.current_outputs AS c ON c.asset = t.asset AND c.partition = t.partition
-JOIN flowstone.steps AS s ON s.id = coalesce(own.output_step, c.step_id) AND s.erased_at IS NULL
-LEFT JOIN flowstone.output_payloads AS p
-    ON p.version = pg_catalog.substr(s.output ->> 'location', 8) AND s.output ->> 'location' LIKE 'inline:%%';
+LEFT JOIN LATERAL (
+    SELECT c.step_id FROM flowstone.current_outputs AS c WHERE c.asset = t.asset AND c.partition = t.partition LIMIT 1
+) AS c ON own.output_step IS NULL
+CROSS JOIN LATERAL (
+    SELECT o.id, o.output, o.started_at
+    FROM flowstone.steps AS o
+    WHERE o.id = coalesce(own.output_step, c.step_id) AND o.erased_at IS NULL
+    LIMIT 1
+) AS s
+LEFT JOIN LATERAL (
+    SELECT v.payload
+    FROM flowstone.output_payloads AS v
+    WHERE v.version = pg_catalog.substr(s.output ->> 'location', 8)
+    LIMIT 1
+) AS p ON s.output ->> 'location' LIKE 'inline:%%';
 
 -- name: current
 -- Committed steps of some targets, given as [[asset, partition], ...]: JSON is several times faster to write and to
