@@ -109,7 +109,7 @@ def _columns(connection: Connection[Any], statement: str) -> dict[str, str]:
             names.append(found[1])
         return f"${names.index(found[1]) + 1}"
 
-    text = re.sub(r"%%|%\((\w+)\)s", number, load_sql(statement))
+    text = re.sub(r"%%|%\((\w+)\)[sb]", number, load_sql(statement))
     prepared = connection.pgconn.prepare(b"", text.encode())
     assert not prepared.error_message, prepared.error_message.decode()
     reported = connection.pgconn.describe_prepared(b"")

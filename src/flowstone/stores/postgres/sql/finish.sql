@@ -1,5 +1,5 @@
 -- End attempts that are still the newest of their steps (the fencing token decides) and publish what succeeded:
--- state, attempt row, pointer, lineage, small values. One statement; uses steps_pkey.
+-- state, attempt row, pointer, lineage, small values, which travel in binary. One statement; uses steps_pkey.
 WITH ended AS (
     SELECT *
     FROM pg_catalog.jsonb_to_recordset(%(rows)s) AS e (
@@ -67,7 +67,7 @@ WITH ended AS (
 ), valued AS (
     INSERT INTO flowstone.output_payloads (version, payload)
     SELECT p.version, p.payload
-    FROM unnest(%(payload_steps)s::bigint[], %(versions)s::text[], %(payloads)s::bytea[])
+    FROM unnest(%(payload_steps)s::bigint[], %(versions)s::text[], %(payloads)b::bytea[])
         AS p (step_id, version, payload)
     JOIN moved AS m ON m.id = p.step_id AND m.state = 'completed'
     ON CONFLICT DO NOTHING
