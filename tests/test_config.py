@@ -240,15 +240,31 @@ def test_what_the_environment_or_the_file_says_wrong_of_oban_names_the_place(
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    "url", ["flow.example.com", "ftp://flow.example.com", "https://", "https://a b", "https://x\n"]
+)
+def test_the_address_of_the_dashboard_is_one(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="dashboard_url"):
+        Settings(dashboard_url=url).check("Settings(...)")
+
+
 def test_every_setting_has_a_variable_and_a_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {
         "queues": "assets=3, backfill=4",
         "previews": "yes",
+        "notifications": "off",
+        "dashboard_url": "https://flow.example.com/x",
         "memory_steps": "7",
         "secrets": "A,B",
         "executor": "sync",
     }
-    expected = {"queues": {"assets": 3, "backfill": 4}, "previews": True, "memory_steps": 7, "secrets": ("A", "B")}
+    expected = {
+        "queues": {"assets": 3, "backfill": 4},
+        "previews": True,
+        "notifications": False,
+        "memory_steps": 7,
+        "secrets": ("A", "B"),
+    }
     for item in fields(Settings):
         if item.name == "oban":
             continue

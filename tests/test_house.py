@@ -36,6 +36,7 @@ OPTIONAL = {
     "starlette",
     "jinja2",
     "uvicorn",
+    "apprise",
 }
 OPTIONAL_EXCEPT = {"pytest": "testing", "starlette": "web", "jinja2": "web", "uvicorn": "web"}
 """Where an optional package may be imported by every module: the test tools are for people who have pytest, and

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         TimeWindowOverlap,
     )
     from flowstone.core.materialization import Materialization
+    from flowstone.core.notification import Message, Notify
     from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
     from flowstone.core.partitions_by_key import DynamicPartitions, MultiPartitions
     from flowstone.core.partitions_by_time import (
@@ -125,9 +126,11 @@ __all__ = [
     "JobStatus",
     "LastN",
     "Materialization",
+    "Message",
     "MinutelyPartitions",
     "MonthlyPartitions",
     "MultiPartitions",
+    "Notify",
     "PartitionMapping",
     "PartitionsDefinition",
     "Previous",
@@ -212,8 +215,10 @@ _MODULES = {
     "JobStatus": "flowstone.core.job",
     "LastN": "flowstone.core.mappings",
     "Materialization": "flowstone.core.materialization",
+    "Message": "flowstone.core.notification",
     "MonthlyPartitions": "flowstone.core.partitions_by_time",
     "MultiPartitions": "flowstone.core.partitions_by_key",
+    "Notify": "flowstone.core.notification",
     "PartitionMapping": "flowstone.core.mappings",
     "PartitionsDefinition": "flowstone.core.definition",
     "Previous": "flowstone.core.mappings",

@@ -23,7 +23,9 @@ from flowstone.core.project import DEFAULT_PROJECT, check_project
 from flowstone.errors import ConfigurationError, did_you_mean, option_hint
 
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
-_TEXTS = frozenset({"database_url", "storage", "project", "executor", "app"})
+_TEXTS = frozenset({"database_url", "storage", "project", "executor", "app", "dashboard_url"})
+_URL = re.compile(r"https?://[^\s/]+(?:/\S*)?")
+_SWITCHES = frozenset({"previews", "notifications"})
 _PREFIX = "FLOWSTONE_"
 _MAX_SECRET_FILE = 64 * 1024
 DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": False, "name": "flowstone"}
@@ -59,6 +61,8 @@ class Settings:
         conditions_seconds: how often workers evaluate the condition of an asset while nothing moves.
         retention_days: age of the end of a run after which `prune` forgets what nothing needs any more.
         log_days: how long what steps log is kept; 0 keeps nothing of it, and then nothing is captured.
+        dashboard_url: address of the dashboard, to which notifications link.
+        notifications: whether notifications are sent; else they are only decided on and kept.
         previews: whether pages show values to operators: they are loaded for that, pickles apart.
         secrets: names of more environment variables whose values are masked wherever they stand; those whose name
             says so (`..._PASSWORD`, `..._TOKEN`) need no mention.
@@ -91,6 +95,8 @@ class Settings:
     retention_days: float = 90.0
     log_days: float = 14.0
     memory_steps: int = 10_000
+    dashboard_url: str | None = None
+    notifications: bool = True
     previews: bool = False
     secrets: Sequence[str] = ()
     oban: Mapping[str, Any] = field(default_factory=dict)
@@ -163,14 +169,16 @@ class Settings:
                     raise ConfigurationError(f"{where}: log_days={value!r} must be a number of days, 0 for none.")
             elif item.name == "memory_steps" and (type(value) is not int or value < 1):
                 raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
-            elif item.name == "previews" and not isinstance(value, bool):
-                raise ConfigurationError(f"{where}: previews={value!r} must be true or false.")
+            elif item.name in _SWITCHES and not isinstance(value, bool):
+                raise ConfigurationError(f"{where}: {item.name}={value!r} must be true or false.")
             elif item.name == "secrets" and not (
                 isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
             ):
                 raise ConfigurationError(f"{where}: secrets={value!r} must be a list of names of variables.")
             elif item.name in _TEXTS and not isinstance(value, str | None):
                 raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
+        if self.dashboard_url is not None and not _URL.fullmatch(self.dashboard_url):
+            raise ConfigurationError(f"{where}: dashboard_url={self.dashboard_url!r} must be https://HOST/...")
         try:
             check_project(self.project)
         except ConfigurationError as error:
@@ -244,7 +252,7 @@ def _read(name: str, text: str) -> Any:
             return {queue.strip(): int(limit) for queue, _, limit in pairs}
         if name == "secrets":
             return tuple(one.strip() for one in bare.split(",") if one.strip())
-        if name == "previews":
+        if name in _SWITCHES:
             return _SWITCH[bare.lower()]
         return int(bare) if name == "memory_steps" else float(bare)
     except (ValueError, KeyError):
@@ -254,6 +262,7 @@ def _read(name: str, text: str) -> Any:
 _FORMS = {
     "queues": "NAME=LIMIT,..., such as assets=10,backfill=20",
     "previews": "true or false",
+    "notifications": "true or false",
     "memory_steps": "a whole number",
 }
 
@@ -302,7 +311,7 @@ def settings_schema() -> dict[str, Any]:
             about["description"] = f"{what} Variables: {', '.join(_OBAN_ENVIRONMENT.values())}."
         elif item.name == "secrets":
             about |= {"type": "array", "items": {"type": "string", "minLength": 1}}
-        elif item.name == "previews":
+        elif item.name in _SWITCHES:
             about |= {"type": "boolean"}
         elif item.name == "memory_steps":
             about |= {"type": "integer", "minimum": 1}

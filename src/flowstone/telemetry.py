@@ -43,6 +43,8 @@ EVENTS: Mapping[str, str] = {
     "worker.start": "a worker node takes up work",
     "worker.stop": "a worker node has stopped; measures duration_seconds",
     "automation.stop": "a schedule, sensor or condition was evaluated; measures duration_seconds",
+    "notification.sent": "a sender has taken a notification; measures attempts",
+    "notification.given_up": "a notification was not sent, however often that was tried; measures attempts",
 }
 """Every event that FlowStone emits."""
 

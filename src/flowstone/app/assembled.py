@@ -15,6 +15,7 @@ from flowstone.app.conditions import ConditionsView
 from flowstone.app.launch import LaunchView
 from flowstone.app.lineage import LineageView
 from flowstone.app.logs import LogsView
+from flowstone.app.notifications import NotificationsView
 from flowstone.app.partition_keys import PartitionKeysView
 from flowstone.app.reading import Reading
 from flowstone.app.runs import RunsView
@@ -28,6 +29,7 @@ from flowstone.core.automation.sensor import Sensor
 from flowstone.core.check import Check
 from flowstone.core.graph import AssetGraph
 from flowstone.core.html_tables import html_table
+from flowstone.core.notification import Notify
 from flowstone.core.partitions import PartitionKey, decode_partition
 from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.approvals import Notifier
@@ -58,10 +60,12 @@ class AssembledApp:
         compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
+        notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
     ) -> None:
+        notify, schedules, sensors = _listed(notify), _listed(schedules), _listed(sensors)
         check_declared(
             assets=assets,
             checks=checks,
@@ -71,14 +75,13 @@ class AssembledApp:
             compute=compute,
             notifiers=notifiers,
             observers=observers,
+            notify=notify,
             schedules=schedules,
             sensors=sensors,
             settings=settings,
         )
-        for option, value in (("database_url", database_url), ("project", project)):
-            if settings is not None and value is not None:
-                raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
         if settings is not None:
+            _refuse_both(database_url=database_url, project=project)
             settings.check("Settings(...)")
         self.settings = settings or Settings.load(database_url=address_of(database_url), project=project)
         declared = Declared(
@@ -91,6 +94,9 @@ class AssembledApp:
             executors=executors or {},
             compute=compute or {},
             notifiers=notifiers,
+            notify=notify,
+            schedules=schedules,
+            sensors=sensors,
         )
         self.parts = assemble(declared, self.settings)
         self._placement = Placement(self.parts)
@@ -101,9 +107,8 @@ class AssembledApp:
             self.parts.close()  # it may have started a server
             raise
 
-    def _group_verbs(self, schedules: Iterable[Schedule], sensors: Iterable[Sensor]) -> None:
+    def _group_verbs(self, schedules: Sequence[Schedule], sensors: Sequence[Sensor]) -> None:
         """Make the objects that group the less common verbs."""
-        schedules, sensors = list(schedules), list(sensors)
         self.runs = RunsView(self.parts, self._placement)
         self.bulk = BulkView(self.parts, self.runs)
         self.executors = ExecutorsView(self.parts, self._placement)
@@ -112,6 +117,7 @@ class AssembledApp:
         self.partitions = PartitionKeysView(self.parts)
         self.checks = ChecksView(self.parts)
         self.approvals = ApprovalsView(self.parts)
+        self.notifications = NotificationsView(self.parts.notifications)
         self.audit = AuditView(self.parts)
         self.retention = RetentionView(self.parts)
         self.launch = LaunchView(self.parts, self._placement, self.runs)
@@ -162,13 +168,15 @@ class AssembledApp:
         compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
+        notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
     ) -> Self:
         """Return an app that records in memory and never chooses Oban, whatever file and environment say."""
         if settings is None:
-            settings, project = Settings(executor="sync", project=project or DEFAULT_PROJECT), None
+            settings = Settings(executor="sync", project=project or DEFAULT_PROJECT, notifications=False)
+            project = None
         return cls(
             assets,
             checks=checks,
@@ -182,6 +190,7 @@ class AssembledApp:
             compute=compute,
             notifiers=notifiers,
             observers=observers,
+            notify=notify,
             schedules=schedules,
             sensors=sensors,
             settings=settings,
@@ -203,6 +212,7 @@ class AssembledApp:
         compute: Mapping[str, Compute] | None = None,
         notifiers: Sequence[Notifier] = (),
         observers: Sequence[Observer] = (),
+        notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
@@ -225,6 +235,7 @@ class AssembledApp:
             compute=compute,
             notifiers=notifiers,
             observers=observers,
+            notify=notify,
             schedules=schedules,
             sensors=sensors,
             settings=settings,
@@ -272,3 +283,16 @@ class AssembledApp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refuse_both(**given: object) -> None:
+    """Refuse options beside settings, which carry their own."""
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
+
+
+def _listed[T](given: Iterable[T]) -> Sequence[T]:
+    """Return what is read more than once as a list; what is none is refused later, in words of its option."""
+    is_one = isinstance(given, str | bytes | Mapping | Asset) or not isinstance(given, Iterable)
+    return given if is_one else list(given)  # type: ignore[return-value]

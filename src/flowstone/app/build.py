@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowstone.app.details import DetailsReader
+from flowstone.app.notifications import Notifications, declare
 from flowstone.app.results import Results
 from flowstone.app.waiting import Waiting
 from flowstone.compute.select import ComputeSelector, refuse_what_is_no_compute
@@ -30,6 +31,7 @@ from flowstone.core.check import Check, CheckSet
 from flowstone.core.declaring import shown
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
+from flowstone.core.notification import Notify
 from flowstone.core.output import StoredOutput
 from flowstone.core.project import Project
 from flowstone.core.published import PUBLISHED
@@ -41,10 +43,12 @@ from flowstone.engine.approvals import ApprovalNotices, InPlaceApproval, Notifie
 from flowstone.engine.call import CoroutineRunner, Invoker
 from flowstone.engine.checks import CheckRunner, StepChecks
 from flowstone.engine.driver import Driver
+from flowstone.engine.freshness import FreshnessReader, TimeWatch
 from flowstone.engine.inline import InlineRunner
 from flowstone.engine.isolation import IsolatedCalls
 from flowstone.engine.logs import LogCapture
 from flowstone.engine.middleware import HookSet
+from flowstone.engine.notifications import Composer, Delivery
 from flowstone.engine.planner import KeySnapshots, Planner
 from flowstone.engine.publishing import ValuePublisher, publisher_of
 from flowstone.engine.remote.calls import RemoteCalls
@@ -77,6 +81,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "checks": ((Check,), "checks, as @check makes them"),
     "schedules": ((Schedule,), "Schedule objects"),
     "sensors": ((Sensor,), "sensors, as @sensor makes them"),
+    "notify": ((Notify,), "Notify(...) objects"),
 }
 
 type ExecutorLike = Executor | Callable[[], Executor]
@@ -95,6 +100,9 @@ class Declared:
     executors: Mapping[str, ExecutorLike] = field(default_factory=dict)
     compute: Mapping[str, Compute] = field(default_factory=dict)
     notifiers: Sequence[Notifier] = ()
+    notify: Sequence[Notify] = ()
+    schedules: Sequence[Schedule] = ()
+    sensors: Sequence[Sensor] = ()
 
 
 def check_declared(**given: Any) -> None:
@@ -107,10 +115,10 @@ def check_declared(**given: Any) -> None:
         ConfigurationError: names the option and what it takes.
     """
     for option, (kinds, what) in _KINDS.items():
-        listed = given.get(option)
+        listed = given.get(option, ())
         if isinstance(listed, str | bytes | Mapping | Asset) or not isinstance(listed, Iterable):
             raise ConfigurationError(f"FlowStone({option}={shown(listed)}): give a list of {what}.")
-        if option in ("schedules", "sensors") and isinstance(listed, list | tuple):
+        if option in ("schedules", "sensors", "notify") and isinstance(listed, list | tuple):
             for one in listed:
                 if not isinstance(one, kinds):
                     raise ConfigurationError(f"FlowStone({option}=[{shown(one)}]): give a list of {what}.")
@@ -168,6 +176,9 @@ class Parts:
     executors: ExecutorSelector
     waiting: Waiting
     notices: ApprovalNotices
+    notifications: Notifications
+    delivery: Delivery | None
+    """Sends notifications of what happens in this process; None when the app declares none."""
     checks: StepChecks
     details: DetailsReader
     resources: ResourcePool
@@ -207,6 +218,7 @@ class Parts:
             for ends in self.before_close:
                 stack.callback(ends)
             self.before_close = []
+            stack.callback(self.notifications.delivery.close, shared=self.store.shared)
 
 
 def control_of(parts: Parts) -> Control:
@@ -337,7 +349,9 @@ def _connect(
     driver = Driver(store.catalog, store.end_lost)
     notices = ApprovalNotices(store.approvals, declared.notifiers)
     results = Results(store, graph.label, values.load)
-    inline = _inline(settings, graph, store, reader, runner, results, driver, notices)
+    notifications = _notifications(declared, settings, graph, store)
+    delivery = notifications.delivery if notifications.rules else None
+    inline = _inline(settings, graph, store, reader, runner, results, driver, notices, delivery)
     waiting = Waiting(store, graph.describe, graph.assets)
     shapes = Shapes(graph, lambda asset: values.manager(asset).name)
     if isinstance(store, PostgresStore):
@@ -358,6 +372,8 @@ def _connect(
         executors=_executors(store, inline, results, waiting, declared.executors),
         waiting=waiting,
         notices=notices,
+        notifications=notifications,
+        delivery=delivery,
         checks=step_checks,
         details=DetailsReader(graph, checks=checks, resources=resources, values=values, hooks=hooks),
         resources=resources,
@@ -392,6 +408,25 @@ def _runner(
     )
 
 
+def _notifications(declared: Declared, settings: Settings, graph: AssetGraph, store: Store) -> Notifications:
+    rules, senders = declare(declared.notify, graph, declared.schedules, declared.sensors)
+    if rules:
+        store.notifications.watch(rules)
+    composer = Composer(graph.describe, settings.project, settings.dashboard_url)
+    reader = FreshnessReader(graph, store.catalog, store.notifications)
+    noting = FreshnessReader(graph, store.catalog, store.notifications, note=True)
+    watch = TimeWatch(noting, store.notifications, keep_seconds=settings.retention_days * 86_400)
+    delivery = Delivery(
+        store.notifications,
+        senders,
+        composer.compose,
+        poll=watch.poll,
+        sends=settings.notifications,
+        lease_seconds=settings.lease_seconds,
+    )
+    return Notifications(store.notifications, rules, senders, composer, reader, watch, delivery)
+
+
 def _inline(
     settings: Settings,
     graph: AssetGraph,
@@ -401,7 +436,9 @@ def _inline(
     results: Results,
     driver: Driver,
     notices: ApprovalNotices,
+    delivery: Delivery | None,
 ) -> InlineRunner:
+    announce = (lambda: None) if delivery is None else delivery.after_run
     return InlineRunner(
         graph,
         store,
@@ -409,7 +446,7 @@ def _inline(
         runner=runner,
         results=results,
         hold_limits=LocalLimits().hold,
-        await_approval=InPlaceApproval(store, notices).wait,
+        await_approval=InPlaceApproval(store, notices, announce).wait,
         on_released=driver.released,
         snooze_seconds=settings.snooze_seconds,
         deps_timeout_seconds=settings.deps_timeout_seconds,

@@ -25,12 +25,14 @@ from flowstone import __version__
 from flowstone.app.database import opened
 from flowstone.config import Settings, read_settings_file, variable_of
 from flowstone.core.clean import mask_secrets
+from flowstone.core.notification import NotificationState
 from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.catalog import OLDEST_SERVER, Health, read_health
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
+from flowstone.stores.postgres.notifications import PostgresNotifications
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.sql import fetch_column, fetch_one
 
@@ -215,6 +217,7 @@ def _requested(database: Database, queues: Collection[str]) -> Iterator[Check]:
     yield _connections(database, health, len(queues))
     if all(entry.state is MigrationState.APPLIED for entry in entries):
         yield from _declarations(database)
+        yield from _notifications(database)
 
 
 def checks_of_open_database(database: Database, queues: Collection[str]) -> Iterator[Check]:
@@ -237,6 +240,7 @@ def checks_of_open_database(database: Database, queues: Collection[str]) -> Iter
     yield _workers(health)
     yield _connections(database, health, len(queues))
     yield from _declarations(database)
+    yield from _notifications(database)
 
 
 def _migrations(entries: Sequence[MigrationStatus], upgrade: str) -> Check:
@@ -301,6 +305,23 @@ def _declarations(database: Database) -> Iterator[Check]:
                 yield Check(
                     f"asset {name}", Verdict.WARN, f"{who} declares {different}, as {other} has it", remedy
                 )
+
+
+def _notifications(database: Database) -> Iterator[Check]:
+    """Say whether notifications could not be sent; nothing while none was decided."""
+    counts = PostgresNotifications(database).counts()
+    if given_up := counts.get(NotificationState.GIVEN_UP, 0):
+        yield Check(
+            "notifications",
+            Verdict.WARN,
+            f"{given_up} could not be sent, however often that was tried",
+            "`flowstone notifications --state given_up` says why; `flowstone notifications retry` sends them.",
+        )
+    elif counts:
+        pending = counts.get(NotificationState.PENDING, 0)
+        yield Check(
+            "notifications", Verdict.OK, f"{pending} pending, {counts.get(NotificationState.SENT, 0)} sent"
+        )
 
 
 def _connections(database: Database, health: Health, queues: int) -> Check:

@@ -185,13 +185,16 @@ class Driving:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def execute(self, run: SubmittedRun, job: Job) -> Materialization:
-        """Run a placed step through its executor and wait for it."""
+    def execute(self, run: SubmittedRun, job: Job, *, alone: bool = False) -> Materialization:
+        """Run a placed step through its executor and wait for it; `alone` when it is all of its run."""
         try:
             done: object = run.executor.execute(job, **run.options)
         except BaseException as error:
             self._not_started(run, job, error)
             raise
+        finally:
+            if alone and self._parts.delivery is not None:
+                self._parts.delivery.after_run()
         if not isinstance(done, Materialization):
             # whatever it is, only what was committed counts
             self._not_started(run, job, _returned(run, "execute", done))
@@ -206,6 +209,8 @@ class Driving:
             self._not_started(run, job, error)
             raise
         if isinstance(handed, Job):
+            if self._parts.delivery is not None and Capability.DURABLE not in run.executor.capabilities:
+                self._parts.delivery.start()
             return handed
         refused = _returned(run, "schedule", handed)
         self._not_started(run, job, refused)
@@ -274,6 +279,9 @@ class Driving:
             for step_id in self._parts.store.ledger.cancel_run(run.id):
                 self._parts.inline.cancel(step_id)
             raise
+        finally:
+            if self._parts.delivery is not None:
+                self._parts.delivery.after_run()
 
     def _reporter(self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None) -> Callable[..., None]:
         if on_progress is None:

@@ -25,6 +25,7 @@ from flowstone.app.conditions import AsyncConditionsView
 from flowstone.app.launch import AsyncLaunchView
 from flowstone.app.lineage import AsyncLineageView
 from flowstone.app.logs import AsyncLogsView
+from flowstone.app.notifications import AsyncNotificationsView
 from flowstone.app.partition_keys import AsyncPartitionKeysView
 from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.runs import AnyStep, AsyncRunsView
@@ -79,6 +80,7 @@ class FlowStone(AssembledApp, CommittedValues):
         notifiers: functions that are called for every request for approval, and for its decision.
         observers: what sends elsewhere what happens to this app's work, such as
             `flowstone.observability.OpenTelemetry()`.
+        notify: who is notified of what; see `flowstone.Notify`.
         schedules: what runs at certain times.
         sensors: what looks now and then whether something should run.
         settings: settings to use instead of reading file and environment.
@@ -200,7 +202,7 @@ class FlowStone(AssembledApp, CommittedValues):
             position = run.requested_for
             step, job = run.steps[position], run.job(position)
             if not step.state.is_terminal and not step.deduplicated:
-                return self._placement.driving.execute(run, job)
+                return self._placement.driving.execute(run, job, alone=True)
             try:
                 return self.runs.wait_for(job, timeout_seconds=run.options.get("wait_timeout"))
             except (StepFailedError, StepCancelledError):
@@ -629,6 +631,7 @@ class AsyncFlow(AsyncFlowStone):
         self.partitions = AsyncPartitionKeysView(flow.partitions, self._pool)
         self.checks = AsyncChecksView(flow.checks, self._pool)
         self.approvals = AsyncApprovalsView(flow.approvals, self._pool)
+        self.notifications = AsyncNotificationsView(flow.notifications, self._pool)
         self.audit = AsyncAuditView(flow.audit, self._pool)
         self.retention = AsyncRetentionView(flow.retention, self._pool)
         self.launch = AsyncLaunchView(flow.launch, self._pool)

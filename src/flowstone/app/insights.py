@@ -20,10 +20,12 @@ from flowstone.app.targets import (
 from flowstone.core.declaring import shown, view
 from flowstone.core.insights.overview import Pulse
 from flowstone.core.job import Job
+from flowstone.core.notification import NotificationState
 from flowstone.core.paging import Page, clamp_limit
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
+from flowstone.engine.freshness import FreshnessReader
 from flowstone.engine.insights import fleet
 from flowstone.engine.insights.asset_list import SORTS, AssetRow, asset_list, select_names
 from flowstone.engine.insights.assets import AssetPartitions, AssetSummary, AssetWatch, FailingPartition
@@ -38,6 +40,12 @@ from flowstone.engine.insights.decisions import (
     KeyLine,
 )
 from flowstone.engine.insights.graph import GraphView, NodeDetails, graph_view, node_details
+from flowstone.engine.insights.notifications import (
+    FreshnessLine,
+    NotificationOverview,
+    freshness_line,
+    notification_overview,
+)
 from flowstone.engine.insights.overview import Overview, overview, stale_reason
 from flowstone.engine.insights.runs import RunLine, RunView, StepLine, run_lines, run_view, step_lines
 from flowstone.engine.insights.search import Found, search
@@ -71,6 +79,7 @@ class InsightsView(AssetDetails):
         self._automation = AutomationWatch(parts.graph, store, self._automations)
         declared = [check for asset in parts.graph for check in parts.checks.declared.of(asset.name)]
         self._decisions = DecisionWatch(parts.graph, store, declared)
+        self._freshness = FreshnessReader(parts.graph, store.catalog, store.notifications)
         self._watch = AssetWatch(parts.graph, store, marker=self.pulse, in_background=main is not None)
         self._read_details(parts, self._watch)
 
@@ -466,6 +475,29 @@ class InsightsView(AssetDetails):
         """Return how many requests wait for a decision; counted to 1,000."""
         return self._decisions.waiting()
 
+    def freshness(self, *assets: str) -> Sequence[FreshnessLine]:
+        """Return how old the data are of assets that declare `fresh_within`; of all such when none is named."""
+        names = assets or self._freshness.assets
+        return [freshness_line(one) for one in self._freshness.read(names, datetime.now(UTC)).values()]
+
+    def notifications(
+        self, *, state: NotificationState | None = None, limit: int | None = None
+    ) -> NotificationOverview:
+        """Return what people were notified of, or will be, the newest first; and by which rules.
+
+        Args:
+            state: only those in this state.
+            limit: how many at most.
+        """
+        parts = self._parts
+        return notification_overview(
+            parts.store.notifications,
+            parts.notifications.composer,
+            parts.notifications.senders,
+            state=state,
+            limit=clamp_limit(limit),
+        )
+
     def approvals(self, *, limit: int | None = None) -> Page[ApprovalCard]:
         """Return the requests that wait for a decision, the most urgent first."""
         return self._decisions.pending(datetime.now(UTC), limit=limit)
@@ -613,6 +645,8 @@ class AsyncInsightsView(AsyncFlowStone):
     approvals_waiting = awaitable(InsightsView.approvals_waiting)
     approvals = awaitable(InsightsView.approvals)
     approvals_decided = awaitable(InsightsView.approvals_decided)
+    freshness = awaitable(InsightsView.freshness)
+    notifications = awaitable(InsightsView.notifications)
     approval = awaitable(InsightsView.approval)
     checks = awaitable(InsightsView.checks)
     checks_failing = awaitable(InsightsView.checks_failing)

@@ -510,9 +510,15 @@ def _events(heartbeat: Heartbeat, limits: Mapping[str, int]) -> Iterator[None]:
 def _background(flow: FlowStone, committers: _Committers) -> Iterator[None]:
     committers.start()
     flow.parts.notices.start()
+    notifications = flow.parts.notifications
+    # also without rules: those that an earlier version of the app declared hold no more
+    notifications.store.declare([one.name for one in flow.graph])
+    if notifications.in_use:
+        notifications.delivery.start()
     yield
     committers.stop()
     flow.parts.notices.stop()
+    notifications.delivery.stop()
 
 
 def _leave(code: int) -> NoReturn:

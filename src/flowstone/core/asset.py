@@ -22,6 +22,7 @@ from flowstone.core.declaring import (
     names,
     place_of,
     shown,
+    spelled,
     warn_of_milliseconds,
     whole_number,
 )
@@ -31,6 +32,7 @@ from flowstone.core.generic import P, T_co
 from flowstone.core.limits import Limit, LimitLike, parse_limit
 from flowstone.core.outcome import AwaitApproval, Fatal, RetryLater, Skip
 from flowstone.core.partitions import KeySource
+from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import Route
 from flowstone.core.run_details import RunDetails
@@ -91,6 +93,7 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         renamed_from: str | Iterable[str] | None = (),
         compute: str | None = None,
         compute_options: Mapping[str, Any] | None = None,
+        fresh_within: timedelta | float | None = None,
     ) -> None:
         self.where = place_of(function)
         self.name: str = name_of(function, name)
@@ -102,11 +105,11 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         check = _OptionCheck(f"Asset {self.name!r}", self.where)
         self.partitions = check.partitions(partitions)
         self.timeout_seconds = check.timeout(timeout)
+        self.fresh_within_seconds = check.fresh_within(fresh_within, self.partitions)
         self.description = description_of(function, description, check.about, self.where)
         self.requires, self.routes = check.names("requires", requires), check.names("routes", routes)
         self.tags = frozenset(check.names("tags", tags))
-        self.concurrency = check.limits(concurrency)
-        self.priority = check.priority(priority)
+        self.concurrency, self.priority = check.limits(concurrency), check.priority(priority)
         self.isolation: Isolation = check.one_of("isolation", isolation, ("thread", "process"))
         self.queue: str = check.text("queue", queue, "the name of a queue")
         self.io = check.optional("io", io, "the name of an IO manager")
@@ -122,8 +125,7 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         self.compute = check.optional("compute", compute, "the name of a compute")
         self.compute_options = check.compute_options(self.compute, compute_options)
         self.dependencies, self.takes_context = read_dependencies(function, deps, name=self.name, where=self.where)
-        self.function = function
-        self.is_async = is_coroutine_function(function)
+        self.function, self.is_async = function, is_coroutine_function(function)
         self.copied_from: Self | None = None
         copy_signature(self, function)
 
@@ -264,6 +266,25 @@ class _OptionCheck:
             self.refuse("compute_options", given, 'say where it runs as well, such as compute="dask"')
         return dict(given)
 
+    def fresh_within(self, given: object, partitions: PartitionsDefinition | None) -> float | None:
+        """Return how old data may be, in seconds."""
+        if given is None:
+            return None
+        seconds = duration(given, maximum=10 * YEAR_SECONDS)
+        if not seconds:
+            self.refuse("fresh_within", given, "give a timedelta or more than 0 seconds, at most ten years")
+        warn_of_milliseconds(f"{self.about}: fresh_within", given, seconds)
+        if isinstance(partitions, TimePartitions):
+            window = partitions.window(partitions.start).duration.total_seconds()
+            if seconds <= window:
+                self.refuse(
+                    "fresh_within",
+                    given,
+                    f"a partition covers {spelled(window)}, so its data are that old before the next one is over; "
+                    "give more, such as that and the time that computing it may take",
+                )
+        return seconds
+
     def config(self, given: Any) -> Any:
         """Return the type of a config."""
         if given is not None:
@@ -350,6 +371,7 @@ def asset(
     renamed_from: str | Iterable[str] | None = (),
     compute: str | None = None,
     compute_options: Mapping[str, Any] | None = None,
+    fresh_within: timedelta | float | None = None,
 ) -> _Declares: ...
 def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Declare a function as an asset.
@@ -370,7 +392,8 @@ def asset(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             as `context.config`), `allow_incomplete` (its partitions may be computed before they are over,
             and again afterwards), `renamed_from` (earlier names of the asset: what is recorded under them becomes
             its own history), `compute` (where the function is called, by a name of `FlowStone(compute=...)`; None
-            for the worker itself), `compute_options` (of that, such as `{"resources": {"GPU": 1}}`).
+            for the worker itself), `compute_options` (of that, such as `{"resources": {"GPU": 1}}`),
+            `fresh_within` (timedelta or seconds: how old its data may be, see `docs/notifications.md`).
 
     Returns:
         An `Asset`, still callable as the plain function.

@@ -313,6 +313,7 @@ def scatter(
     config: Any = None,
     allow_incomplete: bool = False,
     renamed_from: str | Iterable[str] | None = (),
+    fresh_within: timedelta | float | None = None,
 ) -> _Scatters:
     """Declare a function that discovers items, each of which is then a durable step of its own.
 
@@ -366,6 +367,7 @@ def scatter(
         config=config,
         allow_incomplete=allow_incomplete,
         renamed_from=renamed_from,
+        fresh_within=fresh_within,
     )
 
     def decorate[**Q](function: Callable[Q, object], /) -> Scatter[Q, Any]:

@@ -151,15 +151,20 @@ class InPlaceApproval:
     Args:
         store: where decisions are made, by any process.
         notices: announces it to people meanwhile.
+        announce: sends notifications that are due.
     """
 
-    def __init__(self, store: Store, notices: ApprovalNotices) -> None:
+    def __init__(
+        self, store: Store, notices: ApprovalNotices, announce: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._notices = notices
+        self._announce = announce
 
     def wait(self, step_id: int) -> None:
         """Return when a step no longer waits for approval; the end of its time is seen to here as well."""
         store = self._store
+        self._announce()
         logged = False
         while True:
             self._notices.notify()

@@ -421,6 +421,10 @@ class ResourceError(FlowStoneError, RuntimeError):
     """A resource is unknown or could not be opened."""
 
 
+class NotSentError(FlowStoneError):
+    """A message was not taken by the service to which a notification went; it is sent again later."""
+
+
 class ItemError(FlowStoneError, ValueError):
     """A discovered item cannot be used; nothing is gained by discovering it again.
 

@@ -36,6 +36,7 @@ from flowstone.protocols.insights import (
     OverviewInsights,
     RunInsights,
 )
+from flowstone.protocols.notifications import NotificationStore, Sender
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -104,6 +105,7 @@ __all__ = [
     "LimitsStarts",
     "LogStore",
     "NamesDatasets",
+    "NotificationStore",
     "ObservedApp",
     "Observer",
     "OfProjectIO",
@@ -125,6 +127,7 @@ __all__ = [
     "RunJob",
     "RunsConcurrently",
     "ScatterStore",
+    "Sender",
     "Serializer",
     "StepCall",
     "Store",

@@ -46,6 +46,7 @@ from flowstone.core.step import (
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
 from flowstone.protocols.feed import AttemptFeed
 from flowstone.protocols.insights import Insights
+from flowstone.protocols.notifications import NotificationStore
 from flowstone.protocols.values import Publisher
 from flowstone.protocols.versions import VersionStore
 
@@ -652,6 +653,10 @@ class Store(Protocol):
     @property
     def feed(self) -> AttemptFeed | None:
         """Notes attempts that are over; None where nothing outlives the process that hears of them."""
+
+    @property
+    def notifications(self) -> NotificationStore:
+        """What people are notified of."""
 
     @property
     def insights(self) -> Insights:

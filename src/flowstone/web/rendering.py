@@ -38,6 +38,7 @@ RAIL = (
     ("Queues", "/queues"),
     ("Automation", "/automation"),
     ("Approvals", "/approvals"),
+    ("Notifications", "/notifications"),
     ("Audit", "/audit"),
     ("System", "/system"),
 )

@@ -58,6 +58,8 @@ _STATES: dict[str, tuple[str, str]] = {
     "failing": ("✕", "bad"),
     "requested": ("✓", "good"),
     "new": ("·", "idle"),
+    "sent": ("✓", "good"),
+    "given_up": ("✕", "bad"),
 }
 
 

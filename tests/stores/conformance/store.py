@@ -7,6 +7,7 @@ from tests.stores.conformance.audit import AuditTests
 from tests.stores.conformance.bulk import BulkTests
 from tests.stores.conformance.catalog import CatalogTests, CheckTests, PartitionKeysTests
 from tests.stores.conformance.logs import LogTests
+from tests.stores.conformance.notifications import NotificationTests
 from tests.stores.conformance.placing import CascadeTests, PlacingTests, RouteStoreTests
 from tests.stores.conformance.runs import RunListTests
 from tests.stores.conformance.scatters import ScatterEndTests, ScatterStoreTests
@@ -25,6 +26,7 @@ class StoreConformance(
     BulkTests,
     RunListTests,
     LogTests,
+    NotificationTests,
     RouteStoreTests,
     ScatterStoreTests,
     ScatterEndTests,

@@ -209,6 +209,46 @@ def is_repeatable(taken: TakenAutomation, tick: NewTick) -> bool:
     return tick.repeatable and tick.state is TickState.SKIPPED and not asks and not taken.by_hand
 
 
+class Health(NamedTuple):
+    """How an evaluation left an automation.
+
+    Args:
+        error: what its newest tick failed with; None when it is well.
+    """
+
+    error: str | None
+
+
+def health_after(taken: TakenAutomation, conclusion: Conclusion) -> Health | None:
+    """Return how an evaluation left an automation; None when it says nothing, as those that people ask for.
+
+    Example:
+        >>> from datetime import UTC
+        >>> now = datetime(2024, 1, 1, tzinfo=UTC)
+        >>> inbox = AutomationRecord(
+        ...     id=AutomationId(AutomationKind.SENSOR, "inbox"), paused=False, cursor=None, since=now, due_at=now
+        ... )
+        >>> taken = TakenAutomation(record=inbox, token=1, now=now)
+        >>> tick = NewTick(at=now, state=TickState.FAILED, error="boom")
+        >>> health_after(taken, Conclusion(ticks=[tick], cursor=None, due_at=now))
+        Health(error='boom')
+    """
+    if taken.by_hand or not conclusion.ticks:
+        return None
+    newest = conclusion.ticks[-1]
+    return Health(newest.error or "it failed") if newest.state is TickState.FAILED else Health(None)
+
+
+def shown_id(automation: AutomationId) -> str:
+    """Return an automation as notifications name it.
+
+    Example:
+        >>> shown_id(AutomationId(AutomationKind.SENSOR, "inbox"))
+        'sensor:inbox'
+    """
+    return f"{automation.kind.value}:{automation.name}"
+
+
 def settled(tick: NewTick, placed: Sequence[str]) -> tuple[TickState, str | None]:
     """Return state and reason of a tick once it is known which of its runs were placed.
 

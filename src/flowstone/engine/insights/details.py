@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flowstone.core.asset import Asset
 from flowstone.core.check import CheckSet
+from flowstone.core.declaring import spelled
 from flowstone.core.dependency import Dependency
 from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.details import (
@@ -187,6 +188,7 @@ def _options(asset: Asset) -> tuple[tuple[str, str], ...]:
         ("Priority", asset.priority),
         ("Retry", asset.retry),
         ("Timeout", f"{asset.timeout_seconds:g} s" if asset.timeout_seconds is not None else None),
+        ("Fresh within", spelled(asset.fresh_within_seconds) if asset.fresh_within_seconds else None),
         ("Isolation", asset.isolation if asset.isolation != "thread" else None),
         ("Compute", _compute(asset)),
         ("Code version", asset.code_version),

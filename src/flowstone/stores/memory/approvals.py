@@ -152,6 +152,8 @@ class MemoryApprovals(ApprovalStore):
         row.state = State.AWAITING_APPROVAL
         details: dict[str, JsonValue] = {"gate": one.gate, "message": one.message}
         self._note(one, f"asset {one.asset}", "requested", details)
+        if self._tables.watch is not None:
+            self._tables.watch.requested(one.id, row, one.message)
 
     def cancel(self, row: StepRow, now: datetime) -> None:
         """Cancel a step, and the request that it may wait for; of one that runs a stop is requested."""

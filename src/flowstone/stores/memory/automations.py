@@ -20,8 +20,10 @@ from flowstone.core.automation.record import (
     TakenAutomation,
     TickRecord,
     TickState,
+    health_after,
     is_repeatable,
     settled,
+    shown_id,
 )
 from flowstone.protocols import AutomationStore
 from flowstone.stores.audit import of_keys, shown_cursor
@@ -142,6 +144,8 @@ class MemoryAutomations(AutomationStore):
                 last_tick_at=max([*last, *moved], default=None),
             )
             self._wake(conclusion.wakes)
+            if self._tables.watch is not None and (health := health_after(taken, conclusion)) is not None:
+                self._tables.watch.concluded(shown_id(taken.record.id), health.error)
             if conclusion.goes_on:
                 row.taken_until = self._now() + timedelta(seconds=row.lease_seconds)
             else:

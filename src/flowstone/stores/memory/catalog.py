@@ -250,6 +250,8 @@ def insert_checks(tables: Tables, records: Iterable[CheckRecord]) -> int:
             known = replace(record, token=row.token)
             tables.checks[row.asset].append(known)
             tables.checks_of_step[row.id].append(known)
+            if tables.watch is not None:
+                tables.watch.checked(known, row)
             number += 1
     return number
 

@@ -250,6 +250,8 @@ class MemoryLedger(Ledger):
             tables.newest[target] = row.id
             row.state, row.reason = ended
             row.finished_at = run.created_at
+            if tables.watch is not None:
+                tables.watch.ended(row, run.created_at)
         else:
             tables.active[target] = tables.newest[target] = row.id
             run_row.open += 1

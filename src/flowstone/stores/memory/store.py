@@ -21,6 +21,7 @@ from flowstone.stores.memory.catalog import (
 from flowstone.stores.memory.insights import MemoryInsights
 from flowstone.stores.memory.ledger import MemoryLedger
 from flowstone.stores.memory.logs import MemoryLogs
+from flowstone.stores.memory.notifications import MemoryNotifications
 from flowstone.stores.memory.retention import MemoryRetention
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import Tables
@@ -60,6 +61,7 @@ class MemoryStore:
         self.partition_keys = MemoryPartitionKeys(tables, now=now)
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
         self.logs = MemoryLogs(tables, now=now)
+        self.notifications = MemoryNotifications(tables, now=now)
         self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
         self.insights = MemoryInsights(tables, self.approvals, self.automations, self.checks, self.logs)

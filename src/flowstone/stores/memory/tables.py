@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from flowstone import telemetry
@@ -218,6 +218,22 @@ class RunRow:
         return State.COMPLETED
 
 
+class DecidesNotifications(Protocol):
+    """Decides on notifications for what happens in the store, with its lock held."""
+
+    def ended(self, row: StepRow, now: datetime) -> None:
+        """A step is over."""
+
+    def checked(self, one: CheckRecord, row: StepRow) -> None:
+        """A check looked at the value of a step."""
+
+    def concluded(self, automation: str, error: str | None) -> None:
+        """An automation was evaluated, or failed."""
+
+    def requested(self, approval_id: int, row: StepRow, message: str) -> None:
+        """A step waits for a person's decision."""
+
+
 class Tables:
     """All rows, with the one lock that makes each method of the store a transaction."""
 
@@ -250,6 +266,7 @@ class Tables:
         self.audit_ids = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
         self.events: list[telemetry.Event] = []
+        self.watch: DecidesNotifications | None = None
         # with more steps than this the next run makes room first
         self.max_steps: int | None = None
         self.make_room: Callable[[], None] = lambda: None
@@ -385,6 +402,8 @@ class Propagation:
         tables = self._tables
         tables.active.pop((row.asset, row.partition_key), None)
         tables.runs[row.run_id].open -= 1
+        if tables.watch is not None:
+            tables.watch.ended(row, now)
         if row.id in tables.joiners or telemetry.listeners:
             tables.note_end(row)
         if tables.after_end is not None:

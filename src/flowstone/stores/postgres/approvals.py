@@ -14,12 +14,14 @@ from flowstone import telemetry
 from flowstone.core.actor import current_actor
 from flowstone.core.approval import Approval, ApprovalState, decided_event
 from flowstone.core.clean import clean_text
+from flowstone.core.notification import Notice, NotifyEvent, quoted
 from flowstone.core.outcome import Suspended
 from flowstone.core.state import State
 from flowstone.core.step import Attempt
 from flowstone.errors import ApprovalNotFoundError
 from flowstone.protocols import ApprovalStore
 from flowstone.sql import load_sql
+from flowstone.stores.postgres import outbox
 from flowstone.stores.postgres.commit import propagate, resume
 from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.oban_jobs import EXPIRY_WORKER
@@ -134,9 +136,29 @@ def request(
         if attempt.step_id in suspended
     ]
     recorded = fetch_column(connection, int, "approvals/request", {"requests": to_json(requests)})
+    if (watch := outbox.under_way.get()) is not None and watch.rules(connection):
+        outbox.note_approvals(connection, _notices(connection, recorded))
     if durable:
         parameters = {"ids": recorded, "queue": EXPIRY_QUEUE, "worker": EXPIRY_WORKER}
         connection.execute(load_sql("approvals/place_expiry"), parameters)
+
+
+def _notices(connection: Connection[TupleRow], recorded: Sequence[int]) -> list[Notice]:
+    """Return what a notification says of requests."""
+    found = fetch_all(connection, Approval, "approvals/get", {"ids": list(recorded)})
+    return [
+        Notice(
+            NotifyEvent.APPROVAL,
+            one.asset,
+            one.created_at,
+            one.partition_key,
+            quoted(one.message),
+            one.step_id,
+            one.run_id,
+            str(one.id),
+        )
+        for one in found
+    ]
 
 
 def _token(asking: tuple[Attempt, Suspended]) -> int:

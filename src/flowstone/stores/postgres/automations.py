@@ -23,12 +23,15 @@ from flowstone.core.automation.record import (
     TakenAutomation,
     TickRecord,
     TickState,
+    health_after,
     is_repeatable,
     settled,
+    shown_id,
 )
 from flowstone.protocols import AutomationStore
 from flowstone.sql import load_sql
 from flowstone.stores.audit import of_keys, shown_cursor
+from flowstone.stores.postgres import outbox
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.database import Database, in_transaction
 from flowstone.stores.postgres.partition_keys import apply_changes
@@ -204,6 +207,8 @@ class _Concluding:
         )
         if conclusion.wakes:
             self._execute("wake", _several(conclusion.wakes))
+        if (health := health_after(self._taken, conclusion)) is not None:
+            outbox.note_automation(self._connection, shown_id(self._taken.record.id), health.error)
         return Concluded(True, tuple(runs), tuple(self._known))
 
     def _record(self, tick: NewTick) -> list[str]:

@@ -43,7 +43,7 @@ from flowstone.core.step import (
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.protocols import Catalog, CheckStore, TargetStatuses
 from flowstone.sql import load_sql
-from flowstone.stores.postgres import runs
+from flowstone.stores.postgres import outbox, runs
 from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
@@ -159,7 +159,9 @@ class PostgresChecks(CheckStore):
         if not records:
             return 0
         with self._database.transaction() as connection:
-            return insert_checks(connection, records)
+            number = insert_checks(connection, records)
+            outbox.note_checks(connection, records, {})
+            return number
 
     def results(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone.core.state import State
-from flowstone.stores.postgres import counters, limits, oban_jobs
+from flowstone.stores.postgres import counters, limits, oban_jobs, outbox
 from flowstone.stores.postgres.counters import CountedRuns, CounterChanges, Stopping
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
 from flowstone.stores.postgres.sql import fetch_all
@@ -172,7 +172,25 @@ def propagate(
         counters.rest(connection, resting)
     counters.mark_stopping(connection, [*left, *counted.exceeded], closing.gone, stopping)
     oban_jobs.announce(connection, counters.release(connection, counted.runs, durable=durable))
+    watch = outbox.under_way.get()
+    if watch is not None and (lost or watch.recovers or watch.completes):
+        _notify(connection, finished, children.ended, changes, counted)
     return children.ready
+
+
+def _notify(
+    connection: Connection[TupleRow],
+    finished: Sequence[MovedStep],
+    below: Sequence[MovedStep],
+    changes: CounterChanges,
+    counted: CountedRuns,
+) -> None:
+    """Decide on notifications for what ended: last, when all that it touches is locked."""
+    if lost := [step.id for step in (*finished, *below) if step.state in _NO_RESULT]:
+        outbox.note_lost(connection, lost)
+    outbox.note_completed(connection, [step.id for step in finished if step.state is State.COMPLETED])
+    over = [run.run_id for run in counted.runs if not run.open_steps]
+    outbox.note_ended_runs(connection, [run_id for run_id in over if changes.runs[run_id]["finished"]])
 
 
 def _propagate_ends(

@@ -35,6 +35,7 @@ from flowstone.errors import (
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.dsn import SECRETS, masked_dsn, parse_dsn
 from flowstone.stores.postgres.listener import Listener
+from flowstone.stores.postgres.outbox import Watch, under_way
 from flowstone.stores.postgres.sql import fetch_value
 from flowstone.telemetry import Event
 
@@ -127,6 +128,8 @@ class Database:
         self._closed = False
         self.after_runs: Callable[[list[str | Event]], None] | None = None
         """Called with the runs that a transaction ended, after its commit."""
+        self.watch = Watch()
+        """What transactions notify people of."""
         self._open: weakref.WeakSet[Connection[TupleRow]] = weakref.WeakSet()
         renew_after_fork(self, Database._leave_to_parent)
 
@@ -206,11 +209,12 @@ class Database:
         """Borrow a connection with a transaction open: committed at the end, rolled back on an exception."""
         ended: list[str | Event] = []
         with self.connection() as connection, connection.transaction():
-            token = _ended_runs.set(ended)
+            token, watching = _ended_runs.set(ended), under_way.set(self.watch)
             try:
                 yield connection
             finally:
                 _ended_runs.reset(token)
+                under_way.reset(watching)
         if ended and self.after_runs is not None:
             self.after_runs(ended)
 

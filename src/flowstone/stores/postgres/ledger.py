@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
@@ -17,12 +17,21 @@ from flowstone.core.partitions import PartitionKey
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import Attempt, AttemptResult, CommitResult, NewRun, NewStep, PlacedStep, Target
+from flowstone.core.step import (
+    Attempt,
+    AttemptResult,
+    CheckRecord,
+    CommitResult,
+    NewRun,
+    NewStep,
+    PlacedStep,
+    Target,
+)
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger, Publisher
 from flowstone.sql import load_sql
 from flowstone.stores.audit import new_line, of_targets
-from flowstone.stores.postgres import approvals, placing, publications
+from flowstone.stores.postgres import approvals, outbox, placing, publications
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
@@ -270,11 +279,12 @@ class PostgresLedger(Ledger):
         ]
 
     def _record_checks(
-        self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], accepted: Container[int]
+        self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], accepted: Mapping[int, State]
     ) -> None:
         found = [one for ended in completions if ended.attempt.step_id in accepted for one in ended.checks]
         if found:
             insert_checks(connection, found)
+            outbox.note_checks(connection, *_checks_of_ended(completions, accepted))
 
     def _states(self, connection: Connection[TupleRow], steps: list[int]) -> dict[int, State]:
         if not steps:
@@ -299,6 +309,16 @@ class PostgresLedger(Ledger):
 
     def _transaction[T](self, work: Callable[[Connection[TupleRow]], T]) -> T:
         return in_transaction(self._database, work)
+
+
+def _checks_of_ended(
+    completions: Sequence[AttemptResult], accepted: Mapping[int, State]
+) -> tuple[list[CheckRecord], dict[int, str]]:
+    """Return what checks found in steps that are over, not about to be tried again, and the runs of these."""
+    over = [one for one in completions if (found := accepted.get(one.attempt.step_id)) and found.is_terminal]
+    return [check for one in over for check in one.checks], {
+        one.attempt.step_id: one.attempt.run_id for one in over
+    }
 
 
 def cancel_steps(

@@ -25,7 +25,7 @@ from flowstone.core.step import (
 from flowstone.errors import PlanOutdatedError, RunConflictError
 from flowstone.protocols import RangeStore
 from flowstone.sql import load_sql
-from flowstone.stores.postgres import oban_jobs
+from flowstone.stores.postgres import oban_jobs, outbox
 from flowstone.stores.postgres.audit import note_placed
 from flowstone.stores.postgres.catalog import config_hashes
 from flowstone.stores.postgres.counters import count_opened, notify_done, record_counts, requested_partitions
@@ -166,6 +166,9 @@ class Placing:
         oban_jobs.announce(self.connection, self.queues | oban_jobs.enqueue(self.connection, enqueued))
         if opened.is_new:
             note_placed(self.connection, self.run, len(self.steps))
+        new = [one for one in self.placed if one is not None and not one.deduplicated]
+        if lost := [one.id for one in new if one.state is State.UPSTREAM_FAILED]:
+            outbox.note_lost(self.connection, lost)
         return [one for one in self.placed if one is not None]
 
     def _find_own(self) -> None:

@@ -34,6 +34,7 @@ from flowstone.stores.postgres.insights import PostgresInsights
 from flowstone.stores.postgres.lease import Heartbeat
 from flowstone.stores.postgres.ledger import PostgresLedger
 from flowstone.stores.postgres.logs import PostgresLogs
+from flowstone.stores.postgres.notifications import PostgresNotifications
 from flowstone.stores.postgres.partition_keys import PostgresPartitionKeys
 from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.publications import PostgresPublications
@@ -207,6 +208,7 @@ class PostgresStore:
         self.partition_keys = PostgresPartitionKeys(database)
         self.logs = PostgresLogs(database)
         self.feed = PostgresAttemptFeed(database)
+        self.notifications = PostgresNotifications(database)
         self.automations = PostgresAutomations(database, lambda: self.heartbeat.worker_id, now=now)
         self.insights = PostgresInsights(database)
         self._readers: list[PostgresReadingStore] = []

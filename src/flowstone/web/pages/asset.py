@@ -11,6 +11,7 @@ from flowstone.core.insights.details import AssetDetail, AssetHistory, NumberSer
 from flowstone.core.insights.versions import CheckLine
 from flowstone.core.partitions import decode_partition
 from flowstone.engine.insights.assets import AssetPartitions, FailingPartition
+from flowstone.engine.insights.notifications import FreshnessLine
 from flowstone.errors import PartitionError, command
 from flowstone.web.asset_charts import durations, recorded
 from flowstone.web.charts import Point
@@ -111,6 +112,7 @@ class AssetModel:
         history: newest versions, and the numbers that they recorded.
         checks: newest results of checks.
         automation: what requests it.
+        freshness: how old its data are, if it declares how old they may be.
     """
 
     asset: AssetDetail
@@ -122,6 +124,7 @@ class AssetModel:
     history: AssetHistory | None = None
     checks: tuple[CheckLine, ...] | None = None
     automation: AssetAutomation | None = None
+    freshness: FreshnessLine | None = None
 
     def durations(self) -> list[Point]:
         """Return how long each version took, for a chart; the oldest first."""
@@ -164,6 +167,7 @@ def asset(request: PageRequest[AssetQuery]) -> AssetModel:
         history=history,
         checks=checks,
         automation=automation,
+        freshness=next(iter(insights.freshness(query.name)), None),
     )
 
 

@@ -1,0 +1,173 @@
+"""How old the data of assets are, and who is notified when they are too old.
+
+`FreshnessReader` answers that for pages and commands; `TimeWatch` notes what only time decides, on workers and
+wherever an app sends notifications.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from flowstone.core.asset import Asset
+from flowstone.core.declaring import spelled
+from flowstone.core.graph import AssetGraph
+from flowstone.core.notification import Freshness
+from flowstone.core.partitions import encode_partition
+from flowstone.core.partitions_by_time import TimePartitions
+from flowstone.core.zones import utc_text
+from flowstone.protocols import Catalog, NotificationStore
+
+log = logging.getLogger("flowstone.notifications")
+
+_BATCHES = (50, 500, 5000, 0)
+"""So many partitions before the newest one are examined for one that is committed, a batch after the other."""
+_WATCH_SECONDS = 15.0
+_PRUNE_SECONDS = 3600.0
+
+
+class FreshnessReader:
+    """Reads how old the data of assets are that declare how old they may be.
+
+    The data of an asset with partitions in time are from the end of the newest partition that is committed; those
+    of others are from their newest commit.
+
+    Args:
+        graph: the assets.
+        catalog: knows what is committed.
+        store: knows when.
+        note: whether assets without data are known from now on; without, nothing is written.
+    """
+
+    def __init__(
+        self, graph: AssetGraph, catalog: Catalog, store: NotificationStore, *, note: bool = False
+    ) -> None:
+        self._note = note
+        self._catalog = catalog
+        self._store = store
+        self._assets: Mapping[str, Asset] = {
+            one.name: one for one in graph if one.fresh_within_seconds is not None
+        }
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of the assets that declare how old their data may be."""
+        return tuple(self._assets)
+
+    def read(self, names: Iterable[str], now: datetime) -> dict[str, Freshness]:
+        """Return how old the data of some assets are; those that declare nothing are left out.
+
+        Args:
+            names: the assets.
+            now: the time that decides.
+        """
+        chosen = [self._assets[name] for name in dict.fromkeys(names) if name in self._assets]
+        if not chosen:
+            return {}
+        data_at = {one.name: self._newest_partition(one, now) for one in chosen if _in_time(one)}
+        plain = [one.name for one in chosen if not _in_time(one)]
+        if plain:
+            data_at |= self._store.newest_commits(plain)
+        without = [one.name for one in chosen if data_at.get(one.name) is None]
+        since = self._store.seen_since(without, note=self._note) if without else {}
+        return {one.name: _freshness(one, data_at.get(one.name), since.get(one.name), now) for one in chosen}
+
+    def _newest_partition(self, asset: Asset, now: datetime) -> datetime | None:
+        """Return the end of the newest partition that is over and committed."""
+        partitions = asset.partitions
+        assert isinstance(partitions, TimePartitions)
+        last = partitions.last(now)
+        if last is None:
+            return now  # none is over yet: nothing can be late
+        before = [last]
+        for following in _BATCHES:
+            targets = {(asset.name, encode_partition(key)): key for key in before}
+            committed = self._catalog.current(list(targets))
+            if committed:
+                return max(partitions.complete_at(targets[target]) for target in committed)
+            before = partitions.earlier(min(before), following)
+            if not before:
+                break
+        return None
+
+
+def _in_time(asset: Asset) -> bool:
+    return isinstance(asset.partitions, TimePartitions)
+
+
+def _freshness(asset: Asset, data_at: datetime | None, since: datetime | None, now: datetime) -> Freshness:
+    within = asset.fresh_within_seconds or 0.0
+    base = data_at or since or now
+    late_since = base + timedelta(seconds=within)
+    return Freshness(
+        asset=asset.name,
+        within_seconds=within,
+        data_at=data_at,
+        since=since,
+        late_since=late_since if now > late_since else None,
+    )
+
+
+def explained(one: Freshness) -> str:
+    """Return how old the data of an asset are, for people.
+
+    Example:
+        >>> at = datetime(2024, 1, 5, tzinfo=UTC)
+        >>> explained(Freshness(asset="orders", within_seconds=7200, data_at=at, late_since=at))
+        'its data are from 2024-01-05 00:00:00 UTC, and may be 2.0 hours old'
+    """
+    may = f"and may be {spelled(one.within_seconds)} old"
+    if one.data_at is None:
+        since = f" since {utc_text(one.since)}" if one.since is not None else ""
+        return f"it has no data{since}, {may}"
+    return f"its data are from {utc_text(one.data_at)}, {may}"
+
+
+class TimeWatch:
+    """Notes what only time decides: data that become too old, and runs that take too long.
+
+    Args:
+        reader: knows how old data are.
+        store: decides on notifications.
+        keep_seconds: age after which notifications that were sent are forgotten.
+        pause_seconds: how often it reads.
+        now: the clock; for tests.
+    """
+
+    def __init__(
+        self,
+        reader: FreshnessReader,
+        store: NotificationStore,
+        *,
+        keep_seconds: float,
+        pause_seconds: float = _WATCH_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._keep_seconds = keep_seconds
+        self._pause = pause_seconds
+        self._now = now
+        self._due = self._prune_due = 0.0
+
+    def poll(self) -> None:
+        """Note what there is to note, if the pause is over."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._pause
+            self.check()
+
+    def check(self) -> list[str]:
+        """Note what there is to note now; return the assets that became late."""
+        found = self._reader.read(self._reader.assets, self._now())
+        late = {name: explained(one) for name, one in found.items() if one.is_late}
+        fresh = {name: explained(one) for name, one in found.items() if not one.is_late}
+        became = self._store.set_late(late, fresh) if found else []
+        for name in became:
+            log.warning("%s is late: %s.", name, late[name])
+        self._store.overdue()
+        if time.monotonic() >= self._prune_due:
+            self._prune_due = time.monotonic() + _PRUNE_SECONDS
+            self._store.prune(older_than_seconds=self._keep_seconds)
+        return became
