@@ -87,6 +87,7 @@ def test_options() -> None:
     ],
 )
 def test_a_command_without_an_answer_is_never_a_success(command: list[str], text: str, tmp_path: Path) -> None:
+    """dagster#33755, #11492 (exit code 0, nothing done), #8312, #17448 (killed), #5008 (no word why)."""
     assert text in lost(run_command(command, tmp_path))
 
 
@@ -205,7 +206,7 @@ def test_standard_streams(call: Path) -> None:
 
 @pytest.mark.parametrize("call", ["unpicklable"], indirect=True)
 def test_a_function_that_raised_is_answered_with_success(call: Path, tmp_path: Path) -> None:
-    """So that whatever starts the container or job does not repeat it by itself."""
+    """So that whatever starts the container or job does not repeat it by itself (dagster#6236)."""
     assert remote(call, tmp_path / "answer").returncode == 0
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.compute.dask_cluster import Cluster, cluster_of
 
+from flowstone import FlowStone, asset
 from flowstone.compute import DaskCompute
+from flowstone.errors import ComputeLostError, ConfigurationError, OptionsError
 from flowstone.protocols import Compute
 from flowstone.testing.compute_conformance import ComputeConformance
 
@@ -33,3 +39,74 @@ class TestDask(ComputeConformance):
 
     def create(self) -> Compute:
         return DaskCompute(self.cluster.address)
+
+    def test_doctor_looks_at_the_scheduler(self, tmp_path: Path) -> None:
+        """`flowstone doctor --app` says whether Dask repeats by itself, and when nobody answers."""
+        program = (
+            "from flowstone import FlowStone\nfrom flowstone.compute import DaskCompute\nflow = FlowStone([], "
+        )
+        for address, code, text in (
+            (self.cluster.address, 0, "repeats nothing by itself"),
+            ("tcp://127.0.0.1:9", 1, "does not answer"),
+        ):
+            compute = f"compute={{'dask': DaskCompute('{address}', connect_seconds=1)}})\n"
+            (tmp_path / "clustered.py").write_text(program + compute)
+            command = [sys.executable, "-m", "flowstone", "doctor", "--app", "clustered", "--json"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+            assert done.returncode == code, done.stderr
+            found = [one["detail"] for one in json.loads(done.stdout)["checks"] if one["name"] == "compute dask"]
+            assert text in "\n".join(found)
+
+    def test_keys_do_not_meet(self, flow: FlowStone) -> None:
+        """dagster#21418: the same asset, step and attempt of two apps on one cluster are two tasks."""
+        assets = [asset(name="number", compute="dask")(number_of(answer)) for answer in (1, 2)]
+        compute = DaskCompute(self.cluster.address, code="cloudpickle")
+        flows = [FlowStone.for_testing([one], compute={"dask": compute}) for one in assets]
+        made = [one.materialize("number") for one in flows]
+        assert [one.value for one in made] == [1, 2]
+        assert made[0].step_id == made[1].step_id
+        for one in flows:
+            one.close()
+
+
+def number_of(answer: int) -> Callable[[], int]:
+    """Return a function that lies in no module: it travels by value."""
+
+    def number() -> int:
+        return answer
+
+    return number
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"retries": 2}, "a submission is one attempt"),
+        ({"pure": True}, "has a key of its own"),
+        ({"worker": "a"}, "Did you mean 'workers'"),
+        ({"workers": []}, "give a worker's name"),
+        ({"resources": {"GPU": 0}}, "give amounts by name"),
+        ({"priority": "high"}, "give a whole number"),
+        ({"allow_other_workers": "yes"}, "give True or False"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, object], text: str) -> None:
+    with pytest.raises(OptionsError, match=text):
+        DaskCompute("tcp://127.0.0.1:9").check(options)
+
+
+@pytest.mark.parametrize("address", ["", 5, DaskCompute])
+def test_addresses_that_cannot_work(address: object) -> None:
+    with pytest.raises(ConfigurationError, match="give the address of the scheduler"):
+        DaskCompute(address)  # type: ignore[arg-type]
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
+    """Soon, and as a failed attempt that is worth another one."""
+    compute = DaskCompute("tcp://127.0.0.1:9", connect_seconds=0.5, code="cloudpickle")
+    declared = asset(name="number", compute="dask")(number_of(1))
+    with (
+        FlowStone.for_testing([declared], compute={"dask": compute}) as flow,
+        pytest.raises(ComputeLostError, match=r"the Dask scheduler tcp://127.0.0.1:9.*it does not take calls"),
+    ):
+        flow.materialize("number")

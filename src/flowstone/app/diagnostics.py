@@ -13,7 +13,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ from flowstone.core.clean import mask_secrets
 from flowstone.core.notification import NotificationState
 from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
+from flowstone.protocols import Compute, DiagnosesItself
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.catalog import OLDEST_SERVER, Health, read_health
 from flowstone.stores.postgres.database import Database
@@ -177,6 +178,22 @@ def _storage(directory: Path) -> Check:
         why = f"{place}: {error.strerror or error}"
         return Check("storage", Verdict.FAIL, why, "Set FLOWSTONE_STORAGE to a directory that you may write to.")
     return Check("storage", Verdict.OK, f"{directory.absolute()} can be written")
+
+
+def compute_checks(computes: Iterable[tuple[str, Compute]]) -> Iterator[Check]:
+    """Yield what the computes of an app say about their surroundings, such as a cluster that repeats by itself.
+
+    Args:
+        computes: with their names.
+    """
+    for name, compute in computes:
+        if not isinstance(compute, DiagnosesItself):
+            continue
+        try:
+            for verdict, found, remedy in compute.diagnose():
+                yield Check(f"compute {name}", Verdict(verdict), mask_secrets(found), remedy)
+        except Exception as error:  # noqa: BLE001 - a check never raises
+            yield Check(f"compute {name}", Verdict.FAIL, mask_secrets(f"{type(error).__name__}: {error}"))
 
 
 CONNECTIONS_OF_A_WORKER = 26

@@ -99,7 +99,7 @@ class Compute(Protocol):
 
 @runtime_checkable
 class DiagnosesItself(Protocol):
-    """A compute that can say what about its surroundings is to be changed, for `flowstone doctor`."""
+    """A compute that can say what about its surroundings is to be changed, for `flowstone doctor --app`."""
 
     def diagnose(self) -> Iterator[tuple[Literal["ok", "warn", "fail"], str, str]]:
         """Yield verdict, what was found, and what to do about it; it may take a few seconds."""
