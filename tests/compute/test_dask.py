@@ -16,8 +16,9 @@ from flowstone.compute import DaskCompute
 from flowstone.errors import ComputeLostError, ConfigurationError, OptionsError
 from flowstone.protocols import Compute
 from flowstone.testing.compute_conformance import ComputeConformance
+from flowstone.testing.marks import Marks, wait_until
 
-pytest.importorskip("distributed")
+Client = pytest.importorskip("distributed").Client
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,29 @@ class TestDask(ComputeConformance):
 
     def create(self) -> Compute:
         return DaskCompute(self.cluster.address)
+
+    def test_a_call_that_no_worker_takes_says_so(self, flow: FlowStone) -> None:
+        """prefect#21638, prefect-dask#59: the step says why it runs for so long, and can be cancelled."""
+        declared = asset(name="number", compute="dask", compute_options={"resources": {"GPU": 1}})(number_of(1))
+        compute = DaskCompute(self.cluster.address, code="cloudpickle")
+        with FlowStone.for_testing([declared], compute={"dask": compute}) as flow:
+            flow.parts.remote.ask_seconds = 0.1
+            job = flow.schedule("number", executor="async")
+            text = "the Dask cluster has no worker that fits"
+            assert wait_until(lambda: any(text in one.text for one in flow.logs.of(job).lines))
+            flow.cancel_job(job)
+            assert wait_until(lambda: flow.job_status(job) == "cancelled")
+
+    def test_a_task_that_the_scheduler_forgot_is_lost(self, marks: Marks, flow: FlowStone) -> None:
+        """prefect#21638: what nobody runs any more does not count as running."""
+        flow.parts.remote.ask_seconds = 0.2
+        flow.materialize_all("marks")
+        job = flow.schedule("patient", executor="async")
+        assert marks.wait("patient", timeout_seconds=60)
+        with Client(self.cluster.address, set_as_default=False) as client:
+            client.run_on_scheduler(forget)
+        assert wait_until(lambda: flow.job_status(job) == "failed")
+        assert "ComputeLostError" in (flow.runs.step(job).error or "")
 
     def test_doctor_looks_at_the_scheduler(self, tmp_path: Path) -> None:
         """`flowstone doctor --app` says whether Dask repeats by itself, and when nobody answers."""
@@ -67,6 +91,14 @@ class TestDask(ComputeConformance):
         assert made[0].step_id == made[1].step_id
         for one in flows:
             one.close()
+
+
+def forget(dask_scheduler: object = None) -> None:
+    """Have the scheduler forget all tasks without a word to whoever waits."""
+    for key in list(dask_scheduler.tasks):  # type: ignore[attr-defined]
+        for client in dask_scheduler.clients.values():  # type: ignore[attr-defined]
+            client.wants_what.discard(dask_scheduler.tasks[key])  # type: ignore[attr-defined]
+        del dask_scheduler.tasks[key]  # type: ignore[attr-defined]
 
 
 def number_of(answer: int) -> Callable[[], int]:

@@ -226,6 +226,9 @@ class _Running:
                 self.call.asset, f"the command {shlex.join(self._command)}", self._why()
             ) from None
 
+    def waits_for(self) -> None:
+        """Nobody knows: a command may wait for a place in a queue, and says so itself."""
+
     def cancel(self, reason: str) -> None:
         """Write the reason to its standard input, and run the command that cancels, if there is one."""
         with self._stdin, suppress(OSError, ValueError):

@@ -34,6 +34,10 @@ _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
 _AT_WORK = ("executing", "long-running")
+_WAITS = {
+    "no-worker": "the Dask cluster has no worker that fits (workers, resources), or none at all",
+    "queued": "all Dask workers are busy",
+}
 _OVER = ("closing", "closed", "failed")
 _WARNING = (
     "The Dask scheduler repeats a task on another worker when one dies (allowed-failures is %d, so up to %d "
@@ -178,7 +182,7 @@ class DaskCompute:
         try:
             client = self._connected()
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
-            allowed = client.run_on_scheduler(_allowed_failures)
+            allowed = client.run_on_scheduler(_allowed_failures())
         except MissingExtraError as error:
             yield "fail", "distributed is not installed", str(error)
             return
@@ -220,7 +224,7 @@ class DaskCompute:
                 )
             self._client = client
             with suppress(Exception):  # a scheduler that does not say it is used all the same
-                if allowed := client.run_on_scheduler(_allowed_failures):
+                if allowed := client.run_on_scheduler(_allowed_failures()):
                     log.warning(_WARNING, allowed, allowed + 1)
             return client
 
@@ -255,6 +259,20 @@ class _Submitted:
                 raise self._lost(_reason(error))
             case status:  # cancelled, lost: of tasks that the scheduler no longer knows, or not for us
                 raise self._lost(f"the task is {status}: the scheduler, or what it kept, is gone")
+
+    def waits_for(self) -> str | None:
+        """Return what the scheduler says of a task that has not been given to a worker.
+
+        Raises:
+            ComputeLostError: the scheduler does not know the task, although nothing was said of its end.
+        """
+        try:
+            state = self._client.run_on_scheduler(_state_of_task(), self._call.key)
+        except Exception:  # noqa: BLE001 - the connection's end is reported as such
+            return None
+        if state is None and self._future.status == "pending":
+            raise self._lost("the scheduler does not know its task any more")
+        return _WAITS.get(state)
 
     def cancel(self, reason: str) -> None:
         """Set the token of the call where it runs; a waiting task is taken back."""
@@ -319,10 +337,26 @@ def _is_at_work(worker: Any, key: str) -> bool:
     return worker.status.name not in _OVER and task is not None and task.state in _AT_WORK
 
 
-def _allowed_failures(dask_scheduler: Any = None) -> int:
-    """Return how often the scheduler repeats a task whose worker died; runs there."""
-    found = getattr(dask_scheduler, "allowed_failures", 0)
-    return found if isinstance(found, int) else 0
+def _allowed_failures() -> Callable[..., int]:
+    """Return a function that reads, there, how often the scheduler repeats a task whose worker died.
+
+    It lies in a function, so that it travels by value: the scheduler may have another version of FlowStone.
+    """
+
+    def allowed_failures(dask_scheduler: Any = None) -> int:
+        return int(getattr(dask_scheduler, "allowed_failures", 0))
+
+    return allowed_failures
+
+
+def _state_of_task() -> Callable[..., str | None]:
+    """Return a function that reads the state of a task on the scheduler."""
+
+    def state_of_task(key: str, dask_scheduler: Any = None) -> str | None:
+        task = dask_scheduler.tasks.get(key)
+        return None if task is None else str(task.state)
+
+    return state_of_task
 
 
 def _reason(error: BaseException | None) -> str:

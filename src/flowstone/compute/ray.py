@@ -198,6 +198,9 @@ class _Submitted:
             raise ComputeLostError(self._call.asset, self._where, why)
         return answer
 
+    def waits_for(self) -> None:
+        """Nobody knows: Ray's state of tasks needs its dashboard."""
+
     def cancel(self, reason: str) -> None:
         """Have Ray interrupt the task, which sets the token of the call; a waiting one is taken back."""
         with suppress(Exception):

@@ -56,6 +56,15 @@ class SubmittedCall(Protocol):
             ComputeLostError: there will be none.
         """
 
+    def waits_for(self) -> str | None:
+        """Return what the call waits for before it begins there, for people; None when it runs, or nobody knows.
+
+        Called now and then; it may take some seconds, and never raises anything else.
+
+        Raises:
+            ComputeLostError: the call is not known there any more.
+        """
+
     def cancel(self, reason: str) -> None:
         """Have the call learn that it is to stop; one that waits there never begins. It never raises."""
 

@@ -79,6 +79,7 @@ class RemoteCalls:
         values: stores and loads here.
         project: project of the app.
         grace_seconds: how long a call may go on after a cancel before nobody waits for it any more.
+        ask_seconds: how often a call without an answer is asked what it waits for.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class RemoteCalls:
         *,
         project: str = DEFAULT_PROJECT,
         grace_seconds: float = 15.0,
+        ask_seconds: float = 30.0,
     ) -> None:
         self.computes = computes
         self._managers = managers
         self._values = values
         self._project = project
         self.grace_seconds = grace_seconds
+        self.ask_seconds = ask_seconds
         self._pickled: dict[str, bytes | None] = {}
         self._code: weakref.WeakKeyDictionary[Asset, tuple[Reference, str | None]] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count(1)
@@ -171,6 +174,7 @@ class RemoteCalls:
     def _wait(self, submitted: SubmittedCall, context: AssetContext, changed: threading.Event) -> bytes:
         context.cancellation.on_cancel(changed.set)
         leave_at: float | None = None
+        said: str | None = None
         while True:
             answer = submitted.answer()
             if answer is not None:
@@ -182,7 +186,12 @@ class RemoteCalls:
                 continue  # what was waiting there is over at once
             if leave_at is not None and time.monotonic() >= leave_at:
                 raise StepCancelledError(context.asset.name)
-            changed.wait(None if leave_at is None else max(0.0, leave_at - time.monotonic()))
+            pause = self.ask_seconds if leave_at is None else max(0.0, leave_at - time.monotonic())
+            if not changed.wait(pause) and leave_at is None:
+                waits_for, before = submitted.waits_for(), said
+                if waits_for is not None and waits_for != before:
+                    context.logger.info("Waits: %s", waits_for)
+                said = waits_for
             changed.clear()
 
     def _request(
