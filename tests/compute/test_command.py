@@ -266,6 +266,45 @@ def test_unknown_names_are_refused() -> None:
         asset(compute="x", compute_options=[1])(_answer)  # type: ignore[call-overload]
 
 
+def test_packages_register_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "mine-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[flowstone.compute]\nmine = mine_compute:make\nbad = mine_compute:no\n"
+    )
+    command = "[sys.executable, '-m', 'flowstone.remote', '{call}', '{answer}'], code='cloudpickle'"
+    make = f"def make():\n    return CommandCompute({command})\n"
+    (tmp_path / "mine_compute.py").write_text(f"import sys\nfrom flowstone.compute import CommandCompute\n{make}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with FlowStone.for_testing([asset(name="one", compute="mine")(lambda: 1)]) as flow:
+        assert flow.materialize("one").value == 1
+    with pytest.raises(DefinitionError, match="the entry point 'mine_compute:no' failed with AttributeError"):
+        FlowStone.for_testing([asset(name="one", compute="bad")(lambda: 1)])
+
+
+def test_a_main_script(tmp_path: Path) -> None:
+    """Its functions, and classes of its own, are found under the names that they have there."""
+    script = tmp_path / "pipeline.py"
+    script.write_text(
+        "import sys\nfrom dataclasses import dataclass\nfrom flowstone import FlowStone, asset\n"
+        "from flowstone.compute import CommandCompute\nfrom flowstone.io import FilesystemIO\n"
+        "@dataclass\nclass Pair:\n    a: int\n"
+        "@asset(compute='there')\ndef pair() -> Pair:\n    return Pair(1)\n"
+        "@asset(compute='there')\ndef read(pair) -> int:\n    return pair.a + 1\n"
+        "if __name__ == '__main__':\n"
+        "    command = [sys.executable, '-m', 'flowstone.remote', '{call}', '{answer}']\n"
+        "    flow = FlowStone.for_testing([pair, read], compute={'there': CommandCompute(command)},\n"
+        "        io={'files': FilesystemIO('values', name='files')}, default_io=sys.argv[1])\n"
+        "    with flow:\n"
+        "        assert flow.materialize_all('read').value == 2\n"
+        "        assert flow.load('pair') == Pair(1)\n"
+    )
+    for io in ("files", "memory"):
+        done = subprocess.run([sys.executable, str(script), io], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+
+
 def test_a_function_that_cannot_be_imported_is_refused_with_the_remedy(tmp_path: Path) -> None:
     declared = asset(name="local", compute="there")(lambda: 1)
     flow = FlowStone.for_testing([declared], compute={"there": CommandCompute(REMOTE)})

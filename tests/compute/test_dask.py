@@ -81,6 +81,22 @@ class TestDask(ComputeConformance):
             found = [one["detail"] for one in json.loads(done.stdout)["checks"] if one["name"] == "compute dask"]
             assert text in "\n".join(found)
 
+    def test_a_client_of_ones_own(self, flow: FlowStone) -> None:
+        """For clusters that need more than an address; what the function returns is closed with the app."""
+        made: list[object] = []
+
+        def connect() -> object:
+            made.append(Client(self.cluster.address, set_as_default=False))
+            return made[-1]
+
+        compute = DaskCompute(connect, code="cloudpickle")
+        with FlowStone.for_testing(
+            [asset(name="number", compute="dask")(number_of(3))], compute={"dask": compute}
+        ) as flow:
+            assert flow.materialize("number").value == 3
+            assert flow.materialize("number", force=True).value == 3
+        assert [one.status for one in made] == ["closed"]  # type: ignore[attr-defined]
+
     def test_keys_do_not_meet(self, flow: FlowStone) -> None:
         """dagster#21418: the same asset, step and attempt of two apps on one cluster are two tasks."""
         assets = [asset(name="number", compute="dask")(number_of(answer)) for answer in (1, 2)]

@@ -280,7 +280,11 @@ def _loaded(value: Any, values: ValueStore) -> Any:
 
 
 def _stored(context: AssetContext, values: ValueStore, value: object) -> StoredOutput:
-    """Store a value; the worker puts the metadata of the function beside it."""
+    """Store a value; the worker puts the metadata of the function beside it.
+
+    Not when nobody waits any more: a later call of the same attempt may have stored, and committed, there.
+    """
+    context.cancellation.raise_if_cancelled(context.asset.name)
     metadata, context.metadata = context.metadata, {}
     try:
         return values.store(context, value)
