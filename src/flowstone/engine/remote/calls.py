@@ -174,7 +174,7 @@ class RemoteCalls:
     def _wait(self, submitted: SubmittedCall, context: AssetContext, changed: threading.Event) -> bytes:
         context.cancellation.on_cancel(changed.set)
         leave_at: float | None = None
-        said: str | None = None
+        reported: str | None = None
         while True:
             answer = submitted.answer()
             if answer is not None:
@@ -188,10 +188,10 @@ class RemoteCalls:
                 raise StepCancelledError(context.asset.name)
             pause = self.ask_seconds if leave_at is None else max(0.0, leave_at - time.monotonic())
             if not changed.wait(pause) and leave_at is None:
-                waits_for, before = submitted.waits_for(), said
+                waits_for, before = submitted.waits_for(), reported
                 if waits_for is not None and waits_for != before:
                     context.logger.info("Waits: %s", waits_for)
-                said = waits_for
+                reported = waits_for
             changed.clear()
 
     def _request(
