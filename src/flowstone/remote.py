@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     if lifeline and call == "-":
         return _say(USAGE, "--lifeline: standard input carries the call already; give the call as a file")
     faulthandler.enable()
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # records travel with the answer; on standard error, which is kept as well, they would appear a second time
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         payload = sys.stdin.buffer.read() if call == "-" else Path(call).read_bytes()
     except OSError as error:

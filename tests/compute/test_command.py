@@ -108,6 +108,20 @@ def test_what_a_command_writes_is_kept(tmp_path: Path) -> None:
         assert [one.text for one in flow.logs.of(made.step_id).lines] == ["pulling", "careful"]
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_each_line_is_kept_once(tmp_path: Path, isolation: str) -> None:
+    """Records come with the answer, prints as they are printed; with a child process in between as well."""
+    (declared,) = [
+        one for one in compute_assets(tmp_path, compute="there", isolation=isolation) if one.name == "logs"
+    ]
+    compute = CommandCompute([*REMOTE, "--lifeline"])
+    with FlowStone.for_testing([declared], compute={"there": compute}) as flow:
+        made = flow.materialize("logs")
+        lines = [one.text for one in flow.logs.of(made.step_id).lines]
+        assert lines.count("printed here") == lines.count("rows: 7") == lines.count("it broke") == 1
+        assert lines.count("ValueError: inner") == 1
+
+
 def test_files_are_private_and_gone_afterwards(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()

@@ -120,7 +120,7 @@ def perform(payload: bytes, *, prints: bool = True) -> bytes:
     capture_records()
     if prints:
         keep_prints()
-    log = RemoteLog()
+    log = RemoteLog(prints=prints)
     token = _calls.begin(request.key)
     try:
         return write(contextvars.copy_context().run(_answer, request, token, log))
@@ -129,10 +129,15 @@ def perform(payload: bytes, *, prints: bool = True) -> bytes:
 
 
 class RemoteLog:
-    """What one call logs and prints, kept until its answer: the first and the last lines, when it is too much."""
+    """What one call logs and prints, kept until its answer: the first and the last lines, when it is too much.
 
-    def __init__(self) -> None:
+    Args:
+        prints: whether what is printed is kept.
+    """
+
+    def __init__(self, *, prints: bool = True) -> None:
         self.over = False
+        self._prints = prints
         self._lock = threading.RLock()
         self._first: list[tuple[str, str | bytes]] = []
         self._last: deque[tuple[str, str | bytes]] = deque(maxlen=_LAST_ENTRIES)
@@ -152,7 +157,7 @@ class RemoteLog:
 
     def printed(self, stream: str, text: str) -> None:
         """Keep what was printed."""
-        if not self.over and text:
+        if self._prints and text and not self.over:
             self._add(stream, text)
 
     def logger(self, plain: logging.Logger) -> logging.Logger:
