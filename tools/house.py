@@ -41,6 +41,7 @@ NO_LONGER_IN_USE = "## No longer in use"
 NOT_OURS = {
     ("src/flowstone/io/pickling.py", "tell"),
     ("src/flowstone/io/encoding.py", "tell"),
+    ("src/flowstone/io/by_reference.py", "tell"),
     ("src/flowstone/core/automation/condition.py", "wanted"),
     ("src/flowstone/cli/automation.py", "wanted"),
     ("tests/io/test_serializers.py", "tell"),

@@ -67,6 +67,7 @@ from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecut
 from flowstone.executors.limits import LocalLimits, Room
 from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector, concurrency_of
+from flowstone.io.by_reference import as_scan
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import Connect, PostgresIO
@@ -290,7 +291,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         raise
     if isinstance(store, MemoryStore):
         store.retention.limit(settings.memory_steps, partial(discard_values, managers, of_this_process=True))
-    values = ValueStore(managers, default, project=settings.project, types=_declared_types(graph))
+    values = ValueStore(managers, default, project=settings.project, types=_declared_types(graph), as_scan=as_scan)
     publisher = publisher_of(managers, store.publications)
     if publisher is not None:
         store.publish_with(publisher)

@@ -82,7 +82,7 @@ class AssetCall:
         try:
             limit = asset.timeout_seconds or request.timeout_seconds
             if asset.compute is None and (inputs.plans or inputs.given):
-                context.inputs = inputs.arguments(self._values.load)
+                context.inputs = inputs.arguments(self._values.load, self._values.scan)
             if asset.compute is not None:
                 value = self._call_remotely(context, request, limit)
             elif limit is not None or asset.is_async or asset.isolation == "process":

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.by_reference import ScanKind, scan_kinds
 from flowstone.core.clean import clean_text
 from flowstone.core.context import AssetContext
 from flowstone.core.control import describe_target
@@ -33,7 +34,7 @@ from flowstone.errors import (
     StorageError,
     did_you_mean,
 )
-from flowstone.protocols import Catalog, FindableIO, IOManager, RetryingIO
+from flowstone.protocols import Catalog, FindableIO, IOManager, RetryingIO, ScannableIO
 
 log = logging.getLogger("flowstone")
 
@@ -65,6 +66,8 @@ class InputPlan:
     many: bool
     optional: bool = False
     decides: bool = False
+    scan: ScanKind | None = None
+    """What the parameter receives in place of the value."""
     ends: bool = False
     """Whether upstream partitions may be read that are not over, or were computed before they were."""
 
@@ -95,6 +98,9 @@ _STORE_PAUSES_SECONDS = (0.05, 0.5)
 _NOTHING: Mapping[str, str] = {}
 
 type NotReady = Callable[[Target, Sequence[Target], datetime], DependencyNotReadyError]
+
+type Scan = Callable[[StoredOutput, ScanKind, dict[str, Any]], object]
+"""Opens a stored table without reading it; the scans of one step share a dict."""
 
 type Read = tuple[InputPlan, PartitionKey, CommittedOutput]
 """One version that is read: for which dependency, which partition, which version."""
@@ -136,8 +142,18 @@ class ResolvedInputs:
             [InputVersion(plan.label, plan.name, key, version.step_id) for plan, key, version in self.reads]
         )
 
-    def arguments(self, load: Callable[[StoredOutput], object]) -> dict[str, Any]:
+    def arguments(self, load: Callable[[StoredOutput], object], scan: Scan) -> dict[str, Any]:
         """Load the values and return them by parameter; several partitions come as a dict."""
+        session: dict[str, Any] = {}
+
+        def read(plan: InputPlan, stored: StoredOutput) -> object:
+            if plan.scan is None:
+                return load(stored)
+            try:
+                return scan(stored, plan.scan, session)
+            except SerializationError as error:
+                raise error.for_asset(plan.name, "") from error.__cause__
+
         if not self.plans:
             return dict(self.given)
         # a dependency on no partition at all is an empty dict, and on a skipped input or one before the first
@@ -148,9 +164,9 @@ class ResolvedInputs:
         for plan, key, version in self.reads:
             if plan.many:
                 if plan.parameter is not None:
-                    arguments[plan.parameter][decode_partition(key)] = load(version.stored)
+                    arguments[plan.parameter][decode_partition(key)] = read(plan, version.stored)
             elif plan.parameter is not None:
-                arguments[plan.parameter] = load(version.stored)
+                arguments[plan.parameter] = read(plan, version.stored)
         return arguments
 
 
@@ -286,6 +302,7 @@ class ValueStore:
         default: name of the one used by assets that name none.
         project: project of the app.
         types: the classes that assets declare; objects of no others are stored as JSON, or built of it.
+        as_scan: makes a scan of a value, for IO managers that cannot scan what they stored.
     """
 
     def __init__(
@@ -295,7 +312,9 @@ class ValueStore:
         *,
         project: str = DEFAULT_PROJECT,
         types: ValueTypes | None = None,
+        as_scan: Callable[[object, ScanKind, dict[str, Any]], object] | None = None,
     ) -> None:
+        self._as_scan = as_scan
         self._types = types
         self._managers = managers
         self._default = default
@@ -349,6 +368,24 @@ class ValueStore:
             return manager.load(stored)
         finally:
             value_types.reset(token)
+
+    def scan(self, stored: StoredOutput, kind: ScanKind, session: dict[str, Any]) -> object:
+        """Return a scan of a stored table; where its IO manager cannot scan, the value is loaded for it.
+
+        Args:
+            stored: the table.
+            kind: what the parameter is annotated with.
+            session: what the scans of one step share.
+
+        Raises:
+            StorageError: see `load`.
+            SerializationError: the value is no table.
+        """
+        manager: object = self._managers.get(stored.io)
+        if isinstance(manager, ScannableIO):
+            return manager.scan(stored, kind, session)
+        value = self.load(stored)
+        return value if self._as_scan is None else self._as_scan(value, kind, session)
 
     def store(self, context: AssetContext, value: object) -> StoredOutput:
         """Store the value of a step; a passing fault is retried without running the function again.
@@ -470,6 +507,7 @@ def _reason_to_skip(attempt: Attempt, inputs: ResolvedInputs) -> str | None:
 
 def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
     plans = []
+    kinds = scan_kinds(asset.function, [one.parameter for one in asset.dependencies if one.parameter])
     for dependency in asset.dependencies:
         upstream = graph[dependency.asset]
         mapping = graph.mapping(asset.name, upstream.name)
@@ -487,6 +525,7 @@ def _plans(graph: AssetGraph, asset: Asset) -> list[InputPlan]:
                 mapping.many,
                 dependency.optional,
                 asset.name in upstream.routes,
+                kinds.get(dependency.parameter or ""),
                 ends(upstream.partitions),
             )
         )

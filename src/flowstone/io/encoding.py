@@ -11,6 +11,7 @@ import io
 from collections.abc import Buffer
 from typing import BinaryIO
 
+from flowstone.core.by_reference import ScanKind, kind_of_type
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.errors import (
     ConfigurationError,
@@ -20,6 +21,7 @@ from flowstone.errors import (
     UnsafePickleError,
     did_you_mean,
 )
+from flowstone.io.by_reference import ScanSerializer
 from flowstone.io.json import JsonSerializer
 from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
 from flowstone.io.tables import ParquetSerializer
@@ -106,11 +108,13 @@ def matches(file: BinaryIO, *, size_bytes: int | None, content_hash: str | None)
 
 
 _JSON = JsonSerializer()
+_SCANS = tuple([ScanSerializer(kind) for kind in ScanKind])
 _AUTOMATIC: tuple[Serializer, ...] = (
     BytesSerializer(),
     TextSerializer(),
     NumpySerializer(),
     ParquetSerializer(),
+    *_SCANS,
     _JSON,
 )
 _ONLY_JSON = frozenset({type(None), bool, int, float, list, dict, tuple})
@@ -136,6 +140,23 @@ def choose_serializer(value: object) -> Serializer:
         if serializer.accepts(value):
             return serializer
     return _JSON
+
+
+def serializer_for(value: object, chosen: Serializer | None) -> Serializer:
+    """Return the serializer of a value: the one given to the IO manager, or its natural format.
+
+    What is not read yet (a LazyFrame, a Dataset, a relation) is written as it is read, whatever was chosen: the
+    bytes of its plan would be no value.
+
+    Example:
+        >>> serializer_for("text", JsonSerializer()).name, serializer_for("text", None).name
+        ('json', 'text')
+    """
+    if chosen is None:
+        return choose_serializer(value)
+    if kind_of_type(type(value)) is not None:
+        return choose_serializer(value)
+    return chosen
 
 
 def find_serializer(name: str, chosen: Serializer | None = None) -> Serializer:
@@ -209,6 +230,18 @@ def encode(
     )
 
 
+def corrupt(stored: StoredOutput, target: str, partition: str) -> StorageError:
+    """Return the error for bytes that are others than those that were stored."""
+    return StorageError(
+        "load",
+        target,
+        partition,
+        f"the bytes at {stored.location!r} are not those that were stored (size or SHA-256 differ)",
+        kind="corrupt",
+        remedy="Restore them from a backup, or materialize the asset again.",
+    )
+
+
 def decode(
     file: BinaryIO, stored: StoredOutput, chosen: Serializer | None, *, target: str, partition: str = ""
 ) -> object:
@@ -225,14 +258,7 @@ def decode(
         StorageError: the bytes are not those that were written, or cannot be understood.
     """
     if not matches(file, size_bytes=stored.size_bytes, content_hash=stored.content_hash):
-        raise StorageError(
-            "load",
-            target,
-            partition,
-            f"the bytes at {stored.location!r} are not those that were stored (size or SHA-256 differ)",
-            kind="corrupt",
-            remedy="Restore them from a backup, or materialize the asset again.",
-        )
+        raise corrupt(stored, target, partition)
     serializer = find_serializer(stored.serializer or "", chosen)
     try:
         return serializer.read(file)

@@ -21,11 +21,13 @@ from itertools import batched
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
+from flowstone.core.by_reference import ScanKind
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, Project
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
-from flowstone.io.encoding import choose_serializer, decode, encode
+from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
+from flowstone.io.encoding import corrupt, decode, encode, serializer_for
 from flowstone.protocols import KeepVersions, Serializer
 
 _MAX_REASON = 500
@@ -442,7 +444,7 @@ class FilesystemIO:
             SerializationError: the value cannot be written exactly; nothing is left behind.
             StorageError: the disk is full, denied, read-only or broken; nothing is left behind.
         """
-        serializer = self._serializer or choose_serializer(value)
+        serializer = serializer_for(value, self._serializer)
         place = Place(address.asset, address.partition_key, address.version, serializer.extension, address.project)
         try:
             path = self._root / place.location
@@ -463,6 +465,9 @@ class FilesystemIO:
             UnsafePickleError: a pickle that this manager has no key for, or that was tampered with.
         """
         place = self._place(stored, "load")
+        kind = scanned_kind(stored)
+        if kind is not None:
+            return self.scan(stored, kind, {})
         try:
             path = self._root / stored.location
             self._refuse_outside(path, "load", place)
@@ -472,6 +477,30 @@ class FilesystemIO:
             raise  # some are an OSError too
         except OSError as error:
             raise storage_error("load", place.asset, place.partition_key, error) from error
+
+    def scan(self, stored: StoredOutput, kind: ScanKind, session: Session) -> object:
+        """Return a scan of a table that is read when and as far as it is needed.
+
+        The size of the file is verified, its SHA-256 is not: that would read all of it.
+
+        Raises:
+            StorageError: the file is gone, unreadable, not as large as what was stored, or outside of the root.
+            SerializationError: the value is no table.
+        """
+        if not is_scannable(stored):
+            return as_scan(self.load(stored), kind, session)
+        place = self._place(stored, "load")
+        path = self._root / stored.location
+        try:
+            self._refuse_outside(path, "load", place)
+            if path.stat().st_size != stored.size_bytes:
+                raise corrupt(stored, place.asset, place.partition_key)
+            found = scan(StoredTable(str(path)), kind, session)
+        except FlowStoneError:
+            raise
+        except OSError as error:
+            raise storage_error("load", place.asset, place.partition_key, error) from error
+        return as_scan(self.load(stored), kind, session) if found is None else found
 
     def discard(self, stored: StoredOutput) -> None:
         """Delete the file of a version, if it is still there.

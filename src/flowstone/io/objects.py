@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import re
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 
+from flowstone.core.by_reference import ScanKind
 from flowstone.core.clean import clean_text
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import PartitionKey
@@ -30,7 +32,8 @@ from flowstone.errors import (
     StorageError,
     StorageFailure,
 )
-from flowstone.io.encoding import choose_serializer, decode, encode
+from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
+from flowstone.io.encoding import corrupt, decode, encode, serializer_for
 from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, outside, storage_error
 from flowstone.protocols import KeepVersions, Serializer
 
@@ -67,6 +70,9 @@ class _Client(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return the size of an object; None when there is none."""
+
+    def where(self, key: str) -> tuple[str, Any]:
+        """Return the path of an object, and the file system of fsspec that opens it, or what has its methods."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are gone are no error."""
@@ -161,7 +167,7 @@ class ObjectIO:
             SerializationError: the value cannot be written exactly; nothing was sent.
             StorageError: the storage refused it or does not answer; nothing of it can be read.
         """
-        serializer = self._serializer or choose_serializer(value)
+        serializer = serializer_for(value, self._serializer)
         place = Place(
             address.asset,
             address.partition_key,
@@ -199,6 +205,9 @@ class ObjectIO:
             StorageError: the object is gone, is not what was stored, or the storage does not answer.
             UnsafePickleError: a pickle that this manager has no key for, or that was tampered with.
         """
+        kind = scanned_kind(stored)
+        if kind is not None:
+            return self.scan(stored, kind, {})
         place = _place(stored, "load")
         with tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY) as spool:
             file = cast("BinaryIO", spool)
@@ -211,6 +220,31 @@ class ObjectIO:
             except Exception as error:
                 raise failure_of("load", place.asset, place.partition_key, error) from error
             return decode(file, stored, self._serializer, target=place.asset, partition=place.partition_key)
+
+    def scan(self, stored: StoredOutput, kind: ScanKind, session: Session) -> object:
+        """Return a scan of a table, whose parts are fetched when they are needed.
+
+        The size of the object is verified, its SHA-256 is not: that would fetch all of it.
+
+        Raises:
+            StorageError: the object is gone, not as large as what was stored, or the storage does not answer.
+            SerializationError: the value is no table.
+        """
+        if not is_scannable(stored):
+            return as_scan(self.load(stored), kind, session)
+        place = _place(stored, "load")
+        try:
+            size = self._client.size(stored.location)
+            if size is None:
+                raise FileNotFoundError(f"there is no object {stored.location!r}")
+            if size != stored.size_bytes:
+                raise corrupt(stored, place.asset, place.partition_key)
+            found = scan(StoredTable(*self._client.where(stored.location)), kind, session)
+        except FlowStoneError:
+            raise
+        except Exception as error:
+            raise failure_of("load", place.asset, place.partition_key, error) from error
+        return as_scan(self.load(stored), kind, session) if found is None else found
 
     def discard(self, stored: StoredOutput) -> None:
         """Delete the object of a version, if it is still there.
@@ -434,6 +468,9 @@ class _Obstore:
         except FileNotFoundError:
             return None
 
+    def where(self, key: str) -> tuple[str, Any]:
+        return self._prefix + key, _Reading(self._store)
+
     def delete(self, keys: Sequence[str]) -> None:
         if keys:
             with suppress(FileNotFoundError):
@@ -443,6 +480,54 @@ class _Obstore:
         for page in self._api.list(self._store, prefix=self._prefix + directory or None, chunk_size=_PAGE):
             for one in page:
                 yield _Listed(one["path"].removeprefix(self._prefix), one["last_modified"])
+
+
+class _Reading:
+    """As much of a file system of fsspec as pyarrow needs to read; it can be pickled, as obstore's stores can."""
+
+    protocol = "obstore"
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def info(self, path: str) -> dict[str, object]:
+        import obstore
+
+        return {"name": path, "size": obstore.head(self._store, path)["size"], "type": "file"}
+
+    def isfile(self, path: str) -> bool:
+        try:
+            return bool(self.info(path))
+        except FileNotFoundError:
+            return False
+
+    def open(self, path: str, mode: str = "rb") -> BinaryIO:
+        import obstore
+
+        assert mode == "rb"
+        return io.BufferedReader(_Seekable(obstore.open_reader(self._store, path)), _MIB)
+
+
+class _Seekable(io.RawIOBase):
+    """An object as a file that pyarrow takes for one."""
+
+    def __init__(self, reader: Any) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def readinto(self, target: Any, /) -> int:
+        piece = self._reader.read(len(target))
+        target[: len(piece)] = bytes(piece)
+        return len(piece)
 
 
 class _Fsspec:
@@ -489,6 +574,9 @@ class _Fsspec:
             return int(self._files.info(self._prefix + key)["size"])
         except FileNotFoundError:
             return None
+
+    def where(self, key: str) -> tuple[str, Any]:
+        return self._prefix + key, self._files
 
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:

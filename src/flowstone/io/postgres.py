@@ -22,7 +22,7 @@ from flowstone.errors import (
     StorageError,
     StorageFailure,
 )
-from flowstone.io.encoding import choose_serializer, decode, encode
+from flowstone.io.encoding import decode, encode, serializer_for
 from flowstone.io.json import JsonSerializer
 from flowstone.protocols import KeepVersions, Serializer
 from flowstone.sql import load_sql
@@ -306,7 +306,7 @@ class PostgresIO:
             SerializationError: the value cannot be written exactly; nothing is left behind.
             StorageError: too large, or the database refused it; nothing is left behind.
         """
-        serializer = self._serializer or choose_serializer(value)
+        serializer = serializer_for(value, self._serializer)
         data: bytes | None = None
         if type(serializer) is JsonSerializer:
             # JSON is made in memory anyway: a small value needs none of the streaming below

@@ -66,6 +66,7 @@ from flowstone.protocols.values import (
     Publisher,
     PublishingIO,
     RetryingIO,
+    ScannableIO,
     Serializer,
     SweepableIO,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "RunInsights",
     "RunJob",
     "RunsConcurrently",
+    "ScannableIO",
     "ScatterStore",
     "Sender",
     "Serializer",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import BinaryIO, Protocol, Self, runtime_checkable
+from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
+from flowstone.core.by_reference import ScanKind
 from flowstone.core.output import OutputAddress, Publication, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
@@ -122,6 +123,23 @@ class Publisher(Protocol):
 
     def after(self, targets: Sequence[Target]) -> None:
         """Publish what was noted for these targets; called after the commit, never raises."""
+
+
+@runtime_checkable
+class ScannableIO(Protocol):
+    """An IO manager that gives out tables that are read when and as far as they are needed.
+
+    Of others the value is loaded, and made a scan in memory.
+    """
+
+    def scan(self, stored: StoredOutput, kind: ScanKind, session: dict[str, Any]) -> object:
+        """Return a scan of a stored table, for a parameter whose annotation asks for it.
+
+        Args:
+            stored: the table.
+            kind: the library of the scan.
+            session: what the scans of one step share, such as a connection under `"duckdb"`.
+        """
 
 
 @runtime_checkable

@@ -217,7 +217,7 @@ class RemoteCalls:
             used[stored.io] = pickled
             return Later(stored)
 
-        arguments = _dump_arguments(asset, inputs.arguments(refer))
+        arguments = _dump_arguments(asset, inputs.arguments(refer, self._values.scan))
         kept_by = self._pickled_manager(manager.name) if there and keep else None
         if kept_by is not None:
             used[manager.name] = kept_by
