@@ -4,6 +4,7 @@ import io
 import pickle
 from typing import Any
 
+import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +109,16 @@ def test_never_chosen_automatically() -> None:
         find_serializer("pickle")
     chosen = PickleSerializer(KEY)
     assert find_serializer("pickle", chosen) is chosen
+
+
+def test_another_pickler_by_choice() -> None:
+    serializer, file = PickleSerializer(KEY, pickler=cloudpickle), io.BytesIO()
+    serializer.write([lambda n: n + 1], file)
+    (function,) = serializer.read(io.BytesIO(file.getvalue()))  # type: ignore[misc]
+    assert function(1) == 2
+    with pytest.raises(SerializationError, match="pickler=cloudpickle"):
+        PickleSerializer(KEY).write(lambda: 1, io.BytesIO())
+    with pytest.raises(UnsafePickleError):
+        PickleSerializer(b"another key 1234", pickler=cloudpickle).read(io.BytesIO(file.getvalue()))
+    with pytest.raises(ConfigurationError, match="give a module with a Pickler"):
+        PickleSerializer(KEY, pickler="cloudpickle")

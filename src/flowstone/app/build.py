@@ -19,6 +19,7 @@ from typing import Any
 
 from flowstone.app.details import DetailsReader
 from flowstone.app.notifications import Notifications, declare
+from flowstone.app.plugins import registered_io, registered_resource
 from flowstone.app.results import Results
 from flowstone.app.waiting import Waiting
 from flowstone.compute.select import ComputeSelector, refuse_what_is_no_compute
@@ -277,14 +278,15 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     graph = AssetGraph(_limited(declared))
     check_limits({asset.name: asset.concurrency for asset in graph})
     checks = CheckSet(declared.checks, graph)
-    pool = ResourcePool(declared.resources)
+    pool = ResourcePool(_resources(declared.resources, [*graph, *checks]))
     pool.check(graph, checks)
     computes = ComputeSelector(declared.compute)
     computes.check(graph)
     store = _store(settings, graph)
     try:
-        managers = _managers(settings, store, declared.io)
         default = declared.default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
+        used = {default, *(asset.io for asset in graph if asset.io is not None)}
+        managers = _managers(settings, store, declared.io, used)
         _check_io(graph, managers, default)
     except BaseException:
         store.close()  # it may have started a server
@@ -495,7 +497,19 @@ def _store(settings: Settings, graph: AssetGraph) -> Store:
     )
 
 
-def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> dict[str, IOManager]:
+def _resources(declared: Mapping[str, Any], owners: Iterable[Asset | Check]) -> dict[str, Any]:
+    """Return the declared resources, with those that packages register and an asset or a check requires."""
+    resources = dict(declared)
+    for name in sorted({name for owner in owners for name in owner.requires} - resources.keys()):
+        found = registered_resource(name)
+        if found is not None:
+            resources[name] = found
+    return resources
+
+
+def _managers(
+    settings: Settings, store: Store, io: Mapping[str, IOManager], used: Iterable[str]
+) -> dict[str, IOManager]:
     managers: dict[str, IOManager] = {
         "memory": MemoryIO(),
         "filesystem": FilesystemIO(Path(settings.storage) / "values"),
@@ -515,6 +529,10 @@ def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> 
                 f"with every value. Make it with name={name!r}."
             )
         managers[name] = manager
+    for name in sorted(set(used) - managers.keys()):
+        registered = registered_io(name)
+        if registered is not None:
+            managers[name] = registered
     project = Project(settings.project)
     own = store.connection if isinstance(store, PostgresStore) else None
     return {name: _fitted(manager, project, own) for name, manager in managers.items()}

@@ -7,8 +7,9 @@ import hmac
 import io
 import pickle
 from collections.abc import Buffer, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from flowstone.core.declaring import shown
 from flowstone.core.output import type_name
 from flowstone.errors import ConfigurationError, FlowStoneError, SerializationError, UnsafePickleError
 
@@ -31,6 +32,11 @@ class PickleSerializer:
     Args:
         key: secret of at least 16 random bytes, the same for every process that stores or loads; for example
             from `secrets.token_bytes(32)`, kept outside the code.
+        pickler: a module with another `Pickler`, such as `cloudpickle` or `dill`, for functions and classes that
+            cannot be imported by name. Whoever loads needs it installed, in a version that understands this one.
+
+    Raises:
+        ConfigurationError: the key is too short, or the module has no pickler.
 
     Example:
         >>> import io
@@ -41,13 +47,19 @@ class PickleSerializer:
         {1, 2}
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, pickler: Any = pickle) -> None:
         if len(key) < _MIN_KEY:
             raise ConfigurationError(
                 f"PickleSerializer needs a key of at least {_MIN_KEY} bytes. Make one with "
                 "secrets.token_bytes(32) and give the same to every process."
             )
         self._key = key
+        if not callable(getattr(pickler, "Pickler", None)):
+            raise ConfigurationError(
+                f"PickleSerializer(pickler={shown(pickler)}): give a module with a Pickler, such as cloudpickle."
+            )
+        self._pickler = pickler.Pickler
+        self._unpickler = getattr(pickler, "Unpickler", pickle.Unpickler)
 
     def __repr__(self) -> str:
         return "PickleSerializer(key=***)"
@@ -73,7 +85,7 @@ class PickleSerializer:
             SerializationError: the value cannot be pickled.
         """
         writer = _FrameWriter(file, self._key)
-        pickler = pickle.Pickler(writer, protocol=5)
+        pickler = self._pickler(writer, protocol=5)
         try:
             pickler.dump(value)
         except (OSError, FlowStoneError):
@@ -83,7 +95,8 @@ class PickleSerializer:
                 f"Pickle cannot hold this value ({error})",
                 path="$",
                 type_name=type_name(value),
-                remedy="Return picklable data; functions and classes must be importable by name.",
+                remedy="Return picklable data; functions and classes must be importable by name, or choose "
+                "PickleSerializer(key=..., pickler=cloudpickle).",
             ) from error
         writer.finish()
 
@@ -101,7 +114,7 @@ class PickleSerializer:
         file.seek(start)
         stream = _FrameReader(file, self._key)
         # Signed by a holder of the key: verified as a whole above, and frame by frame while it is read here.
-        value: object = pickle.Unpickler(io.BufferedReader(stream, _FRAME_BYTES)).load()  # noqa: S301
+        value: object = self._unpickler(io.BufferedReader(stream, _FRAME_BYTES)).load()
         return value
 
 
