@@ -78,7 +78,7 @@ ASSETS = [base, lazy, listed, related, collected, no_table, disappointed, misspe
 
 @pytest.fixture(params=["memory", "files", "pickling files", "objects", "fsspec"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> IOManager:
-    root = tmp_path / "year=2024 [x]*"  # names that libraries would take for patterns and columns
+    root = tmp_path / "year=2024 [x]*"  # duckdb#12325: libraries take such names for patterns and columns
     match request.param:
         case "memory":
             return MemoryIO("here")
@@ -272,7 +272,7 @@ assert flow.materialize_all("total").value == [ROWS * (ROWS - 1), ROWS]
 
 @pytest.mark.slow
 def test_memory_is_bounded_by_row_groups_not_by_the_table(tmp_path: Path) -> None:
-    """A table of 1.5 GiB goes through a process that may take half as much."""
+    """A table of 1.5 GiB goes through a process that may take half as much (arrow#33759, arrow#39808)."""
     settings = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "POLARS_MAX_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, "-c", BOUNDED, str(tmp_path)],

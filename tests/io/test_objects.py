@@ -138,7 +138,7 @@ class Breaking:
 
 @pytest.mark.parametrize("client", ["obstore", "fsspec"])
 def test_a_value_that_breaks_half_way_is_never_seen(bucket: Bucket, client: str) -> None:
-    # s3fs#910, dagster#9003: leaving a `with` block by an error published what was written so far
+    # PyFilesystem/s3fs#95: leaving a `with` block by an error published what was written so far
     objects = through(client, bucket, serializer=Breaking())
     with pytest.raises(SerializationError, match="numbers"):
         objects.store(object(), ADDRESS)
@@ -185,6 +185,20 @@ def test_the_same_attempt_taken_up_again_writes_beside_it(bucket: Bucket) -> Non
     assert objects.find([published, late]) == [True, False]
     objects.store("old", ADDRESS)
     assert objects.erase("numbers", PartitionKey("2024"), ["1-1"]) == 2
+
+
+def test_what_another_process_wrote_and_deleted_is_seen(bucket: Bucket) -> None:
+    """s3fs#657, s3fs#851, s3fs#424: listings and sizes that the client keeps were taken for the storage."""
+    through_files, other = ObjectIO(bucket.files(), prefix=bucket.path), ObjectIO(bucket.store())
+    first = through_files.store("first", ADDRESS)
+    assert through_files.find([first]) == [True]
+    second = other.store("second", ADDRESS._replace(step_id=2))
+    assert through_files.find([first, second]) == [True, True]
+    assert through_files.load(second) == "second"
+    other.store("first, and longer", ADDRESS)
+    other.discard(second)
+    assert through_files.find([first, second]) == [False, False]  # the first one has another size now
+    assert through_files.erase("numbers", PartitionKey("2024"), ["1-1", "2-1"]) == 1
 
 
 def test_names_too_long_for_buckets_are_hashed(bucket: Bucket) -> None:
