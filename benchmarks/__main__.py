@@ -17,7 +17,7 @@ from benchmarks.noise import Noise
 from benchmarks.server import Server, running_server
 from benchmarks.tables import as_json, figure_table, noise_table, setting_lines
 
-GROUPS = ("inline", "durable", "shapes", "import")
+GROUPS = ("inline", "durable", "shapes", "import", "start")
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ class Figure:
     """One table.
 
     Args:
-        group: `inline`, `durable`, `shapes` or `import`.
+        group: `inline`, `durable`, `shapes`, `import` or `start`.
         title: its heading.
         item: what the seconds are divided by.
         contestants: its lines; the first is the one that the others are compared with.
@@ -57,6 +57,8 @@ def figures(*, quick: bool) -> list[Figure]:
         _graph("layers", "10 layers of 10 no-op assets, each reading the whole layer before, inline", rounds),
         _partitions(rounds, quick),
         _imports(2 if quick else 11),
+        _commands(1 if quick else 3, 2 if quick else 7),
+        _ready(1 if quick else 3, 1 if quick else 5),
         _backfill(1 if quick else 3, 1_000 if quick else 10_000),
         _planning(1 if quick else 3, 2_000 if quick else 100_000, 1_000 if quick else 20_000),
         _durable_chain(1 if quick else 3),
@@ -115,6 +117,64 @@ def _imports(rounds: int) -> Figure:
         contestants,
         rounds,
         (Target("import flowstone", "import dagster", 10),),
+    )
+
+
+def _commands(rounds: int, repetitions: int) -> Figure:
+    def entry(program: str, environment: str) -> Contestant:
+        options = {"command": [program, "--help"], "repetitions": repetitions}
+        return Contestant(f"{program} --help", environment, "command_time", 1, options)
+
+    contestants = (
+        entry("flowstone", "flowstone"),
+        Contestant(
+            "python -c pass",
+            "plain",
+            "command_time",
+            1,
+            {"command": ["python", "-c", "pass"], "repetitions": repetitions},
+        ),
+        entry("dagster", "dagster"),
+    )
+    return Figure(
+        "start",
+        "Help of the command line",
+        "call",
+        contestants,
+        rounds,
+        (Target("flowstone --help", "dagster --help", 10),),
+    )
+
+
+def _ready(rounds: int, repetitions: int) -> Figure:
+    app = ["--app", "benchmarks.peers.flowstone_start_app:flow"]
+
+    def entry(name: str, environment: str, command: list[str], ready: str, **more: Any) -> Contestant:
+        options = {"command": command, "ready": ready, "repetitions": repetitions} | more
+        return Contestant(name, environment, "until_ready", 1, options, database=True)
+
+    upgrade = {"prepare": ["-m", "flowstone", "db", "upgrade", *app]}
+    oban = ["-m", "benchmarks.peers.oban_start"]
+    install = {"prepare": [*oban, "install"]}
+    contestants = (
+        entry("flowstone worker", "flowstone", ["-m", "flowstone", "worker", *app], "is ready", **upgrade),
+        entry("Oban, bare", "oban", oban, "ready", **install),
+        entry(
+            "flowstone web serve, first page",
+            "flowstone",
+            ["-m", "flowstone", "web", "serve", "--port", "0", *app],
+            "Dashboard:",
+            page=True,
+            **upgrade,
+        ),
+    )
+    return Figure(
+        "start",
+        "From the start of a process until it is ready: a worker acquires jobs, a first page has come",
+        "start",
+        contestants,
+        rounds,
+        (Target("flowstone worker", "Oban, bare", 1 / 2),),
     )
 
 

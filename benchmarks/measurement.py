@@ -115,6 +115,7 @@ def run_measurement(contestant: Contestant, dsn: str | None = None) -> dict[str,
         json.dumps(options),
     ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWSTONE_", "OBAN_"))}
+    clean.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's modules are compiled once
     clean |= {"DAGSTER_DISABLE_TELEMETRY": "1", "HAMILTON_TELEMETRY_ENABLED": "false"}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=HERE.parent, env=clean, timeout=_LIMIT_SECONDS, check=False
