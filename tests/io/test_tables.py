@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import tempfile
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
-from flowstone.io import ParquetSerializer, choose_serializer, tables
+from flowstone.io import ParquetSerializer, choose_serializer, table_types, tables
 from flowstone.io.encoding import HashingWriter
 from flowstone.io.tables import schema_to_text
 
@@ -260,6 +262,26 @@ def test_a_frame_put_together_can_be_changed() -> None:
     assert loaded["n"].tolist() == [1, 9, 3]
     assert loaded["s"].tolist()[0] == "z"
     assert loaded["f"].tolist() == [1.0, 3.0, 5.0]
+
+
+@pytest.mark.usefixtures("groups")
+@pytest.mark.parametrize(
+    "value", [PANDAS["plain"], pl.DataFrame({"n": [1, 2], "s": ["a", None]}), pa.table({"n": [1, 2]})]
+)
+def test_large_files_are_read_without_python(
+    value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_types, "_SMALL_BYTES", 0)
+    path = tmp_path / "table"
+    with path.open("wb") as written:
+        ParquetSerializer().write(value, HashingWriter(written))
+    with path.open("rb") as file, tempfile.SpooledTemporaryFile(max_size=10) as spool:
+        spool.write(path.read_bytes())
+        path.unlink()  # what is open is read, whatever lies at its name
+        for one in (file, spool):
+            loaded = ParquetSerializer().read(one)  # type: ignore[arg-type]  # of typeshed's making
+            assert type(loaded) is type(value)
+            assert loaded.equals(value)  # type: ignore[attr-defined]
 
 
 def test_wide_tables_have_fewer_rows_in_a_group() -> None:

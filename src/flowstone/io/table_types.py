@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowstone.errors import MissingExtraError, SerializationError
@@ -580,9 +581,35 @@ def read_plain_polars(file: BinaryIO, empty: pyarrow.Table) -> object | None:
         return None
     if any(kind.is_decimal() for kind in expected.dtypes):
         return None
+    path = path_of(file)
     file.seek(0)
-    frame = polars.read_parquet(file)
+    # of a temporary file it would read all bytes first
+    frame = polars.read_parquet(file) if path is None else polars.read_parquet(path, glob=False)
     return frame if frame.schema == expected.schema else None
+
+
+def is_small(file: BinaryIO) -> bool:
+    """Return whether a file is so small that it is read as a whole; leaves it at its start."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size <= _SMALL_BYTES
+
+
+def path_of(file: BinaryIO) -> str | None:
+    """Return a path at which libraries read a large open file by themselves; None when there is none.
+
+    The file itself is meant, whatever lies at its name by now; it may have no name at all.
+    """
+    if is_small(file):
+        return None
+    try:
+        path = Path(f"/proc/self/fd/{file.fileno()}")
+    except (OSError, AttributeError):
+        return None
+    return str(path) if path.exists() else None
+
+
+_SMALL_BYTES = 16 * 1024 * 1024
 
 
 def check_arrow(table: pyarrow.Table) -> None:

@@ -12,7 +12,6 @@ import io
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowstone.core.output import type_name
@@ -22,6 +21,8 @@ from flowstone.io.table_types import (
     check_arrow,
     frame_in_pieces,
     frame_to_arrow,
+    is_small,
+    path_of,
     read_plain_polars,
 )
 
@@ -109,8 +110,6 @@ _ROW_GROUP_ROWS = 1024 * 1024
 _ROW_GROUP_BYTES = 64 * 1024 * 1024
 """A group of rows lies in memory twice while it is read: wide tables have fewer rows in a group."""
 _LEAST_GROUP_ROWS = 64 * 1024
-_SMALL_BYTES = 16 * 1024 * 1024
-"""Smaller files are read as a whole."""
 _READ_BYTES = 1024 * 1024
 """Of each column at once, while it is decoded; else all that a group of rows takes in the file."""
 _COMPRESSION = "snappy"
@@ -228,15 +227,11 @@ def _native(file: BinaryIO) -> Any:
     """
     import pyarrow
 
-    size = file.seek(0, io.SEEK_END)
+    path = path_of(file)
+    if path is not None:
+        return pyarrow.OSFile(path)
     file.seek(0)
-    if size <= _SMALL_BYTES:
-        return pyarrow.BufferReader(file.read())
-    try:
-        opened = Path(f"/proc/self/fd/{file.fileno()}")
-    except (OSError, AttributeError):
-        return file
-    return pyarrow.OSFile(str(opened)) if opened.exists() else file
+    return pyarrow.BufferReader(file.read()) if is_small(file) else file
 
 
 def _groups(source: pyarrow.parquet.ParquetFile) -> Iterator[pyarrow.Table]:
