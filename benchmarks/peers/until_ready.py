@@ -42,17 +42,17 @@ def _start(arguments: dict[str, Any]) -> tuple[float, float]:
         env=_environment(arguments),
     )
     assert child.stdout is not None
-    said: list[str] = []
+    printed: list[str] = []
     try:
         for line in child.stdout:
-            said.append(line)
+            printed.append(line)
             if arguments["ready"] in line:
                 break
         else:
-            raise RuntimeError("".join(said))
-        if arguments.get("page"):  # at the address that was said, which lets a person in
-            found = re.search(r"http://\S+", "".join(said))
-            assert found is not None, said
+            raise RuntimeError("".join(printed))
+        if arguments.get("page"):  # at the address that was printed, which lets a person in
+            found = re.search(r"http://\S+", "".join(printed))
+            assert found is not None, printed
             with build_opener(HTTPCookieProcessor()).open(found[0], timeout=30) as page:
                 page.read()
         took = time.perf_counter() - started
