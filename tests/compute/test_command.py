@@ -372,7 +372,11 @@ def test_children_of_a_lost_worker_end(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tests.compute.test_command import run_command, REMOTE;"
         "flow = run_command([*REMOTE, '--lifeline'], Path(sys.argv[1])); flow.materialize_all('patient')"
     )
-    waiting = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parents[2])
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"TMPDIR": str(tmp_path)},  # nobody deletes the files of its call
+    )
     assert marks.wait("patient", timeout_seconds=60)
     (child,) = [one for one in psutil.Process(waiting.pid).children() if "flowstone.remote" in one.cmdline()]
     os.kill(waiting.pid, signal.SIGKILL)
