@@ -84,7 +84,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path(flowstone.__file__).parent, packages / "flowstone", ignore=shutil.ignore_patterns("*.pyc")
     )
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    shutil.copytree(ROOT / "examples", directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    leave = shutil.ignore_patterns("__pycache__", "shop")
+    shutil.copytree(ROOT / "examples", directory, dirs_exist_ok=True, ignore=leave)
+    shutil.copytree(ROOT / "examples" / "shop" / "shop", directory / "shop")  # a project of its own
     for name in ("forms.py", "mistakes.py"):
         shutil.copy(HERE / name, directory)
     (directory / "pages").mkdir()
