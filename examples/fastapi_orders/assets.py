@@ -36,8 +36,9 @@ class InvoiceConfig:
 )
 def invoice(context: AssetContext) -> dict[str, Any]:
     """The invoice of an order: a worker reads the order and adds the tax."""
-    with psycopg.connect(context.resources["shop_url"], row_factory=dict_row) as connection:
-        order = connection.execute("SELECT * FROM orders WHERE id = %s", [context.partition]).fetchone()
+    with psycopg.connect(context.resources["shop_url"]) as connection:
+        cursor = connection.cursor(row_factory=dict_row)
+        order = cursor.execute("SELECT * FROM orders WHERE id = %s", [context.partition]).fetchone()
     assert order is not None, "the run exists only together with its order"
     return {
         "number": f"R-{order['id']:06d}",

@@ -59,6 +59,8 @@ PYRIGHT = {
         {  # as above
             "root": "pages",
             "reportMissingParameterType": False,
+            "reportMissingTypeStubs": False,
+            "reportOptionalMemberAccess": False,
             "reportRedeclaration": False,
             "reportUnusedImport": False,
             **{f"reportUnknown{one}Type": False for one in UNKNOWN},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -53,7 +53,7 @@ def files(settings: ShopSettings) -> OrderFiles:
 
 
 @contextmanager
-def rates(settings: ShopSettings) -> Iterator[Rates]:
+def rates(settings: ShopSettings) -> Generator[Rates]:
     """Opened at its first use in a process, closed with the app: where a real client would connect."""
     yield Rates(settings.currency)
 
