@@ -43,8 +43,8 @@ disallow_untyped_defs = False
 disallow_incomplete_defs = False
 disallow_untyped_calls = False
 disallow_untyped_decorators = False
-# and begin anew with names that an earlier block has
-disable_error_code = no-redef, var-annotated, has-type
+# and the check for None, and begin anew with names that an earlier block has
+disable_error_code = no-redef, var-annotated, has-type, union-attr
 """
 
 UNKNOWN = ("Member", "Variable", "Argument", "Parameter", "Lambda")
@@ -60,6 +60,7 @@ PYRIGHT = {
             "root": "pages",
             "reportMissingParameterType": False,
             "reportMissingTypeStubs": False,
+            "reportOptionalIterable": False,
             "reportOptionalMemberAccess": False,
             "reportRedeclaration": False,
             "reportUnusedImport": False,
