@@ -62,6 +62,8 @@ def _read(app: Any, name: str, source: list[str]) -> None:
     text = _MERMAID.sub("```text", source[0])
     if name == "index":
         text = _with_all_pages(text)
+    if name == "reference/views":
+        text = _with_all_views(text)
     if name == "reference/declarations":
         text = _with_all_names(text)
 
@@ -100,6 +102,19 @@ def _with_all_names(declarations: str) -> str:
     kinds = {one: "autoclass" if isinstance(getattr(flowstone, one), type) else "autofunction" for one in left}
     directives = "\n".join(f".. {kinds[one]}:: flowstone.{one}" for one in left)
     return f"{declarations}\n## More\n\n```{{eval-rst}}\n{directives}\n```\n" if left else declarations
+
+
+def _with_all_views(page: str) -> str:
+    """Put views that the page does not have at its end."""
+    with flowstone.FlowStone.for_testing([]) as flow:
+        names = [name for name in dir(flow) if not name.startswith("_") and name != "aio"]
+        found = {name: type(getattr(flow, name)) for name in names}
+    for name, kind in found.items():
+        if kind.__name__.endswith("View") and f"\n## flow.{name}\n" not in page:
+            options = "   :members:\n   :inherited-members:\n   :exclude-members: __init__, __new__\n"
+            directive = f".. autoclass:: {kind.__module__}.{kind.__name__}\n{options}"
+            page += f"\n## flow.{name}\n\n```{{eval-rst}}\n{directive}```\n"
+    return page
 
 
 def _first_paragraph(text: str) -> str:
