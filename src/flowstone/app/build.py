@@ -69,6 +69,7 @@ from flowstone.executors.limits import LocalLimits, Room
 from flowstone.executors.oban.executor import ObanExecutor
 from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.by_reference import as_scan
+from flowstone.io.delta import DeltaIO
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import Connect, PostgresIO
@@ -535,13 +536,16 @@ def _managers(
             managers[name] = registered
     project = Project(settings.project)
     own = store.connection if isinstance(store, PostgresStore) else None
-    return {name: _fitted(manager, project, own) for name, manager in managers.items()}
+    issuer = store.publications.issuer
+    return {name: _fitted(manager, project, own, issuer) for name, manager in managers.items()}
 
 
-def _fitted(manager: IOManager, project: Project, connect: Connect | None) -> IOManager:
+def _fitted(manager: IOManager, project: Project, connect: Connect | None, issuer: Callable[[], str]) -> IOManager:
     """Return an IO manager for the project and the database of the app."""
     if isinstance(manager, TableIO):
         manager = manager.in_database(connect)
+    if isinstance(manager, DeltaIO):
+        manager = manager.fenced_by(issuer)
     if isinstance(manager, OfProjectIO):
         manager = manager.in_project(project)
     return manager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowstone.io.delta import DeltaIO
 from flowstone.io.encoding import choose_serializer, find_serializer
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.io.json import JsonSerializer
@@ -16,6 +17,7 @@ from flowstone.io.tables import ParquetSerializer
 
 __all__ = [
     "BytesSerializer",
+    "DeltaIO",
     "DuckDBTableIO",
     "FilesystemIO",
     "JsonSerializer",

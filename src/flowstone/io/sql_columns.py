@@ -73,8 +73,12 @@ def require_pyarrow(extra: str, purpose: str) -> None:
         raise MissingExtraError("pyarrow", extra, purpose) from error
 
 
-def to_sql(value: object) -> SqlTable:
+def to_sql(value: object, *, nested: bool = False) -> SqlTable:
     """Return a DataFrame of pandas or polars, or a pyarrow Table, as rows for tables of SQL.
+
+    Args:
+        value: the value.
+        nested: whether lists and structs stay what they are; else they become JSON.
 
     Raises:
         SerializationError: it is something else, or a column cannot be kept exactly; names the column.
@@ -114,7 +118,7 @@ def to_sql(value: object) -> SqlTable:
     _check_names(table.column_names)
     columns, arrays = [], []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        found = _plain(column, name)
+        found = _plain(column, name, nested=nested)
         if found is not None:  # a column of nulls alone has no type yet
             arrays.append(found[1])
             columns.append(SqlColumn(name, found[0]))
@@ -211,7 +215,7 @@ def wider(one: str, other: str) -> str | None:
     return None
 
 
-def _plain(column: pyarrow.ChunkedArray, name: str) -> tuple[str, pyarrow.ChunkedArray] | None:
+def _plain(column: pyarrow.ChunkedArray, name: str, *, nested: bool) -> tuple[str, pyarrow.ChunkedArray] | None:
     """Return a column in one of the types of SQL; None when it holds nothing but nulls and has no other type."""
     import pyarrow
 
@@ -223,7 +227,7 @@ def _plain(column: pyarrow.ChunkedArray, name: str) -> tuple[str, pyarrow.Chunke
     if kind == "null":
         return None
     if kind == "json":
-        return kind, _to_json(column, name)
+        return kind, column if nested else _to_json(column, name)
     try:
         return kind, column.cast(to_arrow_type(kind))
     except pyarrow.ArrowException as error:
@@ -295,7 +299,7 @@ def _as_it_was(column: pyarrow.ChunkedArray, kind: pyarrow.DataType) -> pyarrow.
 
     if pyarrow.types.is_dictionary(kind):
         return column.cast(kind.value_type) if column.type != kind.value_type else column
-    if _kind(kind) == "json":
+    if _kind(kind) == "json" and not pyarrow.types.is_nested(column.type):
         values = [None if one is None else json.loads(one) for one in column.to_pylist()]
         return pyarrow.chunked_array([pyarrow.array(values, kind)])
     return column if column.type == kind else column.cast(kind)

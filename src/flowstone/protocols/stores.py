@@ -547,6 +547,9 @@ class CallerLoop:
 class PublicationStore(Protocol):
     """What is committed and not yet visible where others read it; see `PublishingIO`."""
 
+    def issuer(self) -> str:
+        """Return the name under which this store draws tokens; those of two stores cannot be compared."""
+
     def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
         """Return what is to be published, of these targets or of all, the oldest first."""
 

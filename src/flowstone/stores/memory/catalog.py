@@ -426,6 +426,9 @@ class MemoryPublications(PublicationStore):
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
+    def issuer(self) -> str:
+        return self._tables.issuer
+
     def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
         chosen = None if targets is None else set(targets)
         with self._tables.lock:

@@ -20,7 +20,7 @@ from flowstone.protocols import PublicationStore, Publisher
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import MovedStep
-from flowstone.stores.postgres.sql import fetch_all
+from flowstone.stores.postgres.sql import fetch_all, fetch_value
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -52,6 +52,13 @@ class PostgresPublications(PublicationStore):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._issuer: str | None = None
+
+    def issuer(self) -> str:
+        if self._issuer is None:
+            with self._database.connection() as connection:
+                self._issuer = fetch_value(connection, str, "publications/issuer") or ""
+        return self._issuer
 
     def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
         chosen = _of(targets) if targets is not None else {"assets": None, "partitions": None}

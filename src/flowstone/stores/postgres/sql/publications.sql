@@ -8,6 +8,10 @@ FROM flowstone.identity AS i
 CROSS JOIN pg_catalog.generate_series(1, %(number)s)
 ORDER BY 1;
 
+-- name: issuer
+-- Who draws tokens here. The one row of identity.
+SELECT i.id::text FROM flowstone.identity AS i;
+
 -- name: in_use
 -- The versions of targets that are in use. Uses current_outputs_pkey and steps_pkey.
 SELECT c.asset, c.partition AS partition_key, s.output AS stored, s.id AS step_id

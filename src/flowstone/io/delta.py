@@ -1,0 +1,446 @@
+"""`DeltaIO`: values as versions of Delta tables.
+
+A version of Delta is a commit of its own, so a value is visible to readers of Delta when it is written, before
+FlowStone commits it; what FlowStone records is `uri@version`, and that is what it loads. A stale attempt is
+refused by its token: delta-rs records tokens (`app_transactions`) and compares none, so the table is read first,
+and its conflict check does the rest.
+
+What is needed to make the same value of the rows is recorded with the version, in its metadata: the log of a table
+can only be searched from its end.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+from flowstone.core.declaring import shown
+from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
+from flowstone.core.partitions import PartitionKey
+from flowstone.core.project import Project
+from flowstone.errors import ConfigurationError, MissingExtraError, SerializationError, StorageError
+from flowstone.io.sql_columns import SqlTable, from_sql, require_pyarrow, to_arrow_type, to_sql
+from flowstone.io.sql_tables import SchemaChanges, partition_cell
+
+if TYPE_CHECKING:
+    import pyarrow
+    from deltalake import DeltaTable
+
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_TRIES = 12
+_FIRST_PAUSE_SECONDS = 0.02
+_MAX_PAUSE_SECONDS = 1.0
+_FACTS = "flowstone"
+
+
+class DeltaIO:
+    """Values as versions of Delta tables: an asset is a table, a partition of it a partition of the table.
+
+    Takes DataFrames of pandas and polars and pyarrow Tables; each comes back as what it was. Each step overwrites
+    exactly its partition and records `uri@version`. Readers of Delta see the newest version, as soon as it is
+    written; restoring an earlier one writes its rows once more. Old versions go when you vacuum the table.
+
+    Args:
+        root: directory or URL below which the tables lie, one for each asset.
+        storage_options: what delta-rs needs to reach it, such as keys; never recorded.
+        tables: names of tables by asset, where they differ.
+        partition_column: name of the column with the partition, as text.
+        schema_changes: `"widen"` adds columns when a version needs them; `"refuse"` refuses.
+        name: name under which the app knows it.
+
+    Raises:
+        ConfigurationError: an option cannot work.
+
+    Example:
+        >>> DeltaIO("s3://lake/bronze").uri("orders")
+        's3://lake/bronze/orders'
+    """
+
+    in_transaction = False
+    shared = True
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        tables: Mapping[str, str] | None = None,
+        partition_column: str = "flowstone_partition",
+        schema_changes: SchemaChanges = "widen",
+        name: str = "delta",
+    ) -> None:
+        given: Any = root
+        if type(given) is not str or not given.strip() or "@" in given:
+            raise ConfigurationError(
+                f"DeltaIO(root={'...' if '@' in str(given) else shown(root)}): give a "
+                "directory or a URL without '@'; keys belong into storage_options."
+            )
+        if not _COLUMN.fullmatch(str(partition_column)):
+            raise ConfigurationError(f"DeltaIO(partition_column={shown(partition_column)}): give a plain name.")
+        if schema_changes not in ("widen", "refuse"):
+            raise ConfigurationError(f"DeltaIO(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
+        self._root = root.rstrip("/")
+        self._options = dict(storage_options) if storage_options else None
+        self._tables = dict(tables or {})
+        self._column = partition_column
+        self._widens = schema_changes == "widen"
+        self._name = name
+        self._project = Project()
+        self._issuer: Callable[[], str] = lambda: ""
+
+    def in_project(self, project: Project) -> Self:
+        """Return this manager for a project; an app calls it with its own."""
+        manager = copy.copy(self)
+        manager._project = project  # noqa: SLF001 - of our own copy
+        return manager
+
+    def fenced_by(self, issuer: Callable[[], str]) -> Self:
+        """Return this manager with the name of the store that draws the tokens of attempts."""
+        manager = copy.copy(self)
+        manager._issuer = issuer  # noqa: SLF001 - as above
+        return manager
+
+    @property
+    def name(self) -> str:
+        """Name under which the app knows this manager."""
+        return self._name
+
+    def uri(self, asset: str) -> str:
+        """Return where the table of an asset lies."""
+        return f"{self._root}/{quote(self._tables.get(asset, asset), safe='')}"
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        """Overwrite exactly this partition with a new version of the table.
+
+        Raises:
+            SerializationError: it is no table, or its columns do not fit.
+            ConfigurationError: the table is not FlowStone's, or another asset's.
+            StorageError: a newer attempt has written this partition, or the storage refused it.
+        """
+        require_pyarrow("delta", "DeltaIO")
+        try:
+            found = to_sql(value, nested=True)
+            _check_kinds(found)
+        except SerializationError as error:
+            raise error.for_asset(address.asset, address.partition_key) from error.__cause__
+        uri, cell = self.uri(address.asset), _cell(address.partition_key)
+        facts = found.description | {"partition": cell, "step": address.step_id}
+        with self._errors("store", address.asset, address.partition_key):
+            version = self._write(uri, found.data, cell, facts, address)
+        return StoredOutput(
+            io=self._name,
+            location=f"{uri}@{version}",
+            serializer="table",
+            size_bytes=found.size_bytes,
+            content_hash=found.content_hash,
+            value_type=type_name(value),
+            metadata={"table": uri, "version": version, "rows": found.data.num_rows, _FACTS: _packed(facts)},
+        )
+
+    def load(self, stored: StoredOutput) -> object:
+        """Return the value of a version, in the library that it was stored from.
+
+        Raises:
+            StorageError: the version is gone: vacuumed, or its log was cleaned up.
+        """
+        require_pyarrow("delta", "DeltaIO")
+        uri, version = self._located(stored, "load")
+        with self._errors("load", stored.location, ""):
+            data, facts = self._read(stored, uri, version)
+        return from_sql(data, facts)
+
+    def publish(self, publication: Publication, connection: object | None) -> bool:
+        """Write the rows of a version once more, when another one is the newest of its partition.
+
+        After a usual commit nothing is to be done: the version was written before it.
+        """
+        uri, version = self._located(publication.stored, "publish")
+        with self._errors("publish", publication.asset, publication.partition_key):
+            facts = _unpacked(publication.stored)
+            cell, table = facts["partition"], self._open(uri)
+            is_newest = table.transaction_version(self._visible(publication.issuer, cell)) == facts["step"]
+            if publication.in_use and not is_newest:
+                data, _ = self._read(publication.stored, uri, version)
+                key = publication.partition_key
+                address = OutputAddress(publication.asset, key, "", facts["step"], 1, publication.token)
+                self._write(uri, data, cell, facts, address)
+            elif not publication.in_use and is_newest:
+                table.delete(self._predicate(cell))
+        return True
+
+    def discard(self, stored: StoredOutput) -> None:
+        """Do nothing: versions of a Delta table go when it is vacuumed."""
+
+    def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
+        """Delete the rows of a partition in a new version; earlier ones are there until the table is vacuumed."""
+        uri = self.uri(asset)
+        with self._errors("delete", asset, partition_key):
+            table = self._there(uri)
+            if table is None:
+                return 0
+            deleted = table.delete(self._predicate(_cell(partition_key)))
+            return int(bool(deleted.get("num_deleted_rows", 1)))
+
+    # --- pieces ------------------------------------------------------------------------------------------------
+
+    def _write(
+        self, uri: str, data: pyarrow.Table, cell: str | None, facts: Mapping[str, Any], address: OutputAddress
+    ) -> int:
+        """Overwrite a partition; again after others have written meanwhile, as long as none of them is newer."""
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        pause = _FIRST_PAUSE_SECONDS
+        rows = self._with_partition(data, cell)
+        for left in reversed(range(_TRIES)):
+            table = self._there(uri)
+            try:
+                return self._overwrite(table, uri, rows, cell, facts, address)
+            except DeltaError as error:
+                is_there_now = table is None and self._there(uri) is not None
+                if not left or not (isinstance(error, CommitFailedError) or is_there_now):
+                    raise
+            time.sleep(pause)
+            pause = min(_MAX_PAUSE_SECONDS, pause * 2)
+        raise AssertionError("unreachable")
+
+    def _overwrite(
+        self,
+        table: DeltaTable | None,
+        uri: str,
+        rows: pyarrow.Table,
+        cell: str | None,
+        facts: Mapping[str, Any],
+        address: OutputAddress,
+    ) -> int:
+        """Overwrite a partition of a table as it was read, once, and return the version that this made."""
+        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+        owner, issuer = f"FlowStone {self._project.name}/{address.asset}", self._issuer()
+        if table is None:
+            # an empty table first: what is written then is a version whose number is known
+            table = DeltaTable.create(
+                uri,
+                rows.schema,
+                mode="error",
+                partition_by=None if cell is None else [self._column],
+                description=owner,
+                storage_options=self._options,
+            )
+        self._check(table, owner, uri, cell, address)
+        fence = f"flowstone {issuer} {address.partition_key}"
+        last = table.transaction_version(fence)
+        if last is not None and last > address.token:
+            raise StorageError(
+                "store",
+                address.asset,
+                address.partition_key,
+                f"a newer attempt has written it (token {last}, this one has {address.token})",
+                remedy="Nothing is to be done: what the newer one wrote stays.",
+            )
+        write_deltalake(
+            table,
+            self._fitted(rows, table, uri),
+            mode="overwrite",
+            schema_mode="merge" if self._widens else None,
+            predicate=self._predicate(cell),
+            storage_options=self._options,
+            commit_properties=CommitProperties(
+                app_transactions=[
+                    Transaction(fence, address.token),
+                    Transaction(self._visible(issuer, cell), facts["step"]),
+                ],
+                custom_metadata={_FACTS: f"{owner}, step {facts['step']}"},
+            ),
+        )
+        return int(table.version())
+
+    def _read(self, stored: StoredOutput, uri: str, version: int) -> tuple[pyarrow.Table, dict[str, Any]]:
+        """Return the rows of a version, of its partition, and what was noted with it."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            facts = _unpacked(stored)
+            cell = facts["partition"]
+            chosen = None if cell is None else [(self._column, "=", cell)]
+            data = self._open(uri, version).to_pyarrow_table(filters=chosen)
+        except (DeltaError, FileNotFoundError) as error:
+            raise _gone("load", uri, version, str(error).partition("\n")[0]) from error
+        if cell is not None:
+            data = data.drop_columns([self._column])
+        if data.num_rows != facts["rows"]:
+            raise _gone("load", uri, version, f"{data.num_rows:,} of {facts['rows']:,} rows are there")
+        return data, facts
+
+    def _check(self, table: DeltaTable, owner: str, uri: str, cell: str | None, address: OutputAddress) -> None:
+        metadata = table.metadata()
+        if metadata.description != owner:
+            raise ConfigurationError(
+                f"The Delta table {uri} is not written by asset {address.asset!r}"
+                + (f" but described as {metadata.description!r}." if metadata.description else ".")
+                + f" Name another one with DeltaIO(tables={{{address.asset!r}: ...}})."
+            )
+        partitioned = [] if cell is None else [self._column]
+        if metadata.partition_columns != partitioned:
+            raise SerializationError(
+                f"The Delta table {uri} is partitioned by {metadata.partition_columns or 'nothing'}, and the "
+                f"asset by {partitioned or 'nothing'} now",
+                path="$",
+                type_name="partitions",
+                remedy="Name another table with DeltaIO(tables={...}).",
+            )
+
+    def _fitted(self, rows: pyarrow.Table, table: DeltaTable, uri: str) -> pyarrow.Table:
+        """Return rows in the types of the table's columns.
+
+        Raises:
+            SerializationError: a column is of another type, or new and that is refused.
+        """
+        import pyarrow
+
+        there = {field.name: field.type for field in pyarrow.schema(table.schema().to_arrow())}
+        for at, name in enumerate(rows.column_names):
+            old, new = there.get(name), rows.schema.field(at).type
+            if old is None and not self._widens:
+                raise _changed(uri, f"column {name!r} ({new}) is new, and schema_changes='refuse'", name, new)
+            if old is None or old == new:
+                continue
+            try:
+                if not _is_narrower(new, old):
+                    raise pyarrow.ArrowInvalid("another type")
+                rows = rows.set_column(at, name, rows.column(at).cast(old))
+            except pyarrow.ArrowException as error:
+                raise _changed(uri, f"column {name!r} was {old} and is {new} now", name, new) from error
+        return rows
+
+    def _with_partition(self, data: pyarrow.Table, cell: str | None) -> pyarrow.Table:
+        import pyarrow
+
+        if cell is None:
+            return data
+        return data.append_column(self._column, pyarrow.array([cell] * data.num_rows, pyarrow.string()))
+
+    def _predicate(self, cell: str | None) -> str | None:
+        return None if cell is None else f"{self._column} = '" + cell.replace("'", "''") + "'"
+
+    def _visible(self, issuer: str, cell: str | None) -> str:
+        """Return the name under which a table notes whose rows of a partition are the newest."""
+        return f"flowstone {issuer} visible {cell}"
+
+    def _there(self, uri: str) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            return DeltaTable(uri, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+
+    def _open(self, uri: str, version: int | None = None) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable(uri, version=version, storage_options=self._options)
+
+    def _located(self, stored: StoredOutput, action: str) -> tuple[str, int]:
+        uri, at, version = stored.location.rpartition("@")
+        if not at or not version.isdecimal() or not uri.startswith(f"{self._root}/"):
+            raise StorageError(
+                action,
+                f"location {stored.location!r}",
+                "",
+                f"the location was refused, it is not one below {self._root}",
+                kind="unsafe",
+                remedy="Declare the manager with the root that it was written with.",
+            )
+        return uri, int(version)
+
+    @contextmanager
+    def _errors(self, action: str, asset: str, partition: str) -> Iterator[None]:
+        try:
+            from deltalake.exceptions import DeltaError
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("deltalake", "delta", "DeltaIO") from error
+        try:
+            yield
+        except DeltaError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise StorageError(
+                action, asset, partition, f"Delta: {why}", remedy="The previous version is still readable."
+            ) from error
+
+
+def _cell(key: PartitionKey) -> str | None:
+    """Return the text of a partition in the column of a table."""
+    kind, value = partition_cell(key)
+    if kind is None:
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _packed(facts: Mapping[str, Any]) -> str:
+    """Return what is needed to make the same value of the rows, as text that nothing takes for a secret."""
+    return zlib.compress(json.dumps(dict(facts)).encode()).hex()
+
+
+def _unpacked(stored: StoredOutput) -> dict[str, Any]:
+    """Return what `_packed` was given.
+
+    Raises:
+        StorageError: it is not there.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(zlib.decompress(bytes.fromhex(str(stored.metadata[_FACTS]))))
+    except (KeyError, ValueError, zlib.error) as error:
+        raise StorageError(
+            "load",
+            stored.location,
+            "",
+            "its recorded metadata was changed: what its columns were is not known",
+            kind="corrupt",
+            remedy="Materialize it again, or read the version with deltalake.",
+        ) from error
+    return facts
+
+
+def _check_kinds(found: SqlTable) -> None:
+    for column in found.columns:
+        if column.kind == "time":
+            raise SerializationError(
+                "Delta has no type for times of day",
+                path=f"$[{column.name!r}]",
+                type_name="time64",
+                remedy="Store it as text or as a number of seconds.",
+            )
+
+
+def _is_narrower(new: pyarrow.DataType, old: pyarrow.DataType) -> bool:
+    from pyarrow.types import is_nested
+
+    kinds = ["smallint", "integer", "bigint"]
+    whole = [to_arrow_type(kind) for kind in kinds]
+    if is_nested(new) and is_nested(old):
+        return True  # Arrow names the parts of a list in several ways; what does not fit cannot be cast
+    if new in whole and old in whole:
+        return whole.index(new) < whole.index(old)
+    return bool(new == to_arrow_type("real") and old == to_arrow_type("double"))
+
+
+def _changed(uri: str, what: str, name: str, kind: object) -> SerializationError:
+    return SerializationError(
+        f"The Delta table {uri} has other columns: {what}",
+        path=f"$[{name!r}]",
+        type_name=str(kind),
+        remedy="Cast the column back, or name another table with DeltaIO(tables={...}).",
+    )
+
+
+def _gone(action: str, uri: str, version: int, why: str) -> StorageError:
+    return StorageError(
+        action, f"{uri}@{version}", "", why, kind="missing", remedy="It was vacuumed: materialize it again."
+    )
