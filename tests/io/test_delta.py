@@ -106,6 +106,7 @@ def test_writers_of_partitions_at_once(tmp_path: Path) -> None:
 
 
 def test_columns_are_added_and_never_changed(tmp_path: Path) -> None:
+    """What is refused leaves every partition there (dagster#34064: the whole table was overwritten)."""
     manager = DeltaIO(str(tmp_path))
     manager.store(pyarrow.table({"n": [1]}), address())
     narrow = manager.store(

@@ -20,9 +20,11 @@ from tests.io.tables_app import make
 
 from flowstone import DailyPartitions, FlowStone, Settings, StaticPartitions, asset
 from flowstone.app.worker import working
+from flowstone.core.output import OutputAddress
 from flowstone.core.partitions import PartitionKey
-from flowstone.errors import RestoreRefusedError, StepFailedError
+from flowstone.errors import RestoreRefusedError, StepFailedError, StorageError
 from flowstone.io import DuckDBTableIO, TableIO
+from flowstone.io.sql_tables import Place
 from flowstone.testing.marks import wait_until
 from flowstone.testing.postgres import TemporaryServer
 
@@ -112,7 +114,7 @@ def test_a_lost_attempt_is_refused_and_changes_nothing(database_url: str) -> Non
 
 
 def test_readers_see_one_version_or_the_other(database_url: str) -> None:
-    """A reader that polls during 15 replacements always finds 1,000 rows of one version."""
+    """A reader that polls during 15 replacements always finds 1,000 rows of one version (dagster#14091)."""
     versions = iter(range(100))
 
     @asset(io="tables")
@@ -144,7 +146,10 @@ def test_readers_see_one_version_or_the_other(database_url: str) -> None:
 
 
 def test_a_worker_writes_partitions_at_once(database_url: str, tmp_path: Path) -> None:
-    """Through Oban, in the app's database and in DuckDB, whose assets get a limit of one by themselves."""
+    """Through Oban, in the app's database and in DuckDB, whose assets get a limit of one by themselves.
+
+    dagster#18746, #26848, #16248, #19068: locks failed backfills; dagster#21278: rows were there twice.
+    """
 
     @asset(io="tables", partitions=DAYS)
     def orders(context: Any) -> Any:
@@ -253,6 +258,39 @@ def test_a_table_that_is_there_already_is_left_alone(database_url: str) -> None:
         pytest.raises(Exception, match="written by 'default/other'"),
     ):
         flow.materialize("orders")
+
+
+def test_rows_that_were_changed_by_hand_are_no_wrong_value(database_url: str) -> None:
+    @asset(io="tables")
+    def orders() -> Any:
+        return pyarrow.table({"n": [1, 2, 3]})
+
+    settings = Settings(database_url=database_url, executor="sync")
+    with FlowStone([orders], io={"tables": TableIO()}, settings=settings) as flow:
+        flow.materialize("orders")
+        beside = Place("public", "orders").beside
+        with psycopg.connect(database_url) as connection:
+            connection.execute(f"DELETE FROM {beside} WHERE n = 2".encode())
+        with pytest.raises(StorageError, match="holds 2 of its 3 rows"):
+            flow.load("orders")
+
+
+def test_a_file_that_another_process_has_open(tmp_path: Path) -> None:
+    """Waits for it, or says so (dagster#18746); nothing is half-written."""
+    path = tmp_path / "w.duckdb"
+    program = f"import duckdb; held = duckdb.connect({str(path)!r}); print('open', flush=True); input()"
+    command = [sys.executable, "-c", program]
+    address = OutputAddress("orders", PartitionKey(""), "run", 1, 1, 1)
+    value = pyarrow.table({"n": [1]})
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(StorageError, match="close it there"):
+            DuckDBTableIO(path, wait_seconds=0.1).store(value, address)
+        threading.Timer(0.3, other.stdin.close).start()
+        patient = DuckDBTableIO(path, wait_seconds=60)
+        assert patient.load(patient.store(value, address)).equals(value)
 
 
 def test_another_database_that_is_away_is_caught_up_with(database_url: str, other: str) -> None:

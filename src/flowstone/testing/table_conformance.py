@@ -67,6 +67,9 @@ class TableConformance(ABC):
             index=index,
         )
         pandas.testing.assert_frame_equal(manager.load(self.commit(manager.store(frame, _address("pd")))), frame)
+        days = pandas.date_range("2024-03-30", periods=3, freq="12h", tz="Europe/Brussels")
+        zoned = pandas.DataFrame({"n": [1, 2, 3]}, index=days)  # pandas#32698: to_sql loses the zone
+        pandas.testing.assert_frame_equal(manager.load(self.commit(manager.store(zoned, _address("tz")))), zoned)
         other = polars.DataFrame({"n": [1, None], "who": ["a", "b"], "tags": [["x"], None]})
         assert manager.load(self.commit(manager.store(other, _address("pl")))).equals(other, null_equal=True)
 
