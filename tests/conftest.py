@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from flowstone.core import clean
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
@@ -38,6 +39,13 @@ def keep_bytecode() -> None:
 
 
 keep_bytecode()
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget afterwards which values a test had hidden: generated passwords would be masked in the texts of others."""
+    monkeypatch.setattr(clean, "_hidden", clean._hidden)
+
 
 _DIRECTORY = pytest.StashKey[Path]()
 _KINDS = ("embedded", "system")

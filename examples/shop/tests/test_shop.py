@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop.customers import best_customers
-from shop.flow import build
-from shop.orders import amounts_are_possible, orders
-from shop.resources import Rates
-from shop.sample import write
-from shop.settings import ShopSettings
+from shop_numbers.customers import best_customers
+from shop_numbers.flow import build
+from shop_numbers.orders import amounts_are_possible, orders
+from shop_numbers.resources import Rates
+from shop_numbers.sample import write
+from shop_numbers.settings import ShopSettings
 
 from flowstone.testing import build_context, run_to_completion
 

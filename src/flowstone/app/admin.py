@@ -327,7 +327,8 @@ class AsyncRetentionView(AsyncFlowStone):
 
 
 def _sweeps(manager: IOManager) -> bool:
-    return isinstance(manager, SweepableIO | GatheredIO)
+    """Whether leftovers of a manager are looked for; one of our own that stores nothing has none."""
+    return isinstance(manager, SweepableIO | GatheredIO) or getattr(manager, "internal", False)
 
 
 @view("flow.approvals")

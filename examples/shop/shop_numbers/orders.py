@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstone import AssetContext, CheckResult, DailyPartitions, RetryPolicy, Skip, asset, check
-from shop.resources import Order
+from shop_numbers.resources import Order
 
 DAYS = DailyPartitions("2024-01-01")
 RETRY = RetryPolicy(max_attempts=3, backoff_seconds=1.0)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowstone import FlowStone
-from shop.automation import NIGHTLY, new_orders
-from shop.customers import best_customers, letter
-from shop.orders import amounts_are_possible, orders, raw_orders
-from shop.resources import RESOURCES
+from shop_numbers.automation import NIGHTLY, new_orders
+from shop_numbers.customers import best_customers, letter
+from shop_numbers.orders import amounts_are_possible, orders, raw_orders
+from shop_numbers.resources import RESOURCES
 
 ASSETS = [raw_orders, orders, best_customers, letter]
 PARTS: Mapping[str, Any] = {"checks": [amounts_are_possible], "schedules": [NIGHTLY], "sensors": [new_orders]}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from flowstone import AssetContext, AwaitApproval, LastN, asset, dep
-from shop.orders import DAYS, orders
-from shop.resources import Order
+from shop_numbers.orders import DAYS, orders
+from shop_numbers.resources import Order
 
 
 @dataclass

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from shop.settings import ShopSettings
+from shop_numbers.settings import ShopSettings
 
 type Order = dict[str, Any]
 

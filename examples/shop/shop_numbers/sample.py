@@ -1,4 +1,4 @@
-"""Writes a few days of orders, to try the project: `python -m shop.sample DIRECTORY`."""
+"""Writes a few days of orders, to try the project: `python -m shop_numbers.sample DIRECTORY`."""
 
 from __future__ import annotations
 
