@@ -43,7 +43,7 @@ keep_bytecode()
 
 @pytest.fixture(autouse=True)
 def no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget afterwards which values a test had hidden: generated passwords would be masked in the texts of others."""
+    """Forget afterwards which values a test had hidden: generated passwords would be masked in other texts."""
     monkeypatch.setattr(clean, "_hidden", clean._hidden)
 
 
