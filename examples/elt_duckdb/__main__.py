@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from elt_duckdb.pipeline import build
+from flowstone import Message, Notify
 
 EXPORTS = {
     "2024-01-01": "id,customer,cents\n1,Ann,1200\n2,Bob,3000\n",
@@ -20,13 +21,13 @@ MENDED = "id,customer,cents\n3,Ann,800\n"
 def main(directory: Path) -> None:
     """Run it below a directory."""
 
-    with build(directory, settle=0) as flow:
+    def on_call(message: Message) -> None:
+        print("notified:", message.subject)
+
+    with build(directory, settle=0, notify=[Notify(to=on_call, on=("check_failed", "recovered"))]) as flow:
         for day, text in EXPORTS.items():
             (directory / "inbox" / f"orders-{day}.csv").write_text(text)
         flow.sensors.evaluate("exports")  # what workers do every few seconds
-        for found in flow.checks.latest():
-            if not found.passed:
-                print(f"{found.check} failed ({found.severity}): {found.description}")
         (directory / "inbox" / "orders-2024-01-02.csv").write_text(MENDED)
         flow.sensors.evaluate("exports")
         flow.materialize("best_customers")

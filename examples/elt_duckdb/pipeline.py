@@ -1,12 +1,14 @@
 """The assets: `orders` (loaded by day) → `daily_revenue` (SQL by day) → `best_customers` (SQL over all days).
 
-Each is a table of the warehouse that others select from; a day that a check refuses is not published.
+Each is a table of the warehouse that others select from; a day that a check refuses is not published, and whoever
+is on call is notified.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from flowstone import (
     DynamicPartitions,
     Fatal,
     FlowStone,
+    Notify,
     asset,
     check,
     dep,
     new_files,
 )
 from flowstone.io import DuckDBTableIO
+from flowstone.notifiers import webhook
 
 DAYS = DynamicPartitions("exported days")
 """Days of which there is a file; the sensor adds them."""
@@ -34,7 +38,7 @@ DAYS = DynamicPartitions("exported days")
 TYPES = {"id": pa.int64(), "customer": pa.string(), "cents": pa.int64()}
 
 
-@asset(io="warehouse", partitions=DAYS, requires=["inbox"], group="loaded")
+@asset(io="warehouse", partitions=DAYS, requires=["inbox"], group="loaded", fresh_within=timedelta(hours=26))
 def orders(context: AssetContext) -> pa.Table:
     """The orders of a day, as the shop exported them: `orders-2024-01-31.csv`."""
     path = Path(context.resources["inbox"]) / f"orders-{context.partition}.csv"
@@ -89,6 +93,8 @@ def build(directory: str | Path | None = None, *, settle: float = 10, **options:
     place = Path(directory or os.environ["ELT_DIRECTORY"])
     inbox = place / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
+    address = os.environ.get("ELT_WEBHOOK_URL")
+    watched = [Notify(to=webhook(address), on=("failed", "check_failed", "late", "recovered"))] if address else []
     return FlowStone(
         [orders, daily_revenue, best_customers],
         **{
@@ -106,6 +112,7 @@ def build(directory: str | Path | None = None, *, settle: float = 10, **options:
                     settle=settle,
                 )
             ],
+            "notify": watched,
             **options,
         },
     )

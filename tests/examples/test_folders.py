@@ -20,7 +20,7 @@ PRINTED = {
         r"at risk: \[[\d, ]+\]\nreleased by: Ann\n"
     ),
     "dbt_shop": r"Dear Bob, thank you for 30 euros\.\n(revenue_by_customer: \w+ passed\n){3}",
-    "elt_duckdb": r"(\w+ failed .+\n){2}\[\('Bob', 3000\), \('Ann', 2000\), \('Cem', 500\)\]\n",
+    "elt_duckdb": r"(notified: .+\n){2}\[\('Bob', 3000\), \('Ann', 2000\), \('Cem', 500\)\]\n",
     "fastapi_orders": (
         r"ordered: 201 \{'order': 1, 'job': 1\}\nrefused: 422 An order costs something\.\n"
         r"before a worker came: 202\ninvoice: \{'number': 'R-000001', .*\}\nruns: 1\n"
