@@ -42,9 +42,11 @@ keep_bytecode()
 
 
 @pytest.fixture(autouse=True)
-def no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_secrets_of_other_tests() -> Iterator[None]:
     """Forget afterwards which values a test had hidden: generated passwords would be masked in other texts."""
-    monkeypatch.setattr(clean, "_hidden", clean._hidden)
+    before = clean._hidden
+    yield
+    clean._hidden = before
 
 
 _DIRECTORY = pytest.StashKey[Path]()

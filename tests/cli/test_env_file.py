@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,9 @@ def test_commands_see_it_and_leave_nothing_behind(place: Path, monkeypatch: pyte
         "flow = FlowStone([secret_of_shop])\nassert os.environ['SHOP'] == 'kiosk'\n"
     )
     (place / ".env").write_text("FLOWSTONE_APP=shop.py:flow\nSHOP=kiosk\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
     done = CliRunner().invoke(app, ["ls", "--json"])
+    del sys.modules["shop"]  # others have apps of that name
     assert done.exit_code == 0, done.output
     assert "secret_of_shop" in done.output
     assert "SHOP" not in os.environ

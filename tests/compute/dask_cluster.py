@@ -66,6 +66,7 @@ class Cluster:
             | self.environment
             | {
                 "PYTHONPATH": str(ROOT),
+                "DASK_TEMPORARY_DIRECTORY": str(self.directory / "dask"),  # the scheduler has files too
                 "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(self.allowed_failures),
             }
         )

@@ -67,10 +67,11 @@ def test_versions_and_arguments() -> None:
     ]
     assert [read.step_id for read in many.versions()] == [eu, us, other]
     locate = lambda stored: stored.location  # noqa: E731
-    assert one.arguments(locate) == {"rows": f"{us}-1"}
+    scan: Any = None  # no input is read by reference
+    assert one.arguments(locate, scan) == {"rows": f"{us}-1"}
     # an input without a parameter has to be there, but is not loaded
-    assert many.arguments(locate) == {"source": {"eu": f"{eu}-1", "us": f"{us}-1"}}
-    assert (none.versions(), none.arguments(locate), none.problem(claim("plain"))) == ((), {}, None)
+    assert many.arguments(locate, scan) == {"source": {"eu": f"{eu}-1", "us": f"{us}-1"}}
+    assert (none.versions(), none.arguments(locate, scan), none.problem(claim("plain"))) == ((), {}, None)
 
 
 def test_missing_versions_are_named() -> None:

@@ -89,7 +89,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     leave = shutil.ignore_patterns("__pycache__", "shop")
     shutil.copytree(ROOT / "examples", directory, dirs_exist_ok=True, ignore=leave)
-    shutil.copytree(ROOT / "examples" / "shop" / "shop", directory / "shop")  # a project of its own
+    shutil.copytree(
+        ROOT / "examples" / "shop" / "shop_numbers", directory / "shop_numbers"
+    )  # a project of its own
     for name in ("forms.py", "mistakes.py"):
         shutil.copy(HERE / name, directory)
     (directory / "pages").mkdir()

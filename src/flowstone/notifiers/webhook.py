@@ -103,7 +103,7 @@ def signature(secret: str, body: bytes, *, at: int) -> str:
 
     Example:
         >>> signature("s3cret", b"{}", at=0)[:12]
-        't=0,v1=2ac45'
+        't=0,v1=4f082'
     """
     signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={signed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import traceback
@@ -70,10 +71,15 @@ class _ExceptionPickler(pickle.Pickler):
     """Pickles exceptions whose `__init__` takes something else than `args`, which plain pickle cannot."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, BaseException) or not isinstance(type(obj).__init__, FunctionType):
+        if not isinstance(obj, BaseException):
             return NotImplemented
-        if any(isinstance(getattr(type(obj), name, None), FunctionType) for name in _PYTHON_REDUCERS):
+        registered = copyreg.dispatch_table.get(type(obj))
+        if registered is not None and not getattr(registered, "__module__", "").startswith("tblib"):
             return NotImplemented
+        own = any(isinstance(getattr(type(obj), name, None), FunctionType) for name in _PYTHON_REDUCERS)
+        if own or not isinstance(type(obj).__init__, FunctionType):
+            # said here: importing Dask's `distributed` has tblib take over every class, and texts of some are lost
+            return obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
         reduced: Any = obj.__reduce__()
         return _rebuild, (type(obj), reduced[1], reduced[2] if len(reduced) > 2 else None)
 
