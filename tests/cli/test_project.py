@@ -31,6 +31,7 @@ def test_a_new_project_is_valid_and_its_test_passes(
     assert not (project / ".flowstone").exists()  # no database was started
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

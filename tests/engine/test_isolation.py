@@ -361,6 +361,17 @@ def test_errors_survive_the_way(error: BaseException) -> None:
     assert kept == vars(error)
 
 
+def test_errors_survive_where_tblib_took_them_over() -> None:
+    """As importing `distributed` has it do, for the whole process."""
+    program = (
+        "import tblib.pickling_support; tblib.pickling_support.install();"
+        "from flowstone.engine.isolated.exceptions import carry, restore;"
+        "print(restore(carry(UnicodeDecodeError('utf-8', b'\\xff', 0, 1, 'invalid')), 'numbers', pid=1))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "'utf-8' codec can't decode byte 0xff in position 0: invalid\n"
+
+
 def test_exit_and_interrupt_are_answers(calls: IsolatedCalls) -> None:
     first = call(calls, functions.pid)
     with pytest.raises(SystemExit) as left:

@@ -13,7 +13,7 @@ import pytest
 from flowstone.testing.postgres import TemporaryServer
 
 ROOT = Path(__file__).parents[2]
-SHOP = ROOT / "examples" / "shop"
+SHOP = ROOT / "examples" / "complete_project"
 PAGE = ROOT / "docs" / "project.md"
 
 
@@ -31,9 +31,13 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_its_tests_pass(server: TemporaryServer) -> None:
+def test_its_tests_pass(server: TemporaryServer, tmp_path: Path) -> None:
+    # a root of its own: a new session takes rights away from the root that it shares with ours
+    places = {"PYTEST_DEBUG_TEMPROOT": str(tmp_path)}
     with server.empty_database() as url:
-        done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", FLOWSTONE_TEST_DATABASE_URL=url)
+        done = run(
+            "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", FLOWSTONE_TEST_DATABASE_URL=url, **places
+        )
     assert "8 passed" in done.stdout
 
 

@@ -18,7 +18,11 @@ def run_suite(place: Path, suite: str, *options: str, **environment: str) -> sub
     (place / "test_suite.py").write_text(textwrap.dedent(suite))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWSTONE_", "PYTEST_"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=place, env=clean | environment, capture_output=True, text=True, check=False)
+    # a root of its own: a new session takes rights away from the root that it shares with ours
+    places = {"PYTEST_DEBUG_TEMPROOT": str(place)}
+    return subprocess.run(
+        command, cwd=place, env=clean | places | environment, capture_output=True, text=True, check=False
+    )
 
 
 ASSETS = """

@@ -87,11 +87,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path(flowstone.__file__).parent, packages / "flowstone", ignore=shutil.ignore_patterns("*.pyc")
     )
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    leave = shutil.ignore_patterns("__pycache__", "shop")
+    leave = shutil.ignore_patterns(
+        "__pycache__", "complete_project", "elt_duckdb"
+    )  # one is copied below, pyarrow has no types
     shutil.copytree(ROOT / "examples", directory, dirs_exist_ok=True, ignore=leave)
-    shutil.copytree(
-        ROOT / "examples" / "shop" / "shop_numbers", directory / "shop_numbers"
-    )  # a project of its own
+    numbers = ROOT / "examples" / "complete_project" / "shop_numbers"  # a project of its own
+    shutil.copytree(numbers, directory / numbers.name)
     for name in ("forms.py", "mistakes.py"):
         shutil.copy(HERE / name, directory)
     (directory / "pages").mkdir()
