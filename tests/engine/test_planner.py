@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.stores.conformance.case import Scene
 
+from flowstone import AssetContext, DynamicPartitions, FlowStone, new_files
 from flowstone.core.asset import asset
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import StaticPartitions
@@ -236,3 +238,24 @@ def test_what_is_about_to_be_committed_is_seen_by_those_who_plan_it() -> None:
             1 / 0  # noqa: B018
         assert listed(snapshots, fresh=True) == ["i:2", "i:3", "i:1"]
     assert listed(snapshots) == listed(snapshots, fresh=True) == ["i:1", "i:2"]
+
+
+def test_keys_that_a_sensor_adds_are_known_at_once(tmp_path: Path) -> None:
+    """The snapshot of keys serves for a while, but not beyond what this process itself committed."""
+    days = DynamicPartitions("days of files")
+
+    @asset(partitions=days)
+    def read(context: AssetContext) -> str:
+        return str(context.partition)
+
+    sensor = new_files(
+        str(tmp_path), name="files", selection="read", partition=lambda file: file.name, add_to=days, settle=0
+    )
+    with FlowStone.for_testing([read], sensors=[sensor]) as flow:
+        partitions = flow.graph["read"].partitions
+        assert partitions is not None
+        assert list(partitions.keys(datetime.now(UTC))) == []
+        (tmp_path / "a").touch()
+        os.utime(tmp_path / "a", (1_700_000_000, 1_700_000_000))
+        flow.sensors.evaluate("files")
+        assert list(partitions.keys(datetime.now(UTC))) == ["a"]

@@ -542,6 +542,10 @@ class KeySnapshots(KeySource):
             yield
         finally:
             self._assumed.reset(token)
+            with self._guard:  # whoever asks next, in this process, sees what was committed with the plan
+                for change in changes:
+                    if change.definition in self._read:
+                        self._read[change.definition] = float("-inf"), self._read[change.definition][1]
 
     def _keep(self, name: str, started: float, known: KnownKeys) -> KnownKeys:
         """Keep what was read, unless another thread read something newer meanwhile; return the newer one."""
