@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flowstone.observability")
 
-PRODUCER = "https://pypi.org/project/flowstone/"
+PRODUCER = "urn:flowstone"
 _FEED = "openlineage"
 _IDS = uuid.UUID("6f1d2b6e-6a0c-5d3f-9a55-0b9a3f1c9d10")
 _EVENTS = ("worker.start", "run.start", "attempt.committed", "attempt.lost")

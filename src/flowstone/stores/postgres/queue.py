@@ -49,7 +49,7 @@ class _FetchedRow(NamedTuple):
         job_id: the job.
         worker: the Oban worker that it names.
         named_step: the step that it names.
-        has_ranges: whether large backfills have something to begin on this queue.
+        has_ranges: whether backfills have something to begin on this queue that needs no job.
         step_id: the step; None when the job started nothing, and then nothing of what follows holds.
         age_seconds: time since the step was placed.
         has_approvals: whether the step has had requests for approval.
@@ -110,7 +110,7 @@ class QueueFetch:
     attempted_by: Sequence[str]
     left: LeftToOthers
     has_ranges: bool | None = None
-    """Whether large backfills have something to begin on the queue; None while no job said so."""
+    """Whether backfills have something to begin on the queue without jobs; None while no job said so."""
 
     def take(self, demand: int, *, below: int = _ANY_PRIORITY) -> list[Attempt]:
         """Take jobs, the most urgent first.
