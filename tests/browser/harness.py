@@ -12,7 +12,9 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,14 +74,34 @@ def serving(app: Any, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
+def browser_environment() -> Iterator[dict[str, str]]:
+    """Give the environment of a browser whose temporary files go away with it.
+
+    Chromium leaves `.org.chromium.Chromium.*` in its temporary directory when it is ended while it writes one.
+    The directory's path is short, because the socket of a browser lies in it.
+    """
+    directory = tempfile.mkdtemp(prefix="chromium-")
+    try:
+        yield {**os.environ, "TMPDIR": directory}
+    finally:
+        deadline = time.monotonic() + 10  # its last processes end a moment after the one that we waited for
+        while Path(directory).exists():
+            shutil.rmtree(directory, ignore_errors=time.monotonic() < deadline)
+
+
+@contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """Start the browser of the operating system with nothing of an earlier one."""
     from playwright.sync_api import sync_playwright
 
     os.environ.setdefault("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1")
-    with sync_playwright() as playwright:
+    with browser_environment() as environment, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=FLAGS, headless=True, downloads_path=str(profile)
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            headless=True,
+            downloads_path=str(profile),
+            env={**environment},
         )
         try:
             yield browser

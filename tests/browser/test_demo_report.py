@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import shutil
 import socketserver
 import subprocess
 import sys
@@ -12,24 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.browser.harness import CHROMIUM, FLAGS, browser_environment
 
 ROOT = Path(__file__).parents[2]
 for directory in (ROOT / "examples", ROOT / "tests" / "examples" / "git_history"):
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=2000",
-)
 
 pytestmark = [
     pytest.mark.browser,
@@ -81,8 +68,17 @@ def requests(report: Path) -> Iterator[tuple[str, list[str]]]:
 
 def dump(address: str, profile: Path) -> str:
     """Return the page as the browser has it after loading and running everything."""
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    command = [
+        str(CHROMIUM),
+        *FLAGS,
+        "--virtual-time-budget=2000",
+        f"--user-data-dir={profile}",
+        "--dump-dom",
+        address,
+    ]
+    with browser_environment() as environment:
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    return ended.stdout
 
 
 def test_the_page_renders_and_asks_for_nothing_else(requests: tuple[str, list[str]], tmp_path: Path) -> None:
