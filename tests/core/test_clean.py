@@ -111,6 +111,12 @@ def test_secrets_are_masked(text: str, masked: str) -> None:
     assert clean_text(text) == masked
 
 
+@pytest.mark.parametrize("key", ["AKIA" + "ABCDEFGH234567QZ", "ASIA" + "ABCDEFGH234567QZ", "AIza" + "Sy-_9" * 7])
+def test_keys_of_clouds_are_known_by_their_form(key: str) -> None:
+    assert mask_secrets(f"denied for {key}, sorry") == "denied for ***, sorry"
+    assert mask_secrets(f"x{key}") == f"x{key}"
+
+
 def test_terminal_sequences_are_dropped() -> None:
     assert clean_text("a\x1b[1;31mb\x1b[0mc\x1b]0;title\x07d\x1bMe") == "abcde"
     assert (
@@ -224,6 +230,14 @@ PLANTED = "hunter2-planted"
         f'"Password" : "{PLANTED}"',
         f"password\n={PLANTED}",
         f"ghp_{'a1' * 15}{PLANTED}",
+        f"pw={PLANTED}",
+        f"db_pw={PLANTED} user=me",
+        f"smtpPw: {PLANTED}",
+        f"{{'pw': '{PLANTED}'}}",
+        f"--pw {PLANTED}",
+        f"Token {PLANTED}-0123456789abcdef",
+        f"aws_access_key_id={PLANTED}",
+        f'"accessKeyId": "{PLANTED}"',
     ],
 )
 def test_secrets_are_masked_in_any_spelling_and_form(text: str) -> None:
@@ -291,6 +305,12 @@ def test_secrets_are_masked_in_any_spelling_and_form(text: str) -> None:
         "password={}",
         "password=<redacted>",
         "first_pass=0.5",
+        "xpw=5",
+        "20 pW",
+        "pwm=3",
+        "token of the-partition-definition",
+        "token 12345678901234567890",
+        "Europe/Asia ASIATISCH",
     ],
 )
 def test_what_is_no_secret_is_left_alone(text: str) -> None:

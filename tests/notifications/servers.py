@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ class MailServer:
 
     port: int = 0
     received: list[Envelope] = field(default_factory=list)
+    encrypted: list[bool] = field(default_factory=list)
+    """Whether each of them came over TLS."""
     refused: set[str] = field(default_factory=set)
     away: int = 0
     """So many messages are refused for now before one is taken."""
@@ -46,6 +49,7 @@ class MailServer:
             self.away -= 1
             return "451 try again later"
         self.received.append(envelope)
+        self.encrypted.append(bool(session.ssl) or server.transport.get_extra_info("sslcontext") is not None)
         return "250 OK"
 
 
@@ -58,21 +62,32 @@ class _OnFreePort(Controller):
         super().__init__(handler, hostname="127.0.0.1", port=handler.port, **options)
 
     def _create_server(self) -> Any:
-        return self.loop.create_server(self._factory_invoker, sock=self._socket)
+        return self.loop.create_server(self._factory_invoker, sock=self._socket, ssl=self.ssl_context)
 
 
 @contextmanager
-def mail_server(*, password: str | None = None) -> Iterator[MailServer]:
-    """Run a server of mail."""
+def mail_server(
+    *, password: str | None = None, starttls: ssl.SSLContext | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[MailServer]:
+    """Run a server of mail.
+
+    Args:
+        password: the one that it lets in, over TLS alone when it speaks that.
+        starttls: it takes mail only after STARTTLS.
+        tls: it speaks TLS from the beginning.
+    """
 
     def authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
         known = isinstance(data, LoginPassword) and data.password.decode() == password
         return AuthResult(success=known, handled=False)
 
     handler = MailServer()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"ssl_context": tls}
+    if starttls is not None:
+        options |= {"tls_context": starttls, "require_starttls": True}
     if password is not None:
-        options = {"authenticator": authenticate, "auth_required": True, "auth_require_tls": False}
+        options |= {"authenticator": authenticate, "auth_required": True}
+        options["auth_require_tls"] = starttls is not None
     controller = _OnFreePort(handler, **options)
     controller.start()
     try:
@@ -95,6 +110,7 @@ class HookServer:
     """What a server of HTTP received, and what it answers."""
 
     port: int = 0
+    scheme: str = "http"
     received: list[Received] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     """Status of the next answers; 200 when there are none left."""
@@ -102,13 +118,13 @@ class HookServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks/7?x=1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/hooks/7?x=1"
 
 
 @contextmanager
-def hook_server() -> Iterator[HookServer]:
-    """Run a server of HTTP."""
-    found = HookServer()
+def hook_server(*, tls: ssl.SSLContext | None = None) -> Iterator[HookServer]:
+    """Run a server of HTTP, or of HTTPS."""
+    found = HookServer(scheme="http" if tls is None else "https")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -127,6 +143,8 @@ def hook_server() -> Iterator[HookServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found.port = server.server_port
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

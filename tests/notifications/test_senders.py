@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.notifications.certificates import Authority
 from tests.notifications.servers import HookServer, MailServer, hook_server, mail_server
 
 from flowstone.core.clean import mask_secrets
@@ -33,6 +35,11 @@ def message(subject: str = "orders failed", text: str = "- orders failed: no row
 def mail() -> Iterator[MailServer]:
     with mail_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +153,27 @@ def test_a_server_that_is_away_or_does_not_speak_tls(mail: MailServer) -> None:
         email("ann@example.com", sender="f@example.com", host="127.0.0.1", port=1, security="none").send(message())
 
 
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_mail_over_tls_with_an_authority_of_ones_own(authority: Authority, security: str) -> None:
+    served = {security: authority.server()}
+    with mail_server(password="tr0ub4dor-and-3", **served) as server:
+        login: dict[str, Any] = {"user": "me", "password": "tr0ub4dor-and-3", "security": security}
+        to_ann(server, **login, context=authority.client()).send(message())
+        assert (server.encrypted, len(server.mails)) == ([True], 1)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            to_ann(server, **login).send(message())  # nobody but its own context trusts it
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            to_ann(server, **login, host="localhost", context=authority.client()).send(message())
+        assert len(server.received) == 1
+
+
+def test_a_server_that_wants_tls_gets_no_mail_without(authority: Authority) -> None:
+    with mail_server(starttls=authority.server()) as server:
+        with pytest.raises(OSError, match="STARTTLS"):
+            to_ann(server, security="none").send(message())
+        assert server.received == []
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -165,6 +193,10 @@ def test_a_server_that_is_away_or_does_not_speak_tls(mail: MailServer) -> None:
         ({"user": "me"}, "password="),
         ({"user": "me", "password": b"x"}, "give text"),
         ({"user": "me", "password": "x", "security": "none", "host": "mail.example.com"}, "in the clear"),
+        # goauthentik/authentik#4535, mealie-recipes/mealie#8397: smtplib failed with them at each mail
+        ({"user": "me", "password": "Ägypten-7"}, "ASCII"),
+        ({"user": "mé", "password": "x"}, "ASCII"),
+        ({"context": True}, "ssl.create_default_context"),
         ({"passwort": "x"}, "Did you mean 'password'"),
     ],
 )
@@ -191,7 +223,8 @@ def test_a_webhook_is_posted_and_signed(hooks: HookServer) -> None:
     assert not is_signed(header, one.body + b" ", "s3cret-of-hooks")
     assert not is_signed(header, one.body, "another")
     assert not is_signed(signature("s3cret-of-hooks", one.body, at=0), one.body, "s3cret-of-hooks")
-    assert not any(is_signed(bad, one.body, "s") for bad in ("", "t=,v1=", "t=x,v1=ä", "t=9" * 99, "v1=" + header))
+    bad_ones = ("", "t=,v1=", "t=x,v1=ä", "t=9" * 99, "v1=" + header, "t=1,v1=\udce4", header + "\udce4")
+    assert not any(is_signed(bad, one.body, "s3cret-of-hooks") for bad in bad_ones)
 
 
 def test_a_body_of_its_own_and_no_signature(hooks: HookServer) -> None:
@@ -199,6 +232,21 @@ def test_a_body_of_its_own_and_no_signature(hooks: HookServer) -> None:
     (one,) = hooks.received
     assert json.loads(one.body) == {"text": "größer"}
     assert "X-FlowStone-Signature" not in one.headers
+
+
+def test_a_webhook_over_tls_with_an_authority_of_ones_own(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with hook_server(tls=authority.server()) as hooks:
+        webhook(hooks.url, context=authority.client()).send(message())
+        assert json.loads(hooks.received[0].body)["id"] == "7"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            webhook(hooks.url).send(message())
+        other = webhook(hooks.url.replace("127.0.0.1", "localhost"), context=authority.client())
+        with pytest.raises(ssl.SSLCertVerificationError, match="localhost"):
+            other.send(message())
+        assert len(hooks.received) == 1
 
 
 def test_an_overloaded_receiver_gets_it_again(hooks: HookServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +298,9 @@ def test_a_receiver_that_hangs_or_is_away(hooks: HookServer, monkeypatch: pytest
         ({"headers": ["x"]}, "dict of texts"),
         ({"headers": {"X-A": "a\r\nX-B: b"}}, "lines of ASCII"),
         ({"headers": {"Content-Type": "text/plain"}}, "is ours"),
+        ({"headers": {"X Y": "a"}}, "lines of ASCII"),
+        ({"headers": {" X": "a"}}, "lines of ASCII"),
+        ({"context": "/etc/ca.pem"}, "ssl.create_default_context"),
         ({"timeout_seconds": -1}, "0.001 to 600"),
         ({"tries": 0}, "from 1 to 10"),
         ({"body": {"a": 1}}, "function of a message"),
@@ -269,6 +320,8 @@ def test_the_address_of_a_webhook_is_a_secret() -> None:
     masked = mask_secrets("cannot post to https://hooks.example.com/services/T0/B0/abcdefghijkl a-secret-to-sign")
     assert "abcdefghijkl" not in masked
     assert "a-secret-to-sign" not in masked
+    webhook("https://shop.example.com/")  # and one without a path holds none
+    assert mask_secrets("see https://shop.example.com/ or /orders") == "see https://shop.example.com/ or /orders"
 
 
 # --- apprise ----------------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ def test_a_dict_as_the_only_argument() -> None:
     assert [one["message"] for one in seen] == ["with format {'a': 3}", "{'a': 3}"]
 
 
+def test_what_is_passed_as_extra_hides_nothing_and_shows_no_secret() -> None:
+    """geoadmin/lib-py-logging-utilities#45: whoever routes by `level` is not misled by it."""
+    found = line(level="high", time="noon", db={"password": "hunter2"}, token="hunter2", url="pg://me:hunter2@db")
+    assert (found["level"], found["extra_level"], found["extra_time"]) == ("INFO", "high", "noon")
+    assert found["time"] != "noon"
+    assert (found["db"], found["token"], found["url"]) == ({"password": "***"}, "***", "pg://me:***@db")
+
+
 def test_tracebacks_are_kept() -> None:
     """airflow#14950: the traceback was missing from logs as JSON."""
     try:

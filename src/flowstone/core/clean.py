@@ -130,7 +130,7 @@ _NAME_ENDING = (
     r"TABLE|ROW|DEDUP|IDEMPOTENCY|GROUP|JOIN|HASH|BUSINESS|NATURAL|SURROGATE|S3|DICT|MAP|CONFIG|DEFAULT|ANY|NO|THE)_)"
     r"[A-Z][A-Z0-9]{1,30}_KEY)|"
     r"(?:db|user|smtp|imap|ftp|redis|mysql|pg|postgres|mongo|admin|root|ldap|proxy|login|sql|http|ssh|mail)[_-]?pass|"
-    r"x-amz-signature|client_?key_?data"
+    r"access[_ -]?key[_ -]?id|(?<![a-zA-Z0-9])pw|(?-i:(?<=[a-z])Pw)|x-amz-signature|client_?key_?data"
 )
 _NAME_REST = (
     r"(?:\d{1,3}|[_-]?(?:value|text|plain|raw|old|new|confirm|confirmation|repeat|hash|b64|base64|base|encoded))?"
@@ -195,6 +195,13 @@ _BY_FORM = (
         ),
         r"\g<head>***",
     ),
+    # a header of Django REST framework, InfluxDB and others; words of prose have no digits
+    (
+        re.compile(
+            r"(?i)\b(?P<head>token\s{1,4})(?=[a-z_+/=-]{0,500}\d)(?=[\d_+/=-]{0,500}[a-z])[a-z0-9_+/=-]{20,5000}"
+        ),
+        r"\g<head>***",
+    ),
     (
         re.compile(r"(?P<head>[?&](?:sig|signature|x-amz-signature)=)[^\s&\"']{8,1000}", re.IGNORECASE),
         r"\g<head>***",
@@ -213,14 +220,15 @@ _BY_FORM = (
         re.compile(
             r"\b(?:gh[opsur]_[A-Za-z0-9]{20,255}|github_pat_\w{20,255}|glpat-[\w-]{16,255}|"
             r"xox[abeoprs]-[\w-]{10,255}|(?:sk|rk)_(?:live|test)_\w{10,255}|npm_[A-Za-z0-9]{30,255}|pypi-[\w-]{50,500}|"
+            r"(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Za-z0-9])|AIza[\w-]{35}(?![\w-])|"
             r"eyJ[\w-]{8,4000}\.eyJ[\w-]{8,4000}\.[\w-]{8,1000})"
         ),
         _MASK,
     ),
 )
 _SIGNS = (  # noqa: SIM905 - without one of these no pattern matches, and most lines that are logged have none
-    "pass pwd secret token credential authorization cookie key :// %3a bearer basic sig= signature -u identified "
-    "-----begin gho_ ghp_ ghs_ ghu_ ghr_ github_pat_ glpat- xox sk_ rk_ npm_ pypi- eyj"
+    "pass pw secret token credential authorization cookie key :// %3a bearer basic sig= signature -u identified "
+    "-----begin gho_ ghp_ ghs_ ghu_ ghr_ github_pat_ glpat- xox sk_ rk_ npm_ pypi- eyj akia asia aiza"
 ).split()
 
 

@@ -145,10 +145,18 @@ def email(
     for option, given in texts:
         if given is not None and not isinstance(given, str):
             raise DefinitionError(f"email({option}=...): give text.")
+        if isinstance(given, str) and not given.isascii():
+            # smtplib can send no others, and would fail at each mail
+            raise DefinitionError(f"email({option}=...): give ASCII characters; Python's smtplib sends no others.")
     if user is not None and password is None:
         raise DefinitionError("email(user=...): give password= as well; from the environment, not from the code.")
     if user is not None and security == "none" and host not in ("localhost", "127.0.0.1", "::1"):
         raise DefinitionError('email(user=..., security="none"): that would send the password in the clear.')
+    trusts: object = context
+    if trusts is not None and not isinstance(trusts, ssl.SSLContext):
+        raise DefinitionError(
+            f"email(context={shown(trusts)}): give ssl.create_default_context(cafile=...), or leave it out."
+        )
     if password:
         hide_values([password])
     return EmailSender(

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ _TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.5
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which it makes sense to try at once again; after others the delivery tries much later."""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OURS = frozenset({"content-type", "content-length", "host", "user-agent"})
 
 
@@ -126,7 +128,7 @@ def is_signed(header: str, body: bytes, secret: str, *, max_age_seconds: float =
         False
     """
     at, separator, _ = header.removeprefix("t=").partition(",v1=")
-    if not separator or not at.isascii() or not at.isdigit() or len(at) > 12:
+    if not separator or not header.isascii() or not at.isdigit() or len(at) > 12:
         return False
     is_new = abs(time.time() - int(at)) <= max_age_seconds
     return hmac.compare_digest(signature(secret, body, at=int(at)).encode(), header.encode()) and is_new
@@ -174,10 +176,16 @@ def webhook(
         raise DefinitionError("webhook(secret=...): give text that is not empty.")
     if body is not None and not callable(body):
         raise DefinitionError(f"webhook(body={shown(body)}): give a function of a message that returns a dict.")
+    trusts: object = context
+    if trusts is not None and not isinstance(trusts, ssl.SSLContext):
+        raise DefinitionError(
+            f"webhook(context={shown(trusts)}): give ssl.create_default_context(cafile=...), or leave it out."
+        )
     parts = _parts(url)
     if secret:
         hide_values([secret])
-    hide_values([url])
+    if len(parts.path) > 1 or parts.query:  # a bare host is no secret, and stands in many a text
+        hide_values([url])
     return WebhookSender(
         parts,
         secret=secret,
@@ -211,8 +219,8 @@ def _headers(given: object) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise DefinitionError(f"webhook(headers={type(given).__name__}): give a dict of texts.")
     for name, value in given.items():
-        texts = isinstance(name, str) and isinstance(value, str) and bool(name)
-        if not texts or not (name.isascii() and value.isascii() and (name + value).isprintable()) or ":" in name:
+        texts = isinstance(name, str) and isinstance(value, str)
+        if not texts or not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
             raise DefinitionError("webhook(headers=...): names and values are lines of ASCII text.")
         if name.lower() in _OURS or name.lower().startswith("x-flowstone-"):
             raise DefinitionError(f"webhook(headers={{{name!r}: ...}}): this header is ours.")

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowstone import telemetry
-from flowstone.core.clean import mask_secrets
+from flowstone.core.clean import mask_secrets, masked_document
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_RESERVED = frozenset({"time", "level", "logger", "exception", "stack", "trace_id", "span_id"})
 _STEP = ("asset", "partition", "run_id", "attempt", "step_id")
 
 
@@ -19,8 +20,9 @@ class JsonFormatter(logging.Formatter):
     """Writes each record as one line of JSON.
 
     `time`, `level`, `logger`, `message`; inside a step `asset`, `partition`, `run_id`, `attempt` and `step_id`;
-    inside a span `trace_id` and `span_id`; `exception` with a traceback; and whatever was passed as `extra`. What
-    JSON cannot hold is written as text. Secrets are masked as they are everywhere else.
+    inside a span `trace_id` and `span_id`; `exception` with a traceback; and whatever was passed as `extra`, under
+    `extra_level` and so on where the name is one of these. What JSON cannot hold is written as text. Secrets are
+    masked as they are everywhere else, in `extra` by the names of its values too.
 
     Example:
         >>> record = logging.LogRecord("shop", logging.INFO, "shop.py", 1, "%d orders", (3,), None)
@@ -45,14 +47,24 @@ class JsonFormatter(logging.Formatter):
         document |= _span()
         extra = {name: value for name, value in vars(record).items() if name not in _OWN}
         # fields that `StepLogFilter` leaves empty outside a step say nothing
-        document |= {name: value for name, value in extra.items() if name not in _STEP or value != ""}
+        extra = {name: value for name, value in extra.items() if name not in _STEP or value != ""}
+        document |= {(f"extra_{name}" if name in _RESERVED else name): one for name, one in _masked(extra).items()}
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
             document["exception"] = mask_secrets(record.exc_text)
         if record.stack_info:
-            document["stack"] = self.formatStack(record.stack_info)
+            document["stack"] = mask_secrets(self.formatStack(record.stack_info))
         return _line(document)
+
+
+def _masked(extra: dict[str, Any]) -> dict[str, Any]:
+    try:
+        masked = masked_document(extra)
+    except RecursionError:  # a document that holds itself is written as text
+        return {name: _text(value) for name, value in extra.items()}
+    assert isinstance(masked, dict)
+    return masked
 
 
 def _line(document: dict[str, Any]) -> str:
