@@ -142,3 +142,21 @@ def test_a_rule_that_is_gone_decides_nothing(crew: Notified) -> None:
     crew.start(queues=QUEUES)
     names = [row[0] for row in crew.rows("SELECT name FROM flowstone.notify_rules ORDER BY 1")]
     assert names == ["ops", "other app"]
+
+
+def test_workers_give_up_what_nobody_can_send(crew: Notified) -> None:
+    """A rule about everything, and renamed: which app it was of nobody knows, so it goes with time."""
+    crew.execute(
+        "INSERT INTO flowstone.notify_rules (name, events, wait_seconds, declared_at) "
+        "VALUES ('renamed', '{failed}', 0, clock_timestamp() - interval '8 days')"
+    )
+    crew.execute(
+        "INSERT INTO flowstone.notifications (rule, key, counts, notices, due_at, claim_after) VALUES "
+        "('renamed', 'late', '{\"late\": 1}', '[]', clock_timestamp() - interval '8 days', '2000-01-01')"
+    )
+    crew.start(queues=QUEUES)
+    crew.wait(
+        lambda: crew.rows("SELECT state FROM flowstone.notifications") == [("given_up",)], "what is given up"
+    )
+    assert crew.rows("SELECT name FROM flowstone.notify_rules") == [("ops",)]
+    assert [line.action for line in crew.flow.audit.latest()][:1] == ["notification.given_up"]

@@ -287,6 +287,21 @@ def test_the_newest_of_many_partitions_is_found() -> None:
         assert (found.data_at, found.is_late) == (datetime(2020, 3, 2, tzinfo=UTC), False)
 
 
+def test_the_last_of_all_partitions_is_never_late() -> None:
+    """Nothing newer can come: a closed year would be late for good."""
+    year = DailyPartitions(start="2024-12-30", end="2024-12-31")
+
+    @asset(fresh_within=timedelta(hours=26), partitions=year)
+    def stock(context): ...
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with FlowStone.for_testing([stock]) as flow:
+        flow.materialize("stock", partition=date(2024, 12, 30))
+        assert reader(flow).read(["stock"], at)["stock"].is_late
+        flow.materialize("stock", partition=date(2024, 12, 31))
+        assert not reader(flow).read(["stock"], at)["stock"].is_late
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

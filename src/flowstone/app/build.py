@@ -419,7 +419,7 @@ def _notifications(declared: Declared, settings: Settings, graph: AssetGraph, st
     composer = Composer(graph.describe, settings.project, settings.dashboard_url)
     reader = FreshnessReader(graph, store.catalog, store.notifications)
     noting = FreshnessReader(graph, store.catalog, store.notifications, note=True)
-    watch = TimeWatch(noting, store.notifications, keep_seconds=settings.retention_days * 86_400)
+    watch = TimeWatch(noting, store.notifications)
     delivery = Delivery(
         store.notifications,
         senders,

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from flowstone import __version__, telemetry
@@ -41,6 +42,8 @@ _CLEAN_UP_SECONDS = 10.0
 _FLUSH_SECONDS = 15.0
 _START_SECONDS = 30.0
 _SENSORS = "sensors"
+_RULES_SECONDS = 7 * 86_400.0
+"""A rule of notifications that no process has declared for so long decides nothing any more."""
 _LIVE_SECONDS = 5.0
 """So long the event loop may take to answer; whoever probes should wait longer."""
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
@@ -467,8 +470,17 @@ def _node(
         metrics=settings.oban["metrics"],
         prune_after_seconds=settings.oban["prune_after_seconds"],
         sweep_values=flow.retention.sweep,
-        prune_logs=flow.retention.prune_logs,
+        prune_old=partial(_prune_old, flow),
     )
+
+
+def _prune_old(flow: FlowStone) -> int:
+    """Delete what is kept for a time only; return how much of it."""
+    notifications = flow.parts.store.notifications
+    for one in notifications.keep_rules(for_seconds=_RULES_SECONDS):
+        log.warning("Notification %d of the rule %r is given up: no process declares that rule.", one.id, one.rule)
+    pruned = notifications.prune(older_than_seconds=flow.settings.retention_days * 86_400)
+    return pruned + flow.retention.prune_logs()
 
 
 def left_off(flow: FlowStone) -> str:

@@ -21,6 +21,8 @@ MAX_NOTICES = 20
 """Notices that a notification quotes; of more it keeps the number."""
 MAX_TEXT = 500
 """Characters of an error that a notice quotes."""
+UNDECLARED = "no process declares its rule any more"
+"""What is recorded of a notification that nobody can send."""
 DEFAULT_WAIT = timedelta(minutes=15)
 _MAX_NAME = 100
 

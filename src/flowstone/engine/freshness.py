@@ -25,14 +25,13 @@ log = logging.getLogger("flowstone.notifications")
 _BATCHES = (50, 500, 5000, 0)
 """So many partitions before the newest one are examined for one that is committed, a batch after the other."""
 _WATCH_SECONDS = 15.0
-_PRUNE_SECONDS = 3600.0
 
 
 class FreshnessReader:
     """Reads how old the data of assets are that declare how old they may be.
 
-    The data of an asset with partitions in time are from the end of the newest partition that is committed; those
-    of others are from their newest commit.
+    The data of an asset with partitions in time are from the end of the newest partition that is committed, and
+    never late once its last partition is; those of others are from their newest commit.
 
     Args:
         graph: the assets.
@@ -101,13 +100,22 @@ def _freshness(asset: Asset, data_at: datetime | None, since: datetime | None, n
     within = asset.fresh_within_seconds or 0.0
     base = data_at or since or now
     late_since = base + timedelta(seconds=within)
+    is_late = now > late_since and not _is_final(asset, data_at)
     return Freshness(
         asset=asset.name,
         within_seconds=within,
         data_at=data_at,
         since=since,
-        late_since=late_since if now > late_since else None,
+        late_since=late_since if is_late else None,
     )
+
+
+def _is_final(asset: Asset, data_at: datetime | None) -> bool:
+    """Whether nothing newer can come: the last of all partitions is committed."""
+    partitions = asset.partitions
+    if not isinstance(partitions, TimePartitions) or partitions.end is None:
+        return False
+    return data_at == partitions.complete_at(partitions.end)
 
 
 def explained(one: Freshness) -> str:
@@ -131,7 +139,6 @@ class TimeWatch:
     Args:
         reader: knows how old data are.
         store: decides on notifications.
-        keep_seconds: age after which notifications that were sent are forgotten.
         pause_seconds: how often it reads.
         now: the clock; for tests.
     """
@@ -141,16 +148,14 @@ class TimeWatch:
         reader: FreshnessReader,
         store: NotificationStore,
         *,
-        keep_seconds: float,
         pause_seconds: float = _WATCH_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._reader = reader
         self._store = store
-        self._keep_seconds = keep_seconds
         self._pause = pause_seconds
         self._now = now
-        self._due = self._prune_due = 0.0
+        self._due = 0.0
 
     def poll(self) -> None:
         """Note what there is to note, if the pause is over."""
@@ -167,7 +172,4 @@ class TimeWatch:
         for name in became:
             log.warning("%s is late: %s.", name, late[name])
         self._store.overdue()
-        if time.monotonic() >= self._prune_due:
-            self._prune_due = time.monotonic() + _PRUNE_SECONDS
-            self._store.prune(older_than_seconds=self._keep_seconds)
         return became

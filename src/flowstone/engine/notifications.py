@@ -304,11 +304,10 @@ class Delivery:
     def _dispatch(self) -> list[threading.Thread]:
         """Start a thread for each rule that has something to send; return those that send."""
         with self._lock:
-            for rule in self._senders:
-                known = self._sending.get(rule)
-                if known is not None and known.is_alive():
-                    continue
-                self._sending.pop(rule, None)
+            for rule, thread in list(self._sending.items()):
+                if not thread.is_alive():
+                    del self._sending[rule]
+            for rule in self._store.due([one for one in self._senders if one not in self._sending]):
                 if claimed := self._claim(rule):
                     thread = threading.Thread(
                         target=self._send_all, args=(rule, claimed), name="flowstone-sender", daemon=True

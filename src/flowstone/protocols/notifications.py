@@ -44,6 +44,9 @@ class NotificationStore(Protocol):
     def pending(self, rules: Sequence[str]) -> int:
         """Return how many notifications of some rules are not sent yet."""
 
+    def due(self, rules: Sequence[str]) -> list[str]:
+        """Return those of some rules that have something to send now; only reads."""
+
     def claim(self, rules: Sequence[str], *, lease_seconds: float, limit: int = 10) -> list[Notification]:
         """Claim notifications of some rules that are due, for as long as a lease; each counts as a try.
 
@@ -98,6 +101,15 @@ class NotificationStore(Protocol):
 
     def overdue(self) -> int:
         """Decide on notifications for runs that take longer than a rule allows; return how many."""
+
+    def keep_rules(self, *, for_seconds: float) -> list[Notification]:
+        """Keep the rules of this process declared, and forget those that no process has declared for so long.
+
+        What has waited so long for a rule that nobody declares is given up, in the audit log as well.
+
+        Returns:
+            What was given up.
+        """
 
     def prune(self, *, older_than_seconds: float) -> int:
         """Forget notifications that were sent, or given up, so long ago; return how many."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flowstone.core.actor import Actor, current_actor
 from flowstone.core.clean import clean_metadata, clean_text
+from flowstone.core.notification import Notification
 from flowstone.core.output import JsonValue
 from flowstone.core.step import NewRun, Target
 
@@ -85,6 +86,12 @@ def of_targets(targets: Sequence[Target]) -> tuple[str, dict[str, object]]:
 def of_keys(keys: Sequence[str], reason: str | None) -> dict[str, object]:
     """Return what the log says of keys that were added or removed."""
     return {"number": len(keys), "keys": list(keys[:_SHOWN]), "reason": reason}
+
+
+def of_given_up(one: Notification, error: str) -> tuple[str, str, dict[str, object]]:
+    """Return what the log says of a notification that was not sent."""
+    details: dict[str, object] = {"rule": one.rule, "attempts": one.attempts, "error": error}
+    return "notification.given_up", f"notification:{one.id}", details
 
 
 def shown_cursor(cursor: str | None) -> str:

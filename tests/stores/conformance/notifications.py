@@ -15,6 +15,7 @@ from flowstone.core.audit import AuditFilter
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion, NewTick, TickState
 from flowstone.core.notification import (
     MAX_NOTICES,
+    UNDECLARED,
     Notice,
     Notification,
     NotificationState,
@@ -151,6 +152,50 @@ class NotificationTests(NotificationCase):
         assert sent.sent_at is not None
         assert (store.pending(["ops"]), store.counts()) == (0, {NotificationState.SENT: 1})
         assert store.retry([one.id]) == []
+
+    def test_what_is_due_is_known_without_claiming(self, scene: Scene) -> None:
+        """So that who has nothing to send writes nothing."""
+        store = scene.store.notifications
+        store.watch([rule("failed", name=name) for name in ("a", "b")])
+        self.fail(scene)
+        assert sorted(store.due(["a", "b", "c"])) == ["a", "b"]
+        assert len(self.claim(scene, "a")) == 1
+        assert store.due(["a", "b", "c"]) == ["b"]
+        assert store.due([]) == []
+
+    def test_what_nobody_can_send_is_given_up(self, scene: Scene) -> None:
+        """Its rule is declared no more; a person may have it sent should the rule come back."""
+        store = scene.store.notifications
+        store.watch([rule("failed", name=name, wait_seconds=0.0) for name in ("gone", "ops")])
+        self.fail(scene)
+        store.watch([rule("failed", wait_seconds=0.0)])
+        assert store.keep_rules(for_seconds=3600.0) == []
+        (one,) = store.keep_rules(for_seconds=0.0)
+        assert (one.rule, one.state, one.error) == ("gone", NotificationState.GIVEN_UP, UNDECLARED)
+        assert store.get(one.id) == one
+        assert store.keep_rules(for_seconds=0.0) == []
+        (line,) = scene.store.audit.lines(AuditFilter(subject=f"notification:{one.id}"), limit=10)
+        assert (line.action, line.details["rule"]) == ("notification.given_up", "gone")
+        assert [each.rule for each in self.claim(scene)] == ["ops"]
+        store.retry([one.id])
+        assert len(self.claim(scene, "gone")) == 1
+
+    def test_what_is_erased_is_quoted_no_more(self, scene: Scene) -> None:
+        """Whatever the state of the message; what it says of others stays."""
+        store = scene.store.notifications
+        store.watch([rule("failed", "recovered", "approval"), rule("failed", name="other")])
+        placed = scene.open("run", [NewStep("a", f"s:{name}") for name in ("ann", "bob")])
+        for one, name in zip(placed, ("ann", "bob"), strict=True):
+            scene.end(scene.claim(one.id), failed(f"ValueError: {name} owes 5"))
+        (sent,) = self.claim(scene)
+        store.acknowledge(sent)
+        again = scene.one("a", "s:ann", run_id="again", forced=True)
+        scene.end(scene.claim(again.id), suspended("Pay s:ann?"))
+        scene.store.ledger.cancel_run("again")
+        scene.store.versions.erase([("a", "s:ann")])
+        texts = [notice.text for one in store.newest() for notice in one.notices]
+        assert sorted(texts) == ["ValueError: bob owes 5"] * 2 + ["erased"] * 3
+        assert {one.state for one in store.newest()} == {NotificationState.SENT, NotificationState.PENDING}
 
     def test_a_lease_that_ends_is_claimed_again(self, scene: Scene) -> None:
         """Whoever had it cannot say any more how it ended."""

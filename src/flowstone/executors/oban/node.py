@@ -40,7 +40,7 @@ _OPERATORS_SECONDS = 2.0
 _PRUNE_SECONDS = 60.0
 _MAX_SIGNALLED = 10_000
 _VALUES_SECONDS = 6 * 3600.0
-_LOGS_SECONDS = 600.0
+_OLD_SECONDS = 600.0
 
 
 class CallStore(Protocol):
@@ -64,7 +64,7 @@ class Maintenance:
         sweep_seconds: how often lost workers and leftovers are looked for.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
         sweep_values: deletes what attempts left in the storage that died while they stored a value.
-        prune_logs: deletes what steps logged too long ago.
+        prune_old: deletes what is kept for a time only, such as what steps logged.
         left: what this worker has left to others.
     """
 
@@ -82,10 +82,10 @@ class Maintenance:
         left: LeftToOthers,
         prune_after_seconds: float | None = None,
         sweep_values: Callable[[], int] | None = None,
-        prune_logs: Callable[[], int] | None = None,
+        prune_old: Callable[[], int] | None = None,
     ) -> None:
         self._sweep_values_now = sweep_values
-        self._prune_logs_now = prune_logs
+        self._prune_old_now = prune_old
         self._queue = queue
         self._ledger = ledger
         self._attempts = attempts
@@ -115,8 +115,8 @@ class Maintenance:
         ]
         if self._sweep_values_now is not None:
             acts.append((_VALUES_SECONDS, self._sweep_values))
-        if self._prune_logs_now is not None:
-            acts.append((_LOGS_SECONDS, self._prune_logs))
+        if self._prune_old_now is not None:
+            acts.append((_OLD_SECONDS, self._prune_old))
         if self._prune_after:
             acts.append((_PRUNE_SECONDS, self._prune_jobs))
         self._tasks = [asyncio.create_task(self._every(seconds, act)) for seconds, act in acts]
@@ -160,11 +160,11 @@ class Maintenance:
         if deleted:
             log.info("%d leftovers of attempts that died while they stored a value were deleted.", deleted)
 
-    async def _prune_logs(self) -> None:
-        assert self._prune_logs_now is not None
-        pruned = await self._call(self._prune_logs_now)
+    async def _prune_old(self) -> None:
+        assert self._prune_old_now is not None
+        pruned = await self._call(self._prune_old_now)
         if pruned:
-            log.debug("%d batches of log lines were deleted for their age.", pruned)
+            log.debug("%d batches of log lines, and notifications, were deleted for their age.", pruned)
 
     async def _prune_jobs(self) -> None:
         """Delete old jobs of ours; Oban's pruner would delete those of everybody."""
@@ -309,7 +309,7 @@ class Node:
         metrics: whether it reports to Oban's tools what it does.
         prune_after_seconds: age at which jobs of ours that are over are deleted; None keeps them.
         sweep_values: deletes what dead attempts left in the storage.
-        prune_logs: deletes what steps logged too long ago.
+        prune_old: deletes what is kept for a time only, such as what steps logged.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class Node:
         metrics: bool = False,
         prune_after_seconds: float | None = None,
         sweep_values: Callable[[], int] | None = None,
-        prune_logs: Callable[[], int] | None = None,
+        prune_old: Callable[[], int] | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._schema = schema
@@ -359,7 +359,7 @@ class Node:
             prune_after_seconds=prune_after_seconds,
             left=self._left,
             sweep_values=sweep_values,
-            prune_logs=prune_logs,
+            prune_old=prune_old,
         )
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")

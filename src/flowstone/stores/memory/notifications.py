@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -10,7 +10,9 @@ from itertools import count
 from flowstone.core.clean import clean_text, error_line
 from flowstone.core.notification import (
     MAX_TEXT,
+    UNDECLARED,
     Notice,
+    Notices,
     Notification,
     NotificationState,
     NotifyEvent,
@@ -22,7 +24,11 @@ from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.state import State
 from flowstone.core.step import CheckRecord, Severity
 from flowstone.protocols import NotificationStore
+from flowstone.stores.audit import of_given_up
 from flowstone.stores.memory.tables import RunRow, StepRow, Tables
+
+_MAX_ROWS = 10_000
+"""So many notifications are kept; the oldest that are over make room for new ones."""
 
 type _Mark = tuple[str, str, str, str]
 """Kind, subject, partition key and detail of a failure that is remembered until it is over."""
@@ -160,6 +166,11 @@ class MemoryNotifications(NotificationStore):
         due_at = now + wait if notice.run_id is not None and waits else now
         self._rows[record.id] = _Row(added(record, [notice]), due_at, now)
         self._collecting[rule.name, key] = record.id
+        if len(self._rows) > _MAX_ROWS:
+            pending = NotificationState.PENDING
+            oldest = next((one for one, row in self._rows.items() if row.record.state is not pending), None)
+            if oldest is not None:
+                del self._rows[oldest]
 
     # --- the protocol -------------------------------------------------------------------------------------
 
@@ -185,6 +196,14 @@ class MemoryNotifications(NotificationStore):
             found = states.count(NotificationState.PENDING)
             self._decided = bool(found)
             return found
+
+    def due(self, rules: Sequence[str]) -> list[str]:
+        with self._tables.lock:
+            now = self._now()
+            pending = [row for row in self._rows.values() if row.record.state is NotificationState.PENDING]
+            return sorted(
+                {row.record.rule for row in pending if row.record.rule in rules and self._is_due(row, now)}
+            )
 
     def claim(self, rules: Sequence[str], *, lease_seconds: float, limit: int = 10) -> list[Notification]:
         with self._tables.lock:
@@ -222,9 +241,8 @@ class MemoryNotifications(NotificationStore):
     def give_up(self, notification: Notification, *, error: str) -> None:
         text = clean_text(error, limit=MAX_TEXT)
         if self._settle(notification, state=NotificationState.GIVEN_UP, error=text) is not None:
-            details = {"rule": notification.rule, "attempts": notification.attempts, "error": text}
             with self._tables.lock:
-                self._tables.note("notification.given_up", f"notification:{notification.id}", details)
+                self._tables.note(*of_given_up(notification, text))
 
     def _settle(self, held: Notification, **changed: object) -> _Row | None:
         with self._tables.lock:
@@ -325,6 +343,33 @@ class MemoryNotifications(NotificationStore):
                         self._add(rule, known[1], notice, waits=False)
                         found += 1
         return found
+
+    def keep_rules(self, *, for_seconds: float) -> list[Notification]:
+        abandoned = []
+        with self._tables.lock:
+            own = {one.name for one in self._rules}
+            oldest = self._now() - timedelta(seconds=for_seconds)
+            for row in self._rows.values():
+                is_pending = row.record.state is NotificationState.PENDING
+                if is_pending and row.record.rule not in own and max(row.claim_after, row.due_at) <= oldest:
+                    self._collecting.pop((row.record.rule, row.record.key), None)
+                    row.collects = False
+                    row.record = replace(row.record, state=NotificationState.GIVEN_UP, error=UNDECLARED)
+                    self._tables.note(*of_given_up(row.record, UNDECLARED))
+                    abandoned.append(row.record)
+        return abandoned
+
+    def erase(self, steps: Collection[int]) -> None:
+        """Take what notices quote of steps out of them; called with the lock held."""
+        for row in self._rows.values():
+            if any(one.step_id in steps for one in row.record.notices):
+                row.record = replace(
+                    row.record,
+                    notices=Notices(
+                        one._replace(text="erased") if one.step_id in steps and one.text else one
+                        for one in row.record.notices
+                    ),
+                )
 
     def prune(self, *, older_than_seconds: float) -> int:
         with self._tables.lock:

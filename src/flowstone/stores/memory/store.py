@@ -62,7 +62,7 @@ class MemoryStore:
         self.automations = MemoryAutomations(tables, self.ledger, self.partition_keys, now=now)
         self.logs = MemoryLogs(tables, now=now)
         self.notifications = MemoryNotifications(tables, now=now)
-        self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs)
+        self.versions = MemoryVersions(tables, self.approvals, self.scatters, self.logs, self.notifications)
         self.retention = MemoryRetention(tables, self.approvals, self.scatters, self.automations, self.logs)
         self.insights = MemoryInsights(tables, self.approvals, self.automations, self.checks, self.logs)
 

@@ -32,6 +32,7 @@ from flowstone.protocols.versions import VersionStore
 from flowstone.stores.audit import new_line, of_targets
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.logs import MemoryLogs
+from flowstone.stores.memory.notifications import MemoryNotifications
 from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import StepRow, Tables
 from flowstone.stores.versions import (
@@ -59,9 +60,15 @@ class MemoryVersions(VersionStore):
     """
 
     def __init__(
-        self, tables: Tables, approvals: MemoryApprovals, scatters: MemoryScatters, logs: MemoryLogs
+        self,
+        tables: Tables,
+        approvals: MemoryApprovals,
+        scatters: MemoryScatters,
+        logs: MemoryLogs,
+        notifications: MemoryNotifications,
     ) -> None:
         self._logs = logs
+        self._notifications = notifications
         self._tables = tables
         self._approvals = approvals
         self._scatters = scatters
@@ -194,6 +201,7 @@ class MemoryVersions(VersionStore):
             self._logs.forget(ids)
             self._approvals.erase(ids)
             self._scatters.erase(ids)
+            self._notifications.erase(ids)
             for run_id in {row.run_id for row in rows}:
                 run = tables.runs[run_id]
                 if all(row.erased_at is not None for row in run.steps.values()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.clean import clean_text
 from flowstone.core.notification import (
     MAX_TEXT,
+    UNDECLARED,
     Notice,
     Notification,
     NotificationState,
@@ -17,9 +18,10 @@ from flowstone.core.notification import (
 )
 from flowstone.protocols import NotificationStore
 from flowstone.sql import load_sql
+from flowstone.stores.audit import of_given_up
 from flowstone.stores.postgres.audit import note
 from flowstone.stores.postgres.database import Database, in_transaction
-from flowstone.stores.postgres.outbox import Group, RunRow, Watch, is_about, write
+from flowstone.stores.postgres.outbox import Group, RunRow, Watch, write
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
@@ -72,6 +74,12 @@ class PostgresNotifications(NotificationStore):
         self._database.watch.decided = bool(found)
         return found
 
+    def due(self, rules: Sequence[str]) -> list[str]:
+        if not rules:
+            return []
+        with self._database.connection() as connection:
+            return fetch_column(connection, str, "notifications/due", {"rules": list(rules)})
+
     def claim(self, rules: Sequence[str], *, lease_seconds: float, limit: int = 10) -> list[Notification]:
         if not rules:
             return []
@@ -97,8 +105,7 @@ class PostgresNotifications(NotificationStore):
         with self._database.transaction() as connection:
             parameters = _held(notification) | {"error": text}
             if fetch_value(connection, int, "notifications/give_up", parameters) is not None:
-                details = {"rule": notification.rule, "attempts": notification.attempts, "error": text}
-                note(connection, "notification.given_up", f"notification:{notification.id}", details)
+                note(connection, *of_given_up(notification, text))
 
     def newest(self, *, state: NotificationState | None = None, limit: int = 100) -> list[Notification]:
         with self._database.connection() as connection:
@@ -142,6 +149,20 @@ class PostgresNotifications(NotificationStore):
         if not any(one.deadline_seconds for one in self._database.watch.own):
             return 0
         return in_transaction(self._database, self._overdue)
+
+    def keep_rules(self, *, for_seconds: float) -> list[Notification]:
+        parameters = {
+            "own": [one.name for one in self._database.watch.own],
+            "seconds": for_seconds,
+            "error": UNDECLARED,
+        }
+        with self._database.transaction() as connection:
+            connection.execute(load_sql("notifications/renew_rules"), parameters)
+            connection.execute(load_sql("notifications/forget_rules"), parameters)
+            abandoned = fetch_all(connection, Notification, "notifications/abandon", parameters)
+            for one in abandoned:
+                note(connection, *of_given_up(one, UNDECLARED))
+        return sorted(abandoned, key=lambda one: one.id)
 
     def prune(self, *, older_than_seconds: float) -> int:
         parameters = {"older_than_seconds": older_than_seconds}
@@ -195,9 +216,10 @@ class PostgresNotifications(NotificationStore):
         for rule in watch.own:
             if rule.deadline_seconds is None:
                 continue
-            parameters = {"rule": rule.name, "seconds": rule.deadline_seconds}
+            assets = None if rule.assets is None else sorted(rule.assets)
+            parameters = {"rule": rule.name, "seconds": rule.deadline_seconds, "assets": assets}
             runs = fetch_all(connection, RunRow, "notifications/overdue", parameters)
-            groups = [_overdue(rule, run, now) for run in runs if is_about(rule, run.assets)]
+            groups = [_overdue(rule, run, now) for run in runs]
             write(connection, watch, groups)
             found += len(groups)
         return found

@@ -195,6 +195,7 @@ class PostgresVersions(VersionStore):
                 if self._database.durable:
                     for page in batched(erased, _PAGE):
                         connection.execute(load_sql("versions/erase_jobs"), {"steps": list(page)})
+                connection.execute(load_sql("notifications/erase"), {"steps": erased})
                 note(connection, *erased_line(targets, counts, reason), by=by)
             return erased
 

@@ -27,6 +27,54 @@ SET events = excluded.events,
     deadline_seconds = excluded.deadline_seconds,
     declared_at = pg_catalog.clock_timestamp();
 
+-- name: renew_rules
+-- Note that rules are declared still. Uses notify_rules_pkey.
+UPDATE flowstone.notify_rules SET declared_at = pg_catalog.clock_timestamp()
+WHERE name = ANY(%(own)s::text[]) AND declared_at < pg_catalog.clock_timestamp() - interval '1 hour';
+
+-- name: forget_rules
+-- Forget rules that no process has declared for so long: what they would decide nobody sends.
+DELETE FROM flowstone.notify_rules
+WHERE declared_at <= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s::double precision)
+    AND name <> ALL(%(own)s::text[]);
+
+-- name: abandon
+-- Give up what has waited so long for a rule that no process declares. Uses notifications_pending.
+UPDATE flowstone.notifications AS n
+SET state = 'given_up', collects = false, error = %(error)s
+WHERE n.state = 'pending' AND n.rule <> ALL(%(own)s::text[])
+    AND NOT EXISTS (SELECT FROM flowstone.notify_rules AS r WHERE r.name = n.rule)
+    AND greatest(n.claim_after, n.due_at)
+        <= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s::double precision)
+RETURNING n.id, n.rule, n.key, n.run_id, n.state, n.counts, n.notices, n.created_at, n.attempts, n.error, n.sent_at, n.token;
+
+-- name: erase
+-- Take what notices quote of steps out of them. Uses steps_pkey and notifications_of_run; those of no run are few.
+UPDATE flowstone.notifications AS n
+SET notices = (
+    SELECT pg_catalog.jsonb_agg(
+        CASE WHEN (q.value ->> 'step_id')::bigint = ANY(%(steps)s::bigint[]) AND q.value ? 'text'
+        THEN q.value || '{"text": "erased"}' ELSE q.value END
+        ORDER BY q.position
+    )
+    FROM pg_catalog.jsonb_array_elements(n.notices) WITH ORDINALITY AS q (value, position)
+)
+WHERE n.id IN (
+    SELECT o.id
+    FROM (
+        SELECT r.id, r.notices
+        FROM (SELECT DISTINCT s.run_id FROM flowstone.steps AS s WHERE s.id = ANY(%(steps)s::bigint[])) AS e
+        JOIN flowstone.notifications AS r ON r.run_id = e.run_id
+        UNION ALL
+        SELECT r.id, r.notices FROM flowstone.notifications AS r WHERE r.run_id IS NULL
+    ) AS o
+    WHERE EXISTS (
+        SELECT FROM pg_catalog.jsonb_array_elements(o.notices) AS q (value)
+        WHERE (q.value ->> 'step_id')::bigint = ANY(%(steps)s::bigint[])
+    )
+    ORDER BY o.id
+);
+
 -- name: ended
 -- What a message says of steps that ended without a result, items of scatters apart: the step above speaks for them.
 -- Uses steps_pkey.
@@ -116,6 +164,7 @@ SELECT r.id AS run_id, r.kind, r.selection, r.assets, r.total_steps
 FROM flowstone.runs AS r
 WHERE r.finished_at IS NULL AND r.releases_step IS NULL
     AND r.created_at <= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s::double precision)
+    AND (%(assets)s::text[] IS NULL OR r.assets && %(assets)s::text[])
     AND NOT EXISTS (
         SELECT FROM flowstone.notifications AS n WHERE n.rule = %(rule)s AND n.key = 'deadline:' || r.id
     )
@@ -125,6 +174,17 @@ LIMIT 1000;
 -- name: lock
 -- One process at a time decides what nobody else decides: that something is late, or takes too long.
 SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtext(%(name)s), 1203);
+
+-- name: due
+-- Rules that have something to send now, so that who has nothing to do writes nothing. Uses notifications_pending and
+-- runs_pkey.
+SELECT DISTINCT p.rule
+FROM flowstone.notifications AS p
+WHERE p.state = 'pending' AND p.rule = ANY(%(rules)s::text[]) AND p.claim_after <= pg_catalog.clock_timestamp()
+    AND (
+        p.due_at <= pg_catalog.clock_timestamp()
+        OR EXISTS (SELECT FROM flowstone.runs AS r WHERE r.id = p.run_id AND r.finished_at IS NOT NULL)
+    );
 
 -- name: claim
 -- Claim notifications that are due, for as long as a lease, by this process alone. What happens in their run from now on
