@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests import supervision
 
 from flowstone.core import clean
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
-from flowstone.testing.postgres import TemporaryServer, remove_server, system_binaries
+from flowstone.testing.postgres import TemporaryServer, system_binaries
 
 # shared machines stall now and then, which a deadline would call a failure; in CI more, and the same every time
 settings.register_profile("quick", deadline=None, max_examples=25)
@@ -49,7 +49,6 @@ def no_secrets_of_other_tests() -> Iterator[None]:
     clean._hidden = before
 
 
-_DIRECTORY = pytest.StashKey[Path]()
 _KINDS = ("embedded", "system")
 
 
@@ -58,24 +57,12 @@ def prepare(dsn: str) -> None:
     upgrade(Database(dsn))
 
 
-def in_memory() -> str | None:
-    """Return a directory without a disk behind it, if there is one with room.
-
-    A clone of the template takes a tenth of the time there.
-    """
-    shared = Path("/dev/shm")
-    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 4 << 30
-    return str(shared) if roomy else None
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "both_servers: runs on the embedded PostgreSQL 18 and on the system's older one"
     )
     config.addinivalue_line("markers", "older_server: runs on the system's older PostgreSQL if there is one")
-    worker = getattr(config, "workerinput", None)
-    given = worker["flowstone_servers"] if worker else tempfile.mkdtemp(prefix="flowstone-tests-", dir=in_memory())
-    config.stash[_DIRECTORY] = Path(given)
+    config.pluginmanager.register(supervision, "supervision")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -84,19 +71,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(3, os.cpu_count() or 1)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: object) -> None:
-    node.workerinput["flowstone_servers"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
-    directory = config.stash.get(_DIRECTORY, None)
-    if directory is not None and not hasattr(config, "workerinput"):
-        remove_server(directory / "embedded")
-        remove_server(directory / "system", binaries=system_binaries())
-        directory.rmdir()
+    outer = supervision.outer_of(config)
+    if outer is not None:
         # modules that tests wrote themselves; nobody imports them again
-        for written in (_BYTECODE / Path(tempfile.gettempdir()).relative_to("/")).glob("pytest-of-*"):
+        for written in (_BYTECODE / outer.relative_to("/")).glob("pytest-of-*"):
             shutil.rmtree(written, ignore_errors=True)
 
 
@@ -121,7 +100,7 @@ def start_server(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Tempor
                 binaries = system_binaries() if kind == "system" else None
                 if kind == "system" and binaries is None:
                     pytest.skip("no PostgreSQL server of the operating system (pg_config --bindir)")
-                directory = pytestconfig.stash[_DIRECTORY] / kind
+                directory = supervision.servers_of(pytestconfig) / kind
                 server = TemporaryServer(directory, prepare=prepare, binaries=binaries)
                 started[kind] = stack.enter_context(server)
             return started[kind]

@@ -136,6 +136,8 @@ def seaweed() -> Iterator[Server]:
         "-volume.max=200",
         "-master.volumeSizeLimitMB=64",
         "-master.telemetry=false",
+        f"-s3.localSocket={directory}/s3.sock",  # else in /tmp, wherever TMPDIR is
+        f"-filer.localSocket={directory}/filer.sock",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         *[f"-{name}={port}" for name, port in zip(services, ports, strict=True)],
@@ -147,9 +149,6 @@ def seaweed() -> Iterator[Server]:
             yield server
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-        for port in ports:  # it names its sockets by these, wherever TMPDIR is
-            for left in Path("/tmp").glob(f"seaweedfs-*{port}.sock"):
-                left.unlink(missing_ok=True)
 
 
 @contextmanager

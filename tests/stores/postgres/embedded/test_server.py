@@ -450,6 +450,7 @@ def test_a_server_that_is_stopped_by_a_signal_is_reported(embedded, directory):
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it forks on purpose
 def test_a_forked_child_is_a_user_of_its_own(embedded, directory):
     """The end of the parent does not take the server from a child that goes on."""
     if not hasattr(os, "fork"):
