@@ -199,6 +199,25 @@ def test_symbolic_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     assert manager.load(manager.store(1, address(asset="other"))) == 1
 
 
+@pytest.mark.parametrize("part", ["asset", "partition", "file"])
+def test_every_part_of_a_location_may_be_a_link_within_the_root_only(tmp_path: Path, part: str) -> None:
+    manager = FilesystemIO(tmp_path / "root")
+    stored = manager.store(1, address("2024"))
+    file = manager.root / stored.location
+    place = {"asset": file.parent.parent, "partition": file.parent, "file": file}[part]
+    inside = manager.root / "moved"
+    place.rename(inside)
+    place.symlink_to(inside)
+    assert manager.load(stored) == 1
+    place.unlink()
+    inside.rename(tmp_path / "outside")
+    place.symlink_to(tmp_path / "outside")
+    for action in (manager.load, manager.discard):
+        with pytest.raises(StorageError, match="symbolic link"):
+            action(stored)
+    assert file.exists(), "nothing outside was deleted"
+
+
 @pytest.mark.parametrize("change", [b"", b"[1, 2, 4]", b"[1, 2, 3] ", b"[1, 2"])
 def test_changed_bytes_are_refused(tmp_path: Path, change: bytes) -> None:
     manager = FilesystemIO(tmp_path)

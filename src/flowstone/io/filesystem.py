@@ -94,6 +94,8 @@ _JOINT = "~/~"
 # File systems allow 255 bytes; encrypted ones 143. The joint marks and an extension have to fit too.
 _MAX_SEGMENT = 120
 _TOKEN = re.compile(r"[a-z0-9\-_.]|\+[a-z]|(?:%[0-9a-f]{2})+")
+# Most names: of one segment, no dot at either end. They are their own escaped form unless they are reserved.
+_SIMPLE = re.compile(rf"[a-z0-9\-_](?:[a-z0-9\-_.]{{0,{_MAX_SEGMENT - 2}}}[a-z0-9\-_])?")
 
 
 def escape(text: str) -> str:
@@ -109,6 +111,8 @@ def escape(text: str) -> str:
         >>> escape("2024-01-01"), escape("../Etc"), escape("con"), escape("")
         ('2024-01-01', '%2e.%2f+etc', '%63on', '@')
     """
+    if _SIMPLE.fullmatch(text) and text.partition(".")[0] not in _RESERVED:
+        return text
     if not text:
         return _EMPTY
     pieces = [_escape_character(character) for character in text]
@@ -270,13 +274,17 @@ def final_name(temporary: Path) -> str | None:
 
 def make_directory(path: Path, *, durable: bool) -> None:
     """Create a folder and those above it; with `durable`, wait until their names have reached the disk."""
-    missing = [path]
-    while not missing[-1].exists() and missing[-1].parent != missing[-1]:
-        missing.append(missing[-1].parent)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileNotFoundError:
+        make_directory(path.parent, durable=durable)
+        path.mkdir(exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
     if durable:
-        for directory in missing[1:]:
-            sync_directory(directory)
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -607,7 +615,11 @@ class FilesystemIO:
 
     def _refuse_outside(self, path: Path, action: str, place: Place) -> None:
         """Refuse a path that symbolic links lead out of the root."""
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        below, depth = path, len(self._root.parts)
+        while len(below.parts) > depth and not below.is_symlink():
+            below = below.parent
+        # a path that is below the root by its text (`Place`) lies there unless it has a link below the root
+        if len(below.parts) > depth and not path.resolve().is_relative_to(self._root.resolve()):
             raise outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
 
 
