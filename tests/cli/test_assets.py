@@ -20,6 +20,7 @@ def test_ls_describes_each_asset(cli: CommandLine, shop: Path) -> None:
         "complete_partitions": found["orders"]["complete_partitions"],
         "committed_partitions": 0,
         "where": f"{shop}:19",
+        "freshness": None,
     }
     assert found["doubled"]["dependencies"] == ["numbers"]
 

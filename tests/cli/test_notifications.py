@@ -21,11 +21,21 @@ def orders():
     raise ValueError("no [red]rows[/red]")
 
 
+@asset(fresh_within=0.001)
+def stock():
+    return 1
+
+
+@asset
+def report(stock):
+    return stock
+
+
 def send(message):
     raise ConnectionError("https://me:tr0ub4dor@mail.example.com is away")
 
 
-flow = FlowStone([orders], notify=[Notify(to=send, on="failed", name="ops")])
+flow = FlowStone([orders, stock, report], notify=[Notify(to=send, on="failed", name="ops")])
 """
 
 
@@ -57,6 +67,21 @@ def test_from_a_failure_to_another_try(cli: CommandLine, notified: str) -> None:
     assert cli("notifications", "retry").out == "1 notifications are sent again.\n"
     assert cli("notifications", "retry").out == "There is nothing to send again.\n"
     assert cli("notifications", "ls", "--state", NotificationState.PENDING).out.count("orders failed") == 1
+
+
+def test_late_data_are_named_where_assets_and_steps_are(cli: CommandLine, notified: str) -> None:
+    assert cli("ls").err == ""
+    assert cli("materialize", "stock", "--executor", "sync").code == 0
+    listed = cli("ls")
+    assert "stock is late. Its data are from" in listed.err
+    assert "late" not in listed.out
+    found = {one["name"]: one["freshness"] for one in cli("ls", "--json").json["assets"]}
+    assert (found["stock"]["state"], found["report"]) == ("late", None)
+    (step,) = cli("runs", "--json").json["runs"]
+    status = cli("status", step["id"], "--json").json
+    step_id = str((status.get("step") or status["steps"][0])["id"])
+    assert "late data  Its data are from" in cli("status", step_id).out
+    assert cli("status", step_id, "--json").json["freshness"]["state"] == "late"
 
 
 def test_a_test_message(cli: CommandLine, notified: str) -> None:

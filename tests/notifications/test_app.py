@@ -277,6 +277,27 @@ def test_when_data_with_days_are_late(committed: str, at: datetime, late: bool) 
         assert flow.parts.store.catalog.current([("stock", encode_partition(date.fromisoformat(committed)))])
 
 
+def test_many_assets_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers ask every 15 seconds, and the first page with each of its changes."""
+
+    def stock(context): ...
+
+    days = DailyPartitions(start="2020-01-01")
+    assets = [asset(name=f"a{n}", partitions=days, fresh_within=timedelta(days=2))(stock) for n in range(20)]
+    now = datetime(2024, 1, 10, 5, tzinfo=UTC)
+    with FlowStone.for_testing(assets) as flow:
+        for n in range(10):
+            flow.materialize(f"a{n}", partition=date(2024, 1, 9 - n % 5))
+        catalog, asked = flow.parts.store.catalog, []
+        current = catalog.current
+        monkeypatch.setattr(catalog, "current", lambda targets: asked.append(len(targets)) or current(targets))
+        found = reader(flow).read([one.name for one in assets], now)
+    assert {name: one.data_at for name, one in found.items() if one.data_at} == {
+        f"a{n}": datetime(2024, 1, 10 - n % 5, tzinfo=UTC) for n in range(10)
+    }
+    assert asked == [20, 18 * 50]  # and nothing further back for those that have no data at all
+
+
 def test_the_newest_of_many_partitions_is_found() -> None:
     @asset(fresh_within=timedelta(days=2000), partitions=DailyPartitions(start="2020-01-01"))
     def stock(context): ...

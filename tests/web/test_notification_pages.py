@@ -58,5 +58,15 @@ def test_late_data_are_on_the_page_of_the_asset(flow: FlowStone) -> None:
     assert "late" not in Document(client.get("/asset?name=orders").text).all("body")[0].words().split()
     flow.notifications.deliver()  # as a worker does: since when it has no data is known now
     assert "It has no data since" in client.get("/asset?name=orders").text
+
+
+def test_late_data_are_on_the_first_page_and_in_the_list(flow: FlowStone) -> None:
+    flow.notifications.deliver()
+    client = visitor(flow)
+    for path in ("/", "/assets"):
+        page = client.get(path).text
+        assert faults(page) == []
+        assert "It has no data since" in Document(page).all("body")[0].words()
+    assert "1 asset has late data" in client.get("/").text
     assert "orders is late" in client.get("/notifications").text
     assert client.get("/api/v1/asset?name=orders").json()["freshness"]["state"] == "late"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from flowstone.app.asset_insights import AssetDetails
@@ -59,6 +60,10 @@ from flowstone.errors import (
 )
 
 
+def _says_late(one: FreshnessLine | None) -> str:
+    return one.says if one is not None and one.late_since else ""
+
+
 @view("flow.insights")
 class InsightsView(AssetDetails):
     """What pages, `--json` and the JSON API show: frozen dataclasses of plain values. Nothing here writes.
@@ -91,7 +96,7 @@ class InsightsView(AssetDetails):
             >>> FlowStone.for_testing([]).insights.overview().sentence
             'Nothing is broken, and nothing waits for a decision. Nothing runs.'
         """
-        return overview(self._parts.graph, self._parts.store, self._watch, self._fleet)
+        return overview(self._parts.graph, self._parts.store, self._watch, self._fleet, self.freshness())
 
     def search(self, text: str, *, limit: int = 10) -> Found:
         """Find assets, partitions, runs, steps, queues, automations and checks by the beginning of their names.
@@ -198,7 +203,7 @@ class InsightsView(AssetDetails):
         """
         if sort not in SORTS:
             raise OptionsError(f"sort={sort!r} is none of {', '.join(SORTS)}.{did_you_mean(str(sort), SORTS)}")
-        return asset_list(
+        page = asset_list(
             self._parts.graph,
             self._parts.checks.declared,
             self._watch.summaries(),
@@ -211,6 +216,8 @@ class InsightsView(AssetDetails):
             cursor=cursor,
             limit=limit,
         )
+        fresh = {one.asset: one for one in self.freshness(*(one.name for one in page.items))} if page.items else {}
+        return page.map(lambda row: replace(row, late=_says_late(fresh.get(row.name))))
 
     def graph(self, selection: str = "", *, opened: Sequence[str] = (), closed: Sequence[str] = ()) -> GraphView:
         """Return the graph of the selected assets: nodes with their states, edges, what a failure reaches.

@@ -128,8 +128,13 @@ def ls(session: Session, selection: Everything = "*") -> None:
     flow = session.flow
     names = select(flow.graph, selection)
     totals, committed = _counts(flow, names)
+    fresh = {one.asset: one for one in flow.insights.freshness(*names)} if names else {}
     if session.out.as_json:
-        session.out.json({"assets": [_described(flow, name, totals[name], committed[name]) for name in names]})
+        described = [_described(flow, name, totals[name], committed[name]) for name in names]
+        for document in described:
+            known = fresh.get(str(document["name"]))
+            document["freshness"] = None if known is None else asdict(known)
+        session.out.json({"assets": described})
         return
     columns = [
         Column("ASSET"),
@@ -141,6 +146,9 @@ def ls(session: Session, selection: Everything = "*") -> None:
         Column("WHERE", rank=6),
     ]
     session.out.table(columns, [_row(flow, name, totals[name], committed[name]) for name in names])
+    for one in fresh.values():
+        if one.late_since is not None:
+            session.out.note(f"{one_line(one.asset)} is late. {one_line(one.says)}")
 
 
 def graph(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from flowstone.app import FlowStone
 from flowstone.cli.output import Column, Output, moment, one_line, took
 from flowstone.cli.partitions import label
@@ -31,8 +33,11 @@ def find(flow: FlowStone, identifier: str) -> tuple[StepRecord | None, RunRecord
 def show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
     """Write a step with its attempts."""
     attempts = flow.runs.attempts(step.id)
+    fresh = next(iter(flow.insights.freshness(step.asset)), None)
     if out.as_json:
-        out.json({**step_json(flow, step), "attempts": [_attempt_json(one) for one in attempts]})
+        listed = [_attempt_json(one) for one in attempts]
+        found = None if fresh is None else asdict(fresh)
+        out.json({**step_json(flow, step), "freshness": found, "attempts": listed})
         return
     out.line(f"step {step.id} is {step.state.value}")
     scheduled = "next attempt" if step.state is State.RETRYING else "scheduled for"
@@ -52,6 +57,7 @@ def show_step(out: Output, flow: FlowStone, step: StepRecord) -> None:
             "route": route_text(decision_of(step.stored)),
             "reason": flow.parts.waiting.reason_of(step),
             "invalidated": moment(step.invalidated_at),
+            "late data": fresh.says if fresh is not None and fresh.late_since else "",
             "waits for": "; ".join(waits) if (waits := flow.runs.status(step.id).waiting_for) else "",
         },
     )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import batched
+from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.declaring import spelled
 from flowstone.core.graph import AssetGraph
 from flowstone.core.notification import Freshness
-from flowstone.core.partitions import encode_partition
+from flowstone.core.partitions import Partition, encode_partition
 from flowstone.core.partitions_by_time import TimePartitions
 from flowstone.core.zones import utc_text
 from flowstone.protocols import Catalog, NotificationStore
@@ -24,6 +26,9 @@ log = logging.getLogger("flowstone.notifications")
 
 _BATCHES = (50, 500, 5000, 0)
 """So many partitions before the newest one are examined for one that is committed, a batch after the other."""
+_NEAR = 50
+_MAX_TARGETS = 10_000
+"""So many partitions are examined at once."""
 _WATCH_SECONDS = 15.0
 
 
@@ -65,7 +70,7 @@ class FreshnessReader:
         chosen = [self._assets[name] for name in dict.fromkeys(names) if name in self._assets]
         if not chosen:
             return {}
-        data_at = {one.name: self._newest_partition(one, now) for one in chosen if _in_time(one)}
+        data_at = self._newest_partitions([one for one in chosen if _in_time(one)], now)
         plain = [one.name for one in chosen if not _in_time(one)]
         if plain:
             data_at |= self._store.newest_commits(plain)
@@ -73,23 +78,41 @@ class FreshnessReader:
         since = self._store.seen_since(without, note=self._note) if without else {}
         return {one.name: _freshness(one, data_at.get(one.name), since.get(one.name), now) for one in chosen}
 
-    def _newest_partition(self, asset: Asset, now: datetime) -> datetime | None:
-        """Return the end of the newest partition that is over and committed."""
-        partitions = asset.partitions
-        assert isinstance(partitions, TimePartitions)
-        last = partitions.last(now)
-        if last is None:
-            return now  # none is over yet: nothing can be late
-        before = [last]
+    def _newest_partitions(self, assets: Sequence[Asset], now: datetime) -> dict[str, datetime | None]:
+        """Return the end of the newest partition of each asset that is over and committed; a question for all."""
+        found: dict[str, datetime | None] = dict.fromkeys(one.name for one in assets)
+        partitions = {one.name: _partitions(one) for one in assets}
+        candidates: dict[str, list[Any]] = {}
+        for name, definition in partitions.items():
+            last = definition.last(now)
+            if last is None:
+                found[name] = now  # none is over yet: nothing can be late
+            else:
+                candidates[name] = [last]
         for following in _BATCHES:
-            targets = {(asset.name, encode_partition(key)): key for key in before}
-            committed = self._catalog.current(list(targets))
-            if committed:
-                return max(partitions.complete_at(targets[target]) for target in committed)
-            before = partitions.earlier(min(before), following)
-            if not before:
+            for target, key in self._committed(candidates):
+                at = partitions[target].complete_at(key)
+                found[target] = max(found[target] or at, at)
+            open_names = [name for name in candidates if found[name] is None]
+            if following > _NEAR and open_names:  # searched far back only where there is something
+                open_names = list(self._store.newest_commits(open_names))
+            earlier = {name: partitions[name].earlier(min(candidates[name]), following) for name in open_names}
+            candidates = {name: keys for name, keys in earlier.items() if keys}
+            if not candidates:
                 break
-        return None
+        return found
+
+    def _committed(self, candidates: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Partition]]:
+        """Yield those of some partitions of assets that are committed."""
+        targets = {(name, encode_partition(key)): key for name, keys in candidates.items() for key in keys}
+        for some in batched(targets, _MAX_TARGETS):
+            for target in self._catalog.current(some):
+                yield target[0], targets[target]
+
+
+def _partitions(asset: Asset) -> TimePartitions[Any]:
+    assert isinstance(asset.partitions, TimePartitions)
+    return asset.partitions
 
 
 def _in_time(asset: Asset) -> bool:

@@ -155,6 +155,28 @@ def test_the_cause_comes_first_and_what_it_holds_up_is_counted() -> None:
     assert found.sentence == "2 assets fail and 2 assets lack an input. Nothing runs."
 
 
+def test_late_data_are_broken_too() -> None:
+    @asset(fresh_within=3600)
+    def fresh() -> None: ...
+
+    @asset(fresh_within=0.000001)
+    def old() -> None: ...
+
+    @asset(fresh_within=0.000001)
+    def older() -> None: ...
+
+    with FlowStone.for_testing([fresh, old, older]) as flow:
+        for name in ("older", "old", "fresh"):
+            flow.materialize(name)
+        found = flow.insights.overview()
+        late = {one.name: one.late for one in flow.insights.asset_list("*").items}
+    assert [one.asset for one in found.late_data] == ["older", "old"]
+    assert (found.late_data_total, found.tone) == (2, "bad")
+    assert found.sentence == "2 assets have late data. Nothing runs."
+    assert late["fresh"] == ""
+    assert late["old"].startswith("Its data are from ")
+
+
 class TestInMemory(Questions):
     @pytest.fixture
     def flow(self) -> Iterator[FlowStone]:

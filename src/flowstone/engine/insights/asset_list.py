@@ -46,6 +46,7 @@ class AssetRow:
         checks: how many checks are declared for it.
         failed_checks: how many found something, in their newest results.
         stale: why the first of its stale versions is; empty when none is known to be.
+        late: how old its data are, when they are too old; empty when they are not.
     """
 
     name: str
@@ -62,6 +63,7 @@ class AssetRow:
     checks: int
     failed_checks: int
     stale: str = ""
+    late: str = ""
 
 
 def select_names(graph: AssetGraph, text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.engine.insights.assets import AssetWatch, FailingPartition
 from flowstone.engine.insights.fleet import FleetWatch, Minute, RunningWork
+from flowstone.engine.insights.notifications import FreshnessLine
 from flowstone.engine.insights.runs import RunLine, run_lines
 from flowstone.protocols import Store
 
@@ -102,6 +103,8 @@ class Overview:
         runs: runs that are not over, the newest first.
         minutes: what ended and failed in each minute of the last hour.
         late: schedules that were due and that nobody evaluated.
+        late_data: assets whose data are older than their `fresh_within`, the oldest first.
+        late_data_total: how many there are.
         stale: assets with stale versions, among their last partitions; None while that is being found out.
         workers: living workers.
         assets: how many assets are declared.
@@ -120,14 +123,27 @@ class Overview:
     runs: Page[RunLine]
     minutes: tuple[Minute, ...]
     late: tuple[LateSchedule, ...]
+    late_data: tuple[FreshnessLine, ...]
+    late_data_total: int
     stale: tuple[StaleLine, ...] | None
     workers: int
     assets: int
 
 
-def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWatch) -> Overview:
-    """Return what a person sees first, in about a dozen questions to the store."""
+def overview(
+    graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWatch, fresh: Sequence[FreshnessLine] = ()
+) -> Overview:
+    """Return what a person sees first, in about a dozen questions to the store.
+
+    Args:
+        graph: the assets.
+        store: what is recorded.
+        assets: how they stand.
+        fleet: queues and workers.
+        fresh: how old the data of assets are that declare how old they may be.
+    """
     now = datetime.now(UTC)
+    late_data = sorted((one for one in fresh if one.late_since), key=lambda one: one.late_since or now)
     counts = assets.counts()
     failing_total = sum(one.name in counts and counts[one.name].failed > 0 for one in graph)
     failing, held = causes(graph, assets.failing(assets=failing_total) if failing_total else ())
@@ -144,7 +160,9 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
     waits = any(one.waiting or one.later for one in queues.items) or bool(late)
     if store.durable and waits and not any(one.kind == "node" and one.state == "alive" for one in workers.items):
         alarms = ["no worker is alive: start `flowstone worker`"]
-    sentence, tone = _sentence(failing_total - held, held, alarms, len(late), len(pending), running_total)
+    sentence, tone = _sentence(
+        failing_total - held, held, alarms, len(late), len(pending), running_total, len(late_data)
+    )
     return Overview(
         sentence=sentence,
         tone=tone,
@@ -159,6 +177,8 @@ def overview(graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWa
         runs=runs,
         minutes=fleet.minutes(),
         late=late[:_SHOWN],
+        late_data=tuple(late_data[:_SHOWN]),
+        late_data_total=len(late_data),
         stale=stale_lines(graph, assets.stale_assets()),
         workers=sum(one.kind == "node" and one.state == "alive" for one in workers.items),
         assets=len(graph.assets),
@@ -206,7 +226,7 @@ def stale_reason(graph: AssetGraph, one: StaleAsset) -> str:
 
 
 def _sentence(
-    failing: int, held: int, alarms: Sequence[str], late: int, approvals: int, running: int
+    failing: int, held: int, alarms: Sequence[str], late: int, approvals: int, running: int, late_data: int = 0
 ) -> tuple[str, str]:
     """Return the first sentence of the page, and its tone.
 
@@ -221,6 +241,7 @@ def _sentence(
         *([_number(held, "asset lacks an input", "assets lack an input")] if held else []),
         *([_number(len(alarms), "alarm is raised", "alarms are raised")] if alarms else []),
         *([_number(late, "schedule is late", "schedules are late")] if late else []),
+        *([_number(late_data, "asset has late data", "assets have late data")] if late_data else []),
     ]
     waits = _number(approvals, "approval waits", "approvals wait") + " for a decision"
     runs = f"{_number(running, 'step runs', 'steps run')}." if running else "Nothing runs."
