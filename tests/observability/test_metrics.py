@@ -20,7 +20,7 @@ import pytest
 from tests.crews import crew_of, pytest_runtest_makereport
 from tests.observability.test_traces_of_workers import Observed
 
-from flowstone import FlowStone, StaticPartitions, asset, check
+from flowstone import FlowStone, Schedule, StaticPartitions, asset, check
 from flowstone.errors import ConfigurationError
 from flowstone.observability.health import HealthServer
 from flowstone.observability.metrics import (
@@ -94,6 +94,8 @@ def test_what_happened_is_counted(text: str) -> None:
     assert 'flowstone_asset_partitions{asset="broken",state="failed"} 1\n' in text
     assert "flowstone_attempts_running 0\n" in text
     assert "flowstone_database_up 1\n" in text
+    assert 'flowstone_notifications{state="given_up"} 0\n' in text
+    assert 'flowstone_automations{state="late"} 0\n' in text
     assert re.search(r'flowstone_asset_last_success_timestamp_seconds\{asset="orders"\} \d{10}', text)
 
 
@@ -104,6 +106,38 @@ def test_no_run_step_or_partition_is_a_label_and_no_series_stands_twice(text: st
     series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(series) == len(set(series))
     assert '"eu"' not in text
+
+
+def test_what_is_late_can_raise_an_alarm(database_url: str) -> None:
+    """airflow#14364, airflow#69086. A schedule that is declared no more is due for good, and not late."""
+
+    @asset(fresh_within=0.000001)
+    def stock() -> int:
+        return 1
+
+    @asset(fresh_within=3600)
+    def report() -> int:
+        return 1
+
+    def opened(name: str) -> FlowStone:
+        schedules = [Schedule("stock", "0 3 * * *", name=name)]
+        flow = FlowStone([stock, report], database_url=database_url, schedules=schedules)
+        flow.parts.store.automations.declare([one.id for one in flow.evaluators])
+        return flow
+
+    with opened("before"), opened("nightly") as flow:
+        for name in ("stock", "report"):
+            flow.materialize(name, executor="sync")
+        with flow.parts.store.connection() as connection:  # type: ignore[attr-defined]
+            connection.execute("UPDATE flowstone.automations SET due_at = clock_timestamp() - interval '1 hour'")
+        tables = exposition(TableMetrics(flow.insights, flow.parts.store).families())
+        assert [one.name for one in flow.insights.overview().late] == ["nightly"]
+    assert 'flowstone_asset_late{asset="stock"} 1\n' in tables
+    assert 'flowstone_asset_late{asset="report"} 0\n' in tables
+    assert 'flowstone_automations{state="late"} 1\n' in tables
+    found = re.findall(r'flowstone_automation_late_seconds\{kind="(\w+)",automation="(\w+)"\} (\d+)', tables)
+    assert [(kind, name) for kind, name, _ in found] == [("schedule", "nightly")]
+    assert 3600 <= int(found[0][2]) < 3700
 
 
 def test_the_number_of_assets_with_series_is_bounded() -> None:

@@ -96,7 +96,14 @@ class InsightsView(AssetDetails):
             >>> FlowStone.for_testing([]).insights.overview().sentence
             'Nothing is broken, and nothing waits for a decision. Nothing runs.'
         """
-        return overview(self._parts.graph, self._parts.store, self._watch, self._fleet, self.freshness())
+        return overview(
+            self._parts.graph,
+            self._parts.store,
+            self._watch,
+            self._fleet,
+            automations=self._automations.ids(self._parts.graph),
+            fresh=self.freshness(),
+        )
 
     def search(self, text: str, *, limit: int = 10) -> Found:
         """Find assets, partitions, runs, steps, queues, automations and checks by the beginning of their names.

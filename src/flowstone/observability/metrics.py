@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from flowstone import telemetry
 from flowstone.core.graph import AssetGraph
+from flowstone.core.notification import NotificationState
 from flowstone.core.run_filter import RunFilter
 from flowstone.observability import background
 from flowstone.protocols import Store
@@ -253,6 +254,15 @@ class WatchedFleet(Protocol):
     def assets(self) -> Sequence[Any]:
         """Return how each asset stands."""
 
+    def freshness(self) -> Sequence[Any]:
+        """Return how old the data of assets are that declare how old they may be."""
+
+    def automation_counts(self) -> Mapping[str, int]:
+        """Return how many automations are in each state."""
+
+    def late_automations(self, *, limit: int) -> Sequence[Any]:
+        """Return what should have been evaluated by now."""
+
 
 class TableMetrics:
     """What the tables say, read at most every few seconds however often it is asked for.
@@ -287,7 +297,10 @@ class TableMetrics:
 
     def _read(self) -> None:
         try:
-            self._kept = [*self._queues(), *self._workers(), *self._assets(), *self._open()]
+            self._kept = [
+                *(*self._queues(), *self._workers(), *self._assets()),
+                *(*self._open(), *self._automations(), self._notifications()),
+            ]
         except Exception as error:  # noqa: BLE001 - a scrape is answered whatever the database does
             if self._is_up:
                 log.warning("The tables cannot be read for metrics: %s", error)
@@ -345,7 +358,12 @@ class TableMetrics:
                 partitions.add(getattr(one, state), asset=one.name, state=state)
             if one.committed_at is not None:
                 success.add(one.committed_at.timestamp(), asset=one.name)
-        return [partitions, success]
+        late = Family(
+            "flowstone_asset_late", "gauge", "Whether the data of an asset are older than its fresh_within."
+        )
+        for line in list(self._insights.freshness())[:MAX_ASSETS]:
+            late.add(int(line.late_since is not None), asset=line.asset)
+        return [partitions, success, late]
 
     def _open(self) -> list[Family]:
         runs = Family("flowstone_runs_open", "gauge", "Runs that are not over, counted to 10,000.")
@@ -353,6 +371,26 @@ class TableMetrics:
         approvals = Family("flowstone_approvals_pending", "gauge", "Requests that wait for a person.")
         approvals.add(self._store.insights.automation.pending(limit=_MAX_COUNTED))
         return [runs, approvals]
+
+    def _automations(self) -> list[Family]:
+        automations = Family("flowstone_automations", "gauge", "Schedules, sensors and conditions, by state.")
+        for state, number in sorted(
+            ({"late": 0, "failing": 0} | dict(self._insights.automation_counts())).items()
+        ):
+            automations.add(number, state=state)
+        late = Family(
+            "flowstone_automation_late_seconds", "gauge", "For how long those are due that nobody has evaluated."
+        )
+        for one in self._insights.late_automations(limit=MAX_ASSETS):
+            late.add(one.late_seconds, kind=one.kind, automation=one.name)
+        return [automations, late]
+
+    def _notifications(self) -> Family:
+        found = Family("flowstone_notifications", "gauge", "Notifications that are kept, by state.")
+        counts = self._store.notifications.counts()
+        for state in NotificationState:
+            found.add(counts.get(state, 0), state=state.value)
+        return found
 
 
 _STATES = {"later": "scheduled"}

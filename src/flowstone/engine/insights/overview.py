@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from flowstone.core.approval import Approval, ApprovalState
-from flowstone.core.automation.record import AutomationKind, AutomationRecord
+from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord
 from flowstone.core.definition import write_partition
 from flowstone.core.graph import AssetGraph
 from flowstone.core.insights.overview import StaleAsset
@@ -131,7 +131,13 @@ class Overview:
 
 
 def overview(
-    graph: AssetGraph, store: Store, assets: AssetWatch, fleet: FleetWatch, fresh: Sequence[FreshnessLine] = ()
+    graph: AssetGraph,
+    store: Store,
+    assets: AssetWatch,
+    fleet: FleetWatch,
+    *,
+    automations: Collection[AutomationId] = (),
+    fresh: Sequence[FreshnessLine] = (),
 ) -> Overview:
     """Return what a person sees first, in about a dozen questions to the store.
 
@@ -140,6 +146,7 @@ def overview(
         store: what is recorded.
         assets: how they stand.
         fleet: queues and workers.
+        automations: those that the app declares; what it declares no more is due for good, and is not late.
         fresh: how old the data of assets are that declare how old they may be.
     """
     now = datetime.now(UTC)
@@ -152,7 +159,8 @@ def overview(
     running = fleet.running(limit=_SHOWN_STEPS)
     running_total = sum(one.running for one in queues.items) or len(running)
     runs = run_lines(store, RunFilter.parse("state:running"), limit=_SHOWN, now=now)
-    late = late_schedules(store.automations.records(), now) if store.durable else ()
+    records = [one for one in store.automations.records() if one.id in automations] if store.durable else []
+    late = late_schedules(records, now)
     alarms = [one.alarm for one in queues.items if one.alarm]
     alarms += [
         f"the breaker {one.name!r} is open" for one in queues.limits if one.kind == "breaker" and one.is_full
