@@ -288,14 +288,14 @@ def test_many_assets_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     with FlowStone.for_testing(assets) as flow:
         for n in range(10):
             flow.materialize(f"a{n}", partition=date(2024, 1, 9 - n % 5))
-        catalog, asked = flow.parts.store.catalog, []
+        catalog, questions = flow.parts.store.catalog, []
         current = catalog.current
-        monkeypatch.setattr(catalog, "current", lambda targets: asked.append(len(targets)) or current(targets))
+        monkeypatch.setattr(catalog, "current", lambda targets: questions.append(len(targets)) or current(targets))
         found = reader(flow).read([one.name for one in assets], now)
     assert {name: one.data_at for name, one in found.items() if one.data_at} == {
         f"a{n}": datetime(2024, 1, 10 - n % 5, tzinfo=UTC) for n in range(10)
     }
-    assert asked == [20, 18 * 50]  # and nothing further back for those that have no data at all
+    assert questions == [20, 18 * 50]  # and nothing further back for those that have no data at all
 
 
 def test_the_newest_of_many_partitions_is_found() -> None:

@@ -6,8 +6,10 @@ import signal
 
 from tests.faults.fault_app import ITEMS
 from tests.steering.crew import Crew, max_at_once
+from tests.stores.conformance.case import succeeded
 
 from flowstone.core.state import State
+from flowstone.core.step import AttemptResult
 
 
 def jobs(crew: Crew) -> int:
@@ -26,6 +28,22 @@ def test_a_backfill_with_edges_writes_no_jobs(crew: Crew) -> None:
     assert crew.flow.runs.get(run).counts == {State.COMPLETED: 10}
     assert jobs(crew) == 0
     assert all(job_id < 0 for job_id in job_ids(crew))
+
+
+def test_how_long_they_waited_for_a_worker_is_known(crew: Crew) -> None:
+    """As it is of steps with jobs; of what waited for inputs, since the last of them was there."""
+    crew.lease()
+    crew.place_many("fragile or after", 2)
+    crew.execute("UPDATE flowstone.steps SET placed_at = placed_at - interval '1 hour'")
+    first = crew.take()
+    assert [one.asset for one in first] == ["fragile"] * 2
+    assert all(3600 <= (one.queued_seconds or 0) < 3700 for one in first)
+    now = first[0].started_at
+    crew.store.ledger.commit([AttemptResult(one, succeeded(one), (), now) for one in first])
+    crew.execute("UPDATE flowstone.steps SET ready_at = ready_at - interval '1 minute' WHERE asset = 'after'")
+    second = crew.take()
+    assert [one.asset for one in second] == ["after"] * 2
+    assert all(60 <= (one.queued_seconds or 0) < 120 for one in second)
 
 
 def test_queues_count_what_waits_and_what_runs(crew: Crew) -> None:

@@ -40,6 +40,7 @@ def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     whole.lease()
     taken = whole.take(demand=7)
     assert [job.partition_key for job in taken] == [f"s:{key}" for key in ITEMS[:7]]
+    assert all(0 < (job.queued_seconds or 0) < 60 for job in taken)
     assert whole.flow.runs.get(run).counts == {State.PENDING: 13, State.RUNNING: 7}
     (listed,) = whole.flow.insights.runs("kind:backfill").items
     assert (listed.counts.total, listed.counts.running, listed.counts.waiting) == (20, 7, 13)

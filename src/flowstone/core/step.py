@@ -306,7 +306,8 @@ class Attempt:
         forced: whether the target is recomputed although a success exists.
         approvals: what people decided at the gates of this step, in order.
         run: what its run is about; None when nobody said.
-        queued_seconds: how long it was due before a worker took it; None when nobody measured that.
+        queued_seconds: how long it was due before a worker took it, with the wait for the window of a backfill;
+            None when nobody measured that.
         job_id: row of the queue; negative for a partition that was taken out of a range.
         snoozes: how often the step gave its attempt back.
         age_seconds: time since the step was placed.

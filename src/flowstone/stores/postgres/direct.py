@@ -42,6 +42,7 @@ class OpenRun(NamedTuple):
         is_limited: whether it has a window.
         deps_timeout_seconds: how long a step may wait for inputs from outside the run.
         kind: the verb that asked for it.
+        created_at: when it was placed, and its partitions with it.
         details: what it is about, as JSON.
         shapes: digests of the shapes of its assets, by name.
         keys: digests of what says which partitions they have, by name.
@@ -53,6 +54,7 @@ class OpenRun(NamedTuple):
     is_limited: bool
     deps_timeout_seconds: float
     kind: str
+    created_at: datetime
     details: Mapping[str, Any] | None
     shapes: Mapping[str, str] | None
     keys: Mapping[str, str] | None
@@ -73,6 +75,7 @@ class _BegunStep(NamedTuple):
     forced: bool
     snoozes: int
     age_seconds: float
+    queued_seconds: float
 
 
 class _BegunPartition(NamedTuple):
@@ -175,6 +178,7 @@ class DirectFetch:
                 job_id=-one.id,
                 snoozes=one.snoozes,
                 age_seconds=one.age_seconds,
+                queued_seconds=max(0.0, one.queued_seconds),
                 deps_timeout_seconds=run.deps_timeout_seconds,
                 shape=shapes.get(one.asset),
                 keys=keys.get(one.asset),
@@ -274,6 +278,7 @@ def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
         forced=begun.forced,
         run=info,
         job_id=-begun.id,
+        queued_seconds=max(0.0, (begun.started_at - run.created_at).total_seconds()),
         deps_timeout_seconds=run.deps_timeout_seconds,
         shape=(run.shapes or {}).get(begun.asset),
         keys=(run.keys or {}).get(begun.asset),

@@ -22,4 +22,6 @@ SET state = 'running',
 FROM chosen AS c
 WHERE s.id = c.id
 RETURNING s.id, s.priority, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at, s.forced, s.snoozes,
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds;
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds,
+    pg_catalog.date_part('epoch', s.started_at - greatest(coalesce(s.ready_at, s.placed_at), s.scheduled_at))
+        AS queued_seconds;

@@ -325,7 +325,8 @@ SET waiting_on = s.waiting_on - l.inputs,
     job_id = CASE WHEN s.job_id = 0 THEN 0
         WHEN s.waiting_on <= l.inputs AND coalesce(s.skips_left > l.inputs, true)
             AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
-        THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END
+        THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END,
+    ready_at = CASE WHEN s.job_id = 0 AND s.waiting_on <= l.inputs THEN pg_catalog.clock_timestamp() END
 FROM locked AS l
 WHERE s.id = l.id
 RETURNING s.id, s.run_id, s.state, s.job_id, l.durable, s.queue;

@@ -77,7 +77,7 @@ WITH RECURSIVE placed AS (
         LIMIT 1
     ) AS n
 )
-SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds, r.kind, r.details,
+SELECT r.id, g.priority, r.max_concurrency IS NOT NULL AS is_limited, r.deps_timeout_seconds, r.kind, r.created_at, r.details,
     r.shapes, r.keys, g.is_range
 FROM (
     SELECT run_id, pg_catalog.min(priority) AS priority, true AS is_range
