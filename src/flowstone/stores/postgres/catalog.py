@@ -47,6 +47,7 @@ from flowstone.stores.postgres import outbox, runs
 from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
+from flowstone.stores.postgres.recent import RecentVersions
 from flowstone.stores.postgres.rows import to_json
 from flowstone.stores.postgres.runs import RunRow
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
@@ -368,11 +369,18 @@ log = logging.getLogger("flowstone")
 
 
 class PostgresCatalog(Catalog):
-    """Implements `flowstone.protocols.Catalog` on PostgreSQL."""
+    """Implements `flowstone.protocols.Catalog` on PostgreSQL.
 
-    def __init__(self, database: Database, signals: DoneSignals) -> None:
+    Args:
+        database: where.
+        signals: what wakes who waits.
+        recent: what this process committed last.
+    """
+
+    def __init__(self, database: Database, signals: DoneSignals, recent: RecentVersions) -> None:
         self._database = database
         self._signals = signals
+        self._recent = recent
         self._away_since: float | None = None
 
     def current(self, targets: Sequence[Target]) -> dict[Target, int]:
@@ -402,12 +410,19 @@ class PostgresCatalog(Catalog):
         return {targets[row.position - 1]: row.started_at for row in rows}
 
     def resolve(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> list[CommittedOutput | None]:
-        found: list[CommittedOutput | None] = [None] * len(requested)
+        found = [self._recent.find(one) for one in requested]
         with self._database.connection() as connection:
-            rows = fetch_all(connection, _Resolved, "catalog/resolve", {"targets": to_json(requested)})
+            if known := {one.step_id for one in found if one is not None}:
+                kept = set(fetch_column(connection, int, "catalog/kept", {"steps": list(known)}))
+                found = [None if one is None or one.step_id not in kept else one for one in found]
+            unknown = [position for position, one in enumerate(found) if one is None]
+            if not unknown:
+                return found
+            targets = to_json([requested[position] for position in unknown])
+            rows = fetch_all(connection, _Resolved, "catalog/resolve", {"targets": targets})
         for row in rows:
             stored = StoredOutput.from_json(row.output, row.payload)
-            found[row.position - 1] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
+            found[unknown[row.position - 1]] = CommittedOutput(row.step_id, stored, row.started_at, row.own)
         return found
 
     def skipped(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> set[int]:

@@ -39,6 +39,7 @@ from flowstone.stores.postgres.counters import Stopping, scattered_rows
 from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
+from flowstone.stores.postgres.recent import RecentVersions
 from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
 from flowstone.stores.postgres.scatters import stop_items
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
@@ -105,11 +106,15 @@ class PostgresLedger(Ledger):
     Args:
         database: where.
         worker_id: returns the lease under which this process claims steps and drives runs itself.
+        recent: keeps what is committed for those that read it next.
     """
 
-    def __init__(self, database: Database, worker_id: Callable[[], str]) -> None:
+    def __init__(
+        self, database: Database, worker_id: Callable[[], str], *, recent: RecentVersions | None = None
+    ) -> None:
         self._database = database
         self._worker_id = worker_id
+        self._recent = recent
         self.publisher: Publisher | None = None
         """Publishes what is committed; None as long as no IO manager of the app does."""
 
@@ -159,7 +164,7 @@ class PostgresLedger(Ledger):
         if not completions:
             return []
         try:
-            return self._stopping(lambda connection, stop: self._commit(connection, completions, stop))
+            committed = self._stopping(lambda connection, stop: self._commit(connection, completions, stop))
         except Exception as error:
             if _is_away(error):
                 raise
@@ -168,6 +173,10 @@ class PostgresLedger(Ledger):
                 return self._commit_group(completions[:half]) + self._commit_group(completions[half:])
             # whether it was to blame shows in this: a failure of the same attempt can be committed
             return [self._commit_refusal(completions[0], error)]
+        if self._recent is not None:
+            ended = zip(completions, committed, strict=True)
+            self._recent.add([one for one, end in ended if end.accepted and end.state is State.COMPLETED])
+        return committed
 
     def release(self, attempts: Sequence[Attempt], *, delay_seconds: float = 0.0, reason: str = "") -> list[int]:
         parameters = {

@@ -40,6 +40,7 @@ from flowstone.stores.postgres.placing import PostgresRanges
 from flowstone.stores.postgres.publications import PostgresPublications
 from flowstone.stores.postgres.queue import PostgresQueue, end_lost
 from flowstone.stores.postgres.reading import ReadingDatabase
+from flowstone.stores.postgres.recent import RecentVersions
 from flowstone.stores.postgres.scatters import PostgresScatters
 from flowstone.stores.postgres.versions import PostgresVersions
 
@@ -191,8 +192,9 @@ class PostgresStore:
         self._server = server
         self._signals = DoneSignals(database)
         self.heartbeat = Heartbeat(database, kind="inline", beat_seconds=beat_seconds, lease_seconds=lease_seconds)
-        self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id)
-        self.catalog = PostgresCatalog(database, self._signals)
+        recent = RecentVersions()
+        self.ledger = PostgresLedger(database, lambda: self.heartbeat.worker_id, recent=recent)
+        self.catalog = PostgresCatalog(database, self._signals, recent)
         database.after_runs = partial(_emit_ended, self.catalog)
         self.checks = PostgresChecks(database)
         self.target_statuses = PostgresTargetStatuses(database)

@@ -32,6 +32,11 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS p ON s.output ->> 'location' LIKE 'inline:%%';
 
+-- name: kept
+-- Which of these versions are still what they were when they were committed: they are there, and not erased. Uses
+-- steps_pkey.
+SELECT id FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]) AND erased_at IS NULL;
+
 -- name: current
 -- Committed steps of some targets, given as [[asset, partition], ...]: JSON is several times faster to write and to
 -- read than two arrays of text. Uses current_outputs_pkey.
