@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
-import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from openlineage.client import OpenLineageClient
 from openlineage.client.transport.http import HttpConfig, HttpTransport
 from tests.crews import crew_of, pytest_runtest_makereport
 from tests.faults.fleet import Fleet
+from tests.observability import lineage_app
+from tests.observability.openlineage_schema import problems
 
 from flowstone import FlowStone, Published, RetryLater, RetryPolicy, StaticPartitions, asset
 from flowstone.config import Settings
@@ -27,7 +26,20 @@ from flowstone.stores.postgres.store import PostgresStore
 
 __all__ = ["pytest_runtest_makereport"]
 
-crew = crew_of(Fleet)
+
+class Lineage(Fleet):
+    app = "tests.observability.lineage_app"
+
+    def client(self) -> FlowStone:
+        return lineage_app.make_flow(self.database_url, self.storage)
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts are noted and not sent."""
+        return self.rows("SELECT count(*) FROM flowstone.feed_entries")[0][0]
+
+
+crew = crew_of(Lineage)
 parts = StaticPartitions(["eu", "us"])
 _slept: list[int] = []
 
@@ -37,6 +49,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.posts = 0
         self.status = 201
         self.hangs = threading.Event()
         self.hangs.set()
@@ -45,6 +58,7 @@ class Collector:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.posts += 1
                 outer.hangs.wait(60.0)
                 if outer.status < 300:
                     outer.events.append(json.loads(body))
@@ -79,6 +93,7 @@ def collector() -> Iterator[Collector]:
     made = Collector()
     yield made
     made.close()
+    assert [one for event in made.events for one in problems(event)] == []  # whatever a test sent
 
 
 @asset(partitions=parts, io="filesystem")
@@ -112,7 +127,12 @@ def sleepy() -> int:
     return 1
 
 
-ASSETS = [orders, revenue, table, fails_once, sleepy]
+@asset
+def always_fails(revenue: int) -> int:
+    raise ValueError("no luck")
+
+
+ASSETS = [orders, revenue, table, fails_once, sleepy, always_fails]
 
 
 @pytest.fixture
@@ -126,22 +146,6 @@ def make_flow(database_url: str, tmp_path: Path) -> Callable[[OpenLineage], Flow
     return make
 
 
-def check_valid(event: dict[str, Any]) -> None:
-    """Check what the JSON schema of the specification requires of a run event."""
-    assert event.keys() >= {"eventTime", "producer", "schemaURL", "run", "job"}
-    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
-    assert event["eventType"] in {"START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"}
-    assert re.match(r"https://openlineage\.io/spec/\d-\d-\d/OpenLineage\.json#/", event["schemaURL"])
-    uuid.UUID(event["run"]["runId"])
-    assert event["job"].keys() >= {"namespace", "name"}
-    facets = [event["run"]["facets"], event["job"]["facets"]]
-    for dataset in [*event.get("inputs", []), *event.get("outputs", [])]:
-        assert dataset.keys() >= {"namespace", "name"}
-        facets += [dataset["facets"], dataset.get("outputFacets", {})]
-    for facet in (one for of in facets for one in of.values()):
-        assert facet.keys() >= {"_producer", "_schemaURL"}
-
-
 def test_what_was_read_and_written_is_reported_as_it_is_recorded(
     collector: Collector, make_flow: Callable[[OpenLineage], FlowStone], tmp_path: Path
 ) -> None:
@@ -149,8 +153,6 @@ def test_what_was_read_and_written_is_reported_as_it_is_recorded(
         run = flow.materialize_all("table")
         read = sorted(one.id for one in flow.runs.steps(run.run_id) if one.asset == "orders")
         [revenue_step] = [one.id for one in flow.runs.steps(run.run_id) if one.asset == "revenue"]
-    for event in collector.events:
-        check_valid(event)
     assert all(not one["inputs"] and not one["outputs"] for one in collector.events if one["eventType"] == "START")
     assert len(collector.of("orders", "START")) == len(collector.of("orders", "COMPLETE")) == 2
     [done] = collector.of("revenue", "COMPLETE")
@@ -181,13 +183,46 @@ def test_failures_are_events_and_each_attempt_is_a_run(
     with make_flow(OpenLineage(collector.client())) as flow:
         flow.materialize("fails_once", executor="serial", executor_opts={"retry": True})
     [failed], [done] = collector.of("fails_once", "FAIL"), collector.of("fails_once", "COMPLETE")
-    check_valid(failed)
     error = failed["run"]["facets"]["errorMessage"]
     assert error["message"] == "ValueError: no luck, password=***"
     assert "hunter2" not in json.dumps(collector.events)
     assert failed["run"]["runId"] != done["run"]["runId"]
     started = {one["run"]["runId"] for one in collector.of("fails_once", "START")}
     assert started == {failed["run"]["runId"], done["run"]["runId"]}
+
+
+def test_a_failure_says_what_it_had_read(
+    collector: Collector, make_flow: Callable[[OpenLineage], FlowStone]
+) -> None:
+    """OpenLineage#990: whoever looks for the cause wants to know from which versions."""
+    with make_flow(OpenLineage(collector.client())) as flow:
+        run = flow.materialize_all("always_fails")
+        [read] = [one.id for one in flow.runs.steps(run.run_id) if one.asset == "revenue"]
+    [failed] = collector.of("always_fails", "FAIL")
+    assert [one["name"].rpartition(".")[2] for one in failed["inputs"]] == ["revenue"]
+    assert failed["inputs"][0]["facets"]["version"]["datasetVersion"] == str(read)
+    assert failed["outputs"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (lambda event: event.pop("eventTime"), "'eventTime' is a required property"),
+        (lambda event: event["run"].update(runId="7"), "is not a 'uuid'"),
+        (lambda event: event.update(eventType="DONE"), "'DONE' is not one of"),
+        (lambda event: event["run"]["facets"]["errorMessage"].pop("message"), "'message' is a required property"),
+        (lambda event: event["run"]["facets"]["tags"].update(tags=5), "5 is not of type 'array'"),
+    ],
+)
+def test_the_schemas_notice_what_is_wrong(
+    collector: Collector, broken: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    with FlowStone.for_testing([fails_once], observers=[OpenLineage(collector.client())]) as flow:
+        flow.materialize("fails_once", executor="serial", executor_opts={"retry": True})
+    [event] = json.loads(json.dumps(collector.of("fails_once", "FAIL")))
+    assert problems(event) == []
+    broken(event)
+    assert says in " ".join(problems(event))
 
 
 def test_an_attempt_that_is_put_off_starts_once(
@@ -246,6 +281,40 @@ def test_who_dies_with_what_it_has_claimed_leaves_it_to_others(
         feed.unsubscribe("other")
         assert feed.waiting("other") == 0
         collector.hangs.set()
+
+
+def test_a_worker_killed_while_it_sends_loses_nothing(crew: Lineage, collector: Collector) -> None:
+    """Its attempts are committed and claimed, and nothing of them has arrived when it dies."""
+    collector.hangs.clear()
+    (first,) = crew.start(queues={"assets": 2}, LINEAGE_URL=collector.url)
+    run = crew.flow.schedule("source").run_id
+    crew.wait_over([run])
+    crew.wait(lambda: collector.posts == 1, "an event that hangs")
+    first.kill()
+    assert (collector.events, crew.waiting) == ([], 1)
+    collector.hangs.set()
+    crew.start(queues={"assets": 2}, LINEAGE_URL=collector.url)
+    crew.wait(lambda: crew.waiting == 0, "that another worker sends it")
+    sent = {(one["job"]["name"], one["eventType"]) for one in collector.events}
+    assert sent == {("source", "START"), ("source", "COMPLETE")}
+    assert len({one["run"]["runId"] for one in collector.events}) == 1
+
+
+def test_a_worker_killed_before_it_sends_loses_nothing(crew: Lineage, collector: Collector) -> None:
+    """The commit noted it; nobody who could have sent it was there."""
+    collector.status = 503
+    (first,) = crew.start(queues={"assets": 2}, LINEAGE_URL=collector.url)
+    crew.wait_over([crew.flow.schedule("source").run_id])
+    crew.wait_over([crew.flow.schedule("derived").run_id])
+    first.kill()
+    assert (collector.events, crew.waiting) == ([], 2)
+    collector.status = 201
+    crew.execute("UPDATE flowstone.feed_entries SET claim_after = clock_timestamp()")
+    crew.start(queues={"assets": 2}, LINEAGE_URL=collector.url)
+    crew.wait(lambda: crew.waiting == 0, "that another worker sends it")
+    [done] = collector.of("derived", "COMPLETE")
+    assert [one["name"].rpartition(".")[2] for one in done["inputs"]] == ["source"]
+    assert len(collector.of("source", "COMPLETE")) == 1
 
 
 def test_a_collector_that_hangs_delays_no_step(

@@ -262,11 +262,8 @@ class OpenLineage:
             State.FAILED: RunState.FAIL,
         }
         state = states.get(record.state, RunState.ABORT)
-        inputs: list[InputDataset] = []
-        outputs: list[OutputDataset] = []
-        if record.state is State.COMPLETED:
-            inputs = self._inputs(catalog.inputs([step_id]).get(step_id, ()))
-            outputs = [self._output(step)]
+        inputs = self._inputs(self._read(step, record))
+        outputs = [self._output(step)] if record.state is State.COMPLETED else []
         job = self._job(step)
         return [
             RunEvent(
@@ -339,6 +336,16 @@ class OpenLineage:
                 description=asset.description, producer=PRODUCER
             )
         return Job(namespace=self.namespace, name=step.asset, facets=facets)
+
+    def _read(self, step: StepRecord, record: AttemptRecord) -> Sequence[InputVersion]:
+        """Return what is recorded that an attempt had read: of one that ends its step, whatever its end was."""
+        assert self._app is not None
+        if record.state is State.COMPLETED:
+            return self._app.store.catalog.inputs([step.id]).get(step.id, ())
+        if record.attempt != step.attempt or not step.state.is_terminal:
+            return ()
+        read = self._app.store.target_statuses.reads([step.id]).get(step.id, {})
+        return [InputVersion("", *target, version.step_id) for target, version in read.items()]
 
     def _inputs(self, read: Sequence[InputVersion]) -> list[InputDataset]:
         """Return one dataset for each asset that was read, with the exact versions."""

@@ -27,7 +27,6 @@ from flowstone.protocols.execution import (
     RunsConcurrently,
     StepCall,
 )
-from flowstone.protocols.feed import AttemptFeed, FeedEntry
 from flowstone.protocols.insights import (
     AssetInsights,
     AutomationInsights,
@@ -36,7 +35,7 @@ from flowstone.protocols.insights import (
     OverviewInsights,
     RunInsights,
 )
-from flowstone.protocols.notifications import NotificationStore, Sender
+from flowstone.protocols.outbox import AttemptFeed, FeedEntry, NotificationStore, Sender
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,

@@ -44,9 +44,8 @@ from flowstone.core.step import (
     UnstartedTarget,
 )
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
-from flowstone.protocols.feed import AttemptFeed
 from flowstone.protocols.insights import Insights
-from flowstone.protocols.notifications import NotificationStore
+from flowstone.protocols.outbox import AttemptFeed, NotificationStore
 from flowstone.protocols.values import Publisher
 from flowstone.protocols.versions import VersionStore
 

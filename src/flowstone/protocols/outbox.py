@@ -1,10 +1,13 @@
-"""The seams of notifications: where they are kept until they are sent, and what sends them."""
+"""What transactions note and others send later: notifications with their senders, and the feed of attempts.
+
+Both are sent at least once, by whoever claims them (decisions 31 and 32 in docs/adr).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flowstone.core.notification import Message, Notification, NotificationState, NotifyRule
 
@@ -113,3 +116,44 @@ class NotificationStore(Protocol):
 
     def prune(self, *, older_than_seconds: float) -> int:
         """Forget notifications that were sent, or given up, so long ago; return how many."""
+
+
+class FeedEntry(NamedTuple):
+    """An attempt that is over and was not reported yet.
+
+    Args:
+        id: of the entry.
+        step_id: the step.
+        attempt: number of the attempt.
+        tries: how often it was claimed.
+    """
+
+    id: int
+    step_id: int
+    attempt: int
+    tries: int
+
+
+class AttemptFeed(Protocol):
+    """Attempts that are over, noted for programs that report them elsewhere; each at least once.
+
+    Nothing is noted, and nothing costs anything, before the first one subscribes.
+    """
+
+    def subscribe(self, name: str) -> None:
+        """Have attempts noted that end from now on, for as long as they are claimed once a week."""
+
+    def unsubscribe(self, name: str) -> None:
+        """Forget a feed, and what was noted for it."""
+
+    def claim(self, name: str, *, lease_seconds: float, limit: int) -> list[FeedEntry]:
+        """Return entries to report; who dies with them leaves them to others when the lease is over."""
+
+    def acknowledge(self, entries: Sequence[FeedEntry]) -> None:
+        """Take off what was reported."""
+
+    def release(self, entries: Sequence[FeedEntry], *, retry_in_seconds: float) -> None:
+        """Have entries claimed again later."""
+
+    def waiting(self, name: str, *, limit: int = 10_000) -> int:
+        """Return how many entries wait, counted to a limit."""
