@@ -1,95 +1,117 @@
-"""A million finished steps: does the backfill slow down, does a worker grow, does pruning keep up?
+"""Millions of finished steps: do backfills slow down, does a worker grow, does pruning keep up with making?
 
-Run with `python -m benchmarks.scale`; takes about three minutes. FlowStone alone: there is no peer to compare,
-the figures are ratios of one run.
+`python -m benchmarks.scale` writes 1,000,000 steps of the shape `dag`, with edges and values, and takes some ten
+minutes; `--steps 10000000` needs 30 GB and half an hour, `--quick` shows that it works. FlowStone alone: there is
+no peer to compare, the figures are ratios of one run.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 
 import psutil
 
+from benchmarks.finished import PER_RUN, fill
 from benchmarks.peers.children import workers
+from benchmarks.peers.flowstone_dag_app import ASSETS, dag
+from benchmarks.peers.flowstone_dag_app import FIRST as FIRST_DAY
 from benchmarks.peers.flowstone_durable_app import FIRST, app
 from benchmarks.server import running_server
 from flowstone import FlowStone
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 
-JOBS = 10_000
-ROUNDS = 10
-FINISHED = 1_000_000
-
-_RUNS = """
-    INSERT INTO flowstone.runs (id, kind, selection, executor, durable, state, priority, deps_timeout_seconds,
-        created_at, finished_at)
-    SELECT 'old' || n, 'backfill', 'noop', 'oban', true, 'completed', 8, 1,
-        now() - interval '200 days', now() - interval '199 days'
-    FROM generate_series(0, 99) AS n
-"""
-_STEPS = """
-    INSERT INTO flowstone.steps (id, run_id, asset, partition, state, priority, queue, attempt, max_attempts,
-        token, output_step, output, created_at, started_at, finished_at)
-    SELECT nextval('flowstone.step_ids'), 'old' || mod(n, 100), 'noop', 's:' || mod(n, 10000), 'completed', 8,
-        'backfill', 1, 3, n, currval('flowstone.step_ids'),
-        '{"io": "postgres", "location": "inline:gone", "serializer": "json", "size_bytes": 4,
-          "content_hash": null, "value_type": "builtins.NoneType", "metadata": {}}',
-        now() - interval '200 days', now() - interval '199 days', now() - interval '199 days'
-    FROM generate_series(1, %s) AS n
-"""
-_ATTEMPTS = """
-    INSERT INTO flowstone.attempts (step_id, attempt, token, state, started_at, finished_at)
-    SELECT id, 1, token, 'completed', started_at, finished_at FROM flowstone.steps WHERE run_id LIKE 'old%%'
-"""
-_JOBS = """
-    INSERT INTO oban_jobs (state, queue, worker, completed_at)
-    SELECT 'completed', 'backfill', 'gone', now() FROM generate_series(1, 300000)
-"""
+PRUNED = 100_000
+"""Steps that are pruned to measure how fast that is, of those that are the oldest."""
 
 
-def rate(flow: FlowStone) -> float:
+def rate(flow: FlowStone, assets: list[str], partitions: list[object]) -> float:
     """Return steps per second of one backfill, from call to return."""
-    days = [FIRST + timedelta(days=n) for n in range(JOBS)]
     started = time.perf_counter()
-    result = flow.backfill("noop", partitions=days, executor="oban", force=True)
-    assert result.succeeded == JOBS, result
-    return JOBS / (time.perf_counter() - started)
+    result = flow.backfill(assets, partitions=partitions, executor="oban", force=True)
+    assert result.succeeded == len(assets) * len(partitions), result
+    return result.succeeded / (time.perf_counter() - started)
 
 
-def fill(dsn: str) -> None:
-    """Put a million steps of long ago into the tables."""
-    with Database(dsn) as database, database.connection() as connection:
-        connection.execute(_RUNS)
-        connection.execute(_STEPS, [FINISHED])
-        connection.execute(_ATTEMPTS, [])
-        connection.execute(_JOBS)
-        connection.execute("ANALYZE")
+def pruning(flow: FlowStone, steps: int) -> float:
+    """Return steps per second of pruning some of the oldest; the runs are spread evenly over 100 days."""
+    share = min(0.5, PRUNED / steps)
+    started = time.perf_counter()
+    pruned = flow.retention.prune(older_than=timedelta(days=100 * (1 - share)))
+    assert pruned.steps == pruned.values > 0
+    return pruned.steps / (time.perf_counter() - started)
+
+
+def line(name: str, few: list[float], many: list[float]) -> float:
+    """Print how fast something was before and after; return the latter."""
+    before, after = statistics.median(few), statistics.median(many)
+    print(
+        f"{name}: {before:,.0f}/s ({min(few):,.0f} - {max(few):,.0f}), beside the finished ones {after:,.0f}/s "
+        f"({min(many):,.0f} - {max(many):,.0f}), ratio {after / before:.2f} (aim: at least 0.85)",
+        flush=True,
+    )
+    return after
 
 
 def main() -> None:
     """Print the figures."""
-    with running_server() as server, server.database() as dsn:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="finished ones, a multiple of 10,000")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="small: to see that everything works")
+    arguments = parser.parse_args()
+    steps, rounds = (20 * PER_RUN, 1) if arguments.quick else (arguments.steps, arguments.rounds)
+    days, jobs = (100, 1_000) if arguments.quick else (2_500, 10_000)
+    with ExitStack() as stack:
+        storage = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstone-bench-"))
+        server = stack.enter_context(running_server())
+        dsn = stack.enter_context(server.database())
         upgrade(Database(dsn))
-        with app(dsn) as flow, workers("flowstone_worker", 1, dsn=dsn, queues={"backfill": 50}) as children:
-            worker = psutil.Process(children[0].pid)
-            rate(flow)
-            before = worker.memory_info().rss
-            empty = [rate(flow) for _ in range(ROUNDS)]
-            grown = worker.memory_info().rss - before
-            fill(dsn)
-            full = [rate(flow) for _ in range(ROUNDS // 2)]
-            started = time.perf_counter()
-            pruned = flow.retention.prune(older_than=timedelta(days=90))
-            pruning = pruned.steps / (time.perf_counter() - started)
-    first, last = statistics.median(empty), statistics.median(full)
-    print(f"worker memory over {ROUNDS * JOBS:,} steps: {before >> 20} MiB, grown by {grown / 2**20:+.1f} MiB")
-    print(f"backfill, few steps: {first:,.0f}/s ({min(empty):,.0f} - {max(empty):,.0f})")
-    print(f"backfill beside {FINISHED:,} finished: {last:,.0f}/s ({min(full):,.0f} - {max(full):,.0f})")
-    print(f"ratio: {last / first:.2f} (aim: at least 0.85)")
-    print(f"pruning: {pruning:,.0f} steps/s, {pruning / last:.1f} x the rate at which they come")
+        shape = {"dsn": dsn, "edges": True, "rows": 20, "io": "postgres", "storage": storage}
+        shaped = stack.enter_context(dag(**shape))
+        plain = stack.enter_context(app(dsn))
+        queues = {"backfill": 50}
+
+        def measured(make: Callable[[], float], module: str, **given: object) -> list[float]:
+            """Measure with a worker of its own; the first round warms up."""
+            with workers(module, 1, queues=queues, **given) as children:
+                make()
+                worker = psutil.Process(children[0].pid)
+                before = worker.memory_info().rss
+                found = [make() for _ in range(rounds)]
+                grown = (worker.memory_info().rss - before) / 2**20
+                print(f"memory of the worker: {before >> 20} MiB, grown by {grown:+.1f} MiB", flush=True)
+            return found
+
+        def noops() -> float:
+            return rate(plain, ["noop"], [FIRST + timedelta(days=n) for n in range(jobs)])
+
+        def dags() -> float:
+            return rate(shaped, list(ASSETS), [FIRST_DAY + timedelta(days=n) for n in range(days)])
+
+        few_noops, few_dags = (
+            measured(noops, "flowstone_worker", dsn=dsn),
+            measured(dags, "flowstone_dag_worker", **shape),
+        )
+        started = time.perf_counter()
+        fill(dsn, steps)
+        print(f"{steps:,} steps written in {time.perf_counter() - started:,.0f} s", flush=True)
+        many_noops, many_dags = (
+            measured(noops, "flowstone_worker", dsn=dsn),
+            measured(dags, "flowstone_dag_worker", **shape),
+        )
+        line("no-op steps", few_noops, many_noops)
+        made = line("steps of the shape `dag`", few_dags, many_dags)
+        gone = pruning(shaped, steps)
+        print(
+            f"pruning: {gone:,.0f} steps/s, {gone / made:.1f} x the rate at which they are made (aim: at least 3)"
+        )
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ class History:
         base, run = self._take(scale.backlog), "train-000001"
         self._do("backlog", base=base, run=run, number=scale.backlog)
         opened.append((run, "materialize_all", "train", scale.backlog, "40 minutes"))
-        base, run = self._take(scale.begun), "backfill-000099"
+        base, run = self._take(scale.begun), "backfill-999999"
         created = self._ago("30 minutes")
         self._do("begun", base=base, run=run, asset=LARGE, begun=scale.begun, created=created)
         self._do("ranges", run=run, asset=LARGE, begun=scale.begun)

@@ -81,13 +81,13 @@ def test_no_filter_reads_a_table_from_end_to_end(flow: FlowStone, large_scale: s
 
 
 def test_a_run_of_any_size_is_a_few_rows(flow: FlowStone, large_scale: str) -> None:
-    runs = {"large, at work": "backfill-000099", "large, over": f"backfill-{M.pruned + M.full:06}"}
+    runs = {"large, at work": "backfill-999999", "large, over": f"backfill-{M.pruned + M.full:06}"}
     for what, run_id in runs.items():
         print(f"\n{what:45} {milliseconds(lambda run=run_id: flow.insights.run(run)):7.1f} ms")
         for statement in ("failed", "counted"):
             plan = explained(large_scale, f"run_insights/{statement}", {"run_id": run_id, "limit": 100})
             assert not scanned(plan) & _LARGE_TABLES
-    plan = explained(large_scale, "runs/at_work", {"runs": ["backfill-000099"]})
+    plan = explained(large_scale, "runs/at_work", {"runs": ["backfill-999999"]})
     assert not scanned(plan) & _LARGE_TABLES - {"run_joins"}, "which is nearly empty there"
 
 
@@ -98,8 +98,8 @@ def test_pages(flow: FlowStone) -> None:
         "/runs",
         "/runs?filter=state:failed",
         "/runs?filter=-automation:*",
-        "/run?id=backfill-000099",
-        "/backfill?id=backfill-000099",
+        "/run?id=backfill-999999",
+        "/backfill?id=backfill-999999",
         f"/backfill?id=backfill-{M.pruned + M.full:06}",
     ):
         text = client.get(address).text

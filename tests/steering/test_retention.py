@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.faults.fault_app import ITEMS
+from tests.scale.measure import recorded
 from tests.steering.crew import Crew
 
 from flowstone import FlowStone, StaticPartitions, asset
@@ -19,6 +21,7 @@ from flowstone.config import Settings
 from flowstone.core.automation.record import AutomationId, AutomationKind, Conclusion, NewTick, TickState
 from flowstone.core.output import StoredOutput
 from flowstone.io import MemoryIO
+from flowstone.stores.postgres import control
 from flowstone.stores.postgres.database import Database
 from flowstone.testing.marks import wait_until
 
@@ -204,6 +207,66 @@ def test_the_dry_run_says_what_the_real_one_does(flow: FlowStone, data: st.DataO
             flow.materialize(name, force=bool(forced))
     prune(flow, NOW)
     assert flow.retention.prune(older_than=NOW, dry_run=True).steps == 0
+
+
+@asset(partitions=StaticPartitions([f"p{n:02}" for n in range(30)]))
+def part(context):
+    return str(context.partition)
+
+
+@asset(partitions=StaticPartitions([f"p{n:02}" for n in range(30)]))
+def reader(part):
+    return part
+
+
+@pytest.fixture
+def many(database_url: str) -> Iterator[FlowStone]:
+    with FlowStone([part, reader], settings=Settings(database_url=database_url, executor="sync")) as flow:
+        yield flow
+
+
+def test_values_go_with_a_few_statements_not_one_by_one(many: FlowStone) -> None:
+    for _ in range(3):
+        many.backfill("+reader", force=True)
+    with recorded() as statements:
+        pruned = many.retention.prune(older_than=NOW)
+    assert (pruned.steps, pruned.values, count(many, "output_payloads")) == (120, 120, 60)
+    assert len(statements) < 40
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60, 61])
+def test_what_is_kept_is_read_once_in_whatever_batches(
+    many: FlowStone, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_BATCH", batch)
+    many.backfill("+reader")
+    for key in ("p03", "p10", "p29"):
+        many.materialize_all("reader", partition=key, force=True, force_deps=True)
+        many.materialize("part", partition=key, force=True)  # the reader above still stands on the one before
+    with recorded() as statements:
+        pruned = many.retention.prune(older_than=NOW)
+    # of the first run what was computed again; of the others nothing: 3 x 3 + 54 + 3 are kept, gone are 3 x 2
+    assert (pruned.steps, count(many, "steps")) == (6, 63)
+    batches = sum("once the others are gone as well" in one.text for one in statements)
+    # two passes over 69 steps at most, each step in one batch; a run that is larger than a batch has its own
+    assert batches <= 2 * (69 // batch + 2)
+    assert many.retention.prune(older_than=NOW).steps == 0
+    assert [many.load("reader", partition=f"p{n:02}") for n in range(30)] == [f"p{n:02}" for n in range(30)]
+
+
+def test_what_an_older_run_reads_stays_until_that_goes(many: FlowStone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_BATCH", 1)
+    many.materialize("part", partition="p00")
+    many.materialize("reader", partition="p00")
+    many.materialize("part", partition="p00", force=True)
+    # the run that reads ended before the one that it read from, as when clocks of two servers differ
+    with Database(many.settings.database_url or "").dedicated() as connection:
+        connection.execute(
+            "UPDATE flowstone.runs SET finished_at = finished_at - interval '1 hour' WHERE selection = 'reader'"
+        )
+    assert many.retention.prune(older_than=NOW).steps == 0
+    many.materialize("reader", partition="p00", force=True)
+    assert many.retention.prune(older_than=NOW).steps == 2
 
 
 def test_ticks_go_by_their_age(flow: FlowStone) -> None:

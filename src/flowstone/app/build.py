@@ -75,7 +75,17 @@ from flowstone.io.memory import MemoryIO
 from flowstone.io.postgres import Connect, PostgresIO
 from flowstone.io.published import PublishedIO
 from flowstone.io.table_postgres import TableIO
-from flowstone.protocols import Compute, Control, Executor, Hook, IOManager, Observer, OfProjectIO, Store
+from flowstone.protocols import (
+    BulkDiscardIO,
+    Compute,
+    Control,
+    Executor,
+    Hook,
+    IOManager,
+    Observer,
+    OfProjectIO,
+    Store,
+)
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
 
@@ -253,17 +263,39 @@ def discard_values(
         How many could not be deleted, by the name of their manager: it is not declared here, or it failed.
     """
     out_of_reach: Counter[str] = Counter()
+    of_manager: dict[str, list[StoredOutput]] = {}
     for stored in outputs:
-        manager = managers.get(stored.io)
+        of_manager.setdefault(stored.io, []).append(stored)
+    for name, values in of_manager.items():
+        manager = managers.get(name)
         if of_this_process and (manager is None or manager.shared):
             continue
         if manager is None:
-            out_of_reach[stored.io] += 1
-            continue
+            out_of_reach[name] += len(values)
+        elif not _discard_at_once(manager, values):
+            out_of_reach += _discard_one_by_one(manager, values)
+    return out_of_reach
+
+
+def _discard_at_once(manager: IOManager, values: Sequence[StoredOutput]) -> bool:
+    """Delete all of some values, if the manager can; one that cannot be deleted is found one by one."""
+    if len(values) < 2 or not isinstance(manager, BulkDiscardIO):
+        return False
+    try:
+        manager.discard_many(values)
+    except Exception as error:  # noqa: BLE001 - the others are deleted all the same
+        log.debug("%d values of the IO manager %r are deleted one by one: %s", len(values), manager.name, error)
+        return False
+    return True
+
+
+def _discard_one_by_one(manager: IOManager, values: Sequence[StoredOutput]) -> Counter[str]:
+    out_of_reach: Counter[str] = Counter()
+    for stored in values:
         try:
             manager.discard(stored)
         except Exception as error:  # noqa: BLE001 - the others are deleted all the same
-            if not out_of_reach[stored.io]:
+            if not out_of_reach:
                 log.warning("A value of the IO manager %r cannot be deleted: %s", stored.io, error)
             out_of_reach[stored.io] += 1
     return out_of_reach

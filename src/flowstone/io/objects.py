@@ -247,16 +247,19 @@ class ObjectIO:
         return as_scan(self.load(stored), kind, session) if found is None else found
 
     def discard(self, stored: StoredOutput) -> None:
-        """Delete the object of a version, if it is still there.
+        """Delete the object of a version, if it is still there, or raise a StorageError."""
+        self.discard_many([stored])
 
-        Raises:
-            StorageError: it cannot be deleted.
-        """
-        place = _place(stored, "delete")
+    def discard_many(self, stored: Sequence[StoredOutput]) -> None:
+        """Delete the objects of versions with as few requests as the storage allows; see `discard`."""
+        places = [_place(one, "delete") for one in stored]
         try:
-            self._client.delete([stored.location])
+            self._client.delete([one.location for one in stored])
         except Exception as error:
-            raise failure_of("delete", place.asset, place.partition_key, error) from error
+            one = (
+                (places[0].asset, places[0].partition_key) if len(places) == 1 else (f"{len(places)} versions", "")
+            )
+            raise failure_of("delete", *one, error) from error
 
     def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
         """Return for each value whether its object is there, in its size.
@@ -472,9 +475,14 @@ class _Obstore:
         return self._prefix + key, _Reading(self._store)
 
     def delete(self, keys: Sequence[str]) -> None:
-        if keys:
-            with suppress(FileNotFoundError):
-                self._api.delete(self._store, [self._prefix + key for key in keys])
+        if not (paths := [self._prefix + key for key in keys]):
+            return
+        try:
+            self._api.delete(self._store, paths)
+        except FileNotFoundError:  # which may have kept the rest from being deleted
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    self._api.delete(self._store, path)
 
     def list(self, directory: str) -> Iterator[_Listed]:
         for page in self._api.list(self._store, prefix=self._prefix + directory or None, chunk_size=_PAGE):

@@ -377,6 +377,16 @@ class PostgresIO:
         with database_errors("delete", f"version {version}", ""), self._connect() as connection:
             connection.execute(statement("clear_version", self._project), {"version": version})
 
+    def discard_many(self, stored: Sequence[StoredOutput]) -> None:
+        """Delete versions, those that are still there, in one transaction.
+
+        Raises:
+            StorageError: the database does not answer or refuses, or a location is not one of this manager.
+        """
+        versions = [self._place(one, "delete")[1] for one in stored]
+        with database_errors("delete", f"{len(versions)} versions", ""), self._connect() as connection:
+            connection.execute(statement("clear_versions", self._project), {"versions": versions})
+
     def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
         """Return for each value whether the database holds it.
 

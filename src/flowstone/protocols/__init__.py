@@ -56,6 +56,7 @@ from flowstone.protocols.stores import (
     Store,
 )
 from flowstone.protocols.values import (
+    BulkDiscardIO,
     ErasableIO,
     FindableIO,
     IOManager,
@@ -79,6 +80,7 @@ __all__ = [
     "AutomationInsights",
     "AutomationStore",
     "BulkActions",
+    "BulkDiscardIO",
     "CallerLoop",
     "CancelCall",
     "CancelsJobs",

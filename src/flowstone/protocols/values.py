@@ -65,6 +65,17 @@ class FindableIO(Protocol):
 
 
 @runtime_checkable
+class BulkDiscardIO(Protocol):
+    """An IO manager that deletes many values at once, where each by itself would be a transaction or a request.
+
+    Pruning deletes millions of values; without this it takes a commit for each of them.
+    """
+
+    def discard_many(self, stored: Sequence[StoredOutput]) -> None:
+        """Delete versions that are no longer needed; deleting what is gone is not an error."""
+
+
+@runtime_checkable
 class NamesDatasets(Protocol):
     """An IO manager that knows the name by which catalogs of data know what it keeps."""
 

@@ -18,7 +18,7 @@ import pytest
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.errors import SerializationError, StorageError
-from flowstone.protocols import ErasableIO, FindableIO, IOManager, SweepableIO
+from flowstone.protocols import BulkDiscardIO, ErasableIO, FindableIO, IOManager, SweepableIO
 from flowstone.testing.marks import wait_until
 
 HOSTILE_PARTITIONS = (
@@ -228,6 +228,20 @@ class IOManagerConformance(ABC):
             manager.discard(stored)
             with pytest.raises(StorageError):
                 manager.load(StoredOutput.from_json(stored.to_json()))
+
+    def test_many_are_discarded_at_once(self) -> None:
+        """`discard_many` deletes all that it is given, one that is gone among them, and nothing else."""
+        manager = self.create()
+        if not isinstance(manager, BulkDiscardIO):
+            pytest.skip("it has no discard_many()")
+        stored = [self.commit(manager.store("x" * size, _address(step=size))) for size in (1, 2, 100_000, 3, 4)]
+        manager.discard(stored[1])
+        manager.discard_many(stored[:4])
+        for gone in stored[:4]:
+            with pytest.raises(StorageError):
+                manager.load(StoredOutput.from_json(gone.to_json()))
+        assert manager.load(stored[4]) == "xxxx"
+        manager.discard_many([])
 
     def test_large_values(self) -> None:
         """Eight megabytes come back as they were."""

@@ -15,6 +15,13 @@ WITH inline AS (
 )
 DELETE FROM flowstone.output_chunks WHERE version = %(version)s;
 
+-- name: clear_versions
+-- Delete versions that are no longer requested. Uses the primary keys of both tables.
+WITH inline AS (
+    DELETE FROM flowstone.output_payloads WHERE version = ANY(%(versions)s::text[])
+)
+DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s::text[]);
+
 -- name: delete_versions
 -- Delete large values that no committed or running attempt wants. Uses the primary key of output_chunks.
 DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s);

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstone import telemetry
@@ -178,6 +179,7 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
 
 
 _BATCH = 2000
+_ABOVE_ALL = 2**63 - 1
 _VERSION = re.compile(r"(\d{1,18})-(\d{1,9})")
 
 
@@ -269,25 +271,69 @@ class PostgresControl(Control, Retention):
     ) -> PruneCounts:
         age = {"older_than_seconds": older_than_seconds}
         steps = values = size_bytes = 0
-        while True:
-            with self._database.transaction() as connection:
-                rows = fetch_all(connection, _Prunable, "control/prunable", age | {"limit": _BATCH})
-                outputs = [row.output for row in rows if row.output]
-                # values go first: a crash in between leaves a record without its old value, not a value
-                # that nothing knows of
-                discard(outputs)
-                connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
-            steps += len(rows)
-            values += len(outputs)
-            size_bytes += sum(output.size_bytes or 0 for output in outputs)
-            if not rows:
-                break
+        more = True
+        while more:  # what a step was made from is mostly older; what is not goes the next time
+            more = False
+            for batch in self._ended_steps(older_than_seconds):
+                with self._database.transaction() as connection:
+                    rows = fetch_all(connection, _Prunable, "control/prunable", {"steps": batch})
+                    if not rows:
+                        continue
+                    outputs = [row.output for row in rows if row.output]
+                    # values go first: a crash in between leaves a record without its old value, not a value
+                    # that nothing knows of
+                    discard(outputs)
+                    connection.execute(load_sql("control/prune_steps"), {"steps": [row.id for row in rows]})
+                more = True
+                steps += len(rows)
+                values += len(outputs)
+                size_bytes += sum(output.size_bytes or 0 for output in outputs)
         with self._database.transaction() as connection:
             runs = connection.execute(load_sql("control/prune_runs"), age)
             pruned = PruneCounts(steps, runs.rowcount, values, size_bytes)
             if any(pruned):
                 note(connection, "records.pruned", "records", pruned._asdict() | age)
             return pruned
+
+    def _ended_steps(self, older_than_seconds: float) -> Iterator[list[int]]:
+        """Yield the steps of runs that ended long ago, in batches; readers mostly come before what they read.
+
+        Each step once: what is kept, which may be millions, is not passed over again for each batch.
+        """
+        small: list[str] = []
+        room = _BATCH
+        for run in self._ended_runs(older_than_seconds):
+            if run.steps > room and small:
+                yield self._steps("control/steps_of_runs", runs=small)
+                small, room = [], _BATCH
+            if run.steps > _BATCH:
+                yield from self._steps_of_large(run.id)
+            elif run.steps:
+                small.append(run.id)
+                room -= run.steps
+        if small:
+            yield self._steps("control/steps_of_runs", runs=small)
+
+    def _ended_runs(self, older_than_seconds: float) -> Iterator[_EndedRun]:
+        page = {"older_than_seconds": older_than_seconds, "counted": _BATCH + 1, "limit": _BATCH}
+        place = {"before": "infinity", "before_id": ""}
+        while True:
+            with self._database.connection() as connection:
+                runs = fetch_all(connection, _EndedRun, "control/ended_runs", page | place)
+            yield from runs
+            if len(runs) < _BATCH:
+                return
+            place = {"before": runs[-1].finished_at.isoformat(), "before_id": runs[-1].id}
+
+    def _steps_of_large(self, run_id: str) -> Iterator[list[int]]:
+        below = _ABOVE_ALL
+        while found := self._steps("control/steps_of_run", run_id=run_id, below=below, limit=_BATCH):
+            yield found
+            below = found[-1]
+
+    def _steps(self, statement: str, **parameters: object) -> list[int]:
+        with self._database.connection() as connection:
+            return fetch_column(connection, int, statement, parameters)
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         parameters = {"older_than_seconds": older_than_seconds}
@@ -368,6 +414,14 @@ class _JobDiagnosis(NamedTuple):
     job_state: str | None
     ahead: int
     paused_nodes: int
+
+
+class _EndedRun(NamedTuple):
+    """A run that ended long ago, and how many steps it has, as far as that is counted."""
+
+    id: str
+    finished_at: datetime
+    steps: int
 
 
 class _Prunable(NamedTuple):

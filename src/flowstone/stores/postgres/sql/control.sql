@@ -106,39 +106,100 @@ SELECT CASE WHEN s.job_id = 0 THEN 'available' ELSE j.state::text END AS job_sta
 FROM (SELECT %(job_id)s::bigint AS job_id) AS s
 LEFT JOIN public.oban_jobs AS j ON j.id = s.job_id;
 
--- name: prunable
--- Steps of runs that ended long ago which nothing needs any more: not what load returns, not what a kept step was made
--- from, not what a reused step stands on. Pruned from the leaves of the lineage, a batch at a time. What counts here
--- counts in control/count_prunable too.
--- Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused.
-SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output
+-- name: ended_runs
+-- Runs that ended long ago, the latest first, from a place on, with the number of their steps as far as that is counted.
+-- Uses runs_ended and steps_of_run.
+SELECT r.id, r.finished_at, n.steps
 FROM flowstone.runs AS r
-JOIN flowstone.steps AS s ON s.run_id = r.id
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) AS steps
+    FROM (SELECT FROM flowstone.steps AS s WHERE s.run_id = r.id LIMIT %(counted)s) AS s
+) AS n
 WHERE r.state <> 'running'
     AND r.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(older_than_seconds)s)
+    AND (r.finished_at, r.id) < (%(before)s::timestamptz, %(before_id)s::text)
+ORDER BY r.finished_at DESC, r.id DESC
+LIMIT %(limit)s;
+
+-- name: steps_of_runs
+-- All steps of some small runs. Uses steps_of_run.
+SELECT s.id FROM flowstone.steps AS s WHERE s.run_id = ANY(%(runs)s::text[]);
+
+-- name: steps_of_run
+-- The next steps of a run below one, the latest first. Uses steps_of_run.
+SELECT s.id
+FROM flowstone.steps AS s
+WHERE s.run_id = %(run_id)s AND s.id < %(below)s
+ORDER BY s.id DESC
+LIMIT %(limit)s;
+
+-- name: prunable
+-- Which of some steps of runs that ended nothing needs any more, once the others are gone as well: not what load
+-- returns, not what a kept step was made from, not what a reused step stands on. They are locked. What counts here
+-- counts in control/count_prunable too.
+-- Uses steps_pkey, runs_pkey, current_outputs_pkey, lineage_pkey, lineage_readers, steps_reused, scatters_of_step.
+WITH RECURSIVE candidates AS MATERIALIZED (
+    SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output, r.releases_step
+    FROM flowstone.steps AS s
+    JOIN flowstone.runs AS r ON r.id = s.run_id
+    WHERE s.id = ANY(%(steps)s::bigint[])
+        AND s.state IN ('completed', 'reused', 'failed', 'upstream_failed', 'skipped', 'cancelled')
+        -- asked for each step by itself: joined, all of what is in use is read for every batch
+        AND s.id IS DISTINCT FROM (
+            SELECT c.step_id FROM flowstone.current_outputs AS c
+            WHERE c.asset = s.asset AND c.partition = s.partition
+        )
+    FOR UPDATE OF s SKIP LOCKED
+), needed AS (
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.lineage AS l ON l.upstream_step_id = c.id
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = l.step_id)
+    UNION
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.steps AS u ON u.output_step = c.id AND u.state = 'reused'
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = u.id)
+    UNION
     -- items are kept as long as the step that gathers them
-    AND (r.releases_step IS NULL OR NOT EXISTS (SELECT FROM flowstone.steps AS p WHERE p.id = r.releases_step))
-    AND s.state IN ('completed', 'reused', 'failed', 'upstream_failed', 'skipped', 'cancelled')
-    AND NOT EXISTS (
-        SELECT FROM flowstone.current_outputs AS c
-        WHERE c.asset = s.asset AND c.partition = s.partition AND c.step_id = s.id
-    )
-    AND NOT EXISTS (SELECT FROM flowstone.lineage AS l WHERE l.upstream_step_id = s.id)
-    AND NOT EXISTS (SELECT FROM flowstone.steps AS u WHERE u.output_step = s.id AND u.state = 'reused')
-LIMIT %(limit)s
-FOR UPDATE OF s SKIP LOCKED;
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.steps AS p ON p.id = c.releases_step
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = p.id)
+), kept AS (
+    SELECT n.id FROM needed AS n
+    UNION
+    SELECT c.id
+    FROM kept AS k
+    CROSS JOIN LATERAL (
+        SELECT l.upstream_step_id AS id FROM flowstone.lineage AS l WHERE l.step_id = k.id
+        UNION ALL
+        SELECT s.output_step FROM flowstone.steps AS s WHERE s.id = k.id AND s.state = 'reused'
+        UNION ALL
+        SELECT c.id FROM candidates AS c WHERE c.releases_step = k.id
+    ) AS above
+    JOIN candidates AS c ON c.id = above.id
+)
+SELECT c.id, c.output
+FROM candidates AS c
+WHERE NOT EXISTS (SELECT FROM kept AS k WHERE k.id = c.id);
 
 -- name: prune_steps
 -- Delete steps with everything that is recorded of them. Until when versions of a target are gone is kept: which one was
 -- in use before that is not known any more. Uses steps_pkey, attempts_pkey, check_results_of_step, lineage_pkey,
 -- tried_inputs_pkey, step_edges_pkey, step_edges_of_child, run_joins_pkey, scatter_items_pkey, logs_pkey,
--- output_changes_pruned.
+-- output_changes_pruned, unpublished_step.
 WITH versions AS (
     INSERT INTO flowstone.output_changes (asset, partition, kind, at)
     SELECT s.asset, s.partition, 'pruned', pg_catalog.max(s.finished_at)
     FROM flowstone.steps AS s
     WHERE s.id = ANY(%(steps)s::bigint[]) AND s.state = 'completed' AND NOT s.is_item
     GROUP BY s.asset, s.partition
+    -- the latest versions go first, so that most of the others change nothing
+    HAVING pg_catalog.max(s.finished_at) > coalesce((
+        SELECT c.at FROM flowstone.output_changes AS c
+        WHERE c.asset = s.asset AND c.partition = s.partition AND c.kind = 'pruned'
+    ), '-infinity')
     ORDER BY s.asset, s.partition
     ON CONFLICT (asset, partition) WHERE kind = 'pruned' DO UPDATE SET at = greatest(output_changes.at, excluded.at)
 ), checks AS (
@@ -162,6 +223,8 @@ WITH versions AS (
     DELETE FROM flowstone.run_joins WHERE step_id = ANY(%(steps)s::bigint[])
 ), logs AS (
     DELETE FROM flowstone.logs WHERE step_id = ANY(%(steps)s::bigint[])
+), unpublished AS (
+    DELETE FROM flowstone.unpublished WHERE step_id = ANY(%(steps)s::bigint[])
 )
 DELETE FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);
 

@@ -1,0 +1,57 @@
+"""Finished work of the past: millions of steps with edges, lineage, attempts and values, written by SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from flowstone.stores.postgres.database import Database
+
+PER_RUN = 10_000
+_RUNS_AT_ONCE = 25
+_JOBS = 300_000
+
+
+def fill(dsn: str, steps: int) -> None:
+    """Write runs of the last 100 days, evenly spread, and let the server look at the tables as it does at night.
+
+    Args:
+        dsn: a migrated database.
+        steps: how many; a multiple of 10,000.
+    """
+    runs = steps // PER_RUN
+    with Database(dsn).dedicated() as connection:
+        base = _base(connection, steps)
+        for first in range(1, runs + 1, _RUNS_AT_ONCE):
+            last = min(runs, first + _RUNS_AT_ONCE - 1)
+            place = {"from": base + first * PER_RUN, "to": base + (last + 1) * PER_RUN - 1}
+            given = place | {"first": first, "last": last, "runs": runs, "base": base}
+            with connection.transaction():
+                for name in ("runs", "steps", "attempts", "values", "read", "lineage", "edges"):
+                    connection.execute(_STATEMENTS[name], given)
+        newest = runs if runs % 10 else runs - 1
+        connection.execute(_STATEMENTS["in_use"], {"newest": newest})
+        connection.execute(_STATEMENTS["jobs"], {"jobs": _JOBS})
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
+
+
+def _base(connection: Connection[TupleRow], steps: int) -> int:
+    """Return an id below those of all these steps; later ones are higher."""
+    row = connection.execute("SELECT pg_catalog.nextval('flowstone.step_ids')").fetchone()
+    assert row is not None
+    base = -(-row[0] // PER_RUN) * PER_RUN
+    connection.execute("SELECT pg_catalog.setval('flowstone.step_ids', %s)", [base + steps + 2 * PER_RUN])
+    connection.execute("SELECT pg_catalog.setval('flowstone.tokens', %s)", [base + steps + 2 * PER_RUN])
+    return int(base)
+
+
+def _sections() -> dict[str, str]:
+    text = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    sections = [section.partition("\n") for section in text.split("-- name: ")[1:]]
+    return {name.strip(): body.strip().rstrip(";") for name, _, body in sections}
+
+
+_STATEMENTS = _sections()
