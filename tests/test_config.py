@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstone.config import DEFAULT_OBAN, DEFAULT_QUEUES, Settings, settings_schema, variable_of
+from flowstone.config import DEFAULT_OBAN, DEFAULT_QUEUES, Settings, read_settings, settings_schema, variable_of
 from flowstone.core.clean import mask_secrets
 from flowstone.errors import ConfigurationError
 
@@ -290,6 +290,18 @@ def test_parts_of_oban_from_files(place: Path, monkeypatch: pytest.MonkeyPatch) 
     ("variable", "text", "says"),
     [
         ("FLOWSTONE_QUEUES", "assets", "assets=10,backfill=20"),
+        ("FLOWSTONE_QUEUES", "assets=1,assets=2", "each name once"),
+        ("FLOWSTONE_QUEUES", "=3", "FLOWSTONE_QUEUES: queues={'': 3} must map names"),
+        (
+            "FLOWSTONE_RETENTION_DAYS",
+            "nan",
+            "FLOWSTONE_RETENTION_DAYS: retention_days=nan must be a number of days",
+        ),
+        ("FLOWSTONE_RETENTION_DAYS", "-1", "from 0 to"),
+        ("FLOWSTONE_LEASE_SECONDS", "1e400", "FLOWSTONE_LEASE_SECONDS: lease_seconds=inf must be"),
+        ("FLOWSTONE_BEAT_SECONDS", "20", "FLOWSTONE_BEAT_SECONDS: beat_seconds=20.0 does not fit"),
+        ("FLOWSTONE_STORAGE", "here\nthere", "text of one line"),
+        ("FLOWSTONE_EXECUTOR", "\udcff", "text of one line"),
         ("FLOWSTONE_QUEUES", "assets=0", "limits of at least 1"),
         ("FLOWSTONE_PREVIEWS", "perhaps", "true or false"),
         ("FLOWSTONE_GRACE_SECONDS", "1m", "FLOWSTONE_GRACE_SECONDS='1m' must be a number"),
@@ -309,6 +321,73 @@ def test_variables_that_cannot_be_read_are_named(
         Settings.load()
 
 
+@pytest.mark.parametrize("name", [item.name for item in fields(Settings) if item.name != "secrets"])
+@pytest.mark.parametrize("content", [b"hunter2 hunter2", b"postgresql://me:hunter2@db\n\nmore", b"x\0hunter2"])
+def test_what_lies_in_a_file_is_not_shown(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    """A secret that was mounted for another variable; nothing is repeated, whatever it is taken for."""
+    (place / "secret").write_bytes(content)
+    variable = variable_of(name) if name != "oban" else "FLOWSTONE_OBAN_METRICS"
+    monkeypatch.setenv(f"{variable}_FILE", "secret")
+    try:
+        Settings.load()
+    except ConfigurationError as error:
+        assert f"{variable}_FILE='secret'" in str(error)
+        assert "hunter2" not in str(error)
+    else:
+        assert name in ("storage", "executor", "app", "database_url")
+        assert content.isascii()
+        assert b"\n" not in content
+        assert b"\0" not in content
+
+
+def test_white_space_around_a_value_is_meant_by_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "url").write_text("\ufeff  postgresql://me@db/data \r\n\n")
+    monkeypatch.setenv("FLOWSTONE_DATABASE_URL_FILE", "url")
+    monkeypatch.setenv("FLOWSTONE_PROJECT", " shop ")
+    monkeypatch.setenv("FLOWSTONE_GRACE_SECONDS", " ")
+    settings = Settings.load()
+    assert settings.database_url == "postgresql://me@db/data"
+    assert (settings.project, settings.grace_seconds) == ("shop", 30)
+
+
+def test_a_home_directory_is_found_where_no_shell_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a settings file, a unit of systemd or a Compose file: else there is a directory named '~'."""
+    monkeypatch.setenv("HOME", str(place))
+    (place / "value").write_text("~/values")
+    monkeypatch.setenv("FLOWSTONE_STORAGE_FILE", "~/value")
+    assert Settings.load().storage == str(place / "values")
+    assert Settings(storage="~/x").storage == str(place / "x")
+
+
+def test_errors_name_where_a_setting_was_set(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "flowstone.toml").write_text("grace_seconds = 60\nlog_days = -1\n[oban]\nmetrics = true\n")
+    with pytest.raises(ConfigurationError, match=r"flowstone\.toml: log_days=-1"):
+        Settings.load()
+    monkeypatch.setenv("FLOWSTONE_LOG_DAYS", "3")
+    monkeypatch.setenv("FLOWSTONE_GRACE_SECONDS", "0")
+    with pytest.raises(ConfigurationError, match="^FLOWSTONE_GRACE_SECONDS: grace_seconds"):
+        Settings.load()
+    with pytest.raises(ConfigurationError, match="^arguments: grace_seconds"):
+        Settings.load(grace_seconds=-1)
+    monkeypatch.delenv("FLOWSTONE_GRACE_SECONDS")
+    monkeypatch.setenv("FLOWSTONE_OBAN_NAME", "x" * 101)
+    with pytest.raises(ConfigurationError, match=r"^FLOWSTONE_OBAN_NAME, .*flowstone\.toml: oban: name"):
+        Settings.load()
+    assert read_settings()[1]["log_days"] == "FLOWSTONE_LOG_DAYS"
+
+
+def test_a_pyproject_that_is_no_toml_is_not_passed_over(place: Path) -> None:
+    """Else a misplaced quote would be an app without a database."""
+    (place / "pyproject.toml").write_text('[tool.flowstone]\ndatabase_url = "postgresql://x\n')
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml cannot be read"):
+        Settings.load()
+    (place / "pyproject.toml").write_text('[tool]\nflowstone = "x"\n')
+    with pytest.raises(ConfigurationError, match="flowstone='x' must map names"):
+        Settings.load()
+
+
 def test_a_variable_and_its_file_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWSTONE_STORAGE", "here")
     monkeypatch.setenv("FLOWSTONE_STORAGE_FILE", "/dev/null")
@@ -321,6 +400,7 @@ def test_misspelt_variables_are_warned_of_once(
 ) -> None:
     """The service links of Kubernetes, and variables of others, are none of our business."""
     monkeypatch.setenv("FLOWSTONE_GRACE_SECOND", "5")
+    monkeypatch.setenv("flowstone_app", "shop:flow")
     for other in (
         "FLOWSTONE_STORAGE_PORT",
         "FLOWSTONE_STORAGE_SERVICE_HOST",
@@ -331,8 +411,9 @@ def test_misspelt_variables_are_warned_of_once(
     Settings.load()
     Settings.load()
     warnings = [record.getMessage() for record in caplog.records if "FLOWSTONE_" in record.getMessage()]
-    assert warnings == [
-        "The environment variable FLOWSTONE_GRACE_SECOND is no setting. Did you mean FLOWSTONE_GRACE_SECONDS?"
+    assert sorted(warnings) == [
+        "The environment variable FLOWSTONE_GRACE_SECOND is no setting. Did you mean FLOWSTONE_GRACE_SECONDS?",
+        "The environment variable flowstone_app is no setting. Did you mean FLOWSTONE_APP?",
     ]
 
 

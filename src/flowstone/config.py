@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote, unquote_plus
 
 from flowstone.core.clean import hide_values, is_secret_name, mask_secrets
@@ -25,12 +25,15 @@ from flowstone.errors import ConfigurationError, did_you_mean, option_hint
 DEFAULT_QUEUES: Mapping[str, int] = {"assets": 10, "priority": 5, "backfill": 20, "checkpoints": 2, "sensors": 3}
 _TEXTS = frozenset({"database_url", "storage", "project", "executor", "app", "dashboard_url"})
 _URL = re.compile(r"https?://[^\s/]+(?:/\S*)?")
+_LINE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
+"""A text that can be an address, a path or a name: one line that PostgreSQL and files can hold."""
 _SWITCHES = frozenset({"previews", "notifications"})
 _PREFIX = "FLOWSTONE_"
 _MAX_SECRET_FILE = 64 * 1024
 DEFAULT_OBAN: Mapping[str, Any] = {"prune_after_seconds": 86_400.0, "metrics": False, "name": "flowstone"}
 _OBAN_ENVIRONMENT = {name: f"{_PREFIX}OBAN_{name.upper()}" for name in DEFAULT_OBAN}
 _MAX_NAME = 100
+_MAX_QUEUE = 127
 _MAX_SECONDS = 100 * 365 * 86_400
 _MAX_DAYS = 100 * 365
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -103,6 +106,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "oban", _checked_oban(self.oban))
+        if isinstance(self.storage, str):  # which no shell has seen when it stands in a file or a unit of systemd
+            object.__setattr__(self, "storage", os.path.expanduser(self.storage))  # noqa: PTH111 - stays a text
         if isinstance(self.secrets, list):
             object.__setattr__(self, "secrets", tuple(self.secrets))
         hide_values(_secrets_in(os.environ))
@@ -130,66 +135,98 @@ class Settings:
             ConfigurationError: a setting is unknown or has the wrong type; names the file.
         """
         known = {item.name for item in fields(cls)}
-        found: dict[str, Any] = {}
-        path, from_file = read_settings_file(directory or Path.cwd())
-        for name, value in from_file.items():
-            if name not in known:
-                raise ConfigurationError(f"{path}: there is no setting {name!r}.{option_hint(name, known)}")
-            found[name] = value
-        found |= _from_environment(os.environ)
-        oban = {name: text for name, key in _OBAN_ENVIRONMENT.items() if (text := _variable(key, os.environ))}
-        if oban:
-            found["oban"] = {**_table("oban", found.get("oban", {}), path), **_read_oban(oban)}
-        if arguments.get("oban") is not None and "oban" in found:
-            arguments["oban"] = {**_table("oban", found["oban"], path), **_table("oban", arguments["oban"], None)}
-        found |= {name: value for name, value in arguments.items() if value is not None}
-        for name in found:
+        found, places = read_settings(directory)
+        if arguments.get("oban") is not None:
+            arguments["oban"] = {**found.get("oban", {}), **_table("oban", arguments["oban"], "arguments")}
+        for name, value in arguments.items():
             if name not in known:
                 raise ConfigurationError(f"There is no setting {name!r}.{option_hint(name, known)}")
+            if value is not None:
+                found[name], places[name] = value, "arguments"
         try:
             settings = replace(cls(), **found)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{path or 'arguments'}: {error}") from error
-        settings.check(str(path) if path else "arguments")
+            raise ConfigurationError(f"{places.get('oban', 'arguments')}: {error}") from error
+        settings.check(places)
         return settings
 
-    def check(self, where: str) -> None:
+    def check(self, where: str | Mapping[str, str]) -> None:
         """Refuse settings that cannot work.
+
+        Args:
+            where: where they were set, for errors: all of them, or each by its name.
 
         Raises:
             ConfigurationError: naming the setting and where it was set.
         """
+
+        def refuse(name: str, must: str) -> NoReturn:
+            place = where if isinstance(where, str) else where.get(name, "arguments")
+            # what lies in a file may be a secret that was meant for another variable
+            shown = "" if f"{_PREFIX}{name.upper()}_FILE" in place else f"={getattr(self, name)!r}"
+            raise ConfigurationError(f"{place}: {name}{shown} {must}")
+
         for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith("_seconds"):
-                if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                    raise ConfigurationError(f"{where}: {item.name}={value!r} must be a number above 0.")
-            elif item.name == "log_days":
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DAYS:
-                    raise ConfigurationError(f"{where}: log_days={value!r} must be a number of days, 0 for none.")
-            elif item.name == "memory_steps" and (type(value) is not int or value < 1):
-                raise ConfigurationError(f"{where}: memory_steps={value!r} must be a whole number above 0.")
-            elif item.name in _SWITCHES and not isinstance(value, bool):
-                raise ConfigurationError(f"{where}: {item.name}={value!r} must be true or false.")
-            elif item.name == "secrets" and not (
-                isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
+            name, value = item.name, getattr(self, item.name)
+            if name.endswith("_seconds"):
+                if not _is_number(value, _MAX_SECONDS) or value == 0:
+                    refuse(name, f"must be a number above 0, and at most {_MAX_SECONDS} (a hundred years).")
+            elif name.endswith("_days"):
+                if not _is_number(value, _MAX_DAYS):
+                    refuse(name, f"must be a number of days from 0 to {_MAX_DAYS} (a hundred years).")
+            elif name == "memory_steps" and (type(value) is not int or value < 1):
+                refuse(name, "must be a whole number above 0.")
+            elif name in _SWITCHES and not isinstance(value, bool):
+                refuse(name, "must be true or false.")
+            elif name == "secrets" and not (
+                isinstance(value, tuple) and all(isinstance(one, str) and one for one in value)
             ):
-                raise ConfigurationError(f"{where}: secrets={value!r} must be a list of names of variables.")
-            elif item.name in _TEXTS and not isinstance(value, str | None):
-                raise ConfigurationError(f"{where}: {item.name}={value!r} must be text.")
+                refuse(name, "must be a list of names of variables.")
+            elif name in _TEXTS and value is not None and not (isinstance(value, str) and _LINE.fullmatch(value)):
+                refuse(name, "must be text of one line, or left out.")
         if self.dashboard_url is not None and not _URL.fullmatch(self.dashboard_url):
-            raise ConfigurationError(f"{where}: dashboard_url={self.dashboard_url!r} must be https://HOST/...")
+            refuse("dashboard_url", "must be https://HOST/...")
         try:
             check_project(self.project)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}") from error
+            refuse("project", f"cannot be {str(error).rpartition(' cannot be ')[2]}")
         if not _are_queues(self.queues):
-            raise ConfigurationError(f"{where}: queues={self.queues!r} must map names to limits of at least 1.")
+            refuse("queues", f"must map names of 1 to {_MAX_QUEUE} printable characters to limits of at least 1.")
         if self.lease_seconds < 2 * self.beat_seconds:
-            raise ConfigurationError(
-                f"{where}: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds="
-                f"{self.beat_seconds:g}, or one late beat would take a worker's steps away."
+            refuse(
+                "lease_seconds" if isinstance(where, str) or "lease_seconds" in where else "beat_seconds",
+                f"does not fit: lease_seconds={self.lease_seconds:g} must be at least twice beat_seconds="
+                f"{self.beat_seconds:g}, or one late beat would take a worker's steps away.",
             )
+
+
+def read_settings(directory: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings of the file and of the environment by name, and where each was set.
+
+    Args:
+        directory: where to look for the file, and upwards from there; the current directory by default.
+
+    Raises:
+        ConfigurationError: the file or a variable cannot be read, or the file has an unknown setting.
+    """
+    path, found = read_settings_file(directory or Path.cwd())
+    known = {item.name for item in fields(Settings)}
+    for name in found:
+        if name not in known:
+            raise ConfigurationError(f"{path}: there is no setting {name!r}.{option_hint(name, known)}")
+    places = dict.fromkeys(found, str(path))
+    if "oban" in found:
+        found["oban"] = _table("oban", found["oban"], str(path))
+    variables = _from_environment(os.environ)
+    oban = {name: one for name, key in _OBAN_ENVIRONMENT.items() if (one := _variable(key, os.environ))}
+    if oban:
+        variables["oban"] = (
+            {**found.get("oban", {}), **_read_oban(oban)},
+            ", ".join([*(one.name for one in oban.values()), *([places["oban"]] if "oban" in places else [])]),
+        )
+    for name, (value, place) in variables.items():
+        found[name], places[name] = value, place
+    return found, places
 
 
 def variable_of(setting: str) -> str:
@@ -202,65 +239,84 @@ def variable_of(setting: str) -> str:
     return f"{_PREFIX}{setting.upper()}"
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that variables hold, as values of their types.
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """The text of a variable, or of the file that `..._FILE` names.
+
+    Args:
+        text: what it says.
+        name: the variable, with the path of a file.
+        shown: how errors begin; without the content of a file, which may be a secret of another variable.
+    """
+
+    text: str
+    name: str
+    shown: str
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """Return the settings that variables hold, as values of their types, and where each was set.
 
     Raises:
         ConfigurationError: a variable cannot be read; names it, and shows nothing that may be secret.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[Any, str]] = {}
     for item in fields(Settings):
         if item.name == "oban":  # has a variable for each of its names
             continue
-        text = _variable(variable_of(item.name), environment)
-        if text is not None:
-            found[item.name] = _read(item.name, text)
+        variable = _variable(variable_of(item.name), environment)
+        if variable is not None:
+            found[item.name] = (_read(item.name, variable), variable.name)
     _warn_of_misspelt(environment)
     return found
 
 
-def _variable(name: str, environment: Mapping[str, str]) -> str | None:
-    """Return the text of a variable, or of the file that `..._FILE` names; None when it is empty."""
-    text, path = environment.get(name) or None, environment.get(f"{name}_FILE")
+def _variable(name: str, environment: Mapping[str, str]) -> _Variable | None:
+    """Return the text of a variable, or of the file that `..._FILE` names; None when it is empty.
+
+    White space around it is meant by nobody: editors and `echo` end a file with a line break.
+    """
+    given, path = environment.get(name, ""), environment.get(f"{name}_FILE")
     if not path:
-        return text
-    if text is not None:
+        return _Variable(given.strip(), name, f"{name}={given!r}") if given.strip() else None
+    if given:
         raise ConfigurationError(f"{name} and {name}_FILE are both set; leave one of them out.")
     try:
-        with Path(path).open("rb") as file:
+        with open(os.path.expanduser(path), "rb") as file:  # noqa: PTH111, PTH123 - a home that is unknown stays "~"
             data = file.read(_MAX_SECRET_FILE + 1)
-        content = data.decode("utf-8-sig")
+        content = data.decode("utf-8-sig").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"{name}_FILE={path!r} cannot be read: {reason}.") from None
-    # editors and `echo` end a file with a line break that nobody means
-    content = content.rstrip("\r\n")
-    if not content.strip() or len(data) > _MAX_SECRET_FILE:
+    if not content or len(data) > _MAX_SECRET_FILE:
         problem = "is empty" if len(data) <= _MAX_SECRET_FILE else f"is larger than {_MAX_SECRET_FILE:,} bytes"
         raise ConfigurationError(f"{name}_FILE={path!r}: the file {problem}.")
-    return content
+    return _Variable(content, f"{name}_FILE={path!r}", f"{name}_FILE={path!r}: the content of the file")
 
 
-def _read(name: str, text: str) -> Any:
+def _read(name: str, variable: _Variable) -> Any:
     """Return the text of a variable as a value of its setting."""
-    variable, bare = variable_of(name), text.strip()
+    text = variable.text
     try:
         if name in _TEXTS:
             return text
         if name == "queues":
-            pairs = (pair.partition("=") for pair in bare.split(",") if pair.strip())
-            return {queue.strip(): int(limit) for queue, _, limit in pairs}
+            pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+            queues = {queue.strip(): int(limit) for queue, _, limit in pairs}
+            if len(queues) < len(pairs):
+                raise ValueError("a queue is named twice")
+            return queues
         if name == "secrets":
-            return tuple(one.strip() for one in bare.split(",") if one.strip())
+            return tuple(one.strip() for one in text.split(",") if one.strip())
         if name in _SWITCHES:
-            return _SWITCH[bare.lower()]
-        return int(bare) if name == "memory_steps" else float(bare)
+            return _SWITCH[text.lower()]
+        return int(text) if name == "memory_steps" else float(text)
     except (ValueError, KeyError):
-        raise ConfigurationError(f"{variable}={text!r} must be {_FORMS.get(name, 'a number')}.") from None
+        raise ConfigurationError(f"{variable.shown} must be {_FORMS.get(name, 'a number')}.") from None
 
 
 _FORMS = {
-    "queues": "NAME=LIMIT,..., such as assets=10,backfill=20",
+    "queues": "NAME=LIMIT,..., each name once, such as assets=10,backfill=20",
     "previews": "true or false",
     "notifications": "true or false",
     "memory_steps": "a whole number",
@@ -274,10 +330,11 @@ def _warn_of_misspelt(environment: Mapping[str, str]) -> None:
     known = {name for one in settings for name in (one, f"{one}_FILE")}
     for name in environment:
         # Kubernetes makes variables such as FLOWSTONE_WEB_PORT of every service
-        if not name.startswith(_PREFIX) or name in known or name in _misspelt or _OF_KUBERNETES.search(name):
+        upper = name.upper()
+        if not upper.startswith(_PREFIX) or name in known | _misspelt or _OF_KUBERNETES.search(name):
             continue
         bare = {one.removeprefix(_PREFIX): one for one in known}
-        close = get_close_matches(name.removeprefix(_PREFIX), bare, n=1, cutoff=0.8)
+        close = get_close_matches(upper.removeprefix(_PREFIX), bare, n=1, cutoff=0.8)
         if close:
             _misspelt.add(name)
             log.warning("The environment variable %s is no setting. Did you mean %s?", name, bare[close[0]])
@@ -316,7 +373,7 @@ def settings_schema() -> dict[str, Any]:
         elif item.name == "memory_steps":
             about |= {"type": "integer", "minimum": 1}
         elif item.name.endswith("_seconds"):
-            about |= {"type": "number", "exclusiveMinimum": 0}
+            about |= {"type": "number", "exclusiveMinimum": 0, "maximum": _MAX_SECONDS}
         else:
             about |= {"type": "number", "minimum": 0, "maximum": _MAX_DAYS}
         if isinstance(item.default, str | int | float):
@@ -373,30 +430,35 @@ _URL_PAIR = re.compile(r"(?:^|[?&\s])(\w{1,64})\s{0,8}=\s{0,8}(?:'((?:[^'\\]|\\.
 def _are_queues(queues: object) -> bool:
     if not isinstance(queues, Mapping) or not queues:
         return False
-    return all(type(limit) is int and limit >= 1 for limit in queues.values())
+    names = all(
+        isinstance(name, str) and name.strip() == name and 0 < len(name) <= _MAX_QUEUE and name.isprintable()
+        for name in queues
+    )
+    return names and all(type(limit) is int and limit >= 1 for limit in queues.values())
 
 
-def _table(name: str, value: object, path: Path | None) -> dict[str, Any]:
+def _is_number(value: object, maximum: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= maximum
+
+
+def _table(name: str, value: object, place: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{path or 'arguments'}: {name}={value!r} must be a table of settings by name.")
+        raise ConfigurationError(f"{place}: {name}={value!r} must map names to values, as a table does.")
     return dict(value)
 
 
-def _read_oban(texts: Mapping[str, str]) -> dict[str, Any]:
+def _read_oban(variables: Mapping[str, _Variable]) -> dict[str, Any]:
     """Return what environment variables say about Oban, as values."""
-    found: dict[str, Any] = dict(texts)
-    if (text := texts.get("prune_after_seconds")) is not None:
+    found: dict[str, Any] = {name: one.text for name, one in variables.items()}
+    if (one := variables.get("prune_after_seconds")) is not None:
         try:
-            found["prune_after_seconds"] = None if text.strip().lower() == "none" else float(text)
-        except ValueError as error:
-            variable = _OBAN_ENVIRONMENT["prune_after_seconds"]
-            raise ConfigurationError(
-                f"{variable}={text!r} must be a number of seconds, 0 or none for never."
-            ) from error
-    if (text := texts.get("metrics")) is not None:
-        if text.strip().lower() not in _SWITCH:
-            raise ConfigurationError(f"{_OBAN_ENVIRONMENT['metrics']}={text!r} must be true or false.")
-        found["metrics"] = _SWITCH[text.strip().lower()]
+            found["prune_after_seconds"] = None if one.text.lower() == "none" else float(one.text)
+        except ValueError:
+            raise ConfigurationError(f"{one.shown} must be a number of seconds, 0 or none for never.") from None
+    if (one := variables.get("metrics")) is not None:
+        if one.text.lower() not in _SWITCH:
+            raise ConfigurationError(f"{one.shown} must be true or false.")
+        found["metrics"] = _SWITCH[one.text.lower()]
     return found
 
 
@@ -464,14 +526,14 @@ def _settings_in(candidate: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            if name == "flowstone.toml":
+            if name == "flowstone.toml" or "[tool.flowstone" in _start(path):
                 raise ConfigurationError(f"{path} cannot be read: {error}") from error
             continue
         if name == "flowstone.toml":
             return path, document
         tools = document.get("tool", {})
         if isinstance(tools, dict) and "flowstone" in tools:
-            return path, tools["flowstone"]
+            return path, _table("tool.flowstone", tools["flowstone"], str(path))
     return None
 
 

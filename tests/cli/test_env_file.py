@@ -26,6 +26,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('A="say \\"hi\\" \\\\ $x"', {"A": 'say "hi" \\ $x'}),
         ("A='${B}'\nB=${A}-${NOT_SET}", {"A": "${B}", "B": "${B}-"}),
         ("A=1\nA=2", {"A": "2"}),
+        ("A=#hunter2\nB= # none\nC=x#y # z", {"A": "#hunter2", "B": "", "C": "x#y"}),
+        ("A=a\u2028b\x85c\rB=2", {"A": "a\u2028b\x85c", "B": "2"}),
+        ("A='x \ny'", {"A": "x \ny"}),
+        (
+            'A=1\nB="\\${A}"\nC="$A\\n${A}"\nD=C:\\new\\${A}',
+            {"A": "1", "B": "${A}", "C": "$A\n1", "D": "C:\\new\\${A}"},
+        ),
+        ('A=${X:-one}\nB="${A:-two}"\nC=${X:-}', {"A": "one", "B": "one", "C": ""}),
         ("A = ünï \n\n#x\n  export  B=\t'' #c", {"A": "ünï", "B": ""}),
     ],
 )

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from flowstone import __version__
 from flowstone.app.database import opened
-from flowstone.config import Settings, read_settings_file, variable_of
+from flowstone.config import Settings, read_settings
 from flowstone.core.clean import mask_secrets
 from flowstone.core.notification import NotificationState
 from flowstone.core.shape import AssetShape
@@ -148,20 +148,12 @@ def _embedded_wheel() -> Check:
 
 
 def _settings(settings: Settings, given: Mapping[str, Any]) -> Iterator[Check]:
-    path, from_file = read_settings_file(Path.cwd())
+    _, places = read_settings()
     for item in fields(settings):
         value = getattr(settings, item.name)
-        variable = variable_of(item.name)
+        source = places.get(item.name, "default")
         if given.get(item.name) is not None:
             source = "--database" if item.name == "database_url" else f"--{item.name.replace('_', '-')}"
-        elif os.environ.get(variable):
-            source = variable
-        elif os.environ.get(f"{variable}_FILE"):
-            source = f"{variable}_FILE"
-        elif item.name in from_file:
-            source = str(path)
-        else:
-            source = "default"
         shown = dict(value) if item.name == "queues" else value
         yield Check(f"setting {item.name}", Verdict.OK, mask_secrets(f"{shown} ({source})"))
 

@@ -14,8 +14,8 @@ NAME = ".env"
 VARIABLE = "FLOWSTONE_ENV_FILE"
 OFF = "none"
 _MAX_BYTES = 1024 * 1024
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)", re.DOTALL)
+_SPECIAL = re.compile(r"\\(.)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -65,7 +65,9 @@ def settings_directory() -> Path | None:
 
 
 def read(text: str, environment: Mapping[str, str] | None = None, where: str = NAME) -> dict[str, str]:
-    r"""Return the variables of a text: `NAME=value` lines, with `export`, quotes, comments and `${NAME}`.
+    r"""Return the variables of a text: lines `NAME=value`, with `export`, quotes, comments and references.
+
+    A reference is `${NAME}` or `${NAME:-DEFAULT}`; within single quotes, and behind a backslash, it is text.
 
     Args:
         text: the content of the file.
@@ -80,11 +82,11 @@ def read(text: str, environment: Mapping[str, str] | None = None, where: str = N
         {'A': '1', 'B': 'two words # and more', 'C': '1\n', 'D': 'x', 'E': ''}
     """
     found: dict[str, str] = {}
-    known = dict(environment or os.environ)
-    lines = text.splitlines()
+    known = dict(os.environ if environment is None else environment)
+    lines = re.split(r"\r\n|\r|\n", text)  # what else `splitlines` takes for an end may stand in a value
     at = 0
     while at < len(lines):
-        first, line = at + 1, lines[at].strip()
+        first, line = at + 1, lines[at].lstrip()
         at += 1
         if not line or line.startswith("#"):
             continue
@@ -92,8 +94,9 @@ def read(text: str, environment: Mapping[str, str] | None = None, where: str = N
         if match is None:
             raise ConfigurationError(f"{where}, line {first}: write NAME=value.")
         name, rest = match.groups()
-        quote = rest[:1] if rest[:1] in ("'", '"') else ""
+        quote = rest.lstrip()[:1] if rest.lstrip()[:1] in ("'", '"') else ""
         if quote:  # may go on over several lines, as keys do
+            rest = rest.lstrip()
             while (end := _closing(rest, quote)) is None and at < len(lines):
                 rest, at = f"{rest}\n{lines[at]}", at + 1
             if end is None:
@@ -104,14 +107,24 @@ def read(text: str, environment: Mapping[str, str] | None = None, where: str = N
                 )
             value = rest[1:end]
         else:
-            value = re.split(r"(?:^|\s+)#", rest, maxsplit=1)[0].strip()
-        if quote == '"':
-            value = re.sub(r"\\(.)", lambda one: _ESCAPES.get(one[1], one[1]), value, flags=re.DOTALL)
+            value = re.split(r"\s#", rest, maxsplit=1)[0].strip()
         if quote != "'":
-            value = _REFERENCE.sub(lambda one: known.get(one[1], ""), value)
+            value = _expanded(value, known, escapes=bool(quote))
         found[name] = value
         known.setdefault(name, value)
     return found
+
+
+def _expanded(value: str, known: Mapping[str, str], *, escapes: bool) -> str:
+    """Return a value with what `${NAME}` stands for, and in double quotes with what follows a backslash."""
+
+    def text_of(found: re.Match[str]) -> str:
+        escaped, name, default = found.groups()
+        if escaped is not None:
+            return _ESCAPES.get(escaped, escaped) if escapes else found[0]
+        return known.get(name, "") or default or ""
+
+    return _SPECIAL.sub(text_of, value)
 
 
 def _closing(rest: str, quote: str) -> int | None:
