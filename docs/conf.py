@@ -17,7 +17,7 @@ ROOT = HERE.parent
 
 project = "FlowStone"
 author = "The FlowStone authors"
-copyright = author  # noqa: A001 - the name that Sphinx reads
+project_copyright = author
 version = release = flowstone.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from churn_model.pipeline import build
-from flowstone import Approval
+from flowstone import Approval, Settings
 
 
 def ann(approval: Approval) -> None:
@@ -13,7 +13,7 @@ def ann(approval: Approval) -> None:
         flow.approvals.approve(approval.id, by="Ann", comment="good enough for a letter")
 
 
-flow = build(notifiers=[ann])
+flow = build(notifiers=[ann], settings=Settings())  # in memory, whatever the environment says
 
 if __name__ == "__main__":
     careless = flow.materialize_all("at_risk", config={"model": {"steps": 0}})

@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 from dbt_shop.pipeline import build, prepare
+from flowstone import Settings
 
 
 def main(directory: Path) -> None:
     """Run it below a directory."""
     prepare(directory)
-    with build(directory) as flow:
+    with build(directory, settings=Settings()) as flow:  # in memory, whatever the environment says
         result = flow.materialize_all("letter")
         print(result.value)
         for found in flow.checks.latest():

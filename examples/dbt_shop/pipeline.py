@@ -24,7 +24,7 @@ def prepare(directory: Path) -> Path:
     project = directory / "project"
     shutil.copytree(PROJECT, project, dirs_exist_ok=True)
     dbt = shutil.which("dbt", path=str(Path(sys.executable).parent)) or "dbt"
-    subprocess.run([dbt, "--quiet", "parse"], cwd=project, check=True, env=os.environ | environment(directory))  # noqa: S603
+    subprocess.run([dbt, "--quiet", "parse"], cwd=project, check=True, env=os.environ | environment(directory))  # noqa: S603 - a fixed program
     return project
 
 
@@ -56,9 +56,8 @@ def build(directory: Path, **options: Any) -> FlowStone:
     @asset(concurrency=shop.limits)
     def letter(revenue_by_customer: Published) -> str:
         """Thanks to the best customer; the value of a model is where it lies."""
-        query = f"SELECT customer, revenue FROM {revenue_by_customer.location} ORDER BY revenue DESC LIMIT 1"  # noqa: S608
         with duckdb.connect(str(warehouse), read_only=True) as connection:
-            found = connection.execute(query).fetchone()
+            found = connection.table(revenue_by_customer.location).order("revenue DESC").fetchone()
         assert found is not None
         return f"Dear {found[0]}, thank you for {found[1]} euros."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from elt_duckdb.pipeline import build
-from flowstone import Message, Notify
+from flowstone import Message, Notify, Settings
 
 EXPORTS = {
     "2024-01-01": "id,customer,cents\n1,Ann,1200\n2,Bob,3000\n",
@@ -24,7 +24,9 @@ def main(directory: Path) -> None:
     def on_call(message: Message) -> None:
         print("notified:", message.subject)
 
-    with build(directory, settle=0, notify=[Notify(to=on_call, on=("check_failed", "recovered"))]) as flow:
+    watched = [Notify(to=on_call, on=("check_failed", "recovered"))]
+    in_memory = Settings()  # whatever the environment says
+    with build(directory, settle=0, notify=watched, settings=in_memory) as flow:
         for day, text in EXPORTS.items():
             (directory / "inbox" / f"orders-{day}.csv").write_text(text)
         flow.sensors.evaluate("exports")  # what workers do every few seconds

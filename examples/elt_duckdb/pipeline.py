@@ -29,6 +29,7 @@ from flowstone import (
     dep,
     new_files,
 )
+from flowstone.errors import ConfigurationError
 from flowstone.io import DuckDBTableIO
 from flowstone.notifiers import webhook
 
@@ -90,7 +91,10 @@ def build(directory: str | Path | None = None, *, settle: float = 10, **options:
         settle: seconds for which a file must have stayed the same: the shop may be writing it.
         **options: of `FlowStone`.
     """
-    place = Path(directory or os.environ["ELT_DIRECTORY"])
+    named = directory or os.environ.get("ELT_DIRECTORY")
+    if not named:
+        raise ConfigurationError("Set ELT_DIRECTORY to the directory with the inbox and the warehouse.")
+    place = Path(named)
     inbox = place / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
     address = os.environ.get("ELT_WEBHOOK_URL")
@@ -106,7 +110,7 @@ def build(directory: str | Path | None = None, *, settle: float = 10, **options:
                     str(inbox),
                     name="exports",
                     selection="orders or daily_revenue",
-                    pattern="orders-*.csv",
+                    pattern="orders-????-??-??.csv",
                     partition=lambda file: file.name[7:17],
                     add_to=DAYS,
                     settle=settle,

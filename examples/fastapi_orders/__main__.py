@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 
 from fastapi.testclient import TestClient
 
 from fastapi_orders.assets import build
 from fastapi_orders.shop import create_app
+from flowstone import Settings
 from flowstone.stores.postgres.store import PostgresStore
 from flowstone.testing.workers import run_to_completion
 
@@ -32,4 +32,4 @@ def main(database_url: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        main(os.environ.get("FLOWSTONE_DATABASE_URL") or f"embedded:{directory}")
+        main(Settings.load().database_url or f"embedded:{directory}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -12,8 +11,8 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, Field
 
 from fastapi_orders.assets import SCHEMA, build
-from flowstone import FlowStone, State
-from flowstone.errors import NotMaterializedError
+from flowstone import FlowStone, Settings, State
+from flowstone.errors import ConfigurationError, NotMaterializedError
 
 
 class Order(BaseModel):
@@ -83,4 +82,7 @@ def create_app(database_url: str) -> FastAPI:
 
 def from_environment() -> FastAPI:
     """Make the application for `uvicorn --factory fastapi_orders.shop:from_environment`."""
-    return create_app(os.environ["FLOWSTONE_DATABASE_URL"])
+    database_url = Settings.load().database_url
+    if database_url is None:
+        raise ConfigurationError("Set FLOWSTONE_DATABASE_URL: orders and runs lie in one database.")
+    return create_app(database_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import tempfile
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from flowstone import FlowStone
+from flowstone import FlowStone, Settings
 from flowstone.web import Person, Role, create_app
+from git_history.errors import RepositoryError
 from git_history.flow import MONTHLY, OVERALL, build
 
 
@@ -41,15 +43,33 @@ def main() -> None:
     parser.add_argument("repository", nargs="?", default=".", help="a clone with its whole history")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    address = f"http://127.0.0.1:{given.port}"
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:  # before anything is computed
+        listener.bind(("127.0.0.1", given.port))
+    except (OSError, OverflowError) as error:
+        parser.exit(1, f"Port {given.port} cannot be used ({error}): choose another one with --port.\n")
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        serve(given.repository, listener, address)
+    except RepositoryError as error:
+        parser.exit(1, f"{error}\n")
+
+
+def serve(repository: str, listener: socket.socket, address: str) -> None:
+    """Compute in memory, whatever the environment says, and serve until it is stopped.
+
+    Raises:
+        RepositoryError: the path is no repository that can be analysed.
+    """
     with (
         tempfile.TemporaryDirectory() as directory,
-        build(given.repository, Path(directory), page=f"{address}/report") as flow,
+        build(repository, Path(directory), page=f"{address}/report", settings=Settings()) as flow,
     ):
         flow.backfill(MONTHLY).raise_for_failures()
         flow.materialize_all(OVERALL).raise_for_failures()
-        print(f"report     {address}/report\ndashboard  {address}/flowstone/asset/report")
-        uvicorn.run(pages(flow), port=given.port, log_level="warning")
+        print(f"report     {address}/report\ndashboard  {address}/flowstone/asset/report", flush=True)
+        uvicorn.Server(uvicorn.Config(pages(flow), log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

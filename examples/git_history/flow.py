@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flowstone import Asset, AssetContext, FlowStone, RetryPolicy, StaticPartitions, asset
+from flowstone import Asset, AssetContext, FlowStone, RetryPolicy, Settings, StaticPartitions, asset
 from flowstone.io import FilesystemIO, JsonSerializer, ParquetSerializer, TextSerializer
 from git_history import analysis, tables
 from git_history.analysis import MonthSummary
@@ -121,7 +121,12 @@ OVERALL = "group:history or group:report"
 
 
 def build(
-    repo_path: str | Path, storage_dir: str | Path, since: date | None = None, *, page: str = ""
+    repo_path: str | Path,
+    storage_dir: str | Path,
+    since: date | None = None,
+    *,
+    page: str = "",
+    settings: Settings | None = None,
 ) -> FlowStone:
     """Assemble the app for one repository.
 
@@ -132,6 +137,7 @@ def build(
         storage_dir: where the tables and the report are stored.
         since: leave out months before this day; default: none.
         page: address at which the report is served, if it is; recorded with it.
+        settings: instead of those of the environment.
 
     Raises:
         RepositoryError: the path is no repository that can be analysed, or it has no commit since then.
@@ -146,6 +152,7 @@ def build(
             "text": FilesystemIO(values, serializer=TextSerializer(), name="text"),
         },
         resources={"repository": lambda: Repository.open(repo_path), "page": page},
+        settings=settings,
     )
 
 

@@ -124,7 +124,7 @@ def _activity(findings: Findings, drawn: list[Period], kept: list[date]) -> str:
     if stray:
         text += f" {_count(stray, 'commit')} with stray dates, years away from all others, not drawn."
     title = f"Commits by {each}"
-    chart = charts.area(marks, title=title, description=text)
+    chart = charts.area(marks, title=title, description=text, unit="commits")
     return _section(title, text, chart)
 
 
@@ -133,7 +133,7 @@ def _lines(drawn: list[Period]) -> str:
     title = f"Lines added and deleted by {drawn[0].span}"
     added, deleted = sum(mark.value for mark in marks), sum(mark.below for mark in marks)
     text = f"In all {_count(added, 'line')} added, {deleted:,} deleted."
-    chart = charts.columns(marks, title=title, description=text)
+    chart = charts.columns(marks, title=title, description=text, units=("lines added", "deleted"))
     legend = "".join(
         f'<span><svg class="key {kind}" aria-hidden="true"><rect width="10" height="10" rx="3"/></svg>'
         f"{name}</span>"
@@ -145,7 +145,7 @@ def _lines(drawn: list[Period]) -> str:
 def _people_over_time(drawn: list[Period]) -> str:
     marks = _marks((period, period.authors, 0) for period in drawn)
     text = f"At most {_count(max(mark.value for mark in marks), 'person', 'people')} in one month."
-    chart = charts.area(marks, title="People active in a month", description=text)
+    chart = charts.area(marks, title="People active in a month", description=text, unit="people")
     return _section("People active in a month", text, chart)
 
 
@@ -155,7 +155,7 @@ def _hours(hours: pa.Table) -> str:
     weekend = sum(count for (weekday, _), count in counts.items() if weekday > 4)
     text = f"On the clock of each author. {100 * weekend / total:.0f} % were written on a weekend."
     title = "When commits are written"
-    return _section(title, text, charts.heat_map(counts, title=title, description=text))
+    return _section(title, text, charts.heat_map(counts, title=title, description=text, unit="commits"))
 
 
 def _authors(findings: Findings) -> str:

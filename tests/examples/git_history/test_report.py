@@ -174,11 +174,19 @@ lists_of_marks = st.lists(st.builds(Mark, st.text(max_size=5), values, values, s
 @given(lists_of_marks.filter(bool))
 def test_charts_of_any_values_are_pictures_with_a_description(marks: list[Mark]) -> None:
     for drawn in (
-        charts.area(marks, title="<t>", description="&"),
-        charts.columns(marks, title="<t>", description="&"),
+        charts.area(marks, title="<t>", description="&", unit="<u>"),
+        charts.columns(marks, title="<t>", description="&", units=("<u>", "more")),
     ):
         assert 'alt="&lt;t&gt;. &amp;"' in drawn
         assert drawn.count("data:image/svg+xml;base64,") == 2
+        rectangles = ET.fromstring(drawn.partition("</picture>")[2].removesuffix("</div></div>")).findall("rect")
+        assert len(rectangles) == len(marks), "one tooltip for each mark"
+        ends = [float(one.attrib["x"]) for one in rectangles] + [
+            float(rectangles[-1].attrib["x"]) + float(rectangles[-1].attrib["width"])
+        ]
+        assert ends == sorted(ends)
+        assert 0 <= ends[0] < ends[-1] <= 1000
+        assert all(f"{mark.value:,} <u>" in str(one[0].text) for mark, one in zip(marks, rectangles, strict=True))
 
 
 @pytest.mark.parametrize(
