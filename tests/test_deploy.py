@@ -144,6 +144,19 @@ def test_manifests_fit_the_schemas_of_kubernetes(path: Path) -> None:
                     assert call["port"] in ports
 
 
+def test_the_kustomization_builds_and_what_it_builds_fits_the_schemas(tmp_path: Path) -> None:
+    """Its names, namespace and images reach everything: what is applied is not the files but this."""
+    yaml = pytest.importorskip("yaml")
+    built = tmp_path / "built.yaml"
+    built.write_text(run(tool("kubectl"), "kustomize", DEPLOY / "kubernetes"), encoding="utf-8")
+    run(tool("kubernetes-validate"), "--strict", built)
+    found = list(yaml.safe_load_all(built.read_text(encoding="utf-8")))
+    assert len(found) == sum(len(documents(path)) for path in MANIFESTS)
+    assert {one["metadata"]["namespace"] for one in found} == {"flowstone"}
+    images = {container["image"] for one in found for container in pods(one)}
+    assert images == {"registry.example/flowstone-project:1"}
+
+
 def test_selectors_find_what_they_are_for() -> None:
     everything = [one for path in MANIFESTS for one in documents(path)]
     labels = [

@@ -57,8 +57,8 @@ def build(directory: Path, **options: Any) -> FlowStone:
     def letter(revenue_by_customer: Published) -> str:
         """Thanks to the best customer; the value of a model is where it lies."""
         with duckdb.connect(str(warehouse), read_only=True) as connection:
-            found = connection.table(revenue_by_customer.location).order("revenue DESC").fetchone()
-        assert found is not None
-        return f"Dear {found[0]}, thank you for {found[1]} euros."
+            model = connection.table(revenue_by_customer.location).select("customer", "revenue")
+            ((customer, revenue),) = model.order("revenue DESC").limit(1).fetchall()
+        return f"Dear {customer}, thank you for {revenue} euros."
 
     return FlowStone([web_orders, *shop, letter], checks=shop.checks, **options)

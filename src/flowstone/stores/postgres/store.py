@@ -337,7 +337,7 @@ def embedded_server(url: str, directory: Path) -> EmbeddedPostgres | None:
     kind, _, place = url.partition(":")
     if kind != EMBEDDED:
         return None
-    return EmbeddedPostgres(Path(place) if place else directory / "postgres")
+    return EmbeddedPostgres(Path(place).expanduser() if place else directory / "postgres")
 
 
 def upgrade(database: Database) -> list[str]:

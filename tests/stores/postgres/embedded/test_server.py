@@ -22,6 +22,7 @@ from flowstone.errors import EmbeddedDatabaseError, MissingExtraError
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.embedded.account import ServerAccount
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
+from flowstone.stores.postgres.store import embedded_server
 from flowstone.testing.postgres import UNSAFE_BUT_FAST, remove_server
 
 TIMEOUT_SECONDS = 30.0
@@ -483,3 +484,11 @@ def test_a_cluster_whose_maker_died_before_its_files_were_on_disk_is_synced_by_t
     with server as dsn, Database(dsn).dedicated() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert not (tmp_path / "db" / "data" / "flowstone.unsynced").exists()
+
+
+def test_a_directory_below_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`embedded:~/data` in a settings file, where no shell has seen it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = embedded_server("embedded:~/data", tmp_path)
+    assert found is not None
+    assert found.directory == tmp_path / "data"
