@@ -87,7 +87,7 @@ def test_what_the_app_declares_comes_first(install: Install) -> None:
         ("plugged_for_tests:nothing", "cannot be imported"),
         ("no_such_module_at_all:x", "cannot be imported"),
         ("plugged_for_tests:CODE", "cannot be imported"),
-        ("plugged_for_tests:answer", "is no IO manager: int"),
+        ("plugged_for_tests:answer", "is no IO manager, it has no name"),
     ],
 )
 def test_what_is_broken_names_its_package(install: Install, value: str, says: str) -> None:
@@ -102,6 +102,20 @@ def test_two_packages_of_one_name_are_refused(install: Install) -> None:
     install("flowstone.io", "warehouse = plugged_for_tests:misnamed")
     with pytest.raises(ConfigurationError, match="Several packages register 'warehouse'"):
         FlowStone.for_testing([kept], resources={"answer": 1})
+
+
+def test_a_compute_is_found_like_an_io_manager(install: Install) -> None:
+    """One made already, or what makes one; of two packages neither is taken."""
+
+    @asset(compute="farm")
+    def far() -> int: ...
+
+    install("flowstone.compute", "farm = flowstone.compute:CommandCompute")
+    with pytest.raises(DefinitionError, match=r"CommandCompute.*failed with TypeError.*Check plugged0"):
+        FlowStone.for_testing([far])
+    install("flowstone.compute", "farm = plugged_for_tests:Warehouse")
+    with pytest.raises(DefinitionError, match="Several packages register 'farm'"):
+        FlowStone.for_testing([far])
 
 
 def test_what_nobody_registers_is_refused_as_ever() -> None:

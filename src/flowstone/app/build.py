@@ -19,7 +19,13 @@ from typing import Any
 
 from flowstone.app.details import DetailsReader
 from flowstone.app.notifications import Notifications, declare
-from flowstone.app.plugins import registered_io, registered_resource
+from flowstone.app.plugins import (
+    COMPUTE_GROUP,
+    registered_compute,
+    registered_io,
+    registered_names,
+    registered_resource,
+)
 from flowstone.app.results import Results
 from flowstone.app.waiting import Waiting
 from flowstone.compute.select import ComputeSelector, refuse_what_is_no_compute
@@ -313,7 +319,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(_resources(declared.resources, [*graph, *checks]))
     pool.check(graph, checks)
-    computes = ComputeSelector(declared.compute)
+    computes = ComputeSelector(declared.compute, registered_compute, partial(registered_names, COMPUTE_GROUP))
     computes.check(graph)
     store = _store(settings, graph)
     try:

@@ -1,19 +1,23 @@
-"""What installed packages register: IO managers and resources under the names that assets use.
+"""What installed packages register: IO managers, computes and resources under the names that assets use.
 
-A package says `[project.entry-points."flowstone.io"]` or `"flowstone.resources"`, then `name = "module:object"`.
-Only what an app names and does not declare itself is imported.
+A package says `[project.entry-points."flowstone.io"]`, `"flowstone.compute"` or `"flowstone.resources"`, then
+`name = "module:object"`. Only what an app names and does not declare itself is imported.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from flowstone.compute.select import COMPUTE_MEMBERS
+from flowstone.core.declaring import no_such_part
 from flowstone.errors import ConfigurationError
-from flowstone.protocols import IOManager
+from flowstone.protocols import Compute, IOManager
 
 IO_GROUP = "flowstone.io"
+COMPUTE_GROUP = "flowstone.compute"
 RESOURCES_GROUP = "flowstone.resources"
 
 
@@ -38,18 +42,24 @@ def registered_io(name: str) -> IOManager | None:
     point = _find(IO_GROUP, name)
     if point is None:
         return None
-    loaded = _load(point)
-    if inspect.isroutine(loaded) or isinstance(loaded, type):
-        try:
-            loaded = loaded()
-        except Exception as error:
-            raise _broken(point, f"failed with {type(error).__name__}: {error}") from error
-    if not all(hasattr(loaded, one) for one in ("name", "shared", "store", "load", "discard")):
-        raise _broken(point, f"is no IO manager: {type(loaded).__name__}")
+    loaded = _made(point, "IO manager", ("name", "shared", "store", "load", "discard"))
     if loaded.name != name:
         raise _broken(point, f"calls itself {loaded.name!r}, and that name is recorded with every value")
     manager: IOManager = loaded
     return manager
+
+
+def registered_compute(name: str) -> Compute | None:
+    """Return the compute that a package registers under a name; None when none does.
+
+    The entry point is a compute, or a class or function without parameters that makes one.
+
+    Raises:
+        ConfigurationError: it cannot be imported or made, or two packages have it.
+    """
+    point = _find(COMPUTE_GROUP, name)
+    compute: Compute | None = None if point is None else _made(point, "compute", COMPUTE_MEMBERS)
+    return compute
 
 
 def registered_resource(name: str) -> Any:
@@ -79,6 +89,18 @@ def _find(group: str, name: str) -> EntryPoint | None:
             "you mean when you make FlowStone(...)."
         )
     return found[0] if found else None
+
+
+def _made(point: EntryPoint, kind: str, members: Iterable[str]) -> Any:
+    loaded = _load(point)
+    if inspect.isroutine(loaded) or isinstance(loaded, type):
+        try:
+            loaded = loaded()
+        except Exception as error:
+            raise _broken(point, f"failed with {type(error).__name__}: {error}") from error
+    if problem := no_such_part(kind, loaded, members):
+        raise _broken(point, f"cannot be used: {problem}")
+    return loaded
 
 
 def _load(point: EntryPoint) -> Any:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from flowstone.compute.cluster import DeclaredCompute
 from flowstone.core.clean import plain_text
 from flowstone.core.declaring import shown
 from flowstone.core.forks import renew_after_fork
@@ -42,7 +43,7 @@ _MEANING = {
 }
 
 
-class CommandCompute:
+class CommandCompute(DeclaredCompute):
     """Calls each function by a command of its own, which ends in `python -m flowstone.remote`.
 
     In the command, `{call}` and `{answer}` are paths of two files, `{key}` is unique, `{asset}` the name of the
@@ -85,6 +86,7 @@ class CommandCompute:
         code: Code = "reference",
         values: Values = "remote",
     ) -> None:
+        super().__init__(code, values)
         self._command = _words("command", command)
         self._cancel = _words("cancel", cancel) if cancel else []
         if not self._command:
@@ -102,26 +104,9 @@ class CommandCompute:
             raise ConfigurationError(
                 f"CommandCompute(options={{{unknown[0]!r}: ...}}): {{{unknown[0]}}} stands nowhere in the command."
             )
-        for option, value, allowed in (
-            ("code", code, ("reference", "cloudpickle")),
-            ("values", values, ("remote", "local")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(f"CommandCompute({option}={shown(value)}): give {' or '.join(allowed)}.")
         self._directory = None if directory is None else Path(directory).absolute()
         self._environment = dict(environment or {})
-        self._code, self._values = code, values
         self._watch = _Watch()
-
-    @property
-    def code(self) -> Code:
-        """How functions travel."""
-        return self._code
-
-    @property
-    def values(self) -> Values:
-        """Where values are loaded and stored."""
-        return self._values
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Refuse options that the command does not have, and options without a value.

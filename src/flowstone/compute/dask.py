@@ -10,12 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from flowstone.core.clean import plain_text
-from flowstone.core.declaring import duration, is_text, shown
+from flowstone.compute.cluster import ClusterCompute, one_line
+from flowstone.core.declaring import duration, is_text, number, shown
 from flowstone.core.forks import keep_of_parent, renew_after_fork
-from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError, OptionsError, did_you_mean
+from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError
 from flowstone.protocols import Code, ComputeCall, Values
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flowstone.compute")
 
-_OPTIONS = ("workers", "allow_other_workers", "resources", "priority")
-_REFUSED = {
-    "retries": "a submission is one attempt; FlowStone repeats it, @asset(retry=RetryPolicy(...))",
-    "pure": "each call has a key of its own, and runs",
-    "key": "each call has a key of its own",
-    "fifo_timeout": "use priority",
-}
 _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
@@ -41,13 +34,12 @@ _WAITS = {
 _OVER = ("closing", "closed", "failed")
 _WARNING = (
     "The Dask scheduler repeats a task on another worker when one dies (allowed-failures is %d, so up to %d "
-    "runs of "
-    "a function in one attempt). Set distributed.scheduler.allowed-failures to 0 where it is started, and let "
-    "FlowStone repeat: it knows what was committed."
+    "runs of a function in one attempt). Set distributed.scheduler.allowed-failures to 0 where it is started, and "
+    "let FlowStone repeat: it knows what was committed."
 )
 
 
-class DaskCompute:
+class DaskCompute(ClusterCompute):
     """Calls each function as a task of a Dask cluster.
 
     The worker that holds the step submits it, waits, and commits; the future is released as soon as its answer is
@@ -72,6 +64,15 @@ class DaskCompute:
         >>> dask.close()
     """
 
+    kind = "Dask"
+    options = ("workers", "allow_other_workers", "resources", "priority")
+    refused: ClassVar[Mapping[str, str]] = {
+        "retries": "a submission is one attempt; FlowStone repeats it, @asset(retry=RetryPolicy(...))",
+        "pure": "each call has a key of its own, and runs",
+        "key": "each call has a key of its own",
+        "fifo_timeout": "use priority",
+    }
+
     def __init__(
         self,
         address: str | Callable[[], Client],
@@ -83,20 +84,14 @@ class DaskCompute:
         if isinstance(address, type) or not (callable(address) or is_text(address)):
             raise ConfigurationError(
                 f"DaskCompute({shown(address)}): give the address of the scheduler, such as "
-                "'tcp://scheduler:8786', "
-                "or a function that returns a connected Client."
+                "'tcp://scheduler:8786', or a function that returns a connected Client."
             )
-        for option, value, allowed in (
-            ("code", code, ("reference", "cloudpickle")),
-            ("values", values, ("remote", "local")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(f"DaskCompute({option}={shown(value)}): give {' or '.join(allowed)}.")
-        if not duration(connect_seconds):
+        super().__init__(code, values)
+        seconds = duration(connect_seconds)
+        if not seconds:
             raise ConfigurationError(f"DaskCompute(connect_seconds={shown(connect_seconds)}): give more than 0.")
         self._address = address
-        self._connect_seconds = connect_seconds
-        self._code, self._values = code, values
+        self._connect_seconds = seconds
         self._client: Client | None = None
         self._renew()
         renew_after_fork(self, DaskCompute._renew)
@@ -108,66 +103,41 @@ class DaskCompute:
         self._lock = threading.Lock()
 
     @property
-    def code(self) -> Code:
-        """How functions travel."""
-        return self._code
-
-    @property
-    def values(self) -> Values:
-        """Where values are loaded and stored."""
-        return self._values
-
-    @property
     def where(self) -> str:
         """The cluster, for people."""
         return f"the Dask scheduler {self._address}" if isinstance(self._address, str) else "a Dask scheduler"
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Refuse what `Client.submit` does not take, or what would have Dask run a call again.
-
-        Raises:
-            OptionsError: names the option.
-        """
-        for name, value in options.items():
-            if name in _REFUSED:
-                raise OptionsError(f"the option {name!r} is not for Dask here: {_REFUSED[name]}")
-            if name not in _OPTIONS:
-                raise OptionsError(
-                    f"Dask has no option {name!r} here.{did_you_mean(name, _OPTIONS)} Its options: "
-                    f"{', '.join(_OPTIONS)}."
-                )
-            problem = _problem(name, value)
-            if problem:
-                raise OptionsError(f"the option {name!r} is {shown(value)}: {problem}")
-
-    def submit(self, call: ComputeCall) -> _Submitted:
-        """Submit a call as one task.
-
-        Raises:
-            ComputeLostError: the scheduler does not answer.
-            MissingExtraError: `distributed` is not installed.
-        """
-        try:
-            client = self._connected()
-            future = client.submit(
-                _run,
-                call.perform,
-                call.cancel,
-                call.key,
-                call.payload,
-                key=call.key,
-                pure=False,
-                retries=0,
-                **dict(call.options),
-            )
-            future.add_done_callback(lambda _: call.wake())
-        except MissingExtraError:
-            raise
-        except Exception as error:
-            raise ComputeLostError(
-                call.asset, self.where, f"it does not take calls: {_one_line(error)}"
-            ) from error
+    def _hand_over(self, call: ComputeCall) -> _Submitted:
+        client = self._connected()
+        future = client.submit(
+            _run,
+            call.perform,
+            call.cancel,
+            call.key,
+            call.payload,
+            key=call.key,
+            pure=False,
+            retries=0,
+            **dict(call.options),
+        )
+        future.add_done_callback(lambda _: call.wake())
         return _Submitted(self.where, client, future, call)
+
+    def _problem(self, name: str, value: object) -> str | None:
+        match name:
+            case "workers":
+                listed = value if isinstance(value, list | tuple) else [value]
+                fits = bool(listed) and all(is_text(one) for one in listed)
+                return None if fits else "give a worker's name or address, or a list of them"
+            case "allow_other_workers":
+                return None if isinstance(value, bool) else "give True or False"
+            case "priority":
+                return None if isinstance(value, int) and not isinstance(value, bool) else "give a whole number"
+            case _:
+                fits = isinstance(value, Mapping) and all(
+                    isinstance(one, str) and (number(much) or 0) > 0 for one, much in value.items()
+                )
+                return None if fits else 'give amounts by name, such as {"GPU": 1}'
 
     def close(self) -> None:
         """Close the connection; it can be used again."""
@@ -187,7 +157,7 @@ class DaskCompute:
             yield "fail", "distributed is not installed", str(error)
             return
         except Exception as error:  # noqa: BLE001 - that is the finding
-            yield "fail", f"{self.where} does not answer: {_one_line(error)}", "Start it, or correct its address."
+            yield "fail", f"{self.where} does not answer: {one_line(error)}", "Start it, or correct its address."
             return
         if workers:
             yield "ok", f"{self.where} answers, with {workers} worker{'s' * (workers > 1)}", ""
@@ -281,7 +251,7 @@ class _Submitted:
             if not any(found.values()):
                 self._client.cancel([self._future], force=True)
         except Exception as error:  # noqa: BLE001 - without a connection there is nobody to reach
-            log.warning("The cancel of %s does not reach %s: %s", self._call.asset, self._where, _one_line(error))
+            log.warning("The cancel of %s does not reach %s: %s", self._call.asset, self._where, one_line(error))
 
     def release(self) -> None:
         """Have the scheduler forget the task: what a future holds is computed again when its worker dies."""
@@ -296,7 +266,7 @@ class _Submitted:
         try:
             answer: object = self._future.result()
         except Exception as error:
-            raise self._lost(f"its answer was lost before it was here: {_one_line(error)}") from error
+            raise self._lost(f"its answer was lost before it was here: {one_line(error)}") from error
         if not isinstance(answer, bytes):
             raise self._lost(f"the task returned {type(answer).__name__} instead of an answer")
         return answer
@@ -362,28 +332,4 @@ def _state_of_task() -> Callable[..., str | None]:
 def _reason(error: BaseException | None) -> str:
     if type(error).__name__ == "KilledWorker":
         return "its worker died while it ran the function (killed, out of memory, or lost)"
-    return _one_line(error)
-
-
-def _one_line(error: BaseException | None) -> str:
-    text = plain_text(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:500]}" if text else type(error).__name__
-
-
-def _problem(name: str, value: object) -> str | None:
-    match name:
-        case "workers":
-            fits = isinstance(value, str) or (
-                isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
-            )
-            return None if fits else "give a worker's name or address, or a list of them"
-        case "allow_other_workers":
-            return None if isinstance(value, bool) else "give True or False"
-        case "priority":
-            return None if isinstance(value, int) and not isinstance(value, bool) else "give a whole number"
-        case _:
-            fits = isinstance(value, Mapping) and all(
-                isinstance(one, str) and isinstance(much, int | float) and not isinstance(much, bool) and much > 0
-                for one, much in value.items()
-            )
-            return None if fits else 'give amounts by name, such as {"GPU": 1}'
+    return one_line(error)

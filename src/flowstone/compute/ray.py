@@ -7,37 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from flowstone.core.clean import plain_text
+from flowstone.compute.cluster import ClusterCompute, one_line
 from flowstone.core.declaring import is_text, shown
 from flowstone.core.forks import renew_after_fork
-from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError, OptionsError, did_you_mean
+from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError
 from flowstone.protocols import Code, ComputeCall, Values
 
 log = logging.getLogger("flowstone.compute")
 
-_OPTIONS = (
-    "num_cpus",
-    "num_gpus",
-    "memory",
-    "resources",
-    "accelerator_type",
-    "scheduling_strategy",
-    "runtime_env",
-    "label_selector",
-)
-_REFUSED = {
-    "max_retries": "a submission is one attempt; FlowStone repeats it, @asset(retry=RetryPolicy(...))",
-    "retry_exceptions": "FlowStone repeats, @asset(retry=RetryPolicy(retry_on=...))",
-    "num_returns": "a call has one answer",
-}
 _INIT = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
 _GRACE_SECONDS = 10.0
 _TICK_SECONDS = 0.1
 
 
-class RayCompute:
+class RayCompute(ClusterCompute):
     """Calls each function as a task of a Ray cluster.
 
     Options of an asset are those of `ray.remote` that say where and with what it runs: `num_cpus`, `num_gpus`,
@@ -60,6 +45,17 @@ class RayCompute:
         >>> ray.close()
     """
 
+    kind = "Ray"
+    options = (
+        *("num_cpus", "num_gpus", "memory", "resources", "accelerator_type"),
+        *("scheduling_strategy", "runtime_env", "label_selector"),
+    )
+    refused: ClassVar[Mapping[str, str]] = {
+        "max_retries": "a submission is one attempt; FlowStone repeats it, @asset(retry=RetryPolicy(...))",
+        "retry_exceptions": "FlowStone repeats, @asset(retry=RetryPolicy(retry_on=...))",
+        "num_returns": "a call has one answer",
+    }
+
     def __init__(
         self,
         address: str | None,
@@ -70,15 +66,9 @@ class RayCompute:
     ) -> None:
         if address is not None and not is_text(address):
             raise ConfigurationError(f"RayCompute({shown(address)}): give an address such as 'auto', or None.")
-        for option, value, allowed in (
-            ("code", code, ("reference", "cloudpickle")),
-            ("values", values, ("remote", "local")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(f"RayCompute({option}={shown(value)}): give {' or '.join(allowed)}.")
+        super().__init__(code, values)
         self._address = address
         self._init = dict(init or {})
-        self._code, self._values = code, values
         self._renew()
         renew_after_fork(self, RayCompute._renew)
 
@@ -88,53 +78,15 @@ class RayCompute:
         self._remote: Any = None
 
     @property
-    def code(self) -> Code:
-        """How functions travel."""
-        return self._code
-
-    @property
-    def values(self) -> Values:
-        """Where values are loaded and stored."""
-        return self._values
-
-    @property
     def where(self) -> str:
         """The cluster, for people."""
         return f"the Ray cluster {self._address or 'of this machine'}"
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Refuse what `ray.remote` does not take, or what would have Ray run a call again.
-
-        Raises:
-            OptionsError: names the option.
-        """
-        for name in options:
-            if name in _REFUSED:
-                raise OptionsError(f"the option {name!r} is not for Ray here: {_REFUSED[name]}")
-            if name not in _OPTIONS:
-                raise OptionsError(
-                    f"Ray has no option {name!r} here.{did_you_mean(name, _OPTIONS)} Its options: "
-                    f"{', '.join(_OPTIONS)}."
-                )
-
-    def submit(self, call: ComputeCall) -> _Submitted:
-        """Submit a call as one task.
-
-        Raises:
-            ComputeLostError: the cluster does not answer.
-            MissingExtraError: `ray` is not installed.
-        """
-        try:
-            ray = self._connected()
-            options = {"max_retries": 0, "retry_exceptions": False, "name": call.key} | dict(call.options)
-            reference = self._remote.options(**options).remote(call.perform, call.cancel, call.key, call.payload)
-            reference.future().add_done_callback(lambda _: call.wake())
-        except MissingExtraError:
-            raise
-        except Exception as error:
-            raise ComputeLostError(
-                call.asset, self.where, f"it does not take calls: {_one_line(error)}"
-            ) from error
+    def _hand_over(self, call: ComputeCall) -> _Submitted:
+        ray = self._connected()
+        options = {"max_retries": 0, "retry_exceptions": False, "name": call.key} | dict(call.options)
+        reference = self._remote.options(**options).remote(call.perform, call.cancel, call.key, call.payload)
+        reference.future().add_done_callback(lambda _: call.wake())
         return _Submitted(self.where, ray, reference, call)
 
     def close(self) -> None:
@@ -154,7 +106,7 @@ class RayCompute:
         except MissingExtraError as error:
             yield "fail", "ray is not installed", str(error)
         except Exception as error:  # noqa: BLE001 - that is the finding
-            yield "fail", f"{self.where} does not answer: {_one_line(error)}", "Start it, or correct its address."
+            yield "fail", f"{self.where} does not answer: {one_line(error)}", "Start it, or correct its address."
         else:
             yield "ok", f"{self.where} answers, with {nodes} node{'s' * (nodes != 1)}", ""
 
@@ -192,7 +144,7 @@ class _Submitted:
                 return None
             answer: object = self._ray.get(self._reference, timeout=60)
         except Exception as error:
-            raise ComputeLostError(self._call.asset, self._where, _one_line(error)) from error
+            raise ComputeLostError(self._call.asset, self._where, one_line(error)) from error
         if not isinstance(answer, bytes):
             why = f"the task returned {type(answer).__name__} instead of an answer"
             raise ComputeLostError(self._call.asset, self._where, why)
@@ -239,8 +191,3 @@ def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], 
     if not answer:
         raise KeyboardInterrupt
     return answer[0]
-
-
-def _one_line(error: BaseException | None) -> str:
-    text = plain_text(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:500]}" if text else type(error).__name__

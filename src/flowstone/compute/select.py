@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoints, entry_points
+from collections.abc import Callable, Iterable, Mapping
 
 from flowstone.core.asset import Asset
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import no_such_part
 from flowstone.errors import ConfigurationError, DefinitionError, FlowStoneError, did_you_mean, join_names
 from flowstone.protocols import Compute
 
-ENTRY_POINT_GROUP = "flowstone.compute"
-_MEMBERS = ("code", "values", "check", "submit", "close")
+COMPUTE_MEMBERS = ("code", "values", "check", "submit", "close")
 
 
 class ComputeSelector:
@@ -20,14 +18,23 @@ class ComputeSelector:
 
     Args:
         given: by name.
+        registered: finds what a package registers under a name.
+        registered_names: returns the names that packages register.
 
     Example:
         >>> ComputeSelector({}).made()
         []
     """
 
-    def __init__(self, given: Mapping[str, Compute]) -> None:
+    def __init__(
+        self,
+        given: Mapping[str, Compute],
+        registered: Callable[[str], Compute | None] = lambda name: None,
+        registered_names: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._found = dict(given)
+        self._registered = registered
+        self._registered_names = registered_names
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Compute:
@@ -43,7 +50,7 @@ class ComputeSelector:
 
     def names(self) -> list[str]:
         """Return every name that `get` knows."""
-        return sorted({*self._found, *(point.name for point in _points())})
+        return sorted({*self._found, *self._registered_names()})
 
     def made(self) -> list[tuple[str, Compute]]:
         """Return those that are there, with their names."""
@@ -71,17 +78,9 @@ class ComputeSelector:
             compute.close()
 
     def _load(self, name: str) -> Compute:
-        for point in _points():
-            if point.name == name:
-                try:
-                    made: Compute = point.load()()
-                except Exception as error:
-                    raise ConfigurationError(
-                        f"the entry point {point.value!r} failed with {type(error).__name__}: {error}. Check the "
-                        "package that registers it."
-                    ) from error
-                refuse_what_is_no_compute(f"the entry point {point.value!r}", made)
-                return made
+        registered = self._registered(name)
+        if registered is not None:
+            return registered
         known = self.names()
         listed = f"; there are: {join_names(known)}" if known else ""
         raise ConfigurationError(
@@ -96,17 +95,8 @@ def refuse_what_is_no_compute(where: str, given: object) -> None:
     Raises:
         ConfigurationError: says what is missing.
     """
-    if isinstance(given, type):
+    if problem := no_such_part("compute", given, COMPUTE_MEMBERS):
         raise ConfigurationError(
-            f"{where}: {given.__name__} is a class; give an object of it: {given.__name__}(...)."
+            f"{where}: {problem}. Give an object such as DaskCompute('tcp://...'), or one with the methods of "
+            "flowstone.protocols.Compute."
         )
-    absent = [name for name in _MEMBERS if not hasattr(given, name)]
-    if absent:
-        raise ConfigurationError(
-            f"{where}: {shown(given)} is no compute, it has no {join_names(absent)}. Give an object such as "
-            "DaskCompute('tcp://...'), or one with the methods of flowstone.protocols.Compute."
-        )
-
-
-def _points() -> EntryPoints:
-    return entry_points(group=ENTRY_POINT_GROUP)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
 
-from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, option_hint
+from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, join_names, option_hint
 
 YEAR_SECONDS = 31_536_000.0
 _MONTH_SECONDS = 30 * 86_400.0
@@ -111,6 +111,19 @@ def whole_number(value: object, *, minimum: int, maximum: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return None
     return found if minimum <= (found := int(value)) <= maximum else None
+
+
+def no_such_part(kind: str, given: object, members: Iterable[str]) -> str | None:
+    """Return why an object cannot be a part of an app: it is a class, or methods are missing; None when it can.
+
+    Example:
+        >>> no_such_part("clock", 5, ["now"])
+        '5 is no clock, it has no now'
+    """
+    if isinstance(given, type):
+        return f"{given.__name__} is a class; give an object of it: {given.__name__}(...)"
+    absent = [name for name in members if not hasattr(given, name)]
+    return f"{shown(given)} is no {kind}, it has no {join_names(absent)}" if absent else None
 
 
 def is_text(value: object) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoints, entry_points
 
 from flowstone.core.capability import Capability
-from flowstone.core.declaring import shown, whole_number
+from flowstone.core.declaring import no_such_part, shown, whole_number
 from flowstone.core.limits import Limit, parse_limits
 from flowstone.errors import (
     ExecutorUnavailableError,
@@ -117,15 +117,10 @@ def _refuse_what_is_none(where: str, choice: object) -> None:
     Raises:
         OptionsError: says what is missing.
     """
-    if isinstance(choice, type):
+    if problem := no_such_part("executor", choice, _MEMBERS):
         raise OptionsError(
-            f"{where}: {choice.__name__} is a class; give an object of it: {choice.__name__}(...), or its name."
-        )
-    absent = [name for name in _MEMBERS if not hasattr(choice, name)]
-    if absent:
-        raise OptionsError(
-            f"{where}: {choice!r} is no executor, it has no {join_names(absent)}. Give a name such as 'sync', or "
-            "an object with name, capabilities, bind, execute and schedule."
+            f"{where}: {problem}. Give a name such as 'sync', or an object with name, capabilities, bind, execute "
+            "and schedule."
         )
     if not isinstance(choice.name, str) or not choice.name:  # type: ignore[attr-defined]
         raise OptionsError(f"{where}: the name of {choice!r} must be text.")

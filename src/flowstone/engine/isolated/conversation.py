@@ -86,26 +86,13 @@ class Conversation:
         context, child = self._context, self._child
         path = search_path()
         changed, child.path = path != child.path, path
-        call = Call(
-            number=self._number,
-            reference=reference,
-            partition=context.partition,
-            key=context.key,
-            run_id=context.run_id,
-            run=context.run,
-            step_id=context.step_id,
-            attempt=context.attempt,
-            token=context.token,
-            started_at=context.started_at,
-            metadata=context.metadata,
-            approvals=tuple(context.approvals.values()),
-            resources={name: dump_resource(context.resources, name) for name in context.resources},
-            root_level=logging.getLogger().level,
-            asset_level=context.logger.getEffectiveLevel(),
+        call = call_of(
+            context,
+            reference,
+            self._number,
             directory=current_directory(),
             path=path if changed else None,
             announce=announce,
-            trace=telemetry.tracer.carrier() if telemetry.tracer is not None else None,
         )
         return pickle.dumps(call, protocol=5)
 
@@ -143,7 +130,40 @@ class _Output:
         self._kept.printed(stream, self._decoders[stream].decode(written))
 
 
-def dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
+def call_of(
+    context: AssetContext,
+    reference: Reference,
+    number: int,
+    *,
+    directory: str | None = None,
+    path: list[str] | None = None,
+    announce: bool = False,
+) -> Call:
+    """Return the call of a step's function in another process, without its inputs."""
+    return Call(
+        number=number,
+        reference=reference,
+        partition=context.partition,
+        key=context.key,
+        run_id=context.run_id,
+        run=context.run,
+        step_id=context.step_id,
+        attempt=context.attempt,
+        token=context.token,
+        started_at=context.started_at,
+        metadata=context.metadata,
+        approvals=tuple(context.approvals.values()),
+        resources={name: _dump_resource(context.resources, name) for name in context.resources},
+        root_level=logging.getLogger().level,
+        asset_level=context.logger.getEffectiveLevel(),
+        directory=directory,
+        path=path,
+        announce=announce,
+        trace=telemetry.tracer.carrier() if telemetry.tracer is not None else None,
+    )
+
+
+def _dump_resource(resources: Mapping[str, Any], name: str) -> bytes | str:
     """Return the pickle of a resource, or why there is none."""
     try:
         return pickle.dumps(resources[name], protocol=5)

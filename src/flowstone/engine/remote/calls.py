@@ -22,15 +22,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from flowstone import telemetry
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.output import StoredOutput, type_name
 from flowstone.core.project import DEFAULT_PROJECT
-from flowstone.engine.isolated.conversation import dump_resource, forward
+from flowstone.engine.isolated.conversation import call_of, forward
 from flowstone.engine.isolated.exceptions import restore
 from flowstone.engine.isolated.reference import Place, Reference, check_not_loading, digest_of, reference_to
-from flowstone.engine.isolated.wire import Call
 from flowstone.engine.logs import current
 from flowstone.engine.remote.perform import cancel, perform
 from flowstone.engine.remote.wire import PYTHON, Answer, Later, Request, read, write
@@ -223,7 +221,7 @@ class RemoteCalls:
             used[manager.name] = kept_by
         return Request(
             key=self._key(context),
-            call=_call(context, reference, next(self._numbers)),
+            call=call_of(context, reference, next(self._numbers)),
             arguments=arguments,
             asset=_by_value(asset) if compute.code == "cloudpickle" else None,
             code_version=asset.code_version,
@@ -337,30 +335,6 @@ def _ignored(stream: str, text: str) -> None:
 def _place(asset: Asset) -> Place:
     remedy = "have its code travel along (code='cloudpickle' of the compute)"
     return Place(f"by the compute {asset.compute!r}", remedy)
-
-
-def _call(context: AssetContext, reference: Reference, number: int) -> Call:
-    return Call(
-        number=number,
-        reference=reference,
-        partition=context.partition,
-        key=context.key,
-        run_id=context.run_id,
-        run=context.run,
-        step_id=context.step_id,
-        attempt=context.attempt,
-        token=context.token,
-        started_at=context.started_at,
-        metadata=context.metadata,
-        approvals=tuple(context.approvals.values()),
-        resources={name: dump_resource(context.resources, name) for name in context.resources},
-        root_level=logging.getLogger().level,
-        asset_level=context.logger.getEffectiveLevel(),
-        directory=None,
-        path=None,
-        announce=False,
-        trace=telemetry.tracer.carrier() if telemetry.tracer is not None else None,
-    )
 
 
 def _by_value(asset: Asset) -> bytes:
