@@ -3,7 +3,8 @@
     python -m flowstone.remote CALL ANSWER [--lifeline]
 
 `CALL` is the file that describes the call, `ANSWER` the file that is written; `-` is standard input or output.
-What the asset prints goes to standard output, or to standard error when the answer goes there. With `--lifeline`
+What the asset prints goes to standard output, or to standard error when the answer goes there; what it logs is
+appended to the file `ANSWER.log` while it runs, and comes with the answer too. With `--lifeline`
 standard input belongs to whoever waits: a line is the reason of a cancel, and its end means that nobody waits.
 
 The exit code says whether there is an answer, not what is in it: a function that raised is answered with 0, so
@@ -31,11 +32,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from flowstone.engine.remote.perform import cancel_all, perform
+from flowstone.engine.remote.perform import calls_here, cancel_all, logged, perform
 
 ANSWERED, USAGE, UNREADABLE, UNWRITABLE, NOBODY_WAITS = 0, 64, 65, 73, 75
 
 _ALONE_SECONDS = 10.0
+_LOG_SECONDS = 0.5
 _MAX_REASON = 1_000
 
 
@@ -66,10 +68,15 @@ def main(arguments: Sequence[str]) -> int:
         threading.Thread(target=_listen, name="flowstone-lifeline", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel_all("the process was asked to end"))
+    over = threading.Event()
+    if target is None:
+        threading.Thread(target=_send_log, args=(Path(f"{answer}.log"), over), daemon=True).start()
     try:
         written = perform(payload, prints=False)
     except ValueError as error:
         return _say(UNREADABLE, f"the call cannot be used: {error}")
+    finally:
+        over.set()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # user code may have closed or replaced them
             stream.flush()
@@ -110,6 +117,20 @@ def _write(written: bytes, target: Path | int) -> None:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def _send_log(path: Path, over: threading.Event) -> None:
+    """Append what the call logs to a file: each time its length, and as many bytes."""
+    sent = 0
+    while not over.wait(_LOG_SECONDS):
+        for key in calls_here():  # there is one, once it has begun
+            while (batch := logged(key, sent)) is not None:
+                sent, entries = batch
+                try:
+                    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                        file.write(len(entries).to_bytes(4) + entries)
+                except OSError:
+                    return  # the answer has it too
 
 
 def _listen() -> None:

@@ -18,6 +18,7 @@ import pytest
 from flowstone import FlowStone, RetryPolicy, asset
 from flowstone.compute import CommandCompute
 from flowstone.core.state import State
+from flowstone.engine.remote.wire import FORMAT
 from flowstone.errors import ConfigurationError, DefinitionError, OptionsError, StepFailedError
 from flowstone.io.filesystem import FilesystemIO
 from flowstone.testing.compute_assets import compute_assets
@@ -207,7 +208,7 @@ def test_exit_codes(call: Path, tmp_path: Path) -> None:
     damaged.write_bytes(pickle.dumps((99, "cpython 3.9", b"")))
     newer = remote(damaged, answer)
     assert newer.returncode == 65
-    assert b"knows form 1: install the same version" in newer.stderr
+    assert f"knows form {FORMAT}: install the same version".encode() in newer.stderr
     assert remote(call, tmp_path / "no" / "answer").returncode == 73
 
 
@@ -215,7 +216,7 @@ def test_standard_streams(call: Path) -> None:
     """The answer alone goes to standard output, what is printed elsewhere."""
     done = remote("-", "-", given=call.read_bytes())
     assert done.returncode == 0
-    assert pickle.loads(done.stdout)[0] == 1
+    assert pickle.loads(done.stdout)[0] == FORMAT
 
 
 @pytest.mark.parametrize("call", ["unpicklable"], indirect=True)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,9 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _GIVEN = frozenset({"call", "answer", "key", "asset"})
 _TAIL = 4096
 _CHUNK = 65536
+_MAX_LOG = 16 * 1024 * 1024
 _IDLE_SECONDS = 5.0
+_LOG_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 60.0
 _MEANING = {
@@ -195,6 +198,7 @@ class _Running:
         self._directory = directory
         self._command = command
         self._cancel = cancel
+        self._log_read = 0
         self._stdin = threading.Lock()
         self._tail: deque[str] = deque(maxlen=64)
         decoder = codecs.getincrementaldecoder("utf-8")
@@ -243,6 +247,16 @@ class _Running:
         if stream == "stderr":
             self._tail.append(text[-_TAIL:])
         self.call.printed(stream, text)
+
+    def read_log(self) -> None:
+        """Take what it logged since the last time, as far as that is written whole."""
+        with suppress(OSError), (self._directory / "answer.log").open("rb") as file:
+            file.seek(self._log_read)
+            written = file.read(_MAX_LOG)
+            while len(written) >= 4 and len(written) >= (end := 4 + int.from_bytes(written[:4])):
+                self.call.arrived(written[4:end])
+                self._log_read += end
+                written = written[end:]
 
     def ended(self) -> None:
         """Note that it is over."""
@@ -325,10 +339,12 @@ class _Watch:
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_in, selectors.EVENT_READ, None)
+            read_logs_at = 0.0
             while True:
                 self._take_new(selector)
                 blind = any(one.pidfd is None for one in self._running)
-                ready = selector.select(_POLL_SECONDS if blind else _IDLE_SECONDS)
+                pause = _LOG_SECONDS if self._running else _IDLE_SECONDS
+                ready = selector.select(_POLL_SECONDS if blind else pause)
                 for key, _ in ready:
                     if key.data is None:
                         os.read(self._wake_in, _CHUNK)
@@ -337,6 +353,10 @@ class _Watch:
                 for one in list(self._running):
                     if one.process.poll() is not None:
                         self._end(selector, one)
+                if time.monotonic() >= read_logs_at:
+                    read_logs_at = time.monotonic() + _LOG_SECONDS
+                    for one in list(self._running):
+                        one.read_log()
                 with self._lock:
                     if not self._running and not self._new and (self._closing or not ready):
                         os.close(self._wake_in)

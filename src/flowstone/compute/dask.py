@@ -7,16 +7,18 @@ repeats by itself when its workers die (`allowed-failures`) is its own setting, 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from flowstone.compute.cluster import ClusterCompute, one_line
 from flowstone.core.declaring import duration, is_text, number, shown
 from flowstone.core.forks import keep_of_parent, renew_after_fork
 from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError
-from flowstone.protocols import Code, ComputeCall, Values
+from flowstone.protocols import CancelCall, Code, ComputeCall, LoggedByCall, PerformCall, Values
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -25,7 +27,11 @@ log = logging.getLogger("flowstone.compute")
 
 _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 10.0
+_FETCH_SECONDS = 60.0
 _WATCH_SECONDS = 1.0
+_SEND_SECONDS = 2.0
+_MAX_FAILURES = 3
+_MAX_BATCHES = 100
 _AT_WORK = ("executing", "long-running")
 _WAITS = {
     "no-worker": "the Dask cluster has no worker that fits (workers, resources), or none at all",
@@ -100,6 +106,7 @@ class DaskCompute(ClusterCompute):
         # the connection and the loop of a forked process are its parent's
         keep_of_parent(self._client)
         self._client = None
+        self._lines: _LogLines
         self._lock = threading.Lock()
 
     @property
@@ -108,20 +115,27 @@ class DaskCompute(ClusterCompute):
         return f"the Dask scheduler {self._address}" if isinstance(self._address, str) else "a Dask scheduler"
 
     def _hand_over(self, call: ComputeCall) -> _Submitted:
-        client = self._connected()
-        future = client.submit(
-            _run,
-            call.perform,
-            call.cancel,
-            call.key,
-            call.payload,
-            key=call.key,
-            pure=False,
-            retries=0,
-            **dict(call.options),
-        )
-        future.add_done_callback(lambda _: call.wake())
-        return _Submitted(self.where, client, future, call)
+        client, lines = self._connected()
+        lines.add(call)
+        try:
+            future = client.submit(
+                _run,
+                call.perform,
+                call.cancel,
+                call.logged,
+                lines.name,
+                call.key,
+                call.payload,
+                key=call.key,
+                pure=False,
+                retries=0,
+                **dict(call.options),
+            )
+            future.add_done_callback(lambda _: call.wake())
+        except BaseException:
+            lines.remove(call)
+            raise
+        return _Submitted(self.where, client, lines, future, call)
 
     def _problem(self, name: str, value: object) -> str | None:
         match name:
@@ -150,7 +164,7 @@ class DaskCompute(ClusterCompute):
     def diagnose(self) -> Iterator[tuple[Literal["ok", "warn", "fail"], str, str]]:
         """Yield whether the scheduler answers, has workers, and repeats tasks by itself."""
         try:
-            client = self._connected()
+            client, _ = self._connected()
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
             allowed = client.run_on_scheduler(_allowed_failures())
         except MissingExtraError as error:
@@ -168,7 +182,7 @@ class DaskCompute(ClusterCompute):
         else:
             yield "ok", f"{self.where} repeats nothing by itself", ""
 
-    def _connected(self) -> Client:
+    def _connected(self) -> tuple[Client, _LogLines]:
         """Return a client whose connection works, a new one when the last one was lost."""
         try:
             from distributed import Client
@@ -177,7 +191,7 @@ class DaskCompute(ClusterCompute):
         with self._lock:
             client = self._client
             if client is not None and client.status == "running":
-                return client
+                return client, self._lines
             if client is not None:
                 self._client = None
                 with suppress(Exception):
@@ -196,17 +210,56 @@ class DaskCompute(ClusterCompute):
             with suppress(Exception):  # a scheduler that does not say it is used all the same
                 if allowed := client.run_on_scheduler(_allowed_failures()):
                     log.warning(_WARNING, allowed, allowed + 1)
-            return client
+            self._lines = _LogLines(client)
+            return client, self._lines
+
+
+class _LogLines:
+    """What tasks of one connection log while they run: a queue on the scheduler, which this process empties.
+
+    Nothing else that Dask offers is bounded and gone once it was read: the scheduler keeps events for good, and
+    each function that is run on workers in order to know is a line in their logs.
+
+    Args:
+        client: the connection.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.name = f"flowstone-{secrets.token_hex(8)}"
+        self._calls: dict[str, ComputeCall] = {}
+        client.loop.add_callback(self._read, client)
+
+    def add(self, call: ComputeCall) -> None:
+        """Pass on what a call logs from now on."""
+        self._calls[call.key] = call
+
+    def remove(self, call: ComputeCall) -> None:
+        """Nobody waits for the call any more."""
+        self._calls.pop(call.key, None)
+
+    async def _read(self, client: Client) -> None:
+        from distributed import Queue
+
+        try:
+            queue = await Queue(self.name, client=client, maxsize=_MAX_BATCHES)
+            while client.status == "running":
+                key, entries = await queue.get(asynchronous=True)
+                if call := self._calls.get(key):
+                    call.arrived(entries)
+        except Exception as error:  # noqa: BLE001 - the connection is over; answers have the lines too
+            log.debug("Lines that Dask tasks log arrive with their answers from now on: %s", one_line(error))
 
 
 class _Submitted:
     """A task, until its answer is here."""
 
-    def __init__(self, where: str, client: Client, future: Future, call: ComputeCall) -> None:
+    def __init__(self, where: str, client: Client, lines: _LogLines, future: Future, call: ComputeCall) -> None:
         self._where = where
         self._client = client
+        self._lines = lines
         self._future = future
         self._call = call
+        self._fetch_seconds = _FETCH_SECONDS
 
     def answer(self) -> bytes | None:
         """Return the answer of a task that is over.
@@ -237,34 +290,54 @@ class _Submitted:
             ComputeLostError: the scheduler does not know the task, although nothing was said of its end.
         """
         try:
-            state = self._client.run_on_scheduler(_state_of_task(), self._call.key)
+            found = self._on_scheduler()
         except Exception:  # noqa: BLE001 - the connection's end is reported as such
             return None
-        if state is None and self._future.status == "pending":
+        if found is None and self._future.status == "pending":
             raise self._lost("the scheduler does not know its task any more")
-        return _WAITS.get(state)
+        return None if found is None else _WAITS.get(found[0])
 
     def cancel(self, reason: str) -> None:
-        """Set the token of the call where it runs; a waiting task is taken back."""
+        """Set the token of the call where it runs; a waiting task is taken back.
+
+        Only the process that has it is talked to, and not for long: one that cannot listen just now, because a
+        library holds its interpreter, holds up neither this step nor those of other processes.
+        """
+        call = self._call
         try:
-            found = self._client.run(self._call.cancel, self._call.key, reason, on_error="ignore")
-            if not any(found.values()):
+            found = self._on_scheduler()
+            if found is None or found[1] is None:
                 self._client.cancel([self._future], force=True)
+                return
+            self._client.run(call.cancel, call.key, reason, workers=[found[1]], callback_timeout=_ASK_SECONDS)
         except Exception as error:  # noqa: BLE001 - without a connection there is nobody to reach
-            log.warning("The cancel of %s does not reach %s: %s", self._call.asset, self._where, one_line(error))
+            log.warning("The cancel of %s does not reach %s: %s", call.asset, self._where, one_line(error))
 
     def release(self) -> None:
-        """Have the scheduler forget the task: what a future holds is computed again when its worker dies."""
+        """Have the scheduler forget the task: what a future holds is computed again when its worker dies.
+
+        Where it still runs, `_watch` sees that nobody waits.
+        """
+        self._lines.remove(self._call)
         with suppress(Exception):
             if not self._future.done():
-                with suppress(Exception):
-                    self._client.run(self._call.cancel, self._call.key, "nobody waits any more", wait=False)
                 self._client.cancel([self._future], force=True)
             self._future.release()
 
-    def _fetched(self) -> bytes:
+    def _on_scheduler(self) -> tuple[str, str | None] | None:
+        """Return the state of the task, and the address of the process that has it; None when it is not known."""
+        found: tuple[str, str | None] | None = self._client.run_on_scheduler(
+            _task_on_scheduler(), self._call.key, callback_timeout=_ASK_SECONDS
+        )
+        return found
+
+    def _fetched(self) -> bytes | None:
         try:
-            answer: object = self._future.result()
+            answer: object = self._future.result(timeout=self._fetch_seconds)
+        except TimeoutError:  # whoever has it is busy, or it is large: a cancel is heard in between
+            self._fetch_seconds *= 2
+            self._call.wake()
+            return None
         except Exception as error:
             raise self._lost(f"its answer was lost before it was here: {one_line(error)}") from error
         if not isinstance(answer, bytes):
@@ -275,31 +348,53 @@ class _Submitted:
         return ComputeLostError(self._call.asset, self._where, why)
 
 
-def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], key: str, payload: bytes) -> bytes:
-    """Run a call in a Dask worker, and cancel it when the scheduler has taken its task back.
+def _run(
+    perform: PerformCall, cancel: CancelCall, logged: LoggedByCall, lines: str, key: str, payload: bytes
+) -> bytes:
+    """Run a call in a Dask worker, send what it logs, and cancel it when the scheduler has taken its task back.
 
     That happens when whoever waited for it is gone: Dask itself lets the function go on to its end.
     """
     over = threading.Event()
-    threading.Thread(target=_watch, args=(cancel, key, over), name=f"flowstone-watch-{key}", daemon=True).start()
+    watch = partial(_watch, cancel, logged, lines, key, over)
+    threading.Thread(target=watch, name=f"flowstone-watch-{key}", daemon=True).start()
     try:
         return perform(payload)
     finally:
         over.set()
 
 
-def _watch(cancel: Callable[[str, str], bool], key: str, over: threading.Event) -> None:
+def _watch(cancel: CancelCall, logged: LoggedByCall, lines: str, key: str, over: threading.Event) -> None:
     from distributed.worker import Worker
 
+    sent = failures = 0
     while not over.wait(_WATCH_SECONDS):
         try:
             # those of this process; `get_worker` knows that of the task's own thread only
-            found = [_is_at_work(worker, key) for worker in list(Worker._instances)]  # noqa: SLF001
+            found = next((one for one in list(Worker._instances) if _is_at_work(one, key)), None)  # noqa: SLF001
         except Exception:  # noqa: BLE001 - another version of Dask: its functions run to their end, as ever
             return
-        if not any(found):
+        if found is None:
             cancel(key, "nobody waits any more")
             return
+        while failures < _MAX_FAILURES and (batch := logged(key, sent)) is not None:
+            try:
+                _send(found, lines, key, batch[1])
+            except Exception:  # noqa: BLE001 - the answer has the lines too
+                failures += 1
+                break
+            sent, failures = batch[0], 0
+
+
+def _send(worker: Any, lines: str, key: str, entries: bytes) -> None:
+    """Put lines on their queue by the worker's own connection.
+
+    `distributed.Queue` would need a client, and the first one in a worker becomes the default of the user's code.
+    """
+    from distributed.utils import sync
+
+    put = worker.scheduler.queue_put
+    sync(worker.loop, put, name=lines, data=[key, entries], timeout=_SEND_SECONDS, callback_timeout=_ASK_SECONDS)
 
 
 def _is_at_work(worker: Any, key: str) -> bool:
@@ -319,14 +414,16 @@ def _allowed_failures() -> Callable[..., int]:
     return allowed_failures
 
 
-def _state_of_task() -> Callable[..., str | None]:
-    """Return a function that reads the state of a task on the scheduler."""
+def _task_on_scheduler() -> Callable[..., tuple[str, str | None] | None]:
+    """Return a function that reads there what state a task is in, and which worker has it."""
 
-    def state_of_task(key: str, dask_scheduler: Any = None) -> str | None:
+    def task_on_scheduler(key: str, dask_scheduler: Any = None) -> tuple[str, str | None] | None:
         task = dask_scheduler.tasks.get(key)
-        return None if task is None else str(task.state)
+        if task is None:
+            return None
+        return str(task.state), None if task.processing_on is None else str(task.processing_on.address)
 
-    return state_of_task
+    return task_on_scheduler
 
 
 def _reason(error: BaseException | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
@@ -13,13 +13,15 @@ from flowstone.compute.cluster import ClusterCompute, one_line
 from flowstone.core.declaring import is_text, shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError
-from flowstone.protocols import Code, ComputeCall, Values
+from flowstone.protocols import CancelCall, Code, ComputeCall, LoggedByCall, PerformCall, Values
 
 log = logging.getLogger("flowstone.compute")
 
 _INIT = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
 _GRACE_SECONDS = 10.0
 _TICK_SECONDS = 0.1
+_SEND_SECONDS = 0.5
+_WAIT_SECONDS = 0.2
 
 
 class RayCompute(ClusterCompute):
@@ -76,6 +78,7 @@ class RayCompute(ClusterCompute):
         self._lock = threading.Lock()
         self._own = False
         self._remote: Any = None
+        self._answers = _Answers()
 
     @property
     def where(self) -> str:
@@ -83,11 +86,13 @@ class RayCompute(ClusterCompute):
         return f"the Ray cluster {self._address or 'of this machine'}"
 
     def _hand_over(self, call: ComputeCall) -> _Submitted:
-        ray = self._connected()
+        ray, task = self._connected()
         options = {"max_retries": 0, "retry_exceptions": False, "name": call.key} | dict(call.options)
-        reference = self._remote.options(**options).remote(call.perform, call.cancel, call.key, call.payload)
-        reference.future().add_done_callback(lambda _: call.wake())
-        return _Submitted(self.where, ray, reference, call)
+        arguments = call.perform, call.cancel, call.logged, call.key, call.payload
+        found = task.options(**options).remote(*arguments)
+        submitted = _Submitted(self.where, ray, found, call)
+        self._answers.add(submitted)
+        return submitted
 
     def close(self) -> None:
         """Leave the cluster, unless this process was connected before."""
@@ -102,7 +107,7 @@ class RayCompute(ClusterCompute):
     def diagnose(self) -> Iterator[tuple[Literal["ok", "warn", "fail"], str, str]]:
         """Yield whether the cluster answers, and with how many nodes."""
         try:
-            nodes = sum(bool(node.get("Alive")) for node in self._connected().nodes())
+            nodes = sum(bool(node.get("Alive")) for node in self._connected()[0].nodes())
         except MissingExtraError as error:
             yield "fail", "ray is not installed", str(error)
         except Exception as error:  # noqa: BLE001 - that is the finding
@@ -110,7 +115,8 @@ class RayCompute(ClusterCompute):
         else:
             yield "ok", f"{self.where} answers, with {nodes} node{'s' * (nodes != 1)}", ""
 
-    def _connected(self) -> Any:
+    def _connected(self) -> tuple[Any, Any]:
+        """Return Ray, and the task that runs calls."""
         try:
             import ray
         except ImportError:
@@ -120,18 +126,23 @@ class RayCompute(ClusterCompute):
                 ray.init(address=self._address, **(_INIT | self._init))
                 self._own, self._remote = True, None
             if self._remote is None:
-                self._remote = ray.remote(_run)
-            return ray
+                # a client of Ray ("ray://") has no tasks that answer bit by bit
+                self._remote = ray.remote(_run_whole if ray.util.client.ray.is_connected() else _run)
+            return ray, self._remote
 
 
 class _Submitted:
     """A task, until its answer is here."""
 
-    def __init__(self, where: str, ray: Any, reference: Any, call: ComputeCall) -> None:
+    def __init__(self, where: str, ray: Any, found: Any, call: ComputeCall) -> None:
+        self.waits_on = found
+        self.is_whole = isinstance(found, ray.ObjectRef)
         self._where = where
         self._ray = ray
-        self._reference = reference
         self._call = call
+        self._answer: bytes | None = None
+        self._error: Exception | None = None
+        self.over = False
 
     def answer(self) -> bytes | None:
         """Return the answer of a task that is over.
@@ -139,16 +150,9 @@ class _Submitted:
         Raises:
             ComputeLostError: Ray has none.
         """
-        try:
-            if not self._ray.wait([self._reference], timeout=0)[0]:
-                return None
-            answer: object = self._ray.get(self._reference, timeout=60)
-        except Exception as error:
-            raise ComputeLostError(self._call.asset, self._where, one_line(error)) from error
-        if not isinstance(answer, bytes):
-            why = f"the task returned {type(answer).__name__} instead of an answer"
-            raise ComputeLostError(self._call.asset, self._where, why)
-        return answer
+        if self._error is not None:
+            raise ComputeLostError(self._call.asset, self._where, one_line(self._error)) from self._error
+        return self._answer
 
     def waits_for(self) -> None:
         """Nobody knows: Ray's state of tasks needs its dashboard."""
@@ -156,18 +160,75 @@ class _Submitted:
     def cancel(self, reason: str) -> None:
         """Have Ray interrupt the task, which sets the token of the call; a waiting one is taken back."""
         with suppress(Exception):
-            self._ray.cancel(self._reference, force=False)
+            self._ray.cancel(self.waits_on, force=False)
 
     def release(self) -> None:
         """End what still runs, and let go of the answer."""
-        with suppress(Exception):
-            if not self._ray.wait([self._reference], timeout=0)[0]:
-                self._ray.cancel(self._reference, force=True)
-        self._reference = None
+        if not self.over:
+            self.over = True
+            with suppress(Exception):
+                self._ray.cancel(self.waits_on, force=True)
+        self.waits_on = None
+
+    def take_next(self) -> None:
+        """Take what is there: lines that were logged, or the answer."""
+        try:
+            found: object = self._ray.get(self.waits_on if self.is_whole else next(self.waits_on))
+            if isinstance(found, tuple):
+                self._call.arrived(found[0])
+                return
+            if not isinstance(found, bytes):
+                raise TypeError(f"the task returned {type(found).__name__} instead of an answer")
+            self._answer = found
+        except Exception as error:  # noqa: BLE001 - of the task, or of Ray: there is no answer
+            self._error = error
+        self.over = True
+        self._call.wake()
 
 
-def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], key: str, payload: bytes) -> bytes:
-    """Run a call in a Ray worker: Ray interrupts the main thread, beside which the function hears its token."""
+class _Answers:
+    """One thread that waits for all tasks, and takes what they send."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Submitted] = []
+        self._serves = False
+
+    def add(self, submitted: _Submitted) -> None:
+        """Wait for a task until it is over or released."""
+        with self._lock:
+            self._waiting.append(submitted)
+            if not self._serves:
+                self._serves = True
+                threading.Thread(target=self._serve, name="flowstone-ray", daemon=True).start()
+
+    def _serve(self) -> None:
+        import ray
+
+        while True:
+            with self._lock:
+                self._waiting = [one for one in self._waiting if not one.over]
+                by_task = {one.waits_on: one for one in self._waiting if one.waits_on is not None}
+                if not by_task:
+                    self._serves = False
+                    return
+            try:
+                ready, _ = ray.wait(list(by_task), timeout=_WAIT_SECONDS)
+            except Exception as error:  # noqa: BLE001 - each of them says what it means for it
+                log.debug("Waiting for Ray: %s", one_line(error))
+                ready = list(by_task)
+            for one in ready:
+                if not by_task[one].over:
+                    by_task[one].take_next()
+
+
+def _run(
+    perform: PerformCall, cancel: CancelCall, logged: LoggedByCall, key: str, payload: bytes
+) -> Iterator[tuple[bytes] | bytes]:
+    """Run a call in a Ray worker; yield what it logs meanwhile, each time as a tuple, and its answer.
+
+    Ray interrupts the main thread, beside which the function hears its token.
+    """
     answer: list[bytes] = []
     failure: list[BaseException] = []
 
@@ -180,9 +241,15 @@ def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], 
     thread = threading.Thread(target=run, name=key, daemon=True)
     thread.start()
     leave_at = float("inf")
+    send_at, sent = time.monotonic() + _SEND_SECONDS, 0
     while thread.is_alive() and time.monotonic() < leave_at:
         try:
             thread.join(_TICK_SECONDS)
+            if time.monotonic() >= send_at:
+                while (batch := logged(key, sent)) is not None:
+                    sent = batch[0]
+                    yield (batch[1],)
+                send_at = time.monotonic() + _SEND_SECONDS
         except KeyboardInterrupt:
             leave_at = time.monotonic() + _GRACE_SECONDS
             cancel(key, "cancelled")
@@ -190,4 +257,11 @@ def _run(perform: Callable[[bytes], bytes], cancel: Callable[[str, str], bool], 
         raise failure[0]
     if not answer:
         raise KeyboardInterrupt
-    return answer[0]
+    yield answer[0]
+
+
+def _run_whole(perform: PerformCall, cancel: CancelCall, logged: LoggedByCall, key: str, payload: bytes) -> bytes:
+    """Run a call whose lines all come with its answer."""
+    *_, answer = _run(perform, cancel, lambda key, after: None, key, payload)
+    assert isinstance(answer, bytes)
+    return answer

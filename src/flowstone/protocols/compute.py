@@ -13,6 +13,10 @@ be read there; whatever the asset does is in the answer. It is found by import, 
 type CancelCall = Callable[[str, str], bool]
 """Cancels a call in the process that runs it, by key and reason; returns whether it runs there."""
 
+type LoggedByCall = Callable[[str, int], tuple[int, bytes] | None]
+"""Returns, in the process that runs a call, what it has logged after so many entries: how many they are then, and
+the entries; None when there are none."""
+
 type Code = Literal["reference", "cloudpickle"]
 """How the function travels: as the name under which it is imported there, or by value."""
 
@@ -31,7 +35,10 @@ class ComputeCall:
         options: `compute_options` of the asset.
         perform: runs it there.
         cancel: cancels it there.
+        logged: returns there what it logs meanwhile, for `arrived` here; a compute that does not carry that leaves
+            it to the answer.
         wake: has the waiting step ask for the answer; to be called whenever there may be one, from any thread.
+        arrived: takes what `logged` returned, batch after batch in their order, from any thread.
         printed: keeps with the step what is written meanwhile: the name of the stream, and the text.
     """
 
@@ -41,7 +48,9 @@ class ComputeCall:
     options: Mapping[str, Any]
     perform: PerformCall
     cancel: CancelCall
+    logged: LoggedByCall
     wake: Callable[[], None]
+    arrived: Callable[[bytes], None]
     printed: Callable[[str, str], object]
 
 

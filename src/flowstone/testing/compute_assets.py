@@ -87,6 +87,7 @@ def compute_assets(directory: Path | str, **declared: Any) -> list[Asset]:
         elsewhere(moved),
         elsewhere(awaited),
         elsewhere(logs),
+        elsewhere(talks),
         elsewhere(raises, partitions=StaticPartitions(KINDS)),
         elsewhere(flaky, retry=AT_ONCE),
         elsewhere(crashes, retry=NEVER_BY_ITSELF),
@@ -176,6 +177,14 @@ def logs(context: AssetContext) -> None:
         raise ValueError("inner")
     except ValueError:
         logging.getLogger("some.library").exception("it broke")
+
+
+def talks(context: AssetContext, marks: str) -> None:
+    """Says something, and something else once a gate is open."""
+    context.logger.info("at the gate")
+    print("waiting for it")  # noqa: T201 - that is what is tested
+    Marks(Path(marks)).wait("gate", timeout_seconds=120)
+    context.logger.info("through the gate")
 
 
 def raises(context: AssetContext) -> None:

@@ -46,10 +46,12 @@ class ComputeConformance(ABC):
     Attributes:
         crash_ends_it: whether a function that ends its process takes away what others need; the test is skipped.
         hears_cancel: whether a running function learns of a cancel through its token.
+        sends_logs: whether what a function logs and prints arrives while it runs.
     """
 
     crash_ends_it = False
     hears_cancel = True
+    sends_logs = True
 
     @abstractmethod
     def create(self) -> Compute:
@@ -208,6 +210,20 @@ class ComputeConformance(ABC):
         assert "printed here" in kept
         assert "it broke" in kept
         assert "ValueError: inner" in kept
+
+    def test_logs_arrive_while_it_runs(self, flow: FlowStone, marks: Marks) -> None:
+        """Whoever waits sees what a long function says, each line once."""
+        if not self.sends_logs:
+            pytest.skip("what is logged arrives with the answer")
+        flow.materialize_all("marks")
+        job = flow.schedule("talks", executor="async")
+        said = ["at the gate", "waiting for it"]  # streams and loggers may be two ways
+        assert wait_until(lambda: sorted(self.logged(flow, job.id)) == said, timeout_seconds=TIMEOUT_SECONDS)
+        assert not flow.job_status(job).is_terminal
+        marks.leave("gate")
+        flow.runs.wait_for(job, timeout_seconds=TIMEOUT_SECONDS)
+        whole = self.logged(flow, job.id)
+        assert (sorted(whole[:2]), whole[2:]) == (said, ["through the gate"])
 
     def test_approval(self, flow: FlowStone) -> None:
         """A function stops for a person, and is called again with the decision."""

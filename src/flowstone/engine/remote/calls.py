@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from flowstone.core.asset import Asset
@@ -30,8 +31,8 @@ from flowstone.engine.isolated.conversation import call_of, forward
 from flowstone.engine.isolated.exceptions import restore
 from flowstone.engine.isolated.reference import Place, Reference, check_not_loading, digest_of, reference_to
 from flowstone.engine.logs import current
-from flowstone.engine.remote.perform import cancel, perform
-from flowstone.engine.remote.wire import PYTHON, Answer, Later, Request, read, write
+from flowstone.engine.remote.perform import cancel, logged, perform
+from flowstone.engine.remote.wire import PYTHON, Answer, Later, LogEntry, Request, SentAhead, host, read, write
 from flowstone.engine.values import ResolvedInputs, ValueStore, find_values
 from flowstone.errors import (
     ComputeLostError,
@@ -135,6 +136,7 @@ class RemoteCalls:
         compute = self.computes.get(asset.compute)
         request = self._request(compute, context, inputs, timeout_seconds, stoppable=stoppable, keep=keep)
         changed = threading.Event()
+        lines = _RemoteLog(context, changed)
         kept = current.get()
         payload = write(request)
         if len(payload) > _LARGE_BYTES:
@@ -154,26 +156,31 @@ class RemoteCalls:
                 options=asset.compute_options,
                 perform=perform,
                 cancel=cancel,
+                logged=logged,
                 wake=changed.set,
+                arrived=lines.arrived,
                 printed=_ignored if kept is None else kept.printed,
             )
         )
         del payload
         try:
-            answer = self._wait(submitted, context, changed)
+            answer = self._wait(submitted, context, changed, lines)
         finally:
             submitted.release()
-        return self._result(answer, request, context)
+        return self._result(answer, request, context, lines)
 
     def close(self) -> None:
         """Close the computes."""
         self.computes.close()
 
-    def _wait(self, submitted: SubmittedCall, context: AssetContext, changed: threading.Event) -> bytes:
+    def _wait(
+        self, submitted: SubmittedCall, context: AssetContext, changed: threading.Event, lines: _RemoteLog
+    ) -> bytes:
         context.cancellation.on_cancel(changed.set)
         leave_at: float | None = None
         reported: str | None = None
         while True:
+            lines.pass_on_sent()
             answer = submitted.answer()
             if answer is not None:
                 return answer
@@ -265,7 +272,7 @@ class RemoteCalls:
             self._pickled[name] = pickled
         return self._pickled[name]
 
-    def _result(self, written: bytes, request: Request, context: AssetContext) -> object:
+    def _result(self, written: bytes, request: Request, context: AssetContext, lines: _RemoteLog) -> object:
         asset = context.asset
         where = f"the compute {asset.compute!r}"
         try:
@@ -274,7 +281,7 @@ class RemoteCalls:
             raise ComputeLostError(asset.name, where, f"there is an answer, but {error}") from error
         if answer.key != request.key:
             raise ComputeLostError(asset.name, where, f"the answer is that of another call, {answer.key}")
-        _pass_on(answer, context)
+        lines.pass_on_rest(answer)
         try:
             context.metadata.update(pickle.loads(answer.metadata))  # noqa: S301 - see `wire`
             value = None if answer.value is None else pickle.loads(answer.value)  # noqa: S301
@@ -376,13 +383,57 @@ def _dump_arguments(asset: Asset, arguments: Mapping[str, Any]) -> bytes:
         raise
 
 
-def _pass_on(answer: Answer, context: AssetContext) -> None:
-    """Hand on what was logged and printed there, in its order."""
-    kept = current.get()
-    for kind, entry in answer.log:
-        if isinstance(entry, bytes):
-            forward(entry, context, kept_only=answer.pid == os.getpid())
-        elif kept is not None:
-            kept.printed(kind, entry)
-    if answer.left_out:
-        context.logger.warning("%d lines of this call are not kept: there were too many.", answer.left_out)
+class _RemoteLog:
+    """What a call logs and prints, on its way to the attempt: sent ahead while it runs, and with its answer.
+
+    Args:
+        context: the step.
+        changed: set when something was sent ahead.
+    """
+
+    def __init__(self, context: AssetContext, changed: threading.Event) -> None:
+        self._context = context
+        self._changed = changed
+        self._sent: SimpleQueue[bytes] = SimpleQueue()
+        self._last = self._received = 0
+
+    def arrived(self, entries: bytes) -> None:
+        """Take what was sent ahead, in any thread."""
+        self._sent.put(entries)
+        self._changed.set()
+
+    def pass_on_sent(self) -> None:
+        """Pass on what was sent ahead; in the thread of the step, as everything below."""
+        while True:
+            try:
+                written = self._sent.get_nowait()
+            except Empty:
+                return
+            try:
+                sent: SentAhead = pickle.loads(written)  # noqa: S301 - see `wire`
+                self._pass_on(sent.entries, is_here=_is_here(sent))
+            except Exception as error:  # noqa: BLE001 - its answer has them too
+                log.debug("Log lines of asset %r cannot be read here: %s", self._context.asset.name, error)
+
+    def pass_on_rest(self, answer: Answer) -> None:
+        """Pass on what has not come before."""
+        self._pass_on(answer.log, is_here=_is_here(answer))
+        if missing := answer.logged - self._received:
+            self._context.logger.warning("%d lines of this call are not kept: there were too many.", missing)
+
+    def _pass_on(self, entries: Iterable[LogEntry], *, is_here: bool) -> None:
+        kept = current.get()
+        for number, kind, content in entries:
+            if number <= self._last:
+                continue
+            self._last = number
+            self._received += 1
+            if isinstance(content, bytes):
+                forward(content, self._context, kept_only=is_here)
+            elif kept is not None:
+                kept.printed(kind, content)
+
+
+def _is_here(sender: Answer | SentAhead) -> bool:
+    """Whether a call ran in this process, whose handlers had its records then; elsewhere pids repeat."""
+    return (sender.host, sender.pid) == (host(), os.getpid())

@@ -1,6 +1,7 @@
-"""Where a function is called, far from the worker that holds its step: `perform` runs one call, `cancel` stops it.
+"""Where a function is called, far from the worker that holds its step: `perform` runs one call, `cancel` stops it,
+`logged` says what it has logged so far.
 
-A compute has its cluster call these two, by import. They know neither the app nor its database: the request says
+A compute has its cluster call these three, by import. They know neither the app nor its database: the request says
 what to import, what to load, and where to store.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from flowstone import telemetry
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.core.logs import MAX_ENTRY
 from flowstone.core.output import StoredOutput, type_name
 from flowstone.core.published import Published
 from flowstone.engine.call import CoroutineRunner, Invoker
@@ -28,7 +30,18 @@ from flowstone.engine.isolated.exceptions import CarriedException, carry
 from flowstone.engine.isolated.reference import Place, digest_of, find, of_another_machine
 from flowstone.engine.isolation import IsolatedCalls
 from flowstone.engine.logs import StepLogger, capture_records, current, keep_prints
-from flowstone.engine.remote.wire import PYTHON, Answer, Later, NamedTypes, Request, host, read, write
+from flowstone.engine.remote.wire import (
+    PYTHON,
+    Answer,
+    Later,
+    LogEntry,
+    NamedTypes,
+    Request,
+    SentAhead,
+    host,
+    read,
+    write,
+)
 from flowstone.engine.values import ValueStore
 from flowstone.errors import RemoteCodeError, SerializationError
 
@@ -38,6 +51,8 @@ ELSEWHERE = Place(
 
 _FIRST_ENTRIES = 5_000
 _LAST_ENTRIES = 5_000
+_BATCH_ENTRIES = 500
+_BATCH_CHARACTERS = 64 * 1024
 _MAX_EARLY = 1_000
 
 
@@ -46,14 +61,14 @@ class _Calls:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal may come while this thread holds it
-        self._running: dict[str, CancellationToken] = {}
+        self._running: dict[str, tuple[CancellationToken, RemoteLog]] = {}
         self._early: OrderedDict[str, str] = OrderedDict()
         self._all: str | None = None
 
-    def begin(self, key: str) -> CancellationToken:
+    def begin(self, key: str, log: RemoteLog) -> CancellationToken:
         token = CancellationToken()
         with self._lock:
-            self._running[key] = token
+            self._running[key] = token, log
             reason = self._early.pop(key, self._all)
         if reason is not None:
             token.cancel(reason)
@@ -67,19 +82,28 @@ class _Calls:
         with self._lock:
             self._all = reason
             running = list(self._running.values())
-        for token in running:
+        for token, _ in running:
             token.cancel(reason)
 
     def cancel(self, key: str, reason: str) -> bool:
         with self._lock:
-            token = self._running.get(key)
-            if token is None:
+            running = self._running.get(key)
+            if running is None:
                 self._early[key] = reason
                 if len(self._early) > _MAX_EARLY:
                     self._early.popitem(last=False)
-        if token is not None:
-            token.cancel(reason)
-        return token is not None
+        if running is not None:
+            running[0].cancel(reason)
+        return running is not None
+
+    def log(self, key: str) -> RemoteLog | None:
+        with self._lock:
+            running = self._running.get(key)
+        return None if running is None else running[1]
+
+    def keys(self) -> list[str]:
+        with self._lock:
+            return list(self._running)
 
 
 _calls = _Calls()
@@ -103,6 +127,30 @@ def cancel_all(reason: str) -> None:
     _calls.cancel_all(reason)
 
 
+def logged(key: str, after: int) -> tuple[int, bytes] | None:
+    """Return what a call of this process has logged since then, to be sent ahead of its answer.
+
+    The answer has it as well: whatever is lost on the way is not lost.
+
+    Args:
+        key: of the call.
+        after: how many entries were returned before.
+
+    Returns:
+        How many entries it has logged up to the last one of these, and the entries; None when there are none.
+    """
+    log = _calls.log(key)
+    entries = () if log is None else log.after(after)
+    if not entries:
+        return None
+    return entries[-1].number, pickle.dumps(SentAhead(host(), os.getpid(), entries), protocol=5)
+
+
+def calls_here() -> list[str]:
+    """Return the keys of the calls that run in this process."""
+    return _calls.keys()
+
+
 def perform(payload: bytes, *, prints: bool = True) -> bytes:
     """Run a call; whatever comes of it is in the answer, `SystemExit` and `KeyboardInterrupt` included.
 
@@ -121,7 +169,7 @@ def perform(payload: bytes, *, prints: bool = True) -> bytes:
     if prints:
         keep_prints()
     log = RemoteLog(prints=prints)
-    token = _calls.begin(request.key)
+    token = _calls.begin(request.key, log)
     try:
         return write(contextvars.copy_context().run(_answer, request, token, log))
     finally:
@@ -139,8 +187,7 @@ class RemoteLog:
         self.over = False
         self._prints = prints
         self._lock = threading.RLock()
-        self._first: list[tuple[str, str | bytes]] = []
-        self._last: deque[tuple[str, str | bytes]] = deque(maxlen=_LAST_ENTRIES)
+        self._kept: deque[LogEntry] = deque()
         self._all = 0
 
     def record(self, record: logging.LogRecord) -> None:
@@ -157,24 +204,41 @@ class RemoteLog:
 
     def printed(self, stream: str, text: str) -> None:
         """Keep what was printed."""
-        if self._prints and text and not self.over:
-            self._add(stream, text)
+        if self._prints and not self.over:
+            for start in range(0, len(text), MAX_ENTRY):
+                self._add(stream, text[start : start + MAX_ENTRY])
 
     def logger(self, plain: logging.Logger) -> logging.Logger:
         """Return a logger whose records belong to this call in whatever thread they are made."""
         return StepLogger(plain, self)
 
-    def take(self) -> tuple[tuple[tuple[str, str | bytes], ...], int]:
-        """Return what was kept, and how many entries were left out; nothing is kept from now on."""
+    def after(self, number: int) -> tuple[LogEntry, ...]:
+        """Return the entries that follow one, as many as are sent at once; none when the call is over."""
+        found: list[LogEntry] = []
+        characters = 0
+        with self._lock:
+            if self.over or self._all == number:
+                return ()
+            for entry in self._kept:
+                if entry.number > number:
+                    found.append(entry)
+                    characters += len(entry.content)
+                    if len(found) == _BATCH_ENTRIES or characters >= _BATCH_CHARACTERS:
+                        break
+        return tuple(found)
+
+    def take(self) -> tuple[tuple[LogEntry, ...], int]:
+        """Return what was kept, and how many entries there were in all; nothing is kept from now on."""
         with self._lock:
             self.over = True
-            kept = (*self._first, *self._last)
-            return kept, self._all - len(kept)
+            return tuple(self._kept), self._all
 
-    def _add(self, kind: str, entry: str | bytes) -> None:
+    def _add(self, kind: str, content: str | bytes) -> None:
         with self._lock:
             self._all += 1
-            (self._first if len(self._first) < _FIRST_ENTRIES else self._last).append((kind, entry))
+            self._kept.append(LogEntry(self._all, kind, content))
+            if len(self._kept) > _FIRST_ENTRIES + _LAST_ENTRIES:
+                del self._kept[_FIRST_ENTRIES]
 
 
 def _answer(request: Request, token: CancellationToken, log: RemoteLog) -> Answer:
@@ -208,7 +272,7 @@ def _answer(request: Request, token: CancellationToken, log: RemoteLog) -> Answe
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are answers too
         raised, value, stored, carried = True, None, None, carry(error)
         metadata = {name: fact for name, fact in metadata.items() if pickles(fact)}
-    entries, left_out = log.take()
+    entries, count = log.take()
     return Answer(
         key=request.key,
         value=value,
@@ -217,7 +281,7 @@ def _answer(request: Request, token: CancellationToken, log: RemoteLog) -> Answe
         exception=carried,
         raised=raised,
         log=entries,
-        left_out=left_out,
+        logged=count,
         host=host(),
         pid=os.getpid(),
     )

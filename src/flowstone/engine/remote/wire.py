@@ -19,7 +19,7 @@ from flowstone.core.value_types import ValueTypes
 from flowstone.engine.isolated.exceptions import CarriedException
 from flowstone.engine.isolated.wire import Call
 
-FORMAT = 1
+FORMAT = 2
 """Number of this form of requests and answers; the other end may run another version of FlowStone."""
 
 PYTHON = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
@@ -67,6 +67,34 @@ class Request(NamedTuple):
     types: frozenset[str]
 
 
+class LogEntry(NamedTuple):
+    """A log record, or what was printed at once.
+
+    Args:
+        number: counts what the call logged, from 1.
+        kind: name of the stream, or `record`.
+        content: the text, or the pickled log record.
+    """
+
+    number: int
+    kind: str
+    content: str | bytes
+
+
+class SentAhead(NamedTuple):
+    """What a call has logged so far, sent while it runs.
+
+    Args:
+        host: the machine.
+        pid: the process.
+        entries: what follows on those that were sent before.
+    """
+
+    host: str
+    pid: int
+    entries: tuple[LogEntry, ...]
+
+
 class Answer(NamedTuple):
     """What came of a call.
 
@@ -77,8 +105,8 @@ class Answer(NamedTuple):
         metadata: pickle of what the function left in `context.metadata`.
         exception: what it raised, or returned in place of a value.
         raised: whether it raised that.
-        log: what it logged and printed: the name of a stream and text, or `record` and a pickled log record.
-        left_out: how many entries of the log were too many to be kept.
+        log: what it logged and printed, also what was sent ahead.
+        logged: how many entries there were, those included that were too many to be kept.
         host: the machine.
         pid: the process.
     """
@@ -89,8 +117,8 @@ class Answer(NamedTuple):
     metadata: bytes
     exception: CarriedException | None
     raised: bool
-    log: tuple[tuple[str, str | bytes], ...]
-    left_out: int
+    log: tuple[LogEntry, ...]
+    logged: int
     host: str
     pid: int
 
