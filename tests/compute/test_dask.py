@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.compute.dask_cluster import Cluster, cluster_of
 
-from flowstone import FlowStone, asset
+from flowstone import AssetContext, FlowStone, asset
 from flowstone.compute import DaskCompute
 from flowstone.errors import ComputeLostError, ConfigurationError, OptionsError
 from flowstone.protocols import Compute
@@ -63,6 +65,53 @@ class TestDask(ComputeConformance):
             client.run_on_scheduler(forget)
         assert wait_until(lambda: flow.job_status(job) == "failed")
         assert "ComputeLostError" in (flow.runs.step(job).error or "")
+
+    def test_a_process_that_cannot_listen_holds_up_no_cancel_elsewhere(
+        self, marks: Marks, flow: FlowStone
+    ) -> None:
+        """distributed#6368, distributed#4645: a function that holds the interpreter makes its worker deaf."""
+        with Client(self.cluster.address, set_as_default=False) as client:
+            deaf, listens = list(client.scheduler_info()["workers"])[:2]
+
+        def holds() -> None:
+            marks.leave("holds")
+            ctypes.PyDLL(None).sleep(20)  # a PyDLL keeps the interpreter
+            marks.leave("let go")
+
+        def waits(context: AssetContext) -> None:
+            marks.leave("waits")
+            while not context.cancellation.wait(0.05):
+                pass
+            context.cancellation.raise_if_cancelled("waits")
+
+        assets = [
+            asset(name=name, compute="dask", compute_options={"workers": address})(function)
+            for name, function, address in (("holds", holds, deaf), ("waits", waits, listens))
+        ]
+        compute = DaskCompute(self.cluster.address, code="cloudpickle")
+        with FlowStone.for_testing(assets, compute={"dask": compute}) as flow:
+            waiting = flow.schedule("waits", executor="async")
+            assert marks.wait("waits", timeout_seconds=60)
+            holding = flow.schedule("holds", executor="async")
+            assert marks.wait("holds", timeout_seconds=60)
+            flow.cancel_job(waiting)
+            assert wait_until(lambda: flow.job_status(waiting) == "cancelled")
+            assert marks.count("let go") == 0
+            flow.runs.wait_for(holding, timeout_seconds=60)
+
+    def test_lines_of_the_last_moment_are_there_once(self, marks: Marks, flow: FlowStone) -> None:
+        """prefect#6872, prefect#17750: some lines were dropped. Those sent ahead are in the answer too."""
+
+        def counts(context: AssetContext) -> None:
+            for number in range(300):
+                context.logger.info("line %d", number)
+                time.sleep(0.01)
+
+        compute = DaskCompute(self.cluster.address, code="cloudpickle")
+        with FlowStone.for_testing([asset(compute="dask")(counts)], compute={"dask": compute}) as flow:
+            made = flow.materialize("counts")
+            lines = [line.text for line in flow.logs.of(made.step_id).lines]
+        assert lines == [f"line {number}" for number in range(300)]
 
     def test_doctor_looks_at_the_scheduler(self, tmp_path: Path) -> None:
         """`flowstone doctor --app` says whether Dask repeats by itself, and when nobody answers."""

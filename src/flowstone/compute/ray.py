@@ -126,8 +126,9 @@ class RayCompute(ClusterCompute):
                 ray.init(address=self._address, **(_INIT | self._init))
                 self._own, self._remote = True, None
             if self._remote is None:
+                client: Any = ray.util.client.ray
                 # a client of Ray ("ray://") has no tasks that answer bit by bit
-                self._remote = ray.remote(_run_whole if ray.util.client.ray.is_connected() else _run)
+                self._remote = ray.remote(_run_whole if client.is_connected() else _run)
             return ray, self._remote
 
 
@@ -208,13 +209,14 @@ class _Answers:
         while True:
             with self._lock:
                 self._waiting = [one for one in self._waiting if not one.over]
-                by_task = {one.waits_on: one for one in self._waiting if one.waits_on is not None}
+                tasks = [(one.waits_on, one) for one in self._waiting]
+                by_task = {task: one for task, one in tasks if task is not None}
                 if not by_task:
                     self._serves = False
                     return
             try:
                 ready, _ = ray.wait(list(by_task), timeout=_WAIT_SECONDS)
-            except Exception as error:  # noqa: BLE001 - each of them says what it means for it
+            except Exception as error:  # noqa: BLE001 - this process has left the cluster: each of them says so
                 log.debug("Waiting for Ray: %s", one_line(error))
                 ready = list(by_task)
             for one in ready:

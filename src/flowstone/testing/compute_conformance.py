@@ -212,7 +212,7 @@ class ComputeConformance(ABC):
         assert "ValueError: inner" in kept
 
     def test_logs_arrive_while_it_runs(self, flow: FlowStone, marks: Marks) -> None:
-        """Whoever waits sees what a long function says, each line once."""
+        """prefect#18082, prefect#6022: whoever waits sees what a long function says, each line once."""
         if not self.sends_logs:
             pytest.skip("what is logged arrives with the answer")
         flow.materialize_all("marks")

@@ -19,7 +19,7 @@ from flowstone.core.value_types import ValueTypes
 from flowstone.engine.isolated.exceptions import CarriedException
 from flowstone.engine.isolated.wire import Call
 
-FORMAT = 2
+FORMAT = 1
 """Number of this form of requests and answers; the other end may run another version of FlowStone."""
 
 PYTHON = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
