@@ -60,7 +60,9 @@ class Cluster:
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _spawn(self, module: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, program: str | Path, options: Sequence[str], stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         environment = (
             os.environ
             | self.environment
@@ -72,8 +74,8 @@ class Cluster:
         )
         with (self.directory / "dask.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *options],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, *(["-m", program] if isinstance(program, str) else [program]), *options],
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 env=environment,
@@ -91,6 +93,24 @@ class Cluster:
         assert wait_until(there, timeout_seconds=90), (self.directory / "dask.log").read_text()
 
 
+class OneProgram(Cluster):
+    """A `LocalCluster` with two worker processes, as a program of its own: nannies start workers again."""
+
+    program = (
+        "import sys\nfrom distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    options = dict(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None)\n"
+        "    with LocalCluster(host='127.0.0.1', scheduler_port=int(sys.argv[1]), **options):\n"
+        "        sys.stdin.read()\n"
+    )
+
+    def start(self, workers: int = 2) -> None:
+        """Start the program, which has the scheduler in its own process."""
+        file = self.directory / "local_cluster.py"
+        file.write_text(self.program)
+        self.scheduler = self._spawn(file, [str(self.port)], stdin=subprocess.PIPE)
+
+
 def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -105,10 +125,11 @@ def cluster_of(
     workers: int = 2,
     allowed_failures: int = 0,
     environment: Mapping[str, str] | None = None,
+    kind: type[Cluster] = Cluster,
 ) -> Iterator[Cluster]:
     """A cluster that is gone afterwards."""
     directory.mkdir(exist_ok=True)
-    cluster = Cluster(directory, allowed_failures=allowed_failures, environment=environment)
+    cluster = kind(directory, allowed_failures=allowed_failures, environment=environment)
     try:
         cluster.start(workers)
         compute = DaskCompute(cluster.address)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.compute.dask_cluster import Cluster, cluster_of
+from tests.compute.dask_cluster import Cluster, OneProgram, cluster_of
 from tests.faults import compute_app, fault_app
 from tests.faults.conftest import check_promises
 from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker
@@ -37,27 +37,30 @@ class ComputeFleet(Fleet):
     def begun(self, count: int = 1, asset: str = "remote") -> int:
         """Wait for the start of a function; return the process in which it runs."""
         pid = self.wait_event("start", asset, count=count)[count - 1].pid
-        assert pid in [worker.pid for worker in self.cluster.workers]
+        assert isinstance(self.cluster, OneProgram) or pid in [worker.pid for worker in self.cluster.workers]
         return pid
 
     def check(self, job: Any, partition: str = "a") -> Any:
         """Let every function go on; check that there is one result, and return it."""
         self.open_gate(partition)
         made = self.flow.runs.wait_for(job, timeout_seconds=MAX_WAIT_SECONDS)
-        committed = [state for _, state, _ in self.attempts("remote") if state == "completed"]
-        assert committed == ["completed"]
+        committed = [one for one in self.flow.runs.attempts(job) if one.state == "completed"]
+        assert [one.attempt for one in committed] == [made.value[1]]
         assert made.value == self.flow.load("remote", partition=partition)
-        assert [one.attempt for one in self.events("end", "remote")] == [made.value[1]]
+        ended = [one.attempt for one in self.events("end", "remote") if one.key == partition]
+        assert ended == [made.value[1]]
         return made
 
 
 @pytest.fixture
 def fleet(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ComputeFleet]:
-    allowed = getattr(request, "param", 0)
+    given = getattr(request, "param", 0)
+    allowed, kind = (0, given) if isinstance(given, type) else (given, Cluster)
     environment = {fault_app.DIRECTORY: str(tmp_path / "fleet")}
     fleet = ComputeFleet(tmp_path, database_url)
     try:
-        with cluster_of(tmp_path / "cluster", allowed_failures=allowed, environment=environment) as cluster:
+        options = {"allowed_failures": allowed, "environment": environment, "kind": kind}
+        with cluster_of(tmp_path / "cluster", **options) as cluster:
             fleet.cluster = cluster
             yield fleet
             check_promises(fleet, request)
@@ -150,3 +153,36 @@ def test_a_cancel_reaches_the_cluster(fleet: ComputeFleet) -> None:
     fleet.open_gate("a")
     assert fleet.wait_event("heard", "remote")
     assert fleet.events("end", "remote") == []
+
+
+@pytest.mark.parametrize("fleet", [OneProgram], indirect=True)
+def test_three_deaths_on_a_local_cluster(fleet: ComputeFleet) -> None:
+    """A worker process, the scheduler, the FlowStone worker: one committed result each time.
+
+    Nannies start a worker process again, the function is not started by Dask again.
+    """
+    (first,) = fleet.start()
+    job = fleet.flow.schedule("remote", partition="a")
+    os.kill(fleet.begun(), signal.SIGKILL)
+    fleet.begun(2)
+    assert fleet.check(job).value == ["a", 2]
+
+    job = fleet.flow.schedule("remote", partition="b")
+    fleet.begun(3)
+    assert fleet.cluster.scheduler is not None
+    os.killpg(fleet.cluster.scheduler.pid, signal.SIGKILL)
+    fleet.cluster.scheduler.wait()
+    fleet.wait(lambda: len(fleet.flow.runs.attempts(job)) >= 1, "an attempt that failed")
+    fleet.cluster.start()
+    fleet.begun(4)
+    made = fleet.check(job, "b")
+    assert {one.error_type for one in fleet.flow.runs.attempts(job)[:-1]} == {LOST}
+
+    job = fleet.flow.schedule("remote", partition="c")
+    fleet.begun(5)
+    first.kill()
+    fleet.wait_event("heard", "remote")
+    fleet.start()
+    fleet.begun(6)
+    assert fleet.check(job, "c").value == ["c", 2]
+    assert made.value[0] == "b"

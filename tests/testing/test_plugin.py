@@ -69,7 +69,7 @@ def test_faults(flow, flowstone_faults):
     assert (done.attempt, flowstone_faults.left) == (3, 0)
 
 def test_a_fault_of_one_partition(flow, flowstone_faults):
-    flowstone_faults.fail("sales", partition=date(2024, 1, 2))
+    flowstone_faults.fail("sales", partition="2024-01-02")
     result = flow([sales]).backfill("sales", partitions=[date(2024, 1, 1), date(2024, 1, 2)])
     assert (result.succeeded, result.failed) == (1, 1)
 

@@ -31,7 +31,8 @@ class DbtConfig:
     """What a run may configure of a step of dbt.
 
     Args:
-        full_refresh: build incremental models and seeds anew.
+        full_refresh: build incremental models and seeds anew; not one partition of a model, which would drop the
+            others.
         vars: variables of dbt, over those of the declaration.
     """
 
@@ -72,9 +73,15 @@ class DbtSteps:
     def build(self, node: DbtNode, tests: Sequence[DbtTest], context: AssetContext) -> Published:
         """Build a node, and run its tests."""
         options = self._selecting([node.fqn, *(test.fqn for test in tests)], node)
-        if context.config is not None and context.config.full_refresh:
-            options.append("--full-refresh")
         definition = context.asset.partitions
+        if context.config is not None and context.config.full_refresh:
+            if definition is not None:
+                raise DefinitionError(
+                    f"config={{'full_refresh': True}} of {node.name!r} is refused: dbt would make the table anew "
+                    "with this one partition, and drop the others. Backfill with force=True, which replaces each "
+                    "partition; or build the table anew with dbt and backfill all partitions."
+                )
+            options.append("--full-refresh")
         if node.is_microbatch and isinstance(definition, TimePartitions):
             window = definition.window(context.partition)
             for name, moment in (("start", window.start), ("end", window.end)):

@@ -217,13 +217,13 @@ class ComputeConformance(ABC):
             pytest.skip("what is logged arrives with the answer")
         flow.materialize_all("marks")
         job = flow.schedule("talks", executor="async")
-        said = ["at the gate", "waiting for it"]  # streams and loggers may be two ways
-        assert wait_until(lambda: sorted(self.logged(flow, job.id)) == said, timeout_seconds=TIMEOUT_SECONDS)
+        first = ["at the gate", "waiting for it"]  # streams and loggers may be two ways
+        assert wait_until(lambda: sorted(self.logged(flow, job.id)) == first, timeout_seconds=TIMEOUT_SECONDS)
         assert not flow.job_status(job).is_terminal
         marks.leave("gate")
         flow.runs.wait_for(job, timeout_seconds=TIMEOUT_SECONDS)
         whole = self.logged(flow, job.id)
-        assert (sorted(whole[:2]), whole[2:]) == (said, ["through the gate"])
+        assert (sorted(whole[:2]), whole[2:]) == (first, ["through the gate"])
 
     def test_approval(self, flow: FlowStone) -> None:
         """A function stops for a person, and is called again with the decision."""

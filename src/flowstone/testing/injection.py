@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowstone.app.targets import target_of
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.outcome import AttemptOutcome
@@ -145,7 +146,7 @@ class FailurePoints(Hook):
             asset: the asset or its name.
             error: what is raised.
             at: `BEFORE_RUN`, or `AFTER_STORE`: the value is written and will not be committed.
-            partition: only attempts of this one; None for whichever comes.
+            partition: only attempts of this one, as verbs take it; None for whichever comes.
             times: how many attempts.
 
         Raises:
@@ -171,8 +172,9 @@ class FailurePoints(Hook):
     def _reach(self, point: str, context: AssetContext) -> None:
         with self._lock:
             for one in self._failures:
-                meant = one.partition is None or one.partition == context.partition
-                if one.left and one.point == point and one.asset == context.asset.name and meant:
+                if not one.left or one.point != point or one.asset != context.asset.name:
+                    continue
+                if one.partition is None or target_of(context.asset, one.partition)[1] == context.key:
                     one.left -= 1
                     break
             else:

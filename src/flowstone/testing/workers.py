@@ -11,6 +11,7 @@ from weakref import WeakSet
 from flowstone.app.flow import FlowStone
 from flowstone.app.results import RunHandle, RunResult
 from flowstone.app.worker import working
+from flowstone.core.declaring import duration, shown
 from flowstone.core.job import Job
 from flowstone.core.state import State
 from flowstone.errors import OptionsError, WaitTimeoutError
@@ -63,20 +64,21 @@ def run_to_completion(
         WaitTimeoutError: it was not over in time; says what it waits for.
         OptionsError: `timeout_seconds` is not above 0.
     """
-    if not timeout_seconds > 0:
-        raise OptionsError(f"timeout_seconds={timeout_seconds!r}: give a number above 0.")
-    deadline = time.monotonic() + timeout_seconds
+    seconds = duration(timeout_seconds)
+    if not seconds:
+        raise OptionsError(f"timeout_seconds={shown(timeout_seconds)}: give a number above 0.")
+    deadline = time.monotonic() + seconds
     with ExitStack() as stack:
         stack.enter_context(worker(flow))
         if run is not None:
             run_id = run if isinstance(run, str) else run.run_id
             try:
-                return flow.runs.wait(run_id, timeout_seconds=timeout_seconds)
+                return flow.runs.wait(run_id, timeout_seconds=seconds)
             except WaitTimeoutError as error:
-                raise _late(flow, run_id, timeout_seconds) from error
+                raise _late(flow, run_id, seconds) from error
         while (moving := _moving(flow)) is not None:
             if time.monotonic() >= deadline:
-                raise _late(flow, moving, timeout_seconds)
+                raise _late(flow, moving, seconds)
             time.sleep(_POLL_SECONDS)
         return None
 
