@@ -13,7 +13,7 @@ from flowstone.core.output import OutputAddress
 from flowstone.core.partitions import PartitionKey
 from flowstone.errors import ConfigurationError, SerializationError
 from flowstone.io import MemoryIO
-from flowstone.io.published import PublishedIO
+from flowstone.io.memory import PublishedIO
 
 
 @asset

@@ -22,6 +22,7 @@ from tests.io.object_servers import Bucket
 from flowstone import FlowStone, StaticPartitions, asset, dep
 from flowstone.core.by_reference import ScanKind, scan_kinds
 from flowstone.core.mappings import AllPartitions
+from flowstone.errors import DefinitionError
 from flowstone.io import FilesystemIO, MemoryIO, ObjectIO, PickleSerializer, PostgresIO
 from flowstone.protocols import IOManager
 
@@ -282,3 +283,38 @@ def test_memory_is_bounded_by_row_groups_not_by_the_table(tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def relates(base: duckdb.DuckDBPyRelation): ...
+
+
+def returns(base) -> duckdb.DuckDBPyRelation: ...
+
+
+@pytest.mark.parametrize("where", [{"isolation": "process"}, {"compute": "dask"}])
+def test_a_relation_is_not_declared_where_it_cannot_go(where: dict[str, str]) -> None:
+    """A connection of DuckDB stays in its process: that is said when the asset is declared, with what to do."""
+    with pytest.raises(DefinitionError, match=r"'base' is annotated .*Annotate it pyarrow.dataset.Dataset"):
+        asset(**where)(relates)
+    with pytest.raises(DefinitionError, match=r"what it returns .*to_arrow_table"):
+        asset(**where)(returns)
+    asset(isolation="thread")(relates)
+
+
+@asset(isolation="process")
+def in_a_process(base: ds.Dataset):
+    return duckdb.from_arrow(base).aggregate("sum(n)").fetchall()[0][0]
+
+
+@asset
+def without_annotation(related): ...
+
+
+def test_what_is_said_to_do_works_in_a_process(tmp_path: Path) -> None:
+    files = FilesystemIO(tmp_path, name="here")
+    isolated = asset(isolation="process")(without_annotation.function)
+    with FlowStone.for_testing([*ASSETS, in_a_process, isolated], io={"here": files}, default_io="here") as flow:
+        assert int(flow.materialize_all("in_a_process").value) == 6
+        result = flow.materialize_all("without_annotation")
+        (step,) = [one for one in flow.runs.steps(result.run_id) if one.asset == "without_annotation"]
+        assert "duckdb.from_arrow(related)" in (step.error or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import polars
 import pyarrow
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from tests.io.object_servers import Bucket
 
 from flowstone import FlowStone, Settings, StaticPartitions, asset
-from flowstone.core.output import OutputAddress, StoredOutput
+from flowstone.core.output import OutputAddress, Publication, StoredOutput
 from flowstone.core.partitions import Partition, encode_partition
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io import DeltaIO
@@ -56,6 +58,73 @@ def test_each_step_overwrites_exactly_its_partition_and_loads_its_version(tmp_pa
         pyarrow.table({"n": pyarrow.array([], pyarrow.int64())}), address(partition="it's", step=4, token=4)
     )
     assert rows(tmp_path) == [(2, "eu")]
+
+
+def published(stored: StoredOutput, token: int, *, in_use: bool = True) -> Publication:
+    return Publication("orders", encode_partition("eu"), token, "", stored, in_use)
+
+
+def test_what_is_in_use_again_is_written_again(tmp_path: Path) -> None:
+    """Also the version that was in use last, and whatever an attempt that never committed has written."""
+    manager = DeltaIO(tmp_path)
+    first = manager.store(pyarrow.table({"n": [1]}), address(token=1))
+    assert manager.publish(published(first, 2), None)
+    assert manager.publish(published(first, 3, in_use=False), None)
+    assert rows(tmp_path) == []
+    assert manager.publish(published(first, 4), None)
+    assert rows(tmp_path) == [(1, "eu")]
+    manager.store(pyarrow.table({"n": [9]}), address(step=2, token=6))
+    assert manager.publish(published(first, 5), None)
+    assert rows(tmp_path) == [(1, "eu")]
+
+
+def test_an_older_publication_is_refused(tmp_path: Path) -> None:
+    manager = DeltaIO(tmp_path)
+    first = manager.store(pyarrow.table({"n": [1]}), address(token=1))
+    second = manager.store(pyarrow.table({"n": [2]}), address(step=2, token=2))
+    assert manager.publish(published(first, 4), None)
+    assert not manager.publish(published(second, 3), None)
+    assert not manager.publish(published(first, 3, in_use=False), None)
+    assert rows(tmp_path) == [(1, "eu")]
+
+
+def test_on_real_servers(bucket: Bucket) -> None:
+    """Versions of tables in a bucket, written at once; delta-rs commits with conditional puts."""
+    options = {
+        "AWS_ENDPOINT_URL": bucket.endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    manager = DeltaIO(f"s3://{bucket.path}", storage_options=options)
+
+    def write(number: int) -> StoredOutput:
+        value = pyarrow.table({"n": [number]})
+        return manager.store(value, address(partition=str(number), step=number, token=number))
+
+    with ThreadPoolExecutor(4) as pool:
+        stored = list(pool.map(write, range(1, 5)))
+    assert [manager.load(one).to_pydict()["n"] for one in stored] == [[1], [2], [3], [4]]
+    assert manager.publish(Publication("orders", encode_partition("1"), 9, "", stored[0], in_use=False), None)
+    assert DeltaTable(manager.uri("orders"), storage_options=options).to_pyarrow_table().num_rows == 3
+    assert manager.load(stored[0]).to_pydict()["n"] == [1]
+    with pytest.raises(StorageError, match="newer attempt") as caught:
+        manager.store(pyarrow.table({"n": [0]}), address(partition="1", token=0))
+    assert not manager.may_pass(caught.value)
+    text = json.dumps([one.to_json() for one in stored])
+    assert "AWS_" not in text
+    away = DeltaIO(f"s3://{bucket.path}", storage_options=options | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    for verb in (lambda: away.load(stored[0]), lambda: away.store(pyarrow.table({"n": [0]}), address())):
+        with pytest.raises(StorageError, match="Check the endpoint") as caught:
+            verb()
+        assert caught.value.kind == "unavailable"
+        assert "\x1b" not in str(caught.value)
+        assert away.may_pass(caught.value)
+    nowhere = DeltaIO("s3://no-such-bucket/x", storage_options=options)
+    with pytest.raises(StorageError) as caught:
+        nowhere.store(pyarrow.table({"n": [0]}), address())
+    assert caught.value.kind in ("missing", "denied")
 
 
 def test_a_stale_attempt_is_refused(tmp_path: Path) -> None:
@@ -129,11 +198,24 @@ def test_tables_of_others_are_left_alone(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "orders"), pyarrow.table({"n": [7]}))
     with pytest.raises(ConfigurationError, match="not written by asset 'orders'"):
         DeltaIO(str(tmp_path)).store(pyarrow.table({"n": [1]}), address(partition=None))
+    assert DeltaIO(str(tmp_path)).erase("orders", encode_partition(None), ["1-1"]) == 0
     assert rows(tmp_path) == [(7,)]
     for root in ("", 7, "s3://key:secret@bucket/x"):
         with pytest.raises(ConfigurationError, match="DeltaIO") as raised:
             DeltaIO(root)  # type: ignore[arg-type]
         assert "secret" not in str(raised.value)
+    for options in (
+        {"storage_options": {"timeout": 5}},
+        {"storage_options": ["AWS_REGION"]},
+        {"tables": ["orders"]},
+        {"tables": {"a": "t", "b": "t"}},
+        {"tables": {"a": ""}},
+        {"name": ""},
+        {"partition_column": "Bad Name"},
+        {"schema_changes": "ignore"},
+    ):
+        with pytest.raises(ConfigurationError, match=f"DeltaIO.{next(iter(options))}"):
+            DeltaIO("lake", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -52,14 +52,14 @@ def test_larger_values_are_chunked(connect: Connect, size: int, sizes: list[int]
     value = bytes(range(200))[:size]
     stored = manager.store(value, address())
     assert stored.payload is None
-    assert chunks(connect) == [("1-1", number, length) for number, length in enumerate(sizes)]
+    assert chunks(connect) == [("1-1.1", number, length) for number, length in enumerate(sizes)]
     assert manager.load(stored) == value
 
 
 def test_chunks_larger_than_the_inline_limit(connect: Connect) -> None:
     manager = PostgresIO(connect, inline_limit_bytes=10, chunk_bytes=50)
     assert manager.load(manager.store(b"x" * 11, address())) == b"x" * 11
-    assert chunks(connect) == [("1-1", 0, 11)]
+    assert chunks(connect) == [("1-1.1", 0, 11)]
 
 
 def test_a_value_that_is_too_large_leaves_nothing(connect: Connect) -> None:
@@ -68,7 +68,7 @@ def test_a_value_that_is_too_large_leaves_nothing(connect: Connect) -> None:
     with pytest.raises(StorageError, match="io='filesystem'") as caught:
         manager.store([b"x" * 60, b"y" * 61], address(attempt=2))
     assert (caught.value.kind, caught.value.asset, caught.value.partition) == ("too_large", "numbers", "2024")
-    assert [version for version, *_ in chunks(connect)] == ["1-1"] * 3
+    assert [version for version, *_ in chunks(connect)] == ["1-1.1"] * 3
 
 
 def test_a_refused_value_leaves_nothing(connect: Connect) -> None:
@@ -136,9 +136,9 @@ def test_sweep_deletes_what_nobody_wants(connect: Connect) -> None:
     manager = PostgresIO(connect, inline_limit_bytes=0, chunk_bytes=10)
     stored = [manager.store(b"x" * 25, address(attempt=n)) for n in (1, 2, 3)]
     assert manager.sweep(older_than_seconds=0) == 0
-    assert manager.sweep(older_than_seconds=0, keep=lambda versions: {"1-2"}) == 6
+    assert manager.sweep(older_than_seconds=0, keep=lambda versions: {"1-2.2"}) == 6
     assert manager.load(stored[1]) == b"x" * 25
-    assert {version for version, *_ in chunks(connect)} == {"1-2"}
+    assert {version for version, *_ in chunks(connect)} == {"1-2.2"}
 
 
 def test_a_location_of_another_manager_is_refused(tmp_path: object) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from flowstone.errors import ConfigurationError
 from flowstone.io import DuckDBTableIO, TableIO
-from flowstone.io.sql_tables import quoted
+from flowstone.io.sql_names import quoted
 from flowstone.stores.postgres.database import Database
 from flowstone.testing.table_conformance import TableConformance
 

@@ -24,7 +24,7 @@ from flowstone.core.output import OutputAddress
 from flowstone.core.partitions import PartitionKey
 from flowstone.errors import RestoreRefusedError, StepFailedError, StorageError
 from flowstone.io import DuckDBTableIO, TableIO
-from flowstone.io.sql_tables import Place
+from flowstone.io.sql_names import Place
 from flowstone.testing.marks import wait_until
 from flowstone.testing.postgres import TemporaryServer
 
@@ -314,6 +314,14 @@ def test_another_database_that_is_away_is_caught_up_with(database_url: str, othe
         flow.materialize("orders", partition="eu")
         (noted,) = flow.parts.store.publications.pending()
         assert noted.partition_key == PartitionKey("s:eu")
+        (seen,) = flow.insights.unpublished()
+        assert (seen.asset, seen.partition, seen.io, seen.in_use) == ("orders", "eu", "tables", True)
+        assert flow.insights.target("orders", "eu").unpublished == seen
+        assert flow.insights.target("orders", "us").unpublished is None
+        assert "do not see what is in use yet" in str(seen)
+        assert flow.retention.publish() == 0
         AwayIO.away = False
         flow.materialize("orders", partition="us")
         assert numbers(other, columns="flowstone_partition") == ["eu", "us"]
+        assert flow.insights.unpublished() == ()
+        assert flow.insights.target("orders", "eu").unpublished is None

@@ -292,20 +292,24 @@ def old(path: Path) -> Path:
 
 def test_leftovers_of_dead_attempts_go_and_those_of_live_ones_stay(flow: FlowStone) -> None:
     with flow:
-        step = flow.materialize("raw").step_id
+        made = flow.materialize("raw")
+        step, token = made.step_id, int(made.stored.location.split(".")[1])
         result = flow.materialize_all("broken", partition="b")
         assert result.failed
         (failed_step,) = [one.id for one in flow.parts.store.catalog.steps(result.run_id)]
         place = Path(flow.settings.storage) / "values" / "raw" / "@unpartitioned"
         dead = [
             old(place / f"{step}-7.json"),  # an attempt that is not the one that succeeded
-            old(place / f"{failed_step}-1.json"),
+            old(place / f"{step}-1.{token - 1}.json"),  # the same one, before it was released
+            old(place / f"{failed_step}-1.json"),  # as earlier versions of FlowStone named it
+            old(place / f"{failed_step}-1.1.json"),
             old(place / f".{failed_step}-1.json.0123456789abcdef.tmp"),
             old(place / ".0123456789abcdef.tmp"),  # of an earlier version of FlowStone
         ]
         live = flow.schedule("clean", executor="oban", force=True)
         waiting = [
             old(place / f"{live.id}-1.json"),
+            old(place / f"{live.id}-1.7.json"),
             old(place / f".{live.id}-1.json.0123456789abcdef.tmp"),
             old(place / "999999999-1.json"),  # of another database, perhaps
             old(place / "notes.txt"),
@@ -325,7 +329,7 @@ def test_leftovers_of_dead_attempts_go_and_those_of_live_ones_stay(flow: FlowSto
             left = connection.execute("SELECT version FROM flowstone.output_chunks").fetchall()
         assert left == [(f"{live.id}-1",)]
         flow.cancel_job(live)
-        assert flow.retention.sweep() == 3
+        assert flow.retention.sweep() == 4
 
 
 class Elsewhere(MemoryIO):

@@ -54,6 +54,7 @@ PLACES = {
     "queues": "/queues",
     "scale": "/queues/scale",
     "doctor": "/system",
+    "publications": "/system",
     "db": "/system",
     "db status": "/system",
 }

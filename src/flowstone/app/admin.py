@@ -285,8 +285,7 @@ class RetentionView:
         Returns:
             How many files and rows were deleted; 0 for an app in memory, which shares no storage by its steps.
         """
-        if self._parts.publisher is not None:
-            self._parts.publisher.catch_up()
+        self.publish()
         if not self._parts.store.shared:
             return 0
         keep = self._parts.store.retention.needed_versions
@@ -299,6 +298,16 @@ class RetentionView:
                 except Exception as error:  # noqa: BLE001 - a storage that is away is swept the next time
                     log.warning("The leftovers of the IO manager %r cannot be deleted for now: %s", name, error)
         return deleted
+
+    def publish(self) -> int:
+        """Publish what is committed and not yet visible to other readers; workers do so by themselves.
+
+        See `flow.insights.unpublished()` for what that is. What cannot be published is logged, and stays noted.
+
+        Returns:
+            How many publications are visible now.
+        """
+        return 0 if self._parts.publisher is None else self._parts.publisher.catch_up()
 
     def prune_logs(self) -> int:
         """Delete what steps logged longer ago than the setting `log_days`; workers do so by themselves.
@@ -323,6 +332,7 @@ class AsyncRetentionView(AsyncFlowStone):
     prune = awaitable(RetentionView.prune)
     prune_asset = awaitable(RetentionView.prune_asset)
     sweep = awaitable(RetentionView.sweep)
+    publish = awaitable(RetentionView.publish)
     prune_logs = awaitable(RetentionView.prune_logs)
 
 

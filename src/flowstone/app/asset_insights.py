@@ -16,7 +16,13 @@ from flowstone.app.targets import (
 from flowstone.core.asset import Asset
 from flowstone.core.clean import error_line
 from flowstone.core.insights.details import AssetDetail, AssetHistory
-from flowstone.core.insights.versions import CheckLine, TargetDetail, VersionDetail, VersionLine
+from flowstone.core.insights.versions import (
+    CheckLine,
+    TargetDetail,
+    UnpublishedVersion,
+    VersionDetail,
+    VersionLine,
+)
 from flowstone.core.paging import Page, clamp_limit
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition, encode_partition
 from flowstone.core.step import Target
@@ -27,8 +33,7 @@ from flowstone.engine.insights.preview import ValuePreview, refusal, written
 from flowstone.engine.insights.versions import VersionPages
 from flowstone.engine.values import find_values
 from flowstone.errors import FlowStoneError, UnknownPartitionError
-from flowstone.io.memory import MemoryIO
-from flowstone.io.published import PublishedIO
+from flowstone.io.memory import MemoryIO, PublishedIO
 
 
 class AssetDetails:
@@ -40,7 +45,8 @@ class AssetDetails:
     def _read_details(self, parts: Parts, watch: AssetWatch) -> None:
         """Take what the answers are read from."""
         facts = FactReader(parts.graph, parts.reader, parts.store.target_statuses)
-        self._versions = VersionPages(parts.graph, parts.store, facts, partial(find_values, parts.managers))
+        find = partial(find_values, parts.managers)
+        self._versions = VersionPages(parts.graph, parts.store, facts, find, parts.managers)
         checks = parts.checks.declared
         self._details = AssetPages(parts.graph, parts.store, checks, self._versions, watch.summary)
 
@@ -79,6 +85,22 @@ class AssetDetails:
     def target(self, asset: AssetLike, partition: Partition = None) -> TargetDetail:
         """Return how one partition of an asset stands, and why; also of a removed key."""
         return self._versions.target(self._target(asset, partition))
+
+    def unpublished(self, *, limit: int = 50) -> Sequence[UnpublishedVersion]:
+        """Return what is committed and not yet visible to readers outside, the oldest first.
+
+        That is so for a moment after a commit, and for as long as a storage does not answer: workers publish it
+        with their next commit or sweep, and `flow.retention.publish()` at once.
+
+        Args:
+            limit: how many at most.
+
+        Example:
+            >>> from flowstone import FlowStone
+            >>> FlowStone.for_testing([]).insights.unpublished()
+            ()
+        """
+        return self._versions.unpublished(limit=clamp_limit(limit))
 
     def versions(
         self, asset: AssetLike, partition: Partition = None, *, limit: int = 50, after: str | None = None

@@ -77,9 +77,8 @@ from flowstone.executors.select import ExecutorSelector, concurrency_of
 from flowstone.io.by_reference import as_scan
 from flowstone.io.delta import DeltaIO
 from flowstone.io.filesystem import FilesystemIO
-from flowstone.io.memory import MemoryIO
+from flowstone.io.memory import MemoryIO, PublishedIO
 from flowstone.io.postgres import Connect, PostgresIO
-from flowstone.io.published import PublishedIO
 from flowstone.io.table_postgres import TableIO
 from flowstone.protocols import (
     BulkDiscardIO,

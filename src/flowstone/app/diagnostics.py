@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,12 +29,13 @@ from flowstone.core.clean import mask_secrets
 from flowstone.core.notification import NotificationState
 from flowstone.core.shape import AssetShape
 from flowstone.errors import FlowStoneError
-from flowstone.protocols import Compute, DiagnosesItself
+from flowstone.protocols import Compute, DiagnosesItself, PublicationStore
 from flowstone.stores.postgres import migrations, oban_jobs
 from flowstone.stores.postgres.catalog import OLDEST_SERVER, Health, read_health
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.migrations import MigrationState, MigrationStatus
 from flowstone.stores.postgres.notifications import PostgresNotifications
+from flowstone.stores.postgres.publications import PostgresPublications
 from flowstone.stores.postgres.queue import shapes_at_work
 from flowstone.stores.postgres.sql import fetch_column, fetch_one
 
@@ -188,6 +190,9 @@ def compute_checks(computes: Iterable[tuple[str, Compute]]) -> Iterator[Check]:
             yield Check(f"compute {name}", Verdict.FAIL, mask_secrets(f"{type(error).__name__}: {error}"))
 
 
+_MAX_COUNTED = 1000
+_SOON = timedelta(minutes=2)
+"""How long a publication may take without a word: it is retried at once, and then with the next sweep."""
 CONNECTIONS_OF_A_WORKER = 26
 """Connections of one worker beside one for each queue: for transactions, Oban, notifications and the lease."""
 
@@ -227,6 +232,7 @@ def _requested(database: Database, queues: Collection[str]) -> Iterator[Check]:
     if all(entry.state is MigrationState.APPLIED for entry in entries):
         yield from _declarations(database)
         yield from _notifications(database)
+        yield from publication_checks(PostgresPublications(database))
 
 
 def checks_of_open_database(database: Database, queues: Collection[str]) -> Iterator[Check]:
@@ -331,6 +337,33 @@ def _notifications(database: Database) -> Iterator[Check]:
         yield Check(
             "notifications", Verdict.OK, f"{pending} pending, {counts.get(NotificationState.SENT, 0)} sent"
         )
+
+
+def publication_checks(noted: PublicationStore) -> Iterator[Check]:
+    """Say what is committed and not yet visible where others read it; nothing while all of it is.
+
+    Args:
+        noted: what is committed and not visible yet.
+    """
+    pending = noted.pending(limit=_MAX_COUNTED)
+    if not pending:
+        return
+    late = [one for one in pending if one.noted_at is None or datetime.now(UTC) - one.noted_at > _SOON]
+    names = ", ".join(sorted({repr(one.stored.io) for one in pending}))
+    more = "at least " if len(pending) == _MAX_COUNTED else ""
+    found = f"{more}{len(pending)} committed and not yet visible to other readers, by the IO manager {names}"
+    if not late:
+        yield Check("publications", Verdict.OK, found)
+        return
+    first = min((one.noted_at for one in late if one.noted_at), default=None)
+    since = "" if first is None else f", since {first:%Y-%m-%d %H:%M} UTC"
+    yield Check(
+        "publications",
+        Verdict.WARN,
+        found + since,
+        "`flowstone publications` lists them, and with --publish tries at once. Workers of an app that declares "
+        "the IO manager do so with each sweep, and log why they cannot.",
+    )
 
 
 def _connections(database: Database, health: Health, queues: int) -> Check:

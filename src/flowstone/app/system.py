@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flowstone.app.build import Parts
-from flowstone.app.diagnostics import Verdict, checks_of_open_database, environment_checks
+from flowstone.app.diagnostics import (
+    Verdict,
+    checks_of_open_database,
+    environment_checks,
+    publication_checks,
+)
 from flowstone.core.insights.overview import PoolUse, TableSize
 from flowstone.errors import FlowStoneError
 from flowstone.stores.postgres import migrations
@@ -85,6 +90,7 @@ def system(parts: Parts, *, main: Parts | None = None) -> System:
         found += checks_of_open_database(store.database, settings.queues)
         entries = migrations.status(store.database)
         lines = tuple(MigrationLine(one.name, one.state.value, one.applied_at) for one in reversed(entries))
+    found += publication_checks(store.publications)
     checks = [SystemCheck(one.name, one.verdict.value, one.detail, one.remedy) for one in found]
     worst = {Verdict.FAIL.value: 0, Verdict.WARN.value: 1, Verdict.OK.value: 2}
     pools = [*(main.store.insights.connections() if main is not None else []), *store.insights.connections()]

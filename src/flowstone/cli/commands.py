@@ -30,6 +30,7 @@ FAILS = {
     "doctor": "1 when something has to be done",
     "versions erase": "1 when a value could not be deleted",
     "db status": "1 when the tables are not current",
+    "publications": "1 with --publish when something is still not visible",
     "notifications test": "1 when a message could not be sent",
     "sensors": "1 when the function of the sensor failed",
     "worker": "1 when it had to stop by itself",
@@ -166,4 +167,5 @@ COMMANDS: tuple[Listed, ...] = (
         ),
     ),
     Listed("prune", "retention:prune", DATABASE, "Delete history that nothing needs"),
+    Listed("publications", "retention:publications", DATABASE, "List what other readers do not see yet"),
 )

@@ -1,4 +1,4 @@
-"""Deleting history that nothing needs: `prune`."""
+"""Values after their commit: `prune` deletes old ones, `publications` lists what others do not see yet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from flowstone.cli.output import duration, one_line
+from flowstone.cli.calls import DONE, FAILED
+from flowstone.cli.output import Column, duration, moment, one_line
 from flowstone.cli.session import Session
-from flowstone.errors import OptionsError
+from flowstone.errors import OptionsError, command
 
 _AGE = re.compile(r"(?P<number>\d{1,9})\s*(?P<unit>s|min|m|h|d|w)")
 
@@ -71,6 +72,54 @@ def prune(
     if pruned.not_swept:
         names = ", ".join(map(repr, pruned.not_swept))
         session.out.line(f"Not looked at: leftovers of the IO manager {names}, which has no sweep().")
+
+
+def publications(
+    session: Session,
+    *,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Try now; needs --app, whose IO managers publish.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, oldest first.")] = 50,
+) -> int:
+    """List what is committed and not yet visible where others read it."""
+    flow = session.flow if publish else session.records
+    session.warn_of_memory_store()
+    published = flow.retention.publish() if publish else None
+    found = flow.insights.unpublished(limit=limit)
+    if session.out.as_json:
+        # whether the app declares the IO manager is not known without importing the app
+        listed = [{key: value for key, value in asdict(one).items() if key != "declared"} for one in found]
+        session.out.json({"unpublished": listed, "published": published})
+    else:
+        if published is not None:
+            session.out.line(f"{published} published.")
+        columns = [
+            Column("ASSET"),
+            Column("PARTITION"),
+            Column("IO"),
+            Column("READERS ARE TO SEE"),
+            Column("COMMITTED", rank=1),
+            Column("LOCATION", rank=2),
+        ]
+        rows = [
+            [
+                one.asset,
+                one.partition,
+                one.io,
+                "this version" if one.in_use else "nothing",
+                moment(one.since),
+                one.location,
+            ]
+            for one in found
+        ]
+        if rows:
+            session.out.table(columns, rows)
+        elif published is None:
+            session.out.line("Readers see everything that is committed.")
+        if found and not publish:
+            session.out.note(f"Try now with: {command('publications', publish=True)}")
+    return FAILED if publish and found else DONE
 
 
 def read_age(text: str) -> timedelta:

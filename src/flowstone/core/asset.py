@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Generic, Literal, Never, Protocol, Self, overload
 
 from flowstone.core.automation.condition import Condition, Paced, paced
+from flowstone.core.by_reference import scan_kinds, sent_as
 from flowstone.core.config_type import ConfigError, config_problem, config_schema
 from flowstone.core.declaring import (
     YEAR_SECONDS,
@@ -66,6 +67,7 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
     """Whether its function may run in another process."""
     has_own_io = True
     """Whether a run may have its values kept by another IO manager."""
+    copied_from: Self | None = None
 
     def __init__(
         self,
@@ -126,8 +128,24 @@ class Asset(Generic[P, T_co]):  # noqa: UP046 - its variables have defaults
         self.compute_options = check.compute_options(self.compute, compute_options)
         self.dependencies, self.takes_context = read_dependencies(function, deps, name=self.name, where=self.where)
         self.function, self.is_async = function, is_coroutine_function(function)
-        self.copied_from: Self | None = None
+        self._check_scans(function)
         copy_signature(self, function)
+
+    def _check_scans(self, function: Callable[..., Any]) -> None:
+        """Refuse a scan that cannot be sent to the process in which the function is called."""
+        if self.compute is None and self.isolation == "thread":
+            return
+        receiving = [one.parameter for one in self.dependencies if one.parameter is not None]
+        for name, kind in scan_kinds(function, [*receiving, "return"]).items():
+            remedy = sent_as(kind, name)
+            if remedy is not None:
+                what = "what it returns" if name == "return" else f"the parameter {name!r}"
+                where = f"compute={self.compute!r}" if self.compute is not None else 'isolation="process"'
+                raise DefinitionError(
+                    f"Asset {self.name!r}: {what} is annotated {kind}, which cannot be sent to another process "
+                    f"({where}). {remedy}",
+                    where=self.where,
+                )
 
     @property
     def companions(self) -> tuple[Asset, ...]:

@@ -60,7 +60,7 @@ def scan_kinds(function: Callable[..., Any], parameters: Collection[str]) -> Map
 
     Args:
         function: of an asset.
-        parameters: those that receive inputs.
+        parameters: those that receive inputs; `"return"` stands for what it returns.
 
     Example:
         >>> def total(orders: "pl.LazyFrame", days): ...
@@ -75,6 +75,8 @@ def scan_kinds(function: Callable[..., Any], parameters: Collection[str]) -> Map
     for name in parameters:
         parameter = signature.parameters.get(name)
         annotation = inspect.Parameter.empty if parameter is None else parameter.annotation
+        if name == "return":
+            annotation = signature.return_annotation
         if isinstance(annotation, str):
             if not any(one in annotation for one in _NAMES):
                 continue
@@ -83,6 +85,24 @@ def scan_kinds(function: Callable[..., Any], parameters: Collection[str]) -> Map
         if kind is not None:
             found[name] = kind
     return found
+
+
+def sent_as(kind: ScanKind, name: str) -> str | None:
+    """Return what to do about a scan that cannot be sent to another process; None for one that can.
+
+    Args:
+        kind: of the scan.
+        name: of the parameter, or `"return"`.
+
+    Example:
+        >>> sent_as(ScanKind.DUCKDB, "orders")
+        'Annotate it pyarrow.dataset.Dataset; duckdb.from_arrow(orders) makes a relation of it there.'
+    """
+    if kind is not ScanKind.DUCKDB:
+        return None
+    if name == "return":
+        return "Return a LazyFrame, a Dataset, or the rows of the relation: relation.to_arrow_table()."
+    return f"Annotate it {ScanKind.PYARROW}; duckdb.from_arrow({name}) makes a relation of it there."
 
 
 def _resolved(text: str, function: Callable[..., Any]) -> object:

@@ -1,4 +1,7 @@
-"""Small HTML tables for notebooks: escaped text and no scripts, whatever names and errors hold."""
+"""Small HTML tables for notebooks: escaped text and no scripts, whatever names and errors hold.
+
+Results of the core, of the engine and of the app show themselves by it.
+"""
 
 from __future__ import annotations
 

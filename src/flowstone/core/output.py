@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ class OutputAddress(NamedTuple):
     Example:
         >>> OutputAddress("numbers", "", "run", 12, 1, 7).version
         '12-1'
+        >>> OutputAddress("numbers", "", "run", 12, 1, 7).fenced_version
+        '12-1.7'
     """
 
     asset: str
@@ -53,6 +56,14 @@ class OutputAddress(NamedTuple):
     def version(self) -> str:
         """Name of the version that this attempt writes, unique over all runs and attempts."""
         return f"{self.step_id}-{self.attempt}"
+
+    @property
+    def fenced_version(self) -> str:
+        """The version with the token: what no other attempt writes.
+
+        An attempt that was released is taken up again under its number, and whoever had it may still be writing.
+        """
+        return f"{self.step_id}-{self.attempt}.{self.token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,7 @@ class Publication(NamedTuple):
         issuer: the store that drew it; tokens of different stores say nothing about each other.
         stored: the version that is in use now; with `in_use` false the one that was until now.
         in_use: whether there is one.
+        noted_at: when it was noted, for one that is still to be done; None else.
     """
 
     asset: str
@@ -127,6 +139,17 @@ class Publication(NamedTuple):
     issuer: str
     stored: StoredOutput
     in_use: bool = True
+    noted_at: datetime | None = None
+
+
+def unfenced(name: str) -> str:
+    """Return the version that `OutputAddress.fenced_version`, or a name without a token, is of.
+
+    Example:
+        >>> unfenced("12-1.7"), unfenced("12-1")
+        ('12-1', '12-1')
+    """
+    return name.partition(".")[0]
 
 
 def type_name(value: object) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowstone.core.asset import Asset
+from flowstone.core.by_reference import kind_of_type, sent_as
 from flowstone.core.context import AssetContext
 from flowstone.core.output import type_name
 from flowstone.engine.isolated.conversation import Conversation
@@ -115,12 +116,14 @@ def _dump_arguments(asset: Asset, arguments: Mapping[str, Any]) -> list[Buffer]:
             try:
                 dump(value)
             except Exception as cause:  # noqa: BLE001 - reported by the error below
+                kind = kind_of_type(type(value))
                 raise SerializationError(
                     f"Asset {asset.name!r} ({asset.where}) runs in a process of its own, and an input cannot "
                     f"be sent there ({cause})",
                     path=f"argument {name!r}",
                     type_name=type_name(value),
-                    remedy='Pass plain data, or declare the asset with isolation="thread".',
+                    remedy=(kind and sent_as(kind, name))
+                    or 'Pass plain data, or declare the asset with isolation="thread".',
                 ) from error
         raise
 

@@ -76,12 +76,21 @@ class ValuePublisher:
             log.warning("What was committed cannot be published for now: %s", clean_text(plain_text(error)))
 
     def catch_up(self) -> int:
-        """Publish what others left behind, or was refused before; return how many publications that was."""
+        """Publish what others left behind, or was refused before; return how many publications that was.
+
+        All that is noted is tried, so that what cannot be published holds nothing else up; of an IO manager whose
+        storage does not answer the rest is left for the next time.
+        """
         if not self._catching_up.acquire(blocking=False):
             return 0
+        published, after = 0, 0
+        away: set[str] = set()
         try:
             self._behind = False
-            return self._publish(self._noted.pending(limit=_PAGE), again=True)
+            while page := self._noted.pending(limit=_PAGE, after=after):
+                after = page[-1].token
+                published += self._publish(page, again=True, away=away)
+            return published
         finally:
             self._catching_up.release()
 
@@ -105,16 +114,27 @@ class ValuePublisher:
             except Exception as error:  # noqa: BLE001 - tried again the next time
                 log.warning("What was committed cannot be published for now: %s", clean_text(plain_text(error)))
 
-    def _publish(self, publications: Iterable[Publication], *, again: bool = False) -> int:
-        published = 0
+    def _publish(
+        self, publications: Iterable[Publication], *, again: bool = False, away: set[str] | None = None
+    ) -> int:
+        """Publish what is noted, each by itself; return how many that was.
+
+        Args:
+            publications: what is noted.
+            again: whether it was tried before: then there is no haste.
+            away: IO managers whose storage does not answer; more may be added.
+        """
+        away, published = set() if away is None else away, 0
         for one in publications:
             manager = self._managers.get(one.stored.io)
-            if manager is None or manager.in_transaction:
-                continue  # an app that declares it does so
+            if manager is None or manager.in_transaction or one.stored.io in away:
+                continue  # an app that declares it does so, or a later try
             try:
                 is_visible = self._try(manager, one, pauses=() if again else _PAUSES_SECONDS)
             except Exception as error:  # noqa: BLE001 - the others are published all the same
                 self._behind = True
+                if isinstance(error, StorageError) and error.kind == "unavailable":
+                    away.add(one.stored.io)
                 log.warning(
                     "%s %s is committed and not yet visible to other readers, and is tried again: %s",
                     one.asset,

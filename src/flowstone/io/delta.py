@@ -2,8 +2,8 @@
 
 A version of Delta is a commit of its own, so a value is visible to readers of Delta when it is written, before
 FlowStone commits it; what FlowStone records is `uri@version`, and that is what it loads. A stale attempt is
-refused by its token: delta-rs records tokens (`app_transactions`) and compares none, so the table is read first,
-and its conflict check does the rest.
+refused by its token, and so is a publication that a newer one has overtaken: delta-rs records tokens
+(`app_transactions`) and compares none, so the table is read first, and its conflict check does the rest.
 
 What is needed to make the same value of the rows is recorded with the version, in its metadata: the log of a table
 can only be searched from its end.
@@ -13,21 +13,30 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote
 
 from flowstone.core.declaring import shown
 from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
-from flowstone.errors import ConfigurationError, MissingExtraError, SerializationError, StorageError
+from flowstone.errors import (
+    ConfigurationError,
+    FlowStoneError,
+    MissingExtraError,
+    SerializationError,
+    StorageError,
+)
+from flowstone.io.objects import failure_of
 from flowstone.io.sql_columns import SqlTable, from_sql, require_pyarrow, to_arrow_type, to_sql
-from flowstone.io.sql_tables import SchemaChanges, partition_cell
+from flowstone.io.sql_names import SchemaChanges, checked_tables, partition_cell
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,6 +47,20 @@ _TRIES = 12
 _FIRST_PAUSE_SECONDS = 0.02
 _MAX_PAUSE_SECONDS = 1.0
 _FACTS = "flowstone"
+_NOT_TEXT = re.compile(r"\x1b\[[0-9;]*m|↳")
+"""Colours and arrows in what delta-rs says."""
+
+
+class _Fence(NamedTuple):
+    """A name under which a table notes tokens, and the one of whoever writes."""
+
+    name: str
+    token: int
+
+    def is_passed_by(self, table: DeltaTable) -> bool:
+        """Whether a newer one has written."""
+        last = table.transaction_version(self.name)
+        return last is not None and last > self.token
 
 
 class DeltaIO:
@@ -68,7 +91,7 @@ class DeltaIO:
 
     def __init__(
         self,
-        root: str,
+        root: str | os.PathLike[str],
         *,
         storage_options: Mapping[str, str] | None = None,
         tables: Mapping[str, str] | None = None,
@@ -76,19 +99,29 @@ class DeltaIO:
         schema_changes: SchemaChanges = "widen",
         name: str = "delta",
     ) -> None:
-        given: Any = root
+        given: Any = os.fspath(root) if isinstance(root, os.PathLike) else root
         if type(given) is not str or not given.strip() or "@" in given:
             raise ConfigurationError(
                 f"DeltaIO(root={'...' if '@' in str(given) else shown(root)}): give a "
                 "directory or a URL without '@'; keys belong into storage_options."
             )
+        options: object = storage_options
+        if options is not None and not (
+            isinstance(options, Mapping) and all(type(key) is type(value) is str for key, value in options.items())
+        ):
+            raise ConfigurationError(
+                "DeltaIO(storage_options=...): give a dict of text to text, as delta-rs takes it."
+            )
+        if type(name) is not str or not name:
+            raise ConfigurationError(f"DeltaIO(name={shown(name)}): give a name.")
         if not _COLUMN.fullmatch(str(partition_column)):
             raise ConfigurationError(f"DeltaIO(partition_column={shown(partition_column)}): give a plain name.")
         if schema_changes not in ("widen", "refuse"):
             raise ConfigurationError(f"DeltaIO(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
-        self._root = root.rstrip("/")
+        # a directory is absolute from here on, so that a later os.chdir does not move the tables
+        self._root = (given if "://" in given else str(Path(given).absolute())).rstrip("/")
         self._options = dict(storage_options) if storage_options else None
-        self._tables = dict(tables or {})
+        self._tables = checked_tables("DeltaIO", tables, max_bytes=200)
         self._column = partition_column
         self._widens = schema_changes == "widen"
         self._name = name
@@ -133,7 +166,16 @@ class DeltaIO:
         uri, cell = self.uri(address.asset), _cell(address.partition_key)
         facts = found.description | {"partition": cell, "step": address.step_id}
         with self._errors("store", address.asset, address.partition_key):
-            version = self._write(uri, found.data, cell, facts, address)
+            fence = _Fence(f"flowstone {self._issuer()} {address.partition_key}", address.token)
+            version = self._write(uri, found.data, cell, facts, address.asset, fence)
+        if version is None:
+            raise StorageError(
+                "store",
+                address.asset,
+                address.partition_key,
+                f"a newer attempt has written it, this one has token {address.token}",
+                remedy="Nothing is to be done: what the newer one wrote stays.",
+            )
         return StoredOutput(
             io=self._name,
             location=f"{uri}@{version}",
@@ -165,14 +207,18 @@ class DeltaIO:
         with self._errors("publish", publication.asset, publication.partition_key):
             facts = _unpacked(publication.stored)
             cell, table = facts["partition"], self._open(uri)
+            # not the fence of attempts: what is committed counts, whatever one that is not over has written
+            fence = _Fence(
+                f"flowstone {publication.issuer} published {publication.partition_key}", publication.token
+            )
+            if fence.is_passed_by(table):
+                return False
             is_newest = table.transaction_version(self._visible(publication.issuer, cell)) == facts["step"]
             if publication.in_use and not is_newest:
                 data, _ = self._read(publication.stored, uri, version)
-                key = publication.partition_key
-                address = OutputAddress(publication.asset, key, "", facts["step"], 1, publication.token)
-                self._write(uri, data, cell, facts, address)
-            elif not publication.in_use and is_newest:
-                table.delete(self._predicate(cell))
+                return self._write(uri, data, cell, facts, publication.asset, fence) is not None
+            if not publication.in_use and is_newest:
+                self._delete(table, publication.issuer, cell, fence)
         return True
 
     def discard(self, stored: StoredOutput) -> None:
@@ -183,17 +229,20 @@ class DeltaIO:
         uri = self.uri(asset)
         with self._errors("delete", asset, partition_key):
             table = self._there(uri)
-            if table is None:
-                return 0
-            deleted = table.delete(self._predicate(_cell(partition_key)))
-            return int(bool(deleted.get("num_deleted_rows", 1)))
+            if table is None or table.metadata().description != self._owner(asset):
+                return 0  # nothing of ours
+            return int(self._delete(table, self._issuer(), _cell(partition_key)) > 0)
+
+    def may_pass(self, error: Exception) -> bool:
+        """Whether storing again right away may succeed: only when the storage did not answer properly."""
+        return isinstance(error, StorageError) and error.kind == "unavailable"
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
     def _write(
-        self, uri: str, data: pyarrow.Table, cell: str | None, facts: Mapping[str, Any], address: OutputAddress
-    ) -> int:
-        """Overwrite a partition; again after others have written meanwhile, as long as none of them is newer."""
+        self, uri: str, data: pyarrow.Table, cell: str | None, facts: Mapping[str, Any], asset: str, fence: _Fence
+    ) -> int | None:
+        """Overwrite a partition, again after others wrote meanwhile; None as soon as one of them is newer."""
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         pause = _FIRST_PAUSE_SECONDS
@@ -201,7 +250,7 @@ class DeltaIO:
         for left in reversed(range(_TRIES)):
             table = self._there(uri)
             try:
-                return self._overwrite(table, uri, rows, cell, facts, address)
+                return self._overwrite(table, uri, rows, cell, facts, asset, fence)
             except DeltaError as error:
                 is_there_now = table is None and self._there(uri) is not None
                 if not left or not (isinstance(error, CommitFailedError) or is_there_now):
@@ -217,12 +266,13 @@ class DeltaIO:
         rows: pyarrow.Table,
         cell: str | None,
         facts: Mapping[str, Any],
-        address: OutputAddress,
-    ) -> int:
+        asset: str,
+        fence: _Fence,
+    ) -> int | None:
         """Overwrite a partition of a table as it was read, once, and return the version that this made."""
         from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-        owner, issuer = f"FlowStone {self._project.name}/{address.asset}", self._issuer()
+        owner = self._owner(asset)
         if table is None:
             # an empty table first: what is written then is a version whose number is known
             table = DeltaTable.create(
@@ -233,17 +283,9 @@ class DeltaIO:
                 description=owner,
                 storage_options=self._options,
             )
-        self._check(table, owner, uri, cell, address)
-        fence = f"flowstone {issuer} {address.partition_key}"
-        last = table.transaction_version(fence)
-        if last is not None and last > address.token:
-            raise StorageError(
-                "store",
-                address.asset,
-                address.partition_key,
-                f"a newer attempt has written it (token {last}, this one has {address.token})",
-                remedy="Nothing is to be done: what the newer one wrote stays.",
-            )
+        self._check(table, owner, uri, cell, asset)
+        if fence.is_passed_by(table):
+            return None
         write_deltalake(
             table,
             self._fitted(rows, table, uri),
@@ -253,13 +295,21 @@ class DeltaIO:
             storage_options=self._options,
             commit_properties=CommitProperties(
                 app_transactions=[
-                    Transaction(fence, address.token),
-                    Transaction(self._visible(issuer, cell), facts["step"]),
+                    Transaction(*fence),
+                    Transaction(self._visible(self._issuer(), cell), facts["step"]),
                 ],
                 custom_metadata={_FACTS: f"{owner}, step {facts['step']}"},
             ),
         )
         return int(table.version())
+
+    def _delete(self, table: DeltaTable, issuer: str, cell: str | None, fence: _Fence | None = None) -> int:
+        """Delete the rows of a partition, note that no version of it is visible; return how many there were."""
+        from deltalake import CommitProperties, Transaction
+
+        noted = [Transaction(self._visible(issuer, cell), 0), *([Transaction(*fence)] if fence else [])]
+        done = table.delete(self._predicate(cell), commit_properties=CommitProperties(app_transactions=noted))
+        return int(done.get("num_deleted_rows", 1) or 0)
 
     def _read(self, stored: StoredOutput, uri: str, version: int) -> tuple[pyarrow.Table, dict[str, Any]]:
         """Return the rows of a version, of its partition, and what was noted with it."""
@@ -278,13 +328,17 @@ class DeltaIO:
             raise _gone("load", uri, version, f"{data.num_rows:,} of {facts['rows']:,} rows are there")
         return data, facts
 
-    def _check(self, table: DeltaTable, owner: str, uri: str, cell: str | None, address: OutputAddress) -> None:
+    def _owner(self, asset: str) -> str:
+        """Return how a table is described that an asset writes."""
+        return f"FlowStone {self._project.name}/{asset}"
+
+    def _check(self, table: DeltaTable, owner: str, uri: str, cell: str | None, asset: str) -> None:
         metadata = table.metadata()
         if metadata.description != owner:
             raise ConfigurationError(
-                f"The Delta table {uri} is not written by asset {address.asset!r}"
+                f"The Delta table {uri} is not written by asset {asset!r}"
                 + (f" but described as {metadata.description!r}." if metadata.description else ".")
-                + f" Name another one with DeltaIO(tables={{{address.asset!r}: ...}})."
+                + f" Name another one with DeltaIO(tables={{{asset!r}: ...}})."
             )
         partitioned = [] if cell is None else [self._column]
         if metadata.partition_columns != partitioned:
@@ -368,11 +422,11 @@ class DeltaIO:
             raise MissingExtraError("deltalake", "delta", "DeltaIO") from error
         try:
             yield
-        except DeltaError as error:
-            why = str(error).strip().partition("\n")[0]
-            raise StorageError(
-                action, asset, partition, f"Delta: {why}", remedy="The previous version is still readable."
-            ) from error
+        except FlowStoneError:
+            raise  # some are an OSError too
+        except (DeltaError, OSError) as error:  # of a storage that does not answer it raises an OSError
+            why = OSError(f"Delta: {' '.join(_NOT_TEXT.sub(' ', str(error)).split())}")
+            raise failure_of(action, asset, partition, why) from error
 
 
 def _cell(key: PartitionKey) -> str | None:

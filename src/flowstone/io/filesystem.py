@@ -341,6 +341,19 @@ class Place(NamedTuple):
     extension: str
     project: str = DEFAULT_PROJECT
 
+    @classmethod
+    def of(cls, address: OutputAddress, extension: str) -> Place:
+        """Return where an attempt writes; its token is part of the name, see `OutputAddress.fenced_version`."""
+        return cls(
+            address.asset, address.partition_key, address.version, f".{address.token}{extension}", address.project
+        )
+
+    @property
+    def fenced_version(self) -> str:
+        """The version with the token of its attempt; without one for what earlier versions of FlowStone wrote."""
+        token = self.extension.split(".")[1] if self.extension else ""
+        return f"{self.version}.{token}" if token.isdecimal() else self.version
+
     @property
     def location(self) -> str:
         """The path below the root."""
@@ -370,11 +383,12 @@ class Place(NamedTuple):
 
 
 class FilesystemIO:
-    """Stores each value as a file `<root>/<asset>/<partition>/<version><extension>`.
+    """Stores each value as a file `<root>/<asset>/<partition>/<version>.<token><extension>`.
 
     Projects other than the default one have a folder `<root>/@project-<name>` each.
 
-    A file is written beside its final name, synced and renamed, so it is there as a whole or not at all;
+    The fencing token of the attempt is part of the name, so no attempt ever writes what another one published. A
+    file is written beside its final name, synced and renamed, so it is there as a whole or not at all;
     writing streams, so memory does not grow with the encoded size. Names are escaped reversibly (see
     `flowstone.io.filesystem`): no partition key can leave the root or collide with another one. Loading verifies
     size and SHA-256.
@@ -397,7 +411,7 @@ class FilesystemIO:
         ...     files = FilesystemIO(directory)
         ...     stored = files.store([1, 2, 3], address)
         ...     stored.location, files.load(stored)
-        ('numbers/2024/1-1.json', [1, 2, 3])
+        ('numbers/2024/1-1.1.json', [1, 2, 3])
     """
 
     def __init__(
@@ -453,7 +467,7 @@ class FilesystemIO:
             StorageError: the disk is full, denied, read-only or broken; nothing is left behind.
         """
         serializer = serializer_for(value, self._serializer)
-        place = Place(address.asset, address.partition_key, address.version, serializer.extension, address.project)
+        place = Place.of(address, serializer.extension)
         try:
             path = self._root / place.location
             make_directory(path.parent, durable=self._durable)
@@ -605,7 +619,7 @@ class FilesystemIO:
                 final = final_name(path) if temporary else name
                 place = Place.parse((directory / final).relative_to(self._root).as_posix()) if final else None
                 if (temporary or place is not None) and is_older(path, older_than_seconds):
-                    yield place.version if place is not None else "", path
+                    yield place.fenced_version if place is not None else "", path
 
     def _place(self, stored: StoredOutput, action: str) -> Place:
         place = Place.parse(stored.location)

@@ -1,11 +1,13 @@
-"""Values kept as the objects they are, in this process."""
+"""Values of which no bytes are stored: objects as they are, in this process, and references to data elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, find_read_once, type_name
+from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, find_read_once, type_name, unfenced
 from flowstone.core.partitions import PartitionKey
+from flowstone.core.published import PUBLISHED, Published
 from flowstone.errors import SerializationError, StorageError
 
 _NOTHING = object()
@@ -57,7 +59,7 @@ class MemoryIO:
                 type_name=type_name(culprit),
                 remedy="Return lists instead of generators, iterators and open files.",
             ).for_asset(address.asset, address.partition_key)
-        location = address.version
+        location = address.fenced_version
         self._values[location] = value
         return StoredOutput(self._name, location, value_type=type_name(value))
 
@@ -91,5 +93,53 @@ class MemoryIO:
 
     def erase(self, _asset: str, _partition_key: PartitionKey, versions: Sequence[str]) -> int:
         """Forget versions, committed or not; return how many there were."""
-        there = [version for version in versions if self._values.pop(version, _NOTHING) is not _NOTHING]
-        return len(there)
+        gone = set(versions)
+        there = [name for name in list(self._values) if unfenced(name) in gone]
+        return sum(self._values.pop(name, _NOTHING) is not _NOTHING for name in there)
+
+
+class PublishedIO:
+    """Keeps what assets return as `Published(...)`, whatever IO manager they name; every app has one.
+
+    Example:
+        >>> references = PublishedIO()
+        >>> address = OutputAddress("orders", "", "run", 1, attempt=1, token=1)
+        >>> stored = references.store(Published("sales.orders", 17), address)
+        >>> stored.location, references.load(stored).version
+        ('sales.orders@17', '17')
+    """
+
+    name = PUBLISHED
+    internal = True
+    """Nobody may choose it by name."""
+    shared = True
+
+    def store(self, value: object, address: OutputAddress) -> StoredOutput:
+        """Describe a reference; a version that is named is the data version as well.
+
+        Raises:
+            SerializationError: it is something else.
+        """
+        if not isinstance(value, Published):
+            raise SerializationError(
+                f'Asset {address.asset!r} has io="{PUBLISHED}", which only knows references',
+                path="$",
+                type_name=type_name(value),
+                remedy="Return Published(location, version), or leave io out.",
+            )
+        location = str(value)
+        digest = None if value.version is None else hashlib.sha256(location.encode()).hexdigest()
+        return StoredOutput(
+            self.name,
+            location,
+            content_hash=digest,
+            value_type=type_name(value),
+            metadata=dict(value.metadata),
+        )
+
+    def load(self, stored: StoredOutput) -> Published:
+        """Return the reference, with the metadata that was recorded."""
+        return Published.parse(stored.location, stored.metadata)
+
+    def discard(self, stored: StoredOutput) -> None:
+        """Do nothing: what it refers to belongs to whoever wrote it."""

@@ -168,14 +168,7 @@ class ObjectIO:
             StorageError: the storage refused it or does not answer; nothing of it can be read.
         """
         serializer = serializer_for(value, self._serializer)
-        place = Place(
-            address.asset,
-            address.partition_key,
-            address.version,
-            f".{address.token}{serializer.extension}",
-            address.project,
-        )
-        location = _location(place)
+        location = _location(Place.of(address, serializer.extension))
         # the whole value lies here before the first byte is sent: what fails on the way to it never gets a name
         with tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY) as spool:
             file = cast("BinaryIO", spool)
@@ -348,7 +341,7 @@ class ObjectIO:
             if place is None or place.project != self._project.name:
                 continue  # not ours, or of a project whose steps are not known here
             if one.modified is not None and one.modified < before:
-                yield place.version, one.key
+                yield place.fenced_version, one.key
 
 
 def _location(place: Place) -> str:

@@ -161,12 +161,13 @@ class ChunkWriter(io.BufferedIOBase, BinaryIO):
             connection = self._transaction.enter_context(self._connect())
             self._transaction.enter_context(connection.transaction())
             self._cursor = self._transaction.enter_context(value_cursor(connection))
-            self._cursor.execute(statement("clear_version", self._project), {"version": self._address.version})
+            cleared = {"version": self._address.fenced_version}
+            self._cursor.execute(statement("clear_version", self._project), cleared)
 
     def _emit(self, cursor: Cursor[Any]) -> None:
         payload = bytes(self._buffer[: self._limits.chunk_bytes])
         del self._buffer[: self._limits.chunk_bytes]
-        row = {"version": self._address.version, "chunk": self._chunks, "payload": payload}
+        row = {"version": self._address.fenced_version, "chunk": self._chunks, "payload": payload}
         with database_errors("store", self._address.asset, self._address.partition_key):
             cursor.execute(statement("write_chunk", self._project), row)
         self._chunks += 1
@@ -228,8 +229,8 @@ class PostgresIO:
 
     A value that is small once encoded is not written here at all: it is handed over as
     `StoredOutput.payload` and written by the transaction that commits the success. A larger one is streamed
-    in chunks, in a transaction of its own, under the version of its attempt. Loading verifies size and
-    SHA-256.
+    in chunks, in a transaction of its own, under the version of its attempt with its fencing token. Loading
+    verifies size and SHA-256.
 
     Args:
         connect: returns a context manager that yields a psycopg connection in autocommit mode, such as the
@@ -318,7 +319,7 @@ class PostgresIO:
                 return self._inline(value, serializer, data, address)
         with database_errors("store", address.asset, address.partition_key), ExitStack() as transaction:
             writer = ChunkWriter(self._connect, address, transaction, self._limits, self._project)
-            location = f"{_CHUNKS}:{address.version}"
+            location = f"{_CHUNKS}:{address.fenced_version}"
             stored = encode(
                 value, serializer, writer, address=address, io=self._name, location=location, encoded=data
             )

@@ -5,110 +5,42 @@
 `flowstone_tables.partitions`. `load` reads the rows of the version, so that a step reads what its lineage says,
 whatever is visible by then. With `history=False` rows are moved, not copied: then only the visible version can be
 loaded.
-
-Statements with names of tables are put together here: each name is quoted (`quoted`), each value a parameter.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple, Protocol, Self
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol, Self
 
 from flowstone.core.declaring import is_storable, shown
-from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
-from flowstone.core.partitions import PartitionKey, decode_partition
+from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name, unfenced
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
-from flowstone.errors import ConfigurationError, PartitionError, SerializationError, StorageError
+from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io.sql_columns import SqlColumn, SqlTable, from_sql, require_pyarrow, to_sql, wider
+from flowstone.io.sql_names import (
+    BOOKS,
+    MAX_NAME_BYTES,
+    Place,
+    SchemaChanges,
+    check_name,
+    checked_tables,
+    key_text,
+    partition_cell,
+    quoted,
+    statement,
+)
 from flowstone.protocols import KeepVersions
-from flowstone.sql import load_sql
 
 if TYPE_CHECKING:
     import pyarrow
 
-BOOKS = "flowstone_tables"
-"""Schema of the book-keeping, and of rows that are not visible."""
 _VERSION = "flowstone_version"
 _ROW = "flowstone_row"
-_MAX_NAME_BYTES = 63
-
-type SchemaChanges = Literal["widen", "refuse"]
-
-
-def statement(name: str, **names: str) -> str:
-    """Return the text of a statement.
-
-    Args:
-        name: its name in `io/sql/tables.sql`.
-        **names: what stands for its `{...}`: quoted names and types, never values.
-
-    Example:
-        >>> statement("hide_all", table='"main"."orders"').splitlines()[-1]
-        'DELETE FROM "main"."orders";'
-    """
-    return load_sql(f"tables/{name}", "flowstone.io").format(**names)
-
-
-def quoted(*names: str) -> str:
-    """Return identifiers, quoted and joined by dots.
-
-    Example:
-        >>> quoted("public", 'odd"name')
-        '"public"."odd""name"'
-    """
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-class Place(NamedTuple):
-    """A table that others read.
-
-    Args:
-        schema: its schema.
-        table: its name.
-    """
-
-    schema: str
-    table: str
-
-    @property
-    def visible(self) -> str:
-        """The table itself, quoted."""
-        return quoted(*self)
-
-    @property
-    def beside(self) -> str:
-        """The table with the rows of versions, quoted."""
-        digest = hashlib.sha256(json.dumps(list(self)).encode()).hexdigest()[:12]
-        name = "".join(one if one.isalnum() and one.isascii() else "_" for one in self.table[:40])
-        return quoted(BOOKS, f"{name}_{digest}")
-
-    def location(self, version: str) -> str:
-        """Return what is recorded of a version of the table."""
-        return f"{quote(self.schema, safe='')}.{quote(self.table, safe='')}@{quote(version, safe='/')}"
-
-    @classmethod
-    def of(cls, location: str) -> tuple[Place, str]:
-        """Return table and version of what was recorded.
-
-        Raises:
-            ValueError: it is not one of ours.
-
-        Example:
-            >>> Place.of(Place("public", "a.b").location("12-1"))
-            (Place(schema='public', table='a.b'), '12-1')
-        """
-        name, at, version = location.rpartition("@")
-        schema, dot, table = name.partition(".")
-        if not (at and dot and schema and table and version):
-            raise ValueError(f"{location!r} is no version of a table")
-        return cls(unquote(schema), unquote(table)), unquote(version)
 
 
 class Session(Protocol):
@@ -150,22 +82,15 @@ class SqlTableIO(ABC):
     ) -> None:
         about = type(self).__name__
         for option, text in (("schema", schema), ("partition_column", partition_column), ("name", name)):
-            _check_name(f"{about}({option}=...)", text)
+            check_name(f"{about}({option}=...)", text)
         if schema == BOOKS:
             raise ConfigurationError(f"{about}(schema={schema!r}): this schema is taken by the book-keeping.")
-        given: object = tables
-        if given is not None and not isinstance(given, Mapping):
-            raise ConfigurationError(f"{about}(tables={shown(given)}): give a dict of assets to names of tables.")
-        for asset, table in (tables or {}).items():
-            _check_name(f"{about}(tables={{{asset!r}: ...}})", table)
-        if len(set((tables or {}).values())) < len(tables or {}):
-            raise ConfigurationError(f"{about}(tables=...): two assets cannot write one table.")
         if schema_changes not in ("widen", "refuse"):
             raise ConfigurationError(f"{about}(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
         if not isinstance(history, bool):
             raise ConfigurationError(f"{about}(history={shown(history)}): give True or False.")
         self._schema = schema
-        self._tables = dict(tables or {})
+        self._tables = checked_tables(about, tables)
         self._partition_column = partition_column
         self._history = history
         self._widens = schema_changes == "widen"
@@ -205,7 +130,7 @@ class SqlTableIO(ABC):
         except SerializationError as error:
             raise error.for_asset(address.asset, address.partition_key) from error.__cause__
         place = self._place(address.asset)
-        version = self._version(address.version)
+        version = self._version(address.fenced_version)
         kind, _ = partition_cell(address.partition_key)
         with self._errors("store", address.asset, address.partition_key):
             try:
@@ -220,7 +145,7 @@ class SqlTableIO(ABC):
                     statement("add_version"),
                     *place,
                     version,
-                    _key(address.partition_key),
+                    key_text(address.partition_key),
                     found.data.num_rows,
                     json.dumps(found.columns),
                     json.dumps(found.description),
@@ -299,12 +224,12 @@ class SqlTableIO(ABC):
 
     def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
         """Delete versions of a partition, committed or not, and what of them is visible; return how many."""
-        place, key, erased = self._place(asset), _key(partition_key), 0
+        place, key, gone, erased = self._place(asset), key_text(partition_key), set(versions), 0
         with self._errors("delete", asset, partition_key), self._session() as session:
-            for name in versions:
-                found = self._recorded(session, place, self._version(name))
-                if found is not None and found.key == key:
-                    erased += self._discard(session, place, self._version(name))
+            for (version,) in self._all(session, "versions_of_partition", *place, key):
+                name = self._own_version(version)
+                if name is not None and unfenced(name) in gone:
+                    erased += self._discard(session, place, version)
         return erased
 
     def sweep(self, *, older_than_seconds: float, keep: KeepVersions | None = None) -> int:
@@ -466,7 +391,7 @@ class SqlTableIO(ABC):
         session.run(statement("change_table"), json.dumps(known.columns), *place)
 
     def _publish(self, session: Session, place: Place, version: str, publication: Publication) -> bool:
-        key = _key(publication.partition_key)
+        key = key_text(publication.partition_key)
         session.run(statement("add_partition"), *place, key)
         issuer, token, now = self._fence(session, place, key, locking=True)
         if issuer == publication.issuer and token > publication.token:
@@ -582,9 +507,9 @@ class SqlTableIO(ABC):
 
     def _place(self, asset: str) -> Place:
         table = self._tables.get(asset, asset)
-        if len(table.encode("utf-8", "replace")) > _MAX_NAME_BYTES or not is_storable(table):
+        if len(table.encode("utf-8", "replace")) > MAX_NAME_BYTES or not is_storable(table):
             raise ConfigurationError(
-                f"The asset {asset[:100]!r} cannot be a table of its name: that has at most {_MAX_NAME_BYTES} "
+                f"The asset {asset[:100]!r} cannot be a table of its name: that has at most {MAX_NAME_BYTES} "
                 f"bytes of plain text. Name one with {type(self).__name__}(tables={{...}})."
             )
         return Place(self._schema, table)
@@ -640,38 +565,6 @@ class _Version(NamedTuple):
     kept: bool
     columns: tuple[SqlColumn, ...]
     description: dict[str, Any]
-
-
-def partition_cell(key: str) -> tuple[str | None, object]:
-    """Return the type of the partition column and its value for a partition: dates as dates, text as text.
-
-    Example:
-        >>> partition_cell("d:2024-01-01"), partition_cell("s:eu"), partition_cell("")
-        (('date', datetime.date(2024, 1, 1)), ('text', 'eu'), (None, None))
-    """
-    if not key:
-        return None, None
-    try:
-        value = decode_partition(PartitionKey(key))
-    except (PartitionError, ValueError):
-        value = None
-    if isinstance(value, datetime):
-        return ("timestamp" if value.tzinfo is None else "timestamptz"), value
-    if isinstance(value, date):
-        return "date", value
-    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-        return "bigint", value
-    return "text", value if isinstance(value, str) and is_storable(value) else _key(key)
-
-
-def _key(key: str) -> str:
-    """Return a partition key as text that every database keeps."""
-    return key if is_storable(key) else key.encode("unicode_escape").decode("ascii")
-
-
-def _check_name(about: str, text: object) -> None:
-    if not isinstance(text, str) or not text or not is_storable(text) or len(text.encode()) > _MAX_NAME_BYTES:
-        raise ConfigurationError(f"{about}: {shown(text)} is no name; give text of 1 to {_MAX_NAME_BYTES} bytes.")
 
 
 def _changed(table: str, what: str, path: str, kind: str | None) -> SerializationError:

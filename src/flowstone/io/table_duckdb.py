@@ -20,7 +20,8 @@ from flowstone.core.declaring import shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.errors import ConfigurationError, MissingExtraError, StorageError
 from flowstone.io.sql_columns import SqlColumn, to_arrow_type
-from flowstone.io.sql_tables import Place, SchemaChanges, Session, SqlTableIO, quoted, statement
+from flowstone.io.sql_names import Place, SchemaChanges, quoted, statement
+from flowstone.io.sql_tables import Session, SqlTableIO
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 from flowstone.errors import ConfigurationError
 from flowstone.io.postgres import Connect, database_errors
 from flowstone.io.sql_columns import SqlColumn, to_arrow_type
-from flowstone.io.sql_tables import Place, SchemaChanges, Session, SqlTableIO, quoted, statement
+from flowstone.io.sql_names import Place, SchemaChanges, quoted, statement
+from flowstone.io.sql_tables import Session, SqlTableIO
 
 if TYPE_CHECKING:
     import pyarrow

@@ -18,7 +18,7 @@ from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.control import PruneCounts, QueueStatus, StepDiagnosis
 from flowstone.core.logs import LogBatch, LogCount, LogPosition, Trim, WrittenBatch
-from flowstone.core.output import Publication, StoredOutput
+from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import KeyChange, KeyState, PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.run_filter import RunFilter
@@ -46,7 +46,7 @@ from flowstone.core.step import (
 from flowstone.protocols.automation import AutomationStore, TargetStatuses
 from flowstone.protocols.insights import Insights
 from flowstone.protocols.outbox import AttemptFeed, NotificationStore
-from flowstone.protocols.values import Publisher
+from flowstone.protocols.values import PublicationStore, Publisher
 from flowstone.protocols.versions import VersionStore
 
 
@@ -454,7 +454,11 @@ class Retention(Protocol):
         """Delete what ended long ago and nothing needs; return what that was."""
 
     def needed_versions(self, versions: Sequence[str]) -> set[str]:
-        """Return which of these versions of values are committed, may still be, or are of steps unknown here."""
+        """Return which of these versions of values are committed, may still be, or are of steps unknown here.
+
+        Args:
+            versions: names of versions, with the token of their attempt where the storage knows it.
+        """
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         """Return what `prune` would delete, without deleting it."""
@@ -541,19 +545,6 @@ class CallerLoop:
         self.given_up = True
         if self._at_work is not None:
             self._at_work.cancel()
-
-
-class PublicationStore(Protocol):
-    """What is committed and not yet visible where others read it; see `PublishingIO`."""
-
-    def issuer(self) -> str:
-        """Return the name under which this store draws tokens; those of two stores cannot be compared."""
-
-    def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
-        """Return what is to be published, of these targets or of all, the oldest first."""
-
-    def done(self, publication: Publication) -> None:
-        """Forget a publication that is visible, unless a newer one of its target was noted meanwhile."""
 
 
 class OpensRuns(Protocol):

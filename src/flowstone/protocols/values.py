@@ -40,7 +40,10 @@ class IOManager(Protocol):
 
 
 type KeepVersions = Callable[[Sequence[str]], Collection[str]]
-"""Takes names of versions, returns those that are committed or may still be."""
+"""Takes names of versions, returns those that are committed or may still be; see `OutputAddress.fenced_version`.
+
+A manager that writes under versions without a token passes these.
+"""
 
 
 @runtime_checkable
@@ -134,6 +137,27 @@ class Publisher(Protocol):
 
     def after(self, targets: Sequence[Target]) -> None:
         """Publish what was noted for these targets; called after the commit, never raises."""
+
+
+class PublicationStore(Protocol):
+    """What is committed and not yet visible where others read it; see `PublishingIO`."""
+
+    def issuer(self) -> str:
+        """Return the name under which this store draws tokens; those of two stores cannot be compared."""
+
+    def pending(
+        self, targets: Sequence[Target] | None = None, *, limit: int = 100, after: int = 0
+    ) -> list[Publication]:
+        """Return what is to be published, of these targets or of all, the oldest first.
+
+        Args:
+            targets: of which targets.
+            limit: how many at most.
+            after: only those with a later token, for the next page.
+        """
+
+    def done(self, publication: Publication) -> None:
+        """Forget a publication that is visible, unless a newer one of its target was noted meanwhile."""
 
 
 @runtime_checkable

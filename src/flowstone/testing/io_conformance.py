@@ -267,6 +267,18 @@ class IOManagerConformance(ABC):
         manager.discard(late)
         assert manager.load(published) == "new " * 50_000
 
+    def test_an_attempt_that_is_taken_up_again_writes_beside_the_first(self) -> None:
+        """A worker that stops releases its attempts: the number is used again, with another token."""
+        manager = self.create()
+        for number, size in enumerate((10, 90_000)):
+            first, again = (_address(step=number, token=token) for token in (7, 8))
+            published = self.commit(manager.store("new " * size, again))
+            manager.store("old " * size, first)  # as large as the one that is committed
+            assert manager.load(published) == "new " * size
+            if isinstance(manager, SweepableIO):
+                manager.sweep(older_than_seconds=-60, keep={again.fenced_version}.intersection)
+                assert manager.load(published) == "new " * size
+
     def test_a_damaged_value_is_no_value(self) -> None:
         """Half of the bytes are an error that says so, for every format; never a part of the value."""
         manager = self.create()
@@ -319,11 +331,11 @@ class IOManagerConformance(ABC):
 
         def keep(versions: Collection[str]) -> set[str]:
             offered.update(versions)
-            return {address.version for address in addresses[::2]}
+            return {address.fenced_version for address in addresses[::2]}
 
         # storages that say when something was written say it in whole seconds
         assert wait_until(lambda: manager.sweep(older_than_seconds=0, keep=keep) >= 0 and len(offered) >= 4)
-        assert offered == {address.version for address in addresses}
+        assert offered == {address.fenced_version for address in addresses}
         for one in stored[::2]:
             assert manager.load(one) == "x" * 100_000
         for one in stored[1::2]:
@@ -345,7 +357,7 @@ class IOManagerConformance(ABC):
                 process.kill()
             written += process.stdout.readlines()
         stored = [StoredOutput.from_json(json.loads(line)) for line in written if line.endswith("\n")]
-        needed, kept = stored[:2], [_address(step=step).version for step in (1, 2)]
+        needed, kept = stored[:2], [_address(step=step, token=step).fenced_version for step in (1, 2)]
         for one in stored:
             assert manager.load(self.commit(one)) == bytes(range(256)) * 16_384
 
@@ -371,7 +383,8 @@ class IOManagerConformance(ABC):
             assert all(pool.map(round_trip, range(40)))
 
 
-def _address(*, asset: str = "numbers", partition: str = "", step: int = 1, attempt: int = 1) -> OutputAddress:
-    return OutputAddress(
-        asset, PartitionKey(partition), run_id="run", step_id=step, attempt=attempt, token=attempt
-    )
+def _address(
+    *, asset: str = "numbers", partition: str = "", step: int = 1, attempt: int = 1, token: int | None = None
+) -> OutputAddress:
+    token = attempt if token is None else token
+    return OutputAddress(asset, PartitionKey(partition), run_id="run", step_id=step, attempt=attempt, token=token)

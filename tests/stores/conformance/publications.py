@@ -58,6 +58,9 @@ class PublicationTests(StoreCase):
     def test_a_commit_is_noted_until_it_is_published(self, scene: Any) -> None:
         first = self.commit(scene, "one")
         (noted,) = scene.store.publications.pending()
+        assert noted.noted_at is not None
+        assert scene.store.publications.pending(after=noted.token - 1) == [noted]
+        assert scene.store.publications.pending(after=noted.token) == []
         assert (noted.asset, noted.partition_key, noted.stored.location) == ("a", "", f"t@{first}")
         assert self.publisher.called_after == [("a", "")]
         second = self.commit(scene, "two")

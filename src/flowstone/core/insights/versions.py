@@ -143,6 +143,35 @@ class VersionDetail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnpublishedVersion:
+    """A version that is in use, or is no more, which readers outside of FlowStone do not see yet.
+
+    Args:
+        asset: asset name.
+        partition: as people write it; empty without partitions.
+        io: the IO manager that publishes it.
+        location: where it lies.
+        in_use: whether readers are to see it; False when they are to see none.
+        since: when that was committed.
+        declared: whether the app knows the IO manager, so that it can publish it.
+    """
+
+    asset: str
+    partition: str
+    io: str
+    location: str
+    in_use: bool
+    since: datetime | None
+    declared: bool
+
+    def __str__(self) -> str:
+        """What is the matter, in a sentence."""
+        what = "what is in use" if self.in_use else "that nothing is in use any more"
+        why = "" if self.declared else ", which this app does not declare"
+        return f"Readers outside do not see {what} yet: it is to be published by the IO manager {self.io!r}{why}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDetail:
     """How one partition of an asset stands.
 
@@ -158,6 +187,7 @@ class TargetDetail:
         step_state: its state.
         run_id: its run.
         declared: whether the app declares the asset, and the asset the partition.
+        unpublished: what readers outside of FlowStone do not see yet; None when they see what is in use.
     """
 
     asset: str
@@ -171,6 +201,7 @@ class TargetDetail:
     step_state: str | None
     run_id: str | None
     declared: bool
+    unpublished: UnpublishedVersion | None = None
 
 
 def shown_metadata(metadata: dict[str, JsonValue], *, limit: int = 100) -> tuple[tuple[str, str], ...]:

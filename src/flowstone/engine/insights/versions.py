@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from flowstone.core.clean import error_line
@@ -11,6 +11,7 @@ from flowstone.core.insights.versions import (
     CheckLine,
     LinkedVersion,
     TargetDetail,
+    UnpublishedVersion,
     VersionDetail,
     VersionLine,
     shown_metadata,
@@ -40,13 +41,22 @@ class VersionPages:
         store: the store.
         facts: what conditions judge by.
         find: whether values are there.
+        managers: names of the IO managers of the app.
     """
 
-    def __init__(self, graph: AssetGraph, store: Store, facts: FactReader, find: FindValues) -> None:
+    def __init__(
+        self,
+        graph: AssetGraph,
+        store: Store,
+        facts: FactReader,
+        find: FindValues,
+        managers: Collection[str] = (),
+    ) -> None:
         self._graph = graph
         self._store = store
         self._facts = facts
         self._find = find
+        self._managers = managers
 
     def versions(self, target: Target, *, limit: int = 50, after: str | None = None) -> Page[VersionLine]:
         """Return the versions of a target, newest first."""
@@ -138,6 +148,24 @@ class VersionPages:
             step_state=newest.state.value if newest else None,
             run_id=newest.run_id if newest else None,
             declared=target[0] in self._graph,
+            unpublished=next(iter(self.unpublished([target], limit=1)), None),
+        )
+
+    def unpublished(
+        self, targets: Sequence[Target] | None = None, *, limit: int = 50
+    ) -> tuple[UnpublishedVersion, ...]:
+        """Return what is committed and not yet visible to readers outside, of some targets or of all."""
+        return tuple(
+            UnpublishedVersion(
+                asset=one.asset,
+                partition=self._label((one.asset, one.partition_key)),
+                io=one.stored.io,
+                location=one.stored.location,
+                in_use=one.in_use,
+                since=one.noted_at,
+                declared=one.stored.io in self._managers,
+            )
+            for one in self._store.publications.pending(targets, limit=limit)
         )
 
     def check(self, record: CheckRecord) -> CheckLine:

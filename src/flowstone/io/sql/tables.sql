@@ -92,6 +92,11 @@ UPDATE flowstone_tables.versions SET kept = false WHERE schema_name = ? AND tabl
 SELECT version FROM flowstone_tables.versions
 WHERE schema_name = ? AND table_name = ? AND version > ? ORDER BY version LIMIT 1000;
 
+-- name: versions_of_partition
+-- The versions of a partition.
+SELECT version FROM flowstone_tables.versions
+WHERE schema_name = ? AND table_name = ? AND partition_key = ? ORDER BY version;
+
 -- name: add_partition
 -- Make the row of a partition that is published for the first time: the next statement locks it.
 INSERT INTO flowstone_tables.partitions (schema_name, table_name, partition_key, issuer, token, version)

@@ -27,11 +27,12 @@ DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s::text[]);
 DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s);
 
 -- name: erase_versions
--- Delete versions, whatever they are, and name those that were there. Uses the primary keys of both tables.
+-- Delete versions, whatever they are, and name those that were there. Uses the primary key of output_payloads; of chunks
+-- the names end with the tokens of attempts, so all names are compared: there are few, and erasing is rare.
 WITH inline AS (
     DELETE FROM flowstone.output_payloads WHERE version = ANY(%(versions)s::text[]) RETURNING version
 ), chunks AS (
-    DELETE FROM flowstone.output_chunks WHERE version = ANY(%(versions)s::text[]) RETURNING version
+    DELETE FROM flowstone.output_chunks WHERE split_part(version, '.', 1) = ANY(%(versions)s::text[]) RETURNING version
 )
 SELECT version FROM inline UNION SELECT version FROM chunks;
 

@@ -429,11 +429,13 @@ class MemoryPublications(PublicationStore):
     def issuer(self) -> str:
         return self._tables.issuer
 
-    def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
+    def pending(
+        self, targets: Sequence[Target] | None = None, *, limit: int = 100, after: int = 0
+    ) -> list[Publication]:
         chosen = None if targets is None else set(targets)
         with self._tables.lock:
             found = [one for target, one in self._tables.unpublished.items() if chosen is None or target in chosen]
-        return sorted(found, key=lambda one: one.token)[:limit]
+        return sorted((one for one in found if one.token > after), key=lambda one: one.token)[:limit]
 
     def done(self, publication: Publication) -> None:
         target = publication.asset, publication.partition_key

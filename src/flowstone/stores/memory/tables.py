@@ -367,7 +367,8 @@ class Tables:
     def publish(self, target: Target, stored: StoredOutput | None, *, in_use: bool = True) -> None:
         """Note that others are to see a version, or none any more; called with the lock held."""
         if self.publisher is not None and stored is not None and self.publisher.concerns(stored):
-            publication = Publication(*target, next(self.tokens), self.issuer, stored, in_use)
+            now = datetime.now(UTC)
+            publication = Publication(*target, next(self.tokens), self.issuer, stored, in_use, now)
             self.unpublished[target] = publication
 
     def announce(self) -> None:

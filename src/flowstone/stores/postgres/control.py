@@ -180,7 +180,7 @@ def _cancel_steps(connection: Connection[TupleRow], jobs: dict[int, int], stoppi
 
 _BATCH = 2000
 _ABOVE_ALL = 2**63 - 1
-_VERSION = re.compile(r"(\d{1,18})-(\d{1,9})")
+_VERSION = re.compile(r"(\d{1,18})-(\d{1,9})(?:\.(\d{1,18}))?")
 
 
 class PostgresControl(Control, Retention):
@@ -379,14 +379,19 @@ class PostgresControl(Control, Retention):
 
     def needed_versions(self, versions: Sequence[str]) -> set[str]:
         found = {version: _VERSION.fullmatch(version) for version in versions}
-        ours = [(version, int(match[1]), int(match[2])) for version, match in found.items() if match]
+        ours = [
+            (version, int(match[1]), int(match[2]), int(match[3]) if match[3] else None)
+            for version, match in found.items()
+            if match
+        ]
         needed = {version for version, match in found.items() if not match}
         for start in range(0, len(ours), _BATCH):
             page = ours[start : start + _BATCH]
             parameters = {
-                "versions": [version for version, _, _ in page],
-                "steps": [step for _, step, _ in page],
-                "attempts": [attempt for _, _, attempt in page],
+                "versions": [version for version, *_ in page],
+                "steps": [step for _, step, _, _ in page],
+                "attempts": [attempt for _, _, attempt, _ in page],
+                "tokens": [token for *_, token in page],
             }
             with self._database.connection() as connection:
                 needed |= set(fetch_column(connection, str, "control/needed_versions", parameters))

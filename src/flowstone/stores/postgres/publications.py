@@ -60,10 +60,13 @@ class PostgresPublications(PublicationStore):
                 self._issuer = fetch_value(connection, str, "publications/issuer") or ""
         return self._issuer
 
-    def pending(self, targets: Sequence[Target] | None = None, *, limit: int = 100) -> list[Publication]:
+    def pending(
+        self, targets: Sequence[Target] | None = None, *, limit: int = 100, after: int = 0
+    ) -> list[Publication]:
         chosen = _of(targets) if targets is not None else {"assets": None, "partitions": None}
+        parameters = chosen | {"limit": limit, "after": after}
         with self._database.connection() as connection:
-            return fetch_all(connection, Publication, "publications/pending", chosen | {"limit": limit})
+            return fetch_all(connection, Publication, "publications/pending", parameters)
 
     def done(self, publication: Publication) -> None:
         parameters = {

@@ -254,14 +254,18 @@ DELETE FROM flowstone.output_changes WHERE asset = %(asset)s;
 
 -- name: needed_versions
 -- Which versions of values are committed, or may still be: of steps that are not over and have no later attempt, and
--- of steps whose output this attempt made. Versions of steps that nobody knows here may belong to another database
--- that shares the storage. Uses the primary key of steps.
+-- of steps whose output this attempt made. Of an attempt that was released and taken up again only the last token counts;
+-- the step has none when it was released or revived. Versions of steps that nobody knows here may belong to another
+-- database that shares the storage. Uses the primary key of steps.
 SELECT v.version
-FROM unnest(%(versions)s::text[], %(steps)s::bigint[], %(attempts)s::integer[]) AS v (version, step_id, attempt)
+FROM unnest(%(versions)s::text[], %(steps)s::bigint[], %(attempts)s::integer[], %(tokens)s::bigint[])
+    AS v (version, step_id, attempt, token)
 LEFT JOIN flowstone.steps AS s ON s.id = v.step_id
 WHERE s.id IS NULL
-    OR (s.finished_at IS NULL AND s.attempt <= v.attempt)
-    OR (s.output IS NOT NULL AND s.attempt = v.attempt);
+    OR (s.finished_at IS NULL AND (
+        s.attempt < v.attempt OR s.attempt = v.attempt AND (v.token IS NULL OR s.token <= v.token)
+    ))
+    OR (s.output IS NOT NULL AND s.attempt = v.attempt AND (v.token IS NULL OR s.token IN (0, v.token)));
 
 -- name: count_prunable
 -- What pruning would delete: numbers of steps, runs and values, and the bytes of the values where these are known. The

@@ -42,11 +42,11 @@ WHERE u.token < excluded.token;
 
 -- name: pending
 -- What is to be published, the oldest first, of some targets or of all. There are few rows.
-SELECT u.asset, u.partition AS partition_key, u.token, i.id::text AS issuer, s.output AS stored, u.in_use
+SELECT u.asset, u.partition AS partition_key, u.token, i.id::text AS issuer, s.output AS stored, u.in_use, u.noted_at
 FROM flowstone.unpublished AS u
 JOIN flowstone.steps AS s ON s.id = u.step_id
 CROSS JOIN flowstone.identity AS i
-WHERE s.output IS NOT NULL AND (%(assets)s::text[] IS NULL OR EXISTS (
+WHERE s.output IS NOT NULL AND u.token > %(after)s AND (%(assets)s::text[] IS NULL OR EXISTS (
     SELECT FROM unnest(%(assets)s::text[], %(partitions)s::text[]) AS t (asset, partition)
     WHERE t.asset = u.asset AND t.partition = u.partition
 ))
