@@ -137,6 +137,8 @@ def test_the_text_of_a_reference_is_exact(location: str, version: str | None) ->
         (("t", 1.5), "version"),
         (("t", b"1"), "version"),
         (("postgresql://me:hunter2@host/db",), "password"),
+        (("https://lake/x?X-Amz-Credential=AKIA&X-Amz-Signature=00ff",), "password or a key"),
+        (("https://acc.blob.core.windows.net/c/x?sv=2022&sig=abc%3D",), "password or a key"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused_where_it_is_made(arguments: tuple[Any, ...], problem: str) -> None:

@@ -127,6 +127,44 @@ def test_on_real_servers(bucket: Bucket) -> None:
     assert caught.value.kind in ("missing", "denied")
 
 
+ODD = [
+    "profile 1",
+    "a/b",
+    "\u00fc%20",
+    "k=v",
+    ":",
+    "it's",
+    "a\\b",
+    "",
+    "s:",
+    "x" * 200,
+    "NULL",
+    "__HIVE_DEFAULT_PARTITION__",
+]
+
+
+def test_odd_partitions_are_overwritten_and_erased_exactly(tmp_path: Path) -> None:
+    """delta-rs#3939: spaces; the empty text is null to Delta, and no predicate finds it again."""
+    manager = DeltaIO(tmp_path)
+    for step, partition in enumerate(ODD * 2, start=1):
+        stored = manager.store(pyarrow.table({"n": [step]}), address(partition=partition, step=step, token=step))
+        assert manager.load(stored).to_pydict() == {"n": [step]}, partition
+    assert [row[0] for row in rows(tmp_path)] == list(range(len(ODD) + 1, 2 * len(ODD) + 1))
+    for left, partition in zip(reversed(range(len(ODD))), ODD, strict=True):
+        assert manager.erase("orders", encode_partition(partition), ["1-1"]) == 1, partition
+        assert len(rows(tmp_path)) == left
+
+
+def test_a_value_without_rows_needs_no_types_once_the_table_is_there(tmp_path: Path) -> None:
+    """dagster#23571: some days there is nothing."""
+    manager, nothing = DeltaIO(tmp_path), pandas.DataFrame(columns=["n"])
+    with pytest.raises(SerializationError, match=r"orders.*types"):
+        manager.store(nothing, address())
+    manager.store(pyarrow.table({"n": [1]}), address())
+    pandas.testing.assert_frame_equal(manager.load(manager.store(nothing, address(step=2, token=2))), nothing)
+    assert rows(tmp_path) == []
+
+
 def test_a_stale_attempt_is_refused(tmp_path: Path) -> None:
     """delta-rs alone lets token 5 overwrite what token 7 wrote."""
     manager = DeltaIO(str(tmp_path))

@@ -17,6 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowstone.core.output import OutputAddress
+from flowstone.core.partitions import PartitionKey
+from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, SerializationError, StorageError, UnsafePickleError
 from flowstone.io import BytesSerializer, FilesystemIO, JsonSerializer, PickleSerializer
 from flowstone.io.filesystem import escape, file_name, split_location, unescape, version_of
@@ -118,9 +120,9 @@ def test_layout(tmp_path: Path) -> None:
     manager.store("text", address("2024-01-01"))
     manager.store(b"", address("a/B", asset="Sales.orders"))
     assert files(tmp_path) == [
-        "+sales.orders/a%2f+b/step-1.bin",
-        "numbers/2024-01-01/step-1.txt",
-        "numbers/@unpartitioned/step-1.json",
+        "+sales.orders/a%2f+b/step-1.1.bin",
+        "numbers/2024-01-01/step-1.1.txt",
+        "numbers/@unpartitioned/step-1.1.json",
     ]
 
 
@@ -137,7 +139,7 @@ def test_a_relative_root_does_not_move(tmp_path: Path, monkeypatch: pytest.Monke
     manager = FilesystemIO("values")
     monkeypatch.chdir("/")
     manager.store(1, address())
-    assert files(tmp_path) == ["values/numbers/@unpartitioned/step-1.json"]
+    assert files(tmp_path) == ["values/numbers/@unpartitioned/step-1.1.json"]
 
 
 def test_rights_follow_the_umask(tmp_path: Path) -> None:
@@ -371,15 +373,26 @@ def test_sweep_spares_what_is_kept_and_what_is_young(tmp_path: Path) -> None:
 
     def keep(versions: object) -> set[str]:
         requested.extend(versions)  # type: ignore[arg-type]
-        return {"a.b-2"}
+        return {"a.b-2.2"}
 
     assert manager.sweep(older_than_seconds=3600, keep=keep) == 0
     assert manager.sweep(older_than_seconds=-1, keep=keep) == 2
-    assert sorted(requested) == ["a.b-1", "a.b-2", "a.b-3"]
+    assert sorted(requested) == ["a.b-1.1", "a.b-2.2", "a.b-3.3"]
     assert files(tmp_path) == [stored[1].location, "notes.txt"] or files(tmp_path) == [
         "notes.txt",
         stored[1].location,
     ]
+
+
+def test_what_earlier_versions_stored_is_loaded_and_swept(tmp_path: Path) -> None:
+    """Their names had no token."""
+    manager = FilesystemIO(tmp_path)
+    stored = manager.store([1], address("p"))
+    old = replace(stored, location=stored.location.replace("-1.1.json", "-1.json"))
+    (tmp_path / stored.location).rename(tmp_path / old.location)
+    assert manager.load(old) == [1]
+    assert manager.sweep(older_than_seconds=-1, keep={"step-1"}.intersection) == 0
+    assert manager.erase("numbers", PartitionKey("p"), ["step-1"]) == 1
 
 
 def test_sweep_of_a_root_that_is_not_there(tmp_path: Path) -> None:
@@ -415,3 +428,14 @@ def test_an_extension_that_is_a_path_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="extension"):
         FilesystemIO(tmp_path, serializer=Escaping())
+
+
+def test_catalogs_of_data_know_the_folder_that_is_there(tmp_path: Path) -> None:
+    files = FilesystemIO(tmp_path)
+    for manager, project in ((files, "default"), (files.in_project(Project("books")), "books")):
+        address = OutputAddress("Odd/Name", PartitionKey("2024"), "run", 1, 1, 1, project)
+        stored = manager.store(1, address)
+        namespace, name = manager.dataset("Odd/Name")
+        assert namespace == "file"
+        assert (tmp_path / stored.location).is_relative_to(name)
+        assert Path(name).is_dir()

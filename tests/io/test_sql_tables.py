@@ -95,6 +95,14 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
         DuckDBTableIO("x.duckdb", **options)
 
 
+def test_catalogs_of_data_know_tables_by_their_names(empty_database_url: str, tmp_path: Path) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(empty_database_url)["dbname"]
+    server, table = TableIO(empty_database_url, schema="mart", tables={"orders": "fact"}).dataset("orders")
+    assert server.startswith("postgres://")
+    assert table == f"{name}.mart.fact"
+    assert DuckDBTableIO(tmp_path / "w.duckdb").dataset("a b") == (f"duckdb://{tmp_path}/w.duckdb", "w.main.a b")
+
+
 def test_places_that_cannot_work_are_refused() -> None:
     for path in (":memory:", "", "md:x", 7, None):
         with pytest.raises(ConfigurationError, match="path of a file"):

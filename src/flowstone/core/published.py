@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from flowstone.core.clean import MAX_OF_OUTPUTS, clean_metadata
+from flowstone.core.clean import MAX_OF_OUTPUTS, clean_metadata, mask_secrets
 from flowstone.core.declaring import is_storable, shown
 from flowstone.core.output import JsonValue
 
@@ -26,7 +26,7 @@ class Published:
     deletes what it refers to; who writes it sees to it that repeating the step does no harm.
 
     Args:
-        location: where the data lies: a name, a path or a URL without a password.
+        location: where the data lies: a name, a path or a URL without a password or a signature.
         version: which state of it this is, if it has versions: text or a whole number. A location with a version
             is data that does not change: what is published again with the same version is unchanged. Without one,
             each version committed counts as new data.
@@ -63,8 +63,8 @@ class Published:
         object.__setattr__(self, "metadata", facts)
         if _has_password(self.location):
             raise ValueError(
-                "Published(location=...): the URL has a password in it, and a location is recorded and shown. "
-                "Leave the user and password out; whoever reads the data knows them from its own settings."
+                "Published(location=...): the URL has a password or a key in it, and a location is recorded and "
+                "shown. Leave these out; whoever reads the data knows them from its own settings."
             )
 
     def __str__(self) -> str:
@@ -101,7 +101,11 @@ def _text(name: str, value: Any) -> str:
 
 
 def _has_password(location: str) -> bool:
+    """Whether a URL has a password, or is signed for whoever has it."""
     try:
-        return urlsplit(location).password is not None
+        url = urlsplit(location)
+        password = url.password
     except ValueError:  # what is no URL has none
         return False
+    signed = any(name.lower() == "sig" for name, _ in parse_qsl(url.query))
+    return password is not None or signed or mask_secrets(url.query) != url.query

@@ -35,7 +35,7 @@ from flowstone.errors import (
     StorageError,
 )
 from flowstone.io.objects import failure_of
-from flowstone.io.sql_columns import SqlTable, from_sql, require_pyarrow, to_arrow_type, to_sql
+from flowstone.io.sql_columns import SqlTable, check_typed, from_sql, require_pyarrow, to_arrow_type, to_sql
 from flowstone.io.sql_names import SchemaChanges, checked_tables, partition_cell
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ _TRIES = 12
 _FIRST_PAUSE_SECONDS = 0.02
 _MAX_PAUSE_SECONDS = 1.0
 _FACTS = "flowstone"
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _NOT_TEXT = re.compile(r"\x1b\[[0-9;]*m|↳")
 """Colours and arrows in what delta-rs says."""
 
@@ -149,6 +150,20 @@ class DeltaIO:
         """Return where the table of an asset lies."""
         return f"{self._root}/{quote(self._tables.get(asset, asset), safe='')}"
 
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return the name of an asset's table in catalogs of data: bucket and path, or a directory.
+
+        Example:
+            >>> DeltaIO("s3://lake/bronze").dataset("orders")
+            ('s3://lake', 'bronze/orders')
+        """
+        uri = self.uri(asset)
+        scheme, found, rest = uri.partition("://")
+        if not found:
+            return "file", uri
+        host, _, path = rest.partition("/")
+        return f"{'s3' if scheme == 's3a' else scheme}://{host}", path
+
     def store(self, value: object, address: OutputAddress) -> StoredOutput:
         """Overwrite exactly this partition with a new version of the table.
 
@@ -167,7 +182,10 @@ class DeltaIO:
         facts = found.description | {"partition": cell, "step": address.step_id}
         with self._errors("store", address.asset, address.partition_key):
             fence = _Fence(f"flowstone {self._issuer()} {address.partition_key}", address.token)
-            version = self._write(uri, found.data, cell, facts, address.asset, fence)
+            try:
+                version = self._write(uri, found.data, cell, facts, address.asset, fence)
+            except SerializationError as error:
+                raise error.for_asset(address.asset, address.partition_key) from None
         if version is None:
             raise StorageError(
                 "store",
@@ -274,6 +292,7 @@ class DeltaIO:
 
         owner = self._owner(asset)
         if table is None:
+            check_typed(rows if cell is None else rows.drop_columns([self._column]))
             # an empty table first: what is written then is a version whose number is known
             table = DeltaTable.create(
                 uri,
@@ -324,6 +343,8 @@ class DeltaIO:
             raise _gone("load", uri, version, str(error).partition("\n")[0]) from error
         if cell is not None:
             data = data.drop_columns([self._column])
+        if not facts["rows"]:
+            data = data.select([])
         if data.num_rows != facts["rows"]:
             raise _gone("load", uri, version, f"{data.num_rows:,} of {facts['rows']:,} rows are there")
         return data, facts
@@ -358,7 +379,10 @@ class DeltaIO:
         """
         import pyarrow
 
-        there = {field.name: field.type for field in pyarrow.schema(table.schema().to_arrow())}
+        schema = pyarrow.schema(table.schema().to_arrow())
+        if not set(rows.column_names) - {self._column}:
+            return schema.empty_table()  # a value without rows may have columns of no known type only
+        there = {field.name: field.type for field in schema}
         for at, name in enumerate(rows.column_names):
             old, new = there.get(name), rows.schema.field(at).type
             if old is None and not self._widens:
@@ -434,7 +458,9 @@ def _cell(key: PartitionKey) -> str | None:
     kind, value = partition_cell(key)
     if kind is None:
         return None
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    # Delta takes the empty text for null, which no predicate finds again
+    return text if text and text != _HIVE_NULL and not text.startswith("s:") else str(key)
 
 
 def _packed(facts: Mapping[str, Any]) -> str:

@@ -355,11 +355,16 @@ class Place(NamedTuple):
         return f"{self.version}.{token}" if token.isdecimal() else self.version
 
     @property
+    def asset_directory(self) -> str:
+        """The path of all that is stored of the asset, below the root."""
+        top = "" if self.project == DEFAULT_PROJECT else f"{OF_PROJECT}{self.project}/"
+        return top + escape(self.asset)
+
+    @property
     def location(self) -> str:
         """The path below the root."""
-        top = "" if self.project == DEFAULT_PROJECT else f"{OF_PROJECT}{self.project}/"
         directory = escape(self.partition_key) if self.partition_key else UNPARTITIONED
-        return f"{top}{escape(self.asset)}/{directory}/{file_name(self.version, self.extension)}"
+        return f"{self.asset_directory}/{directory}/{file_name(self.version, self.extension)}"
 
     @classmethod
     def parse(cls, location: str) -> Place | None:
@@ -452,7 +457,7 @@ class FilesystemIO:
 
     def dataset(self, asset: str) -> tuple[str, str]:
         """Return the name of an asset's values in catalogs of data: the folder in which they lie."""
-        return "file", str(self._root / asset)
+        return "file", str(self._root / Place(asset, NO_PARTITION, "", "", self._project.name).asset_directory)
 
     @property
     def root(self) -> Path:

@@ -92,6 +92,13 @@ def database_errors(action: str, asset: str, partition: str) -> Iterator[None]:
         raise StorageError(action, asset, partition, why, kind=kind, remedy=remedy) from error
 
 
+def server_of(connection: Connection[Any]) -> tuple[str, str]:
+    """Return the server and the database of a connection, as catalogs of data name them."""
+    info = connection.info
+    host = "localhost" if info.host.startswith("/") or not info.host else info.host
+    return f"postgres://{host}:{info.port}", info.dbname
+
+
 class ChunkWriter(io.BufferedIOBase, BinaryIO):
     """Write-only file that keeps a small value in memory and streams a larger one to the database.
 
@@ -286,9 +293,8 @@ class PostgresIO:
     def dataset(self, asset: str) -> tuple[str, str]:
         """Return the name of an asset's values in catalogs of data: server, database, schema and asset."""
         with self._connect() as connection:
-            info = connection.info
-            host = "localhost" if info.host.startswith("/") or not info.host else info.host
-            return f"postgres://{host}:{info.port}", f"{info.dbname}.{self._project.schema}.{asset}"
+            server, database = server_of(connection)
+            return server, f"{database}.{self._project.schema}.{asset}"
 
     @property
     def name(self) -> str:

@@ -6,17 +6,19 @@ beyond that (`int8`, categories, time zones) is kept beside the rows of a versio
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone.core.output import type_name
 from flowstone.errors import MissingExtraError, SerializationError
+from flowstone.io.encoding import HashingWriter
 from flowstone.io.table_types import arrow_to_frame, check_arrow, frame_to_arrow
-from flowstone.io.tables import restore_schema, schema_to_text
+from flowstone.io.tables import restore_schema, schema_to_text, text_to_schema
 
 if TYPE_CHECKING:
     import pyarrow
@@ -48,7 +50,7 @@ class SqlTable(NamedTuple):
 
     Args:
         data: its rows, in the types of `columns`.
-        columns: the columns that it has in SQL.
+        columns: the columns that it has in SQL; none for a table without rows of which no type is known.
         description: what is needed to make the same value of the rows, as JSON.
         size_bytes: size of the rows.
         content_hash: SHA-256 of the rows and their types.
@@ -122,12 +124,27 @@ def to_sql(value: object, *, nested: bool = False) -> SqlTable:
         if found is not None:  # a column of nulls alone has no type yet
             arrays.append(found[1])
             columns.append(SqlColumn(name, found[0]))
-    if not columns:
+    if table.num_rows and not columns:
         raise _refused("A table without columns that hold anything cannot be a table of SQL", "$", "Table")
     data = pyarrow.Table.from_arrays(arrays, names=[column.name for column in columns])
     description = {"library": kind, "schema": schema_to_text(table), "beside": beside, "rows": table.num_rows}
     size, digest = _digest(data)
     return SqlTable(data, tuple(columns), description, size, digest)
+
+
+def check_typed(data: pyarrow.Table) -> None:
+    """Refuse to make a table of a value that has neither rows nor a column whose type is known.
+
+    Raises:
+        SerializationError: says what to do.
+    """
+    if not data.num_columns:
+        raise SerializationError(
+            "The first value of a table has no rows and no columns of a known type, so the table cannot be made",
+            path="$",
+            type_name="Table",
+            remedy="Give its columns types, such as frame.astype({'n': 'int64'}).",
+        )
 
 
 def from_sql(data: pyarrow.Table, description: Mapping[str, Any]) -> object:
@@ -139,8 +156,7 @@ def from_sql(data: pyarrow.Table, description: Mapping[str, Any]) -> object:
     """
     import pyarrow
 
-    with pyarrow.ipc.open_stream(_from_base64(description["schema"])) as reader:
-        schema = reader.schema
+    schema = text_to_schema(description["schema"])
     arrays = []
     for field in schema:
         if field.name in data.column_names:
@@ -325,39 +341,12 @@ def _check_names(names: Sequence[str]) -> None:
 def _digest(data: pyarrow.Table) -> tuple[int, str]:
     import pyarrow
 
-    sink = _Digest()
-    with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, mode="w"), data.schema) as writer:
-        for batch in data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS):
-            writer.write_batch(batch)
-    return sink.size, sink.hash.hexdigest()
-
-
-class _Digest:
-    """A file that only counts and hashes."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.hash = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self.hash.update(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _from_base64(text: str) -> bytes:
-    import base64
-
-    return base64.b64decode(text)
+    with Path(os.devnull).open("wb") as nowhere:
+        sink = HashingWriter(nowhere)
+        with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, mode="w"), data.schema) as writer:
+            for batch in data.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS):
+                writer.write_batch(batch)
+        return sink.size_bytes, sink.content_hash
 
 
 def _refused(problem: str, path: str, kind: str) -> SerializationError:

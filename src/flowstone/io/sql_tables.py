@@ -21,7 +21,15 @@ from flowstone.core.output import OutputAddress, Publication, StoredOutput, type
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
-from flowstone.io.sql_columns import SqlColumn, SqlTable, from_sql, require_pyarrow, to_sql, wider
+from flowstone.io.sql_columns import (
+    SqlColumn,
+    SqlTable,
+    check_typed,
+    from_sql,
+    require_pyarrow,
+    to_sql,
+    wider,
+)
 from flowstone.io.sql_names import (
     BOOKS,
     MAX_NAME_BYTES,
@@ -140,7 +148,8 @@ class SqlTableIO(ABC):
             with self._session() as session:
                 self._forget_rows(session, place, version)
                 session.run(statement("delete_version"), *place, version)
-                session.write(place.beside, found.columns, found.data, version)
+                if found.columns:  # a value without rows may have columns of no known type only
+                    session.write(place.beside, found.columns, found.data, version)
                 session.run(
                     statement("add_version"),
                     *place,
@@ -172,7 +181,9 @@ class SqlTableIO(ABC):
             found = self._recorded(session, place, version)
             if found is None:
                 raise _gone("load", stored, "it was discarded, or never stored")
-            if found.kept:
+            if not found.columns:
+                data = _nothing()
+            elif found.kept:
                 data = session.read(found.columns, f"{place.beside} WHERE {_VERSION} = ? ORDER BY {_ROW}", version)
             else:
                 _, _, now = self._fence(session, place, found.key)
@@ -311,6 +322,7 @@ class SqlTableIO(ABC):
                 ):  # it was dropped by hand: the rows of versions are made visible again
                     self._create_visible(session, place, tuple(known.columns.items()), kind)
                 return
+            check_typed(found.data)
             if session.rows(statement("is_there"), *place)[0][0]:
                 raise ConfigurationError(
                     f"There is a table {place.schema}.{place.table} already, and FlowStone did not make it: asset "
@@ -428,7 +440,9 @@ class SqlTableIO(ABC):
             "beside": place.beside,
             "columns": ", ".join(quoted(one.name) for one in found.columns),
         }
-        if kind is None:
+        if not found.columns:
+            shown_rows = 0
+        elif kind is None:
             shown_rows = session.run(statement("show_all", **names), version)
         else:
             names |= {"partition": quoted(self._partition_column), "kind": self._types_of(kind)}
@@ -565,6 +579,13 @@ class _Version(NamedTuple):
     kept: bool
     columns: tuple[SqlColumn, ...]
     description: dict[str, Any]
+
+
+def _nothing() -> pyarrow.Table:
+    """Return rows of a value that has none, nor columns of a known type."""
+    import pyarrow
+
+    return pyarrow.table({})
 
 
 def _changed(table: str, what: str, path: str, kind: str | None) -> SerializationError:

@@ -97,6 +97,11 @@ class DuckDBTableIO(SqlTableIO):
         """A limit for the assets that it keeps, in the whole fleet: one step of them writes at a time."""
         return {f"duckdb {self._path.name}": 1}
 
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return the name of an asset's table in catalogs of data: the file, schema and table."""
+        place = self._place(asset)
+        return f"duckdb://{self._path}", f"{self._path.stem}.{place.schema}.{place.table}"
+
     @property
     def in_transaction(self) -> bool:
         """False: the file is another database than the app's."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 from flowstone.errors import ConfigurationError
-from flowstone.io.postgres import Connect, database_errors
+from flowstone.io.postgres import Connect, database_errors, server_of
 from flowstone.io.sql_columns import SqlColumn, to_arrow_type
 from flowstone.io.sql_names import Place, SchemaChanges, quoted, statement
 from flowstone.io.sql_tables import Session, SqlTableIO
@@ -84,6 +84,7 @@ class TableIO(SqlTableIO):
             raise ConfigurationError("TableIO(url=...): give 'postgresql://...', or leave it out.")
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1) if url else None
         self._own: Connect | None = None
+        self._server: tuple[str, str] | None = None
 
     def in_database(self, connect: Connect | None) -> Self:
         """Return this manager for the database of an app, unless it has a URL of its own.
@@ -109,6 +110,14 @@ class TableIO(SqlTableIO):
     def in_transaction(self) -> bool:
         """Whether the tables lie in the app's own database."""
         return self._url is None
+
+    def dataset(self, asset: str) -> tuple[str, str]:
+        """Return the name of an asset's table in catalogs of data: server, database, schema and table."""
+        if self._server is None:
+            with self._connection() as connection:
+                self._server = server_of(connection)
+        place = self._place(asset)
+        return self._server[0], f"{self._server[1]}.{place.schema}.{place.table}"
 
     @contextmanager
     def _session(self, *, reading: bool = False) -> Iterator[Session]:

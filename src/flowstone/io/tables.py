@@ -59,6 +59,17 @@ def _empty(column: pyarrow.ChunkedArray) -> pyarrow.Array:
     return pyarrow.array([], type=column.type)
 
 
+def text_to_schema(text: str) -> pyarrow.Schema:
+    """Return the schema that `schema_to_text` noted.
+
+    Example:
+        >>> import pyarrow
+        >>> text_to_schema(schema_to_text(pyarrow.table({"n": [1]}))).names
+        ['n']
+    """
+    return _noted(text).schema
+
+
 def restore_schema(table: pyarrow.Table, text: str) -> pyarrow.Table:
     """Return `table` with the schema, and the dictionaries, that `schema_to_text` noted.
 

@@ -89,6 +89,24 @@ class TableConformance(ABC):
                 manager.store(value, _address("refused"))
             assert raised.value.remedy
 
+    def test_a_value_without_rows_needs_no_types_once_the_table_is_there(self) -> None:
+        """A day without data (dagster#13287, dagster#23571); the first value of a table has to have columns."""
+        import pyarrow
+
+        manager = self.create()
+        nothing = pyarrow.table({"n": pyarrow.nulls(0), "other": pyarrow.nulls(0)})
+        with pytest.raises(SerializationError, match=r"orders.*types"):
+            manager.store(nothing, _address("orders", partition="eu"))
+        first = self.store(manager, 1, "eu", step=1)
+        self.publish(manager, first, "eu", token=1)
+        empty = self.commit(manager.store(nothing, _address("orders", partition="eu", step=2)))
+        assert manager.load(empty).equals(nothing)
+        assert self.publish(manager, empty, "eu", token=2)
+        assert self.visible("orders", "n") == []
+        assert manager.load(empty).equals(nothing)
+        assert self.publish(manager, first, "eu", token=3)
+        assert self.visible("orders", "n") == [(1, "eu")]
+
     def test_equal_rows_have_the_same_data_version(self) -> None:
         """However they are chunked."""
         import pyarrow
@@ -194,6 +212,22 @@ class TableConformance(ABC):
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(write, range(8)))
         assert self.visible("orders", "n") == [(number, number) for number in range(8)]
+
+    def test_an_attempt_that_is_taken_up_again_writes_beside_the_first(self) -> None:
+        """A worker that stops releases its attempts: the number is used again, with another token."""
+        import pyarrow
+
+        manager = self.create()
+        address = _address("orders", partition="eu")
+        new = manager.store(pyarrow.table({"n": [8]}), address._replace(token=8))
+        self.publish(manager, new, "eu", token=9)
+        manager.store(pyarrow.table({"n": [7]}), address._replace(token=7))
+        assert _numbers(manager.load(new)) == [8]
+        keep = {address._replace(token=8).fenced_version}.intersection
+        assert manager.sweep(older_than_seconds=0, keep=keep) == 1
+        assert _numbers(manager.load(new)) == [8]
+        assert self.visible("orders", "n") == [(8, "eu")]
+        assert manager.erase("orders", encode_partition("eu"), [address.version]) == 1
 
     def test_what_is_discarded_erased_or_swept_is_gone(self) -> None:
         """Also from what others see; an attempt that never committed leaves nothing."""
