@@ -74,9 +74,11 @@ def test_every_emitted_event_is_listed() -> None:
 def test_records_keep_fields_that_they_have() -> None:
     record = logging.LogRecord("n", logging.INFO, "p", 1, "m", None, None)
     record.asset = "mine"
-    token = telemetry.step_fields.set({"asset": "a", "partition": "p", "run_id": "r", "attempt": 2})
+    token = telemetry.running_step.set(
+        telemetry.RunningStep({"asset": "a", "partition": "p", "run_id": "r", "attempt": 2})
+    )
     try:
         assert telemetry.StepLogFilter().filter(record)
     finally:
-        telemetry.step_fields.reset(token)
+        telemetry.running_step.reset(token)
     assert (record.asset, record.partition, record.run_id, record.attempt) == ("mine", "p", "r", 2)  # type: ignore[attr-defined]

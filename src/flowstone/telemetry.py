@@ -181,8 +181,33 @@ def activate(carrier: Mapping[str, str]) -> None:
     context.attach(propagate.extract(carrier))
 
 
-step_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("flowstone_step", default=None)
-"""What log records of the running step carry: asset, partition, run_id, attempt."""
+class RunsHere(Protocol):
+    """A step whose function runs, as far as logging is concerned."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What its log records carry: asset, partition, run_id, attempt, step_id."""
+
+    @property
+    def log(self) -> Any:
+        """What keeps its log records and what it prints (see `flowstone.engine.logs`); None when nothing does."""
+
+
+class RunningStep(NamedTuple):
+    """A step whose function runs in a process that knows no more of it."""
+
+    fields: Mapping[str, Any]
+    log: Any = None
+
+
+running_step: ContextVar[RunsHere | None] = ContextVar("flowstone_step", default=None)
+"""The step whose function runs here. One variable for all there is to know: each costs every step something."""
+
+
+def step_fields() -> Mapping[str, Any]:
+    """Return what log records of the running step carry; nothing outside of steps."""
+    step = running_step.get()
+    return {} if step is None else step.fields
 
 
 class StepLogFilter(logging.Filter):
@@ -199,7 +224,7 @@ class StepLogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; every record passes."""
-        fields = step_fields.get()
+        fields = step_fields()
         for name in ("asset", "partition", "run_id", "attempt"):
             if not hasattr(record, name):
                 setattr(record, name, fields[name] if fields else "")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +15,17 @@ from drawn_graphs import Drawn, graphs, make, reach
 
 from flowstone.core.asset import asset
 from flowstone.core.dependency import dep
-from flowstone.core.graph import AssetGraph
+from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.mappings import AllPartitions, SameKey
-from flowstone.core.partitions_by_time import DailyPartitions
+from flowstone.core.partitions import encode_partition
+from flowstone.core.partitions_by_time import (
+    CronPartitions,
+    DailyPartitions,
+    HourlyPartitions,
+    MonthlyPartitions,
+    TimePartitions,
+    WeeklyPartitions,
+)
 from flowstone.errors import (
     CycleError,
     DefinitionError,
@@ -129,3 +137,61 @@ def test_mappings_are_chosen_and_checked() -> None:
     with pytest.raises(DefinitionError, match="'wrong' cannot read 'a'") as caught:
         AssetGraph([a, wrong])
     assert wrong.where in str(caught.value)
+
+
+_FIRST = datetime(2024, 3, 28, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        DailyPartitions("2024-03-30"),
+        DailyPartitions("2024-03-29", end="2024-04-01", timezone="Europe/Berlin"),
+        DailyPartitions("2018-11-01", timezone="America/Sao_Paulo"),
+        HourlyPartitions("2024-03-30T00:00+01:00", timezone="Europe/Berlin"),
+        WeeklyPartitions("2024-03-25", timezone="Asia/Tokyo"),
+        MonthlyPartitions("2024-01-01"),
+        CronPartitions("0 6,14,22 * * *", "2024-03-29T06:00", end="2024-04-02T22:00", timezone="Europe/Berlin"),
+    ],
+    ids=repr,
+)
+@given(
+    st.lists(st.integers(0, 10 * 24 * 3600), min_size=1, max_size=8),
+    st.lists(st.integers(0, 9 * 24), min_size=1, max_size=4),
+)
+def test_what_is_over_is_found_anew_when_time_has_passed(
+    definition: TimePartitions[date], moments: list[int], hours: list[int]
+) -> None:
+    @asset(partitions=definition)
+    def timed() -> None: ...
+
+    graph = AssetGraph([timed])
+    keys = [definition.containing(_FIRST + timedelta(hours=hour)) for hour in hours]
+    for moment in moments:
+        now = _FIRST + timedelta(seconds=moment)
+        for key in keys:
+            assert key is not None
+            over = Completeness(graph, now).is_over("timed", encode_partition(key))
+            in_definition = key >= definition.start and (definition.end is None or key <= definition.end)
+            assert not in_definition or over is (definition.window(key).end <= now)
+
+
+def test_what_is_over_is_looked_up_once_in_an_hour() -> None:
+    class Counted(DailyPartitions):
+        calls = 0
+
+        def last(self, now: datetime) -> date | None:
+            Counted.calls += 1
+            return super().last(now)
+
+    @asset(partitions=Counted("2024-01-01"))
+    def timed() -> None: ...
+
+    graph = AssetGraph([timed])
+    for minute in range(60):
+        assert Completeness(graph, _FIRST + timedelta(minutes=minute)).is_over("timed", "d:2024-03-27")
+    assert Counted.calls == 1
+    assert not Completeness(graph, _FIRST - timedelta(seconds=1)).is_over("timed", "d:2024-03-27")
+    assert not Completeness(graph, _FIRST).is_over("timed", "d:2024-03-28")
+    assert Completeness(graph, _FIRST + timedelta(days=1)).is_over("timed", "d:2024-03-28")
+    assert Counted.calls > 1

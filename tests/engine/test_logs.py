@@ -23,7 +23,7 @@ from tests.engine.isolated_functions import says_and_dies, says_much
 from flowstone import FlowStone, Job, RetryPolicy, StaticPartitions, asset, scatter
 from flowstone.config import Settings
 from flowstone.core.logs import LogBatch, Trim
-from flowstone.engine.logs import AttemptLog, LogCapture, current, prints_kept
+from flowstone.engine.logs import AttemptLog, LogCapture, keeper, prints_kept
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.memory.logs import MemoryLogs
 from flowstone.stores.memory.tables import Tables
@@ -446,7 +446,7 @@ def test_a_process_holds_no_more_than_its_bound(store, attempt, monkeypatch):
 
 
 def test_outside_of_steps_nothing_is_kept():
-    assert current.get() is None
+    assert keeper() is None
     lib.warning("nobody")
 
 

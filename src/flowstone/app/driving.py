@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -266,7 +267,7 @@ class Driving:
             ready=ready,
             width=_width(run),
             joined=joined,
-            execute=lambda job: self.execute(run, job),
+            execute=partial(self.execute, run),
             job=lambda step_id: run.job(position[step_id]),
             on_done=report,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from flowstone.core.actor import actor_variable
 from flowstone.core.automation.record import PreparedRun
 from flowstone.core.automation.sensor import RunRequest
 from flowstone.core.capability import Capability
+from flowstone.core.forks import renew_after_fork
 from flowstone.core.limits import Limit
 from flowstone.core.outcome import PROCESS_LOST
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
@@ -54,6 +54,11 @@ log = logging.getLogger("flowstone")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_second = 0, ""
+# of its own, so that a program that seeds the random numbers of its process does not repeat run ids
+_random = random.Random()  # noqa: S311 - names runs, keeps no secret
+_bits = _random.getrandbits
+renew_after_fork(_random, lambda own: own.seed())
 _EVERY = 1_000_000
 _REPLAN_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
@@ -607,6 +612,11 @@ def new_run_id() -> str:
         >>> len(new_run_id())
         26
     """
-    bits = int.from_bytes(os.urandom(7))
-    tail = "".join([_PAIRS[(bits >> shift) & 1023] for shift in range(0, 50, 10)])
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{tail}"
+    global _second  # noqa: PLW0603 - the text of the newest second
+    now = int(time.time())
+    second, text = _second
+    if now != second:
+        text = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now))
+        _second = now, text
+    bits = _bits(50)
+    return text + "".join([_PAIRS[(bits >> shift) & 1023] for shift in (0, 10, 20, 30, 40)])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from typing import Any, NoReturn
 
 from flowstone import __version__, telemetry
@@ -26,7 +27,6 @@ from flowstone.engine.step_log import StepLog
 from flowstone.engine.worker import GroupCommitter, NodeWork
 from flowstone.errors import ExecutorUnavailableError
 from flowstone.executors.oban.node import Node
-from flowstone.observability.health import HealthServer
 from flowstone.observability.metrics import Metrics, ProcessMetrics, TableMetrics
 from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.lease import Heartbeat, UnstartedAttemptsBoard
@@ -389,7 +389,9 @@ def _answers(
     metrics = Metrics(__version__, process=process, tables=TableMetrics(reading.insights, reading.parts.store))
     process.start()
     try:
-        with HealthServer(host, port, live=probes.live, ready=probes.ready, metrics=metrics.text) as server:
+        # loaded only now: a server for HTTP is much to import, and most workers answer nobody
+        health = import_module("flowstone.observability.health")
+        with health.HealthServer(host, port, live=probes.live, ready=probes.ready, metrics=metrics.text) as server:
             if on_health is not None:
                 on_health(server.address)
             yield

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from flowstone.cli.commands import FAILS, Listed
 from flowstone.cli.given import Given
+from flowstone.cli.plain_values import take_plain_values
 
 type Command = Callable[..., int | None]
 
@@ -61,6 +62,10 @@ _COMMON_NAMES = frozenset(name for name, _, _ in _COMMON)
 
 class OwnOptionsFirst(TyperCommand):
     """A command whose help lists its own options before those that every command has."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return arguments and options, which take plain values themselves."""
+        return [take_plain_values(parameter) for parameter in super().get_params(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, own options, common options."""

@@ -20,6 +20,7 @@ from flowstone import __version__
 from flowstone.cli.command import App, AppDir, AsJson, Database, InProject, Verbose, Wide, build
 from flowstone.cli.commands import COMMANDS, PANELS, Listed
 from flowstone.cli.given import Given
+from flowstone.cli.plain_values import take_plain_values
 from flowstone.errors import option_hint
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -82,6 +83,9 @@ class _Group(TyperGroup):
     """A group that lists and completes its commands from the table, without importing them."""
 
     commands: LazyCommands
+
+    def get_params(self, ctx: Any) -> Any:
+        return [take_plain_values(parameter) for parameter in super().get_params(ctx)]
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)

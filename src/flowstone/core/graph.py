@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from types import MappingProxyType
+from typing import Any
 
 from flowstone.core.asset import Asset
 from flowstone.core.definition import PartitionsDefinition, ends, is_over, write_partition
@@ -25,6 +26,12 @@ from flowstone.errors import (
     UnknownDependencyError,
     did_you_mean,
 )
+
+type OverTest = tuple[datetime, datetime, Callable[[PartitionKey], bool]]
+"""Since when, and until when, which encoded partitions are over."""
+
+_EVER = datetime.max.replace(tzinfo=UTC)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class _ByName(dict[str, Asset]):
@@ -72,6 +79,8 @@ class AssetGraph:
             for name in self.order
             for dependency in self._assets[name].dependencies
         }
+        self.over_tests: dict[str, OverTest] = {}
+        """What `Completeness` found about assets by time, with the times between which it holds."""
         self._routers: dict[str, list[str]] = {}
         for name in self.order:
             self._add_routes(self._assets[name])
@@ -289,24 +298,44 @@ class Completeness:
         """Return what knows of each encoded partition of an asset whether it is complete."""
         test = self._tests.get(name)
         if test is None:
-            test = self._tests[name] = self._test(self._graph[name].partitions)
+            since, until, known = self._graph.over_tests.get(name, _UNKNOWN)
+            test = self._tests[name] = known if since <= self.now < until else self._found(name, since)
+        return test
+
+    def _found(self, name: str, kept_since: datetime) -> Callable[[PartitionKey], bool]:
+        definition = self._graph[name].partitions
+        if not isinstance(definition, TimePartitions) or (last := definition.last(self.now)) is None:
+            return self._test(definition)
+        test = _until(last)
+        following = None if last == definition.end else definition.shift(last, 1)
+        until = _EVER if following is None else definition.window(following).end
+        # whoever computes partitions one by one asks again and again within the same hour or day
+        since = definition.window(last).end
+        if since > kept_since:
+            self._graph.over_tests[name] = since, until, test
         return test
 
     def _test(self, definition: PartitionsDefinition | None) -> Callable[[PartitionKey], bool]:
         if definition is None or not ends(definition):
             return lambda key: True
         if isinstance(definition, TimePartitions):
-            last = definition.last(self.now)
-            if last is None:
-                return lambda key: False
-            text = encode_partition(last)
-            if type(last) is date:  # the text of dates is in their order
-                return lambda key: key <= text
-            return lambda key: decode_partition(key) <= last
+            return lambda key: False  # none is over
         if type(definition).is_complete is PartitionsDefinition.is_complete:
             known = {encode_partition(key) for key in definition.keys(self.now)}
             return known.__contains__
         return lambda key: is_over(definition, key, self.now)
+
+
+def _until(last: date) -> Callable[[PartitionKey], bool]:
+    """Return what knows which encoded partitions do not come after one."""
+    text = encode_partition(last)
+    if type(last) is date:  # the text of dates is in their order
+        return lambda key: key <= text
+    moment: Any = last
+    return lambda key: bool(decode_partition(key) <= moment)
+
+
+_UNKNOWN: OverTest = (_NEVER, _NEVER, lambda key: False)
 
 
 def _with_companions(assets: Iterable[Asset]) -> Iterator[Asset]:

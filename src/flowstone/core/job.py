@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic
 
+from flowstone.core.frozen import quickly_made
 from flowstone.core.generic import T_co
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
@@ -60,6 +61,7 @@ class StepId(int):
     __slots__ = ()
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     """One (asset, partition) that was placed with an executor; `Job[T]` makes a value of the type `T`.

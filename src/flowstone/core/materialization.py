@@ -106,20 +106,24 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         """Return what a successful attempt of this process was committed as, with its value."""
         attempt, outcome = ended.attempt, ended.outcome
         assert isinstance(outcome, Succeeded)
-        return cls(
-            asset=attempt.asset,
-            partition=decode_partition(attempt.partition_key) if attempt.partition_key else None,
-            run_id=attempt.run_id,
-            step_id=attempt.step_id,
-            attempt=attempt.attempt,
-            inputs=ended.inputs,
-            stored=outcome.stored,
-            started_at=attempt.started_at,
-            finished_at=ended.finished_at,
-            code_version=ended.code_version,
-            value=outcome.value,
-            checks=ended.checks,
-        )
+        made = cls.__new__(cls)  # every inline step passes here, and so many keywords are not free
+        made.asset = attempt.asset
+        made.partition = decode_partition(attempt.partition_key) if attempt.partition_key else None
+        made.run_id = attempt.run_id
+        made.step_id = attempt.step_id
+        made.state = State.COMPLETED
+        made.attempt = attempt.attempt
+        made.inputs = ended.inputs
+        made.stored = outcome.stored
+        made.started_at = attempt.started_at
+        made.finished_at = ended.finished_at
+        made.code_version = ended.code_version
+        made.deduplicated = False
+        made.reason = made.invalidated_at = None
+        made._load = None  # noqa: SLF001 - these are its own
+        made._value = outcome.value  # noqa: SLF001
+        made._checks = ended.checks  # noqa: SLF001
+        return made
 
     @property
     def value(self) -> T_co:

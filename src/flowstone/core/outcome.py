@@ -17,6 +17,7 @@ from flowstone.core.approval import (
 )
 from flowstone.core.clean import clean_metadata, plain_text
 from flowstone.core.declaring import duration, shown
+from flowstone.core.frozen import quickly_made
 from flowstone.core.output import JsonValue, StoredOutput
 
 
@@ -156,6 +157,7 @@ STORED_REMOTELY = _StoredRemotely()
 """In place of the value of a step that was computed, and stored, on another machine."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """The function returned and its value is stored, not yet published.

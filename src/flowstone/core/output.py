@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+from flowstone.core.frozen import quickly_made
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT
 
@@ -66,6 +67,7 @@ class OutputAddress(NamedTuple):
         return f"{self.step_id}-{self.attempt}.{self.token}"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
     """A stored value: enough to find it again from any process, as plain JSON.
@@ -160,7 +162,7 @@ def type_name(value: object) -> str:
         'builtins.list'
     """
     kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return _PLAIN_NAMES.get(kind) or f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_read_once(value: object) -> bool:
@@ -222,5 +224,6 @@ _CONTAINERS = (list, tuple, set, frozenset, deque)
 _OPENED_ONCE = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """Types of values that are neither containers nor used up by reading them."""
+_PLAIN_NAMES = {kind: f"builtins.{kind.__qualname__}" for kind in PLAIN}
 _MAX_ELEMENTS = 100
 _MAX_EXAMINED = 1000

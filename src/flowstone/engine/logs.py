@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TextIO, cast
 
+from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.clean import plain_text
 from flowstone.core.logs import MAX_ENTRY, Entry, LogBatch, LogBuffer, LogNumbers, Trim
@@ -51,8 +52,26 @@ class KeepsOutput(Protocol):
         """Keep what was printed."""
 
 
-current: ContextVar[KeepsOutput | None] = ContextVar("flowstone_log", default=None)
-"""The attempt whose function runs here."""
+_passed_by: ContextVar[bool] = ContextVar("flowstone_log_passed_by", default=False)
+
+
+def keeper() -> KeepsOutput | None:
+    """Return what keeps the output of the attempt whose function runs here, if anything does."""
+    step = telemetry.running_step.get()
+    if step is None or _passed_by.get():
+        return None
+    kept: KeepsOutput | None = step.log
+    return kept
+
+
+@contextmanager
+def not_kept() -> Iterator[None]:
+    """Keep nothing of what is logged and printed meanwhile."""
+    token = _passed_by.set(True)
+    try:
+        yield
+    finally:
+        _passed_by.reset(token)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,17 +96,25 @@ class AttemptLog:
     buffer: LogBuffer | None = None
     numbers: LogNumbers | None = None
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What log records of the attempt carry."""
+        return fields_of(self.attempt)
+
+    @property
+    def log(self) -> AttemptLog:
+        """Itself: what keeps the output of the step that runs is this."""
+        return self
+
     def record(self, record: logging.LogRecord) -> None:
         """Keep a log record, with its traceback."""
         if self.over:
             return
-        token = current.set(None)  # what is logged while a message is put together would come here again
-        try:
-            self._add(record.created, record.levelname, _text_of(record))
-        except Exception:  # noqa: BLE001 - logging never breaks what it logs
-            return
-        finally:
-            current.reset(token)
+        with not_kept():  # what is logged while a message is put together would come here again
+            try:
+                self._add(record.created, record.levelname, _text_of(record))
+            except Exception:  # noqa: BLE001 - logging never breaks what it logs
+                return
 
     def printed(self, stream: str, text: str) -> None:
         """Keep what was printed; a line without its end is kept with the rest of it, or when the attempt is over.
@@ -140,6 +167,17 @@ class AttemptLog:
             one = self.attempt
             self.numbers = LogNumbers(one.step_id, one.attempt, one.token, one.run_id)
         return self.numbers.batches(*taken)
+
+
+def fields_of(attempt: Attempt) -> dict[str, Any]:
+    """Return what log records and events say of an attempt."""
+    return {
+        "asset": attempt.asset,
+        "partition": attempt.partition_key,
+        "run_id": attempt.run_id,
+        "attempt": attempt.attempt,
+        "step_id": str(attempt.step_id),
+    }
 
 
 class LogCapture:
@@ -344,21 +382,15 @@ class StepLogger(logging.Logger):
 
     def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802 - of the standard library
         """Return a record, which is kept when it is handled."""
-        token = current.set(None)
-        try:
+        with not_kept():
             return self._plain.makeRecord(*args, **options)
-        finally:
-            current.reset(token)
 
     def handle(self, record: logging.LogRecord) -> None:
         """Keep a record, and hand it to the handlers that would get it anyway."""
         self._kept.record(record)
         if self._plain.isEnabledFor(record.levelno):
-            token = current.set(None)  # the handlers may print
-            try:
+            with not_kept():  # the handlers may print
                 self._plain.handle(record)
-            finally:
-                current.reset(token)
 
     def setLevel(self, level: int | str) -> None:  # noqa: N802 - of the standard library
         """Set the level of the asset's logger."""
@@ -420,7 +452,7 @@ def capture_records() -> None:
 def _captured_record(*args: Any, **options: Any) -> logging.LogRecord:
     assert _make_record is not None
     record = _make_record(*args, **options)
-    attempt = current.get()
+    attempt = keeper()
     # without a name it is about to be filled by logging.makeLogRecord
     if attempt is not None and args and args[0] is not None:
         attempt.record(record)
@@ -436,7 +468,7 @@ class _Tee:
 
     def write(self, text: str) -> int:
         written = self._stream.write(text)
-        attempt = current.get()
+        attempt = keeper()
         if attempt is not None:
             attempt.printed(self._name, text)
         return written

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched, islice
 from typing import Any, cast, overload
 
+from flowstone.core.frozen import quickly_made
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
@@ -98,6 +99,7 @@ class PartitionTargets(Sequence[Target]):
         return found
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """A request for a run. What follows from it, such as queue and window, is computed where it is needed.

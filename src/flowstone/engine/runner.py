@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
@@ -33,7 +34,7 @@ from flowstone.core.outcome import (
     Succeeded,
     Suspended,
 )
-from flowstone.core.output import type_name
+from flowstone.core.output import PLAIN, type_name
 from flowstone.core.partitions import decode_partition
 from flowstone.core.recordable import make_recordable, output_metadata
 from flowstone.core.retry import RetryPolicy
@@ -43,7 +44,7 @@ from flowstone.core.step import Attempt, AttemptResult, CheckRecord
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.logs import AttemptLog, LogCapture, current
+from flowstone.engine.logs import AttemptLog, LogCapture, fields_of
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
@@ -95,7 +96,7 @@ class AssetCall:
                 context.metadata = output_metadata(context.metadata, asset.name)
             if type(value) is StoredThere:
                 return Succeeded(merged(value.stored, context), STORED_REMOTELY)
-            if asset.routes or context.metadata or isinstance(value, _ANSWERS):
+            if asset.routes or context.metadata or (type(value) not in PLAIN and isinstance(value, _ANSWERS)):
                 if isinstance(value, Outcome):
                     return outcome_of(value, request.policy)
                 if isinstance(value, Scattered | Snoozed):
@@ -143,6 +144,7 @@ class StepRunner:
         remote: RemoteCalls | None = None,
     ) -> None:
         self._assets = graph.assets
+        self._plain_call = AssetCall(values, invoker, None, remote)
         self._remote = remote
         self._logs = logs
         self._values = values
@@ -150,8 +152,11 @@ class StepRunner:
         self._invoker = invoker
         self._hooks = hooks or HookSet()
         self._checks = checks
-        # for each asset, and for each set of named hooks that a run puts around it
-        self._chains: dict[tuple[str, tuple[str, ...]], AttemptCall] = {}
+        # with neither hooks nor checks anywhere, the chain of each asset is the same
+        is_bare = not self._hooks.always and (checks is None or not any(True for _ in checks.declared))
+        self._bare_call: AttemptCall | None = self._plain_call if is_bare else None
+        # for each set of named hooks that a run puts around its steps, and for each asset
+        self._chains: defaultdict[tuple[str, ...], dict[str, AttemptCall]] = defaultdict(dict)
 
     def perform(
         self,
@@ -187,19 +192,19 @@ class StepRunner:
             else:
                 log_of = None if self._logs is None else AttemptLog(self._logs, attempt)
                 context = self._context(asset, attempt, cancellation, log_of)
-                call = self._chains.get((asset.name, context.run.details.hooks)) or self._chain(context)
+                named = context.run.details.hooks
+                call = None if named else self._bare_call
+                if call is None:
+                    call = self._chains[named].get(asset.name) or self._chain(context)
                 request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
-                about = _about(asset, attempt)
-                fields = telemetry.step_fields.set(about)
-                before = current.set(log_of)
+                here = telemetry.running_step.set(log_of or telemetry.RunningStep(fields_of(attempt)))
                 try:
                     if telemetry.listeners:
-                        outcome = _measured(call, context, request, attempt, about)
+                        outcome = _measured(call, context, request, attempt)
                     else:
                         outcome = call(context, request)
                 finally:
-                    current.reset(before)
-                    telemetry.step_fields.reset(fields)
+                    telemetry.running_step.reset(here)
                     if log_of is not None:
                         log_of.over = True
                         if log_of.used:
@@ -228,9 +233,13 @@ class StepRunner:
         """Return the call of an asset with the hooks around it; those that the run names follow the app's."""
         asset, named = context.asset.name, context.run.details.hooks
         checks = None if self._checks is None else self._checks.of(asset)
-        call = AssetCall(self._values, self._invoker, checks, self._remote)
-        found = chain([*self._hooks.always, *self._hooks.named(named)], call)
-        self._chains[asset, named] = found
+        call = self._plain_call
+        if checks is not None:
+            call = AssetCall(self._values, self._invoker, checks, self._remote)
+        found: AttemptCall = call
+        if self._hooks.always or named:
+            found = chain([*self._hooks.always, *self._hooks.named(named)], call)
+        self._chains[named][asset] = found
         return found
 
     def _context(
@@ -257,20 +266,9 @@ class StepRunner:
         )
 
 
-def _about(asset: Asset, attempt: Attempt) -> dict[str, Any]:
-    return {
-        "asset": asset.name,
-        "partition": attempt.partition_key,
-        "run_id": attempt.run_id,
-        "attempt": attempt.attempt,
-        "step_id": str(attempt.step_id),
-    }
-
-
-def _measured(
-    call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt, about: dict[str, Any]
-) -> AttemptOutcome:
+def _measured(call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt) -> AttemptOutcome:
     """Emit `step.start`, and `step.stop` or `step.exception`, around an attempt, within its span."""
+    about = fields_of(attempt)
     telemetry.emit("step.start", {}, about)
     started = time.perf_counter()
     with nullcontext() if telemetry.tracer is None else telemetry.tracer.attempt(attempt):

@@ -144,30 +144,31 @@ class ResolvedInputs:
 
     def arguments(self, load: Callable[[StoredOutput], object], scan: Scan) -> dict[str, Any]:
         """Load the values and return them by parameter; several partitions come as a dict."""
-        session: dict[str, Any] = {}
-
-        def read(plan: InputPlan, stored: StoredOutput) -> object:
-            if plan.scan is None:
-                return load(stored)
-            try:
-                return scan(stored, plan.scan, session)
-            except SerializationError as error:
-                raise error.for_asset(plan.name, "") from error.__cause__
-
         if not self.plans:
             return dict(self.given)
+        session: dict[str, Any] = {}
         # a dependency on no partition at all is an empty dict, and on a skipped input or one before the first
         # partition None: not missing arguments
         arguments: dict[str, Any] = {
             plan.parameter: {} if plan.many else None for plan in self.plans if plan.parameter
         }
         for plan, key, version in self.reads:
+            if plan.parameter is None:
+                continue
+            value = load(version.stored) if plan.scan is None else _scanned(plan, version.stored, scan, session)
             if plan.many:
-                if plan.parameter is not None:
-                    arguments[plan.parameter][decode_partition(key)] = read(plan, version.stored)
-            elif plan.parameter is not None:
-                arguments[plan.parameter] = read(plan, version.stored)
+                arguments[plan.parameter][decode_partition(key)] = value
+            else:
+                arguments[plan.parameter] = value
         return arguments
+
+
+def _scanned(plan: InputPlan, stored: StoredOutput, scan: Scan, session: dict[str, Any]) -> object:
+    assert plan.scan is not None
+    try:
+        return scan(stored, plan.scan, session)
+    except SerializationError as error:
+        raise error.for_asset(plan.name, "") from error.__cause__
 
 
 NO_INPUTS = ResolvedInputs((), [], [])
@@ -193,6 +194,10 @@ class InputReader:
         self._optional = {
             name: frozenset([plan.name for plan in plans if plan.optional]) for name, plans in self._plans.items()
         }
+        # most assets read just the partition of the same key, which is quickly resolved
+        self._simple = frozenset(
+            [name for name, plans in self._plans.items() if plans and all(one.same_key for one in plans)]
+        )
         # what may be skipped when it is about to start; most graphs have no such assets
         self._conditional = frozenset(
             [name for name, plans in self._plans.items() if any(one.optional or one.decides for one in plans)]
@@ -231,6 +236,10 @@ class InputReader:
 
     def resolve(self, attempts: Sequence[Attempt]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
+        if len(attempts) == 1 and self._complete is None and not self._conditional:
+            plans = self._placed[attempts[0].asset]
+            if not plans or attempts[0].asset in self._simple:
+                return [self._resolved(attempts[0], plans)]
         resolved: list[ResolvedInputs] = []
         requested: list[tuple[str, str, PartitionKey]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
@@ -262,6 +271,21 @@ class InputReader:
         if self._complete is not None:
             self._complete(attempts, resolved)
         return resolved
+
+    def _resolved(self, attempt: Attempt, plans: Sequence[InputPlan]) -> ResolvedInputs:
+        """Do the same for one step that reads nothing, or partitions of its own key, and nothing conditional."""
+        if not plans:
+            return NO_INPUTS
+        key = attempt.partition_key
+        reads: list[Read] = []
+        missing: list[Target] = []
+        answers = self._catalog.resolve([(attempt.run_id, plan.name, key) for plan in plans])
+        for plan, version in zip(plans, answers, strict=True):
+            if version is None or (plan.ends and plan.is_early(key, version, attempt.started_at)):
+                missing.append((plan.name, key))
+            else:
+                reads.append((plan, key, version))
+        return ResolvedInputs(plans, reads, missing, not_ready=self._not_ready)
 
     def _fill(
         self,
@@ -363,6 +387,8 @@ class ValueStore:
                 f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
                 f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
             ) from None
+        if getattr(manager, "keeps_objects", False):  # knows no encoding, so that the classes do not matter
+            return manager.load(stored)
         token = value_types.set(self._types)
         try:
             return manager.load(stored)
@@ -415,11 +441,14 @@ class ValueStore:
             context.token,
             self._project,
         )
-        token = value_types.set(self._types)
-        try:
-            stored = self._stored(manager, value, address)
-        finally:
-            value_types.reset(token)
+        if getattr(manager, "keeps_objects", False):
+            stored = manager.store(value, address)
+        else:
+            token = value_types.set(self._types)
+            try:
+                stored = self._stored(manager, value, address)
+            finally:
+                value_types.reset(token)
         return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
 
     def _stored(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:

@@ -32,6 +32,8 @@ class MemoryIO:
 
     def __init__(self, name: str = "memory") -> None:
         self._name = name
+        # what is derived from it may encode, or try again
+        self.keeps_objects = type(self) is MemoryIO
         self._values: dict[str, object] = {}
 
     @property

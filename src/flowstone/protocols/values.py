@@ -189,6 +189,19 @@ class RetryingIO(Protocol):
 
 
 @runtime_checkable
+class KeepsObjects(Protocol):
+    """An IO manager that keeps the objects themselves, in this process.
+
+    It encodes nothing, and what fails once would fail again. The step runner asks for the attribute
+    alone, of every value.
+    """
+
+    @property
+    def keeps_objects(self) -> bool:
+        """Whether it does so."""
+
+
+@runtime_checkable
 class OfProjectIO(Protocol):
     """An IO manager whose storage several projects share: an app asks for the one of its own project."""
 

@@ -128,7 +128,7 @@ def portable(record: logging.LogRecord) -> bytes:
     fields.update(msg=record.getMessage(), args=None, exc_info=None)
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
-    fields.update(telemetry.step_fields.get() or {})
+    fields.update(telemetry.step_fields())
     try:
         return pickle.dumps(fields, protocol=5)
     except Exception:  # noqa: BLE001 - extra fields may be anything
@@ -224,7 +224,7 @@ def _run(context: AssetContext, trace: Mapping[str, str] | None) -> object:
     asset = context.asset
     if trace:
         telemetry.activate(trace)
-    telemetry.step_fields.set(fields_of(context))
+    telemetry.running_step.set(telemetry.RunningStep(fields_of(context)))
     leading = (context,) if asset.takes_context else ()
     value = asset.function(*leading, **context.inputs)
     if not asset.is_async and type(value) is not CoroutineType:

@@ -14,7 +14,7 @@ from flowstone.core.context import AssetContext
 from flowstone.engine.isolated.process import ChildProcess, current_directory, search_path
 from flowstone.engine.isolated.reference import Reference
 from flowstone.engine.isolated.wire import Answer, Buffer, Call, Kind, load
-from flowstone.engine.logs import KeepsOutput, current
+from flowstone.engine.logs import KeepsOutput, keeper
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 _LOADING_SECONDS = 60.0
@@ -42,7 +42,7 @@ class Conversation:
         self._number = 0
         self._deadline: float | None = None
         self._stop_at: float | None = None
-        kept = current.get()
+        kept = keeper()
         child.on_output = None if kept is None else _Output(kept)
 
     def hold(self, number: int, reference: Reference, arguments: list[Buffer]) -> tuple[Answer, list[Buffer]]:
@@ -184,7 +184,7 @@ def forward(pickled: Buffer, context: AssetContext, *, kept_only: bool = False) 
     except Exception as error:  # noqa: BLE001 - extra fields may be of classes that only the child knows
         _log.warning("A log record of asset %r cannot be read here: %s", context.asset.name, error)
         return
-    kept = current.get()
+    kept = keeper()
     if kept is not None:
         kept.record(record)
     if kept_only:

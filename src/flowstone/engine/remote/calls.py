@@ -30,7 +30,7 @@ from flowstone.core.project import DEFAULT_PROJECT
 from flowstone.engine.isolated.conversation import call_of, forward
 from flowstone.engine.isolated.exceptions import restore
 from flowstone.engine.isolated.reference import Place, Reference, check_not_loading, digest_of, reference_to
-from flowstone.engine.logs import current
+from flowstone.engine.logs import keeper
 from flowstone.engine.remote.perform import cancel, logged, perform
 from flowstone.engine.remote.wire import PYTHON, Answer, Later, LogEntry, Request, SentAhead, host, read, write
 from flowstone.engine.values import ResolvedInputs, ValueStore, find_values
@@ -137,7 +137,7 @@ class RemoteCalls:
         request = self._request(compute, context, inputs, timeout_seconds, stoppable=stoppable, keep=keep)
         changed = threading.Event()
         lines = _RemoteLog(context, changed)
-        kept = current.get()
+        kept = keeper()
         payload = write(request)
         if len(payload) > _LARGE_BYTES:
             log.warning(
@@ -422,7 +422,7 @@ class _RemoteLog:
             self._context.logger.warning("%d lines of this call are not kept: there were too many.", missing)
 
     def _pass_on(self, entries: Iterable[LogEntry], *, is_here: bool) -> None:
-        kept = current.get()
+        kept = keeper()
         for number, kind, content in entries:
             if number <= self._last:
                 continue

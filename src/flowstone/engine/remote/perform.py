@@ -29,7 +29,7 @@ from flowstone.engine.isolated.child import check_metadata, context_of, fields_o
 from flowstone.engine.isolated.exceptions import CarriedException, carry
 from flowstone.engine.isolated.reference import Place, digest_of, find, of_another_machine
 from flowstone.engine.isolation import IsolatedCalls
-from flowstone.engine.logs import StepLogger, capture_records, current, keep_prints
+from flowstone.engine.logs import StepLogger, capture_records, keep_prints, not_kept
 from flowstone.engine.remote.wire import (
     PYTHON,
     Answer,
@@ -194,13 +194,11 @@ class RemoteLog:
         """Keep a log record."""
         if self.over:
             return
-        token = current.set(None)  # what is logged while a message is put together would come here again
-        try:
-            self._add("record", portable(record))
-        except Exception:  # noqa: BLE001 - logging never breaks what it logs
-            return
-        finally:
-            current.reset(token)
+        with not_kept():  # what is logged while a message is put together would come here again
+            try:
+                self._add("record", portable(record))
+            except Exception:  # noqa: BLE001 - logging never breaks what it logs
+                return
 
     def printed(self, stream: str, text: str) -> None:
         """Keep what was printed."""
@@ -250,10 +248,9 @@ def _answer(request: Request, token: CancellationToken, log: RemoteLog) -> Answe
     try:
         asset = _asset(request)
         values = _values(request)
-        current.set(log)
         context = context_of(request.call, asset, token, log)
         metadata = context.metadata
-        telemetry.step_fields.set(fields_of(context))
+        telemetry.running_step.set(telemetry.RunningStep(fields_of(context), log))
         if request.call.trace:
             with suppress(ImportError):  # traces need a package that need not be there
                 telemetry.activate(request.call.trace)

@@ -113,18 +113,19 @@ class MemoryLedger(Ledger):
             one if type(one) is AttemptResult and one.is_recordable else _recordable(one) for one in completions
         ]
         committed = []
-        with self._tables.lock:
+        tables = self._tables
+        with tables.lock:
             for one in ready:
                 try:
                     committed.append(NOWHERE if one is None else self._commit(one))
                 except Exception as error:  # noqa: BLE001 - the others of the group are committed all the same
                     assert one is not None
                     committed.append(self._commit(failed(one.attempt, error)))
-            if self._tables.waiters:
-                self._tables.announce()
-        if self._tables.touched:
-            self._tables.emit_ended()
-        if self._tables.unpublished:
+            if tables.waiters:
+                tables.announce()
+        if tables.touched:
+            tables.emit_ended()
+        if tables.unpublished:
             self._publish([(one.attempt.asset, one.attempt.partition_key) for one in ready if one is not None])
         return committed
 
@@ -301,7 +302,7 @@ class MemoryLedger(Ledger):
             return CommitResult(
                 completion.attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False
             )
-        outcome = completion.outcome
+        outcome, tables = completion.outcome, self._tables
         row.inputs = completion.inputs
         if completion.ran and completion.code_version != row.new.code_version:
             row.new = replace(row.new, code_version=completion.code_version)
@@ -309,12 +310,12 @@ class MemoryLedger(Ledger):
         if type(outcome) is Succeeded:
             row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
             row.output_step = row.id
-            if self._tables.publisher is not None:
-                self._tables.publish((row.asset, row.partition_key), row.stored)
-            if self._tables.runs[row.run_id].scatter is None:
-                self._tables.current[row.asset, row.partition_key] = row.id
+            if tables.publisher is not None:
+                tables.publish((row.asset, row.partition_key), row.stored)
+            if tables.runs[row.run_id].scatter is None:
+                tables.current[row.asset, row.partition_key] = row.id
             for read in completion.inputs:
-                self._tables.readers[read.step_id].append(row.id)
+                tables.readers[read.step_id].append(row.id)
             released = self._propagation.finish(row, State.COMPLETED, completion.finished_at)
         elif isinstance(outcome, Failed):
             self._failed(row, outcome, completion)
