@@ -235,6 +235,42 @@ def test_an_attempt_that_is_put_off_starts_once(
     assert [one["eventType"] for one in collector.events] == ["START", "COMPLETE"]
 
 
+def test_a_batch_is_a_few_questions(
+    collector: Collector, make_flow: Callable[[OpenLineage], FlowStone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six for each attempt cost a worker twenty times what the attempt cost."""
+    observer = OpenLineage(collector.client())
+    with make_flow(observer) as flow:
+        feed_of(flow).subscribe("openlineage")
+        monkeypatch.setattr(observer, "_thread", threading.current_thread())  # nobody else sends
+        flow.backfill("orders")
+        flow.materialize_all("always_fails")
+        database, questions = flow.parts.store.database, []  # type: ignore[attr-defined]
+        for name in ("connection", "transaction"):
+            ask = getattr(database, name)
+            monkeypatch.setattr(database, name, lambda ask=ask: questions.append(1) or ask())
+        assert observer.send_due() == 4
+        assert len(questions) <= 10
+        monkeypatch.setattr(observer, "_thread", None)
+    assert len(collector.events) == 2 * 4
+    assert collector.of("always_fails", "FAIL")[0]["inputs"]
+
+
+def test_a_slow_collector_leaves_the_rest_to_others(
+    collector: Collector, make_flow: Callable[[OpenLineage], FlowStone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is claimed for two minutes is sent in one, or claimed again later."""
+    observer = OpenLineage(collector.client())
+    with make_flow(observer) as flow:
+        feed_of(flow).subscribe("openlineage")
+        monkeypatch.setattr(observer, "_thread", threading.current_thread())
+        flow.backfill("orders")
+        monkeypatch.setattr("flowstone.observability.openlineage._LEASE_SECONDS", 0.0)
+        assert observer.send_due() == 2
+        assert (len(collector.events), feed_of(flow).waiting("openlineage")) == (2, 1)
+        monkeypatch.setattr(observer, "_thread", None)
+
+
 def feed_of(flow: FlowStone) -> Any:
     assert isinstance(flow.parts.store, PostgresStore)
     return flow.parts.store.feed

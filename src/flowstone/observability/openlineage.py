@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,10 @@ from flowstone.core.clean import error_line
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, InputVersion, RunRecord, StepRecord
+from flowstone.core.step import AttemptRecord, InputVersion, StepRecord
 from flowstone.errors import MissingExtraError
 from flowstone.observability.background import Background, report_counters_of
-from flowstone.protocols import AttemptFeed, FeedEntry, NamesDatasets, ObservedApp
+from flowstone.protocols import AttemptFeed, EndedAttempt, FeedEntry, NamesDatasets, ObservedApp
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
@@ -79,6 +79,7 @@ class OpenLineage:
         self.namespace = namespace or os.environ.get("OPENLINEAGE_NAMESPACE") or "flowstone"
         self.dropped = self.failed = self.sent = 0
         self._client = client
+        self._jobs: dict[str, Job] = {}
         self._app: ObservedApp | None = None
         self._memory: Background[tuple[int, int]] | None = None
         self._begin()
@@ -94,6 +95,7 @@ class OpenLineage:
     def start(self, app: ObservedApp) -> None:
         """Begin to report what the app does; nothing is asked of its database before it works."""
         self._app = app
+        self._jobs.clear()
         self._stopping.clear()
         if app.store.feed is None:
             self._memory = Background(self.name, self._report_now)
@@ -202,13 +204,24 @@ class OpenLineage:
         if feed is None:
             return 0
         entries = feed.claim(_FEED, lease_seconds=_LEASE_SECONDS, limit=_BATCH)
-        for position, entry in enumerate(entries):
-            try:
-                self._report(entry.step_id, entry.attempt)
-            except Exception:
-                self._keep(feed, entry, entries[position + 1 :])
-                raise
-            feed.acknowledge([entry])
+        until = time.monotonic() + _LEASE_SECONDS / 2
+        sent: list[FeedEntry] = []
+        events = self._events([(one.step_id, one.attempt) for one in entries])
+        try:
+            for entry in entries:
+                self._emit(events.get((entry.step_id, entry.attempt), ()))
+                sent.append(entry)
+                if time.monotonic() > until:  # a slow collector: others may have the rest
+                    break
+        except Exception:
+            self._keep(feed, entries[len(sent)], entries[len(sent) + 1 :])
+            raise
+        else:
+            if len(sent) < len(entries):
+                feed.release(entries[len(sent) :], retry_in_seconds=0.0)
+        finally:
+            if sent:  # at once: who dies before it has a batch sent again, with the same ids
+                feed.acknowledge(sent)
         return len(entries)
 
     def _keep(self, feed: AttemptFeed, failed: FeedEntry, others: Sequence[FeedEntry]) -> None:
@@ -226,14 +239,14 @@ class OpenLineage:
     # --- events -------------------------------------------------------------------------------------------------
 
     def _report_now(self, attempt: tuple[int, int]) -> None:
-        self._report(*attempt)
+        self._emit(self.events(*attempt))
 
-    def _report(self, step_id: int, attempt: int) -> None:
+    def _emit(self, events: Sequence[RunEvent]) -> None:
         if self._client is None:
             from openlineage.client import OpenLineageClient
 
             self._client = OpenLineageClient()
-        for event in self.events(step_id, attempt):
+        for event in events:
             self._client.emit(event)
         self.sent += 1
 
@@ -247,40 +260,100 @@ class OpenLineage:
         Returns:
             Nothing when the step, or its attempt, is not recorded any more.
         """
+        return self._events([(step_id, attempt)]).get((step_id, attempt), [])
+
+    def _events(self, attempts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[RunEvent]]:
+        """Return the events of attempts that are recorded: what they need is read for all of them together."""
+        ended = self._ended(attempts)
+        inputs = self._inputs_of(ended)
+        firsts = {(one.asset, one.step_id) for read in inputs.values() for one in _one_of_each(read)}
+        stored = self._stored({step_id for _, step_id in firsts})
+        found = {}
+        for one in ended:
+            read = inputs.get(one.step.id, ())
+            found[one.step.id, one.attempt.attempt] = self._of(one, read if self._has_read(one) else (), stored)
+        return found
+
+    def _ended(self, attempts: Sequence[tuple[int, int]]) -> list[EndedAttempt]:
+        assert self._app is not None
+        if self._feed is not None:
+            return self._feed.read(attempts)
+        catalog = self._app.store.catalog
+        found = []
+        for step_id, number in attempts:
+            step = catalog.step(step_id)
+            records = [one for one in catalog.attempts(step_id) if one.attempt == number] if step else []
+            run = catalog.run(step.run_id) if step and records else None
+            if step is not None and records:
+                found.append(EndedAttempt(step, records[-1], run.kind if run else ""))
+        return found
+
+    def _has_read(self, one: EndedAttempt) -> bool:
+        """Whether it is recorded what an attempt had read: of one that ends its step, whatever its end was."""
+        if one.attempt.state is State.COMPLETED:
+            return True
+        return one.attempt.attempt == one.step.attempt and one.step.state.is_terminal
+
+    def _inputs_of(self, ended: Sequence[EndedAttempt]) -> dict[int, Sequence[InputVersion]]:
+        """Return what is recorded that steps had read."""
+        assert self._app is not None
+        store = self._app.store
+        completed = {one.step.id for one in ended if one.attempt.state is State.COMPLETED}
+        others = {one.step.id for one in ended if self._has_read(one)} - completed
+        found: dict[int, Sequence[InputVersion]] = dict(
+            store.catalog.inputs(sorted(completed)) if completed else {}
+        )
+        for step_id, read in (store.target_statuses.reads(sorted(others)) if others else {}).items():
+            found[step_id] = [InputVersion("", *target, version.step_id) for target, version in read.items()]
+        return found
+
+    def _stored(self, step_ids: Collection[int]) -> Mapping[int, StoredOutput | None]:
+        """Return where some versions lie."""
+        assert self._app is not None
+        if not step_ids:
+            return {}
+        if self._feed is not None:
+            return self._feed.stored(sorted(step_ids))
+        steps = {step_id: self._app.store.catalog.step(step_id) for step_id in step_ids}
+        return {step_id: step.stored if step else None for step_id, step in steps.items()}
+
+    def _of(
+        self, ended: EndedAttempt, read: Sequence[InputVersion], stored: Mapping[int, StoredOutput | None]
+    ) -> list[RunEvent]:
+        """Return the events of an attempt.
+
+        Args:
+            ended: the attempt.
+            read: what it had read.
+            stored: where one version of each asset lies that it had read.
+        """
         from openlineage.client.event_v2 import RunEvent, RunState
 
-        assert self._app is not None
-        catalog = self._app.store.catalog
-        step = catalog.step(step_id)
-        ended = [one for one in catalog.attempts(step_id) if one.attempt == attempt] if step else []
-        if step is None or not ended:
-            return []
-        record, parent = ended[-1], catalog.run(step.run_id)
+        step, record, _ = ended
         states = {
             State.COMPLETED: RunState.COMPLETE,
             State.SKIPPED: RunState.COMPLETE,
             State.FAILED: RunState.FAIL,
         }
         state = states.get(record.state, RunState.ABORT)
-        inputs = self._inputs(self._read(step, record))
-        outputs = [self._output(step)] if record.state is State.COMPLETED else []
         job = self._job(step)
+        started, over = self._run(ended, None), self._run(ended, record if state is RunState.FAIL else None)
         return [
             RunEvent(
                 eventTime=record.started_at.isoformat(),
                 producer=PRODUCER,
-                run=self._run(step, record, parent, None),
+                run=started,
                 job=job,
                 eventType=RunState.START,
             ),
             RunEvent(
                 eventTime=record.finished_at.isoformat(),
                 producer=PRODUCER,
-                run=self._run(step, record, parent, record if state is RunState.FAIL else None),
+                run=over,
                 job=job,
                 eventType=state,
-                inputs=inputs,
-                outputs=outputs,
+                inputs=self._inputs(read, stored),
+                outputs=[self._output(step)] if record.state is State.COMPLETED else [],
             ),
         ]
 
@@ -288,12 +361,11 @@ class OpenLineage:
         """Return the id by which OpenLineage knows an attempt: the same whoever derives it."""
         return str(uuid.uuid5(_IDS, f"{self.namespace}/{run_id}/{step_id}/{attempt}"))
 
-    def _run(
-        self, step: StepRecord, record: AttemptRecord, parent: RunRecord | None, failed: AttemptRecord | None
-    ) -> Run:
+    def _run(self, ended: EndedAttempt, failed: AttemptRecord | None) -> Run:
         from openlineage.client.event_v2 import Run
         from openlineage.client.facet_v2 import error_message_run, parent_run, processing_engine_run, tags_run
 
+        step, record, kind = ended
         tags = {"attempt": str(record.attempt), "run_id": step.run_id, "step_id": str(step.id)}
         if step.partition_key:
             tags["partition"] = step.partition_key
@@ -306,11 +378,11 @@ class OpenLineage:
                 producer=PRODUCER,
             ),
         }
-        if parent is not None:
-            whole = str(uuid.uuid5(_IDS, f"{self.namespace}/{parent.id}"))
+        if kind:
+            whole = str(uuid.uuid5(_IDS, f"{self.namespace}/{step.run_id}"))
             facets["parent"] = parent_run.ParentRunFacet(
                 run=parent_run.Run(runId=whole),
-                job=parent_run.Job(namespace=self.namespace, name=parent.kind),
+                job=parent_run.Job(namespace=self.namespace, name=kind),
                 producer=PRODUCER,
             )
         if failed is not None:
@@ -321,6 +393,12 @@ class OpenLineage:
         return Run(runId=self.run_id(step.id, record.attempt, step.run_id), facets=facets)
 
     def _job(self, step: StepRecord) -> Job:
+        """Return the job of an asset, made once: it says the same of each attempt."""
+        if step.asset not in self._jobs:
+            self._jobs[step.asset] = self._make_job(step.asset)
+        return self._jobs[step.asset]
+
+    def _make_job(self, name: str) -> Job:
         from openlineage.client.event_v2 import Job
         from openlineage.client.facet_v2 import documentation_job, job_type_job
 
@@ -330,36 +408,26 @@ class OpenLineage:
             )
         }
         assert self._app is not None
-        asset = self._app.graph.assets.get(step.asset)
+        asset = self._app.graph.assets.get(name)
         if asset is not None and asset.description:
             facets["documentation"] = documentation_job.DocumentationJobFacet(
                 description=asset.description, producer=PRODUCER
             )
-        return Job(namespace=self.namespace, name=step.asset, facets=facets)
+        return Job(namespace=self.namespace, name=name, facets=facets)
 
-    def _read(self, step: StepRecord, record: AttemptRecord) -> Sequence[InputVersion]:
-        """Return what is recorded that an attempt had read: of one that ends its step, whatever its end was."""
-        assert self._app is not None
-        if record.state is State.COMPLETED:
-            return self._app.store.catalog.inputs([step.id]).get(step.id, ())
-        if record.attempt != step.attempt or not step.state.is_terminal:
-            return ()
-        read = self._app.store.target_statuses.reads([step.id]).get(step.id, {})
-        return [InputVersion("", *target, version.step_id) for target, version in read.items()]
-
-    def _inputs(self, read: Sequence[InputVersion]) -> list[InputDataset]:
+    def _inputs(
+        self, read: Sequence[InputVersion], stored: Mapping[int, StoredOutput | None]
+    ) -> list[InputDataset]:
         """Return one dataset for each asset that was read, with the exact versions."""
         from openlineage.client.event_v2 import InputDataset
 
-        assert self._app is not None
-        by_asset: dict[str, list[InputVersion]] = {}
+        by_asset: dict[str, set[int]] = {}
         for one in read:
-            by_asset.setdefault(one.asset, []).append(one)
+            by_asset.setdefault(one.asset, set()).add(one.step_id)
         found: dict[DatasetName, InputDataset] = {}
-        for asset, versions in by_asset.items():
-            first = self._app.store.catalog.step(versions[0].step_id)
-            namespace, name = self.dataset(asset, first.stored if first else None)
-            steps = [str(step_id) for step_id in sorted({one.step_id for one in versions})]
+        for first in _one_of_each(read):
+            namespace, name = self.dataset(first.asset, stored.get(first.step_id))
+            steps = [str(step_id) for step_id in sorted(by_asset[first.asset])]
             shown = ",".join(steps[:_MAX_VERSIONS]) + (",..." if len(steps) > _MAX_VERSIONS else "")
             found.setdefault(
                 (namespace, name), InputDataset(namespace=namespace, name=name, facets=_version(shown))
@@ -395,6 +463,11 @@ class OpenLineage:
         if stored is not None and "://" in stored.location:
             return dataset_of_url(stored.location, asset)
         return self.namespace, asset
+
+
+def _one_of_each(read: Sequence[InputVersion]) -> list[InputVersion]:
+    """Return the first version of each asset that was read: where it lies names the dataset of all."""
+    return list({one.asset: one for one in reversed(read)}.values())[::-1]
 
 
 def dataset_of_url(location: str, asset: str) -> DatasetName:

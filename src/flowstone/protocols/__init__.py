@@ -36,7 +36,7 @@ from flowstone.protocols.insights import (
     OverviewInsights,
     RunInsights,
 )
-from flowstone.protocols.outbox import AttemptFeed, FeedEntry, NotificationStore, Sender
+from flowstone.protocols.outbox import AttemptFeed, EndedAttempt, FeedEntry, NotificationStore, Sender
 from flowstone.protocols.stores import (
     ApprovalStore,
     AuditStore,
@@ -94,6 +94,7 @@ __all__ = [
     "Control",
     "DiagnosesItself",
     "DurableQueue",
+    "EndedAttempt",
     "ErasableIO",
     "Evaluator",
     "Executor",

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from flowstone.core.notification import Message, Notification, NotificationState, NotifyRule
+from flowstone.core.output import StoredOutput
+from flowstone.core.step import AttemptRecord, StepRecord
 
 
 class Sender(Protocol):
@@ -134,6 +136,20 @@ class FeedEntry(NamedTuple):
     tries: int
 
 
+class EndedAttempt(NamedTuple):
+    """What is recorded of an attempt that is over.
+
+    Args:
+        step: its step.
+        attempt: the attempt.
+        run_kind: which verb requested its run.
+    """
+
+    step: StepRecord
+    attempt: AttemptRecord
+    run_kind: str
+
+
 class AttemptFeed(Protocol):
     """Attempts that are over, noted for programs that report them elsewhere; each at least once.
 
@@ -148,6 +164,12 @@ class AttemptFeed(Protocol):
 
     def claim(self, name: str, *, lease_seconds: float, limit: int) -> list[FeedEntry]:
         """Return entries to report; who dies with them leaves them to others when the lease is over."""
+
+    def read(self, attempts: Sequence[tuple[int, int]]) -> list[EndedAttempt]:
+        """Return what is recorded of attempts, named by their step and number; without what is not any more."""
+
+    def stored(self, step_ids: Sequence[int]) -> dict[int, StoredOutput | None]:
+        """Return where the outputs of steps lie."""
 
     def acknowledge(self, entries: Sequence[FeedEntry]) -> None:
         """Take off what was reported."""

@@ -6,12 +6,52 @@ A trigger notes them, and it exists only once a program has subscribed: where no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
+from flowstone.core.output import StoredOutput
+from flowstone.core.state import State
+from flowstone.core.step import AttemptRecord, StepRecord
 from flowstone.errors import DatabaseError
-from flowstone.protocols import AttemptFeed, FeedEntry
+from flowstone.protocols import AttemptFeed, EndedAttempt, FeedEntry
 from flowstone.sql import load_sql
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import fetch_all, fetch_value
+
+
+class _AttemptRow(NamedTuple):
+    """An attempt, with its step and the kind of its run."""
+
+    step_id: int
+    kind: str
+    attempt: int
+    state: State
+    started_at: datetime
+    finished_at: datetime
+    worker: str | None
+    error: str | None
+    error_type: str | None
+    retry_at: datetime | None
+
+    def record(self) -> AttemptRecord:
+        """Return what is recorded of it."""
+        return AttemptRecord(
+            attempt=self.attempt,
+            state=self.state,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            worker=self.worker,
+            error=self.error,
+            error_type=self.error_type,
+            retry_at=self.retry_at,
+        )
+
+
+class _StoredRow(NamedTuple):
+    """Where the output of a step lies."""
+
+    id: int
+    stored: StoredOutput | None
 
 
 class PostgresAttemptFeed(AttemptFeed):
@@ -50,6 +90,23 @@ class PostgresAttemptFeed(AttemptFeed):
             connection.execute(load_sql("feed/polled"), {"feed": name})
             parameters = {"feed": name, "lease_seconds": lease_seconds, "limit": limit}
             return fetch_all(connection, FeedEntry, "feed/claim", parameters)
+
+    def read(self, attempts: Sequence[tuple[int, int]]) -> list[EndedAttempt]:
+        parameters = {"steps": list({step_id for step_id, _ in attempts})}
+        with self._database.connection() as connection:
+            steps = {one.id: one for one in fetch_all(connection, StepRecord, "feed/steps", parameters)}
+            rows = fetch_all(connection, _AttemptRow, "feed/attempts", parameters)
+        ended = {(row.step_id, row.attempt): row for row in rows if row.step_id in steps}
+        return [
+            EndedAttempt(steps[row.step_id], row.record(), row.kind)
+            for row in (ended.get(attempt) for attempt in attempts)
+            if row is not None
+        ]
+
+    def stored(self, step_ids: Sequence[int]) -> dict[int, StoredOutput | None]:
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _StoredRow, "feed/stored", {"steps": list(step_ids)})
+        return {row.id: row.stored for row in rows}
 
     def acknowledge(self, entries: Sequence[FeedEntry]) -> None:
         with self._database.connection() as connection:

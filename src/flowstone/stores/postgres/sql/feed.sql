@@ -53,6 +53,30 @@ WITH due AS (
 )
 SELECT id, step_id, attempt, tries FROM claimed ORDER BY id;
 
+-- name: steps
+-- Steps whose attempts are reported. Uses steps_pkey.
+SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
+    r.executor,
+    s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
+    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
+    s.erased_at
+FROM flowstone.steps AS s
+JOIN flowstone.runs AS r ON r.id = s.run_id
+WHERE s.id = ANY(%(steps)s::bigint[]);
+
+-- name: attempts
+-- Attempts of some steps with the kinds of their runs, in order. Uses attempts_pkey, steps_pkey and runs_pkey.
+SELECT a.step_id, r.kind, a.attempt, a.state, a.started_at, a.finished_at, a.worker, a.error, a.error_type, a.retry_at
+FROM flowstone.attempts AS a
+JOIN flowstone.steps AS s ON s.id = a.step_id
+JOIN flowstone.runs AS r ON r.id = s.run_id
+WHERE a.step_id = ANY(%(steps)s::bigint[])
+ORDER BY a.step_id, a.attempt, a.token;
+
+-- name: stored
+-- Where the outputs of steps lie. Uses steps_pkey.
+SELECT id, output AS stored FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);
+
 -- name: acknowledge
 -- Take off what was reported. Uses feed_entries_pkey.
 DELETE FROM flowstone.feed_entries WHERE id = ANY(%(ids)s::bigint[]);
