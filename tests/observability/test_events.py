@@ -160,11 +160,12 @@ def test_a_transaction_that_is_rolled_back_says_nothing(durable: FlowStone, seen
     assert seen == [("step.cancelled", {})]
 
 
+@pytest.mark.parametrize("own", [[], ["schedule"]])
 def test_a_lost_attempt_has_a_span_all_the_same(
-    durable: FlowStone, spans: InMemorySpanExporter, provider: TracerProvider
+    durable: FlowStone, spans: InMemorySpanExporter, provider: TracerProvider, own: list[str]
 ) -> None:
     """airflow#43941: only the process that began a span can end it; whoever ends the attempt makes another one."""
-    observer = OpenTelemetry(provider)
+    observer = OpenTelemetry(provider, own_traces=own)
     observer.start(durable.parts)
     try:
         durable.schedule("plain")
@@ -176,8 +177,9 @@ def test_a_lost_attempt_has_a_span_all_the_same(
         observer.stop()
     placing, lost = spans.get_finished_spans()
     assert (placing.name, lost.name) == ("run schedule", "materialize plain")
-    assert lost.parent is not None
-    assert lost.parent.span_id == placing.context.span_id
+    assert lost.links[0].context.span_id == placing.context.span_id
+    assert (lost.parent.span_id if lost.parent else None) == (None if own else placing.context.span_id)
     assert lost.attributes is not None
+    assert lost.attributes["flowstone.run_kind"] == "schedule"
     assert (lost.attributes["error.type"], lost.attributes["flowstone.worker"]) == ("WorkerLost", "hand")
     assert lost.start_time < lost.end_time

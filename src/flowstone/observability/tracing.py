@@ -244,7 +244,7 @@ class OpenTelemetry:
         """Make the span of an attempt whose process is gone, and could not end its own."""
         from opentelemetry.trace import SpanKind
 
-        parent, links = self._parent(about["traceparent"], own=False)
+        parent, links = self._parent(about["traceparent"], own=about["run_kind"] in self._own_traces)
         began = about["started_at"]
         span = self._tracer().start_span(
             f"materialize {about['asset']}",
@@ -257,7 +257,9 @@ class OpenTelemetry:
                 "messaging.message.id": about["step_id"],
                 "messaging.message.conversation_id": about["run_id"],
                 "flowstone.asset": about["asset"],
+                **({"flowstone.partition": about["partition"]} if about["partition"] else {}),
                 "flowstone.run_id": about["run_id"],
+                "flowstone.run_kind": about["run_kind"],
                 "flowstone.step_id": about["step_id"],
                 "flowstone.attempt": about["attempt"],
                 "flowstone.worker": about["worker"],

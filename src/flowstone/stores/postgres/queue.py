@@ -242,6 +242,7 @@ class _Orphan(NamedTuple):
         partition_key: the partition.
         started_at: when the attempt began.
         traceparent: the span that placed the run, when traces are made.
+        run_kind: which verb requested the run.
     """
 
     id: int
@@ -256,6 +257,7 @@ class _Orphan(NamedTuple):
     partition_key: PartitionKey
     started_at: datetime | None
     traceparent: str | None
+    run_kind: str
 
 
 class _IdleWindow(NamedTuple):
@@ -575,6 +577,7 @@ def _lost_events(orphans: Sequence[_Orphan], moved: Sequence[MovedStep]) -> list
                 "state": states[one.id].value,
                 "started_at": one.started_at,
                 "traceparent": one.traceparent,
+                "run_kind": one.run_kind,
             },
         )
         for one in orphans

@@ -79,7 +79,7 @@ RETURNING w.id;
 -- Attempts whose worker is lost or unknown: what a rescue ends. Uses steps_at_work.
 SELECT s.id, s.token, s.attempt, s.max_attempts, s.asset, s.worker, r.durable,
     coalesce(s.token = ANY(w.unstarted), false) AS unstarted, s.run_id, s.partition AS partition_key, s.started_at,
-    r.details ->> 'traceparent' AS traceparent
+    r.details ->> 'traceparent' AS traceparent, r.kind AS run_kind
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
 LEFT JOIN flowstone.workers AS w ON w.id = s.worker
