@@ -304,7 +304,7 @@ class PostgresControl(Control, Retention):
         room = _BATCH
         for run in self._ended_runs(older_than_seconds):
             if run.steps > room and small:
-                yield self._steps("control/steps_of_runs", runs=small)
+                yield self._steps_of_runs(small)
                 small, room = [], _BATCH
             if run.steps > _BATCH:
                 yield from self._steps_of_large(run.id)
@@ -312,7 +312,7 @@ class PostgresControl(Control, Retention):
                 small.append(run.id)
                 room -= run.steps
         if small:
-            yield self._steps("control/steps_of_runs", runs=small)
+            yield self._steps_of_runs(small)
 
     def _ended_runs(self, older_than_seconds: float) -> Iterator[_EndedRun]:
         page = {"older_than_seconds": older_than_seconds, "counted": _BATCH + 1, "limit": _BATCH}
@@ -327,13 +327,18 @@ class PostgresControl(Control, Retention):
 
     def _steps_of_large(self, run_id: str) -> Iterator[list[int]]:
         below = _ABOVE_ALL
-        while found := self._steps("control/steps_of_run", run_id=run_id, below=below, limit=_BATCH):
+        while True:
+            parameters = {"run_id": run_id, "below": below, "limit": _BATCH}
+            with self._database.connection() as connection:
+                found = fetch_column(connection, int, "control/steps_of_run", parameters)
+            if not found:
+                return
             yield found
             below = found[-1]
 
-    def _steps(self, statement: str, **parameters: object) -> list[int]:
+    def _steps_of_runs(self, runs: Sequence[str]) -> list[int]:
         with self._database.connection() as connection:
-            return fetch_column(connection, int, statement, parameters)
+            return fetch_column(connection, int, "control/steps_of_runs", {"runs": list(runs)})
 
     def prunable(self, *, older_than_seconds: float) -> PruneCounts:
         parameters = {"older_than_seconds": older_than_seconds}
