@@ -24,7 +24,7 @@ _AT_EXIT_SECONDS = 2.0
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class Sender(Protocol):
+class Exporter(Protocol):
     """What sends something elsewhere, as it is counted."""
 
     name: str
@@ -39,9 +39,9 @@ class Sender(Protocol):
         """Wait until it was sent."""
 
 
-def report_counters_of(sender: Sender) -> None:
-    """Count what a sender drops, fails at and has waiting among those of this process."""
-    _all.add(sender)
+def report_counters_of(exporter: Exporter) -> None:
+    """Count what an exporter drops, fails at and has waiting among those of this process."""
+    _all.add(exporter)
 
 
 class Background[Item]:

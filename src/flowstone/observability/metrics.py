@@ -219,7 +219,7 @@ class ProcessMetrics:
                 for one, histogram in sorted(histograms.items()):
                     family.samples += histogram.samples(one)
             commits.samples += self._commits.samples(())
-        return [started, running, *found.values(), durations, waits, commits, *_sender_families()]
+        return [started, running, *found.values(), durations, waits, commits, *_exporter_families()]
 
 
 _COUNTERS = {
@@ -231,7 +231,7 @@ _COUNTERS = {
 }
 
 
-def _sender_families() -> list[Family]:
+def _exporter_families() -> list[Family]:
     dropped = Family("flowstone_telemetry_dropped_total", "counter", "What was not sent because a queue was full.")
     failed = Family("flowstone_telemetry_failed_total", "counter", "What could not be sent.")
     waiting = Family("flowstone_telemetry_waiting", "gauge", "What waits to be sent.")

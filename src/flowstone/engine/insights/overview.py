@@ -15,6 +15,7 @@ from flowstone.core.paging import Page
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import State
 from flowstone.engine.insights.assets import AssetWatch, FailingPartition
+from flowstone.engine.insights.automation import LATE_SECONDS
 from flowstone.engine.insights.fleet import FleetWatch, Minute, RunningWork
 from flowstone.engine.insights.notifications import FreshnessLine
 from flowstone.engine.insights.runs import RunLine, run_lines
@@ -23,8 +24,7 @@ from flowstone.protocols import Store
 _SHOWN = 20
 _SHOWN_STEPS = 10
 _COUNTED_APPROVALS = 500
-_LATE = timedelta(seconds=60)
-"""A schedule is due at its instant; nobody evaluated it when it still is after a minute."""
+_LATE = timedelta(seconds=LATE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
