@@ -22,7 +22,9 @@ from tests.io.object_servers import Bucket
 from flowstone import FlowStone, StaticPartitions, asset, dep
 from flowstone.core.by_reference import ScanKind, scan_kinds
 from flowstone.core.mappings import AllPartitions
-from flowstone.errors import DefinitionError
+from flowstone.core.output import OutputAddress
+from flowstone.core.partitions import PartitionKey
+from flowstone.errors import DefinitionError, MissingExtraError
 from flowstone.io import FilesystemIO, MemoryIO, ObjectIO, PickleSerializer, PostgresIO
 from flowstone.protocols import IOManager
 
@@ -318,3 +320,45 @@ def test_what_is_said_to_do_works_in_a_process(tmp_path: Path) -> None:
         result = flow.materialize_all("without_annotation")
         (step,) = [one for one in flow.runs.steps(result.run_id) if one.asset == "without_annotation"]
         assert "duckdb.from_arrow(related)" in (step.error or "")
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "install"),
+    [
+        ("polars", ScanKind.POLARS, "pip install polars"),
+        ("duckdb", ScanKind.DUCKDB, r"pip install 'flowstone\[duckdb\]'"),
+        ("pyarrow", ScanKind.PYARROW, r"pip install 'flowstone\[parquet\]'"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_what_brings_it(
+    package: str, kind: ScanKind, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FilesystemIO(tmp_path)
+    stored = files.store(pa.table({"n": [1]}), OutputAddress("base", PartitionKey(""), "run", 1, 1, 1))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"'{package}', which is not installed.*{install}"):
+        files.scan(stored, kind, {})
+
+
+@asset
+def from_local_frames(base: duckdb.DuckDBPyRelation):
+    mine = pd.DataFrame({"n": [2, 3], "m": ["a", "b"]})
+    assert len(mine) == 2
+    return duckdb.sql("SELECT n, m FROM base JOIN mine USING (n) ORDER BY n")
+
+
+@asset
+def from_its_own_connection():
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t AS SELECT 7 AS n")
+    return connection.sql("SELECT * FROM t")
+
+
+def test_a_relation_is_computed_after_its_function_returned(tmp_path: Path) -> None:
+    """dbt-duckdb#473: what a relation reads by the name of a variable is still there."""
+    parts = [base, from_local_frames, from_its_own_connection]
+    flow = FlowStone.for_testing(parts, io={"here": FilesystemIO(tmp_path, name="here")}, default_io="here")
+    flow.materialize_all("from_local_frames")
+    assert flow.load("from_local_frames").fetchall() == [(2, "a"), (3, "b")]
+    flow.materialize_all("from_its_own_connection")
+    assert flow.load("from_its_own_connection").fetchall() == [(7,)]

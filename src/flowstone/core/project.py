@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import LiteralString
+from typing import LiteralString, Self
 
 from flowstone.errors import ConfigurationError
 
@@ -100,3 +101,22 @@ def check_project(name: object) -> None:
 def _rewritten(text: LiteralString, schema: str) -> LiteralString:
     # the schema is made of a checked name, so nothing gets into a statement that anyone else wrote
     return _QUALIFIED.sub(schema, text)
+
+
+class InProject:
+    """A base of what several projects share, such as the storage of an IO manager: each sees what is its own.
+
+    Example:
+        >>> class Shelf(InProject):
+        ...     pass
+        >>> Shelf().in_project(Project("books"))._project.name
+        'books'
+    """
+
+    _project = Project()
+
+    def in_project(self, project: Project) -> Self:
+        """Return this one for what belongs to a project; an app calls it with its own."""
+        other = copy.copy(self)
+        other._project = project  # noqa: SLF001 - of our own copy
+        return other

@@ -406,14 +406,20 @@ class CountMovedError(FlowStoneError, RuntimeError):
 
 
 class MissingExtraError(FlowStoneError, ImportError):
-    """An optional package is needed that is not installed."""
+    """An optional package is needed that is not installed.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    Args:
+        package: its name.
+        extra: the extra that brings it; None when none does.
+        purpose: what needs it.
+    """
+
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
         self.package = package
         self.extra = extra
+        what = package if extra is None else f"'flowstone[{extra}]'"
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'flowstone[{extra}]'"
+            f"{purpose} needs the package {package!r}, which is not installed. Install it with: pip install {what}"
         )
 
 

@@ -31,6 +31,7 @@ _GROUP_ROWS = 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _BATCH_ROWS = 64 * 1024
 _PLAIN_CODECS = frozenset({"plain", "arrow", "object"})
+_EXTRAS = {"pyarrow": "parquet", "duckdb": "duckdb"}
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -365,4 +366,4 @@ def _require(package: str, purpose: str) -> None:
     try:
         __import__(package)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(package, "parquet", purpose) from error
+        raise MissingExtraError(package, _EXTRAS.get(package), purpose) from error

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from flowstone.core.declaring import shown
 from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
 from flowstone.core.partitions import PartitionKey
-from flowstone.core.project import Project
+from flowstone.core.project import InProject
 from flowstone.errors import (
     ConfigurationError,
     FlowStoneError,
@@ -64,7 +64,7 @@ class _Fence(NamedTuple):
         return last is not None and last > self.token
 
 
-class DeltaIO:
+class DeltaIO(InProject):
     """Values as versions of Delta tables: an asset is a table, a partition of it a partition of the table.
 
     Takes DataFrames of pandas and polars and pyarrow Tables; each comes back as what it was. Each step overwrites
@@ -126,14 +126,7 @@ class DeltaIO:
         self._column = partition_column
         self._widens = schema_changes == "widen"
         self._name = name
-        self._project = Project()
         self._issuer: Callable[[], str] = lambda: ""
-
-    def in_project(self, project: Project) -> Self:
-        """Return this manager for a project; an app calls it with its own."""
-        manager = copy.copy(self)
-        manager._project = project  # noqa: SLF001 - of our own copy
-        return manager
 
     def fenced_by(self, issuer: Callable[[], str]) -> Self:
         """Return this manager with the name of the store that draws the tokens of attempts."""

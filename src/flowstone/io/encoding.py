@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Buffer
 from typing import BinaryIO
 
@@ -157,6 +158,25 @@ def serializer_for(value: object, chosen: Serializer | None) -> Serializer:
     if kind_of_type(type(value)) is not None:
         return choose_serializer(value)
     return chosen
+
+
+def check_extension(chosen: Serializer | None) -> None:
+    """Refuse a serializer whose extension cannot be the end of a name.
+
+    Args:
+        chosen: the one given to an IO manager, if any.
+
+    Raises:
+        ConfigurationError: says what it has to be.
+
+    Example:
+        >>> check_extension(JsonSerializer())
+    """
+    if chosen is not None and not re.fullmatch(r"(\.[a-z0-9]+)+", chosen.extension):
+        raise ConfigurationError(
+            f"The serializer {chosen.name!r} has the extension {chosen.extension!r}. "
+            "Use a dot and small letters or digits, such as '.csv'."
+        )
 
 
 def find_serializer(name: str, chosen: Serializer | None = None) -> Serializer:

@@ -9,7 +9,6 @@ together.
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import os
 import re
@@ -19,15 +18,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 from flowstone.core.by_reference import ScanKind
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
-from flowstone.core.project import DEFAULT_PROJECT, Project
-from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
+from flowstone.core.project import DEFAULT_PROJECT, InProject
+from flowstone.errors import FlowStoneError, StorageError, StorageFailure
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import check_extension, corrupt, decode, encode, serializer_for
 from flowstone.protocols import KeepVersions, Serializer
 
 _MAX_REASON = 500
@@ -387,7 +386,7 @@ class Place(NamedTuple):
         return place if place.location == location else None
 
 
-class FilesystemIO:
+class FilesystemIO(InProject):
     """Stores each value as a file `<root>/<asset>/<partition>/<version>.<token><extension>`.
 
     Projects other than the default one have a folder `<root>/@project-<name>` each.
@@ -427,23 +426,12 @@ class FilesystemIO:
         durable: bool = True,
         name: str = "filesystem",
     ) -> None:
-        if serializer is not None and not re.fullmatch(r"(\.[a-z0-9]+)+", serializer.extension):
-            raise ConfigurationError(
-                f"The serializer {serializer.name!r} has the extension {serializer.extension!r}. "
-                "Use a dot and small letters or digits, such as '.csv'."
-            )
+        check_extension(serializer)
         # Absolute from here on, so that a later os.chdir does not move the values.
         self._root = Path(root).absolute()
         self._serializer = serializer
         self._durable = durable
         self._name = name
-        self._project = Project()
-
-    def in_project(self, project: Project) -> Self:
-        """Return this manager for the files of a project; an app calls it with its own."""
-        manager = copy.copy(self)
-        manager._project = project  # noqa: SLF001 - of our own copy
-        return manager
 
     @property
     def name(self) -> str:

@@ -7,7 +7,6 @@ because its bytes lie complete on this machine before the first of them is sent.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import re
@@ -18,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import batched
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from flowstone.core.by_reference import ScanKind
 from flowstone.core.clean import clean_text
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import PartitionKey
-from flowstone.core.project import DEFAULT_PROJECT, Project
+from flowstone.core.project import DEFAULT_PROJECT, InProject
 from flowstone.errors import (
     ConfigurationError,
     FlowStoneError,
@@ -33,7 +32,7 @@ from flowstone.errors import (
     StorageFailure,
 )
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import check_extension, corrupt, decode, encode, serializer_for
 from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, outside, storage_error
 from flowstone.protocols import KeepVersions, Serializer
 
@@ -81,7 +80,7 @@ class _Client(Protocol):
         """Yield the objects below a directory."""
 
 
-class ObjectIO:
+class ObjectIO(InProject):
     """Stores each value as an object `<prefix>/<asset>/<partition>/<version>.<token><extension>` of a bucket.
 
     The names are those of `FilesystemIO` with the fencing token of the attempt, so no attempt ever writes what
@@ -126,11 +125,7 @@ class ObjectIO:
                 f"ObjectIO: part_bytes={part_bytes!r} must be from {5 * _MIB} (S3 takes no smaller parts) to "
                 f"{1024 * _MIB}."
             )
-        if serializer is not None and not re.fullmatch(r"(\.[a-z0-9]+)+", serializer.extension):
-            raise ConfigurationError(
-                f"The serializer {serializer.name!r} has the extension {serializer.extension!r}. "
-                "Use a dot and small letters or digits, such as '.csv'."
-            )
+        check_extension(serializer)
         if re.search(r"(^|/)\.{1,2}(/|$)|//", prefix):
             raise ConfigurationError(
                 f"ObjectIO: prefix={prefix!r} must be a directory such as 'flowstone/values'."
@@ -139,16 +134,9 @@ class ObjectIO:
         self._part_bytes = part_bytes
         self._serializer = serializer
         self._name = name
-        self._project = Project()
 
     def __repr__(self) -> str:
         return f"ObjectIO({self._client!r}, name={self._name!r})"
-
-    def in_project(self, project: Project) -> Self:
-        """Return this manager for the objects of a project; an app calls it with its own."""
-        manager = copy.copy(self)
-        manager._project = project  # noqa: SLF001 - of our own copy
-        return manager
 
     @property
     def name(self) -> str:

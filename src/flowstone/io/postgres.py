@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import tempfile
@@ -10,11 +9,11 @@ from collections.abc import Buffer, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, cast
 
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.core.partitions import PartitionKey
-from flowstone.core.project import Project
+from flowstone.core.project import InProject, Project
 from flowstone.errors import (
     ConfigurationError,
     MissingExtraError,
@@ -231,7 +230,7 @@ _INLINE = "inline"
 _CHUNKS = "chunks"
 
 
-class PostgresIO:
+class PostgresIO(InProject):
     """Stores values in PostgreSQL, so that a pipeline needs no other storage.
 
     A value that is small once encoded is not written here at all: it is handed over as
@@ -282,13 +281,6 @@ class PostgresIO:
         self._limits = Limits(inline_limit_bytes, chunk_bytes, max_bytes)
         self._serializer = serializer
         self._name = name
-        self._project = Project()
-
-    def in_project(self, project: Project) -> Self:
-        """Return this manager for the tables of a project; an app calls it with its own."""
-        manager = copy.copy(self)
-        manager._project = project  # noqa: SLF001 - of our own copy
-        return manager
 
     def dataset(self, asset: str) -> tuple[str, str]:
         """Return the name of an asset's values in catalogs of data: server, database, schema and asset."""

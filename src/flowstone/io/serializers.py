@@ -72,7 +72,7 @@ class NumpySerializer:
         try:
             import numpy
         except ModuleNotFoundError as error:
-            raise MissingExtraError("numpy", "parquet", "Loading a stored array") from error
+            raise MissingExtraError("numpy", None, "Loading a stored array") from error
         array: object = numpy.lib.format.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
         return array
 

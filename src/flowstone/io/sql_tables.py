@@ -9,17 +9,16 @@ loaded.
 
 from __future__ import annotations
 
-import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
 
 from flowstone.core.declaring import is_storable, shown
 from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name, unfenced
 from flowstone.core.partitions import PartitionKey
-from flowstone.core.project import Project
+from flowstone.core.project import InProject
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io.sql_columns import (
     SqlColumn,
@@ -70,7 +69,7 @@ class Session(Protocol):
         """Return columns of what follows `FROM`, in the types of `to_arrow_type`."""
 
 
-class SqlTableIO(ABC):
+class SqlTableIO(InProject, ABC):
     """What `TableIO` and `DuckDBTableIO` share."""
 
     extra = "parquet"
@@ -103,14 +102,7 @@ class SqlTableIO(ABC):
         self._history = history
         self._widens = schema_changes == "widen"
         self._name = name
-        self._project = Project()
         self._books_are_there = False
-
-    def in_project(self, project: Project) -> Self:
-        """Return this manager for the versions of a project; an app calls it with its own."""
-        manager = copy.copy(self)
-        manager._project = project  # noqa: SLF001 - of our own copy
-        return manager
 
     @property
     def name(self) -> str:

@@ -93,7 +93,7 @@ def arrow_to_frame(kind: str, pieces: Iterable[pyarrow.Table], rows: int, beside
         table = tables[0] if len(tables) == 1 else pyarrow.concat_tables(tables)
         return table.to_pandas() if kind == "pandas" else table  # pandas of an earlier version
     except ModuleNotFoundError as error:
-        raise MissingExtraError(kind, "parquet", f"Loading a table of {kind}") from error
+        raise MissingExtraError(kind, None, f"Loading a table of {kind}") from error
 
 
 def _pandas_to_arrow(frame: pandas.DataFrame) -> tuple[pyarrow.Table, dict[str, str]]:
