@@ -419,6 +419,32 @@ def test_a_sender_that_hangs_holds_up_no_other(sender: Collected) -> None:
         assert delivery.counts == {"sent": 2}
 
 
+def test_a_sender_that_hangs_for_good_is_tried_again_by_the_only_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ntop/ntopng#10905: after one connection that stalled nothing was sent any more, and nothing was logged."""
+    monkeypatch.setattr("flowstone.engine.notifications._POLL_SECONDS", 0.02)
+    go_on, tries = threading.Event(), []
+
+    def send(message: Message) -> None:
+        tries.append(message.id)
+        if len(tries) < 3:
+            go_on.wait(30)
+
+    with app(orders, notify=Notify(to=send, on="failed", name="ops")) as flow:
+        delivery = flow.notifications._parts.delivery
+        delivery._timeout = delivery._lease = 0.1
+        delivery.start()
+        with pytest.raises(ValueError, match="no rows"):
+            flow.materialize("orders")
+        assert wait_until(lambda: flow.notifications.list()[0].state is NotificationState.SENT, timeout_seconds=10)
+        assert tries == [tries[0]] * 3
+        assert "has not come back for 0.1 s" in caplog.text
+        go_on.set()
+        assert wait_until(lambda: delivery._hanging["ops"] == 0, timeout_seconds=10)
+        assert [one.state for one in flow.notifications.list()] == [NotificationState.SENT]
+
+
 def test_what_was_not_sent_is_tried_once_more_at_the_end(
     sender: Collected, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,6 +38,8 @@ _MAX_PAUSE_SECONDS = 900.0
 MAX_ATTEMPTS = 25
 """So often is sending tried, within about five hours; then it is given up, and the audit log says so."""
 _MAX_SUBJECT = 150
+_MAX_HANGING = 5
+"""So many threads of a rule are left to a sender that does not come back."""
 
 _VERBS: Mapping[NotifyEvent, str] = {
     NotifyEvent.FAILED: "failed",
@@ -190,7 +192,7 @@ class Delivery:
         poll: called about once a second, for what only time decides.
         sends: whether anything is sent; an app for tests only decides and keeps.
         lease_seconds: after how long others take over from a process that died.
-        timeout_seconds: after how long they take over what a sender here did not finish.
+        timeout_seconds: after how long what a sender here did not finish is tried again, here or elsewhere.
         max_attempts: how often sending is tried.
         pause_seconds: how long after the first failure; it doubles.
     """
@@ -225,6 +227,7 @@ class Delivery:
         self._lock = threading.Lock()
         self._sending: dict[str, threading.Thread] = {}
         self._held: dict[str, tuple[Notification, float]] = {}
+        self._hanging: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._loop: threading.Thread | None = None
 
@@ -282,7 +285,7 @@ class Delivery:
         before = self.counts["sent"]
         deadline = time.monotonic() + timeout_seconds
         for thread in self._dispatch():
-            while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            while self._is_sending(thread) and (left := deadline - time.monotonic()) > 0:
                 thread.join(min(left, _POLL_SECONDS))
                 self._renew()
         return self.counts["sent"] - before
@@ -304,8 +307,8 @@ class Delivery:
     def _dispatch(self) -> list[threading.Thread]:
         """Start a thread for each rule that has something to send; return those that send."""
         with self._lock:
-            for rule, thread in list(self._sending.items()):
-                if not thread.is_alive():
+            for rule, known in list(self._sending.items()):
+                if not known.is_alive() or self._is_left(rule):
                     del self._sending[rule]
             for rule in self._store.due([one for one in self._senders if one not in self._sending]):
                 if claimed := self._claim(rule):
@@ -315,6 +318,22 @@ class Delivery:
                     self._sending[rule] = thread
                     thread.start()
             return list(self._sending.values())
+
+    def _is_sending(self, thread: threading.Thread) -> bool:
+        return thread.is_alive() and thread in tuple(self._sending.values())
+
+    def _is_left(self, rule: str) -> bool:
+        """Whether the thread of a rule hangs in its sender and is left to that: another one goes on."""
+        held = self._held.get(rule)
+        if held is None or time.monotonic() < held[1] or self._hanging[rule] >= _MAX_HANGING:
+            return False
+        self._hanging[rule] += 1
+        self._held.pop(rule, None)
+        log.warning(
+            "The sender of the rule %r has not come back for %g s with notification %d, which is tried again.",
+            *(rule, self._timeout, held[0].id),
+        )
+        return True
 
     def _claim(self, rule: str) -> Notification | None:
         found = next(iter(self._store.claim([rule], lease_seconds=self._lease, limit=1)), None)
@@ -335,6 +354,9 @@ class Delivery:
         try:
             while following is not None:
                 self._send(rule, following)
+                if self._sending.get(rule) is not threading.current_thread():  # it hung, and was left
+                    self._hanging[rule] -= 1
+                    return
                 self._held.pop(rule, None)
                 following = None if self._stopping.is_set() else self._claim(rule)
         except Exception as error:  # noqa: BLE001 - its lease ends, and it is sent once more
