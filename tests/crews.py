@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.fault_app import DIRECTORY
 from tests.faults.fleet import Fleet
 from tests.faults.invariants import violations
+from tests.worker_app import DIRECTORY
 
 PASSED = pytest.StashKey[bool]()
 

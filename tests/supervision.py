@@ -28,6 +28,8 @@ MARK = "FLOWSTONE_TEST_RUN"
 
 _GRACE_SECONDS = 2.0
 """How long processes may take that end by themselves with the run, such as resource trackers."""
+_SHARED = "shared-"
+"""What the name of a file begins with whose rest is the pid of a process that ends with the run."""
 _ROOT = Path(__file__).parents[1]
 _run = pytest.StashKey["Run"]()
 
@@ -134,6 +136,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         run.end(in_order=False)
 
 
+def may_outlive_its_worker(pid: int) -> None:
+    """Let a process that several workers of pytest-xdist share go on until the end of the run, which ends it."""
+    (Path(os.environ[MARK]) / f"{_SHARED}{pid}").touch()
+
+
 # --- the process beside pytest ------------------------------------------------------------------------------
 
 
@@ -175,12 +182,19 @@ def main(parent: int, temporary: Path, servers: Path) -> None:
     in_order, left = wait_for_end(parent), list[str]()
     mark = str(temporary)
     deadline = time.monotonic() + _GRACE_SECONDS
-    while in_order and processes_of(mark) and time.monotonic() < deadline:
+    shared = {path.name: path for path in temporary.glob(f"{_SHARED}*")}
+
+    def others() -> list[psutil.Process]:
+        return [one for one in processes_of(mark) if f"{_SHARED}{one.pid}" not in shared]
+
+    while in_order and others() and time.monotonic() < deadline:
         time.sleep(0.05)
-    for process in processes_of(mark):
+    for process in others():
         with suppress(psutil.Error):
             left.append(f"process {process.pid}: {' '.join(process.cmdline())[:300]!r}\n")
     end_all(mark)
+    for path in shared.values():
+        path.unlink()
     if servers.parent == temporary:
         shutil.rmtree(servers, ignore_errors=True)
     left += [f"file {path}\n" for path in sorted(temporary.glob("*"))]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 
 from tests.faults.fault_app import AT_ONCE, directory, items, reported, wait_for_gate
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import Approval, AwaitApproval, FlowStone, asset
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.asset import Asset
 
 NOTIFIED = "APPROVALS_NOTIFIED"
@@ -76,24 +72,10 @@ def report(approval: Approval) -> None:
 
 def make_flow(database_url: str, storage: str, *, notifiers: bool = False) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        snooze_seconds=60.0,
-        beat_seconds=0.3,
-        lease_seconds=2.0,
-        sweep_seconds=0.5,
-        grace_seconds=1.0,
-    )
+    settings = short_settings(database_url, storage, snooze_seconds=60.0)
     return FlowStone(ASSETS, settings=settings, notifiers=[report] if notifiers else [])
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(
-        os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], notifiers=NOTIFIED in os.environ
-    )
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(lambda url, storage: make_flow(url, storage, notifiers=NOTIFIED in os.environ))

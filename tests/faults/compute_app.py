@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 
 from tests.faults.fault_app import (
-    BEAT_SECONDS,
-    LEASE_SECONDS,
-    SWEEP_SECONDS,
-    directory,
     report,
     reported,
     wait_for_gate,
 )
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, asset
-from flowstone.app.worker import serve
 from flowstone.compute import DaskCompute
-from flowstone.config import Settings
 from flowstone.core.definition import StaticPartitions
 from flowstone.errors import StepCancelledError
 from flowstone.io.filesystem import FilesystemIO
@@ -53,15 +45,7 @@ def below(context, remote):
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
-    )
+    settings = short_settings(database_url, storage)
     return FlowStone(
         [remote, below],
         settings=settings,
@@ -73,7 +57,4 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

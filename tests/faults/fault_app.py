@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import ctypes
 import json
-import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.worker_app import DIRECTORY, LEASE_SECONDS, run_worker, short_settings
+
 from flowstone import FlowStone, RetryPolicy, Route, asset, dep
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.partitions_by_time import HourlyPartitions
 from flowstone.testing.injection import KillPoints
 
-DIRECTORY = "FAULTS_DIR"
 NEWER = "FAULTS_NEWER"
-BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS = 0.3, 2.0, 0.5
 LEASE = "FAULTS_LEASE_SECONDS"
 ITEMS = [f"i{number:04}" for number in range(2000)]
 POLL_SECONDS = 0.005
@@ -200,15 +196,8 @@ _ALWAYS: tuple[Asset, ...] = (
 
 def make_flow(database_url: str, storage: str, *, with_newer: bool = True) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        snooze_seconds=0.5,
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=float(os.environ.get(LEASE, LEASE_SECONDS)),
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
+    settings = short_settings(
+        database_url, storage, snooze_seconds=0.5, lease_seconds=float(os.environ.get(LEASE, LEASE_SECONDS))
     )
     assets = (*_ALWAYS, newer) if with_newer else _ALWAYS
     return FlowStone(assets, settings=settings, hooks=[KillPoints()])
@@ -216,11 +205,4 @@ def make_flow(database_url: str, storage: str, *, with_newer: bool = True) -> Fl
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(
-        os.environ["FLOWSTONE_DATABASE_URL"],
-        os.environ["FLOWSTONE_STORAGE"],
-        with_newer=NEWER not in os.environ,
-    )
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(lambda url, storage: make_flow(url, storage, with_newer=NEWER not in os.environ))

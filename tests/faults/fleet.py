@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import psutil
 from tests.faults import fault_app
+from tests.worker_app import DIRECTORY
+from tests.worker_processes import ROOT, WorkerProcess, start_worker
 
 from flowstone import FlowStone
 from flowstone.stores.postgres.database import Database
@@ -22,7 +23,6 @@ from flowstone.testing.injection import DIRECTORY as KILL_DIRECTORY
 from flowstone.testing.injection import KillPoints
 from flowstone.testing.marks import wait_until
 
-ROOT = Path(__file__).parents[2]
 MAX_WAIT_SECONDS = 90.0
 QUEUES = {"assets": 4, "backfill": 4}
 
@@ -43,7 +43,7 @@ class Event:
 class Worker:
     """A worker process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, ready: Path) -> None:
+    def __init__(self, process: WorkerProcess, log: Path, ready: Path) -> None:
         self.process = process
         self.pid = process.pid
         self._log = log
@@ -109,15 +109,7 @@ class Fleet:
         """Start a worker without waiting for it."""
         environment = self.environment(url) | {"FAULTS_QUEUES": json.dumps(queues or QUEUES)} | more
         log = self.directory / f"worker-{len(self.workers)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-c", f"from {self.app} import main; main()"],
-                env=environment,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        process = start_worker(self.app, environment, log)
         worker = Worker(process, log, self.directory / f"ready-{process.pid}")
         self.workers.append(worker)
         return worker
@@ -134,7 +126,7 @@ class Fleet:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
             "FLOWSTONE_DATABASE_URL": url or self.database_url,
             "FLOWSTONE_STORAGE": self.storage,
-            fault_app.DIRECTORY: str(self.directory),
+            DIRECTORY: str(self.directory),
             KILL_DIRECTORY: str(self.directory / "kills"),
         }
 

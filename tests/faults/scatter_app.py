@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 import time
 
 from tests.faults.fault_app import (
-    BEAT_SECONDS,
-    LEASE_SECONDS,
-    SWEEP_SECONDS,
-    directory,
     report,
     reported,
     wait_for_gate,
 )
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, asset, scatter
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.testing.injection import KillPoints
 
 NUMBER = int(os.environ.get("SCATTER_ITEMS", "300"))
@@ -62,21 +54,10 @@ def gathering(context, results):
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
-    )
+    settings = short_settings(database_url, storage)
     return FlowStone([found], settings=settings, hooks=[KillPoints()])
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

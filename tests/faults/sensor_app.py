@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg_pool  # noqa: F401 - imported once, before forking
-from tests.faults.fault_app import DIRECTORY
+from tests.worker_app import DIRECTORY
 
 from flowstone import DynamicPartitions, FlowStone, SensorContext, SensorResult, asset, sensor
 from flowstone.app.worker import serve

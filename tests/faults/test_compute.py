@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from tests.compute.dask_cluster import Cluster, OneProgram, cluster_of
-from tests.faults import compute_app, fault_app
+from tests.faults import compute_app
 from tests.faults.conftest import check_promises
 from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker
+from tests.worker_app import DIRECTORY
 
 from flowstone import FlowStone
 from flowstone.compute import DaskCompute
@@ -56,7 +57,7 @@ class ComputeFleet(Fleet):
 def fleet(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ComputeFleet]:
     given = getattr(request, "param", 0)
     allowed, kind = (0, given) if isinstance(given, type) else (given, Cluster)
-    environment = {fault_app.DIRECTORY: str(tmp_path / "fleet")}
+    environment = {DIRECTORY: str(tmp_path / "fleet")}
     fleet = ComputeFleet(tmp_path, database_url)
     try:
         options = {"allowed_failures": allowed, "environment": environment, "kind": kind}

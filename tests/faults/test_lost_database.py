@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.fault_app import ITEMS, LEASE_SECONDS
+from tests.faults.fault_app import ITEMS
 from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker, check
 from tests.faults.invariants import violations
 from tests.faults.proxy import Harm, Proxy, proxy_to
+from tests.worker_app import LEASE_SECONDS
 
 from flowstone.errors import DatabaseUnavailableError
 from flowstone.stores.postgres.embedded.server import EmbeddedPostgres

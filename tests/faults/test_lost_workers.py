@@ -8,8 +8,9 @@ import time
 
 import psutil
 import pytest
-from tests.faults.fault_app import ITEMS, LEASE, LEASE_SECONDS, SWEEP_SECONDS
+from tests.faults.fault_app import ITEMS, LEASE
 from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker
+from tests.worker_app import LEASE_SECONDS, SWEEP_SECONDS
 
 from flowstone.core.state import State
 from flowstone.testing.injection import AFTER_STORE, BEFORE_RUN

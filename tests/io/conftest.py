@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from tests.io.object_servers import Bucket, Server, moto, seaweed
+from tests.supervision import servers_of
 
 
 @pytest.fixture
@@ -24,15 +23,13 @@ def io_database(database_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def moto_server() -> Iterator[Server]:
-    with moto() as server:
-        yield server
+def moto_server(pytestconfig: pytest.Config) -> Server:
+    return moto(servers_of(pytestconfig))
 
 
 @pytest.fixture(scope="session")
-def seaweed_server() -> Iterator[Server]:
-    with seaweed() as server:
-        yield server
+def seaweed_server(pytestconfig: pytest.Config) -> Server:
+    return seaweed(servers_of(pytestconfig))
 
 
 @pytest.fixture(params=["moto_server", "seaweed_server"])

@@ -1,21 +1,22 @@
-"""Two real object storages, each a process of this test session, stopped by its pid."""
+"""Two real object storages, each a process that all workers of a test run share."""
 
 from __future__ import annotations
 
-import shutil
+import fcntl
+import json
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import obstore
 from obstore.store import S3Store
+from tests import supervision
 
 from flowstone.testing.marks import wait_until
 
@@ -108,52 +109,67 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-@contextmanager
-def moto() -> Iterator[Server]:
-    """Run moto's server."""
-    (port,) = free_ports(1)
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", HOST, "-p", str(port)]
-    with _running(command, port) as pid:
-        server = Server(f"http://{HOST}:{port}", pid)
-        server.make_bucket()
-        yield server
+def moto(directory: Path) -> Server:
+    """Return moto's server of this test run."""
+
+    def command(port: int) -> list[str]:
+        return [str(Path(sys.executable).with_name("moto_server")), "-H", HOST, "-p", str(port)]
+
+    return _shared(directory / "moto", command)
 
 
-@contextmanager
-def seaweed() -> Iterator[Server]:
-    """Run a whole SeaweedFS in one process, with its S3 gateway."""
-    ports = free_ports(8)
-    directory = tempfile.mkdtemp(prefix="flowstone-weed-")
-    services = [f"{one}.port{kind}" for one in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
-    command = [
-        str(Path(sys.executable).with_name("weed")),
-        f"-logdir={directory}",
-        "server",
-        "-s3",
-        f"-dir={directory}",
-        f"-ip={HOST}",
-        f"-ip.bind={HOST}",
-        "-volume.max=200",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        f"-s3.localSocket={directory}/s3.sock",  # else in /tmp, wherever TMPDIR is
-        f"-filer.localSocket={directory}/filer.sock",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        *[f"-{name}={port}" for name, port in zip(services, ports, strict=True)],
-    ]
-    try:
-        with _running(command, ports[0]) as pid:
-            server = Server(f"http://{HOST}:{ports[0]}", pid)
+def seaweed(directory: Path) -> Server:
+    """Return the whole SeaweedFS of this test run: one process, with its S3 gateway."""
+    place = directory / "seaweed"
+
+    def command(port: int) -> list[str]:
+        ports = [port, *free_ports(7)]
+        services = [f"{one}.port{kind}" for one in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
+        return [
+            str(Path(sys.executable).with_name("weed")),
+            f"-logdir={place}",
+            "server",
+            "-s3",
+            f"-dir={place}",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",
+            "-volume.max=200",
+            "-master.volumeSizeLimitMB=64",
+            "-master.telemetry=false",
+            f"-s3.localSocket={place}/s3.sock",  # else in /tmp, wherever TMPDIR is
+            f"-filer.localSocket={place}/filer.sock",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            *[f"-{name}={port}" for name, port in zip(services, ports, strict=True)],
+        ]
+
+    return _shared(place, command)
+
+
+def _shared(place: Path, command: Callable[[int], list[str]]) -> Server:
+    """Return a server that the first worker of pytest-xdist starts, all use, and the end of the run ends."""
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = place / "server.json"
+        if not known.exists():
+            (port,) = free_ports(1)
+            server = Server(f"http://{HOST}:{port}", _start(command(port), port))
             server.make_bucket()
-            yield server
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+            known.write_text(json.dumps(server))
+        return Server(*json.loads(known.read_text()))
 
 
-@contextmanager
-def _running(command: list[str], port: int) -> Iterator[int]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _start(command: list[str], port: int) -> int:
+    """Start a server and wait until it answers; return its pid, under which the end of the run finds it."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the tests
+    )
+    supervision.may_outlive_its_worker(process.pid)
 
     def answers() -> bool:
         assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
@@ -163,10 +179,12 @@ def _running(command: list[str], port: int) -> Iterator[int]:
 
     try:
         assert wait_until(answers, timeout_seconds=120)
-        yield process.pid
-    finally:
-        process.kill()  # nothing in it is needed, and seaweed takes ten seconds to stop politely
+    except BaseException:
+        process.kill()
         process.wait()
+        raise
+    process.returncode = 0  # nobody waits for it here, which Popen would warn of
+    return process.pid
 
 
 class CutWire:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
-import sys
 
 from tests.faults.fault_app import AT_ONCE, directory, items, report, reported, wait_for_gate
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, Message, Notify, asset
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.asset import Asset
 
 
@@ -63,23 +60,11 @@ class ToFile:
 
 def make_flow(database_url: str, storage: str, *, known: bool = True) -> FlowStone:
     """Return the app, with times short enough for tests; `known` says whether it declares its rule."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=0.3,
-        lease_seconds=2.0,
-        sweep_seconds=0.5,
-        grace_seconds=1.0,
-        dashboard_url="https://flow.example.com/",
-    )
+    settings = short_settings(database_url, storage, dashboard_url="https://flow.example.com/")
     notify = [Notify(to=ToFile(), on=["failed", "recovered"], name="ops")] if known else []
     return FlowStone(ASSETS, settings=settings, notify=notify)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -13,11 +11,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory
+from tests.faults.fault_app import directory
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, asset
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.observability import JsonFormatter, OpenTelemetry
 
 if (place := os.environ.get("OBSERVED_SPANS")) is not None:
@@ -66,14 +63,7 @@ def fails_once(context) -> int:
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-    )
+    settings = short_settings(database_url, storage, grace_seconds=30.0)
     observers = [OpenTelemetry()] if place is not None else []
     return FlowStone([left, right, joined, fails_once], settings=settings, observers=observers)
 
@@ -83,6 +73,4 @@ def main() -> None:
     handler = logging.FileHandler(directory() / f"log-{os.getpid()}.jsonl")
     handler.setFormatter(JsonFormatter())
     logging.getLogger().addHandler(handler)
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

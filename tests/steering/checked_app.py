@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import sys
-
 from tests.faults.fault_app import AT_ONCE, directory, reported
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import CheckResult, FlowStone, asset, check
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 
 LARGE = 200_000  # more than travels with a commit, so it is kept in chunks
 
@@ -61,15 +55,10 @@ CHECKS = (clean, filed_clean, long)
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url, storage=storage, beat_seconds=0.3, lease_seconds=1.5, sweep_seconds=0.3
-    )
+    settings = short_settings(database_url, storage, lease_seconds=1.5, sweep_seconds=0.3, grace_seconds=30.0)
     return FlowStone(ASSETS, checks=CHECKS, settings=settings)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO)
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

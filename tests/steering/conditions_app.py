@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import sys
-
 from tests.faults.fault_app import directory, reported
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, asset, eager
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -45,21 +39,12 @@ def third(context, second):
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        beat_seconds=0.3,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
-        conditions_seconds=0.5,
+    settings = short_settings(
+        database_url, storage, lease_seconds=LEASE_SECONDS, sweep_seconds=SWEEP_SECONDS, conditions_seconds=0.5
     )
     return FlowStone([source, first, second, third], settings=settings)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 import numpy as np
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory
+from tests.faults.fault_app import directory
+from tests.worker_app import run_worker, short_settings
 
-from flowstone import DailyPartitions, Fatal, FlowStone, RetryPolicy, Settings, asset, telemetry
-from flowstone.app.worker import serve
+from flowstone import DailyPartitions, Fatal, FlowStone, RetryPolicy, asset, telemetry
 
 
 class BusyError(Exception):
@@ -102,14 +100,7 @@ def answered() -> int:
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-    )
+    settings = short_settings(database_url, storage, grace_seconds=30.0)
     assets = [good, busy, endless, fights, poisoned, ended, hooked, answered]
     return FlowStone(assets, hooks=[Breaks()], settings=settings)
 
@@ -128,9 +119,7 @@ def main() -> None:
 
     telemetry.attach("write", ["attempt.committed", "run.ended"], write)
     telemetry.attach("clumsy", ["*"], clumsy)
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 
-from tests.faults.fault_app import directory
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import DynamicPartitions, FlowStone, RunRequest, StaticPartitions, asset, sensor
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.project import DEFAULT_PROJECT
 
 NUMBERS = [str(number) for number in range(20)]
@@ -54,14 +49,8 @@ def make_flow(database_url: str, storage: str, project: str) -> FlowStone:
     def asks():
         return RunRequest(selection="requested", run_key="once")
 
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        project=project,
-        beat_seconds=0.3,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
+    settings = short_settings(
+        database_url, storage, project=project, lease_seconds=LEASE_SECONDS, sweep_seconds=SWEEP_SECONDS
     )
     return FlowStone(
         [orders, large, filed, together, trivial, keyed, requested], sensors=[asks], settings=settings
@@ -70,8 +59,5 @@ def make_flow(database_url: str, storage: str, project: str) -> FlowStone:
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
     project = os.environ.get("FLOWSTONE_PROJECT", DEFAULT_PROJECT)
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], project)
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(lambda url, storage: make_flow(url, storage, project))

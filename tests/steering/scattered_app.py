@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from typing import Any
 
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory, report, wait_for_gate
+from tests.faults.fault_app import report, wait_for_gate
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, scatter
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 
 ONCE = RetryPolicy(max_attempts=1)
 KEYS = [f"p{number}" for number in range(30)]
@@ -51,20 +47,10 @@ def joined(results: Any) -> str:
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
-    )
+    settings = short_settings(database_url, storage)
     return FlowStone([gated, many], settings=settings)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import sys
 import time
 from pathlib import Path
 
 from tests.faults.fault_app import AT_ONCE, directory, reported
 from tests.steering.steered_app import LEASE_SECONDS, SWEEP_SECONDS
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import DynamicPartitions, FlowStone, asset, new_files, sensor
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 
 files = DynamicPartitions("files")
 
@@ -38,14 +33,7 @@ def hangs():
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        beat_seconds=0.3,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
-    )
+    settings = short_settings(database_url, storage, lease_seconds=LEASE_SECONDS, sweep_seconds=SWEEP_SECONDS)
     inbox = new_files(
         Path(storage).parent / "inbox",
         name="inbox",
@@ -61,7 +49,4 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import sys
-
 from tests.faults.fault_app import AT_ONCE, directory, items, reported, wait_for_gate
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, asset
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.asset import Asset
 
 SWEEP_SECONDS, LEASE_SECONDS = 0.3, 1.5
@@ -114,21 +108,12 @@ ASSETS: tuple[Asset, ...] = (
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        snooze_seconds=60.0,
-        beat_seconds=0.3,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
+    settings = short_settings(
+        database_url, storage, snooze_seconds=60.0, lease_seconds=LEASE_SECONDS, sweep_seconds=SWEEP_SECONDS
     )
     return FlowStone(ASSETS, settings=settings)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)

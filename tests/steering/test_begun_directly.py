@@ -1,11 +1,14 @@
-"""Steps of backfills and retries, which workers begin without jobs: the promises of steps that have them."""
+"""Steps of backfills and retries, which workers begin without jobs: the promises of steps that have them.
+
+What holds for large backfills too is in `test_ranges`.
+"""
 
 from __future__ import annotations
 
 import signal
 
 from tests.faults.fault_app import ITEMS
-from tests.steering.crew import Crew, max_at_once
+from tests.steering.crew import Crew
 from tests.stores.conformance.case import succeeded
 
 from flowstone.core.state import State
@@ -70,18 +73,6 @@ def test_a_window_can_be_given_at_any_time(crew: Crew) -> None:
     assert sorted(one.step_id for one in crew.take(demand=10)) == sorted(one.step_id for one in first)
 
 
-def test_a_window_holds_over_the_fleet(crew: Crew) -> None:
-    crew.start(2, queues={"backfill": 4})
-    run = crew.place_many("gated", 12, max_concurrency=3)
-    crew.wait_event("start", "gated", count=3)
-    crew.keep_out([run])
-    assert len(crew.events("start", "gated")) == 3
-    crew.open_gate(*ITEMS[:12])
-    crew.wait_over([run])
-    assert max_at_once(crew.events(asset="gated")) == 3
-    assert crew.rows("SELECT active_steps FROM flowstone.runs WHERE id = %s", run) == [(0,)]
-
-
 def test_the_most_urgent_comes_first_and_a_request_that_joins_overtakes(crew: Crew) -> None:
     crew.lease()
     crew.place_many("fragile", 6)
@@ -100,15 +91,6 @@ def test_pausing_stops_beginning_at_once(crew: Crew) -> None:
     assert crew.take(demand=4) == []
     crew.flow.queues.resume("backfill")
     assert len(crew.take(demand=4)) == 4
-
-
-def test_cancelling_ends_what_nobody_has_begun(crew: Crew) -> None:
-    crew.start(queues={"backfill": 2})
-    run = crew.place_many("gated", 6)
-    crew.wait_event("start", "gated", count=2)
-    crew.flow.runs.cancel(run)
-    crew.wait_over([run])
-    assert crew.flow.runs.get(run).counts == {State.CANCELLED: 6}
 
 
 def test_a_killed_worker_leaves_steps_that_others_go_on_with(crew: Crew) -> None:

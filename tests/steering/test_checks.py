@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.faults.fault_app import DIRECTORY
 from tests.steering import checked_app
 from tests.steering.crew import Crew
+from tests.worker_app import DIRECTORY
 
 from flowstone import FlowStone
 from flowstone.core.clean import clean_metadata

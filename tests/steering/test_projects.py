@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.fault_app import DIRECTORY
 from tests.faults.fleet import Fleet
 from tests.steering import projects_app
+from tests.worker_app import DIRECTORY
 
 from flowstone import FlowStone
 from flowstone.core.project import Project

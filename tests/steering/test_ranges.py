@@ -14,8 +14,13 @@ from flowstone.errors import UnknownPartitionError
 
 
 @pytest.fixture(autouse=True)
-def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driving, "LARGE", 2)
+def large(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """From how many partitions a backfill is kept as ranges: two, or what the test is given."""
+    monkeypatch.setattr(driving, "LARGE", getattr(request, "param", 2))
+
+
+of_both_kinds = pytest.mark.parametrize("large", [2, 1000], indirect=True, ids=["ranges", "steps"])
+"""For promises that do not depend on how a backfill is kept."""
 
 
 def steps_made(crew: Crew) -> int:
@@ -58,6 +63,7 @@ def test_it_costs_no_steps_until_a_worker_begins_them(whole: Crew) -> None:
     assert unstarted(whole) == [(20, 20, False)]
 
 
+@of_both_kinds
 def test_a_window_holds_over_the_fleet(whole: Crew) -> None:
     whole.start(2, queues={"backfill": 4})
     run = whole.place_many("gated", 12, max_concurrency=3)
@@ -94,6 +100,7 @@ def test_a_backfill_of_what_is_there_ends_at_once(whole: Crew) -> None:
     assert (forced.succeeded, len(whole.events("end", "quick"))) == (30, 60)
 
 
+@of_both_kinds
 def test_cancelling_ends_what_nobody_has_begun(whole: Crew) -> None:
     whole.start(queues={"backfill": 2})
     run = whole.place_many("gated", 10)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 
-from tests.faults.fault_app import directory
 from tests.steering.steered_app import LEASE_SECONDS
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, StaticPartitions, asset, scatter
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 
 VERSION = "STEERING_VERSION"
 SWEEP_SECONDS = 1.0
@@ -64,21 +59,16 @@ def make_flow(database_url: str, storage: str, version: str, *, deps_timeout_sec
     def only():
         return version
 
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
+    settings = short_settings(
+        database_url,
+        storage,
         deps_timeout_seconds=deps_timeout_seconds,
-        beat_seconds=0.3,
         lease_seconds=LEASE_SECONDS,
         sweep_seconds=SWEEP_SECONDS,
-        grace_seconds=1.0,
     )
     return FlowStone([raw, total, region, reads, moved, same, isolated, scattered, only], settings=settings)
 
 
 def main() -> None:
     """Run a worker as the environment says."""
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"], os.environ[VERSION])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(lambda url, storage: make_flow(url, storage, os.environ[VERSION]))

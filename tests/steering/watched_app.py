@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
-import sys
 import weakref
 from typing import Any
 
-from tests.faults.fault_app import BEAT_SECONDS, LEASE_SECONDS, SWEEP_SECONDS, directory
+from tests.worker_app import run_worker, short_settings
 
 from flowstone import FlowStone, RetryPolicy, StaticPartitions, asset, scatter
-from flowstone.app.worker import serve
-from flowstone.config import Settings
 from flowstone.core.output import OutputAddress, StoredOutput
 
 KEYS = [f"p{number}" for number in range(6)]
@@ -91,14 +86,7 @@ def left() -> int:
 
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app."""
-    settings = Settings(
-        database_url=database_url,
-        storage=storage,
-        executor="oban",
-        beat_seconds=BEAT_SECONDS,
-        lease_seconds=LEASE_SECONDS,
-        sweep_seconds=SWEEP_SECONDS,
-    )
+    settings = short_settings(database_url, storage, grace_seconds=30.0)
     assets = [big, reads, isolated, fails, scattered, left]
     return FlowStone(assets, io={"fresh": Fresh()}, settings=settings)
 
@@ -106,6 +94,4 @@ def make_flow(database_url: str, storage: str) -> FlowStone:
 def main() -> None:
     """Run a worker as the environment says."""
     gc.disable()
-    flow = make_flow(os.environ["FLOWSTONE_DATABASE_URL"], os.environ["FLOWSTONE_STORAGE"])
-    ready = directory() / f"ready-{os.getpid()}"
-    sys.exit(serve(flow, queues=json.loads(os.environ["FAULTS_QUEUES"]), on_ready=ready.touch))
+    run_worker(make_flow)
