@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio.from_thread
 import pytest
 from starlette.requests import Request
 
@@ -70,6 +71,17 @@ async def first_message(app: Dashboard, path: str, headers: dict[str, str]) -> t
     left.set()
     await asyncio.wait_for(task, 10.0)
     return found[0], bytes(body)
+
+
+@pytest.fixture(scope="module")
+def one_loop() -> Iterator[None]:
+    """Let all requests of a module share an event loop: a thread and a loop for each take most of its time.
+
+    Answers are shared for a moment within a loop, so this is not for tests that change something and read again.
+    """
+    with anyio.from_thread.start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestClient, "portal", portal)
+        yield
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from flowstone.web.access import (
 from flowstone.web.application import create_app
 from flowstone.web.registry import Person, Role
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 BROWSER = {"sec-fetch-site": "same-origin"}
 RIGHT = "correct horse"
 

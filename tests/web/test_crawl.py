@@ -18,6 +18,8 @@ from flowstone.stores.postgres.database import Database
 from flowstone.web.application import create_app
 from flowstone.web.registry import Role, pages
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 MAX_PAGES = 150
 HOSTILE = "a/b ../?#<script>alert(1)</script>&amp;\u05d0\U0001f600"
 PLANTED = ["hunter2-planted", "sk_planted_0123456789", "tr0ub4dor-planted"]

@@ -19,6 +19,8 @@ from flowstone import FlowStone
 from flowstone.web.application import create_app
 from flowstone.web.registry import Role
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 
 def visitor(flow: FlowStone, role: str = "admin", prefix: str = "") -> TestClient:
     """Return a client of the dashboard of an app."""

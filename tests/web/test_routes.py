@@ -16,6 +16,8 @@ from flowstone import FlowStone
 from flowstone.web.application import Dashboard, Route, create_app
 from flowstone.web.registry import Action, Role, actions, pages
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 type ClientOf = Callable[[Role | None], TestClient]
 
 PUBLIC = {"/login", "/login/link"}
