@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
+from tests.waiting import is_gone
 
 from flowstone.testing.marks import wait_until
 
@@ -62,13 +62,6 @@ class Inner:
     def nothing_stays(self, place: Path, pids: list[int]) -> bool:
         left = list(self.outer.glob("fs-tests-*"))
         return not place.exists() and not left and all(is_gone(pid) for pid in pids)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -164,11 +165,16 @@ SOURCE = Path(flowstone.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py") if "testing" not in path.parts)
 
 
+@functools.cache
+def texts_of(path: Path) -> list[tuple[int, str]]:
+    return [(line, text) for line, text, _ in texts(ast.parse(path.read_text(encoding="utf-8")))]
+
+
 def test_commands_with_something_put_in_are_written_by_the_one_function() -> None:
     found = [
         f"{path.relative_to(SOURCE)}:{line}: {text!r}"
         for path in FILES
-        for line, text, _ in texts(ast.parse(path.read_text(encoding="utf-8")))
+        for line, text in texts_of(path)
         if re.search(r"flowstone [a-z-]+( [a-z-]+)* (--[a-z-]+[ =])?\0", text)
     ]
     assert not found, "use flowstone.errors.command(...): " + "\n".join(found)
@@ -179,7 +185,7 @@ def test_every_command_in_the_code_exists() -> None:
     root = typer.main.get_command(app)
     wrong, tried = [], 0
     for path in FILES:
-        for line, text, _ in texts(ast.parse(path.read_text(encoding="utf-8"))):
+        for line, text in texts_of(path):
             for written in re.findall(r"`flowstone ([a-z][^`\0]*)`", text):
                 tried += 1
                 if problem := _problem(root, written.split()):

@@ -6,12 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
+from tests.waiting import eventually, is_gone
 
 from flowstone.dbt import guard
 
@@ -37,17 +35,6 @@ def start(*command: str, grace_seconds: float = 20.0) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_exit_code_passes_through() -> None:

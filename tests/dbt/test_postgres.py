@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from tests.waiting import eventually
 
 from flowstone import FlowStone, State
 from flowstone.core.published import Published
@@ -34,25 +34,24 @@ def flow(shop: DbtAssets, database_url: str) -> Iterator[FlowStone]:
         yield flow
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+ACTIVE = """
+    SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state = 'active' AND pid <> pg_backend_pid()
+"""
 
 
-def sleeping(database_url: str, seconds: int) -> int:
-    active = "state = 'active' AND pid <> pg_backend_pid()"
-    query = f"SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND {active}"
+def running(database_url: str, call: str) -> int:
+    """How many models make this call now."""
     with psycopg.connect(database_url) as connection:
-        row = connection.execute(query, [f"%pg_sleep({seconds})%"]).fetchone()
+        row = connection.execute(ACTIVE, [f"%{call}%"]).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def test_models_run_side_by_side_and_are_published(flow: FlowStone, database_url: str) -> None:
-    run = flow.materialize_all("nap_one or nap_two", wait=False)
-    eventually(lambda: sleeping(database_url, 4) == 2)
+    with psycopg.connect(database_url, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(4)")  # until both are there, however long dbt takes to start
+        run = flow.materialize_all("nap_one or nap_two", wait=False)
+        eventually(lambda: running(database_url, "pg_advisory_xact_lock_shared(4)") == 2, timeout_seconds=120)
     result = run.wait(timeout_seconds=300)
     assert result.ok, result.errors
     nap = flow.load("nap_one")
@@ -65,7 +64,7 @@ def test_models_run_side_by_side_and_are_published(flow: FlowStone, database_url
 
 def test_a_cancel_ends_dbt_and_its_query(flow: FlowStone, database_url: str) -> None:
     job = flow.schedule("sleepy")
-    eventually(lambda: sleeping(database_url, 600) == 1)
+    eventually(lambda: running(database_url, "pg_sleep(600)") == 1, timeout_seconds=120)
     flow.cancel_job(job)
     eventually(lambda: flow.job_status(job) is State.CANCELLED)
-    assert sleeping(database_url, 600) == 0
+    assert running(database_url, "pg_sleep(600)") == 0

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from tests.waiting import eventually, is_gone
 
 from flowstone.core.asset import Asset, asset
 from flowstone.core.context import AssetContext, CancellationToken, Resources
@@ -107,26 +107,6 @@ def descriptors() -> int:
 
 def call(calls: IsolatedCalls, target: Asset, *, timeout: float | None = None, **arguments: Any) -> Any:
     return calls.call(context_of(target), arguments, timeout_seconds=timeout)
-
-
-def exists_soon(path: Path) -> bool:
-    until = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    return path.exists()
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process ended; it may be a zombie when nobody collects orphans here."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.005)
-    return False
 
 
 # --- calling ------------------------------------------------------------------------------------------------
@@ -425,7 +405,7 @@ def test_hang_in_c_is_stopped_at_the_timeout(calls: IsolatedCalls) -> None:
     first = call(calls, functions.pid)
     with pytest.raises(MaterializationTimeoutError, match=r"'hangs_in_c'.*0\.2 s"):
         call(calls, functions.hangs_in_c, timeout=0.2)
-    assert is_gone(first)
+    eventually(lambda: is_gone(first))
 
 
 def test_timeout_does_not_count_the_first_import(calls: IsolatedCalls, tmp_path: Path) -> None:
@@ -451,7 +431,7 @@ def test_grandchildren_end_with_the_child(calls: IsolatedCalls, tmp_path: Path, 
     path = tmp_path / "pid"
     with pytest.raises(WorkerCrashedError if crash else MaterializationTimeoutError):
         call(calls, functions.leaves_grandchild, timeout=2.0, path=str(path), crash=crash)
-    assert is_gone(int(path.read_text()))
+    eventually(lambda: is_gone(int(path.read_text())))
 
 
 def test_only_the_first_process_answers(calls: IsolatedCalls) -> None:
@@ -464,7 +444,7 @@ def cancelled(calls: IsolatedCalls, target: Asset, tmp_path: Path, stop: Callabl
     started = tmp_path / "started"
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(calls.call, context, {"started": str(started)}, timeout_seconds=60)
-        assert exists_soon(started)
+        eventually(started.exists)
         stop(context)
         return future.result(30)
 
@@ -549,7 +529,7 @@ def test_main_script(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Point(x=2) True ")
     assert done.stderr == ""
-    assert is_gone(int(done.stdout.split()[-1]))  # not closed: ended at interpreter exit
+    eventually(lambda: is_gone(int(done.stdout.split()[-1])))  # not closed: ended at interpreter exit
 
 
 def test_main_script_without_guard(tmp_path: Path) -> None:
@@ -585,7 +565,7 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     finally:
         parent.kill()
         parent.communicate()
-    assert is_gone(child)
+    eventually(lambda: is_gone(child))
 
 
 def test_child_imports_only_what_it_needs() -> None:

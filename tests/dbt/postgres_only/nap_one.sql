@@ -1,2 +1,2 @@
 {{ config(materialized='table') }}
-select pg_sleep(4)::text as slept
+select pg_advisory_xact_lock_shared(4)::text as waited

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from tests.waiting import eventually
+
 from flowstone.core.automation.record import (
     AutomationId,
     AutomationKind,
@@ -19,13 +21,6 @@ from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.stores.memory import MemoryStore
 
 _TIMEOUT_SECONDS = 60.0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
 
 
 @dataclass
