@@ -21,6 +21,7 @@ def test_the_documented_defaults() -> None:
     assert NO_RETRY.max_attempts == 1
 
 
+@pytest.mark.filterwarnings("ignore:max_backoff_seconds:UserWarning")  # days, given on purpose
 @given(
     st.builds(
         RetryPolicy,

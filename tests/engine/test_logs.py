@@ -536,6 +536,7 @@ def test_bytes_without_lines_are_bounded_and_never_raise():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it forks on purpose
 def test_a_forked_copy_logs_without_hanging_and_keeps_nothing():
     def one(context):
         context.logger.info("before")

@@ -22,6 +22,8 @@ from flowstone.notifiers import apprise, email, is_signed, webhook
 from flowstone.notifiers.email import EmailSender
 from flowstone.notifiers.webhook import WebhookSender, signature
 
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH:UserWarning")  # on this machine alone
+
 AT = datetime(2024, 1, 5, 6, 7, tzinfo=UTC)
 
 
