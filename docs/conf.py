@@ -79,10 +79,10 @@ def _read(app: Any, name: str, source: list[str]) -> None:
 
 
 def _with_all_pages(index: str) -> str:
-    """Put pages that no list of the index names at the end of the how-to pages."""
+    """Put pages that no list of the index names at the end of the how-to pages, so that none is without a path."""
     named = set(re.findall(r"^[\w/-]+$", index, re.MULTILINE))
     left = sorted(path.stem for path in HERE.glob("*.md") if path.stem not in named | {"index"})
-    return index.replace("\ndashboard\n", "\n".join(["\ndashboard", *left, ""]), 1)
+    return index.replace("\nobservability\n", "\n".join(["\nobservability", *left, ""]), 1)
 
 
 def documented() -> set[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ from typer.testing import CliRunner
 from flowstone.cli import app
 from flowstone.config import Settings, variable_of
 from flowstone.testing.postgres import TemporaryServer
+from flowstone.web.access import UsersFile, hash_password
+from flowstone.web.registry import Role
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -155,6 +162,79 @@ def test_the_kustomization_builds_and_what_it_builds_fits_the_schemas(tmp_path: 
     assert {one["metadata"]["namespace"] for one in found} == {"flowstone"}
     images = {container["image"] for one in found for container in pods(one)}
     assert images == {"registry.example/flowstone-project:1"}
+
+
+def test_the_overlay_of_the_page_builds(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    path, overlay = re.findall(r"```yaml\n# (overlays/\S+)\n(.*?)```", page, re.DOTALL)[0]
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "deploy" / "kubernetes")
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(overlay, encoding="utf-8")
+    built = run(tool("kubectl"), "kustomize", (tmp_path / path).parent)
+    assert built.count("image: registry.example/shop:2026-11-30") == 3
+    assert "replicas: 6" in built
+    assert "FLOWSTONE_QUEUES: assets=20,backfill=40" in built
+    assert "FLOWSTONE_GRACE_SECONDS" in built, "merged, not replaced"
+
+
+@contextmanager
+def running(name: str, place: Path, url: str) -> Iterator[tuple[Any, int]]:
+    """Run the container of a manifest here, with its arguments and settings; gives it, and its port."""
+    (deployment, *_) = documents(DEPLOY / "kubernetes" / f"{name}.yaml")
+    (container,) = pods(deployment)
+    (place / "database-url").write_text(url)
+    (place / "shop.py").write_text("from flowstone import FlowStone\nflow = FlowStone([])\n")
+    UsersFile(place / "users.json").set_user("ann", Role.ADMIN, hash_password("correct horse"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = int(listening.getsockname()[1])
+    (declared,) = container["ports"]
+    here = {str(declared["containerPort"]): str(port), "/run/flowstone/users.json": str(place / "users.json")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FLOWSTONE_")}
+    environment |= documents(DEPLOY / "kubernetes" / "settings.yaml")[0]["data"]
+    environment |= {one["name"]: str(place / Path(one["value"]).name) for one in container["env"]}
+    environment |= {"FLOWSTONE_APP": "shop:flow", "FLOWSTONE_STORAGE": str(place / "storage")}
+    command = [sys.executable, "-m", "flowstone", *(here.get(word, word) for word in container["args"])]
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+    try:
+        yield container, port
+        assert process.poll() is None, (place / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def answers(probe: Any, port: int) -> bool:
+    """Whether a probe would succeed."""
+    if "tcpSocket" in probe:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+    call = probe["httpGet"]
+    headers = {one["name"]: one["value"] for one in call.get("httpHeaders", [])}
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        client.request("GET", call["path"], headers=headers)
+        return 200 <= client.getresponse().status < 400
+    except OSError:
+        return False
+    finally:
+        client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["worker", "web"])
+def test_probes_are_answered(name: str, server: TemporaryServer, tmp_path: Path) -> None:
+    with server.database() as url, running(name, tmp_path, url) as (container, port):
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert not answers({"httpGet": {"path": "/nothing"}}, port)
+            wait_until(partial(answers, container[probe], port), describe=(tmp_path / "log").read_text)
+
+
+def wait_until(holds: Callable[[], bool], *, describe: Callable[[], str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, describe()
+        time.sleep(0.1)
 
 
 def test_selectors_find_what_they_are_for() -> None:
