@@ -68,6 +68,8 @@ def scan_kinds(function: Callable[..., Any], parameters: Collection[str]) -> Map
         {'orders': <ScanKind.POLARS: 'polars.LazyFrame'>}
     """
     found: dict[str, ScanKind] = {}
+    if not parameters:
+        return found
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

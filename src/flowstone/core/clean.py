@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
@@ -451,6 +452,7 @@ def _mask_values(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1000)  # every app that is made reads the environment
 def is_secret_name(name: str) -> bool:
     """Return whether a name, of a setting or of an environment variable, is that of a secret.
 

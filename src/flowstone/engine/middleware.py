@@ -7,8 +7,9 @@ link gets the request of the attempt as an argument, so that nothing private han
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from flowstone.core.config_type import ConfigError, ConfigSchema, config_schema
 from flowstone.core.context import AssetContext
@@ -22,7 +23,8 @@ from flowstone.errors import ConfigurationError, OptionsError, did_you_mean
 from flowstone.protocols import Hook, StepCall
 
 
-class CallRequest(NamedTuple):
+@dataclass(slots=True)
+class CallRequest:
     """How the function of one attempt is called.
 
     Args:

@@ -79,7 +79,7 @@ class AssetCall:
     def __call__(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
         """Run one attempt; what loading and the function raise is an outcome here, so that hooks see it as one."""
         asset, inputs = context.asset, request.inputs
-        began = time.monotonic()
+        began = 0.0 if self._checks is None else time.monotonic()
         try:
             limit = asset.timeout_seconds or request.timeout_seconds
             if asset.compute is None and (inputs.plans or inputs.given):
@@ -89,7 +89,8 @@ class AssetCall:
             elif limit is not None or asset.is_async or asset.isolation == "process":
                 value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
             else:
-                value = asset.function(*((context,) if asset.takes_context else ()), **context.inputs)
+                call = asset.function
+                value = call(context, **context.inputs) if asset.takes_context else call(**context.inputs)
                 if type(value) is CoroutineType:  # a decorator may hide that it is wrapped around `async def`
                     value = self._invoker.wait_for(context, value)
             if context.metadata or type(context.metadata) is not dict:
