@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowstone import telemetry
+from flowstone import FlowStone, asset, telemetry
+from flowstone.config import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,22 @@ def test_records_keep_fields_that_they_have() -> None:
     finally:
         telemetry.running_step.reset(token)
     assert (record.asset, record.partition, record.run_id, record.attempt) == ("mine", "p", "r", 2)  # type: ignore[attr-defined]
+
+
+def test_the_fields_of_the_running_step_are_read_like_a_context_variable() -> None:
+    @asset
+    def fields() -> dict[str, object]:
+        return dict(telemetry.step_fields.get() or {})
+
+    for log_days in (0, 7):
+        flow = FlowStone([fields], settings=Settings(log_days=log_days))
+        done = flow.materialize("fields")
+
+        assert done.value == {
+            "asset": "fields",
+            "partition": "",
+            "run_id": done.run_id,
+            "attempt": 1,
+            "step_id": str(done.step_id),
+        }
+    assert telemetry.step_fields.get() is None

@@ -204,10 +204,18 @@ running_step: ContextVar[RunsHere | None] = ContextVar("flowstone_step", default
 """The step whose function runs here. One variable for all there is to know: each costs every step something."""
 
 
-def step_fields() -> Mapping[str, Any]:
-    """Return what log records of the running step carry; nothing outside of steps."""
-    step = running_step.get()
-    return {} if step is None else step.fields
+class StepFields:
+    """What log records of the running step carry: asset, partition, run_id, attempt, step_id."""
+
+    @staticmethod
+    def get() -> Mapping[str, Any] | None:
+        """Return the fields; None outside of steps."""
+        step = running_step.get()
+        return None if step is None else step.fields
+
+
+step_fields = StepFields()
+"""Read like a context variable, `step_fields.get()`, by whatever puts log lines together."""
 
 
 class StepLogFilter(logging.Filter):
@@ -224,7 +232,7 @@ class StepLogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; every record passes."""
-        fields = step_fields()
+        fields = step_fields.get()
         for name in ("asset", "partition", "run_id", "attempt"):
             if not hasattr(record, name):
                 setattr(record, name, fields[name] if fields else "")

@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": mask_secrets(message),
         }
-        fields = telemetry.step_fields()
+        fields = telemetry.step_fields.get() or {}
         document |= {name: fields[name] for name in _STEP if name in fields}
         document |= _span()
         extra = {name: value for name, value in vars(record).items() if name not in _OWN}

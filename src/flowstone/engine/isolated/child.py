@@ -128,7 +128,7 @@ def portable(record: logging.LogRecord) -> bytes:
     fields.update(msg=record.getMessage(), args=None, exc_info=None)
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
-    fields.update(telemetry.step_fields())
+    fields.update(telemetry.step_fields.get() or {})
     try:
         return pickle.dumps(fields, protocol=5)
     except Exception:  # noqa: BLE001 - extra fields may be anything
