@@ -138,8 +138,12 @@ class ResolvedInputs:
         """Return the lineage of the step."""
         if self.recorded is not None:
             return self.recorded
+        made = tuple.__new__  # as the class does it, without a call of a function for each
         return tuple(
-            [InputVersion(plan.label, plan.name, key, version.step_id) for plan, key, version in self.reads]
+            [
+                made(InputVersion, (plan.label, plan.name, key, version.step_id))
+                for plan, key, version in self.reads
+            ]
         )
 
     def arguments(self, load: Callable[[StoredOutput], object], scan: Scan) -> dict[str, Any]:
