@@ -81,7 +81,7 @@ def test_blocking_checks_run_before_storing_the_others_after_it() -> None:
         [rows], checks=[after, before], io={"memory": ReportedIO(reported)}, hooks=[Own()]
     )
     done = flow.materialize("rows")
-    assert reported == ["before test", "store", "after test", "hook 1-1"]
+    assert reported == ["before test", "store", "after test", "hook 1-1.1"]
     assert [one.check for one in done.checks] == ["before", "after"]
 
 
