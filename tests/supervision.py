@@ -30,6 +30,8 @@ _GRACE_SECONDS = 2.0
 """How long processes may take that end by themselves with the run, such as resource trackers."""
 _SHARED = "shared-"
 """What the name of a file begins with whose rest is the pid of a process that ends with the run."""
+_REMOVED_LATER = "flowstone-pytest-"
+"""What the name of a directory begins with that our pytest plugin removes when it is unconfigured, after this."""
 _ROOT = Path(__file__).parents[1]
 _run = pytest.StashKey["Run"]()
 
@@ -197,7 +199,7 @@ def main(parent: int, temporary: Path, servers: Path) -> None:
         path.unlink()
     if servers.parent == temporary:
         shutil.rmtree(servers, ignore_errors=True)
-    left += [f"file {path}\n" for path in sorted(temporary.glob("*"))]
+    left += [f"file {path}\n" for path in sorted(temporary.glob("*")) if not path.name.startswith(_REMOVED_LATER)]
     for directory in (temporary, servers):
         shutil.rmtree(directory, ignore_errors=True)
     if in_order:

@@ -29,7 +29,8 @@ def ray() -> Iterator[str]:
     if not os.environ.get("RAY_TESTS"):
         pytest.skip("set RAY_TESTS=1 to start a Ray here, which takes most of a minute")
     ray = pytest.importorskip("ray")
-    directory = Path(tempfile.mkdtemp(prefix="fsray-"))  # short: its sockets lie there
+    # short, as its sockets lie there: beside the directory of this run, not in it
+    directory = Path(tempfile.mkdtemp(prefix="fsray-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     try:
         try:
             ray.init(
