@@ -53,6 +53,9 @@ def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str,
             producer = oban._producers[QUEUE]
             assert requested[0] == (QUEUE, 2, producer._uuid)
             assert (producer._limit, producer._running_jobs) == (2, {})
+            assert not extension.is_paused(producer)
+            await producer.pause()
+            assert extension.is_paused(producer)
 
     run(scene())
 

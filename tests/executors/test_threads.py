@@ -92,6 +92,30 @@ def test_short_steps_are_taken_ahead_and_a_resize_holds() -> None:
     assert asyncio.run(main()) == (2, 18, 45)
 
 
+def test_room_for_what_a_commit_releases() -> None:
+    """Of long steps as many as there are places, beside nothing else; of short ones more than are taken ahead."""
+
+    async def main() -> list[tuple[int, bool]]:
+        gate = threading.Event()
+        loop = asyncio.get_running_loop()
+        pool = StepThreads(
+            "q", 2, attempts=Attempts(), finished=Finished(loop), perform=lambda _: gate.wait(30) and None
+        )
+        found = [pool.room_at_commit()]
+        future = loop.create_future()
+        pool.submit([running(1)], future)
+        found.append(pool.room_at_commit())
+        pool._typical_seconds = 0.0001
+        found.append(pool.room_at_commit())
+        pool.close()
+        found.append(pool.room_at_commit())
+        gate.set()
+        await asyncio.wait_for(future, 30)
+        return found
+
+    assert asyncio.run(main()) == [(2, True), (1, True), (35, False), (0, True)]
+
+
 def test_a_step_that_blocks_after_many_short_ones_holds_nobody_up() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

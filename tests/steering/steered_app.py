@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.faults.fault_app import AT_ONCE, directory, items, reported, wait_for_gate
 from tests.worker_app import run_worker, short_settings
 
@@ -44,6 +46,13 @@ def fragile(context):
 def after(context, fragile):
     with reported(context):
         return fragile.upper()
+
+
+@asset(partitions=items, retry=RetryPolicy(max_attempts=1))
+def gated_after(context, fragile):
+    with reported(context):
+        wait_for_gate(str(context.partition), context)
+        return fragile
 
 
 @asset(retry=RetryPolicy(max_attempts=3, backoff_seconds=600.0))
@@ -96,6 +105,7 @@ ASSETS: tuple[Asset, ...] = (
     gated,
     fragile,
     after,
+    gated_after,
     retries_late,
     lifted,
     unloaded,
@@ -109,7 +119,12 @@ ASSETS: tuple[Asset, ...] = (
 def make_flow(database_url: str, storage: str) -> FlowStone:
     """Return the app, with times short enough for tests."""
     settings = short_settings(
-        database_url, storage, snooze_seconds=60.0, lease_seconds=LEASE_SECONDS, sweep_seconds=SWEEP_SECONDS
+        database_url,
+        storage,
+        snooze_seconds=60.0,
+        lease_seconds=LEASE_SECONDS,
+        sweep_seconds=SWEEP_SECONDS,
+        grace_seconds=float(os.environ.get("FAULTS_GRACE", "1")),
     )
     return FlowStone(ASSETS, settings=settings)
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -21,11 +21,12 @@ from flowstone import __version__, telemetry
 from flowstone.app.flow import FlowStone
 from flowstone.config import DEFAULT_QUEUES
 from flowstone.core.forks import renew_after_fork
-from flowstone.core.step import AttemptResult
+from flowstone.core.step import AttemptResult, CommitResult
 from flowstone.engine.automation.loop import AutomationLoop
 from flowstone.engine.step_log import StepLog
 from flowstone.engine.worker import GroupCommitter, NodeWork
 from flowstone.errors import ExecutorUnavailableError
+from flowstone.executors.oban.at_commit import AtCommit
 from flowstone.executors.oban.node import Node
 from flowstone.observability.metrics import Metrics, ProcessMetrics, TableMetrics
 from flowstone.stores.postgres import oban_jobs
@@ -212,13 +213,23 @@ class _Committers:
     def __init__(self, flow: FlowStone, store: PostgresStore, steps: StepLog) -> None:
         self._publisher = publisher = flow.parts.publisher
         self._every_seconds = flow.settings.sweep_seconds
-        plain = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+        self._store = store
+        self.at_commit = AtCommit()
+        self._steps = steps
+        plain = GroupCommitter(self._commit, on_commit=self._committed)
         self._all = [plain]
         self.submit: Callable[[AttemptResult], None] = plain.submit
         if publisher is not None:
-            apart = GroupCommitter(store.ledger.commit, on_commit=steps.ended)
+            apart = GroupCommitter(self._commit, on_commit=self._committed)
             self._all.append(apart)
             self.submit = lambda one: (apart if publisher.publishes(one) else plain).submit(one)
+
+    def _commit(self, group: Sequence[AttemptResult]) -> list[CommitResult]:
+        return self._store.ledger.commit(group, room=self.at_commit.room())
+
+    def _committed(self, group: Sequence[AttemptResult], committed: Sequence[CommitResult]) -> None:
+        self.at_commit.take_up(committed)
+        self._steps.ended(group, committed)
 
     def start(self) -> None:
         """Start the threads."""
@@ -462,6 +473,7 @@ def _node(
         ledger=store.ledger,
         work=work,
         submit=committers.submit,
+        at_commit=committers.at_commit,
         worker_id=lambda: heartbeat.worker_id,
         is_renewed=heartbeat.wait_renewed,
         queues=limits,

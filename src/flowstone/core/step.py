@@ -393,12 +393,42 @@ class CommitResult(NamedTuple):
         state: its state now.
         accepted: False when the attempt had been superseded; nothing of it was published then.
         released: steps that may start now because this was their last input, when the caller drives the run.
+        begun: steps that began with this commit, on the worker that had room for them.
     """
 
     step_id: int
     state: State
     accepted: bool
     released: tuple[int, ...] = ()
+    begun: tuple[BegunStep, ...] = ()
+
+
+class BegunStep(NamedTuple):
+    """A step that began with the commit of its last input.
+
+    Args:
+        queue: the queue whose place it takes.
+        attempt: the attempt.
+    """
+
+    queue: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRoom:
+    """What a worker that commits has room for: steps that its commit releases may begin there at once.
+
+    Args:
+        worker_id: the lease under which they begin.
+        queues: how many, by queue.
+        only_idle: the queues among them on which they begin only when nothing else waits: what else waits is about
+            to be fetched.
+    """
+
+    worker_id: str
+    queues: Mapping[str, int]
+    only_idle: frozenset[str] = frozenset()
 
 
 class CommittedOutput(NamedTuple):

@@ -8,6 +8,7 @@ dict), and a day of 23 hours would last 24. With fixed offsets `==`, `<`, `hash`
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from flowstone.errors import DefinitionError, PartitionError, did_you_mean
@@ -105,8 +106,9 @@ def wall_offsets(wall: datetime, zone: tzinfo) -> tuple[timedelta, timedelta]:
     return first, second
 
 
+@lru_cache(maxsize=4096)
 def start_of_day(day: date, zone: tzinfo) -> datetime:
-    """Return the first instant of a local day.
+    """Return the first instant of a local day; remembered, because windows are asked for in a row.
 
     That is midnight; the first one if midnight occurs twice, and the change of the clock if it is skipped.
 

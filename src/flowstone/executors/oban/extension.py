@@ -1,6 +1,7 @@
 """The private doors of Oban that we use, and nothing else of what is private there.
 
 - `producer.get_jobs`: how a producer takes its jobs. Ours acquire a job and start its step in one transaction.
+- `producer._paused`: whether it takes any.
 - `Query.stage_jobs`: what the stager asks for. Ours makes only jobs of ours available.
 - `PostgresNotifier._dispatch`: what a notification does. Ours survives any payload.
 - Oban's loggers: while the database is away, one line in a while instead of a traceback a second.
@@ -121,6 +122,11 @@ async def wait_listening(oban: Any, *, timeout_seconds: float = _LISTEN_SECONDS)
     except TimeoutError:
         return False
     return True
+
+
+def is_paused(producer: Any) -> bool:
+    """Return whether a producer takes nothing, because Oban's tools have paused it."""
+    return bool(producer._paused)  # noqa: SLF001 - see the module
 
 
 async def _get_jobs(producer: Any) -> list[Any]:

@@ -21,8 +21,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.step import Attempt, AttemptResult, LeftToOthers
+from flowstone.core.step import Attempt, AttemptResult, BegunStep, LeftToOthers, WorkerRoom
 from flowstone.executors.oban import extension
+from flowstone.executors.oban.at_commit import AtCommit
 from flowstone.executors.oban.extension import filter_oban_logs
 from flowstone.executors.oban.signals import Signals
 from flowstone.executors.oban.threads import Attempts, Finished, Running, StepThreads, UnstartedAttempts
@@ -304,6 +305,7 @@ class Node:
         queues: queue name to limit.
         grace_seconds: how long running steps may finish on shutdown.
         sweep_seconds: how often lost workers and leftovers are looked for.
+        at_commit: where the committer learns what there is room for, and hands over what began.
         unstarted: notes what was taken and waits for a thread.
         oban_name: name of the Oban instance, for Oban's tools.
         metrics: whether it reports to Oban's tools what it does.
@@ -326,6 +328,7 @@ class Node:
         queues: Mapping[str, int],
         grace_seconds: float,
         sweep_seconds: float,
+        at_commit: AtCommit | None = None,
         unstarted: UnstartedAttempts | None = None,
         oban_name: str = "flowstone",
         metrics: bool = False,
@@ -361,6 +364,10 @@ class Node:
             sweep_values=sweep_values,
             prune_old=prune_old,
         )
+        self._at_commit = at_commit
+        self._finished: Finished | None = None
+        self._producers: dict[str, Producer] = {}
+        self._begun: set[asyncio.Future[None]] = set()
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
         self._name = oban_name
@@ -375,7 +382,11 @@ class Node:
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> bool:
         """Work until `stop` is set; return whether every thread of user code has ended."""
         filter_oban_logs()
-        self._threads.update(self._make_threads(Finished(asyncio.get_running_loop())))
+        loop = asyncio.get_running_loop()
+        self._finished = Finished(loop)
+        self._threads.update(self._make_threads(self._finished))
+        if self._at_commit is not None:
+            self._at_commit.connect(self._room, self._take_up)
         async with self._make_pool() as pool:
             extension.install()
             oban = self._make_oban(pool)
@@ -392,7 +403,10 @@ class Node:
                 log.info("Stopping: nothing new is taken, running steps have %g s to finish.", self._grace)
                 for threads in self._threads.values():
                     threads.close()
+                last = loop.time() + self._grace
                 await oban.stop()
+                if self._begun:  # Oban waits only for what it has taken itself
+                    await asyncio.wait(self._begun, timeout=max(0.0, last - loop.time()))
             finally:
                 self._maintenance.stop()
             return await self._release()
@@ -470,6 +484,58 @@ class Node:
         shares = self._threads[queue].shares(taken, demand)
         return [TakenJob(share[0].attempt.job_id, queue, share) for share in shares]
 
+    def _room(self) -> WorkerRoom | None:
+        """Return what may begin here with the next commit; called by the committer."""
+        if self._left or self._cut_off or not self._is_renewed(0.0):
+            return None
+        queues: dict[str, int] = {}
+        only_idle = set()
+        for queue, producer in list(self._producers.items()):
+            room, is_idle = self._threads[queue].room_at_commit()
+            if room and not extension.is_paused(producer):
+                queues[queue] = room
+                if is_idle:
+                    only_idle.add(queue)
+        return WorkerRoom(self._worker_id(), queues, frozenset(only_idle)) if queues else None
+
+    def _take_up(self, begun: Sequence[BegunStep]) -> None:
+        """Run attempts that began with a commit; called by the committer, which has the next group to commit."""
+        self._attempts.taken([one.attempt for one in begun])
+        with suppress(RuntimeError):  # the node has ended, and releases what it does not know
+            self._calls.submit(self._prepare_begun, begun)
+
+    def _prepare_begun(self, begun: Sequence[BegunStep]) -> None:
+        queues = {one.attempt.token: one.queue for one in begun}
+        attempts = [one.attempt for one in begun]
+        others = self._work.for_others(attempts)
+        if others:
+            self._leave(others)
+            gone = {attempt.token for attempt, _ in others}
+            attempts = [attempt for attempt in attempts if attempt.token not in gone]
+        try:
+            taken = self._prepared(attempts)
+        except Exception as error:  # noqa: BLE001 - they were released, and are begun again
+            log.warning("Steps that began with a commit could not be prepared, and are released: %s", error)
+            return
+        shares: dict[str, list[Running]] = {}
+        for running in taken:
+            shares.setdefault(queues[running.attempt.token], []).append(running)
+        assert self._finished is not None
+        self._finished.ask(partial(self._start_begun, shares))
+
+    def _start_begun(self, shares: Mapping[str, Sequence[Running]]) -> None:
+        """Hand attempts to the threads of their queues; called on the loop."""
+        for queue, taken in shares.items():
+            threads, producer = self._threads[queue], self._producers[queue]
+            for share in threads.shares(taken, self._queues[queue]):
+                future = self.perform(TakenJob(share[0].attempt.job_id, queue, share), on_room=producer.notify)
+                self._begun.add(future)
+                future.add_done_callback(partial(self._end_begun, producer))
+
+    def _end_begun(self, producer: Producer, future: asyncio.Future[None]) -> None:
+        self._begun.discard(future)
+        producer.notify()  # there is room again
+
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
         demand = self._threads[queue].room(demand)
         if not demand:
@@ -480,15 +546,19 @@ class Node:
         if not fetched:
             return []
         self._attempts.taken(fetched)
+        return self._prepared(fetched)
+
+    def _prepared(self, attempts: Sequence[Attempt]) -> list[Running]:
+        """Resolve what attempts read, and note that they are here."""
         try:
-            prepared = self._work.prepare(fetched)
+            prepared = self._work.prepare(attempts)
         except Exception:
             # e.g. the database went away between the two questions: the attempts have not started
-            self._attempts.begun(fetched)
-            self._ledger.release(fetched, reason="the worker could not prepare it")
+            self._attempts.begun(attempts)
+            self._ledger.release(attempts, reason="the worker could not prepare it")
             raise
         taken = []
-        for attempt, ready in zip(fetched, prepared, strict=True):
+        for attempt, ready in zip(attempts, prepared, strict=True):
             running = Running(attempt, CancellationToken(), ready)
             self._attempts.started(running)
             taken.append(running)
@@ -543,6 +613,10 @@ class Node:
         self._attempts.submitted(running)
         self._submit(completion)
 
+    def know(self, queue: str, producer: Producer) -> None:
+        """Note the producer of a queue: whether it is paused, and how it polls for more."""
+        self._producers[queue] = producer
+
     def cancel(self, running: Running) -> None:
         """Signal a running step to stop."""
         running.token.cancel("cancelled")
@@ -591,6 +665,7 @@ class _Dispatcher:
 
     def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
         """Run a job."""
+        self._node.know(job.queue, producer)
         return self._node.perform(job, on_room=producer.notify)
 
     def cancel(self, producer: object, job: TakenJob) -> None:

@@ -236,6 +236,18 @@ class StepThreads:
         capacity = self.capacity()
         return max(0, min(places * capacity // self._limit, capacity - self._unfinished))
 
+    def room_at_commit(self) -> tuple[int, bool]:
+        """Return how many steps may begin here that a commit releases, and whether only if nothing else waits.
+
+        The producer takes whatever there is a place for at the same moment. While steps are short, what is one too
+        many has its turn soon all the same; of long ones nothing is taken beside the producer.
+        """
+        if self._closed:
+            return 0, True
+        if self._typical_seconds >= _SHORT_SECONDS:
+            return max(0, self._limit - self._unfinished), True
+        return max(0, 2 * self.capacity() - self._unfinished), False
+
     def shares[T](self, steps: Sequence[T], places: int) -> list[Sequence[T]]:
         """Divide steps among places, as evenly over the capacity as possible."""
         if not steps:

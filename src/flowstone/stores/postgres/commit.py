@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstone.core.state import State
 from flowstone.stores.postgres import counters, limits, oban_jobs, outbox
 from flowstone.stores.postgres.counters import CountedRuns, CounterChanges, Stopping
+from flowstone.stores.postgres.here import BeginHere
 from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
 from flowstone.stores.postgres.sql import fetch_all
 
@@ -64,6 +65,7 @@ def propagate_to_children(
     edges: Sequence[tuple[int, int]],
     ended: Mapping[int, State],
     deciding: Collection[int] = (),
+    here: BeginHere | None = None,
 ) -> Children:
     """Pass an end on to everything below, however far.
 
@@ -72,6 +74,7 @@ def propagate_to_children(
         edges: (parent, child) of those that have children.
         ended: steps that ended, with their states.
         deciding: those of them that chose their branches.
+        here: begins on this worker what is released, as far as it may.
 
     Returns:
         The new states of what is below.
@@ -84,7 +87,7 @@ def propagate_to_children(
     if deciding:
         # first, so that what was not chosen never starts
         skipped += _leave_out(connection, [step for step in deciding if step in parents], found)
-    _release(connection, [child for parent, child in edges if ended[parent] is State.COMPLETED], found)
+    _release(connection, [child for parent, child in edges if ended[parent] is State.COMPLETED], found, here)
     lost = [parent for parent in parents if ended[parent] in _NO_RESULT]
     if lost:
         _end_below(connection, lost, State.UPSTREAM_FAILED, found)
@@ -100,10 +103,16 @@ def _leave_out(connection: Connection[TupleRow], deciding: list[int], found: Chi
     return [step.id for step in left_out]
 
 
-def _release(connection: Connection[TupleRow], children: list[int], found: Children) -> None:
+def _release(
+    connection: Connection[TupleRow], children: list[int], found: Children, here: BeginHere | None
+) -> None:
     """Count inputs down."""
-    if children:
-        counts = Counter(children)
+    if not children:
+        return
+    counts = Counter(children)
+    if here is not None:
+        found.released(here.release(connection, counts))
+    else:
         parameters = {"children": list(counts), "inputs": list(counts.values())}
         found.released(fetch_all(connection, ReleasedStep, "release", parameters))
 
@@ -139,6 +148,7 @@ def propagate(
     deciding: Container[int] = (),
     scattered: Mapping[int, Mapping[str, object]] | None = None,
     stopping: Stopping | None = None,
+    here: BeginHere | None = None,
 ) -> list[int]:
     """Do everything that follows from steps that moved.
 
@@ -150,6 +160,7 @@ def propagate(
         deciding: those among them that chose which of their branches run.
         scattered: what the steps among them say that discovered items, see `counters.scattered_rows`.
         stopping: learns which items are to be cancelled when this transaction is over; else the sweep does that.
+        here: begins on this worker what is released, as far as it may, and knows what began.
 
     Returns:
         Steps of runs without a queue that may start now.
@@ -160,7 +171,7 @@ def propagate(
     lost = [step.id for step in finished if step.state is not State.COMPLETED]
     resting = [step.id for step in moved if step.state is State.WAITING and step.id in (scattered or ())]
     # steps are locked before runs, by everybody
-    children, changes = _propagate_ends(connection, finished, deciding)
+    children, changes = _propagate_ends(connection, finished, deciding, here)
     closing = counters.close(connection, resting, scattered or {})
     left, held = counters.left_behind(connection, lost)
     changes.close(closing.runs | dict.fromkeys(held, 1))
@@ -194,12 +205,16 @@ def _notify(
 
 
 def _propagate_ends(
-    connection: Connection[TupleRow], finished: Sequence[MovedStep], deciding: Container[int]
+    connection: Connection[TupleRow],
+    finished: Sequence[MovedStep],
+    deciding: Container[int],
+    here: BeginHere | None,
 ) -> tuple[Children, CounterChanges]:
     """Pass the end of steps on to everything below them, and add up what ended."""
     links = _links(connection, finished)
     ended = {step.id: step.state for step in finished}
-    children = propagate_to_children(connection, links.edges, ended, [step for step in ended if step in deciding])
+    routers = [step for step in ended if step in deciding]
+    children = propagate_to_children(connection, links.edges, ended, routers, here)
     if children.ended:
         links.joined |= _links(connection, children.ended).joined
     changes = CounterChanges()

@@ -26,6 +26,7 @@ from flowstone.core.step import (
     NewStep,
     PlacedStep,
     Target,
+    WorkerRoom,
 )
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger, Publisher
@@ -37,6 +38,7 @@ from flowstone.stores.postgres.catalog import insert_checks
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import Stopping, scattered_rows
 from flowstone.stores.postgres.database import Database, in_transaction, note_ended
+from flowstone.stores.postgres.here import BeginHere
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.recent import RecentVersions
@@ -145,14 +147,16 @@ class PostgresLedger(Ledger):
 
         return self._transaction(claim)
 
-    def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
+    def commit(
+        self, completions: Sequence[AttemptResult], *, room: WorkerRoom | None = None
+    ) -> list[CommitResult]:
         """Commit a group of attempts in one transaction.
 
         A group that cannot be committed is halved until the completion at fault is alone; that one is committed
         as a failure, so that it can never hold up the others.
         """
         ready = [make_recordable(one) if can_be_committed(one) else None for one in completions]
-        committed = iter(self._commit_group([one for one in ready if one is not None]))
+        committed = iter(self._commit_group([one for one in ready if one is not None], room))
         done = [NOWHERE if one is None else next(committed) for one in ready]
         if self.publisher is not None:
             self.publisher.after(
@@ -160,17 +164,21 @@ class PostgresLedger(Ledger):
             )
         return done
 
-    def _commit_group(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:
+    def _commit_group(self, completions: Sequence[AttemptResult], room: WorkerRoom | None) -> list[CommitResult]:
         if not completions:
             return []
         try:
-            committed = self._stopping(lambda connection, stop: self._commit(connection, completions, stop))
+            committed = self._stopping(
+                lambda connection, stop: self._commit(
+                    connection, completions, stop, BeginHere.of(room, completions)
+                )
+            )
         except Exception as error:
             if _is_away(error):
                 raise
             if len(completions) > 1:
                 half = len(completions) // 2
-                return self._commit_group(completions[:half]) + self._commit_group(completions[half:])
+                return self._commit_group(completions[:half], room) + self._commit_group(completions[half:], None)
             # whether it was to blame shows in this: a failure of the same attempt can be committed
             return [self._commit_refusal(completions[0], error)]
         if self._recent is not None:
@@ -249,7 +257,11 @@ class PostgresLedger(Ledger):
         return self._stopping(cancel)
 
     def _commit(
-        self, connection: Connection[TupleRow], completions: Sequence[AttemptResult], stopping: Stopping
+        self,
+        connection: Connection[TupleRow],
+        completions: Sequence[AttemptResult],
+        stopping: Stopping,
+        here: BeginHere | None = None,
     ) -> list[CommitResult]:
         current = newest_of_each(completions)
         ended = EndedRows.of(current)
@@ -269,6 +281,7 @@ class PostgresLedger(Ledger):
             deciding=ended.deciding,
             scattered=scattered_rows(current),
             stopping=stopping,
+            here=here,
         )
         states = {step.id: step.state for step in moved}
         self._record_checks(connection, current, states)
@@ -277,12 +290,14 @@ class PostgresLedger(Ledger):
         accepted = {one.attempt.token for one in current if one.attempt.step_id in states}
         # which of them was the last input of a released step is not asked for: the caller takes all
         first = next((one.attempt.token for one in current if one.attempt.token in accepted), None)
+        begun = () if here is None else tuple(here.begun)
         return [
             CommitResult(
                 completion.attempt.step_id,
                 states.get(completion.attempt.step_id) or now.get(completion.attempt.step_id, State.NOT_FOUND),
                 accepted=completion.attempt.token in accepted,
                 released=tuple(released) if completion.attempt.token == first else (),
+                begun=begun if completion.attempt.token == first else (),
             )
             for completion in completions
         ]

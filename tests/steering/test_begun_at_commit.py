@@ -1,0 +1,194 @@
+"""Steps that begin with the commit of their last input: what they keep of the promises of those that wait."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+import pytest
+from tests.faults.fault_app import ITEMS
+from tests.steering.crew import Crew
+from tests.stores.conformance.case import succeeded
+
+from flowstone.core.outcome import WORKER_LOST
+from flowstone.core.state import State
+from flowstone.core.step import Attempt, AttemptResult, BegunStep, WorkerRoom
+
+ROOM = WorkerRoom("hand", {"backfill": 100})
+IDLE = WorkerRoom("hand", {"backfill": 100}, frozenset({"backfill"}))
+
+
+def commit(crew: Crew, attempts: Sequence[Attempt], room: WorkerRoom | None = ROOM) -> list[BegunStep]:
+    """Commit attempts as a worker with some room does; return what began with it."""
+    ended = [AttemptResult(one, succeeded(one), (), one.started_at) for one in attempts]
+    committed = crew.store.ledger.commit(ended, room=room)
+    assert all(one.accepted for one in committed)
+    return [begun for one in committed for begun in one.begun]
+
+
+def states(crew: Crew, asset: str = "after") -> list[tuple[str, int, bool]]:
+    """Return state, attempts and whether it runs without a job, of each step of an asset."""
+    return crew.rows("SELECT state, attempt, job_id < 0 FROM flowstone.steps WHERE asset = %s ORDER BY id", asset)
+
+
+def test_what_is_released_begins_with_the_commit(crew: Crew) -> None:
+    """As a fetch would have begun it: with an attempt, a token and everything that the worker has to know."""
+    crew.lease()
+    run = crew.place_many("fragile or after", 3)
+    first = crew.take()
+    begun = commit(crew, first)
+    assert states(crew) == [("running", 1, True)] * 3
+    assert {one.queue for one in begun} == {"backfill"}
+    attempts = [one.attempt for one in begun]
+    assert [one.partition_key for one in attempts] == [one.partition_key for one in first]
+    known = crew.rows(
+        "SELECT id, token, started_at, -job_id FROM flowstone.steps WHERE asset = 'after' ORDER BY id"
+    )
+    assert known == [(one.step_id, one.token, one.started_at, one.step_id) for one in attempts]
+    roots = crew.rows("SELECT shapes ->> 'after', keys ->> 'after', deps_timeout_seconds FROM flowstone.runs")
+    for one in attempts:
+        assert (one.run, one.run_id, one.job_id) == (first[0].run, run, -one.step_id)
+        assert [(one.shape, one.keys, one.deps_timeout_seconds)] == roots
+    assert crew.take() == []
+    assert commit(crew, attempts) == []
+    assert crew.flow.runs.get(run).counts == {State.COMPLETED: 6}
+
+
+def test_what_there_is_no_room_for_waits_to_be_fetched(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 4)
+    begun = commit(crew, crew.take(), WorkerRoom("hand", {"backfill": 3, "assets": 9}))
+    assert [one.attempt.partition_key for one in begun] == [f"s:{item}" for item in ITEMS[:3]]
+    assert [one.partition_key for one in crew.take()] == [f"s:{ITEMS[3]}"]
+
+
+@pytest.mark.parametrize("room", [None, WorkerRoom("hand", {"assets": 9}), WorkerRoom("nobody", {"backfill": 9})])
+def test_without_room_or_lease_nothing_begins(crew: Crew, room: WorkerRoom | None) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 2)
+    assert commit(crew, crew.take(), room) == []
+    assert states(crew) == [("pending", 0, False)] * 2
+    assert len(crew.take()) == 2
+
+
+def test_another_run_on_the_queue_is_not_kept_waiting(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 2)
+    first = crew.take()
+    crew.place_many("quick", 1)
+    assert commit(crew, first) == []
+    assert states(crew) == [("pending", 0, False)] * 2
+
+
+def test_a_job_on_the_queue_is_not_kept_waiting(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 2)
+    first = crew.take()
+    crew.place_step("quick", ITEMS[0], executor_opts={"queue": "backfill"})
+    assert commit(crew, first) == []
+
+
+def test_a_large_backfill_on_the_queue_is_not_kept_waiting(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 1)
+    first = crew.take()
+    crew.place_many("quick", 3)
+    crew.execute("DELETE FROM flowstone.steps WHERE asset = 'quick'")
+    crew.execute(
+        "INSERT INTO flowstone.ranges (run_id, asset, partitions, total, queue, priority, max_attempts, forced)"
+        " VALUES ('other', 'quick', '{s:a}', 1, 'backfill', 8, 1, false)"
+    )
+    assert commit(crew, first) == []
+
+
+def test_what_is_more_urgent_in_the_same_run_comes_first(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 4)
+    first = crew.take(demand=2)
+    crew.execute("UPDATE flowstone.steps SET priority = 1 WHERE asset = 'fragile' AND state = 'pending'")
+    assert commit(crew, first[:1]) == []
+    assert [one.asset for one in crew.take(demand=2)] == ["fragile"] * 2
+    assert [one.attempt.asset for one in commit(crew, first[1:])] == ["after"]
+
+
+def test_beside_others_of_the_run_only_a_worker_that_takes_ahead_begins(crew: Crew) -> None:
+    """Of long steps, what waits is just being fetched for the same place."""
+    crew.lease()
+    crew.place_many("fragile or after", 4)
+    first = crew.take(demand=2)
+    assert commit(crew, first[:1], IDLE) == []
+    assert len(crew.take()) == 3
+    assert [one.attempt.asset for one in commit(crew, first[1:], IDLE)] == ["after"]
+
+
+def test_a_pause_holds(crew: Crew) -> None:
+    crew.lease()
+    run = crew.place_many("fragile or after", 2)
+    first = crew.take()
+    crew.flow.runs.pause(run)
+    assert commit(crew, first[:1]) == []
+    crew.flow.runs.resume(run)
+    crew.flow.queues.pause("backfill")
+    assert commit(crew, first[1:]) == []
+    crew.flow.queues.resume("backfill")
+    assert len(crew.take()) == 2
+
+
+def test_a_window_holds(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 2, max_concurrency=1)
+    assert commit(crew, crew.take()) == []
+    assert crew.rows("SELECT active_steps FROM flowstone.runs") == [(0,)]
+    assert len(crew.take()) == 1
+
+
+def test_a_step_with_an_input_left_waits(crew: Crew) -> None:
+    crew.lease()
+    crew.place_many("fragile or after", 1)
+    crew.execute("UPDATE flowstone.steps SET waiting_on = 2 WHERE asset = 'after'")
+    assert commit(crew, crew.take()) == []
+    assert states(crew) == [("waiting", 0, False)]
+
+
+def same_transaction(crew: Crew) -> bool:
+    """Whether what came after began in the very transaction that committed its input."""
+    rows = crew.rows("SELECT DISTINCT xmin::text FROM flowstone.steps WHERE asset IN ('fragile', 'gated_after')")
+    return len(rows) == 1
+
+
+def test_a_worker_goes_on_with_what_it_committed(crew: Crew) -> None:
+    crew.start()
+    run = crew.place_many("fragile or gated_after", 1)
+    crew.wait_event("start", "gated_after")
+    assert same_transaction(crew)
+    crew.open_gate(ITEMS[0])
+    crew.wait_over([run])
+    assert crew.flow.runs.get(run).counts == {State.COMPLETED: 2}
+
+
+def test_a_worker_that_stops_lets_it_end(crew: Crew) -> None:
+    """Oban waits for what it has taken itself; this it has not."""
+    (worker,) = crew.start(FAULTS_GRACE="60")
+    run = crew.place_many("fragile or gated_after", 1)
+    crew.wait_event("start", "gated_after")
+    assert same_transaction(crew)
+    worker.signal(signal.SIGTERM)
+    crew.wait(lambda: "Stopping" in worker.message, "the worker did not begin to stop")
+    crew.open_gate(ITEMS[0])
+    assert worker.wait_exit() == 0
+    assert crew.flow.runs.get(run).counts == {State.COMPLETED: 2}
+    assert states(crew, "gated_after") == [("completed", 1, True)]
+
+
+def test_a_killed_worker_leaves_it_to_others(crew: Crew) -> None:
+    (worker,) = crew.start()
+    crew.place_many("fragile or gated_after", 1)
+    crew.wait_event("start", "gated_after")
+    assert same_transaction(crew)
+    worker.signal(signal.SIGKILL)
+    worker.wait_exit()
+    crew.start()
+    crew.open_gate(ITEMS[0])
+    crew.wait(lambda: states(crew, "gated_after")[0][0] == "failed", "the lost attempt was not ended")
+    lost = crew.rows("SELECT attempt, error_type FROM flowstone.attempts WHERE state = 'failed'")
+    assert lost == [(1, WORKER_LOST)], "a loss uses up the attempt, as ever"
