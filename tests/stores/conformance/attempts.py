@@ -288,7 +288,7 @@ class AttemptTests(StoreCase):
         for position, (name, _) in enumerate(spoilt):
             record = scene.step(claims[2 * position].step_id)
             if name.startswith("attempt="):
-                assert committed[2 * position] == (0, State.NOT_FOUND, False, ())
+                assert committed[2 * position] == (0, State.NOT_FOUND, False, (), ())
                 continue
             assert record.state is not State.RUNNING, name
             assert committed[2 * position].state is record.state, name

@@ -530,11 +530,13 @@ class Node:
             for share in threads.shares(taken, self._queues[queue]):
                 future = self.perform(TakenJob(share[0].attempt.job_id, queue, share), on_room=producer.notify)
                 self._begun.add(future)
-                future.add_done_callback(partial(self._end_begun, producer))
+                future.add_done_callback(partial(self._end_begun, queue, producer))
 
-    def _end_begun(self, producer: Producer, future: asyncio.Future[None]) -> None:
+    def _end_begun(self, queue: str, producer: Producer, future: asyncio.Future[None]) -> None:
         self._begun.discard(future)
-        producer.notify()  # there is room again
+        # there is room again; a poll for each end of a very short step would cost more than the step
+        if not self._begun or self._threads[queue].takes_long:
+            producer.notify()
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
         demand = self._threads[queue].room(demand)

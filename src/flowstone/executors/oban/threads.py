@@ -226,7 +226,7 @@ class StepThreads:
 
     def capacity(self) -> int:
         """Return how many steps may be here, at work and ahead: the limit, and a small part of a second's work."""
-        if self._typical_seconds >= _SHORT_SECONDS:
+        if self.takes_long:
             return self._limit
         ahead = int(_AHEAD_SECONDS / max(self._typical_seconds, _TINY_SECONDS / 100))
         return self._limit + max(self._limit, min(ahead, _MAX_AHEAD * self._limit))
@@ -244,7 +244,7 @@ class StepThreads:
         """
         if self._closed:
             return 0, True
-        if self._typical_seconds >= _SHORT_SECONDS:
+        if self.takes_long:
             return max(0, self._limit - self._unfinished), True
         return max(0, 2 * self.capacity() - self._unfinished), False
 
@@ -260,6 +260,11 @@ class StepThreads:
     def busy(self) -> bool:
         """Whether every place is taken."""
         return self._awake >= self._limit or bool(self._waiting)
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether steps have taken so long lately that none is taken ahead."""
+        return self._typical_seconds >= _SHORT_SECONDS
 
     def submit(self, share: Sequence[Running], future: asyncio.Future[None]) -> None:
         """Run attempts when there are threads for them, and resolve the future after them; called on the loop."""
