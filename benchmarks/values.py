@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,13 @@ def measure_json() -> None:
     shapes = {"20 rows": (rows(20), 500), "50,000 rows": (rows(50_000), 1), "200 nested documents": (nested, 50)}
     for name, (value, repeat) in shapes.items():
         data = serializer.dumps(value)
-        written = beside(lambda: serializer.dumps(value), lambda: json.dumps(value).encode(), repeat=repeat)  # noqa: B023
+        written = beside(
+            partial(serializer.dumps, value), lambda value=value: json.dumps(value).encode(), repeat=repeat
+        )
         show(f"JSON, {name}, write", written, 1.5)
-        read = beside(lambda: serializer.read(io.BytesIO(data)), lambda: json.loads(data), repeat=repeat)  # noqa: B023
+        read = beside(
+            lambda data=data: serializer.read(io.BytesIO(data)), partial(json.loads, data), repeat=repeat
+        )
         show(f"JSON, {name}, read", read, 1.2)
 
 
@@ -120,7 +125,7 @@ def measure_tables() -> None:
 
             show(f"{name}, {ROWS:,} rows, write", beside(store, alone), 1.3)
             stored = store()
-            show(f"{name}, {ROWS:,} rows, read", beside(lambda: manager.load(stored), lambda: read(path)), 1.2)  # noqa: B023
+            show(f"{name}, {ROWS:,} rows, read", beside(partial(manager.load, stored), partial(read, path)), 1.2)
 
 
 def main() -> None:

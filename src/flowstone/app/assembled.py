@@ -94,14 +94,14 @@ class AssembledApp:
             executors=executors or {},
             compute=compute or {},
             notifiers=notifiers,
-            notify=notify,
-            schedules=schedules,
-            sensors=sensors,
+            notify=list(notify),
+            schedules=list(schedules),
+            sensors=list(sensors),
         )
         self.parts = assemble(declared, self.settings)
         self._placement = Placement(self.parts)
         try:
-            self._group_verbs(schedules, sensors)
+            self._group_verbs(list(schedules), list(sensors))
             self._start_observers(observers)
         except BaseException:
             self.parts.close()  # it may have started a server
@@ -292,7 +292,7 @@ def _refuse_both(**given: object) -> None:
             raise ConfigurationError(f"Pass {option} or settings, not both: settings carry their own.")
 
 
-def _listed[T](given: Iterable[T]) -> Sequence[T]:
+def _listed[T](given: Iterable[T]) -> Iterable[T]:
     """Return what is read more than once as a list; what is none is refused later, in words of its option."""
     is_one = isinstance(given, str | bytes | Mapping | Asset) or not isinstance(given, Iterable)
-    return given if is_one else list(given)  # type: ignore[return-value]
+    return given if is_one else list(given)
