@@ -6,6 +6,7 @@ repeats by itself when its workers die (`allowed-failures`) is its own setting, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import threading
@@ -32,6 +33,7 @@ _WATCH_SECONDS = 1.0
 _SEND_SECONDS = 2.0
 _MAX_FAILURES = 3
 _MAX_BATCHES = 100
+_RECONNECT_SECONDS = 1.0
 _AT_WORK = ("executing", "long-running")
 _WAITS = {
     "no-worker": "the Dask cluster has no worker that fits (workers, resources), or none at all",
@@ -240,14 +242,18 @@ class _LogLines:
     async def _read(self, client: Client) -> None:
         from distributed import Queue
 
-        try:
-            queue = await Queue(self.name, client=client, maxsize=_MAX_BATCHES)
-            while client.status == "running":
-                key, entries = await queue.get(asynchronous=True)
-                if call := self._calls.get(key):
-                    call.arrived(entries)
-        except Exception as error:  # noqa: BLE001 - the connection is over; answers have the lines too
-            log.debug("Lines that Dask tasks log arrive with their answers from now on: %s", one_line(error))
+        while client.status not in _OVER:
+            try:
+                queue = await Queue(self.name, client=client, maxsize=_MAX_BATCHES)
+                while True:
+                    key, entries = await queue.get(asynchronous=True)
+                    if call := self._calls.get(key):
+                        call.arrived(entries)
+            except Exception as error:  # noqa: BLE001 - answers have the lines too
+                log.debug("Lines that Dask tasks log do not arrive just now: %s", one_line(error))
+                if client.status in _OVER:
+                    return
+                await asyncio.sleep(_RECONNECT_SECONDS)  # another scheduler, where this one was
 
 
 class _Submitted:
