@@ -24,6 +24,7 @@ def main() -> int:
     """Run what was asked for."""
     arguments = _arguments()
     chosen = [one for one in figures(quick=arguments.quick) if arguments.group in ("all", one.group)]
+    chosen = [one for one in chosen if arguments.only in one.title]
     noise = Noise()
     _prepare(chosen)
     results: list[tuple[Figure, list[Series]]] = []
@@ -43,6 +44,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("group", nargs="?", default="all", choices=("all", *GROUPS), help="which figures")
+    parser.add_argument("--only", metavar="TEXT", default="", help="figures with this text in their titles")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement there")
     return parser.parse_args()

@@ -63,6 +63,10 @@ def figures(*, quick: bool) -> list[Figure]:
         _planning(1 if quick else 3, 2_000 if quick else 100_000, 1_000 if quick else 20_000),
         _durable_chain(1 if quick else 3),
         _dag(1 if quick else 5, 400 if quick else 10_000),
+        _fan(rounds, 50 if quick else 1_000),
+        _durable_fan(rounds, 50 if quick else 1_000),
+        _wide(rounds),
+        _latency(rounds, 5 if quick else CHAIN),
     ]
 
 
@@ -257,19 +261,14 @@ def _dag(rounds: int, jobs: int) -> Figure:
         options = {"jobs": jobs, "workers": workers, "limit": LIMIT, "edges": edges, "rows": rows, "io": io}
         return Contestant(f"FlowStone, {label}", "flowstone", "flowstone_dag", jobs, options, database=True)
 
-    def oban(workers: int) -> Contestant:
-        options = {"jobs": jobs, "workers": workers, "limit": LIMIT}
-        label = f"Oban drain, {workers} process{'es' if workers > 1 else ''}"
-        return Contestant(label, "oban", "oban_drain", jobs, options, database=True)
-
     contestants = (
         ours("dag"),
         ours("dag, 2 processes", 2),
         ours("dag, values in files", io="filesystem"),
         ours("edges, tiny values", rows=0),
         ours("no edges, tiny values", edges=False, rows=0),
-        oban(1),
-        oban(2),
+        _drain(jobs, 1),
+        _drain(jobs, 2),
     )
     return Figure(
         "shapes",
@@ -282,4 +281,77 @@ def _dag(rounds: int, jobs: int) -> Figure:
             Target("FlowStone, dag", "Oban drain, 1 process", 2),
             Target("FlowStone, dag, 2 processes", "Oban drain, 2 processes", 1.5),
         ),
+    )
+
+
+def _fan(rounds: int, width: int) -> Figure:
+    def entry(name: str, environment: str, repetitions: int) -> Contestant:
+        options = {"width": width, "repetitions": repetitions}
+        return Contestant(name, environment, f"{environment}_fan", width + 2, options)
+
+    contestants = (
+        entry("FlowStone", "flowstone", 3),
+        entry("Hamilton, Parallelizable", "hamilton", 3),
+        entry("Dagster, dynamic outputs, log off", "dagster", 1),
+    )
+    return Figure(
+        "inline",
+        f"1 → {width:,} → 1, inline: partitions in FlowStone, dynamic nodes elsewhere",
+        "node",
+        contestants,
+        rounds,
+        (Target("FlowStone", "Hamilton, Parallelizable", 1 / 5),),
+    )
+
+
+def _shape(shape: str, steps: int, workers: int, **app: Any) -> Contestant:
+    options = {"shape": shape, "app": app, "steps": steps, "workers": workers, "repetitions": 3, "limit": LIMIT}
+    name = f"FlowStone, {workers} process{'es' if workers > 1 else ''}"
+    return Contestant(name, "flowstone", "flowstone_shapes", steps, options, database=True)
+
+
+def _drain(jobs: int, workers: int) -> Contestant:
+    options = {"jobs": jobs, "workers": workers, "limit": LIMIT}
+    name = f"Oban drain, {workers} process{'es' if workers > 1 else ''}"
+    return Contestant(name, "oban", "oban_drain", jobs, options, database=True)
+
+
+def _durable_fan(rounds: int, width: int) -> Figure:
+    return Figure(
+        "shapes",
+        f"1 → {width:,} → 1 on workers, from call to return, beside draining as many no-op jobs",
+        "step",
+        (_shape("fan", width + 2, 1, width=width), _drain(width + 2, 1)),
+        rounds,
+    )
+
+
+def _wide(rounds: int) -> Figure:
+    steps = 300 * 30
+    return Figure(
+        "shapes",
+        "300 assets × 30 partitions in ten layers, each reading three of the layer before, on workers, from call "
+        "to return, beside draining as many no-op jobs",
+        "step",
+        (_shape("wide", steps, 1), _shape("wide", steps, 2), _drain(steps, 1), _drain(steps, 2)),
+        rounds,
+    )
+
+
+def _latency(rounds: int, length: int) -> Figure:
+    def ours(name: str, *, approval: bool) -> Contestant:
+        options = {"approval": approval, "length": length, "repetitions": 3}
+        return Contestant(f"FlowStone, {name}", "flowstone", "flowstone_latency", length, options, database=True)
+
+    bare = {"repetitions": 3, "length": length, "limit": 10}
+    return Figure(
+        "durable",
+        "What a caller waits for on an idle worker, beside the bare latency of Oban, `enqueue` to start",
+        "time",
+        (
+            ours("call to value of one step", approval=False),
+            ours("approval to value", approval=True),
+            Contestant("Oban, bare", "oban", "oban_latency", length, bare, database=True),
+        ),
+        rounds,
     )

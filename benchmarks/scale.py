@@ -97,14 +97,14 @@ def main() -> None:
 
         few_noops, few_dags = (
             measured(noops, "flowstone_worker", dsn=dsn),
-            measured(dags, "flowstone_dag_worker", **shape),
+            measured(dags, "flowstone_dag_worker", name="dag", **shape),
         )
         started = time.perf_counter()
         fill(dsn, steps)
         print(f"{steps:,} steps written in {time.perf_counter() - started:,.0f} s", flush=True)
         many_noops, many_dags = (
             measured(noops, "flowstone_worker", dsn=dsn),
-            measured(dags, "flowstone_dag_worker", **shape),
+            measured(dags, "flowstone_dag_worker", name="dag", **shape),
         )
         line("no-op steps", few_noops, many_noops)
         made = line("steps of the shape `dag`", few_dags, many_dags)

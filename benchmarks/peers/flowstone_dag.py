@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from datetime import timedelta
-
-import psutil
 
 from benchmarks.peers.children import workers
 from benchmarks.peers.exchange import answer, options
 from benchmarks.peers.flowstone_dag_app import ASSETS, FIRST, dag
+from benchmarks.peers.processor import server_process, times
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.store import upgrade
 
@@ -31,7 +27,7 @@ def main() -> None:
         shape = {name: arguments[name] for name in ("edges", "rows", "io")} | {"dsn": dsn, "storage": storage}
         with (
             dag(**shape) as flow,
-            workers("flowstone_dag_worker", arguments["workers"], queues=queues, **shape) as children,
+            workers("flowstone_dag_worker", arguments["workers"], queues=queues, name="dag", **shape) as children,
         ):
             assert flow.backfill(list(ASSETS), partitions=every[:WARM_UP_DAYS], executor="oban").ok
             servers = [server_process(dsn)]
@@ -43,32 +39,6 @@ def main() -> None:
             assert result.succeeded == days * len(ASSETS), result
     per_step = [round(one / arguments["jobs"] * 1e6) for one in used]
     answer(seconds=[seconds], worker_us=per_step[0], postgres_us=per_step[1], client_us=per_step[2])
-
-
-def times(children: list[subprocess.Popen[str]], servers: list[int]) -> tuple[float, float, float]:
-    """Return the processor time so far of the workers, of PostgreSQL and of this process, in seconds."""
-    return cpu_seconds(child.pid for child in children), cpu_seconds(servers), time.process_time()
-
-
-def server_process(dsn: str) -> int:
-    """Return the first process of the server, which runs on this machine."""
-    with Database(dsn) as database, database.connection() as connection:
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        assert row is not None
-        postmaster = psutil.Process(row[0]).parent()
-    assert postmaster is not None
-    return postmaster.pid
-
-
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time so far of some processes and their children, those that ended included."""
-    total = 0.0
-    for pid in pids:
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # its time is its parent's now
-                total += sum(one.cpu_times()[:4])
-    return total
 
 
 main()

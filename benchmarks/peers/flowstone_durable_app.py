@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from flowstone import DailyPartitions, FlowStone, asset
+from flowstone import AssetContext, AwaitApproval, DailyPartitions, FlowStone, asset
 from flowstone.core.asset import Asset
 
 FIRST = date(1700, 1, 1)
@@ -16,9 +16,15 @@ def noop() -> None:
     """Do nothing."""
 
 
+@asset
+def approved(context: AssetContext) -> int | AwaitApproval:
+    """Ask before going on."""
+    return AwaitApproval("Go on?") if context.approval is None else 1
+
+
 def app(dsn: str) -> FlowStone:
     """Return the app on a database."""
-    return FlowStone([noop, *_chain()], database_url=dsn)
+    return FlowStone([noop, approved, *_chain()], database_url=dsn)
 
 
 def _chain() -> list[Asset]:

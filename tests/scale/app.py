@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -105,6 +105,8 @@ class Scale:
 
 M = Scale("m", 8, 37, 100_000, 7, 43, 20, 40_000, 600, 365, 8_600, 10, 300, 400, 12, 3_000)
 """300 assets, 100,000 partitions, a million steps, 50 ended backfills of 100,000."""
+L = replace(M, name="l", full=97)
+"""The same with ten million steps: 97 backfills of which every step is recorded; a quarter of an hour to write."""
 S = Scale("s", 3, 12, 1_200, 2, 3, 4, 500, 12, 20, 20, 2, 5, 8, 3, 30)
 """The same in a second: 40 assets, 1,200 partitions, some 4,000 steps."""
 

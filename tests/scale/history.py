@@ -135,7 +135,9 @@ class History:
             self._do("pruned", **run, base=self._pruned_base + number * kept, first=number * kept, kept=kept)
         for number in range(scale.full):
             cancelled = number == scale.full - 2
-            run = self._backfill_run(scale.pruned + number, 70 - number * 9, cancelled=cancelled)
+            # the newest one some days ago, however many there are
+            ago = 70 - number * min(9, 63 / scale.full)
+            run = self._backfill_run(scale.pruned + number, ago, cancelled=cancelled)
             base = self._take(scale.hours)
             self._full_base = self._full_base or base
             self._newest_full = base
@@ -153,7 +155,7 @@ class History:
             full_base=self._full_base,
         )
 
-    def _backfill_run(self, number: int, days_ago: int, *, cancelled: bool = False) -> dict[str, Any]:
+    def _backfill_run(self, number: int, days_ago: float, *, cancelled: bool = False) -> dict[str, Any]:
         hours = self._scale.hours
         tried = -(-hours * 6 // 10) if cancelled else hours
         failures = sum(1 for n in range(7, tried, 331))
