@@ -40,10 +40,10 @@ def one_step(flow: FlowStone) -> float:
 
 
 def approved(flow: FlowStone) -> float:
-    """Return the seconds from the approval to the value, for somebody who waits for it."""
+    """Return the seconds from the approval to the value, for a caller that waits for it."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: flow.materialize("approved", executor="oban", force=True).value)
-        while not (pending := flow.approvals.pending()):
+        while not (pending := flow.approvals.list()):
             time.sleep(PAUSE_SECONDS)
         time.sleep(PAUSE_SECONDS)
         started = time.perf_counter()
