@@ -20,6 +20,12 @@ class Warehouse(MemoryIO):
     def __init__(self):
         super().__init__("warehouse")
 
+class OneWriter(MemoryIO):
+    limits = {"writers": 1}
+
+    def __init__(self):
+        super().__init__("single")
+
 def misnamed():
     return MemoryIO("other")
 
@@ -121,3 +127,12 @@ def test_a_compute_is_found_like_an_io_manager(install: Install) -> None:
 def test_what_nobody_registers_is_refused_as_ever() -> None:
     with pytest.raises(DefinitionError, match="not declared"):
         FlowStone.for_testing([kept], resources={"answer": 1})
+
+
+def test_limits_of_a_registered_manager_hold_for_its_assets(install: Install) -> None:
+    install("flowstone.io", "single = plugged_for_tests:OneWriter")
+    named = asset(name="named", io="single")(lambda: 1)
+    assert FlowStone.for_testing([named, plain]).parts.graph["named"].concurrency.keys() == {"writers"}
+    by_default = FlowStone.for_testing([named, plain], default_io="single").parts.graph
+    assert [one.concurrency.keys() for one in by_default] == [{"writers"}, {"writers"}]
+    assert not named.concurrency, "the declared asset stays as it is, for other apps"

@@ -87,12 +87,15 @@ from flowstone.protocols import (
     Executor,
     Hook,
     IOManager,
+    LimitingIO,
     Observer,
     OfProjectIO,
     Store,
 )
 from flowstone.stores.memory import MemoryStore
 from flowstone.stores.postgres.store import PostgresStore
+
+_OWN_IO = ("memory", "filesystem", "postgres", PUBLISHED, IO_NAME)
 
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "assets": ((Asset,), "assets, as @asset makes them"),
@@ -313,7 +316,8 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
         DefinitionError: assets do not fit together or name unknown parts.
         ConfigurationError: a setting cannot work.
     """
-    graph = AssetGraph(_limited(declared))
+    io = _with_registered(declared)
+    graph = AssetGraph(_limited(declared, io))
     check_limits({asset.name: asset.concurrency for asset in graph})
     checks = CheckSet(declared.checks, graph)
     pool = ResourcePool(_resources(declared.resources, [*graph, *checks]))
@@ -323,8 +327,7 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     store = _store(settings, graph)
     try:
         default = declared.default_io or ("postgres" if isinstance(store, PostgresStore) else "memory")
-        used = {default, *(asset.io for asset in graph if asset.io is not None)}
-        managers = _managers(settings, store, declared.io, used)
+        managers = _managers(settings, store, io)
         _check_io(graph, managers, default)
     except BaseException:
         store.close()  # it may have started a server
@@ -350,10 +353,21 @@ def assemble(declared: Declared, settings: Settings) -> Parts:
     )
 
 
-def _limited(declared: Declared) -> list[Asset]:
+def _with_registered(declared: Declared) -> dict[str, IOManager]:
+    """Return the IO managers of the app, and those that its assets name and installed packages register."""
+    assets: list[Any] = list(declared.assets)
+    named = {declared.default_io, *(one.io for one in assets if isinstance(one, Asset))}
+    unknown = sorted(name for name in named if name and name not in declared.io and name not in _OWN_IO)
+    found = {name: registered_io(name) for name in unknown}
+    return {**declared.io, **{name: manager for name, manager in found.items() if manager is not None}}
+
+
+def _limited(declared: Declared, io: Mapping[str, IOManager]) -> list[Asset]:
     """Return the assets, those of IO managers that declare limits with these."""
     assets: list[Any] = list(declared.assets)
-    limits = {name: found for name, manager in declared.io.items() if (found := getattr(manager, "limits", None))}
+    limits = {
+        name: manager.limits for name, manager in io.items() if isinstance(manager, LimitingIO) and manager.limits
+    }
     if not limits:
         return assets
     return [
@@ -545,9 +559,7 @@ def _resources(declared: Mapping[str, Any], owners: Iterable[Asset | Check]) -> 
     return resources
 
 
-def _managers(
-    settings: Settings, store: Store, io: Mapping[str, IOManager], used: Iterable[str]
-) -> dict[str, IOManager]:
+def _managers(settings: Settings, store: Store, io: Mapping[str, IOManager]) -> dict[str, IOManager]:
     managers: dict[str, IOManager] = {
         "memory": MemoryIO(),
         "filesystem": FilesystemIO(Path(settings.storage) / "values"),
@@ -567,10 +579,6 @@ def _managers(
                 f"with every value. Make it with name={name!r}."
             )
         managers[name] = manager
-    for name in sorted(set(used) - managers.keys()):
-        registered = registered_io(name)
-        if registered is not None:
-            managers[name] = registered
     project = Project(settings.project)
     own = store.connection if isinstance(store, PostgresStore) else None
     issuer = store.publications.issuer

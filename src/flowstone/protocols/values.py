@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
 from flowstone.core.by_reference import ScanKind
+from flowstone.core.limits import LimitLike
 from flowstone.core.output import OutputAddress, Publication, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
@@ -199,6 +200,16 @@ class KeepsObjects(Protocol):
     @property
     def keeps_objects(self) -> bool:
         """Whether it does so."""
+
+
+@runtime_checkable
+class LimitingIO(Protocol):
+    """An IO manager that bounds how many steps of its assets run at once in the whole fleet."""
+
+    @property
+    def limits(self) -> Mapping[str, LimitLike]:
+        """Limits by name, which each of its assets gets beside its own; see `@asset(concurrency=)`."""
+        ...
 
 
 @runtime_checkable
