@@ -26,7 +26,7 @@ import pytest
 MARK = "FLOWSTONE_TEST_RUN"
 """Environment variable with the directory of the run."""
 
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 10.0
 """How long processes may take that end by themselves with the run, such as resource trackers."""
 _SHARED = "shared-"
 """What the name of a file begins with whose rest is the pid of a process that ends with the run."""
