@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 from flowstone.stores.postgres.database import Database
 
 PER_RUN = 10_000
-_RUNS_AT_ONCE = 25
+_RUNS_BETWEEN_VACUUMS = 25
 _JOBS = 300_000
 
 
@@ -24,13 +24,14 @@ def fill(dsn: str, steps: int) -> None:
     runs = steps // PER_RUN
     with Database(dsn).dedicated() as connection:
         base = _base(connection, steps)
-        for first in range(1, runs + 1, _RUNS_AT_ONCE):
-            last = min(runs, first + _RUNS_AT_ONCE - 1)
-            place = {"from": base + first * PER_RUN, "to": base + (last + 1) * PER_RUN - 1}
-            given = place | {"first": first, "last": last, "runs": runs, "base": base}
+        for run in range(1, runs + 1):  # one by one, as a target has one active step at a time
+            place = {"from": base + run * PER_RUN, "to": base + (run + 1) * PER_RUN - 1}
+            given = place | {"first": run, "last": run, "runs": runs, "base": base}
             with connection.transaction():
-                for name in ("runs", "steps", "attempts", "values", "read", "lineage", "edges"):
+                for name in ("runs", "begun", "ended", "attempts", "values", "read", "lineage", "edges"):
                     connection.execute(_STATEMENTS[name], given)
+            if run % _RUNS_BETWEEN_VACUUMS == 0:
+                connection.execute("VACUUM flowstone.steps")
         newest = runs if runs % 10 else runs - 1
         connection.execute(_STATEMENTS["in_use"], {"newest": newest})
         connection.execute(_STATEMENTS["jobs"], {"jobs": _JOBS})

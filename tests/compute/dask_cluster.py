@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from flowstone.compute import DaskCompute
 from flowstone.testing.marks import wait_until
@@ -56,8 +58,7 @@ class Cluster:
         """End every process that was started here."""
         for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
             if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                kill_group(process.pid)
             process.wait()
 
     def _spawn(
@@ -109,6 +110,23 @@ class OneProgram(Cluster):
         file = self.directory / "local_cluster.py"
         file.write_text(self.program)
         self.scheduler = self._spawn(file, [str(self.port)], stdin=subprocess.PIPE)
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of a group but the one that removes what they leave, such as their semaphores."""
+    while members := list(_members(group)):
+        for one in members:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        time.sleep(0.01)
+
+
+def _members(group: int) -> Iterator[psutil.Process]:
+    for one in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            alive = os.getpgid(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE
+            if alive and "multiprocessing.resource_tracker" not in " ".join(one.cmdline()):
+                yield one
 
 
 def _free_port() -> int:

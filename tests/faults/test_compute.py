@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.compute.dask_cluster import Cluster, OneProgram, cluster_of
+from tests.compute.dask_cluster import Cluster, OneProgram, cluster_of, kill_group
 from tests.faults import compute_app
 from tests.faults.conftest import check_promises
 from tests.faults.fleet import MAX_WAIT_SECONDS, Fleet, Worker
@@ -171,7 +171,7 @@ def test_three_deaths_on_a_local_cluster(fleet: ComputeFleet) -> None:
     job = fleet.flow.schedule("remote", partition="b")
     fleet.begun(3)
     assert fleet.cluster.scheduler is not None
-    os.killpg(fleet.cluster.scheduler.pid, signal.SIGKILL)
+    kill_group(fleet.cluster.scheduler.pid)
     fleet.cluster.scheduler.wait()
     fleet.wait(lambda: len(fleet.flow.runs.attempts(job)) >= 1, "an attempt that failed")
     fleet.cluster.start()
