@@ -26,6 +26,9 @@ import pytest
 MARK = "FLOWSTONE_TEST_RUN"
 """Environment variable with the directory of the run."""
 
+LEFT_ELSEWHERE = "left-elsewhere"
+"""Name of a file beside a server that lists, line by line, what it leaves elsewhere when it is killed."""
+
 _GRACE_SECONDS = 10.0
 """How long processes may take that end by themselves with the run, such as resource trackers."""
 _SHARED = "shared-"
@@ -195,6 +198,9 @@ def main(parent: int, temporary: Path, servers: Path) -> None:
         with suppress(psutil.Error):
             left.append(f"process {process.pid}: {' '.join(process.cmdline())[:300]!r}\n")
     end_all(mark)
+    for listed in servers.glob(f"*/{LEFT_ELSEWHERE}"):
+        for left_there in listed.read_text().splitlines():
+            Path(left_there).unlink(missing_ok=True)
     for path in shared.values():
         path.unlink()
     if servers.parent == temporary:

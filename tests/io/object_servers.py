@@ -125,6 +125,12 @@ def seaweed(directory: Path) -> Server:
     def command(port: int) -> list[str]:
         ports = [port, *free_ports(7)]
         services = [f"{one}.port{kind}" for one in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
+        sockets = [  # of its own processes' calls; no option says where, and whoever kills it leaves them
+            f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{number}.sock"
+            for name, number in zip(services, ports, strict=True)
+            if name.endswith(".grpc")
+        ]
+        (place / supervision.LEFT_ELSEWHERE).write_text("\n".join(sockets))
         return [
             str(Path(sys.executable).with_name("weed")),
             f"-logdir={place}",
