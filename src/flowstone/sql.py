@@ -1,7 +1,8 @@
 """SQL by name: one file per subject, one section per statement.
 
 A file `sql/<subject>.sql` of a package holds statements of one subject in the order of a life, each below a line
-`-- name: <statement>`. A large statement is a file of its own, `sql/<statement>.sql`.
+`-- name: <statement>`. A large statement is a file of its own, `sql/<statement>.sql`. What several statements have
+in common stands once, below a line `-- part: <part>`; it takes the place of each line `-- here: <subject>/<part>`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from importlib.resources import files
 from typing import LiteralString
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)?")
-_SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_SECTION = re.compile(r"^-- (name|part): (\w+)\n", re.MULTILINE)
+_HERE = re.compile(r"^ *-- here: (\w+)/(\w+)$", re.MULTILINE)
 
 
 @cache
@@ -54,12 +56,28 @@ def sections(subject: str, package: str = "flowstone.stores.postgres") -> Mappin
         >>> list(sections("partition_keys"))
         ['lock', 'keys', 'changed', 'add', 'remove', 'history']
     """
+    texts = _texts(subject, package)
+    return {name: _with_parts(text, package) for (kind, name), text in texts.items() if kind == "name"}
+
+
+def _with_parts(text: LiteralString, package: str) -> LiteralString:
+    for found in _HERE.finditer(text):
+        part = _texts(found[1], package).get(("part", found[2]))
+        if part is None:
+            raise LookupError(f"There is no part {found[2]!r} in sql/{found[1]}.sql of {package}.")
+        text = text.replace(found[0], part)
+    return text
+
+
+@cache
+def _texts(subject: str, package: str) -> Mapping[tuple[str, str], LiteralString]:
+    """Return what the lines of one file begin: a statement or a part, by kind and name."""
     file = files(package).joinpath("sql", f"{subject}.sql")
     if not file.is_file():
         raise LookupError(f"sql/{subject}.sql is missing from {package}.")
     text: LiteralString = file.read_text(encoding="utf-8")
     heads = list(_SECTION.finditer(text))
     if not heads:
-        return {"": text}
+        return {("name", ""): text}
     ends = [*(head.start() for head in heads[1:]), len(text)]
-    return {head[1]: text[head.end() : end].strip() for head, end in zip(heads, ends, strict=True)}
+    return {(head[1], head[2]): text[head.end() : end].strip() for head, end in zip(heads, ends, strict=True)}

@@ -17,7 +17,7 @@ from psycopg import Connection
 import flowstone
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.sql import load_sql
+from flowstone.sql import load_sql, sections
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.sql import _maker
 
@@ -68,6 +68,22 @@ def test_a_statement_is_loaded_by_name():
 def test_other_names_are_refused(name):
     with pytest.raises(LookupError):
         load_sql(name)
+
+
+def test_what_statements_have_in_common_stands_in_each_of_them():
+    condition = "r.requested_by <> ALL(%(not_people)s)"
+    assert [load_sql(f"runs/{name}").count(condition) for name in ("page", "count")] == [1, 1]
+    assert "matching" not in sections("runs"), "a part is no statement"
+    with pytest.raises(LookupError):
+        load_sql("runs/matching")
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path, monkeypatch):
+    (tmp_path / "parted" / "sql").mkdir(parents=True)
+    (tmp_path / "parted" / "sql" / "all.sql").write_text("-- name: one\n-- Text.\nSELECT\n-- here: all/gone\n;\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LookupError, match="no part 'gone'"):
+        load_sql("all/one", "parted")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +162,12 @@ class Plain(NamedTuple):
     text: str | None = None
 
 
+@dataclass(slots=True)
+class Placed:
+    number: int
+    text: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rich:
     state: State
@@ -162,6 +184,12 @@ def test_columns_are_matched_with_fields_by_name():
         _maker(Plain, (b"number", b"surprise"))
 
 
+def test_dataclasses_are_made_by_position_where_columns_have_the_order_of_the_fields():
+    assert _maker(Placed, (b"number", b"text"))((1, "a")) == Placed(1, "a")
+    assert _maker(Placed, (b"number",))((1,)) == Placed(1)
+    assert _maker(Placed, (b"text", b"number"))(("a", 1)) == Placed(1, "a")
+
+
 def test_values_become_what_fields_are_annotated_with():
     make = _maker(Rich, (b"state", b"earlier", b"stored", b"assets"))
     found = make(("running", "failed", {"io": "filesystem", "location": "a"}, ["a", "b"]))
@@ -170,13 +198,3 @@ def test_values_become_what_fields_are_annotated_with():
     assert found.state is State.RUNNING
     nothing = Rich(state=State.COMPLETED, earlier=None, stored=None, assets=())
     assert make(("completed", None, None, None)) == nothing
-
-
-def test_runs_are_counted_by_the_condition_by_which_they_are_listed() -> None:
-    """The condition stands twice, because a statement is a text of its own; only the place in the list differs."""
-    listed, counted = (
-        " ".join(load_sql(f"runs/{name}").partition("WHERE (%(states)s")[2].split()) for name in ("page", "count")
-    )
-    condition = listed.partition(" AND (%(before_at)s")[0]
-    assert len(condition) > 1000
-    assert counted.startswith(f"{condition} LIMIT %(limit)s")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, LeftToOthers
@@ -21,7 +20,7 @@ from flowstone.stores.postgres import oban_jobs
 from flowstone.stores.postgres.catalog import config_hashes
 from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.placing import CurrentStep, JoinedStep
-from flowstone.stores.postgres.rows import MovedStep, to_json
+from flowstone.stores.postgres.rows import MovedStep, StartedStep, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
 if TYPE_CHECKING:
@@ -60,49 +59,54 @@ class OpenRun(NamedTuple):
     keys: Mapping[str, str] | None
     is_range: bool
 
+    def info(self) -> RunInfo:
+        """Return what its attempts know of it."""
+        return RunInfo.from_json(self.details, id=self.id, kind=self.kind)
 
-class _BegunStep(NamedTuple):
-    """A step that was ready, and runs now; see `Attempt`."""
+    def started(
+        self,
+        info: RunInfo,
+        step: StartedStep,
+        *,
+        queued_seconds: float,
+        snoozes: int = 0,
+        age_seconds: float = 0.0,
+    ) -> Attempt:
+        """Return the attempt of one of its steps that started without a job."""
+        return step.started(
+            info,
+            queued_seconds=queued_seconds,
+            job_id=-step.step_id,
+            snoozes=snoozes,
+            age_seconds=age_seconds,
+            deps_timeout_seconds=self.deps_timeout_seconds,
+            shape=(self.shapes or {}).get(step.asset),
+            keys=(self.keys or {}).get(step.asset),
+        )
 
-    id: int
+
+@dataclass(slots=True)
+class _BegunStep(StartedStep):
+    """A step that was ready, and runs now."""
+
     priority: int
-    asset: str
-    partition_key: PartitionKey
-    attempt: int
-    max_attempts: int
-    token: int
-    started_at: datetime
-    forced: bool
     snoozes: int
     age_seconds: float
     queued_seconds: float
 
 
-class _BegunPartition(NamedTuple):
-    """A partition that was taken out of a range.
+@dataclass(slots=True)
+class _BegunPartition(StartedStep):
+    """A partition that was taken out of a range; its attempt started only if its state says so.
 
     Args:
-        id: its new step; None when another run computes it just now.
-        state: state of the step: it runs, or is over already.
-        token: fencing token of the attempt.
-        started_at: start of the attempt.
-        partition_key: the encoded partition.
-        asset: the asset of the range.
-        max_attempts: attempts in all.
-        forced: whether it is computed although a success exists.
+        state: state of its new step: it runs, or is over already; None when another run computes it just now.
         priority: priority of the range.
         config_hash: how the run computes it.
         same_config: whether only work and results with that config will do.
     """
 
-    id: int | None
     state: State | None
-    token: int | None
-    started_at: datetime | None
-    partition_key: PartitionKey
-    asset: str
-    max_attempts: int
-    forced: bool
     priority: int
     config_hash: str | None
     same_config: bool
@@ -161,30 +165,17 @@ class DirectFetch:
         """Begin steps of a run that are ready."""
         parameters = {"run_id": run.id, "queue": self.queue, "demand": demand, "worker_id": self.worker_id}
         found = fetch_all(self.connection, _BegunStep, "begin_placed", parameters | self.left.parameters())
-        info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
-        shapes, keys = run.shapes or {}, run.keys or {}
+        info = run.info()
         return [
-            Attempt(
-                step_id=one.id,
-                run_id=run.id,
-                asset=one.asset,
-                partition_key=one.partition_key,
-                attempt=one.attempt,
-                max_attempts=one.max_attempts,
-                token=one.token,
-                started_at=one.started_at,
-                forced=one.forced,
-                run=info,
-                job_id=-one.id,
+            run.started(
+                info,
+                one,
+                queued_seconds=one.queued_seconds,
                 snoozes=one.snoozes,
                 age_seconds=one.age_seconds,
-                queued_seconds=max(0.0, one.queued_seconds),
-                deps_timeout_seconds=run.deps_timeout_seconds,
-                shape=shapes.get(one.asset),
-                keys=keys.get(one.asset),
             )
             # as they were chosen: the statement returns them in any order
-            for one in sorted(found, key=lambda one: (one.priority, one.id))
+            for one in sorted(found, key=lambda one: (one.priority, one.step_id))
         ]
 
     def _begin_chunk(self, run: OpenRun, demand: int) -> bool:
@@ -194,15 +185,18 @@ class DirectFetch:
         self.examined += len(taken)
         running = [one for one in taken if one.state is State.RUNNING]
         self._refuse_committed([one for one in running if not one.forced])
-        self._join(run, [one for one in taken if one.id is None])
+        self._join(run, [one for one in taken if one.state is None])
         over = [
-            MovedStep(one.id, run.id, one.state, None)
+            MovedStep(one.step_id, run.id, one.state, None)
             for one in taken
-            if one.id is not None and one.state is not None and one.state is not State.RUNNING
+            if one.state is not None and one.state is not State.RUNNING
         ]
         propagate(self.connection, over, {}, durable=True)
-        info = RunInfo.from_json(run.details, id=run.id, kind=run.kind)
-        self.begun += [_attempt(run, info, one) for one in running]
+        info = run.info()
+        self.begun += [
+            run.started(info, one, queued_seconds=(one.started_at - run.created_at).total_seconds())
+            for one in running
+        ]
         return bool(taken)
 
     def _refuse_committed(self, running: Sequence[_BegunPartition]) -> None:
@@ -260,26 +254,3 @@ class DirectFetch:
         ended = [MovedStep(step_id, run.id, State.FAILED, None) for step_id in refused]
         propagate(self.connection, ended, {}, durable=True)
         return [one for one in active if one not in conflicts]
-
-
-def _attempt(run: OpenRun, info: RunInfo, begun: _BegunPartition) -> Attempt:
-    assert begun.id is not None
-    assert begun.token is not None
-    assert begun.started_at is not None
-    return Attempt(
-        step_id=begun.id,
-        run_id=run.id,
-        asset=begun.asset,
-        partition_key=begun.partition_key,
-        attempt=1,
-        max_attempts=begun.max_attempts,
-        token=begun.token,
-        started_at=begun.started_at,
-        forced=begun.forced,
-        run=info,
-        job_id=-begun.id,
-        queued_seconds=max(0.0, (begun.started_at - run.created_at).total_seconds()),
-        deps_timeout_seconds=run.deps_timeout_seconds,
-        shape=(run.shapes or {}).get(begun.asset),
-        keys=(run.keys or {}).get(begun.asset),
-    )

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult, BegunStep, WorkerRoom
-from flowstone.stores.postgres.rows import ReleasedStep
+from flowstone.stores.postgres.rows import ReleasedStep, StartedStep
 from flowstone.stores.postgres.sql import fetch_all
 
 if TYPE_CHECKING:
@@ -23,23 +21,16 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 
-class _ReleasedRow(NamedTuple):
-    """A step that has less to wait for; it runs, or is what `ReleasedStep` says; see `Attempt`."""
+@dataclass(slots=True)
+class _ReleasedRow(StartedStep):
+    """A step that has less to wait for; it runs, or is what `ReleasedStep` says."""
 
-    id: int
     run_id: str
     state: State
     job_id: int | None
     durable: bool
     queue: str
     priority: int
-    asset: str
-    partition_key: PartitionKey
-    attempt: int
-    max_attempts: int
-    token: int
-    started_at: datetime | None
-    forced: bool
     snoozes: int
     age_seconds: float
     shape: str | None
@@ -51,29 +42,18 @@ class _ReleasedRow(NamedTuple):
         Args:
             of_run: another attempt of its run.
         """
-        assert self.started_at is not None
-        return BegunStep(
-            self.queue,
-            Attempt(
-                step_id=self.id,
-                run_id=self.run_id,
-                asset=self.asset,
-                partition_key=self.partition_key,
-                attempt=self.attempt,
-                max_attempts=self.max_attempts,
-                token=self.token,
-                started_at=self.started_at,
-                forced=self.forced,
-                run=of_run.run,
-                job_id=-self.id,
-                snoozes=self.snoozes,
-                age_seconds=self.age_seconds,
-                queued_seconds=0.0,
-                deps_timeout_seconds=of_run.deps_timeout_seconds,
-                shape=self.shape,
-                keys=self.keys,
-            ),
+        assert of_run.run is not None
+        attempt = self.started(
+            of_run.run,
+            queued_seconds=0.0,
+            job_id=-self.step_id,
+            snoozes=self.snoozes,
+            age_seconds=self.age_seconds,
+            deps_timeout_seconds=of_run.deps_timeout_seconds,
+            shape=self.shape,
+            keys=self.keys,
         )
+        return BegunStep(self.queue, attempt)
 
 
 @dataclass(slots=True)
@@ -115,11 +95,11 @@ class BeginHere:
         }
         rows = fetch_all(connection, _ReleasedRow, "release_here", parameters)
         running = sorted(
-            (row for row in rows if row.state is State.RUNNING), key=lambda row: (row.priority, row.id)
+            (row for row in rows if row.state is State.RUNNING), key=lambda row: (row.priority, row.step_id)
         )
         self.begun += [row.begun(self.runs[row.run_id]) for row in running]
         return [
-            ReleasedStep(row.id, row.run_id, row.state, row.job_id, row.durable, row.queue)
+            ReleasedStep(row.step_id, row.run_id, row.state, row.job_id, row.durable, row.queue)
             for row in rows
             if row.state is not State.RUNNING
         ]

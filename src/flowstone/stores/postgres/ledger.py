@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstone import telemetry
-from flowstone.core.approval import Approval
 from flowstone.core.clean import clean_text
 from flowstone.core.outcome import Failed
-from flowstone.core.partitions import PartitionKey
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
@@ -42,7 +40,7 @@ from flowstone.stores.postgres.here import BeginHere
 from flowstone.stores.postgres.placing import HolderLostError, Placing
 from flowstone.stores.postgres.queue import end_lost
 from flowstone.stores.postgres.recent import RecentVersions
-from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, newest_of_each
+from flowstone.stores.postgres.rows import CancelledStep, EndedRows, MovedStep, StartedStep, newest_of_each
 from flowstone.stores.postgres.scatters import stop_items
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
@@ -56,43 +54,21 @@ _LOST_TRIES = 3
 _OUTDATED_TRIES = 3
 
 
-class _ClaimedRow(NamedTuple):
-    """A step whose attempt starts; see `Attempt`.
+@dataclass(slots=True)
+class _ClaimedRow(StartedStep):
+    """A step whose attempt starts in this process.
 
     Args:
+        run_id: its run.
         has_approvals: whether it has had requests for approval.
         kind: kind of its run.
         details: details of its run, as JSON.
     """
 
-    step_id: int
     run_id: str
-    asset: str
-    partition_key: PartitionKey
-    attempt: int
-    max_attempts: int
-    token: int
-    started_at: datetime
-    forced: bool
     has_approvals: bool
     kind: str
     details: Mapping[str, Any] | None
-
-    def claim(self, approvals: tuple[Approval, ...]) -> Attempt:
-        """Return the right to run the attempt."""
-        return Attempt(
-            step_id=self.step_id,
-            run_id=self.run_id,
-            asset=self.asset,
-            partition_key=self.partition_key,
-            attempt=self.attempt,
-            max_attempts=self.max_attempts,
-            token=self.token,
-            started_at=self.started_at,
-            forced=self.forced,
-            approvals=approvals,
-            run=RunInfo.from_json(self.details, id=self.run_id, kind=self.kind),
-        )
 
 
 class _StateRow(NamedTuple):
@@ -143,7 +119,13 @@ class PostgresLedger(Ledger):
         def claim(connection: Connection[TupleRow]) -> list[Attempt]:
             claimed = fetch_all(connection, _ClaimedRow, "ledger/claim", parameters)
             gates = approvals.open_gates(connection, [row.step_id for row in claimed if row.has_approvals])
-            return [row.claim(gates.get(row.step_id, ())) for row in claimed]
+            return [
+                row.started(
+                    RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
+                    approvals=gates.get(row.step_id, ()),
+                )
+                for row in claimed
+            ]
 
         return self._transaction(claim)
 

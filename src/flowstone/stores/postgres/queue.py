@@ -30,7 +30,7 @@ from flowstone.stores.postgres.commit import propagate
 from flowstone.stores.postgres.counters import refill
 from flowstone.stores.postgres.database import Database, in_transaction, note_ended
 from flowstone.stores.postgres.direct import DirectFetch, open_runs
-from flowstone.stores.postgres.rows import CancelledStep, MovedStep, to_json
+from flowstone.stores.postgres.rows import CancelledStep, MovedStep, StartedStep, to_json
 from flowstone.stores.postgres.scatters import stop_left
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_value
 
@@ -42,37 +42,31 @@ if TYPE_CHECKING:
 _ANY_PRIORITY = 32767
 
 
-class _FetchedRow(NamedTuple):
-    """A job that was taken, with the attempt that it started.
+@dataclass(slots=True)
+class _FetchedRow(StartedStep):
+    """A job that was taken, with the attempt that it started, if it did.
 
     Args:
-        job_id: the job.
-        worker: the Oban worker that it names.
-        named_step: the step that it names.
-        has_ranges: whether backfills have something to begin on this queue that needs no job.
-        step_id: the step; None when the job started nothing, and then nothing of what follows holds.
+        is_started: whether it started one; else nothing of the step is known.
+        run_id: the run of the step.
+        snoozes: how often the step gave its attempt back.
         age_seconds: time since the step was placed.
+        limits: its fleet-wide limits.
         has_approvals: whether the step has had requests for approval.
+        deps_timeout_seconds: see `Attempt`.
         kind: kind of its run.
         details: details of its run, as JSON.
         shape: digest of the shape of its asset where it was placed.
         keys: digest of what said there which partitions the asset has.
         queued_seconds: how long it was due.
+        job_id: the job.
+        worker: the Oban worker that it names.
+        named_step: the step that it names.
+        has_ranges: whether backfills have something to begin on this queue that needs no job.
     """
 
-    job_id: int
-    worker: str
-    named_step: int | None
-    has_ranges: bool
-    step_id: int | None
+    is_started: bool
     run_id: str
-    asset: str
-    partition_key: PartitionKey
-    attempt: int
-    max_attempts: int
-    token: int
-    started_at: datetime
-    forced: bool
     snoozes: int
     age_seconds: float
     limits: Mapping[str, int | str] | None
@@ -83,6 +77,10 @@ class _FetchedRow(NamedTuple):
     shape: str | None
     keys: str | None
     queued_seconds: float
+    job_id: int
+    worker: str
+    named_step: int | None
+    has_ranges: bool
 
 
 class _PausedRun(NamedTuple):
@@ -132,13 +130,14 @@ class QueueFetch:
         if rows:
             self.has_ranges = rows[0].has_ranges
         expiries = [row.job_id for row in rows if row.worker == oban_jobs.EXPIRY_WORKER]
-        unstarted = [row for row in rows if row.step_id is None]
-        stale = [(row.job_id, row.named_step) for row in unstarted if row.worker == oban_jobs.WORKER]
+        stale = [
+            (row.job_id, row.named_step) for row in rows if not row.is_started and row.worker == oban_jobs.WORKER
+        ]
         if stale:
             self._set_right(stale)
         if expiries:
             approvals.expire_jobs(self.connection, expiries)
-        started = {row.step_id: row for row in rows if row.step_id is not None}
+        started = {row.step_id: row for row in rows if row.is_started}
         limited = [
             limits.LimitedStep(row.job_id, step_id, parse_limits(row.limits))
             for step_id, row in started.items()
@@ -146,18 +145,14 @@ class QueueFetch:
         ]
         parked = limits.admit(self.connection, limited)
         if parked and telemetry.listening():
-            note_ended([_parked_event(started[step_id], step_id) for step_id in parked])
+            note_ended([_parked_event(started[step_id]) for step_id in parked])
         if parked or stale or expiries:
             # this node has room left, and there may be more behind them; its next poll is up to a second away
             oban_jobs.announce(self.connection, [self.queue])
         gates = approvals.open_gates(
             self.connection, [step_id for step_id, row in started.items() if row.has_approvals]
         )
-        return [
-            _fetched(step_id, row, gates.get(step_id, ()))
-            for step_id, row in started.items()
-            if step_id not in parked
-        ]
+        return [_fetched(row, gates.get(step_id, ())) for step_id, row in started.items() if step_id not in parked]
 
     def _set_right(self, stale: Sequence[tuple[int, int | None]]) -> None:
         """Put jobs back that started nothing: (job, step). Runs may be paused, and people may have moved jobs."""
@@ -167,26 +162,19 @@ class QueueFetch:
         control.reconcile(self.connection, stale)
 
 
-def _parked_event(row: _FetchedRow, step_id: int) -> telemetry.Event:
+def _parked_event(row: _FetchedRow) -> telemetry.Event:
     """Return `step.parked` of a step that its limits do not let start."""
-    about = {"asset": row.asset, "partition": row.partition_key, "run_id": row.run_id, "step_id": str(step_id)}
-    return telemetry.Event("step.parked", {}, about | {"limits": sorted(row.limits or {})})
+    about = {"asset": row.asset, "partition": row.partition_key, "run_id": row.run_id}
+    return telemetry.Event(
+        "step.parked", {}, about | {"step_id": str(row.step_id), "limits": sorted(row.limits or {})}
+    )
 
 
-def _fetched(step_id: int, row: _FetchedRow, approvals: tuple[Approval, ...]) -> Attempt:
-    return Attempt(
-        step_id=step_id,
-        run_id=row.run_id,
-        asset=row.asset,
-        partition_key=row.partition_key,
-        attempt=row.attempt,
-        max_attempts=row.max_attempts,
-        token=row.token,
-        started_at=row.started_at,
-        forced=row.forced,
+def _fetched(row: _FetchedRow, approvals: tuple[Approval, ...]) -> Attempt:
+    return row.started(
+        RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
         approvals=approvals,
-        run=RunInfo.from_json(row.details, id=row.run_id, kind=row.kind),
-        queued_seconds=max(0.0, row.queued_seconds),
+        queued_seconds=row.queued_seconds,
         job_id=row.job_id,
         snoozes=row.snoozes,
         age_seconds=row.age_seconds,

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from flowstone.core.approval import Approval
 from flowstone.core.outcome import Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.route import ROUTE_KEY
+from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult
 from flowstone.telemetry import Event
@@ -32,6 +34,55 @@ JOB_STATES = {
     State.AWAITING_APPROVAL: "suspended",
 }
 """Which state of Oban's row follows from the state of its step."""
+
+
+@dataclass(slots=True)
+class StartedStep:
+    """The columns of each statement that starts attempts, before those that it has more; see `Attempt`."""
+
+    step_id: int
+    asset: str
+    partition_key: PartitionKey
+    attempt: int
+    max_attempts: int
+    token: int
+    started_at: datetime
+    forced: bool
+
+    def started(
+        self,
+        run: RunInfo,
+        *,
+        approvals: tuple[Approval, ...] = (),
+        queued_seconds: float | None = None,
+        job_id: int = 0,
+        snoozes: int = 0,
+        age_seconds: float = 0.0,
+        deps_timeout_seconds: float = 0.0,
+        shape: str | None = None,
+        keys: str | None = None,
+    ) -> Attempt:
+        """Return the attempt that started, with what only some of the statements know of it."""
+        return Attempt(
+            step_id=self.step_id,
+            run_id=run.id,
+            asset=self.asset,
+            partition_key=self.partition_key,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            token=self.token,
+            started_at=self.started_at,
+            forced=self.forced,
+            approvals=approvals,
+            run=run,
+            queued_seconds=None if queued_seconds is None else max(0.0, queued_seconds),
+            job_id=job_id,
+            snoozes=snoozes,
+            age_seconds=age_seconds,
+            deps_timeout_seconds=deps_timeout_seconds,
+            shape=shape,
+            keys=keys,
+        )
 
 
 class MovedStep(NamedTuple):

@@ -9,6 +9,7 @@ run through `fetch_...`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -127,6 +128,10 @@ def _maker(kind: Any, columns: tuple[bytes | None, ...]) -> RowMaker[Any]:
     build: RowMaker[Any]
     if names == getattr(kind, "_fields", None):
         build = kind._make
+    elif names == _in_order(kind)[: len(names)]:
+
+        def build(values: Sequence[Any]) -> Any:
+            return kind(*values)
     else:
 
         def build(values: Sequence[Any]) -> Any:
@@ -144,6 +149,11 @@ def _maker(kind: Any, columns: tuple[bytes | None, ...]) -> RowMaker[Any]:
         return build(turned)
 
     return make
+
+
+def _in_order(kind: Any) -> tuple[str, ...]:
+    """Return the arguments that a dataclass takes by position."""
+    return tuple(one.name for one in fields(kind) if not one.kw_only) if is_dataclass(kind) else ()
 
 
 def _converter(hint: Any) -> Callable[[Any], Any] | None:

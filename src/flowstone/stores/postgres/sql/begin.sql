@@ -67,9 +67,8 @@ WITH chunk AS (
     ON CONFLICT (asset, partition) WHERE finished_at IS NULL DO NOTHING
     RETURNING id, partition, state, token, started_at
 )
-SELECT m.id, m.state, m.token, m.started_at, t.partition AS partition_key, c.asset, c.max_attempts, c.forced,
-    c.priority,
-    c.config_hash, c.same_config
+SELECT m.id AS step_id, c.asset, t.partition AS partition_key, 1 AS attempt, c.max_attempts, m.token, m.started_at,
+    c.forced, m.state, c.priority, c.config_hash, c.same_config
 FROM taken AS t
 CROSS JOIN chunk AS c
 LEFT JOIN made AS m ON m.id = t.id;

@@ -21,7 +21,8 @@ SET state = 'running',
     started_at = pg_catalog.clock_timestamp()
 FROM chosen AS c
 WHERE s.id = c.id
-RETURNING s.id, s.priority, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at, s.forced, s.snoozes,
+RETURNING s.id AS step_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
+    s.forced, s.priority, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds,
     pg_catalog.date_part('epoch', s.started_at - greatest(coalesce(s.ready_at, s.placed_at), s.scheduled_at))
         AS queued_seconds;

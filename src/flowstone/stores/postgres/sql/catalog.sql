@@ -44,15 +44,17 @@ SELECT t.position, c.step_id
 FROM pg_catalog.jsonb_array_elements(%(targets)s::jsonb) WITH ORDINALITY AS t (target, position)
 JOIN flowstone.current_outputs AS c ON c.asset = t.target ->> 0 AND c.partition = t.target ->> 1;
 
--- name: history
--- Steps of an asset, or of one partition, newest first. Uses steps_of_target.
+-- part: record
+-- Steps, as a `StepRecord` has them.
 SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
-    r.executor,
-    s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
-    s.erased_at
+    r.executor, s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason,
+    s.output_step, s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data, s.erased_at
 FROM flowstone.steps AS s
 JOIN flowstone.runs AS r ON r.id = s.run_id
+
+-- name: history
+-- Steps of an asset, or of one partition, newest first. Uses steps_of_target.
+-- here: catalog/record
 WHERE s.asset = %(asset)s
     AND (%(partition)s::text IS NULL OR s.partition = %(partition)s)
     AND (%(state)s::text IS NULL OR s.state = %(state)s)
@@ -99,24 +101,12 @@ SELECT
 
 -- name: step
 -- One step. Uses steps_pkey.
-SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
-    r.executor,
-    s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
-    s.erased_at
-FROM flowstone.steps AS s
-JOIN flowstone.runs AS r ON r.id = s.run_id
+-- here: catalog/record
 WHERE s.id = %(step_id)s;
 
 -- name: steps
 -- Steps of a run, its own and those it joined, in the order of planning. Uses steps_of_run and run_joins_of_run.
-SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
-    r.executor,
-    s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
-    s.erased_at
-FROM flowstone.steps AS s
-JOIN flowstone.runs AS r ON r.id = s.run_id
+-- here: catalog/record
 WHERE (s.run_id = %(run_id)s OR s.id IN (SELECT step_id FROM flowstone.run_joins WHERE run_id = %(run_id)s))
     AND (%(state)s::text IS NULL OR s.state = %(state)s)
 ORDER BY s.id

@@ -133,10 +133,45 @@ WHERE s.run_id = %(run_id)s AND s.id < %(below)s
 ORDER BY s.id DESC
 LIMIT %(limit)s;
 
+-- part: kept
+-- Which of the candidates have to stay: those that something reads which is none of them, and what these were made from.
+needed AS (
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.lineage AS l ON l.upstream_step_id = c.id
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = l.step_id)
+    UNION
+    SELECT c.id
+    FROM candidates AS c
+    JOIN flowstone.steps AS u ON u.output_step = c.id AND u.state = 'reused'
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = u.id)
+    UNION
+    SELECT c.id
+    FROM candidates AS c
+    -- items are kept as long as the step that gathers them
+    JOIN flowstone.steps AS p ON p.id = c.releases_step
+    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = p.id)
+), kept AS (
+    SELECT n.id FROM needed AS n
+    UNION
+    SELECT c.id
+    FROM kept AS k
+    CROSS JOIN LATERAL (
+        SELECT l.upstream_step_id AS id FROM flowstone.lineage AS l WHERE l.step_id = k.id
+        UNION ALL
+        SELECT s.output_step FROM flowstone.steps AS s WHERE s.id = k.id AND s.state = 'reused'
+        UNION ALL
+        SELECT i.id
+        FROM flowstone.scatters AS f
+        JOIN flowstone.steps AS i ON i.run_id = f.run_id
+        WHERE f.step_id = k.id
+    ) AS above
+    JOIN candidates AS c ON c.id = above.id
+)
+
 -- name: prunable
 -- Which of some steps of runs that ended nothing needs any more, once the others are gone as well: not what load
--- returns, not what a kept step was made from, not what a reused step stands on. They are locked. What counts here
--- counts in control/count_prunable too.
+-- returns, not what a kept step was made from, not what a reused step stands on. They are locked.
 -- Uses steps_pkey, runs_pkey, current_outputs_pkey, lineage_pkey, lineage_readers, steps_reused, scatters_of_step.
 WITH RECURSIVE candidates AS MATERIALIZED (
     SELECT s.id, CASE WHEN s.output_step = s.id THEN s.output END AS output, r.releases_step
@@ -150,36 +185,8 @@ WITH RECURSIVE candidates AS MATERIALIZED (
             WHERE c.asset = s.asset AND c.partition = s.partition
         )
     FOR UPDATE OF s SKIP LOCKED
-), needed AS (
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.lineage AS l ON l.upstream_step_id = c.id
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = l.step_id)
-    UNION
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.steps AS u ON u.output_step = c.id AND u.state = 'reused'
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = u.id)
-    UNION
-    -- items are kept as long as the step that gathers them
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.steps AS p ON p.id = c.releases_step
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = p.id)
-), kept AS (
-    SELECT n.id FROM needed AS n
-    UNION
-    SELECT c.id
-    FROM kept AS k
-    CROSS JOIN LATERAL (
-        SELECT l.upstream_step_id AS id FROM flowstone.lineage AS l WHERE l.step_id = k.id
-        UNION ALL
-        SELECT s.output_step FROM flowstone.steps AS s WHERE s.id = k.id AND s.state = 'reused'
-        UNION ALL
-        SELECT c.id FROM candidates AS c WHERE c.releases_step = k.id
-    ) AS above
-    JOIN candidates AS c ON c.id = above.id
-)
+),
+-- here: control/kept
 SELECT c.id, c.output
 FROM candidates AS c
 WHERE NOT EXISTS (SELECT FROM kept AS k WHERE k.id = c.id);
@@ -269,8 +276,7 @@ WHERE s.id IS NULL
 
 -- name: count_prunable
 -- What pruning would delete: numbers of steps, runs and values, and the bytes of the values where these are known. The
--- conditions are those of control/prunable and control/prune_runs; a step that is kept keeps what it was made from, all
--- the way up. Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused, run_joins_of_run.
+-- conditions are those of control/prunable and control/prune_runs. Uses steps_of_run, current_outputs_pkey, lineage_readers, steps_reused, run_joins_of_run.
 WITH RECURSIVE old AS MATERIALIZED (
     SELECT r.id, r.releases_step
     FROM flowstone.runs AS r
@@ -285,38 +291,9 @@ WITH RECURSIVE old AS MATERIALIZED (
             SELECT FROM flowstone.current_outputs AS c
             WHERE c.asset = s.asset AND c.partition = s.partition AND c.step_id = s.id
         )
-), needed AS (
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.lineage AS l ON l.upstream_step_id = c.id
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = l.step_id)
-    UNION
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.steps AS u ON u.output_step = c.id AND u.state = 'reused'
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = u.id)
-    UNION
-    SELECT c.id
-    FROM candidates AS c
-    JOIN flowstone.steps AS p ON p.id = c.releases_step
-    WHERE NOT EXISTS (SELECT FROM candidates AS o WHERE o.id = p.id)
-), kept AS (
-    SELECT n.id FROM needed AS n
-    UNION
-    SELECT c.id
-    FROM kept AS k
-    CROSS JOIN LATERAL (
-        SELECT l.upstream_step_id AS id FROM flowstone.lineage AS l WHERE l.step_id = k.id
-        UNION ALL
-        SELECT s.output_step FROM flowstone.steps AS s WHERE s.id = k.id AND s.state = 'reused'
-        UNION ALL
-        SELECT i.id
-        FROM flowstone.scatters AS f
-        JOIN flowstone.steps AS i ON i.run_id = f.run_id
-        WHERE f.step_id = k.id
-    ) AS above
-    JOIN candidates AS c ON c.id = above.id
-), gone AS MATERIALIZED (
+),
+-- here: control/kept
+, gone AS MATERIALIZED (
     SELECT c.id, c.output
     FROM candidates AS c
     WHERE NOT EXISTS (SELECT FROM kept AS k WHERE k.id = c.id)

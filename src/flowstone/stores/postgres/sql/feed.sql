@@ -55,13 +55,7 @@ SELECT id, step_id, attempt, tries FROM claimed ORDER BY id;
 
 -- name: steps
 -- Steps whose attempts are reported. Uses steps_pkey.
-SELECT s.id, s.run_id, s.asset, s.partition AS partition_key, s.state, s.attempt, s.max_attempts, s.priority, s.queue,
-    r.executor,
-    s.created_at, s.scheduled_at, s.started_at, s.finished_at, s.worker, s.error, s.error_type, s.reason, s.output_step,
-    s.output AS stored, s.code_version, s.waiting_on, s.forced, s.invalidated_at, s.error_data,
-    s.erased_at
-FROM flowstone.steps AS s
-JOIN flowstone.runs AS r ON r.id = s.run_id
+-- here: catalog/record
 WHERE s.id = ANY(%(steps)s::bigint[]);
 
 -- name: attempts

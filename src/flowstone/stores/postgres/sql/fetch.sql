@@ -53,17 +53,16 @@ WITH chosen AS (
     RETURNING s.id, s.run_id, s.asset, s.partition, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
         s.job_id, s.snoozes, s.placed_at, s.limits, s.has_approvals
 )
-SELECT f.id AS job_id, f.worker, f.step_id AS named_step,
+SELECT s.id AS step_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at, s.forced,
+    s.id IS NOT NULL AS is_started, s.run_id, s.snoozes,
+    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, s.limits, s.has_approvals,
+    r.deps_timeout_seconds, r.kind, r.details, r.shapes ->> s.asset AS shape, r.keys ->> s.asset AS keys,
+    pg_catalog.date_part('epoch', s.started_at - pg_catalog.timezone('UTC', f.scheduled_at)) AS queued_seconds,
+    f.id AS job_id, f.worker, f.step_id AS named_step,
     (
         SELECT EXISTS (SELECT FROM flowstone.ranges AS g WHERE g.queue = %(queue)s AND g.is_open)
             OR EXISTS (SELECT FROM flowstone.steps AS o WHERE o.queue = %(queue)s AND o.state = 'pending' AND o.job_id = 0)
-    ) AS has_ranges,
-    s.id AS step_id, s.run_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
-    s.forced, s.snoozes,
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, s.limits, s.has_approvals,
-    r.deps_timeout_seconds, r.kind, r.details, r.shapes ->> s.asset AS shape,
-    r.keys ->> s.asset AS keys,
-    pg_catalog.date_part('epoch', s.started_at - pg_catalog.timezone('UTC', f.scheduled_at)) AS queued_seconds
+    ) AS has_ranges
 FROM fetched AS f
 LEFT JOIN started AS s ON s.job_id = f.id
 LEFT JOIN flowstone.runs AS r ON r.id = s.run_id

@@ -174,9 +174,8 @@ FROM (
     FOR NO KEY UPDATE OF p
 ) AS c
 WHERE s.id = c.id
-RETURNING s.id AS step_id, s.run_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token,
-    s.started_at, s.forced,
-    s.has_approvals, c.kind, c.details;
+RETURNING s.id AS step_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
+    s.forced, s.run_id, s.has_approvals, c.kind, c.details;
 
 -- name: release_attempts
 -- Give attempts back as if they had not started; those that were to be cancelled end, and count. Uses steps_pkey.

@@ -78,6 +78,6 @@ FROM (
     LEFT JOIN roomy AS o ON o.run_id = k.run_id AND o.queue = k.queue
 ) AS l
 WHERE s.id = l.id
-RETURNING s.id, s.run_id, s.state, s.job_id, l.durable, s.queue, s.priority, s.asset, s.partition AS partition_key,
-    s.attempt, s.max_attempts, s.token, s.started_at, s.forced, s.snoozes,
+RETURNING s.id AS step_id, s.asset, s.partition AS partition_key, s.attempt, s.max_attempts, s.token, s.started_at,
+    s.forced, s.run_id, s.state, s.job_id, l.durable, s.queue, s.priority, s.snoozes,
     pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - s.placed_at) AS age_seconds, l.shape, l.keys;
