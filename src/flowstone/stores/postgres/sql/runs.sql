@@ -1,6 +1,19 @@
 -- Runs as lists have them. Nothing here counts steps of runs that are over, or of those that are not: counts are in the
 -- runs, and what runs at this moment is found by who works on it.
 
+-- part: record
+-- Runs, as lists have them.
+SELECT r.id, r.kind, r.selection, r.executor, r.state, r.priority, r.max_concurrency, r.created_at, r.finished_at,
+    r.paused, r.retry_of, r.parent, r.details, r.assets, r.requested_by, r.requested_via,
+    r.first_partition, r.last_partition, r.partitions,
+    r.counts, r.total_steps, r.open_steps, r.failures, r.cancellations,
+    r.state = 'running' AND NOT r.durable AND NOT EXISTS (
+        SELECT FROM flowstone.workers AS w
+        WHERE w.id = r.driver AND w.lost_at IS NULL
+            AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
+    ) AS process_lost
+FROM flowstone.runs AS r
+
 -- part: matching
 -- The condition of a filter.
 WHERE (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
@@ -31,16 +44,7 @@ WHERE (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
 -- The newest runs that match a filter, behind a place in the list. Each filter has an index in the order of the list;
 -- filters by "not" go through the list itself. Uses runs_newest, runs_of_state, runs_of_kind, runs_of_person,
 -- runs_of_asset, runs_tags, runs_of_parent.
-SELECT r.id, r.kind, r.selection, r.executor, r.state, r.priority, r.max_concurrency, r.created_at, r.finished_at,
-    r.paused, r.retry_of, r.parent, r.details, r.assets, r.requested_by, r.requested_via,
-    r.first_partition, r.last_partition, r.partitions,
-    r.counts, r.total_steps, r.open_steps, r.failures, r.cancellations,
-    r.state = 'running' AND NOT r.durable AND NOT EXISTS (
-        SELECT FROM flowstone.workers AS w
-        WHERE w.id = r.driver AND w.lost_at IS NULL
-            AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
-    ) AS process_lost
-FROM flowstone.runs AS r
+-- here: runs/record
 -- here: runs/matching
     AND (%(before_at)s::timestamptz IS NULL OR (r.created_at, r.id) < (%(before_at)s, %(before_id)s))
 ORDER BY r.created_at DESC, r.id DESC
@@ -58,16 +62,7 @@ FROM (
 
 -- name: named
 -- Some runs by their ids. Uses runs_pkey.
-SELECT r.id, r.kind, r.selection, r.executor, r.state, r.priority, r.max_concurrency, r.created_at, r.finished_at,
-    r.paused, r.retry_of, r.parent, r.details, r.assets, r.requested_by, r.requested_via,
-    r.first_partition, r.last_partition, r.partitions,
-    r.counts, r.total_steps, r.open_steps, r.failures, r.cancellations,
-    r.state = 'running' AND NOT r.durable AND NOT EXISTS (
-        SELECT FROM flowstone.workers AS w
-        WHERE w.id = r.driver AND w.lost_at IS NULL
-            AND w.beat_at >= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => w.lease_seconds)
-    ) AS process_lost
-FROM flowstone.runs AS r
+-- here: runs/record
 WHERE r.id = ANY(%(runs)s::text[]);
 
 -- name: at_work
