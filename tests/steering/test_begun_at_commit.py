@@ -150,6 +150,70 @@ def test_a_step_with_an_input_left_waits(crew: Crew) -> None:
     assert states(crew) == [("waiting", 0, False)]
 
 
+def jobs(crew: Crew, asset: str = "after") -> list[tuple[str, int, int, bool]]:
+    """Return state, attempt, maximum of attempts and whether it names the worker, of the jobs of an asset."""
+    return crew.rows(
+        "SELECT j.state::text, j.attempt, j.max_attempts,"
+        " j.attempted_by = ARRAY['here', 'hand'] AND j.attempted_at IS NOT NULL FROM oban_jobs AS j"
+        " JOIN flowstone.steps AS s ON s.job_id = j.id WHERE s.asset = %s ORDER BY j.id",
+        asset,
+    )
+
+
+JOBS_ROOM = WorkerRoom("hand", {"assets": 9}, frozenset({"assets"}))
+
+
+def test_a_step_with_a_job_begins_so_too_and_oban_sees_it_at_work(crew: Crew) -> None:
+    crew.lease()
+    run = crew.place("after", ITEMS[0])
+    (begun,) = commit(crew, crew.take("assets"), JOBS_ROOM)
+    assert begun.queue == "assets"
+    assert begun.attempt.job_id > 0
+    assert jobs(crew) == [("executing", 1, 1, True)]
+    assert crew.take("assets") == []
+    assert commit(crew, [begun.attempt], JOBS_ROOM) == []
+    assert jobs(crew) == [("completed", 1, 1, True)]
+    assert crew.flow.runs.get(run).counts == {State.COMPLETED: 2}
+
+
+def test_released_unused_its_job_waits_for_a_worker(crew: Crew) -> None:
+    crew.lease()
+    crew.place("after", ITEMS[0])
+    (begun,) = commit(crew, crew.take("assets"), JOBS_ROOM)
+    assert crew.store.ledger.release([begun.attempt], reason="its worker stopped") == [begun.attempt.step_id]
+    assert jobs(crew) == [("available", 0, 1, True)]
+    (again,) = crew.take("assets")
+    assert (again.step_id, again.attempt, again.job_id) == (begun.attempt.step_id, 1, begun.attempt.job_id)
+    assert again.token > begun.attempt.token
+
+
+def test_a_cancel_by_tools_of_oban_reaches_it(crew: Crew) -> None:
+    crew.lease()
+    crew.place("after", ITEMS[0])
+    (begun,) = commit(crew, crew.take("assets"), JOBS_ROOM)
+    crew.execute("UPDATE oban_jobs SET state = 'cancelled', cancelled_at = now() WHERE state = 'executing'")
+    assert crew.store.queue.follow_cancels([begun.attempt.job_id]) == 1
+    assert states(crew) == [("cancelling", 1, False)]
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        "UPDATE flowstone.steps SET limits = '{\"crane\": 2}' WHERE asset = 'after'",
+        "UPDATE flowstone.steps SET scheduled_at = now() + interval '1 hour' WHERE asset = 'after'",
+        "UPDATE flowstone.runs SET paused = true",
+        "UPDATE flowstone.runs SET max_concurrency = 5",
+    ],
+)
+def test_what_needs_more_than_a_place_does_not_begin_so(crew: Crew, hindrance: str) -> None:
+    crew.lease()
+    crew.place("after", ITEMS[0])
+    first = crew.take("assets")
+    crew.execute(hindrance)
+    assert commit(crew, first, JOBS_ROOM) == []
+    assert jobs(crew) == [] or jobs(crew)[0][0] in ("available", "scheduled")
+
+
 def same_transaction(crew: Crew) -> bool:
     """Whether what came after began in the very transaction that committed its input."""
     rows = crew.rows("SELECT DISTINCT xmin::text FROM flowstone.steps WHERE asset IN ('fragile', 'gated_after')")

@@ -368,6 +368,7 @@ class Node:
         self._finished: Finished | None = None
         self._producers: dict[str, Producer] = {}
         self._begun: set[asyncio.Future[None]] = set()
+        self._backlogged: set[str] = set()
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
         self._name = oban_name
@@ -534,17 +535,21 @@ class Node:
 
     def _end_begun(self, queue: str, producer: Producer, future: asyncio.Future[None]) -> None:
         self._begun.discard(future)
-        # there is room again; a poll for each end of a very short step would cost more than the step
-        if not self._begun or self._threads[queue].takes_long:
+        # there is room again, which matters when the last fetch left something behind; what comes is announced.
+        # A poll for each end of a very short step would cost more than the step
+        if queue in self._backlogged and (not self._begun or self._threads[queue].takes_long):
             producer.notify()
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
+        self._backlogged.add(queue)  # as long as nothing else is known
         demand = self._threads[queue].room(demand)
         if not demand:
             return []
         if not self._is_renewed(_LEASE_SECONDS):
             raise TimeoutError("the lease is not renewed in time; this machine or the database is too slow")
         fetched = self._fetch(queue, demand, uuid)
+        if len(fetched) < demand:
+            self._backlogged.discard(queue)
         if not fetched:
             return []
         self._attempts.taken(fetched)

@@ -52,6 +52,8 @@ class Children:
                 continue
             if step.job_id == 0:
                 self.queues.add(step.queue)
+            elif step.job_id is not None and step.job_id < 0:
+                continue  # it began with this commit, and needs no job
             elif step.job_id is not None:
                 self.to_enqueue.append(step.id)
             elif step.durable:

@@ -43,10 +43,11 @@ class _ReleasedRow(StartedStep):
             of_run: another attempt of its run.
         """
         assert of_run.run is not None
+        assert self.job_id is not None
         attempt = self.started(
             of_run.run,
             queued_seconds=0.0,
-            job_id=-self.step_id,
+            job_id=self.job_id,
             snoozes=self.snoozes,
             age_seconds=self.age_seconds,
             deps_timeout_seconds=of_run.deps_timeout_seconds,
@@ -77,7 +78,7 @@ class BeginHere:
         return cls(room, runs) if room is not None and runs else None
 
     def release(self, connection: Connection[TupleRow], children: Mapping[int, int]) -> list[ReleasedStep]:
-        """Count inputs down; begin what there is room for, and return what is to be begun otherwise.
+        """Count inputs down and begin what there is room for; return the new state of each.
 
         Args:
             connection: with the transaction in which the inputs ended.
@@ -99,7 +100,5 @@ class BeginHere:
         )
         self.begun += [row.begun(self.runs[row.run_id]) for row in running]
         return [
-            ReleasedStep(row.step_id, row.run_id, row.state, row.job_id, row.durable, row.queue)
-            for row in rows
-            if row.state is not State.RUNNING
+            ReleasedStep(row.step_id, row.run_id, row.state, row.job_id, row.durable, row.queue) for row in rows
         ]

@@ -1,15 +1,16 @@
 -- Count finished inputs down, as `release` does, and begin what is ready then at once on the worker that commits: it
--- has the inputs at hand, and the row is written once instead of twice. Only steps that need no job, of runs of the
--- committed attempts, as far as the worker has room, and only where nobody else is kept waiting by that: no job and no
--- step of another run waits on the queue, and none of the same run that is more urgent (or none at all, for a worker
--- that takes nothing ahead). Otherwise they wait to be fetched, in the order of their urgency. Children are locked in the
--- order of their ids, as everywhere. Uses steps_pkey, steps_to_begin, ranges_open and flowstone_available.
+-- has the inputs at hand, and the row is written once instead of twice. Those that have jobs get one that is at work
+-- already. Only first attempts without limits, of runs of the committed attempts, as far as the worker has room, and
+-- only where nobody else is kept waiting by that: no job and no step of another run waits on the queue, and none of the
+-- same run that is more urgent (or none at all, for a worker that takes nothing ahead). Otherwise they wait to be
+-- fetched, in the order of their urgency. Children are locked in the order of their ids, as everywhere. Uses steps_pkey, steps_to_begin, ranges_open and flowstone_available.
 WITH finished AS (
     SELECT f.child_id, f.inputs
     FROM unnest(%(children)s::bigint[], %(inputs)s::integer[]) AS f (child_id, inputs)
 ), locked AS (
     SELECT s.id, f.inputs, r.durable, r.max_concurrency, r.paused, s.run_id, s.queue, s.priority,
-        s.job_id = 0 AND s.waiting_on <= f.inputs AND r.max_concurrency IS NULL AND NOT r.paused
+        (s.job_id = 0 OR s.job_id IS NULL AND r.durable AND s.attempt = 0 AND s.limits IS NULL AND NOT s.has_approvals)
+            AND s.waiting_on <= f.inputs AND r.max_concurrency IS NULL AND NOT r.paused
             AND coalesce(s.scheduled_at <= pg_catalog.clock_timestamp(), true)
             AND s.run_id = ANY(%(runs)s::text[]) AS may_begin,
         r.shapes ->> s.asset AS shape, r.keys ->> s.asset AS keys
@@ -33,7 +34,8 @@ WITH finished AS (
         AND NOT EXISTS (SELECT FROM flowstone.queues AS p WHERE p.name = g.queue AND p.paused)
         AND NOT EXISTS (
             SELECT FROM public.oban_jobs AS j
-            WHERE j.state = 'available' AND j.queue = g.queue AND j.priority <= g.priority
+            WHERE j.state = 'available' AND j.queue = g.queue
+                AND j.priority <= CASE WHEN q.idle THEN 32767 ELSE g.priority END
                 AND j.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
         )
         AND NOT EXISTS (SELECT FROM flowstone.ranges AS a WHERE a.queue = g.queue AND a.is_open)
@@ -58,7 +60,7 @@ SET waiting_on = s.waiting_on - l.inputs,
         WHEN s.waiting_on > l.inputs THEN 'waiting'
         WHEN s.scheduled_at > pg_catalog.clock_timestamp() THEN 'scheduled'
         ELSE 'pending' END,
-    job_id = CASE WHEN l.begins THEN - s.id
+    job_id = CASE WHEN l.begins AND s.job_id = 0 THEN - s.id
         WHEN s.job_id = 0 THEN 0
         WHEN s.waiting_on <= l.inputs AND l.durable AND l.max_concurrency IS NULL AND NOT l.paused
         THEN pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('public.oban_jobs', 'id')) END,
