@@ -44,7 +44,8 @@ class Server:
         """Return the version and the settings that decide what a commit costs."""
         names = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
         with self._connect() as connection:
-            return {name: str(connection.execute(f"SHOW {name}").fetchone()[0]) for name in names}  # type: ignore[index]
+            read = "SELECT n, pg_catalog.current_setting(n) FROM unnest(%s::text[]) AS n"
+            return dict(connection.execute(read, [list(names)]).fetchall())
 
     def _connect(self) -> Connection:
         import psycopg

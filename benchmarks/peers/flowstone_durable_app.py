@@ -28,9 +28,13 @@ def app(dsn: str) -> FlowStone:
 
 
 def _chain() -> list[Asset]:
-    namespace: dict[str, object] = {"__name__": "benchmark_chain"}
-    source = "def c0():\n    return 1\n" + "".join(
-        f"def c{n}(c{n - 1}):\n    return c{n - 1} + 1\n" for n in range(1, CHAIN_LENGTH)
-    )
-    exec(source, namespace)
-    return [asset(namespace[f"c{n}"]) for n in range(CHAIN_LENGTH)]  # type: ignore[call-overload]
+    first = asset(name="c0")(_first)
+    return [first, *(asset(name=f"c{n}", deps={"before": f"c{n - 1}"})(_next) for n in range(1, CHAIN_LENGTH))]
+
+
+def _first() -> int:
+    return 1
+
+
+def _next(before: int) -> int:
+    return before + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.peers.exchange import answer, options, repeat
-from flowstone import AllPartitions, FlowStone, StaticPartitions, asset, dep
+from benchmarks.peers.flowstone_shapes_app import fan_assets
+from flowstone import FlowStone
 
 
 def main() -> None:
@@ -11,24 +12,12 @@ def main() -> None:
     arguments = options()
     width = arguments["width"]
 
-    @asset
-    def first() -> int:
-        return 1
-
-    @asset(partitions=StaticPartitions([f"p{number:06}" for number in range(width)]))
-    def middle(first: int) -> int:
-        return first
-
-    @asset(deps=[dep("middle", mapping=AllPartitions())])
-    def last(middle: dict[str, int]) -> int:
-        return sum(middle.values())
-
     def run(flow: FlowStone) -> None:
         assert flow.materialize_all("last").value == width
 
     answer(
         seconds=repeat(
-            lambda: FlowStone.for_testing([first, middle, last]),
+            lambda: FlowStone.for_testing(fan_assets(width)),
             run,
             repetitions=arguments["repetitions"],
             warmups=1,

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.peers.flowstone_dag_app import dag
 from flowstone import AllPartitions, DailyPartitions, FlowStone, StaticPartitions, asset, dep
+from flowstone.core.asset import Asset
 
 FIRST = date(2024, 1, 1)
 LAYERS, WIDTH, DAYS, READS = 10, 30, 30, 3
@@ -20,6 +21,11 @@ def shape(name: str, dsn: str, **options: Any) -> FlowStone:
 
 
 def fan(dsn: str, *, width: int) -> FlowStone:
+    """Return the app of `fan_assets`."""
+    return FlowStone(fan_assets(width), database_url=dsn)
+
+
+def fan_assets(width: int) -> list[Asset]:
     """One number, read by each of many partitions, which one sum reads."""
 
     @asset
@@ -34,7 +40,7 @@ def fan(dsn: str, *, width: int) -> FlowStone:
     def last(middle: dict[str, int]) -> int:
         return sum(middle.values())
 
-    return FlowStone([first, middle, last], database_url=dsn)
+    return [first, middle, last]
 
 
 def wide(dsn: str) -> FlowStone:

@@ -72,7 +72,7 @@ def ask(path: Path, arguments: Sequence[str]) -> tuple[int, bytes, str]:
     """
     command = ["git", *_NEUTRAL, "-C", str(path), *arguments]
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed program and options, no shell
+        done = subprocess.run(
             command, capture_output=True, env=environment(), stdin=subprocess.DEVNULL, check=False
         )
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def stream(
         variables = environment() | {"GIT_DIR": str(private), "GIT_OBJECT_DIRECTORY": str(objects)}
         command = ["git", *_NEUTRAL, *arguments]
         try:
-            process = subprocess.Popen(  # noqa: S603 - a fixed program and options, no shell
+            process = subprocess.Popen(
                 command, stdin=source, stdout=subprocess.PIPE, stderr=problems, env=variables, cwd=private
             )
         except FileNotFoundError:

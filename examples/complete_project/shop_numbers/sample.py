@@ -13,7 +13,7 @@ def write(directory: Path, days: list[date]) -> None:
     """Write a file of orders for each day, the same ones every time."""
     directory.mkdir(parents=True, exist_ok=True)
     for day in days:
-        draw = random.Random(day.toordinal())  # noqa: S311 - a sample
+        draw = random.Random(day.toordinal())
         rows = [
             {
                 "id": f"{day}-{number}",

@@ -29,9 +29,8 @@ from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.step import CheckRecord, StepRecord
 from flowstone.engine.checks import Subject
-from flowstone.engine.scatter import GatheredIO
 from flowstone.errors import ApprovalNotFoundError, FlowStoneError, OptionsError, UnknownAssetError, did_you_mean
-from flowstone.protocols import Control, Executor, IOManager, SweepableIO
+from flowstone.protocols import Control, Executor, InternalIO, IOManager, SweepableIO
 from flowstone.stores.audit import current_user
 
 
@@ -338,7 +337,7 @@ class AsyncRetentionView(AsyncFlowStone):
 
 def _sweeps(manager: IOManager) -> bool:
     """Whether leftovers of a manager are looked for; one of our own that stores nothing has none."""
-    return isinstance(manager, SweepableIO | GatheredIO) or getattr(manager, "internal", False)
+    return isinstance(manager, SweepableIO | InternalIO)
 
 
 @view("flow.approvals")

@@ -47,7 +47,7 @@ class BulkView:
         self._parts = parts
         self._runs = runs
 
-    def preview(self, action: BulkAction | str, filter: AnyFilter) -> BulkPreview:  # noqa: A002
+    def preview(self, action: BulkAction | str, filter: AnyFilter) -> BulkPreview:
         """Return what an action would be done to: the exact filter, and how many runs match.
 
         Args:
@@ -61,7 +61,7 @@ class BulkView:
         number = self._parts.store.insights.runs.count(requested, limit=_MAX_RUNS + 1)
         return BulkPreview(found.value, str(requested), number)
 
-    def cancel(self, filter: AnyFilter, *, expected: int) -> BulkDone:  # noqa: A002
+    def cancel(self, filter: AnyFilter, *, expected: int) -> BulkDone:
         """Cancel all runs that match and are not over; running steps are signalled.
 
         Args:
@@ -78,7 +78,7 @@ class BulkView:
         self._runs.reach(running)
         return BulkDone(BulkAction.CANCEL.value, str(requested), len(matching))
 
-    def retry(self, filter: AnyFilter, *, expected: int, executor: str | Executor = "auto") -> BulkDone:  # noqa: A002
+    def retry(self, filter: AnyFilter, *, expected: int, executor: str | Executor = "auto") -> BulkDone:
         """Run again what all matching runs did not get done, each as a new run that goes on by itself.
 
         Args:
@@ -106,7 +106,7 @@ class BulkView:
             BulkAction.RETRY.value, str(requested), len(placed), tuple(placed), tuple(skipped[:_SHOWN])
         )
 
-    def set_priority(self, filter: AnyFilter, priority: int, *, expected: int) -> BulkDone:  # noqa: A002
+    def set_priority(self, filter: AnyFilter, priority: int, *, expected: int) -> BulkDone:
         """Give all matching runs that are not over another priority.
 
         Args:
@@ -160,7 +160,7 @@ class BulkView:
             return []
         return self._parts.store.insights.runs.steps(run_id, states=chosen, assets=assets, limit=1_000_000)
 
-    def _read(self, action: BulkAction | str, filter: AnyFilter) -> tuple[BulkAction, RunFilter]:  # noqa: A002
+    def _read(self, action: BulkAction | str, filter: AnyFilter) -> tuple[BulkAction, RunFilter]:
         try:
             found = BulkAction(action)
         except ValueError:
@@ -173,7 +173,7 @@ class BulkView:
     def _matching(
         self,
         action: BulkAction,
-        filter: AnyFilter,  # noqa: A002
+        filter: AnyFilter,
         expected: int,
         *,
         maximum: int = _MAX_RUNS,

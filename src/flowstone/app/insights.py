@@ -261,7 +261,7 @@ class InsightsView(AssetDetails):
 
     def runs(
         self,
-        filter: RunFilter | str = "",  # noqa: A002 - the word that everyone knows for it
+        filter: RunFilter | str = "",
         *,
         cursor: str | None = None,
         limit: int | None = None,

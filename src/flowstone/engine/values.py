@@ -34,7 +34,7 @@ from flowstone.errors import (
     StorageError,
     did_you_mean,
 )
-from flowstone.protocols import Catalog, FindableIO, IOManager, RetryingIO, ScannableIO
+from flowstone.protocols import Catalog, FindableIO, InternalIO, IOManager, RetryingIO, ScannableIO
 
 log = logging.getLogger("flowstone")
 
@@ -351,7 +351,7 @@ class ValueStore:
     @property
     def names(self) -> Collection[str]:
         """Names of the IO managers that may be chosen."""
-        return [name for name, manager in self._managers.items() if not getattr(manager, "internal", False)]
+        return [name for name, manager in self._managers.items() if not isinstance(manager, InternalIO)]
 
     @property
     def type_names(self) -> frozenset[str]:

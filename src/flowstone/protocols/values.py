@@ -203,6 +203,15 @@ class KeepsObjects(Protocol):
 
 
 @runtime_checkable
+class InternalIO(Protocol):
+    """An IO manager that an app has whatever it declares: nobody chooses it by name, and it keeps no bytes."""
+
+    @property
+    def internal(self) -> bool:
+        """True."""
+
+
+@runtime_checkable
 class LimitingIO(Protocol):
     """An IO manager that bounds how many steps of its assets run at once in the whole fleet."""
 

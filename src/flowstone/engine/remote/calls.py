@@ -42,7 +42,7 @@ from flowstone.errors import (
     StepCancelledError,
     StorageError,
 )
-from flowstone.protocols import Compute, ComputeCall, IOManager, SubmittedCall
+from flowstone.protocols import Compute, ComputeCall, InternalIO, IOManager, SubmittedCall
 
 log = logging.getLogger("flowstone.compute")
 
@@ -264,7 +264,7 @@ class RemoteCalls:
         if name not in self._pickled:
             manager = self._managers.get(name)
             pickled = None
-            if manager is not None and manager.shared and not getattr(manager, "internal", False):
+            if manager is not None and manager.shared and not isinstance(manager, InternalIO):
                 try:
                     pickled = pickle.dumps(manager, protocol=5)
                 except Exception as error:  # noqa: BLE001 - it holds connections, or locks
