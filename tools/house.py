@@ -295,13 +295,17 @@ class RecordedTypes:
         known = imported_names(modules())
         return [name for name in self.names() if name in known]
 
-    def _note(self, frame: FrameType, event: str, _: object) -> None:
-        # `__init__` of a dataclass; `__new__` of a named tuple, which is a lambda, and its `_make`
+    def _note(self, frame: FrameType, event: str, answer: object) -> None:
+        # `__init__` of a dataclass, or what `core.frozen.maker` makes in its place; `__new__` of a named tuple,
+        # which is a lambda, and its `_make`
         code = frame.f_code
-        if event != "call" or code.co_name not in {"__init__", "<lambda>", "_make"} or not code.co_argcount:
+        if event == "return" and (code.co_filename, code.co_name) == ("<string>", "make"):
+            made: Any = type(answer)
+        elif event == "call" and code.co_name in {"__init__", "<lambda>", "_make"} and code.co_argcount:
+            first = frame.f_locals.get(code.co_varnames[0])
+            made = type(first) if code.co_name == "__init__" else first
+        else:
             return
-        first = frame.f_locals.get(code.co_varnames[0])
-        made: Any = type(first) if code.co_name == "__init__" else first
         if not isinstance(made, type) or not made.__module__.startswith("flowstone."):
             return
         if is_dataclass(made) or (issubclass(made, tuple) and hasattr(made, "_fields")):

@@ -1,27 +1,32 @@
-"""Frozen dataclasses that are made quickly are frozen, equal, hashable and picklable like any other."""
+"""What makers make is what the class makes: frozen, equal, hashable and picklable like any other."""
 
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from flowstone.core.frozen import quickly_made
-from flowstone.core.job import Job
-from flowstone.core.outcome import Succeeded
-from flowstone.core.output import StoredOutput
-from flowstone.core.run_details import RunInfo
-from flowstone.engine.run_spec import RunSpec
-from flowstone.executors.inline import PlacingOptions
+from flowstone.core.frozen import maker
+from flowstone.core.job import Job, make_job
+from flowstone.core.outcome import Succeeded, succeeded
+from flowstone.core.output import StoredOutput, make_stored
+from flowstone.core.run_details import RunInfo, make_run_info
+from flowstone.core.state import State
+from flowstone.core.step import Attempt, CommitResult, NewStep, make_attempt, make_commit_result, make_step
+from flowstone.engine.run_spec import RunSpec, make_spec
+from flowstone.errors import OptionsError
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class Made[T]:
     first: int
     names: list[str] = field(default_factory=list)
     last: str = "z"
+    chosen: set[int] = field(default_factory=set)
     count: int = field(default=0, kw_only=True)
     made: list[int] = field(default_factory=list, init=False)
     doubled: int = field(default=7, init=False)
@@ -31,86 +36,89 @@ class Made[T]:
             raise ValueError(self.first)
 
 
-class Plainer(Made[int]):
-    """A subclass without fields, and with a dict."""
+@dataclass(slots=True)
+class Open:
+    first: int
+    last: int = 5
 
 
-def test_it_is_made_as_dataclasses_make_it() -> None:
-    one, other = Made[int](1), Made[int](1, ["a"], count=3)
+make_made: Callable[..., Made[int]] = maker(Made)
+make_open = maker(Open)
 
-    assert (one.first, one.names, one.last, one.count, one.made, one.doubled) == (1, [], "z", 0, [], 7)
+
+def test_it_makes_what_the_class_makes() -> None:
+    one, other = make_made(1), make_made(1, ["a"], count=3)
+
+    assert (one.first, one.names, one.last, one.chosen, one.count) == (1, [], "z", set(), 0)
+    assert (one.made, one.doubled) == ([], 7)
     assert (other.names, other.count) == (["a"], 3)
     assert one == Made[int](1)
     assert one != other
     assert type(one) is Made
-    assert list(inspect.signature(Made).parameters) == ["first", "names", "last", "count"]
+    assert list(inspect.signature(make_made).parameters) == list(inspect.signature(Made).parameters)
+    assert make_open(1) == Open(1)
+    assert type(make_open(1)) is Open
 
 
 def test_each_has_containers_of_its_own() -> None:
-    one = Made[int](1)
+    one = make_made(1)
     one.names.append("x")
     one.made.append(1)
+    one.chosen.add(1)
 
-    assert (Made[int](1).names, Made[int](1).made) == ([], [])
+    assert (make_made(1).names, make_made(1).made, make_made(1).chosen) == ([], [], set())
 
 
 def test_it_is_frozen_and_what_post_init_raises_is_raised() -> None:
-    one = Made[int](1)
+    one = make_made(1)
 
     with pytest.raises(FrozenInstanceError):
         one.first = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         del one.first
     with pytest.raises(ValueError, match="-1"):
-        Made[int](-1)
+        make_made(-1)
     with pytest.raises(TypeError, match="first"):
-        Made()  # type: ignore[call-arg]
+        make_made()
+    with pytest.raises(OptionsError, match="force=2"):
+        make_spec(kind="backfill", selection="a", targets=[], force=2)  # type: ignore[arg-type]
 
 
-def test_a_subclass_stays_one() -> None:
-    one = Plainer(1, last="y")
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+PAIRS: list[tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+    (StoredOutput, make_stored, ("io", "place"), {"size_bytes": 3, "metadata": {"rows": 1}}),
+    (Succeeded, succeeded, (StoredOutput("io", "place"), 5), {}),
+    (Job, make_job, (), {"id": 1, "asset": "a", "partition": None, "run_id": "r", "executor": "sync"}),
+    (RunInfo, make_run_info, (), {"id": "r", "kind": "backfill"}),
+    (RunSpec, make_spec, (), {"kind": "backfill", "selection": "a", "targets": [("a", "")]}),
+    (NewStep, make_step, ("a", ""), {"forced": True}),
+    (Attempt, make_attempt, (1, "r", "a", "", 1, 1, 1, NOW), {}),
+    (CommitResult, make_commit_result, (1, State.COMPLETED), {"accepted": True}),
+]
 
-    assert type(one) is Plainer
-    assert (one.first, one.last) == (1, "y")
-    with pytest.raises(FrozenInstanceError):
-        one.first = 2  # type: ignore[misc]
 
+@pytest.mark.parametrize(("cls", "make", "given", "named"), PAIRS, ids=lambda one: getattr(one, "__name__", ""))
+def test_what_every_step_makes_is_copied_and_pickled(
+    cls: Callable[..., Any], make: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    one = make(*given, **named)
 
-@pytest.mark.parametrize(
-    "one",
-    [
-        StoredOutput("io", "place", size_bytes=3, metadata={"rows": 1}),
-        Succeeded(StoredOutput("io", "place"), 5),
-        Job(id=1, asset="a", partition=None, run_id="r", executor="sync"),
-        RunInfo(id="r", kind="backfill"),
-        RunSpec(kind="backfill", selection="a", targets=[("a", "")]),
-        PlacingOptions(queue="q"),
-    ],
-    ids=lambda one: type(one).__name__,
-)
-def test_what_every_step_makes_is_copied_and_pickled(one: object) -> None:
-    assert type(one).__init__.__code__.co_filename == "<string>"
-    for same in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one)), replace(one)):  # type: ignore[type-var]
+    assert one == cls(*given, **named)
+    for same in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one)), replace(one)):
         assert same == one
-        assert type(same) is type(one)
+        assert type(same) is cls
         assert repr(same) == repr(one)
-    with pytest.raises(FrozenInstanceError):
-        one.__setattr__(next(iter(one.__slots__)), None)  # type: ignore[attr-defined]
 
 
-def test_what_is_no_frozen_dataclass_with_slots_of_its_own_is_refused() -> None:
+def test_what_is_no_dataclass_with_slots_of_its_own_is_refused() -> None:
     @dataclass(frozen=True)
     class WithDict:
-        a: int = 0
-
-    @dataclass(slots=True)
-    class Open:
         a: int = 0
 
     @dataclass(frozen=True, slots=True)
     class More(StoredOutput):
         b: int = 0
 
-    for refused in (WithDict, Open, More, int):
-        with pytest.raises(TypeError, match="no frozen dataclass with slots"):
-            quickly_made(refused)
+    for refused in (WithDict, More, int):
+        with pytest.raises(TypeError, match="no dataclass with slots"):
+            maker(refused)

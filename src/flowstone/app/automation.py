@@ -106,7 +106,7 @@ class SensorRuns:
     def _submitted(self, spec: RunSpec, run: NewRun, plan: Plan) -> SubmittedRun:
         # it is open: opening it again only returns its steps, all of which look joined
         opened = self._parts.store.ledger.open_run(run, plan.steps)
-        steps = [one._replace(deduplicated=one.run_id != run.id) for one in opened]
+        steps = [replace(one, deduplicated=one.run_id != run.id) for one in opened]
         executor = self._placement.executor(spec.executor)
         read_details = self._parts.store.catalog.run_details
         return SubmittedRun(spec, run, plan, executor, options_for(spec, executor), steps, read_details)

@@ -90,6 +90,7 @@ from flowstone.protocols import (
     LimitingIO,
     Observer,
     OfProjectIO,
+    RunJob,
     Store,
 )
 from flowstone.stores.memory import MemoryStore
@@ -630,16 +631,16 @@ def _executors(
     declared = {} if "oban" in own else {"oban": ObanExecutor.capabilities}
     return ExecutorSelector(
         factories,
-        lambda executor: executor.bind(partial(inline.run, items=_room(executor))),
+        lambda executor: executor.bind(_runs(inline, executor)),
         declared=declared,
     )
 
 
-def _room(executor: Executor) -> Room | None:
-    """Return room for items side by side, shared by all that this executor runs."""
+def _runs(inline: InlineRunner, executor: Executor) -> RunJob:
+    """Return what runs a job for an executor; items run side by side in room that all its jobs share."""
     if Capability.CONCURRENT not in executor.capabilities or Capability.SEQUENTIAL in executor.capabilities:
-        return None
-    return Room(concurrency_of(executor))
+        return inline.run
+    return partial(inline.run, items=Room(concurrency_of(executor)))
 
 
 def _constant(executor: Executor) -> Callable[[], Executor]:

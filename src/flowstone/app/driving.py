@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,7 +22,7 @@ from flowstone.app.waiting import WaitNotice
 from flowstone.core.asset import Asset
 from flowstone.core.capability import Capability
 from flowstone.core.graph import AssetGraph, Completeness
-from flowstone.core.job import Job, StepId
+from flowstone.core.job import Job, StepId, make_job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
@@ -80,7 +79,7 @@ class SubmittedRun:
         """Return the handle of a step by its position."""
         planned, placed = self.plan.steps[position], self.steps[position]
         details = self.run.details if placed.run_id == self.run.id else self.details_of(placed.run_id)
-        return Job(
+        return make_job(
             id=StepId(placed.id),
             asset=planned.asset,
             partition=decode_partition(planned.partition_key) if planned.partition_key else None,
@@ -189,7 +188,7 @@ class Driving:
     def execute(self, run: SubmittedRun, job: Job, *, alone: bool = False) -> Materialization:
         """Run a placed step through its executor and wait for it; `alone` when it is all of its run."""
         try:
-            done: object = run.executor.execute(job, **run.options)
+            done: object = run.executor.execute(job, **run.options) if run.options else run.executor.execute(job)
         except BaseException as error:
             self._not_started(run, job, error)
             raise
@@ -267,8 +266,7 @@ class Driving:
             ready=ready,
             width=_width(run),
             joined=joined,
-            execute=partial(self.execute, run),
-            job=lambda step_id: run.job(position[step_id]),
+            execute=lambda step_id: self.execute(run, run.job(position[step_id])),
             on_done=report,
         )
         try:

@@ -47,7 +47,7 @@ from flowstone.core.partitions import Partition
 from flowstone.core.selection import Selection, select
 from flowstone.core.state import State
 from flowstone.engine.planner import Plan
-from flowstone.engine.run_spec import BACKFILL_PRIORITY, BACKFILL_QUEUE, RunSpec
+from flowstone.engine.run_spec import BACKFILL_PRIORITY, BACKFILL_QUEUE, make_spec
 from flowstone.errors import OptionsError, StepCancelledError, StepFailedError
 from flowstone.protocols import Executor
 
@@ -176,7 +176,7 @@ class FlowStone(AssembledApp, CommittedValues):
             BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
         target = target_of(find_asset(self.parts.graph, asset), partition)
-        spec = RunSpec(
+        spec = make_spec(
             kind="materialize",
             selection=target[0],
             targets=(target,),
@@ -257,7 +257,7 @@ class FlowStone(AssembledApp, CommittedValues):
         """
         target = target_of(find_asset(self.parts.graph, asset), partition)
         run = self._placement.submit(
-            RunSpec(
+            make_spec(
                 kind="schedule",
                 selection=target[0],
                 targets=(target,),
@@ -402,7 +402,7 @@ class FlowStone(AssembledApp, CommittedValues):
             The outcome; failures do not raise, see `RunResult.ok` and `raise_for_failures`.
         """
         names = leaves(self.graph, select(self.graph, selection))
-        spec = RunSpec(
+        spec = make_spec(
             kind="materialize_all",
             selection=describe(selection),
             targets=all_targets(self.graph, names, partition, datetime.now(UTC)),
@@ -531,7 +531,7 @@ class FlowStone(AssembledApp, CommittedValues):
         targets, names, explicit = backfill_targets(
             self.graph, selection, partitions, datetime.now(UTC), allow_incomplete=allow_incomplete
         )
-        spec = RunSpec(
+        spec = make_spec(
             kind="backfill",
             selection=describe(selection),
             targets=targets,
@@ -586,7 +586,7 @@ class FlowStone(AssembledApp, CommittedValues):
             targets = all_targets(self.graph, chosen, partition, now)
             explicit = () if partition is None else tuple(chosen)
         return self._placement.plan(
-            RunSpec(
+            make_spec(
                 kind="plan",
                 selection=describe(selection),
                 targets=targets,

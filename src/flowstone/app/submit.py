@@ -29,7 +29,7 @@ from flowstone.core.retry import NO_RETRY
 from flowstone.core.run_details import NO_DETAILS, RunDetails
 from flowstone.core.selection import select
 from flowstone.core.state import State
-from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep, Target
+from flowstone.core.step import NewRange, NewRun, NewStep, PlacedStep, Target, make_run
 from flowstone.engine.inline import DEFAULT_RETRY
 from flowstone.engine.planner import Plan
 from flowstone.engine.run_spec import NORMAL_PRIORITY, PartitionTargets, RunSpec
@@ -431,7 +431,7 @@ class Placement:
             and (placing_span := telemetry.tracer.place(run_id, spec.kind)) is not None
         ):
             details = replace(details, traceparent=placing_span)
-        return NewRun(
+        return make_run(
             id=run_id,
             kind=spec.kind,
             selection=spec.selection,

@@ -6,13 +6,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from flowstone.core.approval import Approval
 from flowstone.core.asset import Asset
 from flowstone.core.output import JsonValue
-from flowstone.core.partitions import Partition, PartitionKey
+from flowstone.core.partitions import Partition, PartitionKey, decode_partition
 from flowstone.core.run_details import RunInfo
+from flowstone.core.step import Attempt
 from flowstone.errors import ResourceError, StepCancelledError, did_you_mean
 
 
@@ -26,12 +28,10 @@ class CancellationToken:
         (True, 'by a person')
     """
 
-    __slots__ = ("_calls", "_event", "reason")
-
-    def __init__(self) -> None:
-        self._calls: list[Callable[[], object]] | None = None
-        self._event: threading.Event | None = None
-        self.reason: str | None = None
+    # of the class until something happens: every step has a token, and few are asked for anything
+    _calls: list[Callable[[], object]] | None = None
+    _event: threading.Event | None = None
+    reason: str | None = None
 
     @property
     def is_cancelled(self) -> bool:
@@ -109,6 +109,10 @@ class Resources(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._opened)
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""What a step has of anything that it does not ask for."""
 
 
 class KeepsLog(Protocol):
@@ -200,6 +204,46 @@ class AssetContext:
         self.log = log
         self._logger: logging.Logger | None = None
         self.approvals: dict[str, Approval] = {one.gate: one for one in approvals} if approvals else {}
+
+    @classmethod
+    def of_attempt(
+        cls,
+        asset: Asset,
+        attempt: Attempt,
+        cancellation: CancellationToken,
+        *,
+        resources: Mapping[str, Any],
+        log: KeepsLog | None,
+    ) -> AssetContext:
+        """Return the context of an attempt; its config and that of its hooks is for the caller to add.
+
+        Args:
+            asset: the asset that is called.
+            attempt: the attempt.
+            cancellation: signals when to stop.
+            resources: what the asset requires.
+            log: keeps what it logs.
+        """
+        made = cls.__new__(cls)  # every step passes here, and so many keywords are not free
+        made.asset = asset
+        made.partition = decode_partition(attempt.partition_key) if attempt.partition_key else None
+        made.key = attempt.partition_key
+        made.run_id = attempt.run_id
+        made.run = attempt.run or RunInfo(id=attempt.run_id)
+        made.config = None
+        made.hooks_config = NOTHING
+        made.resources = resources  # type: ignore[assignment]  # see above
+        made.step_id = attempt.step_id
+        made.attempt = attempt.attempt
+        made.token = attempt.token
+        made.started_at = attempt.started_at
+        made.cancellation = cancellation
+        made.inputs = {}
+        made.metadata = {}
+        made.log = log
+        made._logger = None  # noqa: SLF001 - it is its own
+        made.approvals = {one.gate: one for one in attempt.approvals} if attempt.approvals else {}
+        return made
 
     @property
     def approval(self) -> Approval | None:

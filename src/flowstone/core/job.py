@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic
 
-from flowstone.core.frozen import quickly_made
+from flowstone.core.frozen import maker
 from flowstone.core.generic import T_co
 from flowstone.core.materialization import Materialization
 from flowstone.core.output import JsonValue
@@ -61,7 +62,6 @@ class StepId(int):
     __slots__ = ()
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
     """One (asset, partition) that was placed with an executor; `Job[T]` makes a value of the type `T`.
@@ -133,3 +133,7 @@ class Job(Generic[T_co]):  # noqa: UP046 - its variable has a default
         scheduled_at = decode_partition(str(scheduled)) if scheduled else None
         step_id = StepId(str(fields.pop("id")))
         return cls(**fields, id=step_id, partition=partition, scheduled_at=scheduled_at)  # type: ignore[arg-type]
+
+
+make_job: Callable[..., Job] = maker(Job)
+"""Makes a job of the same arguments: every step that a run of this process drives has one."""

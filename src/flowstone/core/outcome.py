@@ -17,7 +17,7 @@ from flowstone.core.approval import (
 )
 from flowstone.core.clean import clean_metadata, plain_text
 from flowstone.core.declaring import duration, shown
-from flowstone.core.frozen import quickly_made
+from flowstone.core.frozen import maker
 from flowstone.core.output import JsonValue, StoredOutput
 
 
@@ -157,7 +157,6 @@ STORED_REMOTELY = _StoredRemotely()
 """In place of the value of a step that was computed, and stored, on another machine."""
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """The function returned and its value is stored, not yet published.
@@ -169,6 +168,10 @@ class Succeeded:
 
     stored: StoredOutput
     value: object
+
+
+succeeded = maker(Succeeded)
+"""Makes the outcome of most steps, of the same arguments."""
 
 
 @dataclass(frozen=True, slots=True)

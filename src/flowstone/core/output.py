@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from flowstone.core.frozen import quickly_made
+from flowstone.core.frozen import maker
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT
 
@@ -67,7 +67,6 @@ class OutputAddress(NamedTuple):
         return f"{self.step_id}-{self.attempt}.{self.token}"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
     """A stored value: enough to find it again from any process, as plain JSON.
@@ -119,6 +118,10 @@ class StoredOutput:
             payload: the bytes that travelled with the commit, when they were read along.
         """
         return cls(**document, payload=payload)  # type: ignore[arg-type]
+
+
+make_stored = maker(StoredOutput)
+"""Makes a stored value of the same arguments: every step has one."""
 
 
 class Publication(NamedTuple):

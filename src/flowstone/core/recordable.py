@@ -58,7 +58,7 @@ def make_recordable(completion: AttemptResult) -> AttemptResult:
     if completion.is_recordable:
         return completion
     try:
-        ready = completion if _is_plain(completion) else _made_recordable(completion)
+        ready = _made_recordable(completion)
     except BaseException as error:  # noqa: BLE001 - whatever the objects of user code do when they are looked at
         ready = failed(completion.attempt, error)
     ready.is_recordable = True
@@ -86,19 +86,18 @@ def failed(attempt: Attempt, error: BaseException) -> AttemptResult:
     return AttemptResult(attempt, outcome, (), attempt.started_at)
 
 
-def _is_plain(completion: AttemptResult) -> bool:
-    """Whether this is the usual end of an attempt, a value stored without metadata, of which nothing is to change.
+def is_plain(outcome: AttemptOutcome, version: str | None) -> bool:
+    """Whether this is the usual outcome, a value stored without metadata, of which nothing is to change.
 
-    Says in one look what `_made_recordable` finds out part by part; whatever is unusual is left to that.
+    Says in one look what `make_recordable` finds out part by part; whatever is unusual is left to that.
+
+    Args:
+        outcome: what hooks and IO managers left of it.
+        version: version of the code, as it is declared.
     """
-    outcome, at = completion.outcome, completion.finished_at
-    if type(outcome) is not Succeeded or type(at) is not datetime or at.tzinfo is None:
+    if type(outcome) is not Succeeded:
         return False
-    if type(completion.inputs) is not tuple:
-        return False
-    if completion.checks != () or completion.retry_in_seconds is not None or type(completion.ran) is not bool:
-        return False
-    stored, version = outcome.stored, completion.code_version
+    stored = outcome.stored
     if type(stored) is not StoredOutput or type(stored.metadata) is not dict or stored.metadata:
         return False
     io, location, value_type = stored.io, stored.location, stored.value_type
@@ -110,12 +109,6 @@ def _is_plain(completion: AttemptResult) -> bool:
         if not (type(serializer) is type(digest) is str and _is_id(size)):
             return False
         text += serializer + digest
-    for one in completion.inputs:
-        if type(one) is not InputVersion or type(one[0]) is not str or type(one[3]) is not int:
-            return False
-        if not 0 <= one[3] < _BIGINT:
-            return False
-        text += one[0]
     return (
         text.isascii()
         and "\x00" not in text

@@ -10,7 +10,7 @@ from typing import Any
 
 from flowstone.core.clean import mask_secrets
 from flowstone.core.config_type import MAX_CONFIG_BYTES, ConfigError, Place, is_secret_name, to_json
-from flowstone.core.frozen import quickly_made
+from flowstone.core.frozen import maker
 from flowstone.core.output import JsonValue
 from flowstone.errors import OptionsError
 
@@ -121,7 +121,6 @@ class HasDetails:
         return self.details.config
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunInfo(HasDetails):
     """The run that a step belongs to: `context.run`; a step that other requests joined shows the one it began in.
@@ -153,6 +152,10 @@ class RunInfo(HasDetails):
         for hidden in ("secrets", "traceparent"):
             document.pop(hidden, None)
         return f"RunInfo({', '.join(f'{name}={value!r}' for name, value in document.items())})"
+
+
+make_run_info = maker(RunInfo)
+"""Makes the run of steps, of the same arguments."""
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from flowstone.core.approval import Approval
+from flowstone.core.frozen import maker
 from flowstone.core.limits import Limit
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue, StoredOutput
@@ -222,6 +223,10 @@ class NewStep:
         return self.reuse is None and self.skip is None
 
 
+make_step = maker(NewStep)
+"""Makes a step of the same arguments: a plan may have very many."""
+
+
 @dataclass(slots=True, kw_only=True)
 class NewRun:
     """A run to be opened with its steps.
@@ -272,7 +277,12 @@ class NewRun:
     requested_via: str | None = None
 
 
-class PlacedStep(NamedTuple):
+make_run = maker(NewRun)
+"""Makes a run of the same arguments."""
+
+
+@dataclass(slots=True)
+class PlacedStep:
     """The step that serves a target which was to be placed.
 
     Args:
@@ -286,6 +296,10 @@ class PlacedStep(NamedTuple):
     run_id: str
     state: State
     deduplicated: bool = False
+
+
+make_placed = maker(PlacedStep)
+"""Makes the step of a target, of the same arguments: each step of a plan has one."""
 
 
 @dataclass(slots=True)
@@ -334,6 +348,10 @@ class Attempt:
     deps_timeout_seconds: float = 0.0
     shape: str | None = None
     keys: str | None = None
+
+
+make_attempt = maker(Attempt)
+"""Makes an attempt of the same arguments: every step has one."""
 
 
 class InputVersion(NamedTuple):
@@ -385,7 +403,12 @@ class AttemptResult:
     is_recordable: bool = field(default=False, init=False, compare=False, repr=False)
 
 
-class CommitResult(NamedTuple):
+make_result = maker(AttemptResult)
+"""Makes the end of an attempt, of the same arguments: every step has one."""
+
+
+@dataclass(slots=True)
+class CommitResult:
     """What the store made of a completion.
 
     Args:
@@ -401,6 +424,10 @@ class CommitResult(NamedTuple):
     accepted: bool
     released: tuple[int, ...] = ()
     begun: tuple[BegunStep, ...] = ()
+
+
+make_commit_result = maker(CommitResult)
+"""Makes the answer of a store, of the same arguments: every step has one."""
 
 
 class BegunStep(NamedTuple):

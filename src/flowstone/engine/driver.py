@@ -12,7 +12,6 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from flowstone.core.forks import renew_after_fork
-from flowstone.core.job import Job
 from flowstone.core.state import State
 from flowstone.errors import StepCancelledError
 from flowstone.protocols import Catalog
@@ -31,7 +30,6 @@ class Drive:
         width: how many run at once.
         joined: steps of other runs that this one waits for.
         execute: runs one step through the executor and waits for it.
-        job: makes the job of a step that was released later.
         on_done: called after each step.
     """
 
@@ -39,8 +37,7 @@ class Drive:
     ready: Sequence[int]
     width: int
     joined: Sequence[int]
-    execute: Callable[[Job], object]
-    job: Callable[[int], Job]
+    execute: Callable[[int], object]
     on_done: Callable[[], None]
 
 
@@ -194,7 +191,7 @@ class StepThreads:
 
 def _execute(run: Drive, step_id: int) -> None:
     try:
-        run.execute(run.job(step_id))
+        run.execute(step_id)
     except StepCancelledError:
         pass
     except KeyboardInterrupt:

@@ -334,7 +334,7 @@ class InlineRunner:
             # a try that failed may have been committed all the same, when only its answer was lost
             if not committed.accepted and committed.state is State.COMPLETED:
                 ready = self._store.catalog.steps(completion.attempt.run_id, state=State.PENDING, limit=_EVERY)
-                return committed._replace(accepted=True, released=tuple([step.id for step in ready]))
+                return replace(committed, accepted=True, released=tuple([step.id for step in ready]))
             return committed
 
     def _snoozed(self, attempt: Attempt, inputs: ResolvedInputs) -> AttemptResult | None:

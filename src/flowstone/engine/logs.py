@@ -24,6 +24,7 @@ from typing import Any, Protocol, TextIO, cast
 from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.clean import plain_text
+from flowstone.core.frozen import maker
 from flowstone.core.logs import MAX_ENTRY, Entry, LogBatch, LogBuffer, LogNumbers, Trim
 from flowstone.core.step import Attempt
 from flowstone.errors import DatabaseUnavailableError
@@ -167,6 +168,10 @@ class AttemptLog:
             one = self.attempt
             self.numbers = LogNumbers(one.step_id, one.attempt, one.token, one.run_id)
         return self.numbers.batches(*taken)
+
+
+make_log = maker(AttemptLog)
+"""Makes what an attempt logs, of the same arguments: every attempt has one."""
 
 
 def fields_of(attempt: Attempt) -> dict[str, Any]:

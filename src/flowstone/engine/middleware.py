@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from flowstone.core.config_type import ConfigError, ConfigSchema, config_schema
 from flowstone.core.context import AssetContext
+from flowstone.core.frozen import maker
 from flowstone.core.outcome import AttemptOutcome
 from flowstone.core.output import JsonValue
 from flowstone.core.retry import RetryPolicy
@@ -40,6 +41,10 @@ class CallRequest:
     stoppable: bool
     policy: RetryPolicy | None
     checks: list[CheckRecord]
+
+
+make_request = maker(CallRequest)
+"""Makes a request of the same arguments: every attempt has one."""
 
 
 class AttemptCall(Protocol):

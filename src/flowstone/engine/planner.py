@@ -29,7 +29,7 @@ from flowstone.core.partitions import (
     encode_partition,
 )
 from flowstone.core.route import decision_of
-from flowstone.core.step import NewStep, Target
+from flowstone.core.step import NewStep, Target, make_step
 from flowstone.engine.run_spec import RunSpec
 from flowstone.engine.values import InputReader
 from flowstone.errors import FlowStoneError, IncompletePartitionError
@@ -308,8 +308,10 @@ class Planner:
         for target in level:
             if not found.must_run(target):
                 continue
-            so_far = None if target[0] not in self._timed or found.over.is_over(*target) else found.over
-            found.running[target] = reads = self._reader.targets(*target, found.now, so_far)
+            so_far = None
+            if target[0] in self._timed and not found.over.is_over(*target):
+                so_far = found.over
+            found.running[target] = reads = self._reader.targets(target[0], target[1], found.now, so_far)
             if not reads:
                 continue
             if self._timed:
@@ -322,7 +324,8 @@ class Planner:
                     self._learn_before(found, target, reads)
             else:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
-            following.update(dict.fromkeys(reads))
+            for read in reads:
+                following[read] = None
         if not following:
             return []
         if self._routing.any_routes:
@@ -348,7 +351,7 @@ class Planner:
             if target not in running:
                 skip = found.skipped.get(target)
                 reuse = found.committed[target] if skip is None else None
-                steps.append(NewStep(*target, reuse=reuse, skip=skip))
+                steps.append(make_step(target[0], target[1], reuse=reuse, skip=skip))
                 continue
             inputs = tuple([position[read] for read in running[target] if read in position]) if position else ()
             # force holds also for what another run commits between planning and placing
@@ -358,7 +361,7 @@ class Planner:
                 or target in found.early
                 or (spec.force if target in found.requested else spec.force_deps)
             )
-            step = NewStep(*target, inputs=inputs, forced=forced)
+            step = make_step(target[0], target[1], inputs, forced=forced)
             if inputs and self._reader.optional(target[0]):
                 self._mark_optional(step, running[target], ordered)
             steps.append(step)

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import batched, islice
 from typing import Any, cast, overload
 
-from flowstone.core.frozen import quickly_made
+from flowstone.core.frozen import maker
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
 from flowstone.core.step import Target
@@ -99,7 +99,6 @@ class PartitionTargets(Sequence[Target]):
         return found
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """A request for a run. What follows from it, such as queue and window, is computed where it is needed.
@@ -212,6 +211,10 @@ class RunSpec:
         ):
             return self.tags in _NO_NAMES and self.hooks in _NO_NAMES
         return False
+
+
+make_spec = maker(RunSpec)
+"""Makes a request of the same arguments."""
 
 
 def _check_names(option: str, given: object) -> None:

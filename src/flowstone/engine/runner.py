@@ -11,16 +11,15 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from types import CoroutineType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.asset import Asset
-from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.core.context import NOTHING, AssetContext, CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     STORED_REMOTELY,
@@ -33,19 +32,19 @@ from flowstone.core.outcome import (
     Stopped,
     Succeeded,
     Suspended,
+    succeeded,
 )
 from flowstone.core.output import PLAIN, type_name
-from flowstone.core.partitions import decode_partition
-from flowstone.core.recordable import make_recordable, output_metadata
+from flowstone.core.recordable import is_plain, make_recordable, output_metadata
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
-from flowstone.core.run_details import RunInfo
-from flowstone.core.step import Attempt, AttemptResult, CheckRecord
+from flowstone.core.run_details import NO_DETAILS
+from flowstone.core.step import Attempt, AttemptResult, CheckRecord, make_result
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
-from flowstone.engine.logs import AttemptLog, LogCapture, fields_of
-from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain
+from flowstone.engine.logs import AttemptLog, LogCapture, fields_of, make_log
+from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain, make_request
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
 from flowstone.engine.values import NO_INPUTS, ResolvedInputs, ValueStore
@@ -55,7 +54,6 @@ log = logging.getLogger("flowstone")
 
 _ANSWERS = (Outcome, Scattered, Snoozed, Route)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
-_NO_RESOURCES: Mapping[str, Any] = {}
 
 
 class AssetCall:
@@ -76,7 +74,7 @@ class AssetCall:
         self._checks = checks
         self._remote = remote
 
-    def __call__(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
+    def run(self, context: AssetContext, request: CallRequest) -> AttemptOutcome:
         """Run one attempt; what loading and the function raise is an outcome here, so that hooks see it as one."""
         asset, inputs = context.asset, request.inputs
         began = 0.0 if self._checks is None else time.monotonic()
@@ -96,7 +94,7 @@ class AssetCall:
             if context.metadata or type(context.metadata) is not dict:
                 context.metadata = output_metadata(context.metadata, asset.name)
             if type(value) is StoredThere:
-                return Succeeded(merged(value.stored, context), STORED_REMOTELY)
+                return succeeded(merged(value.stored, context), STORED_REMOTELY)
             if asset.routes or context.metadata or (type(value) not in PLAIN and isinstance(value, _ANSWERS)):
                 if isinstance(value, Outcome):
                     return outcome_of(value, request.policy)
@@ -107,7 +105,7 @@ class AssetCall:
             return outcome_of(error, request.policy)
         if self._checks is not None:
             return self._checks.store(context, value, request.checks, began=began)
-        return Succeeded(self._values.store(context, value), value)
+        return succeeded(self._values.store(context, value), value)
 
     def _call_remotely(self, context: AssetContext, request: CallRequest, limit: float | None) -> object:
         """Have the function called elsewhere; what is looked at here comes back as it is."""
@@ -145,7 +143,7 @@ class StepRunner:
         remote: RemoteCalls | None = None,
     ) -> None:
         self._assets = graph.assets
-        self._plain_call = AssetCall(values, invoker, None, remote)
+        self._plain_call: AttemptCall = AssetCall(values, invoker, None, remote).run
         self._remote = remote
         self._logs = logs
         self._values = values
@@ -155,7 +153,7 @@ class StepRunner:
         self._checks = checks
         # with neither hooks nor checks anywhere, the chain of each asset is the same
         is_bare = not self._hooks.always and (checks is None or not any(True for _ in checks.declared))
-        self._bare_call: AttemptCall | None = self._plain_call if is_bare else None
+        self._bare_call = self._plain_call if is_bare else None
         # for each set of named hooks that a run puts around its steps, and for each asset
         self._chains: defaultdict[tuple[str, ...], dict[str, AttemptCall]] = defaultdict(dict)
 
@@ -191,13 +189,13 @@ class StepRunner:
             elif (inputs.missing or inputs.error) and (problem := inputs.problem(attempt)) is not None:
                 outcome = failure(problem, policy)
             else:
-                log_of = None if self._logs is None else AttemptLog(self._logs, attempt)
+                log_of = None if self._logs is None else make_log(self._logs, attempt)
                 context = self._context(asset, attempt, cancellation, log_of)
                 named = context.run.details.hooks
                 call = None if named else self._bare_call
                 if call is None:
                     call = self._chains[named].get(asset.name) or self._chain(context)
-                request = CallRequest(inputs, timeout_seconds, stoppable, policy, records)
+                request = make_request(inputs, timeout_seconds, stoppable, policy, records)
                 here = telemetry.running_step.set(log_of or telemetry.RunningStep(fields_of(attempt)))
                 try:
                     if telemetry.listeners:
@@ -218,15 +216,16 @@ class StepRunner:
             if forks.copies != process:
                 _end_copy(asset)
             # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
-            finished_at = attempt.started_at + timedelta(seconds=time.monotonic() - started)
+            finished_at = attempt.started_at + timedelta(0, time.monotonic() - started)
             delay = None
             if policy is not None and isinstance(outcome, Failed):
                 outcome, delay = _retry_delay(attempt, outcome, policy)
             read = () if inputs is NO_INPUTS else inputs.versions()
             found, version = tuple(records), asset.code_version
-            return make_recordable(
-                AttemptResult(attempt, outcome, read, finished_at, delay, found, ran=True, code_version=version)
-            )
+            ended = make_result(attempt, outcome, read, finished_at, delay, found, ran=True, code_version=version)
+            # the rest of it was made here
+            ended.is_recordable = delay is None and not found and is_plain(outcome, version)
+            return make_recordable(ended)
         finally:
             del outcome
 
@@ -236,35 +235,25 @@ class StepRunner:
         checks = None if self._checks is None else self._checks.of(asset)
         call = self._plain_call
         if checks is not None:
-            call = AssetCall(self._values, self._invoker, checks, self._remote)
-        found: AttemptCall = call
+            call = AssetCall(self._values, self._invoker, checks, self._remote).run
         if self._hooks.always or named:
-            found = chain([*self._hooks.always, *self._hooks.named(named)], call)
-        self._chains[named][asset] = found
-        return found
+            call = chain([*self._hooks.always, *self._hooks.named(named)], call)
+        self._chains[named][asset] = call
+        return call
 
     def _context(
         self, asset: Asset, attempt: Attempt, cancellation: CancellationToken, log_of: AttemptLog | None
     ) -> AssetContext:
-        run = attempt.run or RunInfo(id=attempt.run_id)
-        requires = asset.requires or asset.takes_context
-        return AssetContext(
-            asset=asset,
-            partition=decode_partition(attempt.partition_key) if attempt.partition_key else None,
-            key=attempt.partition_key,
-            run_id=attempt.run_id,
-            step_id=attempt.step_id,
-            attempt=attempt.attempt,
-            token=attempt.token,
-            started_at=attempt.started_at,
-            cancellation=cancellation,
-            resources=self._resources.for_asset(asset, run.details.resources) if requires else _NO_RESOURCES,
-            run=run,
-            config=None if asset.config is None else asset.config_in(run.details),
-            hooks_config=self._hooks.configs(run.details) if run.details.hooks else None,
-            approvals=attempt.approvals,
-            log=log_of,
-        )
+        details = NO_DETAILS if attempt.run is None else attempt.run.details
+        resources = NOTHING
+        if asset.requires or asset.takes_context:
+            resources = self._resources.for_asset(asset, details.resources)
+        context = AssetContext.of_attempt(asset, attempt, cancellation, resources=resources, log=log_of)
+        if asset.config is not None:
+            context.config = asset.config_in(details)
+        if details.hooks:
+            context.hooks_config = self._hooks.configs(details)
+        return context
 
 
 def _measured(call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt) -> AttemptOutcome:

@@ -16,6 +16,7 @@ from flowstone.core.clean import clean_text
 from flowstone.core.context import AssetContext
 from flowstone.core.control import describe_target
 from flowstone.core.definition import PartitionsDefinition, ends, is_over
+from flowstone.core.frozen import maker
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.mappings import PartitionMapping, SameKey
 from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, is_read_once, type_name
@@ -175,6 +176,9 @@ def _scanned(plan: InputPlan, stored: StoredOutput, scan: Scan, session: dict[st
         raise error.for_asset(plan.name, "") from error.__cause__
 
 
+make_inputs = maker(ResolvedInputs)
+"""Makes what a step reads, of the same arguments: every step that reads anything has one."""
+
 NO_INPUTS = ResolvedInputs((), [], [])
 
 type Complete = Callable[[Sequence[Attempt], list[ResolvedInputs]], None]
@@ -198,14 +202,16 @@ class InputReader:
         self._optional = {
             name: frozenset([plan.name for plan in plans if plan.optional]) for name, plans in self._plans.items()
         }
-        # most assets read just the partition of the same key, which is quickly resolved
-        self._simple = frozenset(
-            [name for name, plans in self._plans.items() if plans and all(one.same_key for one in plans)]
-        )
         # what may be skipped when it is about to start; most graphs have no such assets
         self._conditional = frozenset(
             [name for name, plans in self._plans.items() if any(one.optional or one.decides for one in plans)]
         )
+        # most assets read nothing, or just the partition of the same key, which is quickly resolved
+        self._simple = {
+            name: plans
+            for name, plans in self._placed.items()
+            if complete is None and name not in self._conditional and all(one.same_key for one in plans)
+        }
 
     def plans(self, asset: str) -> tuple[InputPlan, ...]:
         """Return how each dependency of an asset is read."""
@@ -222,6 +228,8 @@ class InputReader:
             now: the present.
             so_far: for a partition that is not over: of several partitions it reads only those that are.
         """
+        if asset in self._simple:
+            return [(plan.name, key) for plan in self._simple[asset]]
         return [
             (plan.name, upstream)
             for plan in self._plans[asset]
@@ -240,10 +248,8 @@ class InputReader:
 
     def resolve(self, attempts: Sequence[Attempt]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
-        if len(attempts) == 1 and self._complete is None and not self._conditional:
-            plans = self._placed[attempts[0].asset]
-            if not plans or attempts[0].asset in self._simple:
-                return [self._resolved(attempts[0], plans)]
+        if len(attempts) == 1 and (simple := self._simple.get(attempts[0].asset)) is not None:
+            return [self._resolved(attempts[0], simple)]
         resolved: list[ResolvedInputs] = []
         requested: list[tuple[str, str, PartitionKey]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
@@ -280,16 +286,17 @@ class InputReader:
         """Do the same for one step that reads nothing, or partitions of its own key, and nothing conditional."""
         if not plans:
             return NO_INPUTS
-        key = attempt.partition_key
+        key, run_id = attempt.partition_key, attempt.run_id
         reads: list[Read] = []
         missing: list[Target] = []
-        answers = self._catalog.resolve([(attempt.run_id, plan.name, key) for plan in plans])
-        for plan, version in zip(plans, answers, strict=True):
+        answers = self._catalog.resolve([(run_id, plan.name, key) for plan in plans])
+        for position, plan in enumerate(plans):
+            version = answers[position]
             if version is None or (plan.ends and plan.is_early(key, version, attempt.started_at)):
                 missing.append((plan.name, key))
             else:
                 reads.append((plan, key, version))
-        return ResolvedInputs(plans, reads, missing, not_ready=self._not_ready)
+        return make_inputs(plans, reads, missing, not_ready=self._not_ready)
 
     def _fill(
         self,
@@ -436,14 +443,18 @@ class ValueStore:
                     type_name=type_name(value),
                     remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
                 )
-        address = OutputAddress(
-            asset.name,
-            context.key,
-            context.run_id,
-            context.step_id,
-            context.attempt,
-            context.token,
-            self._project,
+        # as the class does it, without a call of a function
+        address = tuple.__new__(
+            OutputAddress,
+            (
+                asset.name,
+                context.key,
+                context.run_id,
+                context.step_id,
+                context.attempt,
+                context.token,
+                self._project,
+            ),
         )
         if getattr(manager, "keeps_objects", False):
             stored = manager.store(value, address)

@@ -35,7 +35,6 @@ from flowstone.core.declaring import (
     whole_number,
 )
 from flowstone.core.forks import renew_after_fork
-from flowstone.core.frozen import quickly_made
 from flowstone.core.job import Job
 from flowstone.core.materialization import Materialization
 from flowstone.core.partitions import partition_label
@@ -138,7 +137,6 @@ def seconds_option(
     return seconds
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacingOptions:
     """What a call asks of the jobs that it places on a queue.

@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from flowstone.core.output import PLAIN, OutputAddress, StoredOutput, find_read_once, type_name, unfenced
+from flowstone.core.output import (
+    PLAIN,
+    OutputAddress,
+    StoredOutput,
+    find_read_once,
+    make_stored,
+    type_name,
+    unfenced,
+)
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.published import PUBLISHED, Published
 from flowstone.errors import SerializationError, StorageError
@@ -63,7 +71,7 @@ class MemoryIO:
             ).for_asset(address.asset, address.partition_key)
         location = address.fenced_version
         self._values[location] = value
-        return StoredOutput(self._name, location, value_type=type_name(value))
+        return make_stored(self._name, location, value_type=type_name(value))
 
     def load(self, stored: StoredOutput) -> object:
         """Return the very object that was stored.

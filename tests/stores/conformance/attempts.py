@@ -16,7 +16,7 @@ from tests.stores.conformance.case import Scene, StoreCase, failed, skipped, sno
 from flowstone.core.outcome import AttemptOutcome, Failed, Scattered, Snoozed, Succeeded, Suspended
 from flowstone.core.output import StoredOutput
 from flowstone.core.state import State
-from flowstone.core.step import AttemptResult, CheckRecord, InputVersion, NewStep
+from flowstone.core.step import AttemptResult, CheckRecord, CommitResult, InputVersion, NewStep
 from flowstone.errors import RunNotFoundError
 
 
@@ -288,7 +288,7 @@ class AttemptTests(StoreCase):
         for position, (name, _) in enumerate(spoilt):
             record = scene.step(claims[2 * position].step_id)
             if name.startswith("attempt="):
-                assert committed[2 * position] == (0, State.NOT_FOUND, False, (), ())
+                assert committed[2 * position] == CommitResult(0, State.NOT_FOUND, accepted=False)
                 continue
             assert record.state is not State.RUNNING, name
             assert committed[2 * position].state is record.state, name

@@ -19,6 +19,9 @@ from flowstone.core.step import (
     NewStep,
     PlacedStep,
     Target,
+    make_attempt,
+    make_commit_result,
+    make_placed,
     over_before_it_begins,
 )
 from flowstone.core.version import ChangeKind
@@ -31,6 +34,9 @@ from flowstone.stores.memory.scatters import MemoryScatters
 from flowstone.stores.memory.tables import Propagation, RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
+# read once: a member is looked up by the class of its enumeration each time
+_WAITING, _PENDING = State.WAITING, State.PENDING
+_RUNNING, _CANCELLING, _COMPLETED = State.RUNNING, State.CANCELLING, State.COMPLETED
 
 
 class MemoryLedger(Ledger):
@@ -86,12 +92,12 @@ class MemoryLedger(Ledger):
                     continue
                 if row.scheduled_at is not None and row.scheduled_at > now:
                     continue
-                row.state = State.RUNNING
+                row.state = _RUNNING
                 row.attempt += 1
                 row.token = next(tables.tokens)
                 row.started_at = now
                 attempts.append(
-                    Attempt(
+                    make_attempt(
                         step_id,
                         row.run_id,
                         row.asset,
@@ -238,7 +244,7 @@ class MemoryLedger(Ledger):
             run_row.joined[target] = joined
             tables.joiners[joined.id].append(run.id)
             return PlacedStep(joined.id, joined.run_id, joined.state, deduplicated=True)
-        row = StepRow(next(tables.step_ids), run, new, State.PENDING)
+        row = StepRow(next(tables.step_ids), run, new, _PENDING)
         tables.steps[row.id] = row
         run_row.steps[target] = row
         tables.by_asset[row.asset].append(row.id)
@@ -258,7 +264,7 @@ class MemoryLedger(Ledger):
             run_row.open += 1
             if inputs or row.scheduled_at is not None:
                 self._wait_for(row, inputs, run)
-        return PlacedStep(row.id, row.run_id, row.state)
+        return make_placed(row.id, row.run_id, row.state)
 
     def _refuse_conflict(self, run: RunRow | None, new: NewStep) -> None:
         """Refuse a request that would join work under way with another config, before anything is placed."""
@@ -283,7 +289,7 @@ class MemoryLedger(Ledger):
             elif parent.state is State.SKIPPED and row.skips_left is not None:
                 row.skips_left -= 1
         if row.waiting_on:
-            row.state = State.WAITING
+            row.state = _WAITING
         elif row.scheduled_at is not None and row.scheduled_at > run.created_at:
             row.state = State.SCHEDULED
 
@@ -291,15 +297,15 @@ class MemoryLedger(Ledger):
 
     def _ours(self, attempt: Attempt) -> StepRow | None:
         row = self._tables.steps.get(attempt.step_id)
-        if row is None or row.token != attempt.token or row.state not in (State.RUNNING, State.CANCELLING):
+        if row is None or row.token != attempt.token:
             return None
-        return row
+        return row if row.state is _RUNNING or row.state is _CANCELLING else None
 
     def _commit(self, completion: AttemptResult) -> CommitResult:
         row = self._ours(completion.attempt)
         if row is None:
             stale = self._tables.steps.get(completion.attempt.step_id)
-            return CommitResult(
+            return make_commit_result(
                 completion.attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False
             )
         outcome, tables = completion.outcome, self._tables
@@ -316,7 +322,7 @@ class MemoryLedger(Ledger):
                 tables.current[row.asset, row.partition_key] = row.id
             for read in completion.inputs:
                 tables.readers[read.step_id].append(row.id)
-            released = self._propagation.finish(row, State.COMPLETED, completion.finished_at)
+            released = self._propagation.finish(row, _COMPLETED, completion.finished_at)
         elif isinstance(outcome, Failed):
             self._failed(row, outcome, completion)
         elif isinstance(outcome, Snoozed) and row.state is not State.CANCELLING:
@@ -333,7 +339,7 @@ class MemoryLedger(Ledger):
             self._propagation.finish(row, State.CANCELLED, completion.finished_at)
         if completion.checks:
             insert_checks(self._tables, completion.checks)
-        return CommitResult(row.id, row.state, accepted=True, released=released)
+        return make_commit_result(row.id, row.state, accepted=True, released=released)
 
     def _failed(self, row: StepRow, outcome: Failed, completion: AttemptResult) -> None:
         row.error, row.error_type, row.error_data = outcome.error, outcome.error_type, outcome.data

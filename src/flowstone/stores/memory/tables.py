@@ -18,7 +18,7 @@ from flowstone import telemetry
 from flowstone.core.audit import AuditRecord
 from flowstone.core.output import JsonValue, Publication, StoredOutput
 from flowstone.core.route import ALL_SKIPPED, decision_of
-from flowstone.core.run_details import RunInfo
+from flowstone.core.run_details import make_run_info
 from flowstone.core.state import State
 from flowstone.core.step import (
     AttemptRecord,
@@ -34,6 +34,10 @@ from flowstone.core.step import (
 from flowstone.core.version import ChangeKind, CommittedAt, OutputChange
 from flowstone.protocols import Publisher
 from flowstone.stores.audit import new_line
+
+# read once: a member is looked up by the class of its enumeration each time
+_WAITING, _SCHEDULED, _PENDING = State.WAITING, State.SCHEDULED, State.PENDING
+_RUNNING, _CANCELLING, _COMPLETED = State.RUNNING, State.CANCELLING, State.COMPLETED
 
 _MAX_LINES = 100_000
 """Lines of the audit log that are kept in memory; the oldest go first."""
@@ -160,7 +164,7 @@ class RunRow:
 
     def __init__(self, new: NewRun) -> None:
         self.new = new
-        self.info = RunInfo(id=new.id, kind=new.kind, details=new.details)
+        self.info = make_run_info(id=new.id, kind=new.kind, details=new.details)
         self.steps: dict[Target, StepRow] = {}
         self.joined: dict[Target, StepRow] = {}
         self.open = 0
@@ -394,10 +398,10 @@ class Propagation:
 
     def finish(self, row: StepRow, state: State, now: datetime) -> tuple[int, ...]:
         """Move a step to a terminal state; return the steps that this released."""
-        if row.state in (State.RUNNING, State.CANCELLING) and (row.attempts or state is not State.COMPLETED):
-            self.end_attempt(row, state, now)
-        if state is State.COMPLETED:
+        if state is _COMPLETED:
             row.error = row.error_type = row.error_data = None
+        if (row.attempts or state is not _COMPLETED) and (row.state is _RUNNING or row.state is _CANCELLING):
+            self.end_attempt(row, state, now)
         row.state = state
         row.finished_at = now
         tables = self._tables
@@ -412,9 +416,10 @@ class Propagation:
         if row.children is None:
             return ()
         children, row.children = row.children, None
-        if state is State.COMPLETED:
-            left_out = self._leave_out(row, children, now) if row.stored and row.stored.metadata else ()
-            return left_out + self._release(children, now)
+        if state is _COMPLETED:
+            if row.stored is not None and row.stored.metadata:
+                return self._leave_out(row, children, now) + self._release(children, now)
+            return self._release(children, now)
         return self._fail_downstream(row, children, now)
 
     def end_attempt(self, row: StepRow, state: State, now: datetime, *, retry_at: datetime | None = None) -> None:
@@ -454,7 +459,7 @@ class Propagation:
         for child_id in children:
             child = self._tables.steps[child_id]
             child.waiting_on -= 1
-            if not child.waiting_on and child.state is State.WAITING:
+            if not child.waiting_on and child.state is _WAITING:
                 _make_ready(child, now)
                 released.append(child_id)
         return tuple(released)
@@ -497,4 +502,4 @@ def _does_without(child: StepRow, skipped: StepRow) -> bool:
 
 def _make_ready(child: StepRow, now: datetime) -> None:
     later = child.scheduled_at is not None and child.scheduled_at > now
-    child.state = State.SCHEDULED if later else State.PENDING
+    child.state = _SCHEDULED if later else _PENDING
