@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import obstore
 import pytest
-from obstore.store import LocalStore
+from obstore.store import AzureStore, GCSStore, LocalStore
 from tests.io.object_servers import Bucket, CutWire
 
 from flowstone import FlowStone, asset
@@ -199,6 +199,29 @@ def test_what_another_process_wrote_and_deleted_is_seen(bucket: Bucket) -> None:
     other.discard(second)
     assert through_files.find([first, second]) == [False, False]  # the first one has another size now
     assert through_files.erase("numbers", PartitionKey("2024"), ["1-1", "2-1"]) == 1
+
+
+@pytest.mark.parametrize("client", ["obstore", "fsspec", "directory", "fsspec directory"])
+def test_catalogs_of_data_know_values_by_bucket_and_directory(bucket: Bucket, client: str, tmp_path: Path) -> None:
+    managers = {
+        "obstore": lambda: ObjectIO(bucket.store(), prefix="v"),
+        "fsspec": lambda: ObjectIO(bucket.files(), prefix=f"{bucket.path}/v"),
+        "directory": lambda: ObjectIO(LocalStore(tmp_path), prefix="v"),
+        "fsspec directory": lambda: ObjectIO(fsspec.filesystem("file"), prefix=f"{tmp_path}/v"),
+    }
+    namespace, above = (
+        ("file", str(tmp_path)) if "directory" in client else (f"s3://{bucket.name}", bucket.directory)
+    )
+    manager = managers[client]()
+    assert manager.dataset("orders") == (namespace, f"{above}/v/orders")
+    assert manager.in_project(Project("shop")).dataset("a b") == (namespace, f"{above}/v/@project-shop/a%20b")
+
+
+def test_buckets_of_others_have_the_names_of_catalogs() -> None:
+    azure = AzureStore("lake", account_name="acme", account_key="a2V5", prefix="v")
+    assert ObjectIO(azure).dataset("orders") == ("abfss://lake@acme.dfs.core.windows.net", "v/orders")
+    assert ObjectIO(GCSStore("lake", skip_signature=True)).dataset("orders") == ("gs://lake", "orders")
+    assert ObjectIO("memory:///").dataset("orders") is None
 
 
 def test_names_too_long_for_buckets_are_hashed(bucket: Bucket) -> None:

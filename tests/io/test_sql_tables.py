@@ -11,13 +11,15 @@ import duckdb
 import psycopg
 import pytest
 
+from flowstone.core.output import OutputAddress, Publication
+from flowstone.core.partitions import NO_PARTITION
 from flowstone.errors import ConfigurationError
 from flowstone.io import DuckDBTableIO, TableIO
 from flowstone.io.sql_names import quoted
 from flowstone.stores.postgres.database import Database
 from flowstone.testing.table_conformance import TableConformance
 
-pytest.importorskip("pyarrow")
+pyarrow = pytest.importorskip("pyarrow")
 
 
 class _InPostgres(TableConformance):
@@ -101,6 +103,23 @@ def test_catalogs_of_data_know_tables_by_their_names(empty_database_url: str, tm
     assert server.startswith("postgres://")
     assert table == f"{name}.mart.fact"
     assert DuckDBTableIO(tmp_path / "w.duckdb").dataset("a b") == (f"duckdb://{tmp_path}/w.duckdb", "w.main.a b")
+
+
+def test_a_table_that_another_database_publishes_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = DuckDBTableIO(tmp_path / "w.duckdb")
+    address = OutputAddress("orders", NO_PARTITION, "run", 1, attempt=1, token=1)
+    stored = manager.store(pyarrow.table({"n": [1]}), address)
+    warned = []
+    for issuer in ("one", "one", "memory-1", "one", "two", "one"):
+        caplog.clear()
+        assert manager.publish(Publication("orders", NO_PARTITION, 1, issuer, stored), None)
+        warned.append([record.getMessage() for record in caplog.records])
+    assert [len(messages) for messages in warned] == [0, 0, 0, 0, 1, 0]
+    assert (
+        "main.orders was published last from another database of FlowStone (one; this one is two)" in warned[4][0]
+    )
 
 
 def test_places_that_cannot_work_are_refused() -> None:

@@ -23,5 +23,8 @@ def test_whoever_may_read_may_scrape(role: Role | None, client_of: Callable[[Rol
     assert "flowstone_attempts_total" not in answer.text
 
 
-def test_fields_are_refused(client_of: Callable[[Role | None], Any]) -> None:
-    assert client_of(Role.VIEWER).get("/metrics?from=tables").status_code == 400
+def test_the_part_that_it_has_may_be_asked_for_as_a_worker_is(client_of: Callable[[Role | None], Any]) -> None:
+    viewer = client_of(Role.VIEWER)
+    assert viewer.get("/metrics?from=tables").status_code == 200
+    for fields in ("from=process", "from=", "from=tables&x=1"):
+        assert viewer.get(f"/metrics?{fields}").status_code == 400

@@ -123,6 +123,9 @@ class StoredOutput:
 make_stored = maker(StoredOutput)
 """Makes a stored value of the same arguments: every step has one."""
 
+MEMORY_ISSUER = "memory-"
+"""What the names of stores in memory begin with: each process has one of its own."""
+
 
 class Publication(NamedTuple):
     """A change of what readers outside of FlowStone see of a target: another version is in use, or none.

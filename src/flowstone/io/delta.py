@@ -34,7 +34,7 @@ from flowstone.errors import (
     SerializationError,
     StorageError,
 )
-from flowstone.io.objects import failure_of
+from flowstone.io.object_clients import failure_of
 from flowstone.io.sql_columns import SqlTable, check_typed, from_sql, require_pyarrow, to_arrow_type, to_sql
 from flowstone.io.sql_names import SchemaChanges, checked_tables, partition_cell
 

@@ -10,13 +10,14 @@ loaded.
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, Protocol
 
 from flowstone.core.declaring import is_storable, shown
-from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name, unfenced
+from flowstone.core.output import MEMORY_ISSUER, OutputAddress, Publication, StoredOutput, type_name, unfenced
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
@@ -45,6 +46,8 @@ from flowstone.protocols import KeepVersions
 
 if TYPE_CHECKING:
     import pyarrow
+
+log = logging.getLogger("flowstone.io")
 
 _VERSION = "flowstone_version"
 _ROW = "flowstone_row"
@@ -103,6 +106,7 @@ class SqlTableIO(InProject, ABC):
         self._widens = schema_changes == "widen"
         self._name = name
         self._books_are_there = False
+        self._warned: set[Place] = set()
 
     @property
     def name(self) -> str:
@@ -212,6 +216,21 @@ class SqlTableIO(InProject, ABC):
         place, version = self._located(stored, "delete")
         with self._errors("delete", stored.location, ""), self._session() as session:
             self._discard(session, place, version)
+
+    def discard_many(self, stored: Sequence[StoredOutput]) -> None:
+        """Delete the rows of versions in one transaction; see `discard`."""
+        of_place: dict[Place, list[str]] = {}
+        for one in stored:
+            place, version = self._located(one, "delete")
+            of_place.setdefault(place, []).append(version)
+        with self._errors("delete", f"{len(stored)} versions", ""), self._session() as session:
+            for place, versions in of_place.items():
+                found = self._all(session, "versions_named", *place, versions)
+                if hidden := [version for version, is_visible in found if not is_visible]:
+                    session.run(statement("forget_rows_of", beside=place.beside), hidden)
+                    session.run(statement("delete_versions"), *place, hidden)
+                for version in sorted(version for version, is_visible in found if is_visible):
+                    self._discard(session, place, version)
 
     def find(self, stored: Sequence[StoredOutput]) -> list[bool]:
         """Return for each value whether its rows are there."""
@@ -400,6 +419,8 @@ class SqlTableIO(InProject, ABC):
         issuer, token, now = self._fence(session, place, key, locking=True)
         if issuer == publication.issuer and token > publication.token:
             return False
+        if issuer not in ("", publication.issuer):
+            self._warn_of_another(place, issuer, publication.issuer)
         shown_version = version if publication.in_use else None
         if (issuer, token, now) == (publication.issuer, publication.token, shown_version):
             return True
@@ -414,6 +435,18 @@ class SqlTableIO(InProject, ABC):
         point = (publication.issuer, publication.token, shown_version)
         session.run(statement("point"), *point, *place, key)
         return True
+
+    def _warn_of_another(self, place: Place, issuer: str, own: str) -> None:
+        """Say once of a table that it was published from another database, which may be in use."""
+        if place in self._warned or issuer.startswith(MEMORY_ISSUER) or own.startswith(MEMORY_ISSUER):
+            return
+        self._warned.add(place)
+        log.warning(
+            "The table %s.%s was published last from another database of FlowStone (%s; this one is %s). If that "
+            "one is still in use, give one of the two apps a project of its own: both number their steps from 1, "
+            "so each overwrites and prunes what the other has stored.",
+            *(*place, issuer, own),
+        )
 
     def _hide(self, session: Session, place: Place, kind: str | None, cell: object) -> None:
         if kind is None:

@@ -458,8 +458,9 @@ class OpenLineage:
         """
         assert self._app is not None
         manager: object = None if stored is None else self._app.managers.get(stored.io)
-        if isinstance(manager, NamesDatasets):
-            return manager.dataset(asset)
+        named = manager.dataset(asset) if isinstance(manager, NamesDatasets) else None
+        if named is not None:
+            return named
         if stored is not None and "://" in stored.location:
             return dataset_of_url(stored.location, asset)
         return self.namespace, asset

@@ -83,8 +83,11 @@ class BulkDiscardIO(Protocol):
 class NamesDatasets(Protocol):
     """An IO manager that knows the name by which catalogs of data know what it keeps."""
 
-    def dataset(self, asset: str) -> tuple[str, str]:
-        """Return namespace and name of an asset's values, as the naming rules of OpenLineage make them."""
+    def dataset(self, asset: str) -> tuple[str, str] | None:
+        """Return namespace and name of an asset's values, as the naming rules of OpenLineage make them.
+
+        None says that they have no name there, as those in memory.
+        """
 
 
 @runtime_checkable

@@ -254,6 +254,24 @@ class TableConformance(ABC):
         assert manager.sweep(older_than_seconds=0, keep=lambda _: ()) == 1
         assert manager.find([left]) == [False]
 
+    def test_many_are_discarded_at_once(self) -> None:
+        """What is visible among them is hidden, what is not there is no error, and nothing else goes."""
+        manager = self.create()
+        if not hasattr(manager, "discard_many"):
+            pytest.skip("it has no discard_many()")
+        versions = [self.store(manager, number, "eu", step=number) for number in (1, 2, 3)]
+        kept, other = self.store(manager, 4, "us", step=4), self.store(manager, 5, "eu", step=5, asset="visits")
+        self.publish(manager, versions[1], "eu", token=1)
+        self.publish(manager, kept, "us", token=2)
+        self.publish(manager, other, "eu", token=3, asset="visits")
+        manager.discard(versions[0])
+        manager.discard_many([*versions, other])
+        assert manager.find([*versions, other, kept]) == [False, False, False, False, True]
+        assert self.visible("orders", "n") == [(4, "us")]
+        assert self.visible("visits", "n") == []
+        manager.discard_many([*versions, other])
+        manager.discard_many([])
+
     def test_odd_names_are_names(self) -> None:
         """Of columns, assets and partitions."""
         import pyarrow
@@ -273,12 +291,14 @@ class TableConformance(ABC):
         """Return what another process reads from the records."""
         return StoredOutput.from_json(json.loads(json.dumps(stored.to_json())))
 
-    def store(self, manager: Any, number: int, partition: Partition, *, step: int) -> StoredOutput:
-        """Store a table of one number for a partition of `orders`."""
+    def store(
+        self, manager: Any, number: int, partition: Partition, *, step: int, asset: str = "orders"
+    ) -> StoredOutput:
+        """Store a table of one number for a partition."""
         import pyarrow
 
         value = pyarrow.table({"n": [number]})
-        stored: StoredOutput = manager.store(value, _address("orders", partition=partition, step=step))
+        stored: StoredOutput = manager.store(value, _address(asset, partition=partition, step=step))
         return self.commit(stored)
 
     def publish(

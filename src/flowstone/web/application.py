@@ -401,8 +401,8 @@ class Dashboard:
 
     async def _scrape(self, exchange: Exchange) -> Response:
         """Answer with what the tables say, as Prometheus reads it."""
-        if query_pairs(exchange.request):
-            raise Problem(400, "The metrics take no fields.", "Ask without.")
+        if not set(query_pairs(exchange.request)) <= {("from", "tables")}:
+            raise Problem(400, "The metrics here are those of the tables.", "Ask without fields, or ?from=tables.")
         return Response(await self._in_thread(self._read_metrics), media_type=CONTENT_TYPE)
 
     def _read_metrics(self) -> str:

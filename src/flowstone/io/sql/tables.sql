@@ -97,6 +97,18 @@ WHERE schema_name = ? AND table_name = ? AND version > ? ORDER BY version LIMIT 
 SELECT version FROM flowstone_tables.versions
 WHERE schema_name = ? AND table_name = ? AND partition_key = ? ORDER BY version;
 
+-- name: versions_named
+-- Which of some versions there are, and whether they are visible.
+SELECT v.version, coalesce(p.version = v.version, false) AS is_visible
+FROM flowstone_tables.versions AS v
+LEFT JOIN flowstone_tables.partitions AS p
+    ON p.schema_name = v.schema_name AND p.table_name = v.table_name AND p.partition_key = v.partition_key
+WHERE v.schema_name = ? AND v.table_name = ? AND v.version = ANY(?);
+
+-- name: delete_versions
+-- Forget versions.
+DELETE FROM flowstone_tables.versions WHERE schema_name = ? AND table_name = ? AND version = ANY(?);
+
 -- name: add_partition
 -- Make the row of a partition that is published for the first time: the next statement locks it.
 INSERT INTO flowstone_tables.partitions (schema_name, table_name, partition_key, issuer, token, version)
@@ -165,3 +177,7 @@ SELECT {columns}, CAST(? AS {kind}) FROM {beside} WHERE flowstone_version = ? OR
 -- name: forget_rows
 -- Delete the rows of a version beside its table.
 DELETE FROM {beside} WHERE flowstone_version = ?;
+
+-- name: forget_rows_of
+-- Delete the rows of versions beside their table.
+DELETE FROM {beside} WHERE flowstone_version = ANY(?);

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from flowstone import telemetry
 from flowstone.core.audit import AuditRecord
-from flowstone.core.output import JsonValue, Publication, StoredOutput
+from flowstone.core.output import MEMORY_ISSUER, JsonValue, Publication, StoredOutput
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.run_details import make_run_info
 from flowstone.core.state import State
@@ -265,7 +265,7 @@ class Tables:
         self.tokens = count(1)
         self.publisher: Publisher | None = None
         self.unpublished: dict[Target, Publication] = {}
-        self.issuer = f"memory-{uuid4()}"
+        self.issuer = f"{MEMORY_ISSUER}{uuid4()}"
         self.audit: deque[AuditRecord] = deque(maxlen=_MAX_LINES)
         self.audit_ids = count(1)
         self.after_end: Callable[[StepRow, datetime], None] | None = None
