@@ -242,15 +242,24 @@ def _durable_chain(rounds: int) -> Figure:
         Contestant(
             "FlowStone", "flowstone", "flowstone_chain", CHAIN, {"repetitions": 5, "limit": 10}, database=True
         ),
+        Contestant(
+            "FlowStone, on two workers in turn",
+            "flowstone",
+            "flowstone_handover",
+            CHAIN,
+            {"repetitions": 5, "limit": 10},
+            database=True,
+        ),
         Contestant("Oban, bare", "oban", "oban_latency", CHAIN, latency, database=True),
     )
     return Figure(
         "durable",
-        f"Chain of {CHAIN} assets on an idle worker, beside {CHAIN} bare latencies of Oban, `enqueue` to start",
+        f"Chain of {CHAIN} assets on idle workers, from call to return, or from the end of each function to the "
+        f"start of the next one on another worker, beside {CHAIN} bare latencies of Oban, `enqueue` to start",
         "step",
         contestants,
         rounds,
-        (Target("FlowStone", "Oban, bare", 1 / 2),),
+        (Target("FlowStone", "Oban, bare", 1 / 1.5), Target("FlowStone, on two workers in turn", "Oban, bare", 1)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 from flowstone import AssetContext, AwaitApproval, DailyPartitions, FlowStone, asset
@@ -24,7 +25,7 @@ def approved(context: AssetContext) -> int | AwaitApproval:
 
 def app(dsn: str) -> FlowStone:
     """Return the app on a database."""
-    return FlowStone([noop, approved, *_chain()], database_url=dsn)
+    return FlowStone([noop, approved, *_chain(), *_handovers()], database_url=dsn)
 
 
 def _chain() -> list[Asset]:
@@ -38,3 +39,23 @@ def _first() -> int:
 
 def _next(before: int) -> int:
     return before + 1
+
+
+def _handovers() -> list[Asset]:
+    """Return a chain whose assets take turns on two queues; each adds how long after the last one it started."""
+    queues = "left", "right"
+    first = asset(name="h0", queue=queues[0])(_start)
+    rest = (
+        asset(name=f"h{n}", queue=queues[n % 2], deps={"before": f"h{n - 1}"})(_take_over)
+        for n in range(1, CHAIN_LENGTH)
+    )
+    return [first, *rest]
+
+
+def _start() -> tuple[list[float], float]:
+    return [], time.monotonic()
+
+
+def _take_over(before: tuple[list[float], float]) -> tuple[list[float], float]:
+    took = time.monotonic() - before[1]
+    return [*before[0], took], time.monotonic()

@@ -370,6 +370,7 @@ def test_what_we_put_in_place_of_private_parts_is_where_oban_asks_for_it(
     """The stager calls `Query.stage_jobs`, the notifier `_dispatch` for each notification, with its pid."""
     staged: list[Sequence[str]] = []
     heard: list[dict[str, Any]] = []
+    announced: list[str] = []
 
     async def stage(queues: Sequence[str]) -> list[str]:
         staged.append(queues)
@@ -387,7 +388,7 @@ def test_what_we_put_in_place_of_private_parts_is_where_oban_asks_for_it(
             database_url, kwargs={"autocommit": True}, min_size=1, max_size=4, open=False
         ) as pool:
             oban = Oban(pool=pool, name="contract", node="here", queues={QUEUE: 1}, dispatcher=Dispatcher())
-            signals = Hearing(ident="contract.here", queues=[QUEUE], scale=nothing, cancel=nothing)
+            signals = Hearing("contract.here", [QUEUE], scale=nothing, cancel=nothing, announced=announced.append)
             extension.attach(oban, stage=stage, signals=signals)
             await oban.start()
             try:
@@ -395,10 +396,12 @@ def test_what_we_put_in_place_of_private_parts_is_where_oban_asks_for_it(
 
                 def reported() -> bool:
                     report(database, "public.oban_signal", json.dumps({"action": "pause", "queue": QUEUE}))
-                    return bool(heard)
+                    report(database, "public.oban_insert", json.dumps({"queue": "elsewhere"}))
+                    return bool(heard and announced)
 
                 await until(reported)
                 assert heard[0]["action"] == "pause"
+                assert announced[0] == "elsewhere"
                 assert "the server process " in heard[0]["sender"]
             finally:
                 await oban.stop()

@@ -346,6 +346,9 @@ class DurableQueue(Protocol):
     ) -> list[Attempt]:
         """Take jobs and start the attempts of their steps, in one transaction; without what is left to others."""
 
+    def has_open_runs(self, queue: str) -> bool:
+        """Return whether the last fetch saw runs that have something to begin on a queue without jobs."""
+
     def known_assets(self, *, but: str) -> list[KnownAssets]:
         """Return what each living worker knows, but one."""
 

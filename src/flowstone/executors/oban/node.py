@@ -368,7 +368,9 @@ class Node:
         self._finished: Finished | None = None
         self._producers: dict[str, Producer] = {}
         self._begun: set[asyncio.Future[None]] = set()
-        self._backlogged: set[str] = set()
+        # queues on which there may be something to take: producers poll at the end of each step that they took,
+        # and a fetch that finds nothing delays the commit of that very step
+        self._promising = set(queues)
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
         self._name = oban_name
@@ -464,14 +466,26 @@ class Node:
             queues=self._queues,
             scale=partial(self._maintenance.scale, oban),
             cancel=self._maintenance.cancel_job,
+            announced=self._promising.add,
         )
 
     async def _stage(self, queues: Sequence[str]) -> list[str]:
         """Make jobs of ours available that are due; return the queues with work."""
-        return await self._call(partial(self._queue.stage, queues))
+        try:
+            found = await self._call(partial(self._queue.stage, queues))
+        except Exception:
+            self._promising.update(queues)  # a fetch finds out whether the database is there
+            raise
+        self._promising.update(found)
+        return found
 
     async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
-        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban."""
+        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban.
+
+        Nothing is asked for when the last fetch left nothing behind and nothing was announced since.
+        """
+        if queue not in self._promising:
+            return []
         try:
             taken = await self._call(partial(self._take_now, queue, demand, uuid))
         except Exception as error:  # noqa: BLE001 - Oban asks again within a second or so
@@ -535,21 +549,25 @@ class Node:
 
     def _end_begun(self, queue: str, producer: Producer, future: asyncio.Future[None]) -> None:
         self._begun.discard(future)
-        # there is room again, which matters when the last fetch left something behind; what comes is announced.
-        # A poll for each end of a very short step would cost more than the step
-        if queue in self._backlogged and (not self._begun or self._threads[queue].takes_long):
+        # there is room again; a poll for each end of a very short step would cost more than the step
+        if not self._begun or self._threads[queue].takes_long:
             producer.notify()
 
     def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
-        self._backlogged.add(queue)  # as long as nothing else is known
         demand = self._threads[queue].room(demand)
         if not demand:
             return []
         if not self._is_renewed(_LEASE_SECONDS):
             raise TimeoutError("the lease is not renewed in time; this machine or the database is too slow")
-        fetched = self._fetch(queue, demand, uuid)
-        if len(fetched) < demand:
-            self._backlogged.discard(queue)
+        self._promising.discard(queue)  # before the fetch, which need not see what is announced meanwhile
+        try:
+            fetched = self._fetch(queue, demand, uuid)
+        except BaseException:
+            self._promising.add(queue)
+            raise
+        # of what backfills have left without jobs, others may hold a part just now
+        if len(fetched) >= demand or self._queue.has_open_runs(queue):
+            self._promising.add(queue)
         if not fetched:
             return []
         self._attempts.taken(fetched)

@@ -32,12 +32,14 @@ class Signals:
         queues: the queues of this node.
         scale: sets how many steps of a queue run at once here.
         cancel: has a running job of Oban cancelled.
+        announced: called with a queue that has new jobs, before its producer polls.
     """
 
     ident: str
     queues: Collection[str]
     scale: Callable[[str, int], None]
     cancel: Callable[[int], None]
+    announced: Callable[[str], None]
 
     def read(self, payload: Mapping[str, Any], sender: str) -> dict[str, Any] | None:
         """Do what a signal asks for; return what Oban's own loops are to hear of it, if anything.
@@ -127,8 +129,10 @@ class Notifications:
         payload = decode_payload(notify.payload)
         if not isinstance(payload, dict):
             raise ValueError("it is no JSON object")  # noqa: TRY004 - one kind of error for what cannot be read
-        if channel == "insert" and not isinstance(payload.get("queue"), str):
-            raise ValueError("it names no queue")
+        if channel == "insert":
+            if not isinstance(queue := payload.get("queue"), str):
+                raise ValueError("it names no queue")
+            self._signals.announced(queue)
         if channel == "signal":
             return channel, self._signals.read(payload, sender)
         return channel, payload

@@ -318,11 +318,9 @@ class Database:
             return self._pool
 
     def _new_pool(self) -> ConnectionPool[Connection[TupleRow]]:
-        from psycopg_pool import ConnectionPool
-
         _filter_pool_logs()
         minimum, maximum = self._sizes
-        pool = ConnectionPool(
+        pool = _pool_class()(
             kwargs={"autocommit": True, **self._parameters, **self._cursors()},
             min_size=minimum,
             max_size=maximum,
@@ -407,6 +405,23 @@ def _adapt_step_ids() -> None:
             return str(int(obj)).encode()
 
     adapters.register_dumper(StepId, StepIdDumper)
+
+
+@cache
+def _pool_class() -> type[ConnectionPool[Connection[TupleRow]]]:
+    """Return a class of pools that lend what was returned last.
+
+    Its server process has the statements prepared and planned, which takes several times as long as running them.
+    The pool of the driver takes turns, so that each connection of an idle process would have to learn them.
+    """
+    from psycopg_pool import ConnectionPool
+
+    class WarmPool(ConnectionPool):
+        def _get_ready_connection(self, timeout: float | None) -> Any:
+            self._pool.rotate(1)
+            return super()._get_ready_connection(timeout)
+
+    return WarmPool
 
 
 @cache

@@ -285,6 +285,9 @@ class PostgresQueue(DurableQueue):
             lambda connection: self._take(QueueFetch(connection, queue, worker_id, attempted_by, without), demand),
         )
 
+    def has_open_runs(self, queue: str) -> bool:
+        return queue in self._with_ranges
+
     def known_assets(self, *, but: str) -> list[KnownAssets]:
         return [one.assets for one in shapes_at_work(self._database, but=but) if one.kind == "node"]
 
