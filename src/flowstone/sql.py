@@ -20,7 +20,7 @@ _HERE = re.compile(r"^ *-- here: (\w+)/(\w+)$", re.MULTILINE)
 
 @cache
 def load_sql(name: str, package: str = "flowstone.stores.postgres") -> LiteralString:
-    """Return the text of one statement.
+    """Return the text of one statement, with the first line of its comments only.
 
     The type is `LiteralString` because the text is part of the package and never of any input: this is what
     lets the type checker refuse SQL that was put together at run time.
@@ -42,7 +42,13 @@ def load_sql(name: str, package: str = "flowstone.stores.postgres") -> LiteralSt
     text = sections(subject, package).get(section)
     if text is None:
         raise LookupError(f"There is no statement {name!r} in sql/{subject}.sql of {package}.")
-    return text
+    return _brief(text)
+
+
+def _brief(text: LiteralString) -> LiteralString:
+    """Leave out comments and margins: the driver translates what has more than 4,096 characters each time."""
+    first, *rest = text.strip().splitlines()
+    return "\n".join([first, *(line for line in map(str.strip, rest) if not line.startswith("--"))])
 
 
 @cache

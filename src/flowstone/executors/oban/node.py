@@ -368,9 +368,7 @@ class Node:
         self._finished: Finished | None = None
         self._producers: dict[str, Producer] = {}
         self._begun: set[asyncio.Future[None]] = set()
-        # queues on which there may be something to take: producers poll at the end of each step that they took,
-        # and a fetch that finds nothing delays the commit of that very step
-        self._promising = set(queues)
+        self._promising = set(queues)  # may have something to take; fetches for nothing delay commits
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
         self._name = oban_name
@@ -480,12 +478,7 @@ class Node:
         return found
 
     async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
-        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban.
-
-        Nothing is asked for when the last fetch left nothing behind and nothing was announced since.
-        """
-        if queue not in self._promising:
-            return []
+        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban."""
         try:
             taken = await self._call(partial(self._take_now, queue, demand, uuid))
         except Exception as error:  # noqa: BLE001 - Oban asks again within a second or so
@@ -638,6 +631,10 @@ class Node:
         self._attempts.submitted(running)
         self._submit(completion)
 
+    def may_have_jobs(self, queue: str) -> bool:
+        """Return whether there may be jobs: the last fetch left some behind, or some were announced since."""
+        return queue in self._promising
+
     def know(self, queue: str, producer: Producer) -> None:
         """Note the producer of a queue: whether it is paused, and how it polls for more."""
         self._producers[queue] = producer
@@ -685,8 +682,8 @@ class _Dispatcher:
         """Nothing to stop."""
 
     async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
-        """Take jobs for a producer; see `flowstone.executors.oban.extension`."""
-        return await self._node.take_jobs(queue, demand, uuid)
+        """Take jobs for a producer, which asks at each end too; see `flowstone.executors.oban.extension`."""
+        return await self._node.take_jobs(queue, demand, uuid) if self._node.may_have_jobs(queue) else []
 
     def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
         """Run a job."""

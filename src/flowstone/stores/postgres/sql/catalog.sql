@@ -33,9 +33,10 @@ LEFT JOIN LATERAL (
 ) AS p ON s.output ->> 'location' LIKE 'inline:%%';
 
 -- name: kept
--- Which of these versions are still what they were when they were committed: they are there, and not erased. Uses
--- steps_pkey.
-SELECT id FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]) AND erased_at IS NULL;
+-- Which of these versions are still what they were when they were committed: they are there, and not erased. The inner
+-- SELECT hides how many they are: else the statement is planned each time, which takes ten times as long as running it.
+-- Uses steps_pkey.
+SELECT id FROM flowstone.steps WHERE id = ANY(ARRAY(SELECT unnest(%(steps)s::bigint[]))) AND erased_at IS NULL;
 
 -- name: current
 -- Committed steps of some targets, given as [[asset, partition], ...]: JSON is several times faster to write and to
