@@ -268,6 +268,20 @@ def _answer() -> int:
     return 42
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"options": "image"}, "by the name of their option"),
+        ({"environment": "A=1"}, "texts by the names"),
+        ({"environment": {"A": 1}}, "texts by the names"),
+        ({"directory": 5}, "give a directory"),
+    ],
+)
+def test_what_no_command_can_be_made_with_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        CommandCompute("run {call} {answer}", **options)
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(DefinitionError, match=r"there is no compute of this name; there are: dask\..*'dask'"):
         FlowStone.for_testing([asset(name="one", compute="dusk")(lambda: 1)], compute={"dask": Caught()})

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from flowstone.compute import RayCompute
-from flowstone.errors import OptionsError
+from flowstone.errors import ConfigurationError, OptionsError
 from flowstone.protocols import Compute
 from flowstone.testing.compute_conformance import ComputeConformance
 
@@ -74,6 +74,8 @@ def test_options_that_would_have_ray_repeat_are_refused() -> None:
     compute.check({"num_cpus": 1, "resources": {"big": 1}})
     with pytest.raises(OptionsError, match="a submission is one attempt"):
         compute.check({"max_retries": 3})
+    with pytest.raises(ConfigurationError, match=r"arguments of ray\.init by name"):
+        RayCompute("auto", init="num_cpus=1")  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="Did you mean 'num_gpus'"):
         compute.check({"num_gpu": 1})
 

@@ -8,6 +8,8 @@ import pytest
 
 from flowstone.core.asset import asset
 from flowstone.core.context import AssetContext, CancellationToken, Resources
+from flowstone.core.partitions import NO_PARTITION
+from flowstone.core.step import Attempt
 from flowstone.errors import ResourceError, StepCancelledError
 
 
@@ -50,6 +52,22 @@ def test_a_cancel_while_the_event_is_made_is_not_lost() -> None:
         token.cancel()
         thread.join(10)
         assert answers == [True]
+
+
+def test_the_context_of_an_attempt_has_all_that_one_has() -> None:
+    """It is made without `__init__`: what is added there has to be added here."""
+    step = Attempt(
+        step_id=1,
+        run_id="r",
+        asset="one",
+        partition_key=NO_PARTITION,
+        attempt=1,
+        max_attempts=1,
+        token=1,
+        started_at=datetime.now(UTC),
+    )
+    made = AssetContext.of_attempt(asset(name="one")(lambda: 1), step, CancellationToken(), resources={}, log=None)
+    assert [name for name in AssetContext.__slots__ if not hasattr(made, name)] == []
 
 
 def test_resources_by_attribute_and_key() -> None:

@@ -71,6 +71,7 @@ def test_static_ranges_follow_the_declared_order() -> None:
         (lambda: StaticPartitions(["a", None]), "not partitioned"),
         (lambda: StaticPartitions([1.5]), "cannot be a partition"),  # type: ignore[list-item]
         (lambda: StaticPartitions("abc"), r"Write \['abc'\]"),
+        (lambda: StaticPartitions(None), "give a list of keys"),  # type: ignore[arg-type]
         (MultiPartitions, "needs dimensions"),
         (lambda: MultiPartitions(a=["x"]), "dimension 'a'"),  # type: ignore[arg-type]
     ],

@@ -6,9 +6,11 @@ from datetime import UTC, date, datetime
 import pytest
 
 from flowstone.core.materialization import Materialization
+from flowstone.core.outcome import Succeeded
 from flowstone.core.output import StoredOutput
+from flowstone.core.partitions import NO_PARTITION
 from flowstone.core.state import State
-from flowstone.core.step import InputVersion
+from flowstone.core.step import Attempt, AttemptResult, InputVersion
 
 STORED = StoredOutput("memory", "somewhere", content_hash="abc")
 
@@ -19,6 +21,24 @@ def make(**fields) -> Materialization:
 
 def test_a_value_at_hand_is_not_loaded() -> None:
     assert make(value=None, stored=STORED, load=lambda stored: 1 / 0).value is None
+
+
+def test_what_an_attempt_committed_has_all_that_one_has() -> None:
+    """It is made without `__init__`: what is added there has to be added here."""
+    now = datetime.now(UTC)
+    step = Attempt(
+        step_id=1,
+        run_id="r",
+        asset="a",
+        partition_key=NO_PARTITION,
+        attempt=1,
+        max_attempts=1,
+        token=1,
+        started_at=now,
+    )
+    made = Materialization.of_attempt(AttemptResult(step, Succeeded(STORED, 5), (), now))
+    assert [name for name in Materialization.__slots__ if not hasattr(made, name)] == []
+    assert made.value == 5
 
 
 def test_a_value_is_loaded_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,7 @@ def test_runs_of_automations_are_not_those_of_people() -> None:
         "since:24h since:2h",
         "-items_of:r1",
         "asset:a\x00b",
+        "asset:a\ud800b",
         "asset:" + "x" * 2001,
         " ".join(f"tag:{n}" for n in range(51)),
         "state:failed;drop",
@@ -97,6 +99,12 @@ def test_runs_of_automations_are_not_those_of_people() -> None:
 def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(text: str) -> None:
     with pytest.raises(OptionsError):
         RunFilter.parse(text)
+
+
+@pytest.mark.parametrize("given", [None, 5, b"state:failed", ["state:failed"]])
+def test_what_is_no_filter_is_refused(given: Any) -> None:
+    with pytest.raises(OptionsError, match="give a RunFilter, or a text"):
+        RunFilter.of(given)
 
 
 def test_ages_become_times_that_stay() -> None:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import example, given
@@ -420,6 +420,15 @@ def test_an_unknown_serializer_is_named(tmp_path: Path) -> None:
     stored = FilesystemIO(tmp_path).store(1, address())
     with pytest.raises(ConfigurationError, match="Did you mean 'json'"):
         FilesystemIO(tmp_path).load(replace(stored, serializer="jsn"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"root": None}, "give a directory"), ({"root": ".", "serializer": "json"}, "'json' is no serializer")],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        FilesystemIO(**options)
 
 
 def test_an_extension_that_is_a_path_is_refused(tmp_path: Path) -> None:

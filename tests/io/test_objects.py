@@ -21,6 +21,7 @@ from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import Project
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
 from flowstone.io import ObjectIO
+from flowstone.io.json import JsonSerializer
 from flowstone.protocols import IOManager
 from flowstone.stores.postgres.database import Database
 from flowstone.testing.io_conformance import IOManagerConformance
@@ -298,7 +299,11 @@ def test_secrets_are_in_no_text(bucket: Bucket) -> None:
         ("memory:///", {"prefix": "../up"}, "must be a directory"),
         ("memory:///", {"prefix": "a//b"}, "must be a directory"),
         ("memory:///", {"part_bytes": 1}, "part_bytes=1"),
-        ("memory:///", {"serializer": type("S", (), {"name": "s", "extension": "CSV"})()}, "'CSV'"),
+        ("memory:///", {"part_bytes": "16"}, "part_bytes='16'"),
+        ("memory:///", {"prefix": None}, "must be a directory"),
+        ("memory:///", {"serializer": "json"}, "'json' is no serializer"),
+        ("s3://bucket", {"options": "region=eu"}, "a mapping of names"),
+        ("memory:///", {"serializer": type("S", (JsonSerializer,), {"extension": "CSV"})()}, "'CSV'"),
     ],
 )
 def test_what_is_no_store_is_refused_with_what_to_give(store: Any, options: Any, says: str) -> None:

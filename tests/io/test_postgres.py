@@ -156,6 +156,9 @@ def test_a_location_of_another_manager_is_refused(tmp_path: object) -> None:
         {"inline_limit_bytes": 10, "max_bytes": 9},
         {"chunk_bytes": 0},
         {"chunk_bytes": 2**30},
+        {"chunk_bytes": None},
+        {"max_bytes": "9"},
+        {"inline_limit_bytes": 1.5},
     ],
 )
 def test_sizes_that_contradict_each_other(options: dict[str, int]) -> None:

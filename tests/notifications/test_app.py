@@ -29,7 +29,7 @@ from flowstone.core.notification import NotificationState
 from flowstone.core.partitions import encode_partition
 from flowstone.engine.freshness import FreshnessReader
 from flowstone.engine.notifications import Delivery
-from flowstone.errors import ConfigurationError, DefinitionError, OptionsError, SelectionError
+from flowstone.errors import ConfigurationError, DefinitionError, OptionsError, SelectionError, UnknownAssetError
 from flowstone.testing.marks import wait_until
 
 NUMBERS = StaticPartitions([f"{number:04}" for number in range(5000)])
@@ -238,6 +238,9 @@ def test_when_data_without_partitions_are_late() -> None:
         assert not reader(flow).read(["stock"], now)["stock"].is_late
         assert reader(flow).read(["stock"], now + timedelta(hours=2))["stock"].is_late
         assert flow.insights.freshness()[0].state == "ok"
+        assert flow.insights.freshness(stock) == flow.insights.freshness("stock") == flow.insights.freshness()
+        with pytest.raises(UnknownAssetError, match="Did you mean 'stock'"):
+            flow.insights.freshness("stok")
 
 
 def test_when_data_with_static_partitions_are_late() -> None:

@@ -199,6 +199,8 @@ def test_a_server_that_wants_tls_gets_no_mail_without(authority: Authority) -> N
         ({"user": "me", "password": "Ägypten-7"}, "ASCII"),
         ({"user": "mé", "password": "x"}, "ASCII"),
         ({"context": True}, "ssl.create_default_context"),
+        # what a variable that is not set leaves of a recipient
+        *(({"sender": odd}, "give an address") for odd in ("", " ", "a@", "@b", "<>", "a@b@c", "(")),
         ({"passwort": "x"}, "Did you mean 'password'"),
     ],
 )

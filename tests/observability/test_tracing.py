@@ -224,8 +224,11 @@ def test_what_is_no_observer_is_refused_where_it_is_given(wrong: object) -> None
 def test_kinds_are_a_list() -> None:
     with pytest.raises(TypeError, match="give a list of kinds"):
         OpenTelemetry(own_traces="backfill")
-    with pytest.raises(ValueError, match="at least 1"):
-        OpenTelemetry(max_waiting=0)
+    with pytest.raises(TypeError, match="give a list of kinds"):
+        OpenTelemetry(own_traces=None)  # type: ignore[arg-type]
+    for wrong in (0, None, "5"):
+        with pytest.raises(ValueError, match="a whole number from 1 on"):
+            OpenTelemetry(max_waiting=wrong)  # type: ignore[arg-type]
 
 
 def test_a_queue_in_the_background_survives_what_raises() -> None:

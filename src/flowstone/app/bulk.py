@@ -167,7 +167,7 @@ class BulkView:
             known = [one.value for one in BulkAction]
             meant = did_you_mean(str(action), known) or f" Actions are {', '.join(known)}."
             raise OptionsError(f"{action!r} is no action on runs.{meant}") from None
-        requested = RunFilter.parse(filter) if isinstance(filter, str) else filter
+        requested = RunFilter.of(filter)
         return found, found.of(requested).at(datetime.now(UTC))
 
     def _matching(

@@ -286,7 +286,7 @@ class InsightsView(AssetDetails):
             >>> [(run.state, run.counts.total) for run in flow.insights.runs("asset:one").items]
             [('completed', 1)]
         """
-        requested = RunFilter.parse(filter) if isinstance(filter, str) else filter
+        requested = RunFilter.of(filter)
         return run_lines(
             self._parts.store,
             requested,
@@ -489,9 +489,13 @@ class InsightsView(AssetDetails):
         """Return how many requests wait for a decision; counted to 1,000."""
         return self._decisions.waiting()
 
-    def freshness(self, *assets: str) -> Sequence[FreshnessLine]:
-        """Return how old the data are of assets that declare `fresh_within`; of all such when none is named."""
-        names = assets or self._freshness.assets
+    def freshness(self, *assets: AssetLike) -> Sequence[FreshnessLine]:
+        """Return how old the data are of assets that declare `fresh_within`; of all such when none is named.
+
+        Raises:
+            UnknownAssetError: nothing is declared or recorded under a name.
+        """
+        names = [self._recorded(one).name for one in assets] or self._freshness.assets
         return [freshness_line(one) for one in self._freshness.read(names, datetime.now(UTC)).values()]
 
     def notifications(

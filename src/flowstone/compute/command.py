@@ -21,7 +21,7 @@ from typing import IO, Any, Literal
 
 from flowstone.compute.cluster import DeclaredCompute
 from flowstone.core.clean import plain_text
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import named_values, shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.errors import ComputeLostError, ConfigurationError, OptionsError, did_you_mean, join_names
 from flowstone.protocols import Code, ComputeCall, Values
@@ -102,13 +102,21 @@ class CommandCompute(DeclaredCompute):
                     "travel; "
                     "end it with: python -m flowstone.remote {call} {answer} --lifeline"
                 )
-        self._options = {name: str(value) for name, value in (options or {}).items()}
+        given, variables = named_values(options or {}), named_values(environment or {})
+        if given is None:
+            raise ConfigurationError("CommandCompute(options=...): give values by the name of their option.")
+        if variables is None or not all(type(value) is str for value in variables.values()):
+            raise ConfigurationError("CommandCompute(environment=...): give texts by the names of variables.")
+        place: object = directory
+        if place is not None and not isinstance(place, str | os.PathLike):
+            raise ConfigurationError(f"CommandCompute(directory={shown(place)}): give a directory.")
+        self._options = {name: str(value) for name, value in given.items()}
         if unknown := sorted(self._options.keys() - (self._names - _GIVEN)):
             raise ConfigurationError(
                 f"CommandCompute(options={{{unknown[0]!r}: ...}}): {{{unknown[0]}}} stands nowhere in the command."
             )
         self._directory = None if directory is None else Path(directory).absolute()
-        self._environment = dict(environment or {})
+        self._environment = variables
         self._watch = _Watch()
 
     def check(self, options: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from flowstone.compute.cluster import ClusterCompute, one_line
-from flowstone.core.declaring import is_text, shown
+from flowstone.core.declaring import is_text, named_values, shown
 from flowstone.core.forks import renew_after_fork
 from flowstone.errors import ComputeLostError, ConfigurationError, MissingExtraError
 from flowstone.protocols import CancelCall, Code, ComputeCall, LoggedByCall, PerformCall, Values
@@ -69,8 +69,11 @@ class RayCompute(ClusterCompute):
         if address is not None and not is_text(address):
             raise ConfigurationError(f"RayCompute({shown(address)}): give an address such as 'auto', or None.")
         super().__init__(code, values)
+        arguments = named_values(init or {})
+        if arguments is None:
+            raise ConfigurationError("RayCompute(init=...): give arguments of ray.init by name.")
         self._address = address
-        self._init = dict(init or {})
+        self._init = arguments
         self._renew()
         renew_after_fork(self, RayCompute._renew)
 

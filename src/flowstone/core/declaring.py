@@ -113,6 +113,18 @@ def whole_number(value: object, *, minimum: int, maximum: int) -> int | None:
     return found if minimum <= (found := int(value)) <= maximum else None
 
 
+def named_values(value: object) -> dict[str, Any] | None:
+    """Return a mapping of names to anything as a dict; None for anything else.
+
+    Example:
+        >>> named_values({"region": "eu"}), named_values({5: "eu"}), named_values("eu")
+        ({'region': 'eu'}, None, None)
+    """
+    if not isinstance(value, Mapping) or not all(type(name) is str for name in value):
+        return None
+    return dict(value)
+
+
 def no_such_part(kind: str, given: object, members: Iterable[str]) -> str | None:
     """Return why an object cannot be a part of an app: it is a class, or methods are missing; None when it can.
 

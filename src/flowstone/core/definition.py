@@ -9,6 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from typing import NoReturn
 
+from flowstone.core.declaring import shown
 from flowstone.core.partitions import KeySource, Partition, decode_partition, encode_partition, partition_label
 from flowstone.errors import DefinitionError, PartitionError, UnknownPartitionError, did_you_mean
 
@@ -262,6 +263,9 @@ class StaticPartitions(ListedPartitions):
     def __init__(self, keys: Iterable[Partition]) -> None:
         if isinstance(keys, str):
             raise DefinitionError(f"StaticPartitions takes a list of keys, not one text. Write [{keys!r}].")
+        given: object = keys
+        if not isinstance(given, Iterable):
+            raise DefinitionError(f"StaticPartitions({shown(given)}): give a list of keys, such as ['eu', 'us'].")
         self._keys: dict[str, Partition] = {}
         for key in keys:
             if key is None:

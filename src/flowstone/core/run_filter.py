@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from flowstone.core.actor import AUTOMATION
+from flowstone.core.declaring import is_storable, shown
 from flowstone.core.step import RunRecord
 from flowstone.errors import OptionsError, did_you_mean
 
@@ -86,6 +87,20 @@ class RunFilter:
                 _time_of(name, text, datetime(2000, 1, 1, tzinfo=UTC))
 
     @classmethod
+    def of(cls, given: RunFilter | str) -> RunFilter:
+        """Return a filter, or the one that a text stands for.
+
+        Raises:
+            OptionsError: it is neither, or cannot be read.
+        """
+        if isinstance(given, RunFilter):
+            return given
+        text: object = given
+        if not isinstance(text, str):
+            raise OptionsError(f"filter={shown(text)}: give a RunFilter, or a text such as 'asset:orders'.")
+        return cls.parse(text)
+
+    @classmethod
     def parse(cls, text: str | Iterable[str]) -> RunFilter:
         """Read a filter as people write it; the empty text means all runs.
 
@@ -110,8 +125,8 @@ class RunFilter:
             if name not in _FIELDS:
                 meant = did_you_mean(name, _FIELDS) or f" Fields are {', '.join(_FIELDS)}."
                 raise OptionsError(f"{name!r} is no filter of runs.{meant}")
-            if not 0 < len(value) <= _MAX_VALUE or "\x00" in value:
-                raise OptionsError(f"{name}: give 1 to {_MAX_VALUE:,} characters.")
+            if not 0 < len(value) <= _MAX_VALUE or not is_storable(value):
+                raise OptionsError(f"{name}: give 1 to {_MAX_VALUE:,} characters of plain text.")
             if name == "items_of" and is_not:
                 raise OptionsError("-items_of: items are left out anyway, unless items_of:RUN asks for them.")
             # not since then: until then

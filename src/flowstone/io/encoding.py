@@ -13,6 +13,7 @@ from collections.abc import Buffer
 from typing import BinaryIO
 
 from flowstone.core.by_reference import ScanKind, kind_of_type
+from flowstone.core.declaring import no_such_part
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.errors import (
     ConfigurationError,
@@ -160,8 +161,8 @@ def serializer_for(value: object, chosen: Serializer | None) -> Serializer:
     return chosen
 
 
-def check_extension(chosen: Serializer | None) -> None:
-    """Refuse a serializer whose extension cannot be the end of a name.
+def check_serializer(chosen: Serializer | None) -> None:
+    """Refuse what is no serializer, or one whose extension cannot be the end of a name.
 
     Args:
         chosen: the one given to an IO manager, if any.
@@ -170,9 +171,13 @@ def check_extension(chosen: Serializer | None) -> None:
         ConfigurationError: says what it has to be.
 
     Example:
-        >>> check_extension(JsonSerializer())
+        >>> check_serializer(JsonSerializer())
     """
-    if chosen is not None and not re.fullmatch(r"(\.[a-z0-9]+)+", chosen.extension):
+    if chosen is None:
+        return
+    if problem := no_such_part("serializer", chosen, ["name", "extension", "accepts", "read", "write"]):
+        raise ConfigurationError(f"serializer=...: {problem}")
+    if not re.fullmatch(r"(\.[a-z0-9]+)+", chosen.extension):
         raise ConfigurationError(
             f"The serializer {chosen.name!r} has the extension {chosen.extension!r}. "
             "Use a dot and small letters or digits, such as '.csv'."

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from flowstone.core.by_reference import ScanKind
+from flowstone.core.declaring import shown
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
-from flowstone.errors import FlowStoneError, StorageError, StorageFailure
+from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import check_extension, corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import check_serializer, corrupt, decode, encode, serializer_for
 from flowstone.protocols import KeepVersions, Serializer
 
 _MAX_REASON = 500
@@ -426,7 +427,10 @@ class FilesystemIO(InProject):
         durable: bool = True,
         name: str = "filesystem",
     ) -> None:
-        check_extension(serializer)
+        check_serializer(serializer)
+        given: object = root
+        if not isinstance(given, str | os.PathLike):
+            raise ConfigurationError(f"FilesystemIO({shown(given)}): give a directory.")
         # Absolute from here on, so that a later os.chdir does not move the values.
         self._root = Path(root).absolute()
         self._serializer = serializer

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from flowstone.core.clean import clean_text
+from flowstone.core.declaring import named_values
 from flowstone.errors import (
     ConfigurationError,
     MissingExtraError,
@@ -100,7 +101,11 @@ def _from_url(url: str, options: Mapping[str, Any] | None) -> object:
         import obstore.store
     except ModuleNotFoundError as error:
         raise MissingExtraError("obstore", "objects", "ObjectIO") from error
-    given = dict(options or {})
+    given = named_values(options or {})
+    if given is None:
+        raise ConfigurationError(
+            "ObjectIO(options=...): give a mapping of names to values, such as {'region': ...}."
+        )
     endpoint = str(given.get("endpoint") or given.get("aws_endpoint") or "")
     client_options: Any = {"allow_http": True} if endpoint.startswith("http://") else None
     # the client tries again by itself; its usual three minutes would hold a thread of a worker for ten

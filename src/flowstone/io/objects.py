@@ -17,6 +17,7 @@ from itertools import batched
 from typing import Any, BinaryIO, cast
 
 from flowstone.core.by_reference import ScanKind
+from flowstone.core.declaring import whole_number
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
@@ -26,7 +27,7 @@ from flowstone.errors import (
     StorageError,
 )
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import check_extension, corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import check_serializer, corrupt, decode, encode, serializer_for
 from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, outside, storage_error
 from flowstone.io.object_clients import MIB, client_of, failure_of
 from flowstone.protocols import KeepVersions, Serializer
@@ -78,13 +79,14 @@ class ObjectIO(InProject):
         serializer: Serializer | None = None,
         name: str = "objects",
     ) -> None:
-        if not 5 * MIB <= part_bytes <= 1024 * MIB:
+        if whole_number(part_bytes, minimum=5 * MIB, maximum=1024 * MIB) is None:
             raise ConfigurationError(
                 f"ObjectIO: part_bytes={part_bytes!r} must be from {5 * MIB} (S3 takes no smaller parts) to "
                 f"{1024 * MIB}."
             )
-        check_extension(serializer)
-        if re.search(r"(^|/)\.{1,2}(/|$)|//", prefix):
+        check_serializer(serializer)
+        given: object = prefix
+        if not isinstance(given, str) or re.search(r"(^|/)\.{1,2}(/|$)|//", given):
             raise ConfigurationError(
                 f"ObjectIO: prefix={prefix!r} must be a directory such as 'flowstone/values'."
             )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, cast
 
+from flowstone.core.declaring import whole_number
 from flowstone.core.output import OutputAddress, StoredOutput, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject, Project
@@ -21,7 +22,7 @@ from flowstone.errors import (
     StorageError,
     StorageFailure,
 )
-from flowstone.io.encoding import decode, encode, serializer_for
+from flowstone.io.encoding import check_serializer, decode, encode, serializer_for
 from flowstone.io.json import JsonSerializer
 from flowstone.protocols import KeepVersions, Serializer
 from flowstone.sql import load_sql
@@ -224,6 +225,7 @@ def copy_value(
 
 _MIB = 1024 * 1024
 _LARGEST_CHUNK = 256 * _MIB  # A row cannot exceed 1 GiB, and each one passes through memory as a whole.
+_LARGEST_VALUE = 1024**5
 _KEPT_IN_MEMORY = 16 * _MIB
 _PAGE_SIZE = 1000
 _INLINE = "inline"
@@ -268,12 +270,17 @@ class PostgresIO(InProject):
         serializer: Serializer | None = None,
         name: str = "postgres",
     ) -> None:
-        if not 0 <= inline_limit_bytes <= max_bytes:
+        check_serializer(serializer)
+        if whole_number(max_bytes, minimum=0, maximum=_LARGEST_VALUE) is None:
+            raise ConfigurationError(
+                f"PostgresIO: max_bytes ({max_bytes}) must be between 0 and {_LARGEST_VALUE:,}."
+            )
+        if whole_number(inline_limit_bytes, minimum=0, maximum=max_bytes) is None:
             raise ConfigurationError(
                 f"PostgresIO: inline_limit_bytes ({inline_limit_bytes}) must be between 0 and max_bytes "
                 f"({max_bytes})."
             )
-        if not 1 <= chunk_bytes <= _LARGEST_CHUNK:
+        if whole_number(chunk_bytes, minimum=1, maximum=_LARGEST_CHUNK) is None:
             raise ConfigurationError(
                 f"PostgresIO: chunk_bytes ({chunk_bytes}) must be between 1 and {_LARGEST_CHUNK}."
             )

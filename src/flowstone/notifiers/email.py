@@ -6,6 +6,7 @@ import logging
 import smtplib
 import ssl
 from collections.abc import Iterable
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -178,7 +179,7 @@ def _address(option: str, given: object) -> Address:
         plain = rest.removesuffix(">").strip() if name or given.startswith("<") else given.strip()
         try:
             found = Address(name.strip().strip('"'), addr_spec=plain)
-        except (ValueError, IndexError, AttributeError):
+        except (MessageError, ValueError, IndexError, AttributeError):
             found = None
         if found is not None and found.username and found.domain and plain.count("@") == 1:
             return found

@@ -66,8 +66,8 @@ class Background[Item]:
     """
 
     def __init__(self, name: str, handle: Callable[[Item], None], *, max_waiting: int = 10_000) -> None:
-        if max_waiting < 1:
-            raise ValueError(f"max_waiting={max_waiting!r} must be at least 1.")
+        if type(max_waiting) is not int or max_waiting < 1:
+            raise ValueError(f"max_waiting={max_waiting!r} must be a whole number from 1 on.")
         self.name = name
         self.dropped = self.failed = 0
         self._handle = handle

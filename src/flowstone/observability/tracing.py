@@ -89,8 +89,9 @@ class OpenTelemetry:
             import opentelemetry.trace  # noqa: F401 - said here, and not when the first run is placed
         except ModuleNotFoundError as error:
             raise MissingExtraError("opentelemetry-api", "otel", "Tracing") from error
-        if isinstance(own_traces, str):
-            raise TypeError(f"own_traces={own_traces!r}: give a list of kinds, such as [{own_traces!r}].")
+        kinds: object = own_traces
+        if isinstance(kinds, str) or not isinstance(kinds, Collection):
+            raise TypeError(f"own_traces={kinds!r}: give a list of kinds of runs, such as ['backfill'].")
         self._provider = tracer_provider
         self._own_traces = frozenset(own_traces)
         self._background: Background[_Ended] = Background("traces", _end, max_waiting=max_waiting)
