@@ -58,18 +58,21 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         compute: Mapping[str, Compute] | None = None,
-        notifiers: Sequence[Notifier] = (),
-        observers: Sequence[Observer] = (),
+        notifiers: Iterable[Notifier] = (),
+        observers: Iterable[Observer] = (),
         notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
         settings: Settings | None = None,
     ) -> None:
+        assets, checks, observers = _listed(assets), _listed(checks), _listed(observers)
         notify, schedules, sensors = _listed(notify), _listed(schedules), _listed(sensors)
+        notifiers = _listed(notifiers)
         check_declared(
             assets=assets,
             checks=checks,
             io=io,
+            default_io=default_io,
             resources=resources,
             executors=executors,
             compute=compute,
@@ -93,7 +96,7 @@ class AssembledApp:
             hooks=hooks,
             executors=executors or {},
             compute=compute or {},
-            notifiers=notifiers,
+            notifiers=list(notifiers),
             notify=list(notify),
             schedules=list(schedules),
             sensors=list(sensors),
@@ -140,7 +143,7 @@ class AssembledApp:
         kind: type[Automations] = import_module("flowstone.engine.insights.automation").Automations
         return kind(*self._declared_automations, self._decide)
 
-    def _start_observers(self, observers: Sequence[Observer]) -> None:
+    def _start_observers(self, observers: Iterable[Observer]) -> None:
         """Start what watches this app; an app that records in memory only to be read is not watched."""
         if is_recording_in_memory():
             return
@@ -166,8 +169,8 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         compute: Mapping[str, Compute] | None = None,
-        notifiers: Sequence[Notifier] = (),
-        observers: Sequence[Observer] = (),
+        notifiers: Iterable[Notifier] = (),
+        observers: Iterable[Observer] = (),
         notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),
@@ -210,8 +213,8 @@ class AssembledApp:
         hooks: Sequence[Hook | Mapping[str, Hook]] | Mapping[str, Hook] = (),
         executors: Mapping[str, ExecutorLike] | None = None,
         compute: Mapping[str, Compute] | None = None,
-        notifiers: Sequence[Notifier] = (),
-        observers: Sequence[Observer] = (),
+        notifiers: Iterable[Notifier] = (),
+        observers: Iterable[Observer] = (),
         notify: Iterable[Notify] = (),
         schedules: Iterable[Schedule] = (),
         sensors: Iterable[Sensor] = (),

@@ -157,7 +157,10 @@ def check_declared(**given: Any) -> None:
     for name, manager in (given.get("io") or {}).items():
         if isinstance(manager, type) or not all(hasattr(manager, one) for one in ("name", "store", "load")):
             raise ConfigurationError(f"FlowStone(io={{{name!r}: {shown(manager)}}}): give an IO manager object.")
-    observers = given.get("observers") or ()
+    default_io = given.get("default_io")
+    if default_io is not None and not isinstance(default_io, str):
+        raise ConfigurationError(f"FlowStone(default_io={shown(default_io)}): give the name of an IO manager.")
+    observers = given.get("observers", ())
     if isinstance(observers, str | bytes | Mapping) or not isinstance(observers, Iterable):
         raise ConfigurationError(f"FlowStone(observers={shown(observers)}): give a list of observers.")
     for one in observers:
