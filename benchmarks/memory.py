@@ -2,7 +2,8 @@
 
 Run with `python -m benchmarks.memory`; `--megabytes 1000` is what the aims are about. Each figure is of a fresh
 process: the highest resident memory from before the value was there, less what the process had after its imports.
-A value that is only there, untouched, is 1.0.
+A value that is only there, untouched, is 1.0. Of a step in a process of its own (`--isolated`) it is the highest
+sum of both processes, sampled from outside every few milliseconds.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import contextlib
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 import numpy
 import pandas
@@ -26,14 +31,17 @@ import pyarrow
 import pyarrow.compute
 
 from benchmarks.environments import HERE
-from benchmarks.server import running_server
+from benchmarks.server import BUCKET, running_objects, running_server
 from flowstone.core.output import OutputAddress, StoredOutput
-from flowstone.io import FilesystemIO, PostgresIO
+from flowstone.io import FilesystemIO, MemoryIO, ObjectIO, PostgresIO
 from flowstone.protocols import IOManager
 
 AIM = 1.5
 _MEGABYTE = 1_000_000
 _STATUS = Path("/proc/self/status")
+_ROW_BYTES = 340
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_SAMPLE_SECONDS = 0.002
 
 
 def numbers(size: int) -> pandas.DataFrame:
@@ -91,6 +99,10 @@ def arrow_mixed(size: int) -> pyarrow.Table:
 
 
 VALUES: dict[str, Callable[[int], Any]] = {
+    "JSON": lambda size: [
+        {"id": n, "name": f"customer {n}", "amount": n * 1.25, "ok": n % 2 == 0, "note": None}
+        for n in range(size // _ROW_BYTES)
+    ],
     "bytes": lambda size: b"flowstone " * (size // 10),
     "text": lambda size: "flowstone " * (size // 10),
     "NumPy": lambda size: numpy.random.default_rng(1).normal(size=size // 8),
@@ -107,8 +119,16 @@ def size_of(value: Any) -> int:
         return int(value.memory_usage(deep=True).sum())
     if isinstance(value, polars.DataFrame):
         return int(value.estimated_size())
+    if isinstance(value, list):
+        return sum(map(_size_of_row, value)) + sys.getsizeof(value)
     found: int = value.nbytes if hasattr(value, "nbytes") else sys.getsizeof(value)
     return found
+
+
+def _size_of_row(row: dict[str, Any]) -> int:
+    return (
+        sys.getsizeof(row) + sys.getsizeof(row["id"]) + sys.getsizeof(row["name"]) + sys.getsizeof(row["amount"])
+    )
 
 
 def resident(field: str = "VmRSS") -> int:
@@ -125,16 +145,28 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def bucket(endpoint: str, name: str = "objects") -> ObjectIO:
+    """Return the IO manager of the bucket of a server of objects."""
+    keys = {"access_key_id": "bench", "secret_access_key": "bench", "region": "us-east-1"}
+    return ObjectIO(f"s3://{BUCKET}/values", options={"endpoint": endpoint, **keys}, name=name)
+
+
 @contextlib.contextmanager
-def manager_of(place: str) -> Iterator[IOManager]:
-    """Return the IO manager of files in a directory, or of a database."""
+def manager_of(place: str, name: str = "place") -> Iterator[IOManager]:
+    """Return the IO manager of files in a directory, of a database, of a bucket, or of this process."""
+    if place == "memory":
+        yield MemoryIO(name=name)
+        return
     if place.startswith("/"):
-        yield FilesystemIO(place, durable=False)
+        yield FilesystemIO(place, durable=False, name=name)
+        return
+    if place.startswith("http:"):
+        yield bucket(place, name)
         return
     import psycopg
 
     with psycopg.connect(place, autocommit=True) as connection:
-        yield PostgresIO(lambda: contextlib.nullcontext(connection), max_bytes=8_000_000_000)
+        yield PostgresIO(lambda: contextlib.nullcontext(connection), max_bytes=8_000_000_000, name=name)
 
 
 def child(arguments: dict[str, Any]) -> None:
@@ -169,15 +201,72 @@ def measure(value: str, place: str, size: int, stored: Any = None) -> dict[str, 
     return found
 
 
-def rows(size: int, names: list[str], only: str | None) -> Iterator[tuple[str, float]]:
+def sampled(value: str, place: str, size: int, *, read: bool) -> float:
+    """Run `benchmarks.isolated` and return the highest sum of its two processes, in sizes of the value."""
+    given = json.dumps({"value": value, "place": place, "size": size, "read": read})
+    command = [sys.executable, "-m", "benchmarks.isolated", given]
+    base, peak, found = 0, 0, 1
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as run:
+        printed: SimpleQueue[list[str]] = SimpleQueue()
+        threading.Thread(target=_put_lines, args=(run.stdout, printed), daemon=True).start()
+        while run.poll() is None:
+            total = sum(map(resident_of, processes_of(run.pid)))
+            peak = max(peak, total)
+            match [] if printed.empty() else printed.get():
+                case ["ready"]:
+                    base = peak = total
+                case ["made", count]:
+                    peak, found = total, int(count)
+                    base = peak - found  # what making it left behind is not the step's
+                case ["read", count]:
+                    found = int(count)
+                case ["done"]:
+                    break
+            time.sleep(_SAMPLE_SECONDS)
+    if run.returncode:
+        raise RuntimeError(f"{value}: exit code {run.returncode}")
+    return (peak - base) / found
+
+
+def _put_lines(stream: IO[str], printed: SimpleQueue[list[str]]) -> None:
+    for line in stream:
+        printed.put(line.split())
+
+
+def processes_of(pid: int) -> list[int]:
+    """Return a process and its children."""
+    with contextlib.suppress(OSError):
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    return [pid]
+
+
+def resident_of(pid: int) -> int:
+    """Return the memory of a process, nothing when it is gone; shared memory is not used between them."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    return 0
+
+
+def rows(size: int, names: list[str], only: str | None, *, isolated: bool) -> Iterator[tuple[str, float]]:
     """Yield what was measured and the multiple of the value's size."""
-    with tempfile.TemporaryDirectory(prefix="flowstone-bench-") as directory, running_server() as server:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstone-bench-"))
+        server = stack.enter_context(running_server()) if only in (None, "PostgreSQL") else None
+        endpoint = stack.enter_context(running_objects()) if only in (None, "objects") else ""
         for name in names:
-            with server.database() as dsn:
-                upgraded = [sys.executable, "-m", "flowstone", "db", "upgrade", "--database", dsn]
-                subprocess.run(upgraded, check=True, capture_output=True)
-                for label, place in (("files", directory), ("PostgreSQL", dsn)):
+            with contextlib.nullcontext("") if server is None else server.database() as dsn:
+                if dsn:
+                    upgraded = [sys.executable, "-m", "flowstone", "db", "upgrade", "--database", dsn]
+                    subprocess.run(upgraded, check=True, capture_output=True)
+                places = {"files": directory, "PostgreSQL": dsn, "objects": endpoint}
+                if isolated:
+                    places["memory"] = "memory"
+                for label, place in places.items():
                     if only not in (None, label):
+                        continue
+                    if isolated:
+                        yield f"{name}, {label}, returned", sampled(name, place, size, read=False)
+                        yield f"{name}, {label}, read", sampled(name, place, size, read=True)
                         continue
                     written = measure(name, place, size)
                     yield f"{name}, {label}, store", written["peak"] / written["size"]
@@ -190,14 +279,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--megabytes", type=int, default=200, help="size of each value")
     parser.add_argument("--value", action="append", choices=list(VALUES), help="only this one")
-    parser.add_argument("--place", choices=("files", "PostgreSQL"), help="only there")
+    parser.add_argument("--place", choices=("files", "PostgreSQL", "objects", "memory"), help="only there")
+    parser.add_argument("--isolated", action="store_true", help="steps in processes of their own")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
         child(json.loads(arguments.child))
         return
     print(f"| value, {arguments.megabytes} MB | peak / size | aim | met |\n| --- | ---: | ---: | --- |")
-    for label, ratio in rows(arguments.megabytes * _MEGABYTE, arguments.value or list(VALUES), arguments.place):
+    size, names = arguments.megabytes * _MEGABYTE, arguments.value or list(VALUES)
+    for label, ratio in rows(size, names, arguments.place, isolated=arguments.isolated):
         print(f"| {label} | {ratio:.2f} | {AIM} | {'yes' if ratio <= AIM else 'no'} |", flush=True)
 
 

@@ -1,9 +1,13 @@
-"""One embedded PostgreSQL for a whole run, with a database of its own for each measurement."""
+"""One embedded PostgreSQL for a whole run, with a database of its own for each measurement; an object storage."""
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +18,8 @@ from flowstone.stores.postgres.embedded.server import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from psycopg import Connection
+
+BUCKET = "bench"
 
 
 class Server:
@@ -61,3 +67,28 @@ def running_server() -> Iterator[Server]:
         EmbeddedPostgres(Path(directory, "db")) as dsn,
     ):
         yield Server(dsn)
+
+
+@contextmanager
+def running_objects() -> Iterator[str]:
+    """Run moto's server, which keeps objects in its memory, with an empty bucket `BUCKET`; yield its address."""
+    import botocore.session
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        while process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+                break
+            time.sleep(0.05)
+        keys = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench", "region_name": "us-east-1"}
+        client = botocore.session.get_session().create_client("s3", endpoint_url=endpoint, **keys)
+        client.create_bucket(Bucket=BUCKET)
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import functools
 import logging
 import os
@@ -15,10 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flowstone.core.asset import asset
 from flowstone.core.context import AssetContext
+from flowstone.core.definition import StaticPartitions
 from flowstone.core.outcome import RetryLater, Skip
 
 
@@ -267,3 +269,72 @@ def says_much(context: AssetContext) -> None:
 def says_and_dies() -> None:
     print("last words")
     os.abort()
+
+
+class WhoSerializer:
+    """Writes texts with the processes that write and read them; does in the child what the text says."""
+
+    name = "who"
+    extension = ".who"
+
+    def __init__(self) -> None:
+        self.made_in = os.getpid()
+
+    def accepts(self, value: object) -> bool:
+        return isinstance(value, str)
+
+    def write(self, value: object, file: BinaryIO) -> None:
+        text = str(value)
+        here = os.getpid() == self.made_in
+        if not here and text.startswith("full"):
+            raise OSError(errno.ENOSPC, "no space left")
+        if not here and text.startswith("slow"):
+            time.sleep(1.2)
+        file.write(b"x" * 200_000)
+        if text.startswith("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        file.write(f"{os.getpid()} {text}".encode())
+
+    def read(self, file: BinaryIO) -> object:
+        return f"{os.getpid()} {file.read()[200_000:].decode()}"
+
+
+@asset(isolation="process", io="who")
+def who_made(context: AssetContext) -> str:
+    context.metadata["pid"] = os.getpid()
+    return "made"
+
+
+@asset(isolation="process")
+def who_read(who_made: str) -> str:
+    return f"{os.getpid()} {who_made}"
+
+
+@asset(isolation="process", io="who")
+def full() -> str:
+    return "full"
+
+
+@asset(isolation="process", io="who", timeout=1.0)
+def slow() -> str:
+    return "slow"
+
+
+@asset(isolation="process", io="who")
+def dies() -> str:
+    return "dies"
+
+
+@asset(isolation="process", io="who")
+def once() -> object:
+    return iter("once")
+
+
+@asset(isolation="process", io="who", partitions=StaticPartitions(["1", "2", "3"]))
+def by_day(context: AssetContext) -> str:
+    return context.key
+
+
+@asset(isolation="process")
+def all_days(by_day: dict[str, str]) -> tuple[int, dict[str, str]]:
+    return os.getpid(), by_day

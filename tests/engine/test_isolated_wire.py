@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
 from collections.abc import Iterator
+from tempfile import TemporaryFile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,3 +58,30 @@ def test_closed_end(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[0].close()
     with pytest.raises(EOFError):
         Channel(ends[1]).receive()
+
+
+def test_an_open_file_arrives_and_is_not_inherited(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = map(Channel, ends)
+    with TemporaryFile() as file:
+        file.write(b"content")
+        file.flush()
+        ours.send(Kind.INPUT, [b"x"], file=file.fileno())
+        ours.send(Kind.LOG, [])
+    assert theirs.receive() == (Kind.INPUT, [b"x"])
+    assert theirs.receive() == (Kind.LOG, [])
+    descriptor = theirs.take_file()
+    assert not os.get_inheritable(descriptor)
+    with os.fdopen(descriptor, "rb") as received:
+        received.seek(0)
+        assert received.read() == b"content"
+
+
+def test_a_file_that_nobody_takes_is_closed(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = map(Channel, ends)
+    reading, writing = os.pipe()
+    ours.send(Kind.INPUT, [], file=writing)
+    os.close(writing)
+    theirs.receive()
+    theirs.close()
+    assert os.read(reading, 1) == b""
+    os.close(reading)

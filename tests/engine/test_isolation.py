@@ -26,6 +26,7 @@ from flowstone.core.context import AssetContext, CancellationToken, Resources
 from flowstone.core.outcome import Fatal, RetryLater, Skip
 from flowstone.engine.failures import failure
 from flowstone.engine.isolated.exceptions import carry, restore
+from flowstone.engine.isolated.wire import Given
 from flowstone.engine.isolation import IsolatedCalls
 from flowstone.errors import (
     DefinitionError,
@@ -106,7 +107,7 @@ def descriptors() -> int:
 
 
 def call(calls: IsolatedCalls, target: Asset, *, timeout: float | None = None, **arguments: Any) -> Any:
-    return calls.call(context_of(target), arguments, timeout_seconds=timeout)
+    return calls.call(context_of(target), Given(arguments), timeout_seconds=timeout)
 
 
 # --- calling ------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_context_arrives_and_metadata_come_back(calls: IsolatedCalls) -> None:
         functions.facts, partition=(date(2026, 1, 2), "eu"), key="k", attempt=3, token=9, run_id="r", step_id=1
     )
     context.metadata["before"] = 1
-    assert calls.call(context, {}, timeout_seconds=None) == {
+    assert calls.call(context, Given({}), timeout_seconds=None) == {
         "asset": "facts",
         "partition": (date(2026, 1, 2), "eu"),
         "key": "k",
@@ -276,11 +277,11 @@ def test_unpicklable_metadata(calls: IsolatedCalls) -> None:
 def test_resources(calls: IsolatedCalls) -> None:
     opened = Resources({"good": [1, 2], "bad": threading.Lock()}, "uses_resources")
     context = context_of(functions.uses_resources, resources=opened)
-    assert calls.call(context, {"which": "good"}, timeout_seconds=None) == (["bad", "good"], [1, 2])
+    assert calls.call(context, Given({"which": "good"}), timeout_seconds=None) == (["bad", "good"], [1, 2])
     with pytest.raises(ResourceError, match=r"'bad' cannot be brought.*'uses_resources'.*cannot pickle"):
-        calls.call(context, {"which": "bad"}, timeout_seconds=None)
+        calls.call(context, Given({"which": "bad"}), timeout_seconds=None)
     with pytest.raises(ResourceError, match=r"did not ask for a resource 'goood'"):
-        calls.call(context, {"which": "goood"}, timeout_seconds=None)
+        calls.call(context, Given({"which": "goood"}), timeout_seconds=None)
 
 
 # --- errors and outcomes ------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_outcomes(calls: IsolatedCalls) -> None:
 
 def test_logs_arrive_with_their_step(calls: IsolatedCalls, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        calls.call(context_of(functions.logs, key="2026-01-02"), {}, timeout_seconds=None)
+        calls.call(context_of(functions.logs, key="2026-01-02"), Given({}), timeout_seconds=None)
     rows, broke = caplog.records
     assert (rows.name, rows.getMessage(), rows.levelno) == ("flowstone.asset.logs", "rows: 7", logging.INFO)
     fields = [getattr(rows, name) for name in ("asset", "partition", "run_id", "attempt")]
@@ -443,7 +444,7 @@ def cancelled(calls: IsolatedCalls, target: Asset, tmp_path: Path, stop: Callabl
     context = context_of(target)
     started = tmp_path / "started"
     with ThreadPoolExecutor(1) as threads:
-        future = threads.submit(calls.call, context, {"started": str(started)}, timeout_seconds=60)
+        future = threads.submit(calls.call, context, Given({"started": str(started)}), timeout_seconds=60)
         eventually(started.exists)
         stop(context)
         return future.result(30)
@@ -470,7 +471,7 @@ def test_cancelled_before_it_began(calls: IsolatedCalls) -> None:
     context = context_of(functions.pid)
     context.cancellation.cancel()
     with pytest.raises(StepCancelledError):
-        calls.call(context, {}, timeout_seconds=None)
+        calls.call(context, Given({}), timeout_seconds=None)
 
 
 # --- whole programs -----------------------------------------------------------------------------------------
@@ -482,6 +483,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from flowstone.core.asset import asset
 from flowstone.core.context import AssetContext, CancellationToken
+from flowstone.engine.isolated.wire import Given
 from flowstone.engine.isolation import IsolatedCalls
 
 @dataclass
@@ -504,7 +506,7 @@ def call(asset, **arguments):
         asset=asset, partition=None, key="", run_id="r", step_id=1, attempt=1, token=1,
         started_at=datetime.now(UTC), cancellation=CancellationToken(), resources={},
     )
-    return calls.call(context, arguments, timeout_seconds=None)
+    return calls.call(context, Given(arguments), timeout_seconds=None)
 
 def child():
     return next(iter(calls._children._all)).pid

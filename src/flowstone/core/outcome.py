@@ -154,7 +154,7 @@ class _StoredRemotely:
 
 
 STORED_REMOTELY = _StoredRemotely()
-"""In place of the value of a step that was computed, and stored, on another machine."""
+"""In place of the value of a step that was computed in another process, or on another machine, and is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 _MAX_TYPES = 10_000
@@ -83,6 +84,36 @@ class ValueTypes:
                         found.setdefault(f"{kind.__module__}:{kind.__qualname__}", kind)
                 self._by_name = found
         return self._by_name
+
+
+class NamedTypes(ValueTypes):
+    """The classes that assets declare, by name, where the assets themselves are not at hand.
+
+    Args:
+        names: of the classes; no others are imported.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(())
+        self._names = names
+
+    def name_of(self, kind: type) -> str | None:
+        """Return the name under which objects of a class are kept."""
+        modules = _MAIN if kind.__module__ in _MAIN else (kind.__module__,)
+        return next(
+            (name for name in (f"{one}:{kind.__qualname__}" for one in modules) if name in self._names), None
+        )
+
+    def find(self, name: str) -> type | None:
+        """Return the class that is known under a name."""
+        if name not in self._names:
+            return None
+        module, _, path = name.partition(":")
+        try:
+            found: Any = functools.reduce(getattr, path.split("."), import_module(module))
+        except (ImportError, AttributeError):
+            return None
+        return found if isinstance(found, type) else None
 
 
 _MAIN = ("__main__", "__mp_main__")

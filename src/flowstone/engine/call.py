@@ -20,6 +20,9 @@ from typing import Any, Protocol, cast
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.forks import renew_after_fork
+from flowstone.engine.isolated.values import IsolatedValues
+from flowstone.engine.isolated.wire import Given
+from flowstone.engine.values import ResolvedInputs
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
 
 log = logging.getLogger("flowstone")
@@ -387,7 +390,14 @@ def _loop_runs_here() -> bool:
 class ProcessPool(Protocol):
     """Runs functions where they can really be stopped."""
 
-    def call(self, context: AssetContext, arguments: dict[str, Any], *, timeout_seconds: float | None) -> object:
+    def call(
+        self,
+        context: AssetContext,
+        given: Given,
+        *,
+        timeout_seconds: float | None,
+        values: IsolatedValues | None = None,
+    ) -> object:
         """Run the asset's function in a child process and return its value."""
 
 
@@ -419,9 +429,8 @@ class Invoker:
             MaterializationTimeoutError: the limit was reached.
         """
         asset = context.asset
-        must_stop = stoppable and timeout_seconds is not None and not asset.is_async
-        if asset.isolation == "process" or (must_stop and asset.portable):
-            return self._processes.call(context, context.inputs, timeout_seconds=timeout_seconds)
+        if self.isolates(asset, timeout_seconds, stoppable=stoppable):
+            return self._processes.call(context, Given(context.inputs), timeout_seconds=timeout_seconds)
         value: Any
         if timeout_seconds is None or asset.is_async:
             function, inputs = asset.function, context.inputs
@@ -432,6 +441,35 @@ class Invoker:
         if asset.is_async or type(value) is CoroutineType:
             return self._await(asset, context, value, timeout_seconds)
         return value
+
+    def isolates(self, asset: Asset, timeout_seconds: float | None, *, stoppable: bool) -> bool:
+        """Return whether a function is called in a process of its own; see `call`."""
+        must_stop = stoppable and timeout_seconds is not None and not asset.is_async
+        return asset.isolation == "process" or (must_stop and asset.portable)
+
+    def call_isolated(
+        self,
+        context: AssetContext,
+        inputs: ResolvedInputs,
+        values: IsolatedValues,
+        *,
+        timeout_seconds: float | None,
+        keep: bool,
+    ) -> object:
+        """Call the asset's function in a process of its own, which reads its inputs itself where it can.
+
+        Args:
+            context: the step.
+            inputs: the versions that it reads.
+            values: decides which values that process reads and writes.
+            timeout_seconds: limit; None for none.
+            keep: whether nobody here needs the value.
+
+        Returns:
+            What the function returned, or an `EncodedValue`.
+        """
+        given = values.given(context, inputs, keep=keep)
+        return self._processes.call(context, given, timeout_seconds=timeout_seconds, values=values)
 
     def _limited(self, asset: Asset, context: AssetContext, timeout_seconds: float) -> object:
         def late() -> BaseException:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sys
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import BinaryIO
 
 from flowstone.core.asset import Asset
 from flowstone.core.by_reference import kind_of_type, sent_as
@@ -18,7 +19,8 @@ from flowstone.engine.isolated.exceptions import restore
 from flowstone.engine.isolated.pool import EXIT_TIMEOUT_SECONDS, ChildPool
 from flowstone.engine.isolated.process import ChildEndedError, ChildProcess
 from flowstone.engine.isolated.reference import Reference, check_not_loading, reference_to
-from flowstone.engine.isolated.wire import Answer, Buffer, dump, load
+from flowstone.engine.isolated.values import EncodedValue, IsolatedValues
+from flowstone.engine.isolated.wire import Answer, Buffer, Given, dump, load
 from flowstone.errors import SerializationError, StepCancelledError, WorkerCrashedError
 
 
@@ -47,17 +49,23 @@ class IsolatedCalls:
         self._finalizer = weakref.finalize(self, self._children.close)
 
     def call(
-        self, context: AssetContext, arguments: Mapping[str, Any], *, timeout_seconds: float | None
+        self,
+        context: AssetContext,
+        given: Given,
+        *,
+        timeout_seconds: float | None,
+        values: IsolatedValues | None = None,
     ) -> object:
         """Run the asset's function in a child process and return its value.
 
         Args:
             context: the step; what the function puts into `metadata` is there afterwards.
-            arguments: inputs by parameter name.
+            given: what the function is called with.
             timeout_seconds: limit of the running time, without the first import; None for none.
+            values: what made `given`, when the child reads or writes values itself.
 
         Returns:
-            What the function returned.
+            What the function returned, or an `EncodedValue`.
 
         Raises:
             DefinitionError: another process cannot find the function by name.
@@ -73,11 +81,10 @@ class IsolatedCalls:
         reference = self._references.get(asset)
         if reference is None:
             reference = self._references[asset] = reference_to(asset)
-        parts = _dump_arguments(asset, arguments)
+        parts = _dump_arguments(asset, given)
         child = self._children.take()
-        answer, value = self._converse(
-            child, Conversation(child, context, timeout_seconds, self.grace_seconds), reference, parts
-        )
+        conversation = Conversation(child, context, timeout_seconds, self.grace_seconds, values)
+        answer, value = self._converse(child, conversation, reference, parts)
         return _result(answer, value, context, child.pid)
 
     def close(self) -> None:
@@ -86,11 +93,20 @@ class IsolatedCalls:
 
     def _converse(
         self, child: ChildProcess, conversation: Conversation, reference: Reference, arguments: list[Buffer]
-    ) -> tuple[Answer, list[Buffer]]:
-        """Hold the conversation, then keep the child or end it."""
+    ) -> tuple[Answer, list[Buffer] | BinaryIO]:
+        """Hold the conversation, then keep the child or end it.
+
+        Returns:
+            The answer, and the value: its parts, or a file.
+        """
         answered = False
+        value: list[Buffer] | BinaryIO
         try:
-            answer = conversation.hold(next(self._numbers), reference, arguments)
+            answer, value = conversation.hold(next(self._numbers), reference, arguments)
+            if answer.lengths or (answer.encoded is not None and not value):
+                value = os.fdopen(child.channel.take_file(), "rb", 0)
+            elif answer.encoded is not None:
+                value = io.BytesIO(value[0])
             answered = True
         except (ChildEndedError, EOFError, ConnectionError):
             # its end of the socket closes a moment before the process is over
@@ -105,14 +121,14 @@ class IsolatedCalls:
                 self._children.release(child)
             else:
                 self._children.discard(child)
-        return answer
+        return answer, value
 
 
-def _dump_arguments(asset: Asset, arguments: Mapping[str, Any]) -> list[Buffer]:
+def _dump_arguments(asset: Asset, given: Given) -> list[Buffer]:
     try:
-        return dump(dict(arguments))
+        return dump(given)
     except Exception as error:
-        for name, value in arguments.items():
+        for name, value in given.arguments.items():
             try:
                 dump(value)
             except Exception as cause:  # noqa: BLE001 - reported by the error below
@@ -128,13 +144,17 @@ def _dump_arguments(asset: Asset, arguments: Mapping[str, Any]) -> list[Buffer]:
         raise
 
 
-def _result(answer: Answer, value: list[Buffer], context: AssetContext, pid: int) -> object:
+def _result(answer: Answer, value: list[Buffer] | BinaryIO, context: AssetContext, pid: int) -> object:
     name = context.asset.name
     if "__main__" in sys.modules:
         # classes of the main script carry this name in the child, as with multiprocessing
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     try:
         context.metadata.update(load([answer.metadata]))
+        if not isinstance(value, list):
+            if answer.encoded is not None:
+                return EncodedValue(value, answer.encoded)
+            value = _parts_of(value, answer.lengths)
         result = load(value) if value else None
     except Exception as error:
         raise SerializationError(
@@ -152,3 +172,20 @@ def _result(answer: Answer, value: list[Buffer], context: AssetContext, pid: int
         raise restored
     finally:
         del restored  # its traceback holds this frame
+
+
+def _parts_of(file: BinaryIO, lengths: Sequence[int]) -> list[Buffer]:
+    """Read the parts of a pickle, and close their file."""
+    with file:
+        file.seek(0)
+        parts: list[Buffer] = []
+        for length in lengths:
+            part = bytearray(length)
+            rest = memoryview(part)
+            while rest:
+                count = file.readinto(rest)  # type: ignore[attr-defined]  # every binary file has it
+                if not count:
+                    raise EOFError("the file of the value ends too early")
+                rest = rest[count:]
+            parts.append(part)
+        return parts

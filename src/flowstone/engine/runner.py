@@ -43,6 +43,7 @@ from flowstone.core.step import Attempt, AttemptResult, CheckRecord, make_result
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
+from flowstone.engine.isolated.values import EncodedValue, IsolatedValues
 from flowstone.engine.logs import AttemptLog, LogCapture, fields_of, make_log
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain, make_request
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
@@ -64,12 +65,20 @@ class AssetCall:
         invoker: how functions are called.
         checks: the checks of the asset; None when it has none.
         remote: calls the functions of assets that declare a compute.
+        hooked: whether hooks stand around it, which may look at inputs and the value.
     """
 
     def __init__(
-        self, values: ValueStore, invoker: Invoker, checks: AssetChecks | None, remote: RemoteCalls | None = None
+        self,
+        values: ValueStore,
+        invoker: Invoker,
+        checks: AssetChecks | None,
+        remote: RemoteCalls | None = None,
+        *,
+        hooked: bool = False,
     ) -> None:
         self._values = values
+        self._isolated = None if hooked else IsolatedValues(values)
         self._invoker = invoker
         self._checks = checks
         self._remote = remote
@@ -80,10 +89,17 @@ class AssetCall:
         began = 0.0 if self._checks is None else time.monotonic()
         try:
             limit = asset.timeout_seconds or request.timeout_seconds
-            if asset.compute is None and (inputs.plans or inputs.given):
+            apart = asset.compute is not None or (
+                (limit is not None or asset.isolation == "process")
+                and self._isolated is not None
+                and self._invoker.isolates(asset, limit, stoppable=request.stoppable)
+            )
+            if not apart and (inputs.plans or inputs.given):
                 context.inputs = inputs.arguments(self._values.load, self._values.scan)
             if asset.compute is not None:
                 value = self._call_remotely(context, request, limit)
+            elif apart:
+                value = self._call_isolated(context, request, limit)
             elif limit is not None or asset.is_async or asset.isolation == "process":
                 value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
             else:
@@ -93,6 +109,9 @@ class AssetCall:
                     value = self._invoker.wait_for(context, value)
             if context.metadata or type(context.metadata) is not dict:
                 context.metadata = output_metadata(context.metadata, asset.name)
+            if type(value) is EncodedValue:
+                assert self._isolated is not None
+                value = StoredThere(self._isolated.store(context, value))
             if type(value) is StoredThere:
                 return succeeded(merged(value.stored, context), STORED_REMOTELY)
             if asset.routes or context.metadata or (type(value) not in PLAIN and isinstance(value, _ANSWERS)):
@@ -106,6 +125,14 @@ class AssetCall:
         if self._checks is not None:
             return self._checks.store(context, value, request.checks, began=began)
         return succeeded(self._values.store(context, value), value)
+
+    def _call_isolated(self, context: AssetContext, request: CallRequest, limit: float | None) -> object:
+        """Have the function called in a process of its own; what is looked at here comes back as it is."""
+        assert self._isolated is not None
+        keep = self._checks is None and not context.asset.routes
+        return self._invoker.call_isolated(
+            context, request.inputs, self._isolated, timeout_seconds=limit, keep=keep
+        )
 
     def _call_remotely(self, context: AssetContext, request: CallRequest, limit: float | None) -> object:
         """Have the function called elsewhere; what is looked at here comes back as it is."""
@@ -233,11 +260,11 @@ class StepRunner:
         """Return the call of an asset with the hooks around it; those that the run names follow the app's."""
         asset, named = context.asset.name, context.run.details.hooks
         checks = None if self._checks is None else self._checks.of(asset)
+        hooks = [*self._hooks.always, *self._hooks.named(named)]
         call = self._plain_call
-        if checks is not None:
-            call = AssetCall(self._values, self._invoker, checks, self._remote).run
-        if self._hooks.always or named:
-            call = chain([*self._hooks.always, *self._hooks.named(named)], call)
+        if checks is not None or hooks:
+            call = AssetCall(self._values, self._invoker, checks, self._remote, hooked=bool(hooks)).run
+        call = chain(hooks, call)
         self._chains[named][asset] = call
         return call
 

@@ -385,19 +385,27 @@ class ValueStore:
             )
         return self._managers[other]
 
+    def manager_of(self, stored: StoredOutput) -> IOManager:
+        """Return the IO manager that stored a value.
+
+        Raises:
+            LookupError: it is not declared here.
+        """
+        try:
+            return self._managers[stored.io]
+        except KeyError:
+            raise LookupError(
+                f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
+                f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
+            ) from None
+
     def load(self, stored: StoredOutput) -> object:
         """Load a value that any process stored.
 
         Raises:
             StorageError: its IO manager is not declared here, or cannot load it.
         """
-        try:
-            manager = self._managers[stored.io]
-        except KeyError:
-            raise LookupError(
-                f"The value was stored by the IO manager {stored.io!r}, which this app does not declare "
-                f"(declared: {', '.join(sorted(self._managers))}). Pass FlowStone(..., io={{{stored.io!r}: ...}})."
-            ) from None
+        manager = self.manager_of(stored)
         if getattr(manager, "keeps_objects", False):  # knows no encoding, so that the classes do not matter
             return manager.load(stored)
         token = value_types.set(self._types)
@@ -436,18 +444,26 @@ class ValueStore:
         if type(value) not in PLAIN:
             if isinstance(value, Published):
                 manager = self._managers[PUBLISHED]
-            elif is_read_once(value):
-                raise SerializationError(
-                    f"Asset {asset.name!r} returned something that can be read only once",
-                    path="$",
-                    type_name=type_name(value),
-                    remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
-                )
+            else:
+                refuse_read_once(asset.name, value)
+        address = self.address(context)
+        if getattr(manager, "keeps_objects", False):
+            stored = manager.store(value, address)
+        else:
+            token = value_types.set(self._types)
+            try:
+                stored = stored_again(manager, manager.store, value, address)
+            finally:
+                value_types.reset(token)
+        return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
+
+    def address(self, context: AssetContext) -> OutputAddress:
+        """Return the address under which an attempt stores."""
         # as the class does it, without a call of a function
-        address = tuple.__new__(
+        return tuple.__new__(
             OutputAddress,
             (
-                asset.name,
+                context.asset.name,
                 context.key,
                 context.run_id,
                 context.step_id,
@@ -456,31 +472,41 @@ class ValueStore:
                 self._project,
             ),
         )
-        if getattr(manager, "keeps_objects", False):
-            stored = manager.store(value, address)
-        else:
-            token = value_types.set(self._types)
-            try:
-                stored = self._stored(manager, value, address)
-            finally:
-                value_types.reset(token)
-        return replace(stored, metadata=stored.metadata | context.metadata) if context.metadata else stored
 
-    def _stored(self, manager: IOManager, value: object, address: OutputAddress) -> StoredOutput:
-        for pause in _STORE_PAUSES_SECONDS:
-            try:
-                return manager.store(value, address)
-            except Exception as error:
-                if not _may_pass(manager, error):
-                    raise
-            time.sleep(pause)
-        return manager.store(value, address)
+
+def refuse_read_once(asset: str, value: object) -> None:
+    """Refuse a value that is used up by whoever reads it first.
+
+    Raises:
+        SerializationError: names the asset.
+    """
+    if is_read_once(value):
+        raise SerializationError(
+            f"Asset {asset!r} returned something that can be read only once",
+            path="$",
+            type_name=type_name(value),
+            remedy="Return a list (or a table, or a path) instead of a generator, iterator or open file.",
+        )
+
+
+def stored_again[**P](
+    manager: object, store: Callable[P, StoredOutput], *args: P.args, **kwargs: P.kwargs
+) -> StoredOutput:
+    """Store, and again after a passing fault."""
+    for pause in _STORE_PAUSES_SECONDS:
+        try:
+            return store(*args, **kwargs)
+        except Exception as error:
+            if not _may_pass(manager, error):
+                raise
+        time.sleep(pause)
+    return store(*args, **kwargs)
 
 
 _PASSING = frozenset({"full", "unavailable", "other"})
 
 
-def _may_pass(manager: IOManager, error: Exception) -> bool:
+def _may_pass(manager: object, error: Exception) -> bool:
     """Whether storing again right away may succeed: the manager says so, else the kind of the failure."""
     if isinstance(manager, RetryingIO):
         return manager.may_pass(error)

@@ -1,7 +1,7 @@
 """From a value to verified bytes and back: the steps that every IO manager that writes bytes shares.
 
 `HashingWriter` counts and hashes what passes; `choose_serializer` picks the format; `encode` and `decode` put it
-together with errors that name the asset and the remedy.
+together with errors that name the asset and the remedy; `Codec` is both for one IO manager, in any process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Buffer
+import shutil
+from collections.abc import Buffer, Callable
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from flowstone.core.by_reference import ScanKind, kind_of_type
@@ -23,11 +25,13 @@ from flowstone.errors import (
     UnsafePickleError,
     did_you_mean,
 )
-from flowstone.io.by_reference import ScanSerializer
+from flowstone.io.by_reference import ScanSerializer, scanned_kind
 from flowstone.io.json import JsonSerializer
 from flowstone.io.serializers import BytesSerializer, NumpySerializer, TextSerializer
 from flowstone.io.tables import ParquetSerializer
 from flowstone.protocols import Serializer
+
+_PIECE = 1024 * 1024
 
 
 class HashingWriter(io.BufferedIOBase, BinaryIO):
@@ -73,8 +77,11 @@ class HashingWriter(io.BufferedIOBase, BinaryIO):
         if not view.c_contiguous:
             view = memoryview(view.tobytes())
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        self._hash.update(view)
-        self._sink.write(view)
+        for start in range(0, view.nbytes, _PIECE):
+            # in pieces: a spooled file keeps what it is given at once in memory, however much that is
+            piece = view[start : start + _PIECE]
+            self._hash.update(piece)
+            self._sink.write(piece)
         self._size += view.nbytes
         return view.nbytes
 
@@ -253,6 +260,76 @@ def encode(
         content_hash=writer.content_hash,
         value_type=type_name(value),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Values to verified bytes and back for one IO manager, in this process or in another one.
+
+    Args:
+        io: name of the IO manager.
+        serializer: the one given to it, if any.
+        target_of: returns the asset, or what else is known of a stored value, and its partition key, for errors; a
+            function of a module, which can be pickled.
+
+    Example:
+        >>> codec = Codec("files", None, lambda stored: (stored.location, ""))
+        >>> file = io.BytesIO()
+        >>> encoded = codec.encode([1, 2], file, OutputAddress("numbers", "", "run", 1, attempt=1, token=1))
+        >>> encoded.size_bytes, codec.decode(file, encoded)
+        (6, [1, 2])
+    """
+
+    io: str
+    serializer: Serializer | None
+    target_of: Callable[[StoredOutput], tuple[str, str]]
+
+    def encode(self, value: object, file: BinaryIO, address: OutputAddress) -> StoredOutput:
+        """Write a value, and describe it but for its location.
+
+        Raises:
+            SerializationError: naming the asset.
+        """
+        serializer = serializer_for(value, self.serializer)
+        return encode(value, serializer, file, address=address, io=self.io, location="")
+
+    def decode(self, file: BinaryIO, stored: StoredOutput) -> object:
+        """Verify and return a value; see `decode`."""
+        target, partition = self.target_of(stored)
+        return decode(file, stored, self.serializer, target=target, partition=partition)
+
+    def can_decode(self, stored: StoredOutput) -> bool:
+        """Whether the bytes alone make the value: not those of a scan."""
+        return scanned_kind(stored) is None
+
+    def extension_of(self, encoded: StoredOutput) -> str:
+        """Return the extension of the serializer that wrote a value."""
+        return find_serializer(encoded.serializer or "", self.serializer).extension
+
+
+def copy_encoded(file: BinaryIO, encoded: StoredOutput, target: BinaryIO, address: OutputAddress) -> None:
+    """Copy the bytes of a value that was encoded elsewhere; raise a StorageError when they are not all there."""
+    check_encoded(file, encoded, address)
+    shutil.copyfileobj(file, target, _PIECE)
+
+
+def check_encoded(file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> None:
+    """Check that a file has as many bytes as were encoded elsewhere, and leave it at its start.
+
+    Raises:
+        StorageError: it has not.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size != encoded.size_bytes:
+        raise StorageError(
+            "store",
+            address.asset,
+            address.partition_key,
+            f"{size:,} of {encoded.size_bytes:,} bytes came from the process of the function",
+            kind="other",
+            remedy="Look at the disk with the temporary files; the attempt can be repeated.",
+        )
 
 
 def corrupt(stored: StoredOutput, target: str, partition: str) -> StorageError:

@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import batched
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -27,7 +28,7 @@ from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import check_serializer, corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import Codec, check_serializer, copy_encoded, corrupt, encode, serializer_for
 from flowstone.protocols import KeepVersions, Serializer
 
 _MAX_REASON = 500
@@ -436,6 +437,7 @@ class FilesystemIO(InProject):
         self._serializer = serializer
         self._durable = durable
         self._name = name
+        self.codec = Codec(name, serializer, target_of)
 
     @property
     def name(self) -> str:
@@ -465,16 +467,32 @@ class FilesystemIO(InProject):
         """
         serializer = serializer_for(value, self._serializer)
         place = Place.of(address, serializer.extension)
+        with self._new_file(place) as file:
+            return encode(value, serializer, file, address=address, io=self._name, location=place.location)
+
+    def store_encoded(self, file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> StoredOutput:
+        """Write the bytes of a value that was encoded elsewhere to a file of their own.
+
+        Raises:
+            StorageError: see `store`.
+        """
+        place = Place.of(address, self.codec.extension_of(encoded))
+        with self._new_file(place) as target:
+            copy_encoded(file, encoded, target, address)
+        return replace(encoded, location=place.location)
+
+    @contextlib.contextmanager
+    def _new_file(self, place: Place) -> Iterator[BinaryIO]:
         try:
             path = self._root / place.location
             make_directory(path.parent, durable=self._durable)
             self._refuse_outside(path.parent, "store", place)
             with replacing(path, durable=self._durable) as file:
-                return encode(value, serializer, file, address=address, io=self._name, location=place.location)
+                yield file
         except FlowStoneError:
             raise  # some are an OSError too
         except OSError as error:
-            raise storage_error("store", address.asset, address.partition_key, error) from error
+            raise storage_error("store", place.asset, place.partition_key, error) from error
 
     def load(self, stored: StoredOutput) -> object:
         """Read a value back.
@@ -483,15 +501,25 @@ class FilesystemIO(InProject):
             StorageError: the file is gone, unreadable, not what was stored, or outside of the root.
             UnsafePickleError: a pickle that this manager has no key for, or that was tampered with.
         """
-        place = self._place(stored, "load")
         kind = scanned_kind(stored)
         if kind is not None:
             return self.scan(stored, kind, {})
+        with self.open_encoded(stored) as file:
+            return self.codec.decode(file, stored)
+
+    @contextlib.contextmanager
+    def open_encoded(self, stored: StoredOutput) -> Iterator[BinaryIO]:
+        """Open the file of a value, which is not verified yet.
+
+        Raises:
+            StorageError: the file is gone, unreadable, or outside of the root.
+        """
+        place = _place_of(stored, "load")
         try:
             path = self._root / stored.location
             self._refuse_outside(path, "load", place)
             with path.open("rb") as file:
-                return decode(file, stored, self._serializer, target=place.asset, partition=place.partition_key)
+                yield file
         except FlowStoneError:
             raise  # some are an OSError too
         except OSError as error:
@@ -508,7 +536,7 @@ class FilesystemIO(InProject):
         """
         if not is_scannable(stored):
             return as_scan(self.load(stored), kind, session)
-        place = self._place(stored, "load")
+        place = _place_of(stored, "load")
         path = self._root / stored.location
         try:
             self._refuse_outside(path, "load", place)
@@ -527,7 +555,7 @@ class FilesystemIO(InProject):
         Raises:
             StorageError: it cannot be deleted.
         """
-        place = self._place(stored, "delete")
+        place = _place_of(stored, "delete")
         try:
             path = self._root / stored.location
             self._refuse_outside(path, "delete", place)
@@ -545,7 +573,7 @@ class FilesystemIO(InProject):
         Raises:
             StorageError: a location is not one that this manager gives.
         """
-        places = [self._place(one, "find") for one in stored]
+        places = [_place_of(one, "find") for one in stored]
         return [(self._root / place.location).is_file() for place in places]
 
     def erase(self, asset: str, partition_key: PartitionKey, versions: Sequence[str]) -> int:
@@ -618,12 +646,6 @@ class FilesystemIO(InProject):
                 if (temporary or place is not None) and is_older(path, older_than_seconds):
                     yield place.fenced_version if place is not None else "", path
 
-    def _place(self, stored: StoredOutput, action: str) -> Place:
-        place = Place.parse(stored.location)
-        if place is None:
-            raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
-        return place
-
     def _refuse_outside(self, path: Path, action: str, place: Place) -> None:
         """Refuse a path that symbolic links lead out of the root."""
         below, depth = path, len(self._root.parts)
@@ -632,6 +654,19 @@ class FilesystemIO(InProject):
         # a path that is below the root by its text (`Place`) lies there unless it has a link below the root
         if len(below.parts) > depth and not path.resolve().is_relative_to(self._root.resolve()):
             raise outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
+
+
+def _place_of(stored: StoredOutput, action: str) -> Place:
+    place = Place.parse(stored.location)
+    if place is None:
+        raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
+    return place
+
+
+def target_of(stored: StoredOutput) -> tuple[str, str]:
+    """Return the asset and the partition key of a value, by the location that `FilesystemIO` gave it."""
+    place = _place_of(stored, "load")
+    return place.asset, place.partition_key
 
 
 def _delete(paths: Iterable[Path]) -> int:

@@ -11,7 +11,8 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import Any, BinaryIO, cast
@@ -27,7 +28,7 @@ from flowstone.errors import (
     StorageError,
 )
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import check_serializer, corrupt, decode, encode, serializer_for
+from flowstone.io.encoding import Codec, check_encoded, check_serializer, corrupt, encode, serializer_for
 from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, outside, storage_error
 from flowstone.io.object_clients import MIB, client_of, failure_of
 from flowstone.protocols import KeepVersions, Serializer
@@ -94,6 +95,7 @@ class ObjectIO(InProject):
         self._part_bytes = part_bytes
         self._serializer = serializer
         self._name = name
+        self.codec = Codec(name, serializer, target_of)
 
     def __repr__(self) -> str:
         return f"ObjectIO({self._client!r}, name={self._name!r})"
@@ -134,17 +136,31 @@ class ObjectIO(InProject):
                 raise
             except OSError as error:
                 raise storage_error("store", address.asset, address.partition_key, error) from error
-            size = stored.size_bytes or 0
-            try:
-                self._client.put(location, file, size, max(self._part_bytes, size // _MAX_PARTS))
-            except BaseException as error:
-                # some clients publish what they have when they fail
-                with suppress(Exception):
-                    self._client.delete([location])
-                if not isinstance(error, Exception):
-                    raise
-                raise failure_of("store", address.asset, address.partition_key, error) from error
+            self._put(file, stored, address)
         return stored
+
+    def store_encoded(self, file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> StoredOutput:
+        """Write the bytes of a value that was encoded elsewhere to an object of their own.
+
+        Raises:
+            StorageError: see `store`.
+        """
+        check_encoded(file, encoded, address)
+        stored = replace(encoded, location=_location(Place.of(address, self.codec.extension_of(encoded))))
+        self._put(file, stored, address)
+        return stored
+
+    def _put(self, file: BinaryIO, stored: StoredOutput, address: OutputAddress) -> None:
+        size = stored.size_bytes or 0
+        try:
+            self._client.put(stored.location, file, size, max(self._part_bytes, size // _MAX_PARTS))
+        except BaseException as error:
+            # some clients publish what they have when they fail
+            with suppress(Exception):
+                self._client.delete([stored.location])
+            if not isinstance(error, Exception):
+                raise
+            raise failure_of("store", address.asset, address.partition_key, error) from error
 
     def load(self, stored: StoredOutput) -> object:
         """Read a value back.
@@ -156,6 +172,16 @@ class ObjectIO(InProject):
         kind = scanned_kind(stored)
         if kind is not None:
             return self.scan(stored, kind, {})
+        with self.open_encoded(stored) as file:
+            return self.codec.decode(file, stored)
+
+    @contextmanager
+    def open_encoded(self, stored: StoredOutput) -> Iterator[BinaryIO]:
+        """Open the bytes of a value, which are not verified yet: on disk when there are many of them.
+
+        Raises:
+            StorageError: the object is gone, or the storage does not answer.
+        """
         place = _place(stored, "load")
         with tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY) as spool:
             file = cast("BinaryIO", spool)
@@ -167,7 +193,7 @@ class ObjectIO(InProject):
                         break  # what follows cannot make it right
             except Exception as error:
                 raise failure_of("load", place.asset, place.partition_key, error) from error
-            return decode(file, stored, self._serializer, target=place.asset, partition=place.partition_key)
+            yield file
 
     def scan(self, stored: StoredOutput, kind: ScanKind, session: Session) -> object:
         """Return a scan of a table, whose parts are fetched when they are needed.
@@ -329,3 +355,9 @@ def _place(stored: StoredOutput, action: str) -> Place:
     if place is None:
         raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
     return place
+
+
+def target_of(stored: StoredOutput) -> tuple[str, str]:
+    """Return the asset and the partition key of a value, by the location that `ObjectIO` gave it."""
+    place = _place(stored, "load")
+    return place.asset, place.partition_key

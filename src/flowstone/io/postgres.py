@@ -22,7 +22,7 @@ from flowstone.errors import (
     StorageError,
     StorageFailure,
 )
-from flowstone.io.encoding import check_serializer, decode, encode, serializer_for
+from flowstone.io.encoding import Codec, check_serializer, copy_encoded, encode, serializer_for
 from flowstone.io.json import JsonSerializer
 from flowstone.protocols import KeepVersions, Serializer
 from flowstone.sql import load_sql
@@ -288,6 +288,7 @@ class PostgresIO(InProject):
         self._limits = Limits(inline_limit_bytes, chunk_bytes, max_bytes)
         self._serializer = serializer
         self._name = name
+        self.codec = Codec(name, serializer, _target_of)
 
     def dataset(self, asset: str) -> tuple[str, str]:
         """Return the name of an asset's values in catalogs of data: server, database, schema and asset."""
@@ -322,16 +323,35 @@ class PostgresIO(InProject):
                 raise error.for_asset(address.asset, address.partition_key) from error.__cause__
             if len(data) <= self._limits.inline_limit_bytes:
                 return self._inline(value, serializer, data, address)
+        return self._written(
+            address,
+            lambda writer: encode(
+                value, serializer, writer, address=address, io=self._name, location="", encoded=data
+            ),
+        )
+
+    def store_encoded(self, file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> StoredOutput:
+        """Write the bytes of a value that was encoded elsewhere; small ones travel with the commit.
+
+        Raises:
+            StorageError: see `store`.
+        """
+
+        def copy(writer: BinaryIO) -> StoredOutput:
+            copy_encoded(file, encoded, writer, address)
+            return encoded
+
+        return self._written(address, copy)
+
+    def _written(self, address: OutputAddress, write: Callable[[BinaryIO], StoredOutput]) -> StoredOutput:
+        """Have a value written to the database, or kept for the commit when it is small."""
         with database_errors("store", address.asset, address.partition_key), ExitStack() as transaction:
             writer = ChunkWriter(self._connect, address, transaction, self._limits, self._project)
-            location = f"{_CHUNKS}:{address.fenced_version}"
-            stored = encode(
-                value, serializer, writer, address=address, io=self._name, location=location, encoded=data
-            )
+            stored = write(writer)
             writer.finish()
             payload = writer.payload
         if payload is None:
-            return stored
+            return replace(stored, location=f"{_CHUNKS}:{address.fenced_version}")
         return replace(stored, location=f"{_INLINE}:{address.version}", payload=payload)
 
     def _inline(self, value: object, serializer: Serializer, data: bytes, address: OutputAddress) -> StoredOutput:
@@ -353,10 +373,23 @@ class PostgresIO(InProject):
             StorageError: it is gone, not what was stored, or the database does not answer.
             UnsafePickleError: a pickle that this manager has no key for, or that was tampered with.
         """
-        place, version = self._place(stored, "load")
-        target = f"version {version}"
         if stored.payload is not None:
-            return decode(io.BytesIO(stored.payload), stored, self._serializer, target=target)
+            return self.codec.decode(io.BytesIO(stored.payload), stored)
+        with self.open_encoded(stored) as file:
+            return self.codec.decode(file, stored)
+
+    @contextmanager
+    def open_encoded(self, stored: StoredOutput) -> Iterator[BinaryIO]:
+        """Open the bytes of a value, which are not verified yet: on disk when there are many of them.
+
+        Raises:
+            StorageError: it is gone, or the database does not answer.
+        """
+        place, version = _place(stored, "load")
+        if stored.payload is not None:
+            yield io.BytesIO(stored.payload)
+            return
+        target, _ = _target_of(stored)
         # On disk when it is large: the serializer may read it in any order, and it is verified first.
         with tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY) as spool:
             file = cast("BinaryIO", spool)
@@ -371,7 +404,7 @@ class PostgresIO(InProject):
                     kind="missing",
                     remedy="Materialize the asset again.",
                 )
-            return decode(file, stored, self._serializer, target=target)
+            yield file
 
     def discard(self, stored: StoredOutput) -> None:
         """Delete a version, if it is still there.
@@ -379,7 +412,7 @@ class PostgresIO(InProject):
         Raises:
             StorageError: the database does not answer or refuses.
         """
-        _, version = self._place(stored, "delete")
+        _, version = _place(stored, "delete")
         with database_errors("delete", f"version {version}", ""), self._connect() as connection:
             connection.execute(statement("clear_version", self._project), {"version": version})
 
@@ -389,7 +422,7 @@ class PostgresIO(InProject):
         Raises:
             StorageError: the database does not answer or refuses, or a location is not one of this manager.
         """
-        versions = [self._place(one, "delete")[1] for one in stored]
+        versions = [_place(one, "delete")[1] for one in stored]
         with database_errors("delete", f"{len(versions)} versions", ""), self._connect() as connection:
             connection.execute(statement("clear_versions", self._project), {"versions": versions})
 
@@ -399,7 +432,7 @@ class PostgresIO(InProject):
         Raises:
             StorageError: the database does not answer, or a location is not one that this manager gives.
         """
-        versions = [self._place(one, "find")[1] for one in stored]
+        versions = [_place(one, "find")[1] for one in stored]
         with (
             database_errors("find", f"{len(versions)} versions", ""),
             self._connect() as connection,
@@ -453,15 +486,21 @@ class PostgresIO(InProject):
                     doomed = {"versions": unwanted}
                     deleted += cursor.execute(statement("delete_versions", project), doomed).rowcount
 
-    def _place(self, stored: StoredOutput, action: str) -> tuple[str, str]:
-        place, colon, version = stored.location.partition(":")
-        if place not in (_INLINE, _CHUNKS) or not colon:
-            raise StorageError(
-                action,
-                f"location {stored.location!r}",
-                "",
-                "the location was refused, it is not one that this manager gives",
-                kind="unsafe",
-                remedy="The recorded location was changed; materialize the asset again.",
-            )
-        return place, version
+
+def _target_of(stored: StoredOutput) -> tuple[str, str]:
+    """Return what is known of a value, for errors: its version, and no partition."""
+    return f"version {_place(stored, 'load')[1]}", ""
+
+
+def _place(stored: StoredOutput, action: str) -> tuple[str, str]:
+    place, colon, version = stored.location.partition(":")
+    if place not in (_INLINE, _CHUNKS) or not colon:
+        raise StorageError(
+            action,
+            f"location {stored.location!r}",
+            "",
+            "the location was refused, it is not one that this manager gives",
+            kind="unsafe",
+            remedy="The recorded location was changed; materialize the asset again.",
+        )
+    return place, version

@@ -57,6 +57,7 @@ from flowstone.protocols.stores import (
 )
 from flowstone.protocols.values import (
     BulkDiscardIO,
+    EncodedIO,
     ErasableIO,
     FindableIO,
     InternalIO,
@@ -72,6 +73,7 @@ from flowstone.protocols.values import (
     ScannableIO,
     Serializer,
     SweepableIO,
+    ValueCodec,
 )
 from flowstone.protocols.versions import VersionStore
 
@@ -96,6 +98,7 @@ __all__ = [
     "Control",
     "DiagnosesItself",
     "DurableQueue",
+    "EncodedIO",
     "EndedAttempt",
     "ErasableIO",
     "Evaluator",
@@ -144,6 +147,7 @@ __all__ = [
     "SubmittedCall",
     "SweepableIO",
     "TargetStatuses",
+    "ValueCodec",
     "Values",
     "VersionStore",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
 from flowstone.core.by_reference import ScanKind
@@ -179,6 +180,44 @@ class ScannableIO(Protocol):
             kind: the library of the scan.
             session: what the scans of one step share, such as a connection under `"duckdb"`.
         """
+
+
+class ValueCodec(Protocol):
+    """Values to bytes and back for one IO manager, in any process: it can be pickled, and holds no connection."""
+
+    def encode(self, value: object, file: BinaryIO, address: OutputAddress) -> StoredOutput:
+        """Write a value front to back, and describe it but for its location."""
+
+    def decode(self, file: BinaryIO, stored: StoredOutput) -> object:
+        """Verify the bytes of a value, and return it; the file can be sought."""
+
+    def can_decode(self, stored: StoredOutput) -> bool:
+        """Whether the bytes alone make the value: not those of a scan, which reads where they lie."""
+
+
+@runtime_checkable
+class EncodedIO(Protocol):
+    """An IO manager that takes and gives values as bytes, made and read in another process.
+
+    A step in a process of its own reads and returns large values so: the process that started it, which talks to
+    the storage, never holds them.
+    """
+
+    @property
+    def codec(self) -> ValueCodec:
+        """What encodes and decodes its values."""
+
+    def store_encoded(self, file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> StoredOutput:
+        """Store a file that the codec wrote, whatever its position; as `store` would have stored the value.
+
+        Args:
+            file: the bytes.
+            encoded: what the codec said of them.
+            address: of the attempt.
+        """
+
+    def open_encoded(self, stored: StoredOutput) -> AbstractContextManager[BinaryIO]:
+        """Open the bytes of a stored value, not verified yet; a file that can be sought."""
 
 
 @runtime_checkable

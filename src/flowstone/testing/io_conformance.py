@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import PartitionKey
 from flowstone.errors import SerializationError, StorageError
-from flowstone.protocols import BulkDiscardIO, ErasableIO, FindableIO, IOManager, SweepableIO
+from flowstone.protocols import BulkDiscardIO, EncodedIO, ErasableIO, FindableIO, IOManager, SweepableIO
 from flowstone.testing.marks import wait_until
 
 HOSTILE_PARTITIONS = (
@@ -248,6 +250,31 @@ class IOManagerConformance(ABC):
         manager = self.create()
         value = bytes(range(256)) * 32_768
         assert manager.load(self.commit(manager.store(value, _address()))) == value
+
+    def test_takes_and_gives_bytes_of_another_process(self) -> None:
+        """What the codec writes elsewhere is stored as the value would be, and its bytes alone are read."""
+        manager = self.create()
+        if not isinstance(manager, EncodedIO):
+            pytest.skip("it has no store_encoded()")
+        codec = pickle.loads(pickle.dumps(manager.codec))  # noqa: S301 - pickled here
+        for number, value in enumerate(([1], "large " * 100_000)):
+            address = _address(step=number)
+            with TemporaryFile() as file:
+                encoded = codec.encode(value, file, address)
+                stored = self.commit(manager.store_encoded(file, encoded, address))
+            assert manager.load(stored) == value
+            as_value = self.commit(manager.store(value, _address(step=number + 10)))
+            assert (stored.size_bytes, stored.content_hash, stored.serializer, stored.value_type) == (
+                as_value.size_bytes,
+                as_value.content_hash,
+                as_value.serializer,
+                as_value.value_type,
+            )
+            with manager.open_encoded(stored) as file:
+                assert codec.can_decode(stored)
+                assert codec.decode(file, stored) == value
+            with TemporaryFile() as short, pytest.raises(StorageError):
+                manager.store_encoded(short, encoded, _address(step=number, token=99))
 
     @pytest.mark.parametrize("library", TABLES)
     def test_tables_and_arrays_come_back(self, library: str) -> None:

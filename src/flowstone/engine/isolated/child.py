@@ -9,22 +9,44 @@ import os
 import pickle
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import CoroutineType
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 from flowstone import telemetry
 from flowstone.core.asset import Asset
 from flowstone.core.context import AssetContext, CancellationToken, KeepsLog, Resources
-from flowstone.core.output import type_name
+from flowstone.core.outcome import Scattered, Snoozed
+from flowstone.core.output import StoredOutput, type_name
+from flowstone.core.published import Published
+from flowstone.core.route import Route
+from flowstone.core.value_types import NamedTypes, value_types
 from flowstone.engine.isolated.exceptions import CarriedException, carry
 from flowstone.engine.isolated.reference import Reference, find
-from flowstone.engine.isolated.wire import CANCEL, Answer, Buffer, Call, Channel, Kind, dump, load
-from flowstone.errors import ResourceError, SerializationError
+from flowstone.engine.isolated.wire import (
+    CANCEL,
+    Answer,
+    Buffer,
+    Call,
+    Channel,
+    FromFile,
+    Given,
+    Keep,
+    Kind,
+    dump,
+    load,
+)
+from flowstone.engine.values import refuse_read_once
+from flowstone.errors import FlowStoneError, ResourceError, SerializationError
 
 _PLAIN = (str, int, float, bool, type(None))
+_NOT_ENCODED = (Published, Route, Scattered, Snoozed)
+"""What is no value, and goes to the parent as it is."""
+_SENT_ALONG_BYTES = 64 * 1024
+_LEAST_IN_FILE_BYTES = 16 * 1024 * 1024
 
 
 def main(call_fd: int, control_fd: int) -> None:
@@ -149,39 +171,122 @@ class CallServer:
     def serve(self, call: Call, arguments: Sequence[Buffer]) -> None:
         """Perform one call; whatever happens in it becomes its answer."""
         metadata = call.metadata
-        parts: Sequence[Buffer] = ()
+        result = _Result()
         carried: CarriedException | None = None
         raised = False
         self._logs.switch(active=True)
         try:
-            value = self._perform(call, arguments)
-            if isinstance(value, BaseException):
-                carried = carry(value)  # a returned outcome
-            else:
-                parts = _dump_value(value, call)
+            carried = self._perform(call, arguments, result)
             check_metadata(metadata, call)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are answers too
-            raised, parts, carried = True, (), carry(error)
+            raised, result, carried = True, _Result(), carry(error)
         if os.getpid() != self._pid:
             os._exit(1)  # user code forked and came back here: only the first process may answer
         _flush()
         self._logs.switch(active=False)
         if raised:
             metadata = {key: value for key, value in metadata.items() if pickles(value)}
-        answer = Answer(pickle.dumps(metadata, protocol=5), carried, raised)
-        self._channel.send(Kind.ANSWER, [pickle.dumps(answer, protocol=5), *parts])
+        answer = Answer(pickle.dumps(metadata, protocol=5), carried, raised, result.encoded, result.lengths)
+        file = None if result.file is None else result.file.fileno()
+        self._channel.send(Kind.ANSWER, [pickle.dumps(answer, protocol=5), *result.parts], file=file)
 
-    def _perform(self, call: Call, arguments: Sequence[Buffer]) -> object:
+    def _perform(self, call: Call, arguments: Sequence[Buffer], result: _Result) -> CarriedException | None:
+        """Call the function; return an outcome that it returned, or put its value into the result."""
         _take_surroundings(call)
         asset = self._assets.get(call.reference)
         if asset is None:
             asset = self._assets[call.reference] = find(call.reference)
         context = context_of(call, asset, self._cancels.token(call.number))
         logging.getLogger(f"flowstone.asset.{asset.name}").setLevel(call.asset_level)
-        context.inputs = _load_arguments(arguments, call)
+        given = _load_arguments(arguments, call)
+        types = value_types.set(NamedTypes(given.types))
+        try:
+            context.inputs = {name: self._read(value) for name, value in given.arguments.items()}
+        finally:
+            value_types.reset(types)
+        del arguments
         if call.announce:
             self._channel.send(Kind.LOADED, [])
-        return contextvars.copy_context().run(_run, context, call.trace)
+        value = contextvars.copy_context().run(_run, context, call.trace)
+        if isinstance(value, BaseException):
+            return carry(value)
+        keep = None if isinstance(value, _NOT_ENCODED) else given.keep
+        if keep is not None:
+            self._channel.send(Kind.RETURNED, [])
+            types = value_types.set(NamedTypes(given.types))
+            try:
+                result.encode(value, keep)
+            finally:
+                value_types.reset(types)
+        if result.encoded is None:
+            result.put(_dump_value(value, call))
+        return None
+
+    def _read(self, value: Any) -> Any:
+        """Return an input, with the bytes of those that are read here."""
+        if type(value) is dict:  # the partitions of one input, or a value of the user
+            found = {key: self._read(one) for key, one in value.items() if type(one) is FromFile}
+            return {**value, **found} if found else value
+        if type(value) is not FromFile:
+            return value
+        self._channel.send(Kind.READ, [pickle.dumps(value.stored, protocol=5)])
+        self._channel.receive()
+        with os.fdopen(self._channel.take_file(), "rb") as file:
+            return value.codec.decode(file, value.stored)
+
+
+class _Result:
+    """The value that a function returned, on its way to the parent: in a file when it is large.
+
+    The parent reads that when the child has let go of the value. Where no temporary file can be written, a value
+    goes as a pickle by way of the socket, and is in memory twice meanwhile.
+
+    Attributes:
+        parts: of the frame: its pickle, or its bytes.
+        encoded: what its codec said of the bytes; None when it is pickled.
+        file: holds bytes or pickle in place of the parts.
+        lengths: of the parts of a pickle in the file.
+    """
+
+    def __init__(self) -> None:
+        self.parts: Sequence[Buffer] = ()
+        self.encoded: StoredOutput | None = None
+        self.file: BinaryIO | None = None
+        self.lengths: tuple[int, ...] = ()
+
+    def encode(self, value: object, keep: Keep) -> None:
+        """Encode the value, if it can be written to a temporary file.
+
+        Raises:
+            SerializationError: it cannot be kept.
+        """
+        refuse_read_once(keep.address.asset, value)
+        file = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SENT_ALONG_BYTES))  # noqa: SIM115 - sent
+        try:
+            encoded = keep.codec.encode(value, file, keep.address)
+            if (encoded.size_bytes or 0) > _SENT_ALONG_BYTES:
+                file.flush()
+                self.file = file
+            else:
+                file.seek(0)
+                self.parts = [file.read()]
+        except FlowStoneError:
+            raise  # some are an OSError too
+        except OSError:
+            return
+        self.encoded = encoded
+
+    def put(self, pickled: list[Buffer]) -> None:
+        """Take a pickle with its buffers."""
+        lengths = tuple([len(part) for part in pickled])
+        if sum(lengths) >= _LEAST_IN_FILE_BYTES:
+            with suppress(OSError):
+                file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - sent
+                file.writelines(pickled)
+                file.flush()
+                self.file, self.lengths = file, lengths
+                return
+        self.parts = pickled
 
 
 def context_of(
@@ -263,9 +368,9 @@ def _take_surroundings(call: Call) -> None:
             os.chdir(call.directory)
 
 
-def _load_arguments(arguments: Sequence[Buffer], call: Call) -> dict[str, Any]:
+def _load_arguments(arguments: Sequence[Buffer], call: Call) -> Given:
     try:
-        loaded: dict[str, Any] = load(arguments)
+        loaded: Given = load(arguments)
     except Exception as error:
         raise SerializationError(
             f"The inputs of asset {call.reference.asset!r} cannot be read in its own process ({error})",

@@ -13,6 +13,7 @@ from flowstone import telemetry
 from flowstone.core.context import AssetContext
 from flowstone.engine.isolated.process import ChildProcess, current_directory, search_path
 from flowstone.engine.isolated.reference import Reference
+from flowstone.engine.isolated.values import IsolatedValues
 from flowstone.engine.isolated.wire import Answer, Buffer, Call, Kind, load
 from flowstone.engine.logs import KeepsOutput, keeper
 from flowstone.errors import MaterializationTimeoutError, StepCancelledError
@@ -30,11 +31,18 @@ class Conversation:
         context: the step.
         timeout_seconds: limit of the function; None for none.
         grace_seconds: how long it may go on after a cancel.
+        values: opens the files of inputs; None when there are none.
     """
 
     def __init__(
-        self, child: ChildProcess, context: AssetContext, timeout_seconds: float | None, grace_seconds: float
+        self,
+        child: ChildProcess,
+        context: AssetContext,
+        timeout_seconds: float | None,
+        grace_seconds: float,
+        values: IsolatedValues | None = None,
     ) -> None:
+        self._values = values
         self._child = child
         self._context = context
         self._timeout_seconds = timeout_seconds
@@ -60,7 +68,7 @@ class Conversation:
         """
         child = self._child
         limit = self._timeout_seconds
-        announce = limit is not None and reference not in child.loaded
+        announce = limit is not None and (self._values is not None or reference not in child.loaded)
         if limit is not None:
             # importing pandas may take longer than the limit of the function that uses it
             self._deadline = time.monotonic() + (max(limit, _LOADING_SECONDS) if announce else limit)
@@ -78,6 +86,14 @@ class Conversation:
                     assert limit is not None
                     self._deadline = time.monotonic() + limit
                     child.loaded.add(reference)
+                case Kind.READ:
+                    # neither reading nor storing values counts as running time of the function
+                    self._deadline = None
+                    assert self._values is not None
+                    with self._values.open(load(parts[:1])) as file:
+                        child.channel.send(Kind.INPUT, [], wait=self._wait, file=file.fileno())
+                case Kind.RETURNED:
+                    self._deadline = None
                 case _:
                     child.pass_output_on()
                     return load(parts[:1]), parts[1:]

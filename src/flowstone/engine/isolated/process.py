@@ -151,11 +151,11 @@ class ChildProcess:
 
     def dismiss(self) -> None:
         """Ask the idle process to end by itself; `kill` and `release` must follow."""
-        self.channel.connection.close()
+        self.channel.close()
 
     def release(self) -> None:
         """Close all that belongs to a process that has ended."""
-        self.channel.connection.close()
+        self.channel.close()
         os.close(self._control)
         self.pass_output_on()
         for stream in (self._process.stdout, self._process.stderr):
@@ -166,7 +166,7 @@ class ChildProcess:
 
     def leave_to_parent(self) -> None:
         """In a forked copy of this process: close its copies of the descriptors, so that it notices our end."""
-        self.channel.connection.close()
+        self.channel.close()
         for descriptor in (self._control, self._exit_watch):
             if descriptor is not None:
                 with suppress(OSError):

@@ -24,6 +24,7 @@ from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.logs import MAX_ENTRY
 from flowstone.core.output import StoredOutput, type_name
 from flowstone.core.published import Published
+from flowstone.core.value_types import NamedTypes
 from flowstone.engine.call import CoroutineRunner, Invoker
 from flowstone.engine.isolated.child import check_metadata, context_of, fields_of, pickles, portable
 from flowstone.engine.isolated.exceptions import CarriedException, carry
@@ -35,7 +36,6 @@ from flowstone.engine.remote.wire import (
     Answer,
     Later,
     LogEntry,
-    NamedTypes,
     Request,
     SentAhead,
     host,

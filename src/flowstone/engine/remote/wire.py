@@ -10,12 +10,9 @@ import pickle
 import platform
 import sys
 from collections.abc import Mapping
-from functools import reduce
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flowstone.core.output import StoredOutput
-from flowstone.core.value_types import ValueTypes
 from flowstone.engine.isolated.exceptions import CarriedException
 from flowstone.engine.isolated.wire import Call
 
@@ -23,8 +20,6 @@ FORMAT = 1
 """Number of this form of requests and answers; the other end may run another version of FlowStone."""
 
 PYTHON = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
-
-_MAIN = ("__main__", "__mp_main__")
 
 
 class Later(NamedTuple):
@@ -153,33 +148,3 @@ def read[T: (Request, Answer)](kind: type[T], written: bytes) -> T:
 def host() -> str:
     """Return the name of this machine."""
     return platform.node() or "a machine without a name"
-
-
-class NamedTypes(ValueTypes):
-    """The classes that assets declare, by name, where the assets themselves are not at hand.
-
-    Args:
-        names: of the classes; no others are imported.
-    """
-
-    def __init__(self, names: frozenset[str]) -> None:
-        super().__init__(())
-        self._names = names
-
-    def name_of(self, kind: type) -> str | None:
-        """Return the name under which objects of a class are kept."""
-        modules = _MAIN if kind.__module__ in _MAIN else (kind.__module__,)
-        return next(
-            (name for name in (f"{one}:{kind.__qualname__}" for one in modules) if name in self._names), None
-        )
-
-    def find(self, name: str) -> type | None:
-        """Return the class that is known under a name."""
-        if name not in self._names:
-            return None
-        module, _, path = name.partition(":")
-        try:
-            found: Any = reduce(getattr, path.split("."), import_module(module))
-        except (ImportError, AttributeError):
-            return None
-        return found if isinstance(found, type) else None
