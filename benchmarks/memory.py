@@ -145,10 +145,9 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def bucket(endpoint: str, name: str = "objects") -> ObjectIO:
-    """Return the IO manager of the bucket of a server of objects."""
-    keys = {"access_key_id": "bench", "secret_access_key": "bench", "region": "us-east-1"}
-    return ObjectIO(f"s3://{BUCKET}/values", options={"endpoint": endpoint, **keys}, name=name)
+def keys_of(endpoint: str) -> dict[str, str]:
+    """Return how clients reach a server of objects."""
+    return {"endpoint": endpoint, "access_key_id": "bench", "secret_access_key": "bench", "region": "us-east-1"}
 
 
 @contextlib.contextmanager
@@ -161,7 +160,7 @@ def manager_of(place: str, name: str = "place") -> Iterator[IOManager]:
         yield FilesystemIO(place, durable=False, name=name)
         return
     if place.startswith("http:"):
-        yield bucket(place, name)
+        yield ObjectIO(f"s3://{BUCKET}/values", options=keys_of(place), name=name)
         return
     import psycopg
 
