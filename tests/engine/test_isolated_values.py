@@ -97,8 +97,8 @@ def test_a_child_that_is_killed_while_it_writes_leaves_nothing(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-class Looks:
-    """A hook that looks at what it may look at."""
+class Reads:
+    """A hook that reads what it may."""
 
     def __init__(self) -> None:
         self.seen: list[object] = []
@@ -111,12 +111,12 @@ class Looks:
 
 
 def test_hooks_see_inputs_and_value(tmp_path: Path) -> None:
-    looks = Looks()
-    flow = flow_of(tmp_path, hooks=[looks])
+    reads = Reads()
+    flow = flow_of(tmp_path, hooks=[reads])
     flow.materialize("who_made")
     flow.materialize("who_read")
     flow.close()
-    (made, _), (read, inputs) = looks.seen
+    (made, _), (read, inputs) = reads.seen
     assert made == "made"
     assert read.split()[1:] == inputs["who_made"].split()
 
@@ -125,11 +125,11 @@ def test_checks_see_the_value_that_was_returned(tmp_path: Path) -> None:
     seen: list[object] = []
 
     @check(functions.who_made)
-    def looks(who_made: str) -> bool:
+    def reads(who_made: str) -> bool:
         seen.append(who_made)
         return True
 
-    flow = flow_of(tmp_path, checks=[looks])
+    flow = flow_of(tmp_path, checks=[reads])
     flow.materialize("who_made")
     flow.close()
     assert seen == ["made"]

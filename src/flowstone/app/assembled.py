@@ -83,10 +83,7 @@ class AssembledApp:
             sensors=sensors,
             settings=settings,
         )
-        if settings is not None:
-            _refuse_both(database_url=database_url, project=project)
-            settings.check("Settings(...)")
-        self.settings = settings or Settings.load(database_url=address_of(database_url), project=project)
+        self.settings = _settings(settings, database_url=database_url, project=project)
         declared = Declared(
             assets=assets,
             checks=checks,
@@ -286,6 +283,15 @@ class AssembledApp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _settings(given: Settings | None, *, database_url: object, project: str | None) -> Settings:
+    """Return the settings that an app was given, or those of the environment."""
+    if given is None:
+        return Settings.load(database_url=address_of(database_url), project=project)
+    _refuse_both(database_url=database_url, project=project)
+    given.check("Settings(...)")
+    return given
 
 
 def _refuse_both(**given: object) -> None:

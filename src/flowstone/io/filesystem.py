@@ -471,11 +471,7 @@ class FilesystemIO(InProject):
             return encode(value, serializer, file, address=address, io=self._name, location=place.location)
 
     def store_encoded(self, file: BinaryIO, encoded: StoredOutput, address: OutputAddress) -> StoredOutput:
-        """Write the bytes of a value that was encoded elsewhere to a file of their own.
-
-        Raises:
-            StorageError: see `store`.
-        """
+        """Write the bytes of a value that was encoded elsewhere to a file of their own; see `store`."""
         place = Place.of(address, self.codec.extension_of(encoded))
         with self._new_file(place) as target:
             copy_encoded(file, encoded, target, address)
@@ -509,11 +505,7 @@ class FilesystemIO(InProject):
 
     @contextlib.contextmanager
     def open_encoded(self, stored: StoredOutput) -> Iterator[BinaryIO]:
-        """Open the file of a value, which is not verified yet.
-
-        Raises:
-            StorageError: the file is gone, unreadable, or outside of the root.
-        """
+        """Open the file of a value, which is not verified yet, or raise a StorageError."""
         place = _place_of(stored, "load")
         try:
             path = self._root / stored.location
