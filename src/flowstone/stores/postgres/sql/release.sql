@@ -2,15 +2,19 @@
 -- so that two commits that share children cannot deadlock. Uses steps_pkey.
 WITH finished AS (
     SELECT f.child_id, f.inputs
-    FROM unnest(%(children)s::bigint[], %(inputs)s::integer[]) AS f (child_id, inputs)
-), locked AS (
+    -- as a subquery, so that the planner does not count them: for some hundred rows it would read the whole table
+    FROM unnest((SELECT %(children)s::bigint[]), (SELECT %(inputs)s::integer[])) AS f (child_id, inputs)
+    ORDER BY f.child_id
+), locked AS MATERIALIZED (
     SELECT s.id, f.inputs, r.durable, r.max_concurrency, r.paused
     FROM finished AS f
-    JOIN flowstone.steps AS s ON s.id = f.child_id
+    -- one after the other, whatever the planner believes of the table
+    CROSS JOIN LATERAL (
+        SELECT c.* FROM flowstone.steps AS c
+        WHERE c.id = f.child_id AND c.state = 'waiting'
+        FOR NO KEY UPDATE
+    ) AS s
     JOIN flowstone.runs AS r ON r.id = s.run_id
-    WHERE s.state = 'waiting'
-    ORDER BY s.id
-    FOR NO KEY UPDATE OF s
 )
 UPDATE flowstone.steps AS s
 SET waiting_on = s.waiting_on - l.inputs,

@@ -3,11 +3,14 @@
 -- already. Only first attempts without limits, of runs of the committed attempts, as far as the worker has room, and
 -- only where nobody else is kept waiting by that: no job and no step of another run waits on the queue, and none of the
 -- same run that is more urgent (or none at all, for a worker that takes nothing ahead). Otherwise they wait to be
--- fetched, in the order of their urgency. Children are locked in the order of their ids, as everywhere. Uses steps_pkey, steps_to_begin, ranges_open and flowstone_available.
+-- fetched, in the order of their urgency. Children are locked in the order of their ids, as everywhere. Uses steps_pkey,
+-- steps_to_begin, ranges_open and flowstone_available.
 WITH finished AS (
     SELECT f.child_id, f.inputs
-    FROM unnest(%(children)s::bigint[], %(inputs)s::integer[]) AS f (child_id, inputs)
-), locked AS (
+    -- as a subquery, so that the planner does not count them: for some hundred rows it would read the whole table
+    FROM unnest((SELECT %(children)s::bigint[]), (SELECT %(inputs)s::integer[])) AS f (child_id, inputs)
+    ORDER BY f.child_id
+), locked AS MATERIALIZED (
     SELECT s.id, f.inputs, r.durable, r.max_concurrency, r.paused, s.run_id, s.queue, s.priority,
         (s.job_id = 0 OR s.job_id IS NULL AND r.durable AND s.attempt = 0 AND s.limits IS NULL AND NOT s.has_approvals)
             AND s.waiting_on <= f.inputs AND r.max_concurrency IS NULL AND NOT r.paused
@@ -15,11 +18,13 @@ WITH finished AS (
             AND s.run_id = ANY(%(runs)s::text[]) AS may_begin,
         r.shapes ->> s.asset AS shape, r.keys ->> s.asset AS keys
     FROM finished AS f
-    JOIN flowstone.steps AS s ON s.id = f.child_id
+    -- one after the other, whatever the planner believes of the table
+    CROSS JOIN LATERAL (
+        SELECT c.* FROM flowstone.steps AS c
+        WHERE c.id = f.child_id AND c.state = 'waiting'
+        FOR NO KEY UPDATE
+    ) AS s
     JOIN flowstone.runs AS r ON r.id = s.run_id
-    WHERE s.state = 'waiting'
-    ORDER BY s.id
-    FOR NO KEY UPDATE OF s
 ), roomy AS MATERIALIZED (
     SELECT g.run_id, g.queue, q.room
     FROM (
@@ -32,26 +37,31 @@ WITH finished AS (
         ON q.name = g.queue
     WHERE EXISTS (SELECT FROM flowstone.workers AS w WHERE w.id = %(worker_id)s AND w.lost_at IS NULL)
         AND NOT EXISTS (SELECT FROM flowstone.queues AS p WHERE p.name = g.queue AND p.paused)
-        AND NOT EXISTS (
-            SELECT FROM public.oban_jobs AS j
+        AND NOT EXISTS (SELECT FROM flowstone.ranges AS a WHERE a.queue = g.queue AND a.is_open)
+        -- as values, not as joins: while nobody has counted what is ready, a join reads all of it for each commit
+        AND (
+            SELECT j.id FROM public.oban_jobs AS j
             WHERE j.state = 'available' AND j.queue = g.queue
                 AND j.priority <= CASE WHEN q.idle THEN 32767 ELSE g.priority END
                 AND j.worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
-        )
-        AND NOT EXISTS (SELECT FROM flowstone.ranges AS a WHERE a.queue = g.queue AND a.is_open)
-        AND NOT EXISTS (
-            SELECT FROM flowstone.steps AS o
+            LIMIT 1
+        ) IS NULL
+        AND (
+            SELECT o.id FROM flowstone.steps AS o
             WHERE o.queue = g.queue AND o.state = 'pending' AND o.job_id = 0 AND o.run_id < g.run_id
-        )
-        AND NOT EXISTS (
-            SELECT FROM flowstone.steps AS o
+            LIMIT 1
+        ) IS NULL
+        AND (
+            SELECT o.id FROM flowstone.steps AS o
             WHERE o.queue = g.queue AND o.state = 'pending' AND o.job_id = 0 AND o.run_id > g.run_id
-        )
-        AND NOT EXISTS (
-            SELECT FROM flowstone.steps AS o
+            LIMIT 1
+        ) IS NULL
+        AND (
+            SELECT o.id FROM flowstone.steps AS o
             WHERE o.queue = g.queue AND o.state = 'pending' AND o.job_id = 0 AND o.run_id = g.run_id
                 AND o.priority < CASE WHEN q.idle THEN 32767 ELSE g.priority END
-        )
+            LIMIT 1
+        ) IS NULL
 )
 UPDATE flowstone.steps AS s
 SET waiting_on = s.waiting_on - l.inputs,
