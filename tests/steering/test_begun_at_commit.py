@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from tests.faults.fault_app import ITEMS
@@ -13,6 +14,7 @@ from tests.stores.conformance.case import succeeded
 from flowstone.core.outcome import WORKER_LOST
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult, BegunStep, WorkerRoom
+from flowstone.sql import load_sql
 
 ROOM = WorkerRoom("hand", {"backfill": 100})
 IDLE = WorkerRoom("hand", {"backfill": 100}, frozenset({"backfill"}))
@@ -256,3 +258,47 @@ def test_a_killed_worker_leaves_it_to_others(crew: Crew) -> None:
     crew.wait(lambda: states(crew, "gated_after")[0][0] == "failed", "the lost attempt was not ended")
     lost = crew.rows("SELECT attempt, error_type FROM flowstone.attempts WHERE state = 'failed'")
     assert lost == [(1, WORKER_LOST)], "a loss uses up the attempt, as ever"
+
+
+@pytest.mark.parametrize("statement", ["release", "release_here"])
+def test_a_commit_reads_the_steps_that_it_releases_and_no_others(crew: Crew, statement: str) -> None:
+    """However many are ready or wait, and while the planner has not counted them: that is right after placing."""
+    crew.lease()
+    crew.execute(
+        "INSERT INTO flowstone.steps"
+        " (id, run_id, asset, partition, state, priority, queue, max_attempts, created_at, finished_at)"
+        " SELECT nextval('flowstone.step_ids'), 'over', 'quick', 's:' || n, 'completed', 9, 'x', 1, now(), now()"
+        " FROM generate_series(1, 200) AS n"
+    )
+    crew.execute("ANALYZE flowstone.steps")
+    run = crew.place_many("fragile or after", 4)
+    crew.execute(
+        "INSERT INTO flowstone.steps"
+        " (id, run_id, asset, partition, state, priority, queue, max_attempts, job_id, created_at)"
+        " SELECT nextval('flowstone.step_ids'), %s, 'quick', 's:' || n,"
+        " CASE WHEN n > 1500 THEN 'pending' ELSE 'waiting' END, 9, 'backfill', 1, 0, now()"
+        " FROM generate_series(1, 3000) AS n",
+        run,
+    )
+    children = [row[0] for row in crew.rows("SELECT id FROM flowstone.steps WHERE state = 'waiting' LIMIT 600")]
+    parameters = {"children": children, "inputs": [1] * len(children), "runs": [run], "queues": ["backfill"]}
+    parameters |= {"rooms": [100], "idle": [True], "worker_id": "hand"}
+    with crew.store.database.transaction() as connection:
+        plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + load_sql(statement), parameters).fetchone()
+        connection.execute("ROLLBACK")
+    assert plan is not None
+    scans = [
+        node
+        for node in _nodes(plan[0][0]["Plan"])
+        if node.get("Relation Name") == "steps" and "Scan" in node["Node Type"]
+    ]
+    assert scans
+    for scan in scans:
+        assert scan["Actual Rows"] * scan["Actual Loops"] <= len(children), scan
+        assert scan.get("Rows Removed by Filter", 0) * scan["Actual Loops"] <= len(children), scan
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)

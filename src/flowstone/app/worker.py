@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -101,7 +102,7 @@ def serve(
     stopping = _Stopping(grace + _LAST_SECONDS, automations.close)
     probes = _Probes(node, heartbeat, stopping)
     answers = _answers(flow, probes, health_host, health_port, on_health)
-    with answers, _events(heartbeat, limits), _background(flow, committers):
+    with answers, _events(heartbeat, limits), _background(flow, committers), _loaded_for_good():
         _warn_of_disagreements(flow, store, heartbeat)
         automations.start()
         all_ended = asyncio.run(_run(node, probes.ready_with(on_ready), stopping, probes))
@@ -114,6 +115,16 @@ def serve(
     if not ends_process:
         stopping.let_live()
     return 0
+
+
+@contextmanager
+def _loaded_for_good() -> Iterator[None]:
+    """Keep the collector from going through what is loaded already, which lives as long as the worker."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

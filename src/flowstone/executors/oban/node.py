@@ -535,7 +535,7 @@ class Node:
         """Hand attempts to the threads of their queues; called on the loop."""
         for queue, taken in shares.items():
             threads, producer = self._threads[queue], self._producers[queue]
-            for share in threads.shares(taken, self._queues[queue]):
+            for share in threads.shares_of_begun(taken):
                 future = self.perform(TakenJob(share[0].attempt.job_id, queue, share), on_room=producer.notify)
                 self._begun.add(future)
                 future.add_done_callback(partial(self._end_begun, queue, producer))

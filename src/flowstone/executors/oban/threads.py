@@ -256,6 +256,12 @@ class StepThreads:
         size = -(-len(steps) // number)
         return [steps[start : start + size] for start in range(0, len(steps), size)]
 
+    def shares_of_begun[T](self, steps: Sequence[T]) -> list[Sequence[T]]:
+        """Divide steps that began with a commit: they take no place of the producer, tiny ones need no shares."""
+        if self._typical_seconds < _TINY_SECONDS:
+            return [steps] if steps else []
+        return self.shares(steps, self._limit)
+
     @property
     def busy(self) -> bool:
         """Whether every place is taken."""
