@@ -12,6 +12,7 @@ from flowstone.app import FlowStone
 from flowstone.config import Settings
 from flowstone.core.asset import asset
 from flowstone.core.capability import Capability
+from flowstone.core.check import check
 from flowstone.core.definition import StaticPartitions
 from flowstone.core.job import Job
 from flowstone.core.partitions_by_time import DailyPartitions
@@ -82,6 +83,33 @@ def test_for_testing_ignores_the_surroundings(monkeypatch: pytest.MonkeyPatch) -
     flow = FlowStone.for_testing([numbers])
     assert flow.materialize("numbers").value == [1, 2, 3]
     assert flow.parts.store.name == "memory"
+
+
+def test_parts_may_come_from_generators() -> None:
+    """Each is read once, however often the app looks at what it was given."""
+
+    class Watches:
+        name, dropped, failed, waiting = "watches", 0, 0, 0
+
+        def start(self, app: Any) -> None:
+            calls.append("started")
+
+        def stop(self) -> None: ...
+
+        def flush(self, *, timeout_seconds: float) -> bool:
+            return True
+
+    flow = FlowStone.for_testing(
+        (one for one in [numbers, doubled]),
+        checks=(one for one in [check("numbers", name="three")(lambda numbers: len(numbers) == 3)]),
+        observers=(one for one in [Watches()]),
+        notifiers=(one for one in [print]),
+    )
+    with flow:
+        made = flow.materialize_all("doubled")
+    assert made.value == [2, 4, 6]
+    assert calls == ["started", "numbers", "doubled"]
+    assert [len(list(flow.parts.checks.declared))] == [1]
 
 
 def test_for_production_needs_a_database() -> None:

@@ -157,6 +157,8 @@ MESSAGE: list[tuple[Callable[[FlowStone], Any], str]] = [
     (lambda f: FlowStone([one], executors={"x": 5}), "FlowStone(executors={'x': 5}): give an executor"),
     (lambda f: FlowStone([one], io={"x": 5}), "FlowStone(io={'x': 5}): give an IO manager object"),
     (lambda f: FlowStone([one], hooks=3), "hooks=3: give a list of hooks"),
+    (lambda f: FlowStone([one], default_io=["x"]), "FlowStone(default_io=['x']): give the name of an IO manager"),
+    (lambda f: FlowStone([one], observers=None), "FlowStone(observers=None): give a list of observers"),
     (lambda f: FlowStone([one], resources=[5]), "FlowStone(resources=[5]): give a mapping"),
     (lambda f: FlowStone([one], notifiers=[5]), "give a list of functions"),
     (lambda f: FlowStone([one], schedules=[5]), "FlowStone(schedules=[5]): give a list of Schedule objects"),
