@@ -186,8 +186,9 @@ def test_a_verb_that_does_not_exist(flow: FlowStone) -> None:
 def test_what_looks_like_milliseconds_is_warned_about(flow: FlowStone, number: int) -> None:
     with pytest.warns(UserWarning, match=rf"timeout_seconds={number} is .*: it is in seconds, not milliseconds"):
         flow.schedule("one", executor="async", executor_opts={"timeout_seconds": number})
-    with pytest.warns(UserWarning, match=f"Asset 'x': timeout={number} is "):
+    with pytest.warns(UserWarning, match=f"Asset 'x': timeout={number} is ") as warned:
         asset(name="x", timeout=number)(lambda: 1)
+    assert [one.filename for one in warned] == [__file__]
 
 
 @pytest.mark.parametrize("value", [3600, 43_200, 86_400, timedelta(seconds=60_000), 9000])

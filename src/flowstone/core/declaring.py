@@ -14,6 +14,7 @@ from typing import Any
 from flowstone.errors import DefinitionError, OptionsError, UnknownOptionError, join_names, option_hint
 
 YEAR_SECONDS = 31_536_000.0
+_PACKAGE = __file__.removesuffix("core/declaring.py")
 _MONTH_SECONDS = 30 * 86_400.0
 _LONG_SECONDS = 10_000.0
 _SHOWN = 200
@@ -81,7 +82,8 @@ def warn_of_milliseconds(option: str, value: object, seconds: float) -> None:
         warnings.warn(
             f"{option}={value!r} is {spelled(seconds)}: it is in seconds, not milliseconds. Write "
             f"timedelta(seconds={seconds:g}) if that is what you mean, else {seconds / 1000:g}.",
-            stacklevel=3,
+            # where it was written, however deep in here it is read
+            skip_file_prefixes=(_PACKAGE,),
         )
 
 
