@@ -414,6 +414,9 @@ def test_ids_are_derived() -> None:
     [
         ("s3a://lake/values/orders/x/1-1.json", ("s3://lake", "values/orders")),
         ("gs://lake/orders", ("gs://lake", "orders")),
+        # OpenLineage#4661: the same files with and without TLS
+        ("abfs://lake@acme.dfs.core.windows.net/orders/1", ("abfss://lake@acme.dfs.core.windows.net", "orders")),
+        ("s3n://lake/orders", ("s3://lake", "orders")),
         (
             "abfss://container@account.dfs.core.windows.net/orders/1",
             ("abfss://container@account.dfs.core.windows.net", "orders"),

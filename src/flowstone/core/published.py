@@ -91,6 +91,26 @@ class Published:
         return cls(location, version.replace("%40", "@").replace("%25", "%") or None, metadata)
 
 
+def catalog_scheme(scheme: str) -> str:
+    """Return the scheme of a URL as catalogs of data write it: of several names for one storage it is one.
+
+    Example:
+        >>> catalog_scheme("s3a"), catalog_scheme("https")
+        ('s3', 'https')
+    """
+    return _SCHEMES.get(scheme, scheme)
+
+
+_SCHEMES = {
+    "s3a": "s3",
+    "s3n": "s3",
+    "gcs": "gs",
+    "postgresql": "postgres",
+    "abfs": "abfss",
+    "wasb": "wasbs",
+}
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or not is_storable(value):
         what = "text that is not empty" if name == "location" else "text, a whole number or None"

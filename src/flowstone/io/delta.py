@@ -27,6 +27,7 @@ from flowstone.core.declaring import shown
 from flowstone.core.output import OutputAddress, Publication, StoredOutput, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject
+from flowstone.core.published import catalog_scheme
 from flowstone.errors import (
     ConfigurationError,
     FlowStoneError,
@@ -155,7 +156,7 @@ class DeltaIO(InProject):
         if not found:
             return "file", uri
         host, _, path = rest.partition("/")
-        return f"{'s3' if scheme == 's3a' else scheme}://{host}", path
+        return f"{catalog_scheme(scheme)}://{host}", path
 
     def store(self, value: object, address: OutputAddress) -> StoredOutput:
         """Overwrite exactly this partition with a new version of the table.

@@ -23,6 +23,7 @@ from flowstone import telemetry
 from flowstone.core.clean import error_line
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
+from flowstone.core.published import catalog_scheme
 from flowstone.core.state import State
 from flowstone.core.step import AttemptRecord, InputVersion, StepRecord
 from flowstone.errors import MissingExtraError
@@ -47,7 +48,7 @@ _MAX_PAUSE_SECONDS = 600.0
 _STOP_SECONDS = 2.0
 _MAX_VERSIONS = 20
 
-_WITH_CONTAINER = ("abfs", "abfss", "wasb", "wasbs")
+_WITH_CONTAINER = ("abfss", "wasbs")
 
 type DatasetName = tuple[str, str]
 """Namespace and name, as the naming rules of OpenLineage make them."""
@@ -483,7 +484,7 @@ def dataset_of_url(location: str, asset: str) -> DatasetName:
         ('file', '/data/orders.csv')
     """
     url = urlsplit(location.rpartition("@")[0] if _has_version(location) else location)
-    scheme = {"s3a": "s3", "postgresql": "postgres", "gcs": "gs"}.get(url.scheme, url.scheme)
+    scheme = catalog_scheme(url.scheme)
     # before the @ stands who logs in, and with Azure's schemes the container
     host = url.netloc if scheme in _WITH_CONTAINER else url.netloc.rpartition("@")[2]
     path = url.path
