@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
 import pickle
 import time
 from collections.abc import Mapping
@@ -91,7 +92,11 @@ class Conversation:
                     self._deadline = None
                     assert self._values is not None
                     with self._values.open(load(parts[:1])) as file:
-                        child.channel.send(Kind.INPUT, [], wait=self._wait, file=file.fileno())
+                        descriptor = os.dup(file.fileno())
+                    try:  # not above: a child that has died is no failure of the storage
+                        child.channel.send(Kind.INPUT, [], wait=self._wait, file=descriptor)
+                    finally:
+                        os.close(descriptor)
                 case Kind.RETURNED:
                     self._deadline = None
                 case _:

@@ -209,7 +209,9 @@ class Channel:
                 wait(select.POLLIN)
                 continue
             for _level, _kind, data in beside:
-                self._files.extend(array.array("i", data))
+                for descriptor in array.array("i", data):
+                    os.set_inheritable(descriptor, False)  # some systems lack the flag
+                    self._files.append(descriptor)
             if not more:
                 raise EOFError
             received += more
