@@ -88,7 +88,7 @@ class SubmittedRun:
             priority=planned.priority,
             scheduled_at=planned.scheduled_at,
             deduplicated=placed.deduplicated,
-            metadata=dict(details.metadata),
+            metadata=dict(details.metadata) if details.metadata else {},
         )
 
 

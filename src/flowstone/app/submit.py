@@ -225,8 +225,7 @@ class Placement:
         if durable:
             self._check_portable_values(running, details)
         extra = limits_of(executor) if durable else None
-        for step in plan.steps:
-            self._complete(step, spec, placing, retry, extra)
+        self._complete(plan.steps, spec, placing, retry, extra)
         if details is not NO_DETAILS:
             self._mark(plan.steps, running, details, same_config)
         run = self._run(spec, placing, executor, details, instead_of)
@@ -508,21 +507,24 @@ class Placement:
 
     def _complete(
         self,
-        step: NewStep,
+        steps: Iterable[NewStep],
         spec: RunSpec,
         placing: PlacingOptions,
         retry: bool,
         extra: Mapping[str, Limit] | None,
     ) -> None:
-        """Fill in what the asset, the call and the executor say of a planned step."""
-        asset = self._parts.graph.assets[step.asset]
-        policy = (asset.retry or DEFAULT_RETRY) if retry else NO_RETRY
-        step.queue, step.priority, step.max_attempts = terms_of(spec, placing, asset, policy)
-        step.scheduled_at = placing.scheduled_at
-        step.code_version = asset.code_version
-        step.limits = {**asset.concurrency, **extra} if extra else asset.concurrency or None
-        if asset.tags:
-            step.tags = tuple(sorted(asset.tags))
+        """Fill in what the assets, the call and the executor say of planned steps."""
+        assets, policy = self._parts.graph.assets, NO_RETRY
+        for step in steps:
+            asset = assets[step.asset]
+            if retry:
+                policy = asset.retry or DEFAULT_RETRY
+            step.queue, step.priority, step.max_attempts = terms_of(spec, placing, asset, policy)
+            step.scheduled_at = placing.scheduled_at
+            step.code_version = asset.code_version
+            step.limits = {**asset.concurrency, **extra} if extra else asset.concurrency or None
+            if asset.tags:
+                step.tags = tuple(sorted(asset.tags))
 
     def _check_portable_values(self, names: Iterable[str], details: RunDetails) -> None:
         declared = [self._parts.graph[name] for name in names]

@@ -111,6 +111,8 @@ class Resources(Mapping[str, Any]):
         return len(self._opened)
 
 
+_new = object.__new__
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """What a step has of anything that it does not ask for."""
 
@@ -224,7 +226,7 @@ class AssetContext:
             resources: what the asset requires.
             log: keeps what it logs.
         """
-        made = cls.__new__(cls)  # every step passes here, and so many keywords are not free
+        made = _new(cls)  # every step passes here, and so many keywords are not free
         made.asset = asset
         made.partition = decode_partition(attempt.partition_key) if attempt.partition_key else None
         made.key = attempt.partition_key

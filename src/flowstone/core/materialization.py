@@ -16,6 +16,8 @@ from flowstone.core.state import State
 from flowstone.core.step import AttemptResult, CheckRecord, InputVersion
 
 _NOT_LOADED = object()
+_new = object.__new__
+_COMPLETED = State.COMPLETED
 
 
 class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a default
@@ -106,12 +108,12 @@ class Materialization(Generic[T_co]):  # noqa: UP046 - its variable has a defaul
         """Return what a successful attempt of this process was committed as, with its value."""
         attempt, outcome = ended.attempt, ended.outcome
         assert isinstance(outcome, Succeeded)
-        made = cls.__new__(cls)  # every inline step passes here, and so many keywords are not free
+        made = _new(cls)  # every inline step passes here, and so many keywords are not free
         made.asset = attempt.asset
         made.partition = decode_partition(attempt.partition_key) if attempt.partition_key else None
         made.run_id = attempt.run_id
         made.step_id = attempt.step_id
-        made.state = State.COMPLETED
+        made.state = _COMPLETED
         made.attempt = attempt.attempt
         made.inputs = ended.inputs
         made.stored = outcome.stored

@@ -103,12 +103,12 @@ def is_plain(outcome: AttemptOutcome, version: str | None) -> bool:
     io, location, value_type = stored.io, stored.location, stored.value_type
     if not (type(io) is type(location) is type(value_type) is str):
         return False
-    text = io + location + value_type
+    text = f"{io}{location}{value_type}"
     if stored.serializer is not None or stored.content_hash is not None or stored.size_bytes is not None:
         serializer, digest, size = stored.serializer, stored.content_hash, stored.size_bytes
         if not (type(serializer) is type(digest) is str and _is_id(size)):
             return False
-        text += serializer + digest
+        text = f"{text}{serializer}{digest}"
     return (
         text.isascii()
         and "\x00" not in text

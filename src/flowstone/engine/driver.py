@@ -64,7 +64,7 @@ class Driver:
 
     def released(self, step_ids: Sequence[int]) -> None:
         """Take note of steps that a commit in this process released."""
-        for known, inbox in list(self._inboxes):
+        for known, inbox in [*self._inboxes]:
             inbox.extend([step_id for step_id in step_ids if step_id in known])
 
     def drive(self, run: Drive, known: Iterable[int]) -> None:

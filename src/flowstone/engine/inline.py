@@ -252,7 +252,8 @@ class InlineRunner:
             What the step came to when it is over, else the state it is in now; None when it cannot be claimed.
             Nothing else of the attempt outlives it: a next one must not run beside the inputs of this one.
         """
-        attempts = self._store.ledger.claim([step_id], now=datetime.now(UTC))
+        ledger = self._store.ledger
+        attempts = ledger.claim([step_id], now=datetime.now(UTC))
         if not attempts:
             return None
         attempt = attempts[0]
@@ -271,7 +272,7 @@ class InlineRunner:
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
                 completion = AttemptResult(attempt, failure(error, None), (), datetime.now(UTC))
             try:
-                committed = self._store.ledger.commit([completion])[0]
+                committed = ledger.commit([completion])[0]
             except DatabaseUnavailableError as error:
                 committed = self._committed_later(completion, error)
             if telemetry.listeners:

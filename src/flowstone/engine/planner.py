@@ -199,6 +199,8 @@ class Planner:
         if not targets:
             return
         committed = self._catalog.current(targets)
+        if not committed:
+            return
         if self._timed:
             early = self._early(committed)
             found.early |= early
@@ -346,24 +348,24 @@ class Planner:
         if len(ordered) > 1:  # else it reads nothing of this plan
             ordered = self._in_order(ordered, running)
             position = {target: index for index, target in enumerate(ordered)}
+        # force holds also for what another run commits between planning and placing
+        forced = {*found.committed, *found.outdated, *found.early}
+        if spec.force:
+            forced.update(found.requested)
+        if spec.force_deps:
+            forced.update(target for target in running if target not in found.requested)
         steps = []
         for target in ordered:
-            if target not in running:
+            reads = running.get(target)
+            if reads is None:
                 skip = found.skipped.get(target)
                 reuse = found.committed[target] if skip is None else None
                 steps.append(make_step(target[0], target[1], reuse=reuse, skip=skip))
                 continue
-            inputs = tuple([position[read] for read in running[target] if read in position]) if position else ()
-            # force holds also for what another run commits between planning and placing
-            forced = (
-                target in found.committed
-                or target in found.outdated
-                or target in found.early
-                or (spec.force if target in found.requested else spec.force_deps)
-            )
-            step = make_step(target[0], target[1], inputs, forced=forced)
+            inputs = tuple([position[read] for read in reads if read in position]) if position else ()
+            step = make_step(target[0], target[1], inputs, forced=target in forced)
             if inputs and self._reader.optional(target[0]):
-                self._mark_optional(step, running[target], ordered)
+                self._mark_optional(step, reads, ordered)
             steps.append(step)
         return steps
 

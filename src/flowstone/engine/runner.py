@@ -54,6 +54,7 @@ from flowstone.errors import GateRepeatedError, RouteError
 log = logging.getLogger("flowstone")
 
 _ANSWERS = (Outcome, Scattered, Snoozed, Route)
+_MICROSECOND = timedelta(microseconds=1)
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
@@ -169,7 +170,7 @@ class StepRunner:
         logs: LogCapture | None = None,
         remote: RemoteCalls | None = None,
     ) -> None:
-        self._assets = graph.assets
+        self._assets = dict(graph.assets)
         self._plain_call: AttemptCall = AssetCall(values, invoker, None, remote).run
         self._remote = remote
         self._logs = logs
@@ -207,7 +208,7 @@ class StepRunner:
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.
         """
-        started, process = time.monotonic(), forks.copies
+        started, process = time.monotonic_ns(), forks.copies
         asset = inputs.phase or self._assets[attempt.asset]
         records: list[CheckRecord] = []
         try:
@@ -243,7 +244,7 @@ class StepRunner:
             if forks.copies != process:
                 _end_copy(asset)
             # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
-            finished_at = attempt.started_at + timedelta(0, time.monotonic() - started)
+            finished_at = attempt.started_at + _MICROSECOND * ((time.monotonic_ns() - started) // 1000)
             delay = None
             if policy is not None and isinstance(outcome, Failed):
                 outcome, delay = _retry_delay(attempt, outcome, policy)
@@ -252,7 +253,7 @@ class StepRunner:
             ended = make_result(attempt, outcome, read, finished_at, delay, found, ran=True, code_version=version)
             # the rest of it was made here
             ended.is_recordable = delay is None and not found and is_plain(outcome, version)
-            return make_recordable(ended)
+            return ended if ended.is_recordable else make_recordable(ended)
         finally:
             del outcome
 

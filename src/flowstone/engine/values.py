@@ -97,6 +97,8 @@ class InputPlan:
 _SHOWN = 5
 _STORE_PAUSES_SECONDS = (0.05, 0.5)
 _NOTHING: Mapping[str, str] = {}
+_make_tuple = tuple.__new__
+"""Makes a named tuple as its class does it, without a call of a function for each."""
 
 type NotReady = Callable[[Target, Sequence[Target], datetime], DependencyNotReadyError]
 
@@ -139,10 +141,9 @@ class ResolvedInputs:
         """Return the lineage of the step."""
         if self.recorded is not None:
             return self.recorded
-        made = tuple.__new__  # as the class does it, without a call of a function for each
         return tuple(
             [
-                made(InputVersion, (plan.label, plan.name, key, version.step_id))
+                _make_tuple(InputVersion, (plan.label, plan.name, key, version.step_id))
                 for plan, key, version in self.reads
             ]
         )
@@ -152,19 +153,22 @@ class ResolvedInputs:
         if not self.plans:
             return dict(self.given)
         session: dict[str, Any] = {}
-        # a dependency on no partition at all is an empty dict, and on a skipped input or one before the first
-        # partition None: not missing arguments
-        arguments: dict[str, Any] = {
-            plan.parameter: {} if plan.many else None for plan in self.plans if plan.parameter
-        }
+        arguments: dict[str, Any] = {}
         for plan, key, version in self.reads:
-            if plan.parameter is None:
+            parameter = plan.parameter
+            if parameter is None:
                 continue
             value = load(version.stored) if plan.scan is None else _scanned(plan, version.stored, scan, session)
             if plan.many:
-                arguments[plan.parameter][decode_partition(key)] = value
+                arguments.setdefault(parameter, {})[decode_partition(key)] = value
             else:
-                arguments[plan.parameter] = value
+                arguments[parameter] = value
+        if len(arguments) < len(self.plans):
+            # a dependency on no partition at all is an empty dict, and on a skipped input or one before the first
+            # partition None: not missing arguments
+            for plan in self.plans:
+                if plan.parameter is not None:
+                    arguments.setdefault(plan.parameter, {} if plan.many else None)
         return arguments
 
 
@@ -459,8 +463,7 @@ class ValueStore:
 
     def address(self, context: AssetContext) -> OutputAddress:
         """Return the address under which an attempt stores."""
-        # as the class does it, without a call of a function
-        return tuple.__new__(
+        return _make_tuple(
             OutputAddress,
             (
                 context.asset.name,

@@ -35,6 +35,9 @@ from flowstone.protocols import Catalog, CheckStore, PartitionKeys, PublicationS
 from flowstone.stores.audit import of_keys
 from flowstone.stores.memory.tables import StepRow, Tables
 
+_make_tuple = tuple.__new__
+"""Makes a named tuple as its class does it, without a call of a function for each."""
+
 
 class MemoryCatalog(Catalog):
     """Implements `flowstone.protocols.Catalog` over dictionaries."""
@@ -69,9 +72,8 @@ class MemoryCatalog(Catalog):
             if made is None or not made.stored or made.erased_at is not None:
                 found.append(None)
             else:
-                # as the class does it, without a call of a function for each
                 one = (made.id, made.stored, made.started_at, own_id is not None)
-                found.append(tuple.__new__(CommittedOutput, one))
+                found.append(_make_tuple(CommittedOutput, one))
         return found
 
     def skipped(self, requested: Sequence[tuple[str, str, PartitionKey]]) -> set[int]:

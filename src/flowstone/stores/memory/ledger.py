@@ -12,6 +12,7 @@ from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoo
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
 from flowstone.core.state import State
 from flowstone.core.step import (
+    OPEN_OR_THERE,
     Attempt,
     AttemptResult,
     CommitResult,
@@ -235,9 +236,9 @@ class MemoryLedger(Ledger):
         inputs = [tables.steps[earlier[position].id] for position in new.inputs]
         ended = None
         if reuse is None and (inputs or new.skip is not None):
-            ended = over_before_it_begins(
-                new, [one.state for one in inputs], lambda read: _target(tables.steps[earlier[read].id])
-            )
+            states = [one.state for one in inputs]
+            if new.skip is not None or not OPEN_OR_THERE.issuperset(states):
+                ended = over_before_it_begins(new, states, lambda read: _target(tables.steps[earlier[read].id]))
         if reuse is None and ended is None and target in tables.active:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
@@ -280,16 +281,17 @@ class MemoryLedger(Ledger):
         if new.optional:
             row.optional = {parents[at].id for at, position in enumerate(new.inputs) if position in new.optional}
             row.skips_left = len(parents) if new.all_optional else None
+        waiting = 0
         for parent in parents:
             if not parent.state.is_terminal:
-                row.waiting_on += 1
+                waiting += 1
                 if parent.children is None:
                     parent.children = []
                 parent.children.append(row.id)
             elif parent.state is State.SKIPPED and row.skips_left is not None:
                 row.skips_left -= 1
-        if row.waiting_on:
-            row.state = _WAITING
+        if waiting:
+            row.waiting_on, row.state = waiting, _WAITING
         elif row.scheduled_at is not None and row.scheduled_at > run.created_at:
             row.state = State.SCHEDULED
 
@@ -302,13 +304,12 @@ class MemoryLedger(Ledger):
         return row if row.state is _RUNNING or row.state is _CANCELLING else None
 
     def _commit(self, completion: AttemptResult) -> CommitResult:
-        row = self._ours(completion.attempt)
+        row, outcome, tables = self._ours(completion.attempt), completion.outcome, self._tables
         if row is None:
             stale = self._tables.steps.get(completion.attempt.step_id)
             return make_commit_result(
                 completion.attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False
             )
-        outcome, tables = completion.outcome, self._tables
         row.inputs = completion.inputs
         if completion.ran and completion.code_version != row.new.code_version:
             row.new = replace(row.new, code_version=completion.code_version)
