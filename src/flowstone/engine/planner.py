@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from flowstone.core.partitions import (
     KeySource,
     KeyState,
     KnownKeys,
+    PartitionKey,
     decode_partition,
     encode_partition,
 )
@@ -90,6 +92,8 @@ class Routing:
 
 
 _CHAIN = 1000
+_AHEAD = 1000
+"""At most so many targets are asked about before it is known whether they are needed."""
 
 
 @dataclass(slots=True)
@@ -137,7 +141,10 @@ _SAME: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Planner:
-    """Plans against what is committed, one question to the catalog per level of the graph."""
+    """Plans against what is committed: one question to the catalog for all that is upstream by the same key.
+
+    What is read by other mappings is asked about level by level of the graph.
+    """
 
     def __init__(self, graph: AssetGraph, reader: InputReader, catalog: Catalog) -> None:
         self._graph = graph
@@ -147,6 +154,7 @@ class Planner:
         self._routing = Routing(graph, reader, catalog)
         self._own = frozenset([asset.name for asset in graph if graph.reads_itself(asset.name)])
         self._rank = {name: position for position, name in enumerate(graph.order)}
+        self._upstream: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def plan(
         self,
@@ -174,7 +182,7 @@ class Planner:
         found = _Found(spec, now, present or now, same_config, targets, self._graph, self._own)
         if self._timed and spec.explicit and not spec.allow_incomplete:
             self._refuse_incomplete(found)
-        self._learn(found, list(found.requested))
+        self._learn(found, self._ahead(found))
         if same_config:
             self._forget_outdated(found)
         if not spec.force and self._routing.any_routes:
@@ -191,6 +199,36 @@ class Planner:
     def not_chosen(self, target: Target, now: datetime) -> str | None:
         """Return why a target is not to run, when what decides about it has not chosen it."""
         return self._routing.not_chosen([target], now, lambda router: False).get(target)
+
+    def _ahead(self, found: _Found) -> list[Target]:
+        """Return the targets with what is upstream of them by the same key, unless that is much.
+
+        So a deep graph is not asked about level by level.
+        """
+        targets = list(found.requested)
+        if found.spec.expand is not None or self._routing.any_routes or len(targets) > _AHEAD:
+            return targets
+        requested: defaultdict[PartitionKey, list[str]] = defaultdict(list)
+        for asset, key in targets:
+            requested[key].append(asset)
+        ahead = {(name, key): True for key, of in requested.items() for name in self._upstream_of(tuple(of))}
+        if len(ahead) + len(targets) > _AHEAD:
+            return targets
+        found.ahead = ahead
+        return [*targets, *ahead]
+
+    def _upstream_of(self, assets: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what assets read by the same key, what these read so, and so on."""
+        known = self._upstream.get(assets)
+        if known is None:
+            same_key, names, left = self._reader.same_key, set(assets), list(assets)
+            for name in left:  # becomes longer
+                for read in same_key[name]:
+                    if read not in names:
+                        names.add(read)
+                        left.append(read)
+            known = self._upstream[assets] = tuple(left[len(assets) :])
+        return known
 
     def _learn(self, found: _Found, targets: Sequence[Target]) -> None:
         if self._own:
@@ -304,16 +342,17 @@ class Planner:
         found.skipped.update(self._routing.not_chosen(targets, found.now, found.decides_again))
 
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
-        """Expand what may have to run; return what that reads and was not expanded yet."""
-        spec = found.spec
+        """Expand what may have to run; return what that reads and nobody has asked about yet."""
+        spec, running, ahead = found.spec, found.running, found.ahead
         following: dict[Target, None] = {}
-        for target in level:
-            if not found.must_run(target):
+        level = list(level)
+        for target in level:  # becomes longer by what was asked about ahead
+            if target in running or not found.must_run(target):
                 continue
             so_far = None
             if target[0] in self._timed and not found.over.is_over(*target):
                 so_far = found.over
-            found.running[target] = reads = self._reader.targets(target[0], target[1], found.now, so_far)
+            running[target] = reads = self._reader.targets(target[0], target[1], found.now, so_far)
             if not reads:
                 continue
             if self._timed:
@@ -327,7 +366,12 @@ class Planner:
             else:
                 found.outside += [(target, read) for read in reads if not found.may_expand(read)]
             for read in reads:
-                following[read] = None
+                is_new = ahead.get(read)
+                if is_new is None:
+                    following[read] = None
+                elif is_new:
+                    ahead[read] = False
+                    level.append(read)
         if not following:
             return []
         if self._routing.any_routes:
@@ -335,7 +379,7 @@ class Planner:
         new = [
             read
             for read in following
-            if read not in found.running
+            if read not in running
             and read not in found.skipped
             and (spec.force_deps or read not in found.committed)
         ]
@@ -430,6 +474,9 @@ class _Found:
     """What has to run, with what it reads."""
     skipped: dict[Target, str] = field(default_factory=dict)
     """What committed decisions exclude, and why."""
+    ahead: dict[Target, bool] = field(default_factory=dict)
+    """What is upstream of the targets by the same key, and whether it is not expanded yet; the catalog was asked
+    about it with them."""
     queried: set[Target] = field(default_factory=set)
     """Targets of assets that read themselves about which the catalog was asked."""
     early: set[Target] = field(default_factory=set)

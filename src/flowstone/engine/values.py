@@ -210,6 +210,8 @@ class InputReader:
         self._conditional = frozenset(
             [name for name, plans in self._plans.items() if any(one.optional or one.decides for one in plans)]
         )
+        self.same_key = {name: [one.name for one in plans if one.same_key] for name, plans in self._plans.items()}
+        """The assets of which an asset reads the partition of its own key, by name."""
         # most assets read nothing, or just the partition of the same key, which is quickly resolved
         self._simple = {
             name: plans
@@ -233,7 +235,7 @@ class InputReader:
             so_far: for a partition that is not over: of several partitions it reads only those that are.
         """
         if asset in self._simple:
-            return [(plan.name, key) for plan in self._simple[asset]]
+            return [(name, key) for name in self.same_key[asset]]
         return [
             (plan.name, upstream)
             for plan in self._plans[asset]
