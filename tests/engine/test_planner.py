@@ -179,7 +179,7 @@ def test_a_large_plan_asks_few_questions() -> None:
 
 
 def test_what_is_asked_about_ahead_is_planned_as_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Diamonds, what is committed already, forced steps: the plan is the same, however it is asked for."""
+    """Diamonds, what is committed already, forced steps: the plan is the same, however it is planned for."""
     scene = Scene(MemoryStore())
     reads: dict[str, list[str]] = {
         "a": [],
@@ -192,16 +192,16 @@ def test_what_is_asked_about_ahead_is_planned_as_level_by_level(monkeypatch: pyt
     graph = AssetGraph([asset(name=name, partitions=days, deps=of)(lambda: 1) for name, of in reads.items()])
     key = "d:2024-05-01"
     scene.make("b", key, run_id="before")
-    asked = planner(graph, scene)
+    planned = planner(graph, scene)
     specs = [
         spec_of([(name, key) for name in names], force=force, force_deps=force_deps)
         for names in (["e"], ["e", "other"], ["d", "e"], ["e", "a"])
         for force in (False, True)
         for force_deps in (False, True)
     ]
-    ahead = [asked.plan(spec, now=NOW) for spec in specs]
+    ahead = [planned.plan(spec, now=NOW) for spec in specs]
     monkeypatch.setattr("flowstone.engine.planner._AHEAD", 0)
-    assert [asked.plan(spec, now=NOW) for spec in specs] == ahead
+    assert [planned.plan(spec, now=NOW) for spec in specs] == ahead
     assert {len(plan.steps) for plan in ahead} >= {4, 5}
 
 

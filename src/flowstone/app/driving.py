@@ -270,9 +270,11 @@ class Driving:
             on_done=report,
         )
         try:
-            report()
+            if report is not None:
+                report()
             self._parts.driver.drive(drive, position)
-            report(last=True)
+            if report is not None:
+                report(last=True)
         except BaseException:
             # an interrupt at the terminal, or on_progress raised: nobody will run the rest
             for step_id in self._parts.store.ledger.cancel_run(run.id):
@@ -282,9 +284,11 @@ class Driving:
             if self._parts.delivery is not None:
                 self._parts.delivery.after_run()
 
-    def _reporter(self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None) -> Callable[..., None]:
+    def _reporter(
+        self, run: SubmittedRun, on_progress: Callable[[Progress], None] | None
+    ) -> Callable[..., None] | None:
         if on_progress is None:
-            return lambda last=False: None
+            return None
         lock = threading.Lock()
         due = 0.0
         reports = self._reports(run.id, on_progress)

@@ -620,5 +620,4 @@ def new_run_id() -> str:
     if now != second:
         text = time.strftime("%Y%m%d-%H%M%S-", time.gmtime(now))
         _second = now, text
-    bits = _bits(50)
-    return text + "".join([_PAIRS[(bits >> shift) & 1023] for shift in (0, 10, 20, 30, 40)])
+    return text + "".join([_PAIRS[_bits(10)] for _ in range(5)])

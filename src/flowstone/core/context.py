@@ -113,8 +113,8 @@ class Resources(Mapping[str, Any]):
 
 _new = object.__new__
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""What a step has of anything that it does not ask for."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class KeepsLog(Protocol):
@@ -209,23 +209,9 @@ class AssetContext:
 
     @classmethod
     def of_attempt(
-        cls,
-        asset: Asset,
-        attempt: Attempt,
-        cancellation: CancellationToken,
-        *,
-        resources: Mapping[str, Any],
-        log: KeepsLog | None,
+        cls, asset: Asset, attempt: Attempt, cancellation: CancellationToken, log: KeepsLog | None
     ) -> AssetContext:
-        """Return the context of an attempt; its config and that of its hooks is for the caller to add.
-
-        Args:
-            asset: the asset that is called.
-            attempt: the attempt.
-            cancellation: signals when to stop.
-            resources: what the asset requires.
-            log: keeps what it logs.
-        """
+        """Return the context of an attempt, without what its asset and its run ask for besides."""
         made = _new(cls)  # every step passes here, and so many keywords are not free
         made.asset = asset
         made.partition = decode_partition(attempt.partition_key) if attempt.partition_key else None
@@ -233,8 +219,8 @@ class AssetContext:
         made.run_id = attempt.run_id
         made.run = attempt.run or RunInfo(id=attempt.run_id)
         made.config = None
-        made.hooks_config = NOTHING
-        made.resources = resources  # type: ignore[assignment]  # see above
+        made.hooks_config = _NOTHING
+        made.resources = _NOTHING  # type: ignore[assignment]  # as above
         made.step_id = attempt.step_id
         made.attempt = attempt.attempt
         made.token = attempt.token

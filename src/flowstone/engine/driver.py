@@ -30,7 +30,7 @@ class Drive:
         width: how many run at once.
         joined: steps of other runs that this one waits for.
         execute: runs one step through the executor and waits for it.
-        on_done: called after each step.
+        on_done: called after each step; None for nothing.
     """
 
     run_id: str
@@ -38,7 +38,7 @@ class Drive:
     width: int
     joined: Sequence[int]
     execute: Callable[[int], object]
-    on_done: Callable[[], None]
+    on_done: Callable[[], None] | None
 
 
 class Driver:
@@ -200,4 +200,5 @@ def _execute(run: Drive, step_id: int) -> None:
     except BaseException:  # noqa: BLE001, S110 - recorded with the step; the rest of the run goes on
         pass
     finally:
-        run.on_done()
+        if run.on_done is not None:
+            run.on_done()

@@ -260,7 +260,7 @@ class InlineRunner:
         token = self._tokens[step_id] = CancellationToken()
         try:
             try:
-                inputs = self._reader.resolve(attempts)[0]
+                inputs = self._reader.resolve_one(attempt)
                 policy = None
                 if attempt.max_attempts > 1:
                     policy = self._graph[attempt.asset].retry or DEFAULT_RETRY

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from flowstone.core.automation.record import PartitionChange
 from flowstone.core.definition import ends, is_over
 from flowstone.core.forks import renew_after_fork
+from flowstone.core.frozen import maker
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.html_tables import html_table
 from flowstone.core.partitions import (
@@ -179,7 +180,7 @@ class Planner:
             IncompletePartitionError: a partition that was said is not over, or reads what is not over.
         """
         targets = dict.fromkeys(spec.targets)
-        found = _Found(spec, now, present or now, same_config, targets, self._graph, self._own)
+        found = _make_found(spec, now, present or now, same_config, targets, self._graph, self._own)
         if self._timed and spec.explicit and not spec.allow_incomplete:
             self._refuse_incomplete(found)
         self._learn(found, self._ahead(found))
@@ -516,6 +517,8 @@ class _Found:
             return self.spec.force
         return self.spec.force_deps and self.may_expand(router)
 
+
+_make_found = maker(_Found)
 
 _NOTHING = KnownKeys()
 _SHORT_SECONDS = 1.0

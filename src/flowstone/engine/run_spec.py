@@ -169,8 +169,11 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         waits = True if self.wait_for_inputs is None else self.wait_for_inputs
-        flags: tuple[object, ...] = (self.force, self.force_deps, self.allow_incomplete, waits)
-        if set(map(type, flags)) != {bool}:
+        given: Any = self
+        if not (
+            type(given.force) is type(given.force_deps) is type(given.allow_incomplete) is type(waits) is bool
+        ):
+            flags: tuple[object, ...] = (self.force, self.force_deps, self.allow_incomplete, waits)
             name, flag = next(one for one in zip(_FLAGS, flags, strict=True) if type(one[1]) is not bool)
             raise OptionsError(f"{name}={flag!r}: give True or False.")
         if self.executor_opts is not None:
@@ -196,7 +199,7 @@ class RunSpec:
     @property
     def assets(self) -> tuple[str, ...]:
         """Names of the assets that are asked for."""
-        if isinstance(self.targets, PartitionTargets):
+        if type(self.targets) is PartitionTargets:  # asked as itself: an abstract class is not quickly asked about
             return (self.targets.asset,)
         if len(self.targets) == 1:
             return (self.targets[0][0],)

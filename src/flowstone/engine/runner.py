@@ -19,7 +19,7 @@ from typing import NoReturn
 from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.asset import Asset
-from flowstone.core.context import NOTHING, AssetContext, CancellationToken
+from flowstone.core.context import AssetContext, CancellationToken
 from flowstone.core.graph import AssetGraph
 from flowstone.core.outcome import (
     STORED_REMOTELY,
@@ -38,13 +38,12 @@ from flowstone.core.output import PLAIN, type_name
 from flowstone.core.recordable import is_plain, make_recordable, output_metadata
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.route import ROUTE_KEY, Route, decide
-from flowstone.core.run_details import NO_DETAILS
 from flowstone.core.step import Attempt, AttemptResult, CheckRecord, make_result
 from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.isolated.values import EncodedValue, IsolatedValues
-from flowstone.engine.logs import AttemptLog, LogCapture, fields_of, make_log
+from flowstone.engine.logs import LogCapture, fields_of, make_log
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain, make_request
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
@@ -218,8 +217,10 @@ class StepRunner:
                 outcome = failure(problem, policy)
             else:
                 log_of = None if self._logs is None else make_log(self._logs, attempt)
-                context = self._context(asset, attempt, cancellation, log_of)
+                context = AssetContext.of_attempt(asset, attempt, cancellation, log_of)
                 named = context.run.details.hooks
+                if named or asset.takes_context or asset.requires or asset.config is not None:
+                    self._equip(context)
                 call = None if named else self._bare_call
                 if call is None:
                     call = self._chains[named].get(asset.name) or self._chain(context)
@@ -269,19 +270,16 @@ class StepRunner:
         self._chains[named][asset] = call
         return call
 
-    def _context(
-        self, asset: Asset, attempt: Attempt, cancellation: CancellationToken, log_of: AttemptLog | None
-    ) -> AssetContext:
-        details = NO_DETAILS if attempt.run is None else attempt.run.details
-        resources = NOTHING
+    def _equip(self, context: AssetContext) -> None:
+        """Give a context what its asset and its run ask for besides inputs."""
+        asset, details = context.asset, context.run.details
         if asset.requires or asset.takes_context:
-            resources = self._resources.for_asset(asset, details.resources)
-        context = AssetContext.of_attempt(asset, attempt, cancellation, resources=resources, log=log_of)
+            found = self._resources.for_asset(asset, details.resources)
+            context.resources = found  # type: ignore[assignment]  # functions see a `Resources`
         if asset.config is not None:
             context.config = asset.config_in(details)
         if details.hooks:
             context.hooks_config = self._hooks.configs(details)
-        return context
 
 
 def _measured(call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt) -> AttemptOutcome:

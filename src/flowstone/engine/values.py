@@ -254,8 +254,6 @@ class InputReader:
 
     def resolve(self, attempts: Sequence[Attempt]) -> list[ResolvedInputs]:
         """Find the versions that each claimed step reads; what is missing is named in the result."""
-        if len(attempts) == 1 and (simple := self._simple.get(attempts[0].asset)) is not None:
-            return [self._resolved(attempts[0], simple)]
         resolved: list[ResolvedInputs] = []
         requested: list[tuple[str, str, PartitionKey]] = []
         readers: list[tuple[ResolvedInputs, InputPlan, datetime]] = []
@@ -288,8 +286,11 @@ class InputReader:
             self._complete(attempts, resolved)
         return resolved
 
-    def _resolved(self, attempt: Attempt, plans: Sequence[InputPlan]) -> ResolvedInputs:
-        """Do the same for one step that reads nothing, or partitions of its own key, and nothing conditional."""
+    def resolve_one(self, attempt: Attempt) -> ResolvedInputs:
+        """Do the same for one step; one that reads just its own key, or nothing, needs none of the lists."""
+        plans = self._simple.get(attempt.asset)
+        if plans is None:
+            return self.resolve([attempt])[0]
         if not plans:
             return NO_INPUTS
         key, run_id = attempt.partition_key, attempt.run_id

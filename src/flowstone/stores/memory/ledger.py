@@ -86,6 +86,7 @@ class MemoryLedger(Ledger):
     def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
         attempts: list[Attempt] = []
         tables = self._tables
+        by_step = self._approvals.by_step
         with tables.lock:
             for step_id in step_ids:
                 row = tables.steps.get(step_id)
@@ -97,6 +98,7 @@ class MemoryLedger(Ledger):
                 row.attempt += 1
                 row.token = next(tables.tokens)
                 row.started_at = now
+                new = row.new
                 attempts.append(
                     make_attempt(
                         step_id,
@@ -104,11 +106,11 @@ class MemoryLedger(Ledger):
                         row.asset,
                         row.partition_key,
                         row.attempt,
-                        row.new.max_attempts,
+                        new.max_attempts,
                         row.token,
                         now,
-                        row.new.forced,
-                        self._approvals.open_gates(row) if step_id in self._approvals.by_step else (),
+                        new.forced,
+                        self._approvals.open_gates(row) if step_id in by_step else (),
                         tables.runs[row.run_id].info,
                     )
                 )
@@ -119,7 +121,7 @@ class MemoryLedger(Ledger):
         ready = [
             one if type(one) is AttemptResult and one.is_recordable else _recordable(one) for one in completions
         ]
-        committed = []
+        committed: list[CommitResult] = []
         tables = self._tables
         with tables.lock:
             for one in ready:
@@ -201,7 +203,7 @@ class MemoryLedger(Ledger):
                 self._tables.note("run.cancelled", f"run:{run_id}", {"steps": number})
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
                 self._approvals.cancel(row, now)
-            # what was asked counts, even if nothing of it was left to cancel
+            # what was by_step counts, even if nothing of it was left to cancel
             run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
         self._tables.emit_ended()
@@ -315,14 +317,15 @@ class MemoryLedger(Ledger):
             row.new = replace(row.new, code_version=completion.code_version)
         released: tuple[int, ...] = ()
         if type(outcome) is Succeeded:
-            row.stored = outcome.stored if outcome.stored.payload is None else replace(outcome.stored)
-            row.output_step = row.id
+            stored, row_id = outcome.stored, row.id
+            row.stored = stored if stored.payload is None else replace(stored)
+            row.output_step = row_id
             if tables.publisher is not None:
                 tables.publish((row.asset, row.partition_key), row.stored)
             if tables.runs[row.run_id].scatter is None:
-                tables.current[row.asset, row.partition_key] = row.id
+                tables.current[row.asset, row.partition_key] = row_id
             for read in completion.inputs:
-                tables.readers[read.step_id].append(row.id)
+                tables.readers[read.step_id].append(row_id)
             released = self._propagation.finish(row, _COMPLETED, completion.finished_at)
         elif isinstance(outcome, Failed):
             self._failed(row, outcome, completion)

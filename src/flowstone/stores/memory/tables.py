@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ from flowstone.stores.audit import new_line
 # read once: a member is looked up by the class of its enumeration each time
 _WAITING, _SCHEDULED, _PENDING = State.WAITING, State.SCHEDULED, State.PENDING
 _RUNNING, _CANCELLING, _COMPLETED = State.RUNNING, State.CANCELLING, State.COMPLETED
+
+_state_of = attrgetter("state")
 
 _MAX_LINES = 100_000
 """Lines of the audit log that are kept in memory; the oldest go first."""
@@ -174,10 +177,8 @@ class RunRow:
 
     def record(self) -> RunRecord:
         """Return an immutable picture of the run with its counts."""
-        counts: dict[State, int] = defaultdict(int)
         steps = (*self.steps.values(), *self.joined.values())
-        for step in steps:
-            counts[step.state] += 1
+        counts: dict[State, int] = Counter(map(_state_of, steps))
         state = self.state(counts)
         ends = [step.finished_at for step in steps if step.finished_at] if state is not State.RUNNING else []
         return RunRecord(
@@ -409,7 +410,7 @@ class Propagation:
         tables.runs[row.run_id].open -= 1
         if tables.watch is not None:
             tables.watch.ended(row, now)
-        if row.id in tables.joiners or telemetry.listeners:
+        if telemetry.listeners or row.id in tables.joiners:
             tables.note_end(row)
         if tables.after_end is not None:
             tables.after_end(row, now)
@@ -460,7 +461,10 @@ class Propagation:
             child = self._tables.steps[child_id]
             child.waiting_on -= 1
             if not child.waiting_on and child.state is _WAITING:
-                _make_ready(child, now)
+                if child.scheduled_at is None:
+                    child.state = _PENDING
+                else:
+                    _make_ready(child, now)
                 released.append(child_id)
         return tuple(released)
 
