@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -60,6 +60,8 @@ class TemporaryServer:
         self._server = EmbeddedPostgres(directory, binaries=binaries, settings=UNSAFE_BUT_FAST)
         self._dsn = ""
         self._template = _TEMPLATE
+        self._session: Connection[TupleRow] | None = None
+        self._sessions = ExitStack()
 
     def __enter__(self) -> Self:
         self.start()
@@ -84,6 +86,7 @@ class TemporaryServer:
 
     def stop(self) -> None:
         """Leave the server; the last one stops it."""
+        self._leave()
         self._server.stop()
 
     @contextmanager
@@ -107,13 +110,27 @@ class TemporaryServer:
     @contextmanager
     def _temporary(self, template: str) -> Iterator[str]:
         name = f"test_{uuid4().hex}"
-        with Database(self._dsn).dedicated() as connection:
-            _clone(connection, name, template)
+        _clone(self._connection(), name, template)
         try:
             yield self._dsn_of(name)
         finally:
-            with Database(self._dsn).dedicated() as connection:
-                connection.execute(with_identifiers(load_sql("database/drop"), name=name))
+            self._connection().execute(with_identifiers(load_sql("database/drop"), name=name))
+
+    def _connection(self) -> Connection[TupleRow]:
+        """Return the session that makes and drops databases; to open one for each takes a third of a clone."""
+        from psycopg import OperationalError
+
+        if self._session is not None:
+            with suppress(OperationalError):  # of a server that was started anew, or a proxy that cut it off
+                fetch_value(self._session, int, "database/backend")
+                return self._session
+            self._leave()
+        self._session = self._sessions.enter_context(Database(self._dsn).dedicated())
+        return self._session
+
+    def _leave(self) -> None:
+        self._session = None
+        self._sessions.close()
 
     def _has_template(self) -> bool:
         with Database(self._dsn).dedicated() as connection:
@@ -149,6 +166,8 @@ class GivenServer(TemporaryServer):
         self._parameters = parse_dsn(dsn)
         self._dsn = dsn
         self._template = f"flowstone_template_{uuid4().hex}"
+        self._session = None
+        self._sessions = ExitStack()
 
     def start(self) -> None:
         """Prepare the template."""
@@ -163,8 +182,10 @@ class GivenServer(TemporaryServer):
 
     def stop(self) -> None:
         """Drop the template."""
-        with Database(self._dsn).dedicated() as connection:
-            connection.execute(with_identifiers(load_sql("database/drop"), name=self._template))
+        try:
+            self._connection().execute(with_identifiers(load_sql("database/drop"), name=self._template))
+        finally:
+            self._leave()
 
     def _dsn_of(self, database: str) -> str:
         rest = {name: value for name, value in self._parameters.items() if name != "dbname"}
