@@ -20,8 +20,8 @@ class TestMemoryApprovals(ApprovalConformance):
 @pytest.mark.both_servers
 class TestPostgresApprovals(ApprovalConformance):
     @pytest.fixture(autouse=True)
-    def _database(self, database_url: str, tmp_path: Path) -> None:
-        self.url = database_url
+    def _database(self, reused_database_url: str, tmp_path: Path) -> None:
+        self.url = reused_database_url
         self.directory = tmp_path
 
     def make_store(self) -> Store:

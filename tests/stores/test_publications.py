@@ -21,8 +21,8 @@ class TestMemoryPublications(PublicationTests):
 
 class TestPostgresPublications(TransactionalPublicationTests):
     @pytest.fixture(autouse=True)
-    def _database(self, database_url: str, tmp_path: Path) -> None:
-        self.url, self.directory, self.project = database_url, tmp_path, Project()
+    def _database(self, reused_database_url: str, tmp_path: Path) -> None:
+        self.url, self.directory, self.project = reused_database_url, tmp_path, Project()
 
     def make_store(self) -> Store:
         return PostgresStore.connect(self.url, directory=self.directory, project=self.project)

@@ -12,8 +12,8 @@ from flowstone.stores.postgres.store import PostgresStore
 
 class TestPostgresInsights(InsightsConformance, RunInsightsTests):
     @pytest.fixture(autouse=True)
-    def _database(self, database_url: str, tmp_path: Path) -> None:
-        self.url = database_url
+    def _database(self, reused_database_url: str, tmp_path: Path) -> None:
+        self.url = reused_database_url
         self.directory = tmp_path
 
     def make_store(self) -> Store:

@@ -17,8 +17,8 @@ from flowstone.stores.postgres.store import CheckedDatabase, PostgresStore
 @pytest.mark.both_servers
 class TestPostgresSensors(SensorConformance):
     @pytest.fixture(autouse=True)
-    def _database(self, database_url: str) -> None:
-        self.url = database_url
+    def _database(self, reused_database_url: str) -> None:
+        self.url = reused_database_url
 
     def make_store(self, now: Callable[[], datetime]) -> Store:
         return PostgresStore(CheckedDatabase(self.url), now=now)
