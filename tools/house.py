@@ -26,6 +26,7 @@ import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -292,7 +293,7 @@ class RecordedTypes:
 
     def passed_on(self) -> list[str]:
         """Return those that another module than their own names: a reader has to know them."""
-        known = imported_names(modules())
+        known = imported_names()
         return [name for name in self.names() if name in known]
 
     def _note(self, frame: FrameType, event: str, answer: object) -> None:
@@ -316,11 +317,12 @@ def _full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def imported_names(found: dict[str, Path]) -> set[str]:
+@cache
+def imported_names() -> set[str]:
     """Return everything that one module of the package imports from another one that defines something."""
     return {
         f"{node.module}.{alias.name}"
-        for path in found.values()
+        for path in modules().values()
         if path.name != "__init__.py"  # there names are only passed through
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module
