@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -53,13 +54,24 @@ class Bucket(NamedTuple):
         """Return fsspec's client for it."""
         import s3fs
 
-        return s3fs.S3FileSystem(
+        made = s3fs.S3FileSystem(
             key="test",
             secret="test",
-            client_kwargs={"endpoint_url": self.endpoint, "region_name": "us-east-1"},
+            # no certificates of authorities: reading them takes 60 ms a client, and nothing is encrypted here
+            client_kwargs={"endpoint_url": self.endpoint, "region_name": "us-east-1", "verify": False},
             skip_instance_cache=True,
             **options,
         )
+        made.session = _descriptions()  # no argument, as a session cannot be pickled with the client
+        return made
+
+
+@cache
+def _descriptions() -> Any:
+    """A session of botocore, which reads its description of S3 once and not for each client."""
+    from aiobotocore.session import AioSession
+
+    return AioSession()
 
 
 class Server(NamedTuple):
