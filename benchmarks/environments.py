@@ -29,6 +29,8 @@ PEERS = {
     "dagster": Peer("dagster", ("dagster==1.13.29",)),
     "hamilton": Peer("hamilton", ("sf-hamilton==1.90.0",)),
     "oban": Peer("oban", ("oban==0.7.0", "psycopg[binary]==3.3.9", "psycopg-pool==3.3.3", "uvloop==0.23.0")),
+    "prefect": Peer("prefect", ("prefect==3.9.1",)),
+    "procrastinate": Peer("procrastinate", ("procrastinate==3.10.0", "psycopg[binary]==3.3.9", "uvloop==0.23.0")),
     "pgqueuer": Peer("pgqueuer", ("pgqueuer[asyncpg]==1.6.0", "uvloop==0.23.0")),
 }
 

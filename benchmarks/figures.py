@@ -63,6 +63,7 @@ def figures(*, quick: bool) -> list[Figure]:
         _planning(1 if quick else 3, 2_000 if quick else 100_000, 1_000 if quick else 20_000),
         _durable_chain(1 if quick else 3),
         _dag(1 if quick else 5, 400 if quick else 10_000),
+        _orchestrators(rounds, 20 if quick else 100),
         _fan(rounds, 50 if quick else 1_000),
         _durable_fan(rounds, 50 if quick else 1_000),
         _wide(rounds),
@@ -189,12 +190,11 @@ def _backfill(rounds: int, jobs: int) -> Figure:
         return Contestant(label, environment, module, jobs, options, database=True)
 
     contestants = tuple(
-        entry(name, environment, module, workers)
+        one
         for workers in (1, 2)
-        for name, environment, module in (
-            ("FlowStone backfill", "flowstone", "flowstone_backfill"),
-            ("Oban drain", "oban", "oban_drain"),
-            ("PgQueuer drain", "pgqueuer", "pgqueuer_drain"),
+        for one in (
+            entry("FlowStone backfill", "flowstone", "flowstone_backfill", workers),
+            *_drains(jobs, workers),
         )
     )
     one, two = "FlowStone backfill, 1 process", "FlowStone backfill, 2 processes"
@@ -276,8 +276,8 @@ def _dag(rounds: int, jobs: int) -> Figure:
         ours("dag, values in files", io="filesystem"),
         ours("edges, tiny values", rows=0),
         ours("no edges, tiny values", edges=False, rows=0),
-        _drain(jobs, 1),
-        _drain(jobs, 2),
+        *_drains(jobs, 1),
+        *_drains(jobs, 2),
     )
     return Figure(
         "shapes",
@@ -290,6 +290,23 @@ def _dag(rounds: int, jobs: int) -> Figure:
             Target("FlowStone, dag", "Oban drain, 1 process", 2),
             Target("FlowStone, dag, 2 processes", "Oban drain, 2 processes", 1.5),
         ),
+    )
+
+
+def _orchestrators(rounds: int, jobs: int) -> Figure:
+    """The shape `dag` beside what records steps as well; they keep their records in SQLite, as by default."""
+    options = {"jobs": jobs, "workers": 1, "limit": LIMIT, "edges": True, "rows": 20, "io": "filesystem"}
+    contestants = (
+        Contestant("FlowStone, values in files", "flowstone", "flowstone_dag", jobs, options, database=True),
+        Contestant("Dagster, in this process", "dagster", "dagster_dag", jobs, {"jobs": jobs}),
+        Contestant("Prefect, one flow", "prefect", "prefect_dag", jobs, {"jobs": jobs, "limit": LIMIT}),
+    )
+    return Figure(
+        "shapes",
+        f"{jobs} steps of the same 4 daily assets, recorded, values in files, beside Dagster and Prefect",
+        "step",
+        contestants,
+        rounds,
     )
 
 
@@ -319,10 +336,20 @@ def _shape(shape: str, steps: int, workers: int, **app: Any) -> Contestant:
     return Contestant(name, "flowstone", "flowstone_shapes", steps, options, database=True)
 
 
-def _drain(jobs: int, workers: int) -> Contestant:
-    options = {"jobs": jobs, "workers": workers, "limit": LIMIT}
-    name = f"Oban drain, {workers} process{'es' if workers > 1 else ''}"
-    return Contestant(name, "oban", "oban_drain", jobs, options, database=True)
+def _drains(jobs: int, workers: int) -> tuple[Contestant, ...]:
+    """Return the queues that drain no-op jobs; procrastinate gets at most 1,000: each takes it milliseconds."""
+    processes = f"{workers} process{'es' if workers > 1 else ''}"
+    return tuple(
+        Contestant(
+            f"{name} drain, {processes}",
+            name.lower(),
+            f"{name.lower()}_drain",
+            number,
+            {"jobs": number, "workers": workers, "limit": LIMIT},
+            database=True,
+        )
+        for name, number in (("Oban", jobs), ("PgQueuer", jobs), ("procrastinate", min(jobs, 1_000)))
+    )
 
 
 def _durable_fan(rounds: int, width: int) -> Figure:
@@ -330,7 +357,7 @@ def _durable_fan(rounds: int, width: int) -> Figure:
         "shapes",
         f"1 → {width:,} → 1 on workers, from call to return, beside draining as many no-op jobs",
         "step",
-        (_shape("fan", width + 2, 1, width=width), _drain(width + 2, 1)),
+        (_shape("fan", width + 2, 1, width=width), *_drains(width + 2, 1)),
         rounds,
     )
 
@@ -342,7 +369,7 @@ def _wide(rounds: int) -> Figure:
         "300 assets × 30 partitions in ten layers, each reading three of the layer before, on workers, from call "
         "to return, beside draining as many no-op jobs",
         "step",
-        (_shape("wide", steps, 1), _shape("wide", steps, 2), _drain(steps, 1), _drain(steps, 2)),
+        (_shape("wide", steps, 1), _shape("wide", steps, 2), *_drains(steps, 1), *_drains(steps, 2)),
         rounds,
     )
 

@@ -30,6 +30,19 @@ def workers(module: str, number: int, **options: Any) -> Iterator[list[subproces
         yield children
 
 
+def drain(children: list[subprocess.Popen[str]]) -> float:
+    """Tell workers that wait for it to drain their queue; return the seconds from the first start to the last end.
+
+    Each prints when it began and ended, on the clock that all processes of a machine share.
+    """
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    spans = [child.stdout.readline().split() for child in children if child.stdout is not None]
+    return max(float(end) for _, end in spans) - min(float(start) for start, _ in spans)
+
+
 @contextmanager
 def _worker(module: str, options: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", f"benchmarks.peers.{module}", json.dumps(options)]

@@ -9,7 +9,7 @@ import asyncpg
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
-from benchmarks.peers.children import workers
+from benchmarks.peers.children import drain, workers
 from benchmarks.peers.exchange import answer, options
 
 
@@ -27,21 +27,10 @@ async def main() -> None:
     with workers(
         "pgqueuer_worker", arguments["workers"], dsn=arguments["dsn"], limit=arguments["limit"]
     ) as children:
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        spans = [_span(await asyncio.to_thread(child.stdout.readline)) for child in children]
+        seconds = await asyncio.to_thread(drain, children)
     assert await connection.fetchval("SELECT count(*) FROM pgqueuer") == 0
     await connection.close()
-    answer(
-        seconds=[max(end for _, end in spans) - min(start for start, _ in spans)], insert_seconds=[insert_seconds]
-    )
-
-
-def _span(line: str) -> tuple[float, float]:
-    start, end = line.split()
-    return float(start), float(end)
+    answer(seconds=[seconds], insert_seconds=[insert_seconds])
 
 
 asyncio.run(main())
