@@ -120,7 +120,8 @@ LIMIT %(limit)s;
 
 -- name: failures
 -- The newest partitions of some assets whose last attempt failed, some of each; the first three with their errors.
--- Uses steps_failed, current_outputs_pkey, steps_invalidated and steps_pkey.
+-- Uses steps_failed, current_outputs_pkey and steps_invalidated. LIMIT 1 and OFFSET 0 keep the questions about a failure from
+-- becoming joins, which read all failures of an asset before they give the newest.
 SELECT f.asset, f.partition AS partition_key, f.id AS step_id, f.run_id, f.state,
     CASE WHEN f.number <= 3 THEN pg_catalog.right(f.error, 4000) END AS error, f.error_type,
     pg_catalog.left(f.reason, 1000) AS reason, f.finished_at
@@ -128,13 +129,18 @@ FROM unnest(%(assets)s::text[]) AS n (asset)
 CROSS JOIN LATERAL (
     SELECT s.*, pg_catalog.row_number() OVER (ORDER BY s.id DESC) AS number
     FROM flowstone.steps AS s
-    LEFT JOIN flowstone.current_outputs AS c ON c.asset = s.asset AND c.partition = s.partition
+    LEFT JOIN LATERAL (
+        SELECT u.step_id, u.committed_at FROM flowstone.current_outputs AS u
+        WHERE u.asset = s.asset AND u.partition = s.partition
+        LIMIT 1
+    ) AS c ON true
     WHERE s.asset = n.asset AND s.state IN ('failed', 'upstream_failed') AND NOT s.is_item
         AND (c.step_id IS NULL OR (c.step_id < s.id AND c.committed_at < s.placed_at))
         AND NOT EXISTS (
             SELECT FROM flowstone.steps AS o
-            WHERE o.asset = s.asset AND o.id > s.id AND o.partition = s.partition
+            WHERE o.asset = s.asset AND o.id > greatest(s.id, c.step_id) AND o.partition = s.partition
                 AND o.state IN ('failed', 'upstream_failed') AND NOT o.is_item
+            OFFSET 0
         )
         AND NOT EXISTS (
             SELECT FROM flowstone.steps AS v
