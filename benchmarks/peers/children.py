@@ -31,7 +31,7 @@ def workers(module: str, number: int, **options: Any) -> Iterator[list[subproces
 
 
 def drain(children: list[subprocess.Popen[str]]) -> float:
-    """Tell workers that wait for it to drain their queue; return the seconds from the first start to the last end.
+    """Let workers that wait for it drain their queue; return the seconds from the first start to the last end.
 
     Each prints when it began and ended, on the clock that all processes of a machine share.
     """
