@@ -53,6 +53,7 @@ class Run:
         self.temporary.chmod(0o1777)  # as any such directory: tests of servers write as other users
         self.servers = Path(tempfile.mkdtemp(prefix="fs-tests-", dir=fast)) if fast else self.temporary / "servers"
         self.servers.mkdir(exist_ok=True)
+        self.servers.chmod(0o711)  # servers run as other users
         # pytest keeps the directories of its last runs on purpose, where people find them
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", outer)
         self._supervisor = subprocess.Popen(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.supervision import servers_of
 
 from flowstone.errors import EmbeddedDatabaseError, MissingExtraError
 from flowstone.stores.postgres.database import Database
@@ -74,9 +75,9 @@ def kill_server(embedded: EmbeddedPostgres) -> None:
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
+def directory(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A directory for a server; nothing of it may be left when the test is over."""
-    root = Path(tempfile.mkdtemp(prefix="flowstone-embedded-"))
+    root = Path(tempfile.mkdtemp(prefix="embedded-", dir=servers_of(pytestconfig)))
     chosen = root / "db"
     yield chosen
     pid = EmbeddedPostgres(chosen).server_pid
@@ -89,9 +90,9 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def made_cluster() -> Iterator[Path]:
+def made_cluster(pytestconfig: pytest.Config) -> Iterator[Path]:
     """The data directory of a cluster that started once and is copied by tests that are not about making one."""
-    root = Path(tempfile.mkdtemp(prefix="flowstone-embedded-"))
+    root = Path(tempfile.mkdtemp(prefix="embedded-", dir=servers_of(pytestconfig)))
     with EmbeddedPostgres(root / "db", settings=UNSAFE_BUT_FAST):
         pass
     yield root / "db" / "data"
