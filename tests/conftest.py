@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests import supervision
+from tests import supervision, worker_processes
 
 from flowstone.core import clean
 from flowstone.stores.postgres.database import Database
@@ -80,6 +80,11 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """End the process that forks workers: at the end of this one, what the run left has been looked at already."""
+    worker_processes.end_source()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import importlib
 import json
@@ -67,7 +66,6 @@ class _Source:
         theirs.close()
         self._lock = threading.Lock()
         self._socket, self._answers = ours, ours.makefile("r")
-        atexit.register(self.close)
 
     def request(self, what: Mapping[str, object]) -> int | None:
         with self._lock:
@@ -84,6 +82,13 @@ class _Source:
 @functools.cache
 def _source() -> _Source:
     return _Source()
+
+
+def end_source() -> None:
+    """End the process that forks workers, if there is one, with the session that started it."""
+    if _source.cache_info().currsize:
+        _source().close()
+        _source.cache_clear()
 
 
 def start_worker(module: str, environment: Mapping[str, str], log: Path) -> WorkerProcess:
