@@ -66,7 +66,7 @@ def test_the_context_of_an_attempt_has_all_that_one_has() -> None:
         token=1,
         started_at=datetime.now(UTC),
     )
-    made = AssetContext.of_attempt(asset(name="one")(lambda: 1), step, CancellationToken(), resources={}, log=None)
+    made = AssetContext.of_attempt(asset(name="one")(lambda: 1), step, CancellationToken(), log=None)
     assert [name for name in AssetContext.__slots__ if not hasattr(made, name)] == []
 
 

@@ -15,9 +15,9 @@ from flowstone.core.step import RunRecord
 from flowstone.errors import OptionsError
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
-_VALUES = st.lists(
-    st.text(st.characters(exclude_characters="\x00"), min_size=1, max_size=30), max_size=3, unique=True
-)
+# what no database can keep, and what is blank, no run can have
+_TEXT = st.characters(exclude_characters="\x00", exclude_categories=["Cs"])
+_VALUES = st.lists(st.text(_TEXT, min_size=1, max_size=30).filter(str.strip), max_size=3, unique=True)
 
 
 def run(**fields: object) -> RunRecord:
