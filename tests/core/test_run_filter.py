@@ -101,6 +101,26 @@ def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(text: str) -> 
         RunFilter.parse(text)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tag": "urgent"},
+        {"asset": 5},
+        {"not_by": [None]},
+        {"kind": [""]},
+        {"tag": ["a\x00"]},
+        {"items_of": "\ud800"},
+    ],
+)
+def test_values_that_no_run_can_have_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionsError, match=f"^{next(iter(wrong))}[:=].* give "):
+        RunFilter(**wrong)
+
+
+def test_a_list_of_values_is_as_good_as_a_tuple() -> None:
+    assert RunFilter(tag=["a", "b"]) == RunFilter(tag=("a", "b"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("given", [None, 5, b"state:failed", ["state:failed"]])
 def test_what_is_no_filter_is_refused(given: Any) -> None:
     with pytest.raises(OptionsError, match="give a RunFilter, or a text"):

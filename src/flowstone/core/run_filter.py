@@ -77,6 +77,11 @@ class RunFilter:
     items_of: str | None = None
 
     def __post_init__(self) -> None:
+        for name in _LISTED:
+            for field in (name, f"not_{name}"):
+                object.__setattr__(self, field, _values_of(field, getattr(self, field)))
+        if self.items_of is not None:
+            _values_of("items_of", (self.items_of,))
         for state in (*self.state, *self.not_state):
             if state not in RUN_STATES:
                 meant = did_you_mean(state, RUN_STATES) or f" States are {', '.join(RUN_STATES)}."
@@ -125,8 +130,7 @@ class RunFilter:
             if name not in _FIELDS:
                 meant = did_you_mean(name, _FIELDS) or f" Fields are {', '.join(_FIELDS)}."
                 raise OptionsError(f"{name!r} is no filter of runs.{meant}")
-            if not 0 < len(value) <= _MAX_VALUE or not is_storable(value):
-                raise OptionsError(f"{name}: give 1 to {_MAX_VALUE:,} characters of plain text.")
+            _values_of(name, (value,))
             if name == "items_of" and is_not:
                 raise OptionsError("-items_of: items are left out anyway, unless items_of:RUN asks for them.")
             # not since then: until then
@@ -218,6 +222,19 @@ def _split_word(word: str) -> tuple[bool, str, str]:
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return name[0] == "-", name.removeprefix("-"), value
+
+
+def _values_of(field: str, given: object) -> tuple[str, ...]:
+    """Return the values of a field, each of them a text that a run can have."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise OptionsError(f"{field}={shown(given)}: give a list of texts, such as [{shown(given)}].")
+    values = tuple(given)
+    for value in values:
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_VALUE or not is_storable(value):
+            raise OptionsError(
+                f"{field}: {shown(value)} is none; give 1 to {_MAX_VALUE:,} characters of plain text."
+            )
+    return values
 
 
 def _refuse(word: str) -> NoReturn:
