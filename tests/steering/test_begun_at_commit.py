@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -260,42 +261,43 @@ def test_a_killed_worker_leaves_it_to_others(crew: Crew) -> None:
     assert lost == [(1, WORKER_LOST)], "a loss uses up the attempt, as ever"
 
 
-@pytest.mark.parametrize("statement", ["release", "release_here"])
-def test_a_commit_reads_the_steps_that_it_releases_and_no_others(crew: Crew, statement: str) -> None:
-    """However many are ready or wait, and while the planner has not counted them: that is right after placing."""
+@pytest.mark.parametrize("statement", ["release", "release_here", "finish"])
+def test_a_commit_reads_the_steps_that_it_writes_and_no_others(crew: Crew, statement: str) -> None:
+    """However many wait, are ready or run elsewhere, and while the planner has not counted them."""
     crew.lease()
-    crew.execute(
-        "INSERT INTO flowstone.steps"
-        " (id, run_id, asset, partition, state, priority, queue, max_attempts, created_at, finished_at)"
-        " SELECT nextval('flowstone.step_ids'), 'over', 'quick', 's:' || n, 'completed', 9, 'x', 1, now(), now()"
-        " FROM generate_series(1, 200) AS n"
-    )
+    _insert(crew, "over", 200, "'completed'")
     crew.execute("ANALYZE flowstone.steps")
     run = crew.place_many("fragile or after", 4)
-    crew.execute(
-        "INSERT INTO flowstone.steps"
-        " (id, run_id, asset, partition, state, priority, queue, max_attempts, job_id, created_at)"
-        " SELECT nextval('flowstone.step_ids'), %s, 'quick', 's:' || n,"
-        " CASE WHEN n > 1500 THEN 'pending' ELSE 'waiting' END, 9, 'backfill', 1, 0, now()"
-        " FROM generate_series(1, 3000) AS n",
-        run,
-    )
+    _insert(crew, run, 4500, "CASE n %% 3 WHEN 0 THEN 'pending' WHEN 1 THEN 'running' ELSE 'waiting' END")
     children = [row[0] for row in crew.rows("SELECT id FROM flowstone.steps WHERE state = 'waiting' LIMIT 600")]
+    running = crew.rows("SELECT id, token FROM flowstone.steps WHERE state = 'running' LIMIT 100")
+    how = {"state": "completed", "releases": False, "finished_at": "2024-01-01"}
+    ended = [{"id": step, "token": token} | how for step, token in running]
     parameters = {"children": children, "inputs": [1] * len(children), "runs": [run], "queues": ["backfill"]}
-    parameters |= {"rooms": [100], "idle": [True], "worker_id": "hand"}
+    parameters |= {"rooms": [100], "idle": [True], "worker_id": "hand", "rows": json.dumps(ended)}
+    parameters |= {"number": len(ended), "payload_steps": [], "versions": [], "payloads": []}
     with crew.store.database.transaction() as connection:
         plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + load_sql(statement), parameters).fetchone()
         connection.execute("ROLLBACK")
     assert plan is not None
-    scans = [
-        node
-        for node in _nodes(plan[0][0]["Plan"])
-        if node.get("Relation Name") == "steps" and "Scan" in node["Node Type"]
-    ]
-    assert scans
-    for scan in scans:
-        assert scan["Actual Rows"] * scan["Actual Loops"] <= len(children), scan
-        assert scan.get("Rows Removed by Filter", 0) * scan["Actual Loops"] <= len(children), scan
+    most = len(ended) if statement == "finish" else len(children)
+    scans = [node for node in _nodes(plan[0][0]["Plan"]) if node.get("Relation Name") == "steps"]
+    reads = [node for node in scans if "Scan" in node["Node Type"]]
+    assert reads
+    for scan in reads:
+        assert scan["Actual Rows"] * scan["Actual Loops"] <= most, scan
+        assert scan.get("Rows Removed by Filter", 0) * scan["Actual Loops"] <= most, scan
+
+
+def _insert(crew: Crew, run: str, number: int, state: str) -> None:
+    crew.execute(
+        "INSERT INTO flowstone.steps (id, run_id, asset, partition, state, priority, queue, max_attempts, job_id,"
+        " worker, created_at, started_at, finished_at)"
+        f" SELECT nextval('flowstone.step_ids'), %s, 'quick', 's:' || n, {state}, 9, 'backfill', 1, 0,"
+        f" 'other', now(), now(), CASE WHEN {state} = 'completed' THEN now() END FROM generate_series(1, %s) AS n",
+        run,
+        number,
+    )
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,9 @@ WITH ended AS (
         delay_seconds double precision, releases boolean, inputs jsonb, finished_at timestamptz, error_data jsonb,
         ran boolean, code_version text
     )
+    -- a limit, and states, that the planner does not know: while it has not counted what runs, it would read that of the
+    -- whole fleet for each commit
+    LIMIT (SELECT %(number)s::integer)
 ), moved AS (
     UPDATE flowstone.steps AS s
     SET state = CASE
@@ -28,7 +31,7 @@ WITH ended AS (
             WHEN s.state = 'cancelling' OR e.state IN ('completed', 'failed', 'skipped', 'cancelled')
             THEN e.finished_at END
     FROM ended AS e
-    WHERE s.id = e.id AND s.token = e.token AND s.state IN ('running', 'cancelling')
+    WHERE s.id = e.id AND s.token = e.token AND s.state = ANY((SELECT ARRAY['running', 'cancelling'])::text[])
     RETURNING s.id, s.run_id, s.asset, s.partition, s.state, s.attempt, s.max_attempts, e.token, s.worker, s.job_id,
         s.started_at, s.scheduled_at, s.error, s.error_type, e.inputs, e.finished_at, s.limits, s.is_item,
         e.releases AND s.state <> 'cancelled' AS releases, CASE WHEN s.job_id IS NULL THEN '' ELSE s.queue END AS queue
