@@ -280,13 +280,13 @@ def test_a_commit_reads_the_steps_that_it_writes_and_no_others(crew: Crew, state
         plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + load_sql(statement), parameters).fetchone()
         connection.execute("ROLLBACK")
     assert plan is not None
-    most = len(ended) if statement == "finish" else len(children)
+    max_rows = len(ended) if statement == "finish" else len(children)
     scans = [node for node in _nodes(plan[0][0]["Plan"]) if node.get("Relation Name") == "steps"]
     reads = [node for node in scans if "Scan" in node["Node Type"]]
     assert reads
     for scan in reads:
-        assert scan["Actual Rows"] * scan["Actual Loops"] <= most, scan
-        assert scan.get("Rows Removed by Filter", 0) * scan["Actual Loops"] <= most, scan
+        assert scan["Actual Rows"] * scan["Actual Loops"] <= max_rows, scan
+        assert scan.get("Rows Removed by Filter", 0) * scan["Actual Loops"] <= max_rows, scan
 
 
 def _insert(crew: Crew, run: str, number: int, state: str) -> None:
