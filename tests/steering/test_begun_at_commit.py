@@ -275,7 +275,7 @@ def test_a_commit_reads_the_steps_that_it_writes_and_no_others(crew: Crew, state
     ended = [{"id": step, "token": token} | how for step, token in running]
     parameters = {"children": children, "inputs": [1] * len(children), "runs": [run], "queues": ["backfill"]}
     parameters |= {"rooms": [100], "idle": [True], "worker_id": "hand", "rows": json.dumps(ended)}
-    parameters |= {"number": len(ended), "payload_steps": [], "versions": [], "payloads": []}
+    parameters |= {"payload_steps": [], "versions": [], "payloads": []}
     with crew.store.database.transaction() as connection:
         plan = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + load_sql(statement), parameters).fetchone()
         connection.execute("ROLLBACK")

@@ -231,7 +231,6 @@ class EndedRows:
         """Return the parameters of the statement."""
         return {
             "rows": to_json(self.rows),
-            "number": len(self.rows),
             "payload_steps": self.payload_steps,
             "versions": self.versions,
             "payloads": self.payloads,

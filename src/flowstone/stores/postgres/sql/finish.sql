@@ -9,7 +9,7 @@ WITH ended AS (
     )
     -- a limit, and states, that the planner does not know: while it has not counted what runs, it would read that of the
     -- whole fleet for each commit
-    LIMIT (SELECT %(number)s::integer)
+    LIMIT (SELECT pg_catalog.jsonb_array_length(%(rows)s))
 ), moved AS (
     UPDATE flowstone.steps AS s
     SET state = CASE
