@@ -35,7 +35,7 @@ from flowstone.errors import (
     StorageError,
     did_you_mean,
 )
-from flowstone.protocols import Catalog, FindableIO, InternalIO, IOManager, RetryingIO, ScannableIO
+from flowstone.protocols import Catalog, FindableIO, InternalIO, IOManager, KeepsObjects, RetryingIO, ScannableIO
 
 log = logging.getLogger("flowstone")
 
@@ -359,6 +359,10 @@ class ValueStore:
         self._as_scan = as_scan
         self._types = types
         self._managers = managers
+        # they know no encoding, so that the classes do not matter
+        self._keep_objects = [
+            one for one in managers.values() if isinstance(one, KeepsObjects) and one.keeps_objects
+        ]
         self._default = default
         self._project = project
 
@@ -413,7 +417,7 @@ class ValueStore:
             StorageError: its IO manager is not declared here, or cannot load it.
         """
         manager = self.manager_of(stored)
-        if getattr(manager, "keeps_objects", False):  # knows no encoding, so that the classes do not matter
+        if manager in self._keep_objects:
             return manager.load(stored)
         token = value_types.set(self._types)
         try:
@@ -454,7 +458,7 @@ class ValueStore:
             else:
                 refuse_read_once(asset.name, value)
         address = self.address(context)
-        if getattr(manager, "keeps_objects", False):
+        if manager in self._keep_objects:
             stored = manager.store(value, address)
         else:
             token = value_types.set(self._types)

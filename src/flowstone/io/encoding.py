@@ -332,6 +332,18 @@ def check_encoded(file: BinaryIO, encoded: StoredOutput, address: OutputAddress)
         )
 
 
+def not_ours(stored: StoredOutput, action: str) -> StorageError:
+    """Return the error for a location that is none of those that a manager gives."""
+    return StorageError(
+        action,
+        f"location {stored.location!r}",
+        "",
+        "the location was refused, it is not one that this manager gives",
+        kind="unsafe",
+        remedy="The recorded location was changed; materialize the asset again.",
+    )
+
+
 def corrupt(stored: StoredOutput, target: str, partition: str) -> StorageError:
     """Return the error for bytes that are others than those that were stored."""
     return StorageError(

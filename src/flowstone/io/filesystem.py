@@ -28,7 +28,7 @@ from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
 from flowstone.errors import ConfigurationError, FlowStoneError, StorageError, StorageFailure
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import Codec, check_serializer, copy_encoded, corrupt, encode, serializer_for
+from flowstone.io.encoding import Codec, check_serializer, copy_encoded, corrupt, encode, not_ours, serializer_for
 from flowstone.protocols import KeepVersions, Serializer
 
 _MAX_REASON = 500
@@ -645,13 +645,20 @@ class FilesystemIO(InProject):
             below = below.parent
         # a path that is below the root by its text (`Place`) lies there unless it has a link below the root
         if len(below.parts) > depth and not path.resolve().is_relative_to(self._root.resolve()):
-            raise outside(action, place.asset, place.partition_key, "a symbolic link leads out of the root")
+            raise StorageError(
+                action,
+                place.asset,
+                place.partition_key,
+                "the location was refused, a symbolic link leads out of the root",
+                kind="unsafe",
+                remedy="The recorded location or the folder was changed; check both, then materialize it again.",
+            )
 
 
 def _place_of(stored: StoredOutput, action: str) -> Place:
     place = Place.parse(stored.location)
     if place is None:
-        raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
+        raise not_ours(stored, action)
     return place
 
 
@@ -682,15 +689,3 @@ def _version_in(path: Path) -> str | None:
 def project_of(directory: str) -> str:
     """Return the project to which a folder below the root belongs."""
     return directory.removeprefix(OF_PROJECT) if directory.startswith(OF_PROJECT) else DEFAULT_PROJECT
-
-
-def outside(action: str, target: str, partition: str, why: str) -> StorageError:
-    """Return the StorageError for a location that a manager never gives."""
-    return StorageError(
-        action,
-        target,
-        partition,
-        f"the location was refused, {why}",
-        kind="unsafe",
-        remedy="The recorded location or the folder was changed; check both, then materialize it again.",
-    )

@@ -28,8 +28,8 @@ from flowstone.errors import (
     StorageError,
 )
 from flowstone.io.by_reference import Session, StoredTable, as_scan, is_scannable, scan, scanned_kind
-from flowstone.io.encoding import Codec, check_encoded, check_serializer, corrupt, encode, serializer_for
-from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, outside, storage_error
+from flowstone.io.encoding import Codec, check_encoded, check_serializer, corrupt, encode, not_ours, serializer_for
+from flowstone.io.filesystem import OF_PROJECT, UNPARTITIONED, Place, escape, storage_error
 from flowstone.io.object_clients import MIB, client_of, failure_of
 from flowstone.protocols import KeepVersions, Serializer
 
@@ -353,7 +353,7 @@ def _parse(location: str) -> Place | None:
 def _place(stored: StoredOutput, action: str) -> Place:
     place = _parse(stored.location)
     if place is None:
-        raise outside(action, f"location {stored.location!r}", "", "it is not one that this manager gives")
+        raise not_ours(stored, action)
     return place
 
 

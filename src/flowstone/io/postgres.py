@@ -22,7 +22,7 @@ from flowstone.errors import (
     StorageError,
     StorageFailure,
 )
-from flowstone.io.encoding import Codec, check_serializer, copy_encoded, encode, serializer_for
+from flowstone.io.encoding import Codec, check_serializer, copy_encoded, encode, not_ours, serializer_for
 from flowstone.io.json import JsonSerializer
 from flowstone.protocols import KeepVersions, Serializer
 from flowstone.sql import load_sql
@@ -495,12 +495,5 @@ def _target_of(stored: StoredOutput) -> tuple[str, str]:
 def _place(stored: StoredOutput, action: str) -> tuple[str, str]:
     place, colon, version = stored.location.partition(":")
     if place not in (_INLINE, _CHUNKS) or not colon:
-        raise StorageError(
-            action,
-            f"location {stored.location!r}",
-            "",
-            "the location was refused, it is not one that this manager gives",
-            kind="unsafe",
-            remedy="The recorded location was changed; materialize the asset again.",
-        )
+        raise not_ours(stored, action)
     return place, version

@@ -21,6 +21,7 @@ from flowstone.core.output import MEMORY_ISSUER, OutputAddress, Publication, Sto
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject
 from flowstone.errors import ConfigurationError, SerializationError, StorageError
+from flowstone.io.encoding import not_ours
 from flowstone.io.sql_columns import (
     SqlColumn,
     SqlTable,
@@ -557,14 +558,7 @@ class SqlTableIO(InProject, ABC):
         try:
             return Place.of(stored.location)
         except ValueError as error:
-            raise StorageError(
-                action,
-                f"location {stored.location!r}",
-                "",
-                "the location was refused, it is not one that this manager gives",
-                kind="unsafe",
-                remedy="The recorded location was changed; materialize the asset again.",
-            ) from error
+            raise not_ours(stored, action) from error
 
     def _version(self, name: str) -> str:
         return name if self._project.is_default else f"{self._project.name}/{name}"

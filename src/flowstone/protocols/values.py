@@ -235,8 +235,7 @@ class RetryingIO(Protocol):
 class KeepsObjects(Protocol):
     """An IO manager that keeps the objects themselves, in this process.
 
-    It encodes nothing, and what fails once would fail again. The step runner asks for the attribute
-    alone, of every value.
+    It encodes nothing, and what fails once would fail again. It is asked when the app is built.
     """
 
     @property

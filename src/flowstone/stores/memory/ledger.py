@@ -203,7 +203,7 @@ class MemoryLedger(Ledger):
                 self._tables.note("run.cancelled", f"run:{run_id}", {"steps": number})
             for row in reversed(run.steps.values()):  # readers first, so that they end as cancelled themselves
                 self._approvals.cancel(row, now)
-            # what was by_step counts, even if nothing of it was left to cancel
+            # what was asked counts, even if nothing of it was left to cancel
             run.is_cancelled = run.is_cancelled or run.record().state in (State.RUNNING, State.CANCELLING)
             self._tables.announce()
         self._tables.emit_ended()
