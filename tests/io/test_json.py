@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from flowstone.errors import SerializationError
 from flowstone.io import JsonSerializer
-from flowstone.io.json import _ENCODER, MAX_DEPTH, _plain_bytes, _Walker
+from flowstone.io.json import _ENCODER, MAX_DEPTH, _plain_bytes, _plain_parts, _quick_bytes, _Walker
 
 ZONES = [
     UTC,
@@ -151,6 +151,77 @@ def test_what_is_written_as_it_stands_is_what_the_walk_would_write(value: object
 def test_one_part_that_is_not_plain_among_many_keeps_its_type(value: object) -> None:
     assert _plain_bytes(value) is None
     assert round_trip(value) == value or value[1]["a"] != value[1]["a"]  # type: ignore[index]  # NaN
+
+
+plain_rows = st.lists(
+    st.dictionaries(
+        st.sampled_from(["id", "name", "amount", "a:b", "a,b", "e"]),
+        st.integers(-(2**70), 2**70)
+        | st.floats()
+        | st.decimals(-(10**9), 10**9, places=2).map(float)
+        | st.sampled_from(
+            [1e16, 1e15, 1e-5, 0.0001, 5e-324, 2.0**-44, 0.1 + 0.2, -0.0, 9007199254740993.0, 2.0**60]
+        )
+        | st.sampled_from(["1e5", "0.0000", "null", "\x7f", 'say "hi", ok', "a\\b", "a: b, c", "line\n", "größe"])
+        | st.text(max_size=5)
+        | st.booleans()
+        | st.lists(st.floats(-1e6, 1e6) | st.integers(-9, 9) | st.just([]) | st.just({}), max_size=3),
+        max_size=4,
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(plain_rows)
+def test_what_orjson_writes_is_what_json_writes(value: object) -> None:
+    parts = _plain_parts(value)
+    assert parts is not None
+    quick = _quick_bytes(value, parts)
+    if quick is not None:
+        assert quick == json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(plain_rows)
+def test_what_orjson_reads_is_what_json_reads(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    if "NaN" not in text and "Infinity" not in text:
+        read = JsonSerializer().loads(text.encode("utf-8"))
+        assert same_config(read) == same_config(json.loads(text))
+
+
+def test_ordinary_rows_take_the_quick_way() -> None:
+    rows = [{"id": n, "name": f"customer {n}", "amount": n * 1.25, "tags": [], "ok": n > 3} for n in range(20)]
+    for value in (rows, {"rows": rows}, [1, 2.5, "x"], {}, [], [None, "x", 1]):
+        parts = _plain_parts(value)
+        assert parts is not None
+        quick = _quick_bytes(value, parts)
+        assert quick == json.dumps(value).encode()
+        assert JsonSerializer().loads(quick) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 19, "-" + "9" * 25, "1e400", "[1" + "0" * 30 + "]", '"\\ud800"', "[1.0, 2]"]
+)
+def test_what_orjson_reads_otherwise_is_read_by_json(text: str) -> None:
+    read = JsonSerializer().loads(text.encode())
+    assert same_config(read) == same_config(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "[1,]", "NaN", "[Infinity]", "\x00", '{"a": 1} 2', "01"])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        JsonSerializer().loads(text.encode())
+
+
+def test_without_orjson_values_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = [{"id": 1, "amount": 2.5, "name": "x"}]
+    written = JsonSerializer().dumps(value)
+    monkeypatch.setattr("flowstone.io.json._orjson", None)
+    assert JsonSerializer().dumps(value) == written
+    assert JsonSerializer().loads(written) == value
 
 
 def test_a_quotation_mark_and_a_dollar_in_text_are_no_tag() -> None:
@@ -318,7 +389,9 @@ def test_a_nearly_exhausted_stack_is_no_recursion_error() -> None:
         try:
             descend()
         except RecursionError:
-            encode(nested(MAX_DEPTH))
+            encode(
+                [nested(MAX_DEPTH - 1), date(2024, 1, 1)]
+            )  # a date is no plain JSON, so that it is walked through
 
     with pytest.raises(SerializationError, match="call stack"):
         descend()

@@ -179,7 +179,7 @@ def is_read_once(value: object) -> bool:
         (True, True, False, False)
     """
     kind = type(value)
-    if kind in PLAIN:
+    if kind in PLAIN or kind in _READ_OFTEN:
         return False
     if isinstance(value, Iterator | AsyncIterator | Awaitable):
         return True
@@ -230,6 +230,7 @@ _CONTAINERS = (list, tuple, set, frozenset, deque)
 _OPENED_ONCE = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """Types of values that are neither containers nor used up by reading them."""
-_PLAIN_NAMES = {kind: f"builtins.{kind.__qualname__}" for kind in PLAIN}
+_READ_OFTEN = frozenset({list, dict, tuple, set, frozenset})
+_PLAIN_NAMES = {kind: f"builtins.{kind.__qualname__}" for kind in PLAIN | _READ_OFTEN}
 _MAX_ELEMENTS = 100
 _MAX_EXAMINED = 1000

@@ -18,7 +18,7 @@ from flowstone import telemetry
 from flowstone.core.clean import clean_text, plain_text
 from flowstone.core.context import CancellationToken
 from flowstone.core.graph import AssetGraph
-from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded
+from flowstone.core.outcome import AttemptOutcome, Failed, Snoozed, Succeeded, succeeded
 from flowstone.core.shape import Shapes
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult, CommitResult, KnownAssets, Target, can_run, other_keys
@@ -177,7 +177,7 @@ def _let_go(completion: AttemptResult) -> None:
     if isinstance(outcome, Failed):
         outcome.take_exception()
     elif isinstance(outcome, Succeeded):
-        completion.outcome = Succeeded(outcome.stored, None)
+        completion.outcome = succeeded(outcome.stored, None)
 
 
 log = logging.getLogger("flowstone.committer")

@@ -17,17 +17,21 @@ import reprlib
 import struct
 import sys
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from itertools import chain
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import PurePath
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowstone.core.output import JsonValue, type_name
 from flowstone.core.value_types import build, is_declared, is_typed, take_apart, value_types
 from flowstone.errors import SerializationError
+
+_orjson: Any = import_module("orjson") if find_spec("orjson") is not None else None
+"""It comes with Oban; without it values are the same, and small ones take longer."""
 
 # Longer integers are written in hexadecimal: Python refuses to parse long decimal ones (the limit can be
 # lowered to 640 digits), and their decimal form takes quadratic time.
@@ -370,9 +374,33 @@ class JsonSerializer:
         Raises:
             ValueError: this is not what `write` writes.
         """
-        text = str(file.read(), "utf-8")
+        return self.loads(file.read())
+
+    def loads(self, data: bytes) -> object:
+        """Return what `read` returns.
+
+        Raises:
+            ValueError: see `read`.
+
+        Example:
+            >>> JsonSerializer().loads(b'{"$tuple": [1, null]}')
+            (1, None)
+        """
         # the name of a tag stands after a quotation mark; without one no object needs to be searched for it
-        return (_TAG_DECODER if '"$' in text else _PLAIN_DECODER).decode(text)
+        is_plain = b'"$' not in data
+        if (
+            is_plain
+            and _orjson is not None
+            and len(data) <= _MAX_QUICK
+            and _LOSSY_RUN not in data.translate(_DIGITS)
+        ):
+            try:
+                document: object = _orjson.loads(data)
+            except _orjson.JSONDecodeError:
+                pass  # below it is read all the same, or refused in the words of the standard library
+            else:
+                return document
+        return (_PLAIN_DECODER if is_plain else _TAG_DECODER).decode(str(data, "utf-8"))
 
 
 def _plain_bytes(value: object) -> bytes | None:
@@ -382,8 +410,11 @@ def _plain_bytes(value: object) -> bytes | None:
     are looked at before; what numbers and texts cannot be written, the encoder says itself. Only a very long
     integer it would write as it is, so that long runs of digits are doubtful.
     """
-    if not _is_plain(value):
+    parts = _plain_parts(value)
+    if parts is None:
         return None
+    if (quick := _quick_bytes(value, parts)) is not None:
+        return quick
     try:
         data = _ENCODER.encode(value).encode()
     except (ValueError, RecursionError):  # not finite, or not UTF-8; the stack is deep already
@@ -393,32 +424,80 @@ def _plain_bytes(value: object) -> bytes | None:
     return data
 
 
-def _is_plain(value: object) -> bool:
-    """Whether a value consists of types that JSON has, and of dicts that look like no tag.
+class _Parts(NamedTuple):
+    """What a plain value consists of.
 
-    Searches the parts of all containers of a level at once, with loops that run in C.
+    Args:
+        kinds: types of what is in it.
+        commas: commas between the parts of containers.
+        colons: keys of dicts.
+    """
+
+    kinds: Set[type]
+    commas: int
+    colons: int
+
+
+def _quick_bytes(value: object, parts: _Parts) -> bytes | None:
+    """Return the JSON of a plain value as orjson writes it, when that is what `json` writes; else None.
+
+    The bytes decide about equal versions, so they must not depend on who wrote them. orjson puts no spaces after
+    commas and colons: where there are as many of both as the value has itself, none is in a text, and they can
+    be added. It writes the same digits as long as there are at most 15, another exponent, and null for what is not
+    finite; escapes are left to `json` as well.
+    """
+    if _orjson is None or (float in parts.kinds and type(None) in parts.kinds):
+        return None
+    try:
+        data = _orjson.dumps(value)
+    except (TypeError, RecursionError):  # a long integer, not UTF-8
+        return None
+    if data.count(b",") != parts.commas or data.count(b":") != parts.colons or b"\\" in data:
+        return None
+    if float in parts.kinds and (b"null" in data or b"0.0000" in data):
+        return None
+    numbers = data.translate(_NUMBERS)
+    if _UNSURE_RUN in numbers or b"0e" in numbers:
+        return None
+    spaced: bytes = data.replace(b",", b", ").replace(b":", b": ")
+    return spaced
+
+
+def _plain_parts(value: object) -> _Parts | None:
+    """Return what a value consists of, when that is only types that JSON has, and dicts that look like no tag.
+
+    Searches the parts of all containers of a level at once, mostly with loops that run in C.
     """
     run: Sequence[object] = value if type(value) is list else (value,)
+    commas, colons = max(0, len(run) - 1), 0
+    found: set[type] = set()
     for _ in range(MAX_DEPTH + 1):
         kinds = set(map(type, run))
+        found |= kinds
         if kinds <= _PLAIN_LEAVES:
-            return True
+            return _Parts(found, commas, colons)
         if not kinds <= _PLAIN_KINDS:
-            return False
+            return None
         if len(run) > _MANY and _repeats(run):
-            return False
+            return None
         inner: list[object] = []
         if list in kinds:
             lists: Any = run if len(kinds) == 1 else [one for one in run if type(one) is list]
-            inner = list(chain.from_iterable(lists))
+            for one in lists:
+                inner += one
+            commas += len(inner) - sum(map(bool, lists))
         if dict in kinds:
             dicts: Any = run if len(kinds) == 1 else [one for one in run if type(one) is dict]
             if not _are_plain_keys(dicts):
-                return False
-            values = chain.from_iterable(map(dict.values, dicts))
-            inner = [*inner, *values] if inner else list(values)
+                return None
+            before = len(inner)
+            for one in dicts:
+                inner += one.values()
+            values = len(inner) - before
+            commas += values - sum(map(bool, dicts))
+            colons += values
         run = inner
-    return False
+    return None
 
 
 def _are_plain_keys(dicts: list[dict[Any, object]]) -> bool:
@@ -441,6 +520,15 @@ _PLAIN_KINDS = _PLAIN_LEAVES | {list, dict}
 _DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
 _LONG_RUN = b"0" * len(str(PLAIN_INT_LIMIT))
 """As long as the shortest integer that is not written as it is."""
+_NUMBERS = bytes(
+    byte if byte == ord("e") else ord("0") if byte == ord(".") else _DIGITS[byte] for byte in range(256)
+)
+_UNSURE_RUN = b"0" * 17
+"""As long as the shortest number with 16 digits and a point: two numbers so long may stand for one float."""
+_LOSSY_RUN = b"0" * 19
+"""As long as the shortest integer that orjson may read as a float."""
+_MAX_QUICK = 1024 * 1024
+"""Longer texts are read by `json`, which needs less memory beside the result."""
 
 
 def _path(steps: list[str]) -> str:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, cast
 
 from flowstone.core.declaring import whole_number
-from flowstone.core.output import OutputAddress, StoredOutput, type_name
+from flowstone.core.output import OutputAddress, StoredOutput, make_stored, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject, Project
 from flowstone.errors import (
@@ -356,7 +356,7 @@ class PostgresIO(InProject):
 
     def _inline(self, value: object, serializer: Serializer, data: bytes, address: OutputAddress) -> StoredOutput:
         """Describe a small value that travels with the commit."""
-        return StoredOutput(
+        return make_stored(
             io=self._name,
             location=f"{_INLINE}:{address.version}",
             serializer=serializer.name,
@@ -374,7 +374,7 @@ class PostgresIO(InProject):
             UnsafePickleError: a pickle that this manager has no key for, or that was tampered with.
         """
         if stored.payload is not None:
-            return self.codec.decode(io.BytesIO(stored.payload), stored)
+            return self.codec.decode_bytes(stored.payload, stored)
         with self.open_encoded(stored) as file:
             return self.codec.decode(file, stored)
 

@@ -25,6 +25,7 @@ from flowstone.core.step import (
     PlacedStep,
     Target,
     WorkerRoom,
+    make_commit_result,
 )
 from flowstone.errors import DatabaseError, RunNotFoundError
 from flowstone.protocols import Ledger, Publisher
@@ -274,7 +275,7 @@ class PostgresLedger(Ledger):
         first = next((one.attempt.token for one in current if one.attempt.token in accepted), None)
         begun = () if here is None else tuple(here.begun)
         return [
-            CommitResult(
+            make_commit_result(
                 completion.attempt.step_id,
                 states.get(completion.attempt.step_id) or now.get(completion.attempt.step_id, State.NOT_FOUND),
                 accepted=completion.attempt.token in accepted,

@@ -14,7 +14,7 @@ from flowstone.core.partitions import PartitionKey
 from flowstone.core.route import ROUTE_KEY
 from flowstone.core.run_details import RunInfo
 from flowstone.core.state import State
-from flowstone.core.step import Attempt, AttemptResult
+from flowstone.core.step import Attempt, AttemptResult, make_attempt
 from flowstone.telemetry import Event
 
 _INLINE = "inline:"
@@ -63,7 +63,7 @@ class StartedStep:
         keys: str | None = None,
     ) -> Attempt:
         """Return the attempt that started, with what only some of the statements know of it."""
-        return Attempt(
+        return make_attempt(
             step_id=self.step_id,
             run_id=run.id,
             asset=self.asset,
@@ -190,13 +190,17 @@ class RunCounters(NamedTuple):
 
 def to_json(value: object) -> str:
     """Return compact JSON for a jsonb parameter."""
-    return json.dumps(value, separators=(",", ":"), default=_plain, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+# made once: json.dumps with options makes one for each call
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain, allow_nan=False)
 
 
 @dataclass(slots=True)
@@ -256,7 +260,7 @@ def _ended(completion: AttemptResult) -> dict[str, object]:
         "id": completion.attempt.step_id,
         "token": completion.attempt.token,
         "releases": False,
-        "finished_at": completion.finished_at,
+        "finished_at": completion.finished_at.isoformat(),
         "ran": completion.ran,
     }
     if completion.inputs:
