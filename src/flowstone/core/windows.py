@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from typing import cast
 
 from flowstone.core.definition import ListedPartitions, PartitionsDefinition
 from flowstone.core.mapping import PartitionMapping, check_key, contains
@@ -152,8 +153,18 @@ class LastN(PartitionMapping):
         if isinstance(upstream, ListedPartitions):
             return upstream.until(key, self.n)
         read = _by_time(self, upstream)
-        last = read.last(now if downstream is None else _by_time(self, downstream).window(key).end)
-        return [] if last is None else list(read.span(read.shift(last, 1 - self.n), last))
+        last: date | None
+        if downstream is read:
+            last = cast("date", key)  # the same windows: the one that ends then is its own
+        else:
+            last = read.last(now if downstream is None else _by_time(self, downstream).window(key).end)
+        found: list[Partition] = [] if last is None else [last]
+        while last is not None and len(found) < self.n:
+            last = read.shift(last, -1)
+            if last is None or last < read.start:
+                break
+            found.append(last)
+        return found[::-1]
 
     def downstream(
         self,

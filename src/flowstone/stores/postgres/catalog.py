@@ -48,7 +48,7 @@ from flowstone.stores.postgres.counters import DONE_CHANNEL, SEPARATOR
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.listener import Listener
 from flowstone.stores.postgres.recent import RecentVersions
-from flowstone.stores.postgres.rows import to_json
+from flowstone.stores.postgres.rows import to_ids, to_json
 from flowstone.stores.postgres.runs import RunRow
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
@@ -413,7 +413,7 @@ class PostgresCatalog(Catalog):
         found = [self._recent.find(one) for one in requested]
         with self._database.connection() as connection:
             if known := {one.step_id for one in found if one is not None}:
-                kept = set(fetch_column(connection, int, "catalog/kept", {"steps": list(known)}))
+                kept = set(fetch_column(connection, int, "catalog/kept", {"steps": to_ids(known)}))
                 found = [None if one is None or one.step_id not in kept else one for one in found]
             unknown = [position for position, one in enumerate(found) if one is None]
             if not unknown:

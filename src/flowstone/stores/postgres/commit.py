@@ -16,7 +16,7 @@ from flowstone.core.state import State
 from flowstone.stores.postgres import counters, limits, oban_jobs, outbox
 from flowstone.stores.postgres.counters import CountedRuns, CounterChanges, Stopping
 from flowstone.stores.postgres.here import BeginHere
-from flowstone.stores.postgres.rows import MovedStep, ReleasedStep
+from flowstone.stores.postgres.rows import MovedStep, ReleasedStep, to_ids
 from flowstone.stores.postgres.sql import fetch_all
 
 if TYPE_CHECKING:
@@ -279,7 +279,9 @@ class _Links:
 def _links(connection: Connection[TupleRow], steps: Sequence[MovedStep]) -> _Links:
     links = _Links()
     if steps:
-        for link in fetch_all(connection, _LinkRow, "ledger/links", {"steps": [step.id for step in steps]}):
+        for link in fetch_all(
+            connection, _LinkRow, "ledger/links", {"steps": to_ids([step.id for step in steps])}
+        ):
             if link.child_id is not None:
                 links.edges.append((link.step_id, link.child_id))
             elif link.run_id is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flowstone.core.state import State
 from flowstone.core.step import Attempt, AttemptResult, BegunStep, WorkerRoom
-from flowstone.stores.postgres.rows import ReleasedStep, StartedStep
+from flowstone.stores.postgres.rows import ReleasedStep, StartedStep, to_ids
 from flowstone.stores.postgres.sql import fetch_all
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class BeginHere:
         """
         queues = self.room.queues
         parameters = {
-            "children": list(children),
-            "inputs": list(children.values()),
+            "children": to_ids(children),
+            "inputs": to_ids(children.values()),
             "runs": list(self.runs),
             "queues": list(queues),
             "rooms": list(queues.values()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -193,6 +193,16 @@ def to_json(value: object) -> str:
     return _ENCODER.encode(value)
 
 
+def to_ids(ids: Iterable[int]) -> str:
+    """Return whole numbers as an array for the server; the driver would write each of them by itself.
+
+    Example:
+        >>> to_ids([1, 2]), to_ids([])
+        ('{1, 2}', '{}')
+    """
+    return f"{{{str(list(ids))[1:-1]}}}"
+
+
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -221,12 +231,14 @@ class EndedRows:
         for completion in completions:
             ended.rows.append(_ended(completion))
             outcome = completion.outcome
-            if isinstance(outcome, Succeeded) and ROUTE_KEY in outcome.stored.metadata:
-                ended.deciding.add(completion.attempt.step_id)
-            if isinstance(outcome, Succeeded) and outcome.stored.payload is not None:
-                ended.payload_steps.append(completion.attempt.step_id)
-                ended.versions.append(outcome.stored.location.removeprefix(_INLINE))
-                ended.payloads.append(outcome.stored.payload)
+            if isinstance(outcome, Succeeded):
+                stored = outcome.stored
+                if stored.metadata and ROUTE_KEY in stored.metadata:
+                    ended.deciding.add(completion.attempt.step_id)
+                if stored.payload is not None:
+                    ended.payload_steps.append(completion.attempt.step_id)
+                    ended.versions.append(stored.location.removeprefix(_INLINE))
+                    ended.payloads.append(stored.payload)
             elif isinstance(outcome, Suspended):
                 ended.asking.append((completion.attempt, outcome))
         return ended
@@ -235,7 +247,7 @@ class EndedRows:
         """Return the parameters of the statement."""
         return {
             "rows": to_json(self.rows),
-            "payload_steps": self.payload_steps,
+            "payload_steps": to_ids(self.payload_steps),
             "versions": self.versions,
             "payloads": self.payloads,
         }
@@ -256,9 +268,10 @@ def newest_of_each(completions: Sequence[AttemptResult]) -> list[AttemptResult]:
 
 def _ended(completion: AttemptResult) -> dict[str, object]:
     """Return the row of a completion; what is absent is NULL, and nearly everything is for the usual end."""
+    attempt = completion.attempt
     row: dict[str, object] = {
-        "id": completion.attempt.step_id,
-        "token": completion.attempt.token,
+        "id": attempt.step_id,
+        "token": attempt.token,
         "releases": False,
         "finished_at": completion.finished_at.isoformat(),
         "ran": completion.ran,
@@ -269,7 +282,7 @@ def _ended(completion: AttemptResult) -> dict[str, object]:
         row["code_version"] = completion.code_version
     match completion.outcome:
         case Succeeded(stored=stored):
-            row |= {"state": State.COMPLETED, "output": stored.to_json()}
+            row["state"], row["output"] = "completed", stored.to_json()
         case Failed(error=error, error_type=error_type, data=data):
             delay = completion.retry_in_seconds
             state = State.FAILED if delay is None else State.RETRYING
