@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from flowstone.sql import sections
 from flowstone.stores.postgres.database import Database
 
 PER_RUN = 10_000
 _RUNS_BETWEEN_VACUUMS = 25
 _JOBS = 300_000
+_STATEMENTS = sections("finished", "benchmarks")
 
 
 def fill(dsn: str, steps: int) -> None:
@@ -47,12 +47,3 @@ def _base(connection: Connection[TupleRow], steps: int) -> int:
     connection.execute("SELECT pg_catalog.setval('flowstone.step_ids', %s)", [base + steps + 2 * PER_RUN])
     connection.execute("SELECT pg_catalog.setval('flowstone.tokens', %s)", [base + steps + 2 * PER_RUN])
     return int(base)
-
-
-def _sections() -> dict[str, str]:
-    text = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    sections = [section.partition("\n") for section in text.split("-- name: ")[1:]]
-    return {name.strip(): body.strip().rstrip(";") for name, _, body in sections}
-
-
-_STATEMENTS = _sections()

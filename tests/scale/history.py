@@ -1,4 +1,4 @@
-"""Two years of history in the tables, written by statements of the server: no rows travel (history.sql).
+"""Two years of history in the tables, written by statements of the server: no rows travel (sql/history.sql).
 
 `fill` writes what the product's own statements would have left: runs with their counters, steps with attempts,
 edges, lineage and pointers, ended large backfills with their ranges (decision 12), checks, ticks, run keys,
@@ -9,8 +9,6 @@ hour" is never empty.
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.scale.app import (
@@ -26,13 +24,14 @@ from tests.scale.app import (
 )
 
 from flowstone.core.limits import stored_limits
-from flowstone.sql import load_sql
+from flowstone.sql import load_sql, sections
 from flowstone.stores.postgres.database import Database
 from flowstone.stores.postgres.rows import to_json
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
+_STATEMENTS = sections("history", "tests.scale")
 _LOADED = ("steps", "attempts", "step_edges", "lineage", "runs", "check_results", "ticks", "run_keys", "audit")
 
 
@@ -79,7 +78,7 @@ class History:
             )
 
     def _do(self, statement: str, **parameters: object) -> None:
-        self._connection.execute(_statements().get(statement, statement), parameters or None)  # type: ignore[call-overload]
+        self._connection.execute(_STATEMENTS.get(statement, statement), parameters or None)
 
     def _take(self, number: int) -> int:
         """Return the first of so many ids."""
@@ -102,8 +101,8 @@ class History:
 
     def _prepare(self) -> None:
         self._do("SET TIME ZONE 'UTC'")
-        for statement in _statements()["helpers"].split(";\n"):
-            self._connection.execute(statement)  # type: ignore[call-overload]
+        for statement in _STATEMENTS["helpers"].split(";\n"):
+            self._connection.execute(statement)
         places: dict[tuple[str, bool], int] = {}
         nodes, parents = [], []
         for node in graph(self._scale):
@@ -272,14 +271,6 @@ class History:
 
 def _but(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != name}
-
-
-@cache
-def _statements() -> dict[str, str]:
-    """Return the sections of history.sql by name."""
-    text = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    sections = [section.partition("\n") for section in text.split("-- name: ")[1:]]
-    return {name.strip(): body.strip().rstrip(";") for name, _, body in sections}
 
 
 def fill(dsn: str, scale: Scale) -> None:
