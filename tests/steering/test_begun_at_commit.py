@@ -281,7 +281,7 @@ def test_a_commit_reads_the_steps_that_it_writes_and_no_others(crew: Crew, state
         connection.execute("ROLLBACK")
     assert plan is not None
     max_rows = len(ended) if statement == "finish" else len(children)
-    scans = [node for node in _nodes(plan[0][0]["Plan"]) if node.get("Relation Name") == "steps"]
+    scans = [node for node in nodes_of(plan[0][0]["Plan"]) if node.get("Relation Name") == "steps"]
     reads = [node for node in scans if "Scan" in node["Node Type"]]
     assert reads
     for scan in reads:
@@ -300,7 +300,7 @@ def _insert(crew: Crew, run: str, number: int, state: str) -> None:
     )
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", ()):
-        yield from _nodes(part)
+        yield from nodes_of(part)

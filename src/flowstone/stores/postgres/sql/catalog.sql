@@ -3,8 +3,10 @@
 -- name: resolve
 -- The version to read for each [run, asset, partition] of a JSON array (see `current`): the run's own result wins, else
 -- the current one. A small value comes along. Each LIMIT keeps the planner at one look into an index per target: for a
--- table of some thousand rows it would read all of it, again for each group of steps.
--- Uses steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
+-- table of some thousand rows it would read all of it, again for each group of steps. What a run has itself is looked for
+-- among the versions of the target since the first step of the run, not in all of them; that step is asked for in an order
+-- that only steps_of_run has, or it would be looked for in the order of all steps.
+-- Uses steps_of_run, steps_of_target, current_outputs_pkey, steps_pkey, output_payloads_pkey.
 SELECT t.position, s.id AS step_id, s.output, p.payload, s.started_at, own.output_step IS NOT NULL AS own
 FROM (
     SELECT r.target ->> 0 AS run_id, r.target ->> 1 AS asset, r.target ->> 2 AS partition, r.position
@@ -14,6 +16,10 @@ LEFT JOIN LATERAL (
     SELECT o.output_step
     FROM flowstone.steps AS o
     WHERE o.asset = t.asset AND o.partition = t.partition AND o.run_id = t.run_id AND o.output_step IS NOT NULL
+        AND o.id >= (
+            SELECT CASE WHEN f.run_id = t.run_id THEN f.id END FROM flowstone.steps AS f
+            WHERE f.run_id >= t.run_id ORDER BY f.run_id, f.id LIMIT 1
+        )
     LIMIT 1
 ) AS own ON true
 LEFT JOIN LATERAL (
@@ -106,22 +112,44 @@ SELECT
 WHERE s.id = %(step_id)s;
 
 -- name: steps
--- Steps of a run, its own and those it joined, in the order of planning. Uses steps_of_run and run_joins_of_run.
--- here: catalog/record
-WHERE (s.run_id = %(run_id)s OR s.id IN (SELECT step_id FROM flowstone.run_joins WHERE run_id = %(run_id)s))
-    AND (%(state)s::text IS NULL OR s.state = %(state)s)
-ORDER BY s.id
+-- Steps of a run, its own and those it joined, in the order of planning. Two questions, as one with OR is answered from no
+-- index: it would read all steps of the past. Uses steps_of_run, run_joins_of_run and steps_pkey.
+SELECT *
+FROM (
+    (
+        -- here: catalog/record
+        WHERE s.run_id = %(run_id)s AND (%(state)s::text IS NULL OR s.state = %(state)s)
+        ORDER BY s.id
+        LIMIT %(limit)s
+    )
+    UNION ALL
+    (
+        SELECT joined.*
+        FROM flowstone.run_joins AS j
+        CROSS JOIN LATERAL (
+            -- here: catalog/record
+            WHERE s.id = j.step_id AND s.run_id <> %(run_id)s AND (%(state)s::text IS NULL OR s.state = %(state)s)
+            LIMIT 1
+        ) AS joined
+        WHERE j.run_id = %(run_id)s
+    )
+) AS found
+ORDER BY id
 LIMIT %(limit)s;
 
 -- name: skipped
 -- Which of some targets, given as [[run, asset, partition], ...], were skipped: by the run itself, else the latest time
--- that they had a result or were skipped. Uses steps_of_target.
+-- that they had a result or were skipped. Uses steps_of_run and steps_of_target, as `resolve` does.
 SELECT t.position
 FROM pg_catalog.jsonb_array_elements(%(requested)s::jsonb) WITH ORDINALITY AS t (target, position)
 LEFT JOIN LATERAL (
     SELECT o.state
     FROM flowstone.steps AS o
     WHERE o.asset = t.target ->> 1 AND o.partition = t.target ->> 2 AND o.run_id = t.target ->> 0
+        AND o.id >= (
+            SELECT CASE WHEN f.run_id = t.target ->> 0 THEN f.id END FROM flowstone.steps AS f
+            WHERE f.run_id >= t.target ->> 0 ORDER BY f.run_id, f.id LIMIT 1
+        )
         AND o.state IN ('completed', 'reused', 'skipped')
     LIMIT 1
 ) AS own ON true

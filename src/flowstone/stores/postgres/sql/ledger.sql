@@ -1,14 +1,20 @@
 -- A run and its steps: opened, placed, claimed, committed, followed, cancelled. The large statements of this life lie beside: insert_steps, finish, release.
 
 -- name: recent
--- The newest step of some targets that was placed within some seconds, over or not. Uses steps_of_target.
+-- The newest step of some targets that was placed within some seconds, over or not: one of the ten newest, as a target has
+-- one active step at a time. Uses steps_of_target.
 SELECT w.position, n.id, n.run_id, n.state, n.config_hash
 FROM unnest(%(assets)s::text[], %(partitions)s::text[]) WITH ORDINALITY AS w (asset, partition, position)
 CROSS JOIN LATERAL (
     SELECT s.id, s.run_id, s.state, s.config_hash
-    FROM flowstone.steps AS s
-    WHERE s.asset = w.asset AND s.partition = w.partition AND s.run_id <> %(run_id)s
-        AND s.placed_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s)
+    FROM (
+        SELECT o.id, o.run_id, o.state, o.config_hash, o.placed_at
+        FROM flowstone.steps AS o
+        WHERE o.asset = w.asset AND o.partition = w.partition AND o.run_id <> %(run_id)s
+        ORDER BY o.id DESC
+        LIMIT 10
+    ) AS s
+    WHERE s.placed_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %(seconds)s)
     ORDER BY s.id DESC
     LIMIT 1
 ) AS n;
@@ -91,10 +97,14 @@ FROM flowstone.run_joins AS j
 WHERE j.step_id = ANY(%(steps)s::bigint[]);
 
 -- name: own_steps
--- Steps that a run already has for some targets. Uses steps_of_target.
+-- Steps that a run already has for some targets. Uses steps_of_run and steps_of_target, see `catalog/resolve`.
 SELECT t.position, s.id, s.run_id, s.state, s.config_hash
 FROM unnest(%(assets)s::text[], %(partitions)s::text[]) WITH ORDINALITY AS t (asset, partition, position)
-JOIN flowstone.steps AS s ON s.asset = t.asset AND s.partition = t.partition AND s.run_id = %(run_id)s;
+JOIN flowstone.steps AS s ON s.asset = t.asset AND s.partition = t.partition AND s.run_id = %(run_id)s
+    AND s.id >= (
+        SELECT CASE WHEN f.run_id = %(run_id)s THEN f.id END FROM flowstone.steps AS f
+        WHERE f.run_id >= %(run_id)s ORDER BY f.run_id, f.id LIMIT 1
+    );
 
 -- name: step_ids
 -- Reserve ids for new steps.

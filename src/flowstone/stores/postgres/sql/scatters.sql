@@ -39,16 +39,21 @@ FROM step
 LEFT JOIN previous ON true;
 
 -- name: known
--- Which of these items a scatter has, and under which attempt they were discovered last. Uses steps_of_target and
--- scatter_items_pkey.
+-- Which of these items a scatter has, and under which attempt they were discovered last. Uses steps_of_run,
+-- steps_of_target, see `catalog/resolve`, and scatter_items_pkey.
 SELECT g.position, i.step_id, i.token
 FROM unnest(%(positions)s::bigint[], %(partitions)s::text[]) AS g (position, partition)
 JOIN flowstone.steps AS s ON s.asset = %(asset)s AND s.partition = g.partition AND s.run_id = %(run_id)s
+    AND s.id >= (
+        SELECT CASE WHEN f.run_id = %(run_id)s THEN f.id END FROM flowstone.steps AS f
+        WHERE f.run_id >= %(run_id)s ORDER BY f.run_id, f.id LIMIT 1
+    )
 JOIN flowstone.scatter_items AS i ON i.step_id = s.id;
 
 -- name: insert_items
 -- Make steps of new items, in one statement. What an earlier scatter has a value for, from the same item, is reused;
--- of the others the first get a job each, as far as the window has room. Uses steps_of_target and scatter_items_pkey.
+-- of the others the first get a job each, as far as the window has room. Uses steps_of_run, steps_of_target, see
+-- `catalog/resolve`, and scatter_items_pkey.
 WITH given AS (
     SELECT g.position, g.partition_key, g.item, o.output_step, o.output, pg_catalog.nextval('flowstone.step_ids') AS id,
         pg_catalog.row_number() OVER (PARTITION BY o.output_step IS NULL ORDER BY g.position) AS number
@@ -58,6 +63,10 @@ WITH given AS (
         FROM flowstone.steps AS s
         JOIN flowstone.scatter_items AS i ON i.step_id = s.id AND i.item = g.item
         WHERE s.asset = %(asset)s AND s.partition = g.partition_key AND s.run_id = %(previous)s
+            AND s.id >= (
+                SELECT CASE WHEN f.run_id = %(previous)s THEN f.id END FROM flowstone.steps AS f
+                WHERE f.run_id >= %(previous)s ORDER BY f.run_id, f.id LIMIT 1
+            )
             AND s.state IN ('completed', 'reused')
         LIMIT 1
     ) AS o ON true

@@ -153,15 +153,32 @@ FROM changed AS c
 ORDER BY c.asset, c.partition;
 
 -- name: of_run
--- What a run has for a target: its own step, or the one of another run that it joined. Uses steps_of_target,
--- run_joins_pkey.
-SELECT s.id AS step_id, s.state, s.output_step AS version
-FROM flowstone.steps AS s
-WHERE s.asset = %(asset)s AND s.partition = %(partition)s
-    AND (s.run_id = %(run_id)s OR EXISTS (
-        SELECT FROM flowstone.run_joins AS j WHERE j.step_id = s.id AND j.run_id = %(run_id)s
-    ))
-ORDER BY s.run_id = %(run_id)s DESC, s.id DESC
+-- What a run has for a target: its own step, or the one of another run that it joined, which is not looked for when there
+-- is an own one. Uses steps_of_run, steps_of_target, see `catalog/resolve`, and run_joins_of_run.
+(
+    SELECT s.id AS step_id, s.state, s.output_step AS version
+    FROM flowstone.steps AS s
+    WHERE s.asset = %(asset)s AND s.partition = %(partition)s AND s.run_id = %(run_id)s
+        AND s.id >= (
+            SELECT CASE WHEN f.run_id = %(run_id)s THEN f.id END FROM flowstone.steps AS f
+            WHERE f.run_id >= %(run_id)s ORDER BY f.run_id, f.id LIMIT 1
+        )
+    ORDER BY s.id DESC
+    LIMIT 1
+)
+UNION ALL
+(
+    SELECT o.id, o.state, o.output_step
+    FROM flowstone.run_joins AS j
+    CROSS JOIN LATERAL (
+        SELECT s.id, s.state, s.output_step FROM flowstone.steps AS s
+        WHERE s.id = j.step_id AND s.asset = %(asset)s AND s.partition = %(partition)s
+        LIMIT 1
+    ) AS o
+    WHERE j.run_id = %(run_id)s
+    ORDER BY o.id DESC
+    LIMIT 1
+)
 LIMIT 1;
 
 -- name: published
