@@ -9,6 +9,7 @@ import pytest
 from tests.faults.fault_app import ITEMS
 from tests.faults.fleet import check
 from tests.steering.crew import Crew
+from tests.steering.test_begun_at_commit import nodes_of
 
 from flowstone.core.outcome import Failed, Skipped
 from flowstone.core.state import State
@@ -97,6 +98,24 @@ def test_a_look_for_work_reads_only_our_rows(crew: Crew) -> None:
             assert "Rows Removed by Filter" not in text or '"Rows Removed by Filter": 0' in text
             assert "flowstone_" in text
             connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("over", [0, 20_000])
+def test_pages_read_the_first_jobs_of_a_queue_in_its_order(crew: Crew, over: int) -> None:
+    """Of 3,000 that wait: by the estimate a sort of all costs about the same, and it takes five times as long."""
+    crew.execute(FOREIGN, "completed", "assets", "{}", over)
+    crew.execute(FOREIGN, "available", "assets", "{}", 1_000)
+    crew.execute(FOREIGN, "available", "backfill", "{}", 2_000)
+    crew.execute("VACUUM (ANALYZE) oban_jobs")
+    parameters = {"queues": ["assets", "backfill", "elsewhere"], "limit": 10_001}
+    with crew.store.database.connection() as connection:
+        explain = "EXPLAIN (FORMAT JSON) " + load_sql("insights/jobs")
+        row = connection.execute(explain, parameters).fetchone()
+    assert row is not None
+    plans = list(nodes_of(row[0][0]["Plan"]))
+    whole = ("Seq Scan", "Bitmap Heap Scan")
+    assert not [one for one in plans if one["Node Type"] in whole and one["Relation Name"] == "oban_jobs"]
+    assert "oban_jobs_state_queue_priority_scheduled_at_id_index" in {one.get("Index Name") for one in plans}
 
 
 def test_the_names_in_the_statements_are_those_of_our_workers() -> None:

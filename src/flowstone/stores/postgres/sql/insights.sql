@@ -146,7 +146,8 @@ CROSS JOIN LATERAL (
         SELECT j.worker FROM public.oban_jobs AS j
         WHERE j.state = 'available' AND j.queue = n.queue
         ORDER BY j.priority, j.scheduled_at, j.id
-        LIMIT 1000
+        -- a limit that the planner does not know: else it sorts the whole queue where that seems to cost the same
+        LIMIT (SELECT 1000)
     ) AS c
     WHERE c.worker NOT IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry')
 ) AS f
