@@ -1,9 +1,9 @@
 """Guards what was gained: a dozen cheap ratios beside those that are stored, with a warning where one has grown.
 
-`python -m benchmarks.regression` takes about half a minute and needs neither a server nor a peer; `--write` stores
-what it measures. Everything is processor time, ours and that of a yardstick taken in turn, so that neighbours of
-the machine change little; a ratio counts as grown when it is a third above the stored one. It warns and succeeds,
-for CI; with `--strict` it fails.
+`python -m benchmarks.regression` takes about half a minute and needs no peer; `--write` stores what it measures.
+Everything is processor time, ours and that of a yardstick taken in turn, so that neighbours of the machine change
+little; that of durable steps is of client, worker and PostgreSQL together. A ratio counts as grown when it is a
+third above the stored one. It warns and succeeds, for CI; with `--strict` it fails.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date, timedelta
 from typing import Any
 
@@ -26,14 +27,21 @@ import pandas
 
 from benchmarks.environments import HERE
 from benchmarks.noise import Noise
+from benchmarks.peers.children import workers
+from benchmarks.peers.flowstone_dag_app import ASSETS, FIRST, dag
+from benchmarks.peers.processor import cpu_seconds, server_process
 from benchmarks.peers.shapes import ends_of, functions
+from benchmarks.server import running_server
 from benchmarks.values import rows
 from flowstone import DailyPartitions, FlowStone, asset
 from flowstone.io import JsonSerializer, ParquetSerializer, TextSerializer
+from flowstone.stores.postgres.database import Database
+from flowstone.stores.postgres.store import upgrade
 
 STORED = HERE / "ratios.json"
 TOLERANCE = 4 / 3
 _ROUNDS = 5
+_DAYS = 250
 
 type Act = Callable[[], object]
 
@@ -99,6 +107,26 @@ def _processes(cache: str) -> Iterator[tuple[str, Act, Act, int]]:
     yield "import of an app / python -c pass", python("from flowstone import FlowStone"), python("pass"), 1
 
 
+def _durable(others: list[int]) -> Iterator[tuple[str, Act, Act, int]]:
+    """A backfill with edges and values on a worker of its own; `others` gets the processes that take part."""
+    with ExitStack() as stack:
+        storage = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstone-bench-"))
+        dsn = stack.enter_context(stack.enter_context(running_server()).database())
+        upgrade(Database(dsn))
+        shape = {"dsn": dsn, "edges": True, "rows": 20, "io": "postgres", "storage": storage}
+        flow = stack.enter_context(dag(**shape))
+        queues = {"backfill": 50}
+        started = stack.enter_context(workers("flowstone_dag_worker", 1, queues=queues, name="dag", **shape))
+        others += [server_process(dsn), *(child.pid for child in started)]
+        days = [FIRST + timedelta(days=number) for number in range(_DAYS)]
+
+        def backfill() -> None:
+            flow.backfill(list(ASSETS), partitions=days, executor="oban", force=True)
+
+        yield f"{len(ASSETS) * _DAYS:,} durable steps of the shape `dag` / loop of pure Python", backfill, _loop, 1
+        others.clear()
+
+
 def _pair(ours: Callable[[Any], object], theirs: Callable[[Any], object], value: Any) -> tuple[Act, Act]:
     return lambda: ours(value), lambda: theirs(value)
 
@@ -111,25 +139,27 @@ def _read(serializer: Any) -> Callable[[bytes], object]:
     return lambda data: serializer.read(io.BytesIO(data))
 
 
-def _processor_seconds() -> float:
+def _processor_seconds(others: list[int]) -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    return time.process_time() + children.ru_utime + children.ru_stime + cpu_seconds(others)
 
 
-def _seconds(act: Act, repeat: int) -> float:
-    started = _processor_seconds()
+def _seconds(act: Act, repeat: int, others: list[int]) -> float:
+    started = _processor_seconds(others)
     for _ in range(repeat):
         act()
-    return _processor_seconds() - started
+    return _processor_seconds(others) - started
 
 
 def measure() -> dict[str, float]:
     """Return each ratio: the median of rounds in which both take turns, after one that does not count."""
     found: dict[str, float] = {}
+    others: list[int] = []
     with tempfile.TemporaryDirectory(prefix="flowstone-bench-") as cache:
-        for group in (_json(), _tables(), _inline(), _processes(cache)):
+        for group in (_json(), _tables(), _inline(), _processes(cache), _durable(others)):
             for name, ours, theirs, repeat in group:
-                pairs = [(_seconds(ours, repeat), _seconds(theirs, repeat)) for _ in range(_ROUNDS + 1)][1:]
+                turns = range(_ROUNDS + 1)
+                pairs = [(_seconds(ours, repeat, others), _seconds(theirs, repeat, others)) for _ in turns][1:]
                 found[name] = round(statistics.median(mine / other for mine, other in pairs), 2)
     return found
 
