@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -212,6 +213,18 @@ def test_the_ends_of_the_calendar() -> None:
             read(mapping, key, weeks, days)
     assert read(LastN(1), date.max, days, days) == [date.max]
     assert read(TimeWindowOverlap(), date.max, days, days) == [date.max]
+
+
+@given(
+    st.sampled_from([*TIMES, DailyPartitions("2011-12-01", timezone="Pacific/Apia")]), st.integers(1, 4), st.data()
+)
+def test_last_n_of_ones_own_partitions_is_what_the_calendar_says(
+    definition: PartitionsDefinition, n: int, data: st.DataObject
+) -> None:
+    for key in some(all_keys(definition), data):  # the copy takes the long way, over the ends of windows
+        own = read(LastN(n), key, definition, definition)
+        assert own == read(LastN(n), key, definition, copy(definition))
+        assert own[-1] == key
 
 
 def test_last_n() -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstone.core.limits import stored_limits
+from flowstone.core.limits import Limit, stored_limits
 from flowstone.core.state import State
 from flowstone.core.step import (
     NewRange,
@@ -30,7 +31,7 @@ from flowstone.stores.postgres.audit import note_placed
 from flowstone.stores.postgres.catalog import config_hashes
 from flowstone.stores.postgres.counters import count_opened, notify_done, record_counts, requested_partitions
 from flowstone.stores.postgres.database import Database
-from flowstone.stores.postgres.rows import RunCounters, to_json
+from flowstone.stores.postgres.rows import RunCounters, to_ids, to_json
 from flowstone.stores.postgres.sql import fetch_all, fetch_column, fetch_one, fetch_value
 
 if TYPE_CHECKING:
@@ -86,6 +87,69 @@ class CurrentStep(NamedTuple):
 
     position: int
     step_id: int
+
+
+class _Kind(NamedTuple):
+    """What many new steps have in common, usually all of an asset, as columns of `insert_steps`."""
+
+    asset: str
+    state: State
+    waiting_on: int
+    priority: int
+    queue: str
+    max_attempts: int
+    forced: bool
+    enqueue: bool
+    direct: bool
+    skips_left: int | None
+    code_version: str | None
+    scheduled_at: datetime | None
+    reason: str | None
+    limits: tuple[tuple[str, Limit], ...]
+    tags: tuple[str, ...]
+    config_hash: str | None
+
+    def row(self, number: int) -> dict[str, object]:
+        """Return it as a row, under the number that its steps name."""
+        stored = {"kind": number, "limits": stored_limits(dict(self.limits)), "tags": list(self.tags) or None}
+        return self._asdict() | stored
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows of one statement.
+
+    Args:
+        ids: ids of the new steps.
+        kinds: what they have in common, with its number.
+        enqueued: those that get a job.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    kinds: dict[_Kind, int] = field(default_factory=dict)
+    enqueued: list[int] = field(default_factory=list)
+    _kind_of_each: list[int] = field(default_factory=list)
+    _partitions: list[str] = field(default_factory=list)
+    _reuse: list[int] = field(default_factory=list)
+
+    def add(self, step_id: int, new: NewStep, kind: _Kind) -> None:
+        """Add a step."""
+        self.ids.append(step_id)
+        self._kind_of_each.append(self.kinds.setdefault(kind, len(self.kinds)))
+        self._partitions.append(new.partition_key)
+        self._reuse.append(new.reuse or 0)
+        if kind.enqueue:
+            self.enqueued.append(step_id)
+
+    def parameters(self) -> dict[str, object]:
+        """Return them as parameters of `insert_steps`."""
+        return {
+            "ids": to_ids(self.ids),
+            "kinds": to_ids(self._kind_of_each),
+            "partitions": self._partitions,
+            "reuse": to_ids(self._reuse),
+            "facts": to_json([kind.row(number) for kind, number in self.kinds.items()]),
+        }
 
 
 class _FoundStep(NamedTuple):
@@ -255,20 +319,20 @@ class Placing:
         placed: list[int] = []
         states: list[State] = []
         for start in range(0, len(self.steps), _STEPS_PER_STATEMENT):
-            rows = self._rows(start, durable, room - len(placed), states)
-            if not rows:
+            chunk = self._chunk(start, durable, room - len(placed), states)
+            if not chunk.ids:
                 continue
-            parameters = {"run_id": self.run.id, "steps": to_json(rows), "created_at": self.run.created_at}
+            parameters = {"run_id": self.run.id, "created_at": self.run.created_at, **chunk.parameters()}
             inserted = set(fetch_column(self.connection, int, "insert_steps", parameters))
             for position in range(start, min(start + _STEPS_PER_STATEMENT, len(self.steps))):
                 if self.ids[position] in inserted:
                     self.placed[position] = PlacedStep(self.ids[position], self.run.id, states[position])
-            placed += [int(str(row["id"])) for row in rows if row["enqueue"] and row["id"] in inserted]
+            placed += [step_id for step_id in chunk.enqueued if step_id in inserted]
         return placed
 
-    def _rows(self, start: int, durable: bool, room: int, states: list[State]) -> list[dict[str, object]]:
+    def _chunk(self, start: int, durable: bool, room: int, states: list[State]) -> _Chunk:
         """Return the rows of one chunk; adds the states of all its steps to `states`."""
-        rows: list[dict[str, object]] = []
+        chunk = _Chunk()
         for position in range(start, min(start + _STEPS_PER_STATEMENT, len(self.steps))):
             new = self.steps[position]
             inputs = [self._input_state(read, states) for read in new.inputs]
@@ -281,19 +345,33 @@ class Placing:
                 continue
             # what holds slots of fleet-wide limits, or begins later, needs a job of its own
             direct = self.run.direct and durable and not new.limits and new.scheduled_at is None
-            with_job = durable and not direct and room > 0 and state in (State.PENDING, State.SCHEDULED)
-            room -= with_job
-            row = _new_row(self.ids[position], new, state, waiting_on, enqueue=with_job)
-            if direct and not state.is_terminal:
-                row["direct"] = True
-                if state is State.PENDING:
-                    self.queues.add(new.queue)
-            if ended is not None:
-                row["reason"] = ended[1]
-            if new.all_optional:
-                row["skips_left"] = len(inputs) - inputs.count(State.SKIPPED)
-            rows.append(row)
-        return rows
+            enqueue = durable and not direct and room > 0 and state in (State.PENDING, State.SCHEDULED)
+            room -= enqueue
+            if direct and state is State.PENDING:
+                self.queues.add(new.queue)
+            chunk.add(
+                self.ids[position],
+                new,
+                _Kind(
+                    new.asset,
+                    state,
+                    waiting_on,
+                    new.priority,
+                    new.queue,
+                    new.max_attempts,
+                    new.forced,
+                    enqueue,
+                    direct and not state.is_terminal,
+                    len(inputs) - inputs.count(State.SKIPPED) if new.all_optional else None,
+                    new.code_version,
+                    new.scheduled_at,
+                    None if ended is None else ended[1],
+                    tuple(new.limits.items()) if new.limits else (),
+                    new.tags,
+                    new.config_hash,
+                ),
+            )
+        return chunk
 
     def _input_state(self, position: int, states: list[State]) -> State:
         """Return the state of an input as far as it is known; what will be joined counts as not over."""
@@ -356,7 +434,7 @@ class Placing:
                     children.append(child.id)
         for optional, (parents, children) in edges.items():
             if parents:
-                parameters = {"parents": parents, "children": children, "optional": optional}
+                parameters = {"parents": to_ids(parents), "children": to_ids(children), "optional": optional}
                 self.connection.execute(load_sql("ledger/insert_edges"), parameters)
 
     def _await_joined(self, joined: Sequence[int]) -> int:
@@ -405,28 +483,6 @@ def insert_run(connection: Connection[TupleRow], run: NewRun, *, driver: str | N
     )
     assert opened is not None
     return opened
-
-
-def _new_row(step_id: int, new: NewStep, state: State, waiting_on: int, *, enqueue: bool) -> dict[str, object]:
-    return {
-        "id": step_id,
-        "asset": new.asset,
-        "partition": new.partition_key,
-        "state": state,
-        "waiting_on": waiting_on,
-        "priority": new.priority,
-        "queue": new.queue,
-        "max_attempts": new.max_attempts,
-        "forced": new.forced,
-        "enqueue": enqueue,
-        "reuse": new.reuse,
-        "code_version": new.code_version,
-        "scheduled_at": new.scheduled_at,
-        "limits": stored_limits(new.limits),
-        "config_hash": new.config_hash,
-        "tags": list(new.tags) or None,
-        "reason": None,
-    }
 
 
 _KEYS_PER_RANGE = 1000
