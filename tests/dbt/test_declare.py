@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,70 @@ def test_the_code_version_follows_file_and_macros(document: dict[str, Any]) -> N
     assert changed == {"stg_orders", "stg_customers", "customer_totals", "report"}
 
 
+def test_the_code_version_follows_what_is_text_within_a_model(document: dict[str, Any]) -> None:
+    """Also an ephemeral model within an ephemeral model, and its macros."""
+    nodes = document["nodes"]
+    outer = nodes["model.shop.ephemeral_totals"]
+    inner = {**deepcopy(outer), "name": "inner", "depends_on": {"nodes": [], "macros": ["macro.shop.inner"]}}
+    nodes["model.shop.inner"] = inner
+    outer["depends_on"]["nodes"].append("model.shop.inner")
+    document["macros"]["macro.shop.inner"] = {"macro_sql": "1", "depends_on": {"macros": []}}
+    before = {one.name: one.code_version for one in declare(document)}
+    inner["raw_code"] += " "
+    first = {one.name: one.code_version for one in declare(document)}
+    assert {name for name in first if first[name] != before[name]} == {"customer_totals"}
+    document["macros"]["macro.shop.inner"]["macro_sql"] = "2"
+    second = {one.name: one.code_version for one in declare(document)}
+    assert {name for name in second if second[name] != first[name]} == {"customer_totals"}
+
+
+def model(name: str, *reads: str, **more: Any) -> dict[str, Any]:
+    """Return a model of a manifest that reads others."""
+    parents = {"nodes": [f"model.shop.{one}" for one in reads]}
+    return {"resource_type": "model", "name": name, "fqn": ["shop", name], "depends_on": parents, **more}
+
+
+def manifest_of(*models: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"project_name": "shop"}, "nodes": {f"model.shop.{one['name']}": one for one in models}}
+
+
+def test_models_that_read_all_before_them_in_any_order() -> None:
+    """Each of a few models reads all of the others that it may, and the last is named first."""
+    names = [f"m{place}" for place in range(8)]
+    models = [model(name, *names[:place]) for place, name in enumerate(names)]
+    shop = declare(manifest_of(*reversed(models)))
+    assert {one.name: len(inputs(one)) for one in shop} == {name: place for place, name in enumerate(names)}
+    assert FlowStone.for_testing(shop).graph.order[0] == "m0"
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        [model("a", "a")],
+        [model("a", "b"), model("b", "a")],
+        [model("c"), model("a", "b", "c"), model("b", "d"), model("d", "a")],
+    ],
+    ids=["itself", "two", "three"],
+)
+def test_models_that_read_each_other_in_a_circle(models: list[dict[str, Any]]) -> None:
+    with pytest.raises(DefinitionError, match=r"read each other in a circle, .*model\.shop\.a"):
+        declare(manifest_of(*models))
+
+
+def test_ephemeral_models_within_ephemeral_models() -> None:
+    """Long chains of them, many ways through them, and circles, which dbt refuses when it compiles."""
+    ephemeral = {"config": {"materialized": "ephemeral"}}
+    chain = [model("e0", "base", **ephemeral)]
+    chain += [model(f"e{place}", f"e{place - 1}", **ephemeral) for place in range(1, 1500)]
+    assert inputs(declare(manifest_of(model("base"), *chain, model("top", "e1499")))["top"]) == {"base"}
+    pairs = [model("p0a", "base", **ephemeral), model("p0b", "base", **ephemeral)]
+    for place in range(1, 30):
+        pairs += [model(f"p{place}{side}", f"p{place - 1}a", f"p{place - 1}b", **ephemeral) for side in "ab"]
+    assert inputs(declare(manifest_of(model("base"), *pairs, model("top", "p29a", "p29b")))["top"]) == {"base"}
+    circle = [model("e1", "e2", **ephemeral), model("e2", "e1", "base", **ephemeral)]
+    assert inputs(declare(manifest_of(model("base"), *circle, model("top", "e1")))["top"]) == {"base"}
+
+
 def test_versions_of_a_model_are_assets_of_their_own(document: dict[str, Any]) -> None:
     """dagster#16005: both were one asset."""
     first = document["nodes"]["model.shop.report"]
@@ -215,6 +280,16 @@ def test_selections(document: dict[str, Any], select: Any, exclude: Any, found: 
         ({"concurrency": 4}, "give a mapping by name"),
         ({"profiles_dir": 4}, "give the path of a directory"),
         ({"partitions": "daily"}, "not a partitions definition"),
+        ({"profile": ["dev"]}, "profile=.*give its name, as text"),
+        ({"target": "a\0b"}, "target=.*give its name, as text"),
+        ({"dbt_executable": 5}, "dbt_executable=5.*give its name"),
+        ({"arguments": ["--threads\0"]}, "no text of a command line"),
+        ({"environment": {"A=B": "x"}}, "no variable has = in its name"),
+        ({"environment": {"PASSWORD": None}}, r"environment=\{'PASSWORD': \.\.\.\}\): give text"),
+        ({"environment": {"PASSWORD": "a\0b"}}, r"environment=\{'PASSWORD': \.\.\.\}\): give text"),
+        ({"vars": {"share": float("nan")}}, "vars=.*cannot be JSON"),
+        ({"profiles_dir": "~nobody-of-this-name/shop"}, "profiles_dir="),
+        ({"options": lambda node: {"deps": "orders"}}, "deps='orders'.*give a list of assets"),
     ],
 )
 def test_wrong_arguments(document: dict[str, Any], options: dict[str, Any], message: str) -> None:
@@ -261,6 +336,40 @@ def test_manifests_that_are_none(tmp_path: Path) -> None:
         dbt_assets(json.loads(MANIFEST.read_bytes()))
     with pytest.raises(DefinitionError, match="give the path"):
         dbt_assets(5)  # type: ignore[arg-type]
+
+
+ODD = (5, 1.5, True, "x", [1], {"a": 5}, {"a": [None]}, {"a": {"depends_on": 5, "config": "x", "columns": [1]}})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_a_manifest_that_dbt_did_not_write_so(document: dict[str, Any], odd: object) -> None:
+    """Whatever stands in any place of it: it is read, or refused in words."""
+    test = next(name for name, one in document["nodes"].items() if one["resource_type"] == "test")
+    places = [(section,) for section in document]
+    places += [
+        (section, name, field)
+        for section, name in (
+            ("nodes", "model.shop.report"),
+            ("nodes", test),
+            ("sources", "source.shop.raw.orders"),
+            ("macros", "macro.shop.fail_on_request"),
+        )
+        for field in document[section][name]
+    ]
+    for *above, last in places:
+        changed = deepcopy(document)
+        part = changed
+        for one in above:
+            part = part[one]
+        part[last] = odd
+        with suppress(DefinitionError):
+            declare(changed)
+
+
+def test_a_manifest_that_is_nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DefinitionError, match="cannot be read as a manifest"):
+        declare(tmp_path / "manifest.json")
 
 
 def test_what_a_project_knows_by_name(document: dict[str, Any]) -> None:

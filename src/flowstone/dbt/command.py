@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowstone.core.context import CancellationToken
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import is_storable, is_text, number, shown
 from flowstone.dbt import guard
 from flowstone.errors import DefinitionError, FlowStoneError, MissingExtraError
 
@@ -190,7 +190,7 @@ class DbtCommand:
             code = self._follow(command, environment, cancellation, _Lines(logger, problems))
             cancellation.raise_if_cancelled(asset)
             written = _read(target / ("sources.json" if verb == "source freshness" else "run_results.json"))
-            results = {str(one["unique_id"]): one for one in written.get("results") or ()}
+            results = _results(written)
             relations = _relations(results, target)
             return DbtRun(
                 what=what,
@@ -198,7 +198,7 @@ class DbtCommand:
                 exit_code=code,
                 results={name: _result(one, relations.get(name)) for name, one in results.items()},
                 problems=problems,
-                invocation_id=(written.get("metadata") or {}).get("invocation_id"),
+                invocation_id=_mapping(written.get("metadata")).get("invocation_id"),
             )
 
     def _options(self, verb: str, target: Path) -> list[str]:
@@ -294,8 +294,8 @@ class _Lines:
     def __call__(self, line: str) -> None:
         try:
             event = json.loads(line)
-            level, text = event["info"]["level"], event["info"]["msg"]
-        except (ValueError, KeyError, TypeError):
+            level, text = str(event["info"]["level"]), str(event["info"]["msg"])
+        except (ValueError, LookupError, TypeError, RecursionError):
             level, text = "raw", line  # a traceback, or what a package prints
         text = text.rstrip()
         if not text:
@@ -320,8 +320,8 @@ def check_arguments(arguments: object) -> tuple[str, ...]:
         raise DefinitionError(f'dbt_assets(arguments={shown(arguments)}): give a list: ["--threads", "4"].')
     listed = tuple(arguments)
     for one in listed:
-        if not isinstance(one, str):
-            raise DefinitionError(f"dbt_assets(arguments=...): {shown(one)} is no text.")
+        if not isinstance(one, str) or not is_storable(one):
+            raise DefinitionError(f"dbt_assets(arguments=...): {shown(one)} is no text of a command line.")
         if one.partition("=")[0] in OURS:
             raise DefinitionError(
                 f"dbt_assets(arguments=...): {one} is set by each step for itself. Nodes are chosen by select= "
@@ -334,9 +334,23 @@ def check_arguments(arguments: object) -> tuple[str, ...]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # dbt was killed while it wrote
         return {}
+    return _mapping(found)
+
+
+def _mapping(found: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
+
+
+def _results(written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the results of a run by unique id; a node without one counts as not built."""
+    listed = written.get("results")
+    return {
+        one["unique_id"]: one
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict) and isinstance(one.get("unique_id"), str)
+    }
 
 
 def _relations(results: Mapping[str, Mapping[str, Any]], target: Path) -> dict[str, str | None]:
@@ -346,24 +360,24 @@ def _relations(results: Mapping[str, Mapping[str, Any]], target: Path) -> dict[s
     """
     found = {name: one.get("relation_name") for name, one in results.items()}
     if any(found[name] is None and name.startswith(("seed.", "snapshot.", "function.")) for name in found):
-        nodes = _read(target / "manifest.json").get("nodes") or {}
-        found = {name: value or (nodes.get(name) or {}).get("relation_name") for name, value in found.items()}
+        nodes = _mapping(_read(target / "manifest.json").get("nodes"))
+        found = {name: value or _mapping(nodes.get(name)).get("relation_name") for name, value in found.items()}
     return found
 
 
 def _result(raw: Mapping[str, Any], relation: str | None) -> NodeResult:
-    facts = dict(raw.get("adapter_response") or {})
+    facts = dict(_mapping(raw.get("adapter_response")))
     if raw.get("max_loaded_at"):
-        facts["max_loaded_at"] = raw["max_loaded_at"]
-        facts["age_seconds"] = raw.get("max_loaded_at_time_ago_in_s")
+        facts["max_loaded_at"] = str(raw["max_loaded_at"])
+        facts["age_seconds"] = number(raw.get("max_loaded_at_time_ago_in_s"))
     return NodeResult(
         status=str(raw.get("status")),
         message=str(raw.get("message") or raw.get("error") or ""),
-        seconds=float(raw.get("execution_time") or 0.0),
+        seconds=number(raw.get("execution_time")) or 0.0,
         failures=raw.get("failures"),
         facts=facts,
         code=str(raw.get("compiled_code") or ""),
-        relation=relation,
+        relation=relation if is_text(relation) else None,
     )
 
 

@@ -8,6 +8,7 @@ waits for them, and for which those wait that read all of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -17,14 +18,14 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.condition import Condition, Paced
 from flowstone.core.check import Check, CheckContext, CheckResult
 from flowstone.core.context import AssetContext
-from flowstone.core.declaring import is_text, known_options, shown
+from flowstone.core.declaring import is_storable, is_text, known_options, shown
 from flowstone.core.definition import PartitionsDefinition
 from flowstone.core.dependency import DependencyLike, dep
 from flowstone.core.limits import LimitLike
 from flowstone.core.published import Published
 from flowstone.core.retry import RetryPolicy
 from flowstone.dbt.command import DbtCommand, DbtProjectError, check_arguments
-from flowstone.dbt.manifest import DbtNode, DbtTest, Manifest, read_manifest
+from flowstone.dbt.manifest import DbtNode, DbtTest, Manifest, path_of, read_manifest
 from flowstone.dbt.selection import select_nodes
 from flowstone.dbt.steps import DbtConfig, DbtSteps, PartitionVars, default_partition_vars
 from flowstone.errors import DefinitionError, UnknownOptionError, did_you_mean
@@ -165,19 +166,19 @@ def dbt_assets(
     read, found = read_manifest(manifest)
     limits: dict[str, LimitLike] = {**_writer(read), **_mapping("concurrency", concurrency)}
     command = DbtCommand(
-        executable=None if dbt_executable is None else str(dbt_executable),
+        executable=_text("dbt_executable", dbt_executable),
         project_dir=_directory("project_dir", found if project_dir is None else project_dir),
         profiles_dir=None if profiles_dir is None else _directory("profiles_dir", profiles_dir),
-        profile=profile,
-        target=target,
+        profile=_text("profile", profile),
+        target=_text("target", target),
         arguments=check_arguments(arguments),
-        environment={name: str(value) for name, value in _mapping("environment", environment).items()},
+        environment=_environment(environment),
     )
     shared = {"queue": queue, "retry": retry or _RETRY, "timeout": timeout, "automation": automation, "io": io}
     declaring = _Declaring(
         read,
         select_nodes(read, select, exclude),
-        DbtSteps(read, command, _mapping("vars", vars), partition_vars or default_partition_vars),
+        DbtSteps(read, command, _variables(vars), partition_vars or default_partition_vars),
         shared=shared,
         limits=limits,
         partitions=partitions,
@@ -194,12 +195,44 @@ def _mapping(option: str, given: Any) -> dict[str, Any]:
     return dict(given or {})
 
 
+def _text(option: str, given: object) -> str | None:
+    """Return an option of the command line, which can hold no NUL."""
+    if given is None:
+        return None
+    if not is_text(written := str(given) if isinstance(given, Path) else given):
+        raise DefinitionError(f"dbt_assets({option}={shown(given)}): give its name, as text.")
+    return str.__str__(written)  # that of a member of an enumeration is its name
+
+
+def _environment(given: Any) -> dict[str, str]:
+    """Return environment variables as a process takes them."""
+    found: dict[str, str] = {}
+    for name, value in _mapping("environment", given).items():
+        if "=" in name:
+            raise DefinitionError(f"dbt_assets(environment={{{name!r}: ...}}): no variable has = in its name.")
+        if not isinstance(value, str | int | float | Path) or not is_storable(str(value)):
+            # not the value: it may be a password
+            raise DefinitionError(f"dbt_assets(environment={{{name!r}: ...}}): give text, or a number.")
+        found[name] = str.__str__(value) if isinstance(value, str) else str(value)
+    return found
+
+
+def _variables(given: Any) -> dict[str, Any]:
+    """Return variables of dbt, which go to it as JSON."""
+    found = _mapping("vars", given)
+    try:
+        json.dumps(found, default=str, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DefinitionError(f"dbt_assets(vars={shown(given)}): they cannot be JSON ({error}).") from None
+    return found
+
+
 def _directory(option: str, given: object) -> Path:
     if given is None:
         raise DefinitionError("dbt_assets(...): nothing says where the project lies; give project_dir=.")
     if not isinstance(given, str | Path):
         raise DefinitionError(f"dbt_assets({option}={shown(given)}): give the path of a directory.")
-    return Path(given).expanduser().absolute()
+    return path_of(option, given)
 
 
 def _writer(manifest: Manifest) -> dict[str, LimitLike]:
@@ -293,6 +326,11 @@ class _Declaring:
         for name in found:
             if name not in _OPTIONS:
                 raise UnknownOptionError(f"dbt_assets(options=...) for {node.unique_id}", str(name), _OPTIONS)
+        deps = found.get("deps", ())
+        if isinstance(deps, str | Mapping) or not isinstance(deps, Iterable):
+            raise DefinitionError(
+                f"dbt_assets(options=...): deps={shown(deps)} for {node.unique_id}; give a list of assets."
+            )
         return dict(found)
 
     def _hosts(self) -> tuple[dict[str, list[DbtTest]], list[DbtTest]]:

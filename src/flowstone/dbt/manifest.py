@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ class DbtNode:
     @property
     def has_freshness(self) -> bool:
         """Whether dbt can say how old its data is."""
-        criteria = self.raw.get("freshness") or {}
-        return any((criteria.get(name) or {}).get("count") for name in ("warn_after", "error_after"))
+        found = self.raw.get("freshness")
+        criteria = found if isinstance(found, Mapping) else {}
+        limits = [criteria.get(name) for name in ("warn_after", "error_after")]
+        return any(isinstance(limit, Mapping) and limit.get("count") for limit in limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,33 +133,27 @@ class Manifest:
                 "`dbt parse` writes into the target directory of the project."
             )
         self._document = document
+        self._where = source
         self.project = str(metadata.get("project_name") or "dbt")
         self.adapter = str(metadata.get("adapter_type") or "")
-        self._raw: dict[str, Document] = {**document["nodes"], **(document.get("functions") or {})}
-        self._macros: Document = document.get("macros") or {}
-        self.sources: dict[str, DbtNode] = {
-            unique_id: self._source(unique_id, raw) for unique_id, raw in (document.get("sources") or {}).items()
-        }
-        self.nodes: dict[str, DbtNode] = {
-            unique_id: self._node(unique_id, raw) for unique_id, raw in self._raw.items() if _is_built(raw)
-        }
-        self.tests: dict[str, DbtTest] = dict(self._tests())
+        self._raw = {**self._section("nodes"), **self._section("functions")}
+        self._macros = self._section("macros")
+        self._units = self._section("unit_tests")
+        self.sources: dict[str, DbtNode] = self._each(self._section("sources"), self._source)
+        self.nodes: dict[str, DbtNode] = self._each(self._raw, self._node)
+        self.tests: dict[str, DbtTest] = self._each({**self._raw, **self._units}, self._test)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
         """Ids of sources and nodes, parents before children."""
-        done: dict[str, None] = dict.fromkeys(self.sources)
-        for first in self.nodes:
-            stack = [first]
-            while stack:
-                one = stack[-1]
-                left = [parent for parent in self.nodes[one].parents if parent not in done]
-                if left and len(stack) <= len(self.nodes):
-                    stack += left
-                    continue
-                stack.pop()
-                done[one] = None
-        return tuple(done)
+        try:
+            found = tuple(
+                TopologicalSorter({one: node.parents for one, node in self.nodes.items()}).static_order()
+            )
+        except CycleError as error:
+            circle = " -> ".join(error.args[1])
+            raise DefinitionError(f"{self._where}: nodes read each other in a circle, {circle}.") from None
+        return (*self.sources, *(one for one in found if one in self.nodes))
 
     @cached_property
     def above(self) -> Mapping[str, frozenset[str]]:
@@ -173,7 +170,33 @@ class Manifest:
     def __contains__(self, unique_id: object) -> bool:
         return unique_id in self.nodes or unique_id in self.sources
 
-    def _node(self, unique_id: str, raw: Document) -> DbtNode:
+    def _section(self, name: str) -> dict[str, Document]:
+        """Return a part of the document, by unique id."""
+        found = self._document.get(name) or {}
+        if not isinstance(found, Mapping) or not all(isinstance(one, Mapping) for one in found.values()):
+            raise DefinitionError(f"{self._where}: `{name}` is not what dbt writes there. Run `dbt parse` again.")
+        return dict(found)
+
+    def _each[T](
+        self, documents: Mapping[str, Document], read: Callable[[str, Document], T | None]
+    ) -> dict[str, T]:
+        """Read each of some documents, and leave out what is none of those that are looked for."""
+        found: dict[str, T] = {}
+        for unique_id, raw in documents.items():
+            try:
+                one = read(unique_id, raw)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise DefinitionError(
+                    f"{self._where}: {shown(unique_id)} is not as dbt writes it "
+                    f"({type(error).__name__}: {error}). Run `dbt parse` again."
+                ) from error
+            if one is not None:
+                found[unique_id] = one
+        return found
+
+    def _node(self, unique_id: str, raw: Document) -> DbtNode | None:
+        if not _is_built(raw):
+            return None
         config = raw.get("config") or {}
         version = raw.get("version")
         return DbtNode(
@@ -221,49 +244,49 @@ class Manifest:
             raw=raw,
         )
 
-    def _parents(self, raw: Document, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    def _parents(self, raw: Document) -> Iterator[str]:
         """Yield what a node reads; an ephemeral model is text within others, so what it reads counts."""
-        for parent in (raw.get("depends_on") or {}).get("nodes") or ():
+        todo, seen = [*reversed(_reads(raw))], set[str]()
+        while todo:
+            parent = todo.pop()
             found = self._raw.get(parent)
             if parent in self.sources or (found is not None and _is_built(found)):
                 yield parent
             elif found is not None and parent not in seen:
-                yield from self._parents(found, seen | {parent})
+                seen.add(parent)
+                todo += reversed(_reads(found))
 
-    def _tests(self) -> Iterator[tuple[str, DbtTest]]:
-        units: Document = self._document.get("unit_tests") or {}
-        tests = {unique_id: raw for unique_id, raw in self._raw.items() if raw.get("resource_type") == "test"}
-        for unique_id, raw in {**tests, **units}.items():
-            config = raw.get("config") or {}
-            if config.get("enabled") is False:
-                continue
-            yield (
-                unique_id,
-                DbtTest(
-                    unique_id=unique_id,
-                    name=str(raw.get("name")),
-                    kind="unit_test" if unique_id in units else "test",
-                    fqn=tuple(map(str, raw.get("fqn") or ())),
-                    parents=tuple(dict.fromkeys(self._parents(raw))),
-                    is_error=str(config.get("severity") or "error").lower() == "error",
-                    description=str(raw.get("description") or ""),
-                    path=str(raw.get("original_file_path") or ""),
-                ),
-            )
+    def _test(self, unique_id: str, raw: Document) -> DbtTest | None:
+        config = raw.get("config") or {}
+        is_unit = unique_id in self._units
+        if not (is_unit or raw.get("resource_type") == "test") or config.get("enabled") is False:
+            return None
+        return DbtTest(
+            unique_id=unique_id,
+            name=str(raw.get("name")),
+            kind="unit_test" if is_unit else "test",
+            fqn=tuple(map(str, raw.get("fqn") or ())),
+            parents=tuple(dict.fromkeys(self._parents(raw))),
+            is_error=str(config.get("severity") or "error").lower() == "error",
+            description=str(raw.get("description") or ""),
+            path=str(raw.get("original_file_path") or ""),
+        )
 
     def _code(self, raw: Document) -> str:
         """Return what changes when dbt would call the node modified: its file, its configuration, its macros."""
         found = hashlib.sha256()
         config = raw.get("unrendered_config") or raw.get("config")
         parts = [(raw.get("checksum") or {}).get("checksum"), json.dumps(config, sort_keys=True, default=str)]
-        parts += self._macro_texts(raw)
-        parts += [self._raw[one].get("raw_code") for one in self._ephemeral(raw)]
+        within = [self._raw[one] for one in self._ephemeral(raw)]
+        parts += self._macro_texts([raw, *within])
+        parts += [one.get("raw_code") for one in within]
         for part in parts:
             found.update(str(part).encode(errors="replace") + b"\0")
         return found.hexdigest()[:16]
 
-    def _macro_texts(self, raw: Document) -> list[str]:
-        todo, seen = list((raw.get("depends_on") or {}).get("macros") or ()), set[str]()
+    def _macro_texts(self, documents: Iterable[Document]) -> list[str]:
+        todo = [name for one in documents for name in (one.get("depends_on") or {}).get("macros") or ()]
+        seen = set[str]()
         while todo:
             macro = self._macros.get(name := todo.pop())
             if name not in seen and macro is not None:
@@ -272,8 +295,15 @@ class Manifest:
         return [str(self._macros[name].get("macro_sql")) for name in sorted(seen)]
 
     def _ephemeral(self, raw: Document) -> list[str]:
-        parents = (raw.get("depends_on") or {}).get("nodes") or ()
-        return [one for one in parents if one in self._raw and _is_ephemeral(self._raw[one])]
+        """Return the ephemeral models whose text becomes part of a node, directly or within one another."""
+        found = [one for one in _reads(raw) if one in self._raw and _is_ephemeral(self._raw[one])]
+        for name in found:  # becomes longer
+            found += [
+                one
+                for one in _reads(self._raw[name])
+                if one in self._raw and one not in found and _is_ephemeral(self._raw[one])
+            ]
+        return found
 
 
 def read_manifest(given: object) -> tuple[Manifest, Path | None]:
@@ -292,11 +322,12 @@ def read_manifest(given: object) -> tuple[Manifest, Path | None]:
         return Manifest(given), None
     if not isinstance(given, str | Path):
         raise DefinitionError(f"dbt_assets({shown(given)}): give the path of a manifest.json, or its content.")
-    path = Path(given).expanduser().absolute()
-    if path.is_dir():
-        path = path / "target" / "manifest.json"
-    project = next((one for one in path.parents if (one / "dbt_project.yml").is_file()), None)
+    path = path_of("manifest", given)
+    project = None
     try:
+        if path.is_dir():
+            path = path / "target" / "manifest.json"
+        project = next((one for one in path.parents if (one / "dbt_project.yml").is_file()), None)
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         where = f" --project-dir {project}" if project is not None else ""
@@ -304,11 +335,27 @@ def read_manifest(given: object) -> tuple[Manifest, Path | None]:
             f"There is no manifest at {path}. dbt writes it: run `dbt parse{where}` (in a deployment while the "
             "image is built, not at start: processes that start side by side would all parse)."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DefinitionError(
             f"{path} cannot be read as a manifest of dbt: {error}. Run `dbt parse` again."
         ) from None
     return Manifest(document, str(path)), project
+
+
+def path_of(option: str, given: str | Path) -> Path:
+    """Return the absolute path that an option means.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    try:
+        return Path(given).expanduser().absolute()
+    except (OSError, RuntimeError, ValueError) as error:  # the home directory of a user who has none
+        raise DefinitionError(f"dbt_assets({option}={shown(given)}): {error}") from None
+
+
+def _reads(raw: Document) -> list[str]:
+    return list((raw.get("depends_on") or {}).get("nodes") or ())
 
 
 def _is_built(raw: Document) -> bool:

@@ -111,7 +111,9 @@ def _matching(manifest: Manifest, text: str, option: str) -> set[str]:
 def _fqn(node: DbtNode, value: str, _key: str) -> bool:
     if node.is_source:
         return False
-    if any(fnmatchcase(name, value) for name in (node.name, node.fqn[-1] if node.fqn else "", node.raw["name"])):
+    if any(
+        fnmatchcase(name, value) for name in (node.name, node.fqn[-1] if node.fqn else "", str(node.raw["name"]))
+    ):
         return True
     parts = value.split(".")
     candidates = (node.fqn, node.fqn[1:])
