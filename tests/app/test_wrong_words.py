@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from enum import Enum
 from typing import Any
 
+import numpy
 import pytest
 
 from flowstone import (
@@ -25,6 +27,7 @@ from flowstone import (
 )
 from flowstone.errors import FlowStoneError
 from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecutor
+from flowstone.io import MemoryIO
 
 DAY = date(2024, 1, 2)
 
@@ -161,6 +164,19 @@ MESSAGE: list[tuple[Callable[[FlowStone], Any], str]] = [
     (lambda f: FlowStone([one], observers=None), "FlowStone(observers=None): give a list of observers"),
     (lambda f: FlowStone([one], resources=[5]), "FlowStone(resources=[5]): give a mapping"),
     (lambda f: FlowStone([one], notifiers=[5]), "give a list of functions"),
+    (lambda f: FlowStone([one], notifiers=""), "FlowStone(notifiers=''): give a list of functions"),
+    (lambda f: FlowStone([one], io={"a\0b": MemoryIO("a\0b")}), "give a line of text as the name"),
+    # arrays and frames are not just equal or not, empty or not
+    (lambda f: f.materialize("one", tags=numpy.array(["a", "b"]), metadata=""), "metadata: give a dict of names"),
+    (lambda f: f.materialize("one", tags=numpy.array([1, 2])), "is no tag"),
+    (lambda f: f.materialize("one", tags=[["a"]]), "['a'] is no tag"),
+    (lambda f: f.materialize("one", hooks=[["a"]]), "hooks"),
+    (lambda f: f.materialize("one", metadata=[]), "metadata"),
+    (lambda f: f.materialize("one", metadata=numpy.array([1, 2])), "metadata"),
+    (lambda f: f.backfill("region", priority=numpy.array([1, 2])), "priority=array([1, 2]): give a whole number"),
+    (lambda f: f.runs.steps("r", state=["failed"]), "state=['failed']: give a State"),
+    (lambda f: f.insights.runs(cursor=["a"]), "is no place in this list"),
+    (lambda f: f.insights.runs(cursor=5), "is no place in this list"),
     (lambda f: FlowStone([one], schedules=[5]), "FlowStone(schedules=[5]): give a list of Schedule objects"),
     (lambda f: FlowStone([one], settings={}), "FlowStone(settings={}): give Settings(...)"),
     (lambda f: FlowStone([one], settings=Settings(beat_seconds=-1)), "beat_seconds=-1 must be a number above 0"),
@@ -202,3 +218,13 @@ def test_the_wrappers_still_report_what_they_do() -> None:
     assert FlowStone.materialize.__doc__
     assert FlowStone.load.__name__ == "load"
     assert CircuitBreaker(SyncExecutor(), reset_seconds=5.0).name == "sync"
+
+
+def test_a_tag_is_the_value_of_a_member_of_an_enumeration(flow: FlowStone) -> None:
+    """Also of one that is shown by its name, as each that is no StrEnum."""
+
+    class Team(str, Enum):  # noqa: UP042 - that is meant
+        OPS = "ops"
+
+    run = flow.materialize("one", tags=[Team.OPS]).run_id
+    assert flow.runs.get(run).details.tags == ("ops",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -110,6 +111,8 @@ def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(text: str) -> 
         {"kind": [""]},
         {"tag": ["a\x00"]},
         {"items_of": "\ud800"},
+        {"since": NOW},
+        {"until": 24},
     ],
 )
 def test_values_that_no_run_can_have_are_refused(wrong: dict[str, Any]) -> None:
@@ -119,6 +122,23 @@ def test_values_that_no_run_can_have_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_list_of_values_is_as_good_as_a_tuple() -> None:
     assert RunFilter(tag=["a", "b"]) == RunFilter(tag=("a", "b"))  # type: ignore[arg-type]
+
+
+def test_members_of_enumerations_are_their_values() -> None:
+    """Also of one that is shown by its name: the filter of a preview is the one that is confirmed."""
+
+    class Team(str, Enum):  # noqa: UP042 - that is meant
+        OPS = "ops"
+
+    made = RunFilter(tag=(Team.OPS,), items_of=Team.OPS)
+    assert str(made) == "tag:ops items_of:ops"
+    assert RunFilter.parse(str(made)) == made
+
+
+@pytest.mark.parametrize("given", [5, NOW, None, [5], [b"tag:a"], b"tag:a"])
+def test_what_cannot_be_read_is_refused(given: Any) -> None:
+    with pytest.raises(OptionsError, match="give "):
+        RunFilter.parse(given)
 
 
 @pytest.mark.parametrize("given", [None, 5, b"state:failed", ["state:failed"]])

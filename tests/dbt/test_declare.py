@@ -341,7 +341,7 @@ def test_manifests_that_are_none(tmp_path: Path) -> None:
 ODD = (5, 1.5, True, "x", [1], {"a": 5}, {"a": [None]}, {"a": {"depends_on": 5, "config": "x", "columns": [1]}})
 
 
-@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_a_manifest_that_dbt_did_not_write_so(document: dict[str, Any], odd: object) -> None:
     """Whatever stands in any place of it: it is read, or refused in words."""
     test = next(name for name, one in document["nodes"].items() if one["resource_type"] == "test")

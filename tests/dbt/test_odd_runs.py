@@ -54,7 +54,7 @@ def build(
         b'{"info": {"level": "error", "msg": "\\ud800"}}\n',
         b'{"info": {"level": "info", "msg": ' + b"1" * 5_000 + b"}}\n",
     ],
-    ids=lambda printed: printed[:30],
+    ids=["latin-1", "nul", "nested", "long", "no text", "no level", "list", "half a character", "digits"],
 )
 def test_lines_that_are_no_events(tmp_path: Path, printed: bytes) -> None:
     assert build(tmp_path, printed)["rows"] == 3
@@ -92,7 +92,7 @@ def test_results_that_are_none(tmp_path: Path, results: object) -> None:
         {"compiled_code": []},
         {"failures": "x"},
     ],
-    ids=repr,
+    ids=["time", "nan", "message", "relation", "nul", "code", "failures"],
 )
 def test_results_with_odd_values(tmp_path: Path, odd: dict[str, object]) -> None:
     found = build(tmp_path, results=json.dumps({"results": [{**RESULT, **odd}]}).encode())
@@ -100,7 +100,7 @@ def test_results_with_odd_values(tmp_path: Path, odd: dict[str, object]) -> None
     assert found["rows"] == 3
 
 
-@pytest.mark.parametrize("response", [5, "x", [1], {"rows_affected": "x"}, {"rows_affected": -1}], ids=repr)
+@pytest.mark.parametrize("response", [5, "x", [1], {"rows_affected": "x"}, {"rows_affected": -1}], ids=str)
 def test_a_response_of_the_database_that_says_no_number(tmp_path: Path, response: object) -> None:
     assert "rows" not in build(
         tmp_path, results=json.dumps({"results": [{**RESULT, "adapter_response": response}]}).encode()

@@ -251,6 +251,8 @@ def test_tables_of_others_are_left_alone(tmp_path: Path) -> None:
         {"name": ""},
         {"partition_column": "Bad Name"},
         {"schema_changes": "ignore"},
+        {"schema_changes": ["widen"]},
+        {"partition_column": float("nan")},
     ):
         with pytest.raises(ConfigurationError, match=f"DeltaIO.{next(iter(options))}"):
             DeltaIO("lake", **options)  # type: ignore[arg-type]

@@ -424,7 +424,12 @@ def test_an_unknown_serializer_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"root": None}, "give a directory"), ({"root": ".", "serializer": "json"}, "'json' is no serializer")],
+    [
+        # "" is what a variable that is not set leaves of a directory
+        *(({"root": odd}, "give a directory") for odd in (None, "", " ", "a\0b", b"values")),
+        ({"root": ".", "serializer": "json"}, "'json' is no serializer"),
+        ({"root": ".", "durable": "no"}, "durable='no'"),
+    ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):

@@ -300,7 +300,11 @@ def test_secrets_are_in_no_text(bucket: Bucket) -> None:
         ("memory:///", {"prefix": "a//b"}, "must be a directory"),
         ("memory:///", {"part_bytes": 1}, "part_bytes=1"),
         ("memory:///", {"part_bytes": "16"}, "part_bytes='16'"),
-        ("memory:///", {"prefix": None}, "must be a directory"),
+        *(
+            ("memory:///", {"prefix": odd}, "must be a directory")
+            for odd in (None, "a\0b", "\ud800", "a\nb", "x" * 900)
+        ),
+        *(("s3://bucket", {"options": odd}, "a mapping of names") for odd in ("", [], 0, False)),
         ("memory:///", {"serializer": "json"}, "'json' is no serializer"),
         ("s3://bucket", {"options": "region=eu"}, "a mapping of names"),
         ("memory:///", {"serializer": type("S", (JsonSerializer,), {"extension": "CSV"})()}, "'CSV'"),

@@ -98,8 +98,10 @@ def test_what_cannot_be_pickled() -> None:
 
 
 def test_the_key() -> None:
-    with pytest.raises(ConfigurationError, match="16 bytes"):
-        PickleSerializer(b"short")
+    odd: Any
+    for odd in (b"short", "a text of more than 16 characters", ["x"] * 20, None, 16):
+        with pytest.raises(ConfigurationError, match="16 bytes"):
+            PickleSerializer(odd)
     assert "0123" not in repr(PickleSerializer(KEY))
 
 

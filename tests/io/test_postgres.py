@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -164,3 +165,9 @@ def test_a_location_of_another_manager_is_refused(tmp_path: object) -> None:
 def test_sizes_that_contradict_each_other(options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="PostgresIO"):
         PostgresIO(refuse, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("connect", [None, "postgresql:///shop", 5])
+def test_what_makes_no_connections_is_refused(connect: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give a function that returns a connection"):
+        PostgresIO(connect)

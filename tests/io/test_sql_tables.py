@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy
 import psycopg
 import pytest
 
@@ -87,6 +88,7 @@ class TestDuckDB(TableConformance):
         {"partition_column": "a\x00b"},
         {"history": "no"},
         {"schema_changes": "ignore"},
+        {"schema_changes": numpy.array(["widen", "refuse"])},
         {"name": ""},
     ],
 )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -189,8 +192,12 @@ def test_a_server_that_wants_tls_gets_no_mail_without(authority: Authority) -> N
         ({"port": 0}, "1 to 65535"),
         ({"port": "25"}, "1 to 65535"),
         ({"security": "ssl"}, "starttls"),
+        ({"security": ["tls"]}, "starttls"),
         ({"host": "mail example"}, "name of a server"),
-        ({"host": ""}, "name of a server"),
+        *(
+            ({"host": odd}, "name of a server")
+            for odd in ("", "a..b", "https://mail.example.com", "me@example.com")
+        ),
         ({"timeout_seconds": 0}, "0.001 to 600"),
         ({"user": "me"}, "password="),
         ({"user": "me", "password": b"x"}, "give text"),
@@ -298,7 +305,9 @@ def test_a_receiver_that_hangs_or_is_away(hooks: HookServer, monkeypatch: pytest
         ({"url": "https://example.com/\r\nX: y"}, "no address"),
         ({"url": "https://example.com:x/"}, "Port"),
         ({"url": "https://me:secret@example.com/"}, "Authorization"),
+        *(({"url": f"https://{host}/"}, "no host") for host in (".", "a..b", "a" * 64, "example.com:0")),
         ({"secret": ""}, "not empty"),
+        ({"secret": "\ud800"}, "half characters"),
         ({"headers": ["x"]}, "dict of texts"),
         ({"headers": {"X-A": "a\r\nX-B: b"}}, "lines of ASCII"),
         ({"headers": {"Content-Type": "text/plain"}}, "is ours"),
@@ -315,6 +324,56 @@ def test_what_cannot_be_a_webhook_is_refused_early(options: dict[str, Any], says
     with pytest.raises(DefinitionError, match=says) as caught:
         webhook(**{"url": "https://example.com/"} | options)
     assert "secret@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"), [(None, "return a dict"), ([1], "return a dict"), ({"a": float("nan")}, "JSON")]
+)
+def test_a_body_that_is_no_json(hooks: HookServer, returned: Any, says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        webhook(hooks.url, body=lambda _: returned).send(message())
+    assert hooks.received == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", "answered 302 Found"),
+        (b"HTTP/1.1 500 \x1b[31m" + b"x" * 60_000 + b"\r\n\r\n", "answered 500"),
+        (b"HTTP/1.1 404 " + b"x" * 100_000 + b"\r\n\r\n", "status line"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "more than 100 headers"),
+        (b"SSH-2.0-OpenSSH_9\r\n", "SSH-2.0"),
+        (b"", "closed connection|reset"),
+    ],
+    ids=["redirect", "long reason", "endless reason", "many headers", "no HTTP", "nothing"],
+)
+def test_an_answer_of_another_kind(answer: bytes, says: str) -> None:
+    """It is an error that can be kept, whatever it says; a redirect is not followed."""
+    with answering(answer) as port, pytest.raises(Exception, match=says):
+        webhook(f"http://127.0.0.1:{port}/", tries=1, timeout_seconds=5).send(message())
+
+
+def test_a_body_without_end_is_not_read() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * 100_000) as port:
+        webhook(f"http://127.0.0.1:{port}/", tries=1, timeout_seconds=5).send(message())
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """Answer one request on a port with these bytes, whatever it is."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                while b"no rows" not in connection.recv(65_536):
+                    pass
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)
 
 
 def test_the_address_of_a_webhook_is_a_secret() -> None:
@@ -345,7 +404,7 @@ def test_apprise_says_when_it_could_not(hooks: HookServer, caplog: pytest.LogCap
         apprise([f"json://127.0.0.1:{hooks.port}/hooks"]).send(message())
 
 
-@pytest.mark.parametrize("urls", [[], "", "nonsense", ["nosuch://token-of-mine/"], [5]])
+@pytest.mark.parametrize("urls", [[], "", "nonsense", ["nosuch://token-of-mine/"], [5], 5, None])
 def test_addresses_that_apprise_does_not_understand(urls: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(DefinitionError) as caught:

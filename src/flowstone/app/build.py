@@ -35,7 +35,7 @@ from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import Sensor
 from flowstone.core.capability import Capability
 from flowstone.core.check import Check, CheckSet
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import is_text, shown
 from flowstone.core.graph import AssetGraph
 from flowstone.core.limits import check_limits
 from flowstone.core.notification import Notify
@@ -155,6 +155,8 @@ def check_declared(**given: Any) -> None:
             what = "give an executor, or a function that makes one."
             raise ConfigurationError(f"FlowStone(executors={{{name!r}: {shown(executor)}}}): {what}")
     for name, manager in (given.get("io") or {}).items():
+        if not is_text(name) or not name.isprintable():
+            raise ConfigurationError(f"FlowStone(io={{{shown(name)}: ...}}): give a line of text as the name.")
         if isinstance(manager, type) or not all(hasattr(manager, one) for one in ("name", "store", "load")):
             raise ConfigurationError(f"FlowStone(io={{{name!r}: {shown(manager)}}}): give an IO manager object.")
     default_io = given.get("default_io")
@@ -170,7 +172,11 @@ def check_declared(**given: Any) -> None:
     for name, compute in (given.get("compute") or {}).items():
         refuse_what_is_no_compute(f"FlowStone(compute={{{name!r}: ...}})", compute)
     notifiers = given.get("notifiers")
-    if not isinstance(notifiers, Iterable) or not all(map(callable, notifiers)):
+    if (
+        isinstance(notifiers, str | bytes | Mapping)
+        or not isinstance(notifiers, Iterable)
+        or not all(map(callable, notifiers))
+    ):
         raise ConfigurationError(f"FlowStone(notifiers={shown(notifiers)}): give a list of functions.")
     settings = given.get("settings")
     if settings is not None and not isinstance(settings, Settings):

@@ -67,7 +67,7 @@ class DetailsReader:
         hooks, hooks_config = self._hook_names(spec.hooks, spec.hooks_config)
         return RunDetails(
             tags=check_tags(spec.tags),
-            metadata=check_document("metadata", spec.metadata) if spec.metadata else {},
+            metadata={} if spec.metadata is None else check_document("metadata", spec.metadata),
             config=config,
             io=self._io(spec.io, names),
             resources=self._substitutes(spec.resources, scope),
@@ -220,10 +220,11 @@ class DetailsReader:
     ) -> tuple[tuple[str, ...], dict[str, dict[str, JsonValue]]]:
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise OptionsError(f"hooks={_short(given)}: give a list of names, such as hooks=['timed'].")
-        names = tuple(dict.fromkeys(given))
-        for name in names:
+        listed = tuple(given)
+        for name in listed:
             if not isinstance(name, str) or name not in self._hooks.names:
                 raise OptionsError(_unknown("hooks", name, self._hooks.names, "named hook", "hooks={...}"))
+        names = tuple(dict.fromkeys(listed))
         if configs is None:
             configs = {}
         if not isinstance(configs, Mapping):

@@ -89,9 +89,10 @@ class RunsView:
 
     def steps(self, run_id: AnyRun, *, state: State | None = None, limit: int = 1000) -> list[StepRecord]:
         """Return steps of a run, all or those in one state."""
-        if state is not None and state not in set(State):
+        given: object = state
+        if given is not None and not (isinstance(given, str) and given in set(State)):
             raise OptionsError(
-                f"state={state!r}: give a State.{did_you_mean(str(state), [one.value for one in State])}"
+                f"state={shown(state)}: give a State.{did_you_mean(str(state), [one.value for one in State])}"
             )
         limit = whole_number("limit", limit)
         return self._parts.store.catalog.steps(run_id_of(run_id), state=state and State(state), limit=limit)

@@ -150,6 +150,21 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and is_storable(value)
 
 
+def is_host(value: object) -> bool:
+    """Whether this can be the name or the address of a server.
+
+    Example:
+        >>> is_host("mail.example.com"), is_host("::1"), is_host("a..b"), is_host("https://example.com")
+        (True, True, False, False)
+    """
+    if not is_text(value) or not str(value).isprintable() or set(str(value)) & set(" /\\@?#<>[]"):
+        return False
+    try:
+        return bool(str(value).encode("idna").strip(b"."))
+    except UnicodeError:  # a part that is empty, or longer than 63
+        return False
+
+
 def is_storable(text: str) -> bool:
     """Whether a database can keep this text as it is, empty or not.
 

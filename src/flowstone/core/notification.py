@@ -6,7 +6,7 @@ a `Notice`, and the notices of one run, to one rule, are one `Notification`. `Me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -317,7 +317,7 @@ class Notify:
         wait: timedelta | float = DEFAULT_WAIT,
         deadline: timedelta | float | None = None,
     ) -> None:
-        given: Iterable[object] = to if isinstance(to, list | tuple) else (to,)
+        given: Iterable[object] = to if isinstance(to, list | tuple | set | frozenset | Iterator) else (to,)
         self.to: tuple[Recipient, ...] = tuple(_recipient(one) for one in given)
         if not self.to:
             raise DefinitionError('Notify(to=[]): give a sender, such as email("ann@example.com", ...).')

@@ -122,11 +122,12 @@ def decode_cursor(cursor: str | None, *types: type) -> tuple[Any, ...] | None:
         >>> decode_cursor(encode_cursor("a", 3), str, int)
         ('a', 3)
     """
-    if not cursor:
+    given: object = cursor
+    if given is None or (isinstance(given, str) and not given):
         return None
-    if len(cursor) <= _MAX_CURSOR:
+    if isinstance(given, str) and len(given) <= _MAX_CURSOR:
         try:
-            found = json.loads(base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)))
+            found = json.loads(base64.urlsafe_b64decode(given.encode() + b"=" * (-len(given) % 4)))
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, list) and len(found) == len(types):

@@ -174,16 +174,17 @@ def check_tags(tags: object) -> tuple[str, ...]:
         raise OptionsError("tags: give a list of names; pairs of names and values go into metadata={...}.")
     if not isinstance(tags, Iterable):
         raise OptionsError(f"tags={tags!r}: give a list of names, such as tags=['nightly'].")
-    found = dict.fromkeys(tags)
-    for tag in found:
+    found: dict[str, None] = {}
+    for tag in tags:
         if not isinstance(tag, str) or not 0 < len(tag) <= _MAX_TAG or not tag.isprintable() or tag != tag.strip():
             shown = repr(tag)[:80]
             raise OptionsError(
                 f"tags: {shown} is no tag: give 1 to {_MAX_TAG} printable characters without space around."
             )
+        found[str.__str__(tag)] = None  # that of a member of an enumeration may be its name
     if len(found) > _MAX_TAGS:
         raise OptionsError(f"tags: {len(found):,} tags are more than {_MAX_TAGS}; facts go into metadata={{...}}.")
-    return tuple(str(tag) for tag in found)
+    return tuple(found)
 
 
 def check_document(option: str, given: object) -> dict[str, JsonValue]:

@@ -81,15 +81,21 @@ class RunFilter:
             for field in (name, f"not_{name}"):
                 object.__setattr__(self, field, _values_of(field, getattr(self, field)))
         if self.items_of is not None:
-            _values_of("items_of", (self.items_of,))
+            object.__setattr__(self, "items_of", *_values_of("items_of", (self.items_of,)))
         for state in (*self.state, *self.not_state):
             if state not in RUN_STATES:
                 meant = did_you_mean(state, RUN_STATES) or f" States are {', '.join(RUN_STATES)}."
                 raise OptionsError(f"state:{state} is no state of a run.{meant}")
         for name in _TIMES:
             text = getattr(self, name)
-            if text is not None:
-                _time_of(name, text, datetime(2000, 1, 1, tzinfo=UTC))
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise OptionsError(
+                    f"{name}={shown(text)}: give text, such as '24h' or '2024-01-05T12:00:00+01:00'; a datetime "
+                    "has isoformat()."
+                )
+            _time_of(name, text, datetime(2000, 1, 1, tzinfo=UTC))
 
     @classmethod
     def of(cls, given: RunFilter | str) -> RunFilter:
@@ -123,6 +129,9 @@ class RunFilter:
             flowstone.errors.OptionsError: 'stat' is no filter of runs. Did you mean 'state'?
         """
         found: dict[str, list[str]] = {}
+        given: object = text
+        if not isinstance(given, Iterable):
+            raise OptionsError(f"filter={shown(given)}: give a text such as 'asset:orders', or a list of words.")
         words = list(_words(text) if isinstance(text, str) else map(_split_word, text))
         if len(words) > _MAX_WORDS:
             raise OptionsError(f"{len(words)} words are more than a filter may have ({_MAX_WORDS}).")
@@ -215,7 +224,9 @@ def _words(text: str) -> Iterator[tuple[bool, str, str]]:
         rest = rest[found.end() :].lstrip()
 
 
-def _split_word(word: str) -> tuple[bool, str, str]:
+def _split_word(word: object) -> tuple[bool, str, str]:
+    if not isinstance(word, str):
+        raise OptionsError(f"filter=[{shown(word)}]: give words, such as 'asset:orders'.")
     name, colon, value = word.partition(":")
     if not colon or not re.fullmatch(r"-?[a-z_]+", name):
         _refuse(word)
@@ -228,13 +239,14 @@ def _values_of(field: str, given: object) -> tuple[str, ...]:
     """Return the values of a field, each of them a text that a run can have."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise OptionsError(f"{field}={shown(given)}: give a list of texts, such as [{shown(given)}].")
-    values = tuple(given)
-    for value in values:
+    values = []
+    for value in given:
         if not isinstance(value, str) or not 0 < len(value) <= _MAX_VALUE or not is_storable(value):
             raise OptionsError(
                 f"{field}: {shown(value)} is none; give 1 to {_MAX_VALUE:,} characters of plain text."
             )
-    return values
+        values.append(str.__str__(value))  # that of a member of an enumeration may be its name
+    return tuple(values)
 
 
 def _refuse(word: str) -> NoReturn:

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import batched, islice
 from typing import Any, cast, overload
 
+from flowstone.core.declaring import shown, whole_number
 from flowstone.core.frozen import maker
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
@@ -25,7 +26,6 @@ BACKFILL_QUEUE = "backfill"
 _CHUNK = 1000
 _WIDEST = 1_000_000
 _FLAGS = ("force", "force_deps", "allow_incomplete", "wait_for_inputs")
-_NO_NAMES = (None, ())
 
 
 class PackedKeys:
@@ -175,20 +175,22 @@ class RunSpec:
         ):
             flags: tuple[object, ...] = (self.force, self.force_deps, self.allow_incomplete, waits)
             name, flag = next(one for one in zip(_FLAGS, flags, strict=True) if type(one[1]) is not bool)
-            raise OptionsError(f"{name}={flag!r}: give True or False.")
+            raise OptionsError(f"{name}={shown(flag)}: give True or False.")
         if self.executor_opts is not None:
             _check_names("executor_opts", self.executor_opts)
         width = self.max_concurrency
         if width is not None and (type(width) is not int or not 1 <= width <= _WIDEST):
-            raise OptionsError(f"max_concurrency={width!r}: give a whole number from 1 to {_WIDEST:,}, or None.")
+            raise OptionsError(
+                f"max_concurrency={shown(width)}: give a whole number from 1 to {_WIDEST:,}, or None."
+            )
         priority = self.priority
-        if priority is not None and (isinstance(priority, bool) or priority not in range(10)):
-            raise OptionsError(f"priority={priority!r}: give a whole number from 0 (first) to 9.")
+        if priority is not None and whole_number(priority, minimum=0, maximum=9) is None:
+            raise OptionsError(f"priority={shown(priority)}: give a whole number from 0 (first) to 9.")
         if self.run_id is not None and not _is_run_id(self.run_id):
-            raise OptionsError(f"run_id={self.run_id!r}: give 1 to 200 printable characters.")
+            raise OptionsError(f"run_id={shown(self.run_id)}: give 1 to 200 printable characters.")
         if self.scheduled_at is not None and not isinstance(self.scheduled_at, datetime):
             raise OptionsError(
-                f"scheduled_at={self.scheduled_at!r}: give a datetime with a time zone, such as "
+                f"scheduled_at={shown(self.scheduled_at)}: give a datetime with a time zone, such as "
                 "datetime.now(UTC) + timedelta(hours=1)."
             )
         if self.scheduled_at is not None and self.scheduled_at.tzinfo is None:
@@ -212,7 +214,12 @@ class RunSpec:
             self.details is None
             and self.config is self.metadata is self.io is self.resources is self.hooks_config is None
         ):
-            return self.tags in _NO_NAMES and self.hooks in _NO_NAMES
+            tags: object = self.tags
+            hooks: object = self.hooks
+            # not asked whether they are equal to nothing: arrays are not just equal or not
+            return (tags is None or (type(tags) is tuple and not tags)) and (
+                hooks is None or (type(hooks) is tuple and not hooks)
+            )
         return False
 
 

@@ -116,10 +116,12 @@ class DeltaIO(InProject):
             )
         if type(name) is not str or not name:
             raise ConfigurationError(f"DeltaIO(name={shown(name)}): give a name.")
-        if not _COLUMN.fullmatch(str(partition_column)):
+        column: object = partition_column
+        if not isinstance(column, str) or not _COLUMN.fullmatch(column):
             raise ConfigurationError(f"DeltaIO(partition_column={shown(partition_column)}): give a plain name.")
-        if schema_changes not in ("widen", "refuse"):
-            raise ConfigurationError(f"DeltaIO(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
+        kind: object = schema_changes
+        if not isinstance(kind, str) or kind not in ("widen", "refuse"):
+            raise ConfigurationError(f"DeltaIO(schema_changes={shown(schema_changes)}): give 'widen' or 'refuse'.")
         # a directory is absolute from here on, so that a later os.chdir does not move the tables
         self._root = (given if "://" in given else str(Path(given).absolute())).rstrip("/")
         self._options = dict(storage_options) if storage_options else None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from flowstone.core.by_reference import ScanKind
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import is_text, shown
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
@@ -430,8 +430,11 @@ class FilesystemIO(InProject):
     ) -> None:
         check_serializer(serializer)
         given: object = root
-        if not isinstance(given, str | os.PathLike):
+        if not isinstance(given, str | os.PathLike) or not is_text(os.fspath(given)):
             raise ConfigurationError(f"FilesystemIO({shown(given)}): give a directory.")
+        kind: object = durable
+        if not isinstance(kind, bool):
+            raise ConfigurationError(f"FilesystemIO(durable={shown(durable)}): give True or False.")
         # Absolute from here on, so that a later os.chdir does not move the values.
         self._root = Path(root).absolute()
         self._serializer = serializer

@@ -101,7 +101,7 @@ def _from_url(url: str, options: Mapping[str, Any] | None) -> object:
         import obstore.store
     except ModuleNotFoundError as error:
         raise MissingExtraError("obstore", "objects", "ObjectIO") from error
-    given = named_values(options or {})
+    given = {} if options is None else named_values(options)
     if given is None:
         raise ConfigurationError(
             "ObjectIO(options=...): give a mapping of names to values, such as {'region': ...}."

@@ -18,7 +18,7 @@ from itertools import batched
 from typing import Any, BinaryIO, cast
 
 from flowstone.core.by_reference import ScanKind
-from flowstone.core.declaring import whole_number
+from flowstone.core.declaring import is_storable, shown, whole_number
 from flowstone.core.output import OutputAddress, StoredOutput
 from flowstone.core.partitions import NO_PARTITION, PartitionKey
 from flowstone.core.project import DEFAULT_PROJECT, InProject
@@ -38,6 +38,8 @@ _MAX_PARTS = 9_000  # S3 takes 10,000
 _MAX_LOCATION = 800  # S3, GCS and Azure take 1,024 bytes, the prefix included
 _PAGE = 1_000
 _LONG = "@long-"
+_PREFIX = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))(?!.*//)[^\x00-\x1f\x7f]{0,700}", re.DOTALL)
+"""What the keys of all objects may begin with: no name of a directory that is not one, no control characters."""
 
 
 class ObjectIO(InProject):
@@ -80,19 +82,20 @@ class ObjectIO(InProject):
         serializer: Serializer | None = None,
         name: str = "objects",
     ) -> None:
-        if whole_number(part_bytes, minimum=5 * MIB, maximum=1024 * MIB) is None:
+        size = whole_number(part_bytes, minimum=5 * MIB, maximum=1024 * MIB)
+        if size is None:
             raise ConfigurationError(
-                f"ObjectIO: part_bytes={part_bytes!r} must be from {5 * MIB} (S3 takes no smaller parts) to "
+                f"ObjectIO: part_bytes={shown(part_bytes)} must be from {5 * MIB} (S3 takes no smaller parts) to "
                 f"{1024 * MIB}."
             )
         check_serializer(serializer)
         given: object = prefix
-        if not isinstance(given, str) or re.search(r"(^|/)\.{1,2}(/|$)|//", given):
+        if not isinstance(given, str) or not _PREFIX.fullmatch(given) or not is_storable(given):
             raise ConfigurationError(
-                f"ObjectIO: prefix={prefix!r} must be a directory such as 'flowstone/values'."
+                f"ObjectIO: prefix={shown(prefix)} must be a directory such as 'flowstone/values'."
             )
         self._client = client_of(store, prefix, options)
-        self._part_bytes = part_bytes
+        self._part_bytes = size
         self._serializer = serializer
         self._name = name
         self.codec = Codec(name, serializer, target_of)

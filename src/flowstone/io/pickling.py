@@ -48,7 +48,8 @@ class PickleSerializer:
     """
 
     def __init__(self, key: bytes, *, pickler: Any = pickle) -> None:
-        if len(key) < _MIN_KEY:
+        given: object = key
+        if not isinstance(given, bytes) or len(given) < _MIN_KEY:
             raise ConfigurationError(
                 f"PickleSerializer needs a key of at least {_MIN_KEY} bytes. Make one with "
                 "secrets.token_bytes(32) and give the same to every process."

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, NamedTuple, cast
 
-from flowstone.core.declaring import whole_number
+from flowstone.core.declaring import shown, whole_number
 from flowstone.core.output import OutputAddress, StoredOutput, make_stored, type_name
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.project import InProject, Project
@@ -271,21 +271,28 @@ class PostgresIO(InProject):
         name: str = "postgres",
     ) -> None:
         check_serializer(serializer)
-        if whole_number(max_bytes, minimum=0, maximum=_LARGEST_VALUE) is None:
+        if not callable(connect):
             raise ConfigurationError(
-                f"PostgresIO: max_bytes ({max_bytes}) must be between 0 and {_LARGEST_VALUE:,}."
+                f"PostgresIO({shown(connect)}): give a function that returns a connection as a context manager."
             )
-        if whole_number(inline_limit_bytes, minimum=0, maximum=max_bytes) is None:
+        largest = whole_number(max_bytes, minimum=0, maximum=_LARGEST_VALUE)
+        if largest is None:
             raise ConfigurationError(
-                f"PostgresIO: inline_limit_bytes ({inline_limit_bytes}) must be between 0 and max_bytes "
-                f"({max_bytes})."
+                f"PostgresIO: max_bytes ({shown(max_bytes)}) must be between 0 and {_LARGEST_VALUE:,}."
             )
-        if whole_number(chunk_bytes, minimum=1, maximum=_LARGEST_CHUNK) is None:
+        inline = whole_number(inline_limit_bytes, minimum=0, maximum=largest)
+        if inline is None:
             raise ConfigurationError(
-                f"PostgresIO: chunk_bytes ({chunk_bytes}) must be between 1 and {_LARGEST_CHUNK}."
+                f"PostgresIO: inline_limit_bytes ({shown(inline_limit_bytes)}) must be between 0 and max_bytes "
+                f"({largest})."
+            )
+        chunk = whole_number(chunk_bytes, minimum=1, maximum=_LARGEST_CHUNK)
+        if chunk is None:
+            raise ConfigurationError(
+                f"PostgresIO: chunk_bytes ({shown(chunk_bytes)}) must be between 1 and {_LARGEST_CHUNK}."
             )
         self._connect = connect
-        self._limits = Limits(inline_limit_bytes, chunk_bytes, max_bytes)
+        self._limits = Limits(inline, chunk, largest)
         self._serializer = serializer
         self._name = name
         self.codec = Codec(name, serializer, _target_of)

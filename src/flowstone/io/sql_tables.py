@@ -96,8 +96,9 @@ class SqlTableIO(InProject, ABC):
             check_name(f"{about}({option}=...)", text)
         if schema == BOOKS:
             raise ConfigurationError(f"{about}(schema={schema!r}): this schema is taken by the book-keeping.")
-        if schema_changes not in ("widen", "refuse"):
-            raise ConfigurationError(f"{about}(schema_changes={schema_changes!r}): give 'widen' or 'refuse'.")
+        kind: object = schema_changes
+        if not isinstance(kind, str) or kind not in ("widen", "refuse"):
+            raise ConfigurationError(f"{about}(schema_changes={shown(schema_changes)}): give 'widen' or 'refuse'.")
         if not isinstance(history, bool):
             raise ConfigurationError(f"{about}(history={shown(history)}): give True or False.")
         self._schema = schema

@@ -51,7 +51,8 @@ def apprise(urls: str | Iterable[str]) -> AppriseSender:
         from apprise import Apprise
     except ImportError as error:
         raise MissingExtraError("apprise", "apprise", "The sender `apprise`") from error
-    listed = [urls] if isinstance(urls, str) else list(urls)
+    given: object = urls
+    listed = [urls] if isinstance(urls, str) else list(urls) if isinstance(given, Iterable) else []
     if not listed or not all(is_text(one) for one in listed):
         raise DefinitionError("apprise(urls=...): give an address such as slack://..., or a list of these.")
     hide_values(listed)

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from typing import Literal
 
 from flowstone.core.clean import hide_values
-from flowstone.core.declaring import duration, is_text, known_options, shown, whole_number
+from flowstone.core.declaring import duration, is_host, known_options, shown, whole_number
 from flowstone.core.notification import Message
 from flowstone.errors import DefinitionError
 
@@ -132,9 +132,10 @@ def email(
     addresses: list[object] = [to] if isinstance(to, str) else [*to]
     if not addresses:
         raise DefinitionError("email(to=[]): give at least one address.")
-    if security not in _PORTS:
+    kind: object = security
+    if not isinstance(kind, str) or kind not in _PORTS:
         raise DefinitionError(f'email(security={shown(security)}): give "starttls", "tls" or "none".')
-    if not is_text(host) or any(one.isspace() for one in host):
+    if not is_host(host):
         raise DefinitionError(f'email(host={shown(host)}): give the name of a server, such as "mail.example.com".')
     number = _PORTS[security] if port is None else whole_number(port, minimum=1, maximum=65535)
     if number is None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from flowstone.core.clean import hide_values
-from flowstone.core.declaring import duration, known_options, shown, whole_number
+from flowstone.core.declaring import duration, is_host, is_storable, known_options, shown, whole_number
 from flowstone.core.notification import Message
 from flowstone.errors import DefinitionError, NotSentError
 
@@ -62,8 +62,12 @@ class WebhookSender:
         Raises:
             NotSentError: the receiver answered with something else than 2xx.
             OSError: it does not answer.
+            TypeError: `body` returned no dict, or something in it that is not JSON; ValueError: such as NaN.
         """
-        body = json.dumps(message.to_json() if self._body is None else dict(self._body(message))).encode()
+        document: object = message.to_json() if self._body is None else self._body(message)
+        if not isinstance(document, Mapping):
+            raise TypeError(f"webhook(body=...): it returned {shown(document)}; return a dict.")
+        body = json.dumps(dict(document), allow_nan=False).encode()
         pause = _FIRST_PAUSE_SECONDS
         for left in reversed(range(self._tries)):
             try:
@@ -172,8 +176,8 @@ def webhook(
     if number is None:
         raise DefinitionError(f"webhook(tries={shown(tries)}): give a whole number from 1 to 10.")
     given: object = secret
-    if given is not None and not (isinstance(given, str) and given):
-        raise DefinitionError("webhook(secret=...): give text that is not empty.")
+    if given is not None and not (isinstance(given, str) and given and is_storable(given)):
+        raise DefinitionError("webhook(secret=...): give text that is not empty, without NUL and half characters.")
     if body is not None and not callable(body):
         raise DefinitionError(f"webhook(body={shown(body)}): give a function of a message that returns a dict.")
     trusts: object = context
@@ -206,7 +210,7 @@ def _parts(url: object) -> SplitResult:
         parts.port  # noqa: B018 - raises for one that is none
     except ValueError as error:
         raise DefinitionError(f"webhook(url=...): {error}; {remedy}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not is_host(parts.hostname) or parts.port == 0:
         raise DefinitionError(f"webhook(url=...): no host, or neither http nor https; {remedy}")
     if parts.username is not None:
         raise DefinitionError("webhook(url=...): give user and password as headers={'Authorization': ...}.")
