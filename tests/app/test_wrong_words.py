@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum
 from typing import Any
 
@@ -25,7 +25,7 @@ from flowstone import (
     asset,
     dep,
 )
-from flowstone.errors import FlowStoneError
+from flowstone.errors import FlowStoneError, OptionsError, VersionNotFoundError
 from flowstone.executors.inline import AsyncExecutor, SerialExecutor, SyncExecutor
 from flowstone.io import MemoryIO
 
@@ -174,6 +174,20 @@ MESSAGE: list[tuple[Callable[[FlowStone], Any], str]] = [
     (lambda f: f.materialize("one", metadata=[]), "metadata"),
     (lambda f: f.materialize("one", metadata=numpy.array([1, 2])), "metadata"),
     (lambda f: f.backfill("region", priority=numpy.array([1, 2])), "priority=array([1, 2]): give a whole number"),
+    (lambda f: f.schedule("one", scheduled_at=datetime.min.replace(tzinfo=UTC)), "give a time of the years"),
+    (lambda f: f.schedule("one", scheduled_at=datetime.max.replace(tzinfo=UTC)), "give a time of the years"),
+    # what empties, erases and cancels takes no text for a list or for yes and no
+    (lambda f: f.versions.erase("one", dry_run="no"), "dry_run='no': give True or False"),
+    (lambda f: f.versions.erase("one", by=5), "by=5: give a text"),
+    (lambda f: f.versions.erase("one", reason="a\0b"), "reason='a\\x00b': give a text"),
+    (lambda f: f.runs.retry("r", wait="no"), "wait='no': give True or False"),
+    (lambda f: f.conditions.run(now=datetime(2024, 1, 1)), "give a datetime with a time zone"),
+    (lambda f: f.audit.latest(actor="a\0b"), "actor='a\\x00b': give text"),
+    (lambda f: f.insights.audit(since=datetime(2024, 1, 1)), "give a datetime with a time zone"),
+    (lambda f: f.checks.results("one", failed="no"), "failed='no': give True or False"),
+    (lambda f: f.load("a\0b"), "'a\\x00b'"),
+    (lambda f: f.schedules.pause(["nightly"]), "['nightly']"),
+    (lambda f: f.partitions.add(["k"], ["a"]), "no dynamic partitions named ['k']"),
     (lambda f: f.runs.steps("r", state=["failed"]), "state=['failed']: give a State"),
     (lambda f: f.insights.runs(cursor=["a"]), "is no place in this list"),
     (lambda f: f.insights.runs(cursor=5), "is no place in this list"),
@@ -228,3 +242,32 @@ def test_a_tag_is_the_value_of_a_member_of_an_enumeration(flow: FlowStone) -> No
 
     run = flow.materialize("one", tags=[Team.OPS]).run_id
     assert flow.runs.get(run).details.tags == ("ops",)
+
+
+def test_one_name_is_no_list_of_names(flow: FlowStone) -> None:
+    """Its letters would be the names, and nothing, or another asset, would be meant in silence."""
+    run = flow.materialize("one").run_id
+    words: Any = "one"
+    for call in (
+        lambda: flow.runs.retry(run, assets=words),
+        lambda: flow.bulk.count_steps(run, assets=words),
+        lambda: flow.bulk.count_steps(run, states=words),
+        lambda: flow.bulk.cancel_steps(run, assets=words, expected=0),
+    ):
+        with pytest.raises(OptionsError, match="give a list of names"):
+            call()
+    with pytest.raises(OptionsError, match=r"no step has such a state\. Did you mean 'failed'"):
+        flow.bulk.count_steps(run, states=["faild"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("hours", [14, -14])
+def test_a_time_at_the_edge_of_the_calendar(flow: FlowStone, hours: int) -> None:
+    """It is before the year 1, or after 9999, in UTC."""
+    flow.materialize("one")
+    edge = datetime.min if hours > 0 else datetime.max
+    as_of = edge.replace(tzinfo=timezone(timedelta(hours=hours)))
+    if hours > 0:
+        with pytest.raises(VersionNotFoundError):
+            flow.load("one", as_of=as_of)
+    else:
+        assert flow.load("one", as_of=as_of) == 1

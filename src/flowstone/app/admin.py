@@ -16,7 +16,7 @@ from functools import partial
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of, discard_values
 from flowstone.app.submit import Placement
-from flowstone.app.targets import AssetLike, find_asset, target_of, whole_number
+from flowstone.app.targets import AssetLike, find_asset, flag, step_id_of, target_of, whole_number
 from flowstone.core.actor import current_actor
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.asset import Asset
@@ -24,7 +24,7 @@ from flowstone.core.audit import AuditFilter, AuditRecord
 from flowstone.core.capability import Capability
 from flowstone.core.check import Check
 from flowstone.core.control import QueueStatus
-from flowstone.core.declaring import view
+from flowstone.core.declaring import is_text, shown, view
 from flowstone.core.output import StoredOutput
 from flowstone.core.partitions import Partition, PartitionKey
 from flowstone.core.step import CheckRecord, StepRecord
@@ -145,6 +145,8 @@ class QueuesView:
         """Return what steers queues; refuse a name that stands for none, which would be stored in silence."""
         control = control_of(self._parts)
         known = {*self._parts.settings.queues, *(asset.queue for asset in self._parts.graph)}
+        if not isinstance(name, str):
+            raise OptionsError(f"There is no queue {shown(name)}: give its name.")
         if name not in known:
             known |= {queue.name for queue in control.queues()} | set(control.served_queues())
         if name not in known:
@@ -394,7 +396,8 @@ class ApprovalsView:
 
     def of_step(self, step_id: int | str) -> Sequence[Approval]:
         """Return the requests of a step in the order in which they were made."""
-        return self._parts.store.approvals.of_step(int(step_id))
+        found = step_id_of(step_id)
+        return () if found is None else self._parts.store.approvals.of_step(found)
 
     def approve(self, approval_id: int | str, *, comment: str | None = None, by: str | None = None) -> Approval:
         """Let a step go on; its function finds the decision in `context.approval`.
@@ -476,10 +479,6 @@ class AuditView:
         Raises:
             OptionsError: a time has no time zone.
         """
-        times: tuple[tuple[str, object], ...] = (("since", since), ("until", until))
-        for name, given in times:
-            if given is not None and (not isinstance(given, datetime) or given.tzinfo is None):
-                raise OptionsError(f"{name}={given!r}: give a datetime with a time zone.")
         requested = AuditFilter(actor=actor, action=action, subject=subject, since=since, until=until)
         after = None if before is None else whole_number("before", before)
         return self._parts.store.audit.lines(requested, before=after, limit=whole_number("limit", limit))
@@ -542,11 +541,13 @@ class ChecksView:
             limit: how many at most.
         """
         found = find_asset(self._parts.graph, asset)
+        if check is not None and not is_text(check):
+            raise OptionsError(f"check={shown(check)}: give the name of a check.")
         return self._parts.store.checks.results(
             found.name,
             partition=_key(found, partition),
             check=check,
-            failed=failed,
+            failed=flag("failed", failed),
             limit=whole_number("limit", limit),
         )
 

@@ -33,7 +33,7 @@ from flowstone.core.automation.record import (
 from flowstone.core.automation.schedule import Schedule
 from flowstone.core.automation.sensor import RunRequest, Sensor, check_cursor
 from flowstone.core.clean import clean_text
-from flowstone.core.declaring import view
+from flowstone.core.declaring import shown, view
 from flowstone.core.selection import select
 from flowstone.core.step import NewRun
 from flowstone.engine.automation.schedules import ScheduleEvaluator
@@ -240,10 +240,11 @@ class DeclaredAutomations[One: Evaluator]:
         return found
 
     def _find(self, name: str) -> One:
-        try:
-            return self._evaluators[name]
-        except KeyError:
-            raise UnknownAutomationError(self.kind, name, self._evaluators) from None
+        given: object = name
+        if not isinstance(given, str) or given not in self._evaluators:
+            text = given if isinstance(given, str) else shown(given)
+            raise UnknownAutomationError(self.kind, text, self._evaluators)
+        return self._evaluators[given]
 
     def _conclude(self, taken: TakenAutomation, tick: NewTick) -> None:
         """Record a tick and leave cursor and next instant as they are."""

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.runs import AnyRun, RunsView
-from flowstone.app.targets import whole_number
+from flowstone.app.targets import texts, whole_number
 from flowstone.core.bulk import BulkAction, BulkDone, BulkPreview, has_moved
-from flowstone.core.declaring import view
+from flowstone.core.declaring import shown, view
 from flowstone.core.run_filter import RunFilter
 from flowstone.core.state import ACTIVE, State
 from flowstone.core.step import StepRecord
@@ -126,7 +126,7 @@ class BulkView:
 
     def count_steps(self, run_id: AnyRun, *, states: Iterable[State] = (), assets: Iterable[str] = ()) -> int:
         """Return how many steps `cancel_steps` would cancel."""
-        return len(self._steps(self._runs.get(run_id).id, tuple(states), tuple(assets)))
+        return len(self._steps(self._runs.get(run_id).id, _states(states), texts("assets", assets)))
 
     def cancel_steps(
         self, run_id: AnyRun, *, states: Iterable[State] = (), assets: Iterable[str] = (), expected: int
@@ -145,7 +145,7 @@ class BulkView:
             RunNotFoundError: there is no such run.
             CountMovedError: so many more, or fewer, match by now that a person has to be asked again.
         """
-        identifier, named, chosen = self._runs.get(run_id).id, tuple(assets), tuple(states)
+        identifier, named, chosen = self._runs.get(run_id).id, texts("assets", assets), _states(states)
         steps = self._steps(identifier, chosen, named)
         what = f"steps of run {identifier}"
         self._check(whole_number("expected", expected, minimum=0), len(steps), what)
@@ -203,3 +203,17 @@ class AsyncBulkView(AsyncFlowStone):
     set_priority = awaitable(BulkView.set_priority)
     count_steps = awaitable(BulkView.count_steps)
     cancel_steps = awaitable(BulkView.cancel_steps)
+
+
+def _states(given: Iterable[State]) -> tuple[State, ...]:
+    """Return states of steps.
+
+    Raises:
+        OptionsError: one is none.
+    """
+    listed = texts("states", given)
+    for one in listed:
+        if one not in set(State):
+            hint = did_you_mean(one, [state.value for state in State])
+            raise OptionsError(f"states=[{shown(one)}]: no step has such a state.{hint}")
+    return tuple(State(one) for one in listed)

@@ -15,7 +15,7 @@ from flowstone.core.asset import Asset
 from flowstone.core.automation.condition import Decision, Paced
 from flowstone.core.automation.facts import TargetFacts
 from flowstone.core.automation.record import AutomationId, AutomationKind, AutomationRecord, TickRecord
-from flowstone.core.declaring import view
+from flowstone.core.declaring import shown, view
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition
 from flowstone.core.step import Target
 from flowstone.engine.automation.conditions import (
@@ -30,7 +30,7 @@ from flowstone.engine.automation.conditions import (
 )
 from flowstone.engine.automation.evaluation import FactReader
 from flowstone.engine.run_spec import RunSpec
-from flowstone.errors import DefinitionError, command
+from flowstone.errors import DefinitionError, OptionsError, command
 from flowstone.protocols import Evaluator
 
 type Assets = list[Asset]
@@ -104,7 +104,7 @@ class ConditionsView:
             numbers is requested: nothing is committed; no input is in progress
               yes: all of
         """
-        at = now or datetime.now(UTC)
+        at = _present(now)
         keys = None if partitions is None else list(partitions)
         found: Decisions = []
         for one in self._chosen(asset):
@@ -159,11 +159,12 @@ class ConditionsView:
             >>> [decision.name for decision in flow.conditions.run()], flow.conditions.run()
             (['numbers', 'doubled'], [])
         """
+        _present(now)
         paused = {record.id for record in self.list() if record.paused}
         done: Decisions = []
         for one in self._chosen(asset):
             if _id(one) not in paused:
-                at = now or datetime.now(UTC)
+                at = _present(now)
                 done += self._run(one, self._decide(one, [*_begun(one, at), *every(one.partitions, at)], at))
         return done
 
@@ -295,3 +296,16 @@ def _begun(asset: Asset, now: datetime) -> Sequence[PartitionKey]:
 
 def _id(asset: Asset) -> AutomationId:
     return AutomationId(AutomationKind.CONDITION, asset.name)
+
+
+def _present(now: object) -> datetime:
+    """Return the time to go by.
+
+    Raises:
+        OptionsError: it is no time, or has no zone.
+    """
+    if now is None:
+        return datetime.now(UTC)
+    if not isinstance(now, datetime) or now.tzinfo is None:
+        raise OptionsError(f"now={shown(now)}: give a datetime with a time zone.")
+    return now

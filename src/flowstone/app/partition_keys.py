@@ -51,9 +51,10 @@ class PartitionKeysView:
             PartitionError: no asset has it; suggests the closest name.
         """
         requested = name.name if isinstance(name, DynamicPartitions) else name
-        found = self._definitions.get(requested)
+        given: object = requested
+        found = self._definitions.get(requested) if isinstance(given, str) else None
         if found is None:
-            close = did_you_mean(requested, self._definitions)
+            close = did_you_mean(str(given)[:200], self._definitions)
             known = f"There are: {', '.join(self.names())}." if self._definitions else "No asset has any."
             raise PartitionError(f"There are no dynamic partitions named {requested!r}.{close} {known}")
         return found

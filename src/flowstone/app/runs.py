@@ -10,7 +10,7 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts, control_of
 from flowstone.app.results import Progress, RunHandle, RunResult
 from flowstone.app.submit import Placement
-from flowstone.app.targets import run_id_of, step_id_of, was_removed, whole_number
+from flowstone.app.targets import flag, run_id_of, step_id_of, texts, was_removed, whole_number
 from flowstone.core.capability import Capability
 from flowstone.core.clean import clean_text
 from flowstone.core.declaring import duration, shown, view
@@ -374,7 +374,7 @@ class RunsView:
             UnknownAssetError: the app no longer has an asset of it.
             OptionsError: it is a run of items, which belongs to another one.
         """
-        run_id = run_id_of(run_id)
+        waits, run_id = flag("wait", wait), run_id_of(run_id)
         old = self.get(run_id)
         if old.process_lost:
             self._parts.store.end_lost([step.id for step in self.steps(run_id, limit=_EVERY)])
@@ -404,7 +404,7 @@ class RunsView:
             details=self._parts.store.catalog.run_details(run_id),
             allow_incomplete=True,  # what was accepted then is not asked again
         )
-        if not wait:
+        if not waits:
             return self.handle(self._placement.start(spec).id)
         return self._placement.run(spec, on_progress)
 
@@ -482,7 +482,7 @@ class RunsView:
         """Return what a run did not get done: failed, not started because of a failure, or cancelled."""
         states = (State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED)
         found = [step for state in states for step in self.steps(run_id, state=state, limit=1_000_000)]
-        named = set(assets)
+        named = set(texts("assets", assets))
         if named or error_type is not None:
             found = [
                 step

@@ -11,7 +11,7 @@ from functools import partial
 
 from flowstone.app.results import RunHandle, RunResult
 from flowstone.core.asset import Asset, asset
-from flowstone.core.declaring import shown
+from flowstone.core.declaring import is_storable, shown
 from flowstone.core.definition import AnyPartitions, PartitionsDefinition, read_partition
 from flowstone.core.graph import AssetGraph, Completeness
 from flowstone.core.job import Job
@@ -58,7 +58,8 @@ def recorded_asset(graph: AssetGraph, catalog: Catalog, requested: AssetLike) ->
     name = given.name if isinstance(given, Asset) else given
     if not isinstance(name, str) or name in graph:
         return find_asset(graph, requested)
-    newest = catalog.history(name, None, limit=1)
+    # what no database can keep, none has recorded
+    newest = catalog.history(name, None, limit=1) if is_storable(name) else ()
     if not newest:
         return find_asset(graph, requested)
     partitions = AnyPartitions() if newest[0].partition_key else None
@@ -124,6 +125,40 @@ def several(partitions: Iterable[Partition]) -> Iterable[Partition]:
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise PartitionError(f"partitions={shown(given)}: pass a list of partitions.")
     return partitions
+
+
+def flag(name: str, value: object) -> bool:
+    """Return an option that is on or off.
+
+    Raises:
+        OptionsError: it is neither: `"false"` would be on.
+
+    Example:
+        >>> flag("dry_run", True)
+        True
+    """
+    if not isinstance(value, bool):
+        raise OptionsError(f"{name}={shown(value)}: give True or False.")
+    return value
+
+
+def texts(name: str, given: object) -> tuple[str, ...]:
+    """Return an option that is a list of names.
+
+    Raises:
+        OptionsError: it is one text, whose letters would be the names, or something else than texts.
+
+    Example:
+        >>> texts("assets", ["orders"])
+        ('orders',)
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise OptionsError(f"{name}={shown(given)}: give a list of names, such as [{shown(given)}].")
+    listed = tuple(given)
+    for one in listed:
+        if not isinstance(one, str) or not is_storable(one):
+            raise OptionsError(f"{name}=[{shown(one)}]: give a list of names.")
+    return listed
 
 
 def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int = 1_000_000_000) -> int:

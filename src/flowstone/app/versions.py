@@ -14,10 +14,10 @@ from flowstone.app.asynchronous import AsyncFlowStone, awaitable
 from flowstone.app.build import Parts
 from flowstone.app.erasing import Erased, Eraser
 from flowstone.app.lineage import LineageView, Version
-from flowstone.app.targets import AssetLike, recorded_asset, recorded_target, run_id_of, several
+from flowstone.app.targets import AssetLike, flag, recorded_asset, recorded_target, run_id_of, several
 from flowstone.app.version_choice import AnyRun, AnyVersion, Choice, VersionInfo, version_id
 from flowstone.core.asset import Asset
-from flowstone.core.declaring import shown, view
+from flowstone.core.declaring import is_storable, shown, view
 from flowstone.core.paging import Page, clamp_limit, decode_cursor, page_of
 from flowstone.core.partitions import Partition, PartitionKey, decode_partition
 from flowstone.core.selection import Selection
@@ -199,6 +199,7 @@ class VersionsView:
             raise OptionsError(
                 "restore() needs version=: the number of a version, as flow.versions.list(...) has it."
             )
+        who, why, forced = _text("by", by), _text("reason", reason), flag("force", force)
         found = self._recorded(asset)
         record = self._record(version_id(version))
         own = record.asset, record.partition_key
@@ -207,7 +208,7 @@ class VersionsView:
             self._choice.by_number(found, target, record.step_id)  # which says what it is one of
         self._refuse_missing([record])
         pointed = RestoreVersion(target, record.step_id, None if expect is None else version_id(expect))
-        (done,) = self._parts.store.versions.restore([pointed], by=by, reason=_text("reason", reason), force=force)
+        (done,) = self._parts.store.versions.restore([pointed], by=who, reason=why, force=forced)
         stale = self._lineage.made_from([done.before], limit=_MAX_STALE) if done.changed and done.before else ()
         return RestoreResult(
             asset=target[0],
@@ -255,12 +256,11 @@ class VersionsView:
                 f"The run {run_id!r} is not over: what it publishes later would stay. Wait for its end, or cancel "
                 f"it first: `{command('cancel', run_id)}`."
             )
+        who, why, forced = _text("by", by), _text("reason", reason), flag("force", force)
         earlier = self._earlier(run_id)
         done = [Repointed(one.target, one.expect, one.step_id) for one in earlier]
-        if not dry_run and earlier:
-            done = self._parts.store.versions.restore(
-                earlier, by=by, reason=_text("reason", reason), force=force, run_id=run_id
-            )
+        if not flag("dry_run", dry_run) and earlier:
+            done = self._parts.store.versions.restore(earlier, by=who, reason=why, force=forced, run_id=run_id)
         restored = sum(one.step_id is not None for one in done)
         return UndoneRun(
             run_id=run_id,
@@ -304,7 +304,11 @@ class VersionsView:
             raise OptionsError("partition= and partitions=: give one of them.")
         chosen = [partition] if partitions is None else [*several(partitions)]
         return self._eraser.erase(
-            selection, partitions=chosen, reason=_text("reason", reason), by=by, dry_run=dry_run
+            selection,
+            partitions=chosen,
+            reason=_text("reason", reason),
+            by=_text("by", by),
+            dry_run=flag("dry_run", dry_run),
         )
 
     # --- pieces -------------------------------------------------------------------------------------------
@@ -447,6 +451,6 @@ def _text(name: str, given: str | None) -> str | None:
         OptionsError: it is something else than text.
     """
     value: object = given
-    if value is not None and not isinstance(value, str):
+    if value is not None and not (isinstance(value, str) and is_storable(value)):
         raise OptionsError(f"{name}={shown(value)}: give a text.")
     return given or None

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flowstone.core.declaring import is_storable, shown
 from flowstone.core.output import JsonValue
+from flowstone.errors import OptionsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,16 @@ class AuditFilter:
     subject: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("actor", "action", "subject"):
+            given = getattr(self, name)
+            if given is not None and not (isinstance(given, str) and is_storable(given)):
+                raise OptionsError(f"{name}={shown(given)}: give text, such as the {name} of another line.")
+        for name in ("since", "until"):
+            given = getattr(self, name)
+            if given is not None and (not isinstance(given, datetime) or given.tzinfo is None):
+                raise OptionsError(f"{name}={shown(given)}: give a datetime with a time zone.")
 
     @property
     def actions(self) -> tuple[str | None, str | None]:

@@ -7,7 +7,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from numbers import Integral, Real
 from typing import Any
 
@@ -85,6 +85,16 @@ def warn_of_milliseconds(option: str, value: object, seconds: float) -> None:
             # where it was written, however deep in here it is read
             skip_file_prefixes=(_PACKAGE,),
         )
+
+
+def is_storable_time(at: datetime) -> bool:
+    """Whether a database, and whoever reads it in whatever zone, can have this time: within the years 2 to 9998.
+
+    Example:
+        >>> is_storable_time(datetime(2024, 1, 1)), is_storable_time(datetime.max)
+        (True, False)
+    """
+    return 1 < at.year < 9999
 
 
 def number(value: object) -> float | None:

@@ -24,7 +24,10 @@ def utc_text(instant: datetime) -> str:
         >>> utc_text(datetime(2024, 1, 1, 12, 30, tzinfo=UTC))
         '2024-01-01 12:30:00 UTC'
     """
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:  # before the year 1, or after 9999, there
+        return instant.isoformat()
 
 
 def load_zone(name: str) -> tzinfo:

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import batched, islice
 from typing import Any, cast, overload
 
-from flowstone.core.declaring import shown, whole_number
+from flowstone.core.declaring import is_storable_time, shown, whole_number
 from flowstone.core.frozen import maker
 from flowstone.core.partitions import PartitionKey
 from flowstone.core.run_details import RunDetails
@@ -184,8 +184,11 @@ class RunSpec:
                 f"max_concurrency={shown(width)}: give a whole number from 1 to {_WIDEST:,}, or None."
             )
         priority = self.priority
-        if priority is not None and whole_number(priority, minimum=0, maximum=9) is None:
-            raise OptionsError(f"priority={shown(priority)}: give a whole number from 0 (first) to 9.")
+        if priority is not None:
+            found = whole_number(priority, minimum=0, maximum=9)
+            if found is None:
+                raise OptionsError(f"priority={shown(priority)}: give a whole number from 0 (first) to 9.")
+            object.__setattr__(self, "priority", found)  # one of NumPy is no JSON
         if self.run_id is not None and not _is_run_id(self.run_id):
             raise OptionsError(f"run_id={shown(self.run_id)}: give 1 to 200 printable characters.")
         if self.scheduled_at is not None and not isinstance(self.scheduled_at, datetime):
@@ -197,6 +200,8 @@ class RunSpec:
             raise OptionsError(
                 f"scheduled_at={self.scheduled_at!r} has no time zone; write datetime(..., tzinfo=UTC)."
             )
+        if self.scheduled_at is not None and not is_storable_time(self.scheduled_at):
+            raise OptionsError(f"scheduled_at={shown(self.scheduled_at)}: give a time of the years 2 to 9998.")
 
     @property
     def assets(self) -> tuple[str, ...]:
