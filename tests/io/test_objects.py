@@ -169,11 +169,12 @@ class Publishing(type(fsspec.filesystem("memory"))):  # type: ignore[misc]
 
 def test_what_a_client_published_in_failing_is_deleted() -> None:
     files = Publishing()
-    objects = ObjectIO(files, prefix="/bucket", part_bytes=5 * MIB)
+    # a file system in memory is one for the whole process: a directory that no other test uses
+    objects = ObjectIO(files, prefix="/publishing", part_bytes=5 * MIB)
     with pytest.raises(StorageError, match="reset by peer") as caught:
         objects.store(LARGE, ADDRESS)
     assert caught.value.kind == "unavailable"
-    assert files.find("/bucket") == []
+    assert files.find("/publishing") == []
 
 
 def test_the_same_attempt_taken_up_again_writes_beside_it(bucket: Bucket) -> None:
