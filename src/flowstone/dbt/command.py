@@ -297,7 +297,8 @@ class _Lines:
             level, text = str(event["info"]["level"]), str(event["info"]["msg"])
         except (ValueError, LookupError, TypeError, RecursionError):
             level, text = "raw", line  # a traceback, or what a package prints
-        text = text.rstrip()
+        # half a character breaks whatever writes it down
+        text = text.encode(errors="replace").decode().rstrip()
         if not text:
             return
         if level in ("error", "raw"):
