@@ -60,6 +60,12 @@ def test_it_makes_what_the_class_makes() -> None:
     assert type(make_open(1)) is Open
 
 
+def test_of_a_class_that_takes_keywords_alone_it_takes_them_by_position_too() -> None:
+    named = {"id": 1, "asset": "a", "partition": None, "run_id": "r", "executor": "sync", "priority": 2}
+
+    assert make_job(*named.values()) == make_job(**named) == Job(**named)
+
+
 def test_each_has_containers_of_its_own() -> None:
     one = make_made(1)
     one.names.append("x")

@@ -80,15 +80,15 @@ class SubmittedRun:
         planned, placed = self.plan.steps[position], self.steps[position]
         details = self.run.details if placed.run_id == self.run.id else self.details_of(placed.run_id)
         return make_job(
-            id=StepId(placed.id),
-            asset=planned.asset,
-            partition=decode_partition(planned.partition_key) if planned.partition_key else None,
-            run_id=placed.run_id,
-            executor=self.executor.name,
-            priority=planned.priority,
-            scheduled_at=planned.scheduled_at,
-            deduplicated=placed.deduplicated,
-            metadata=dict(details.metadata) if details.metadata else {},
+            StepId(placed.id),
+            planned.asset,
+            decode_partition(planned.partition_key) if planned.partition_key else None,
+            placed.run_id,
+            self.executor.name,
+            planned.priority,
+            planned.scheduled_at,
+            placed.deduplicated,
+            dict(details.metadata) if details.metadata else {},
         )
 
 

@@ -55,8 +55,8 @@ def _source(
     """Return the source of the function, and put what it refers to into its names."""
     taken = [_parameter(one, names) for one in fields if one.init and not one.kw_only]
     keywords = [_parameter(one, names) for one in fields if one.init and one.kw_only]
-    if keywords:
-        taken += ["*", *keywords]
+    # of a class that only takes keywords the function takes them by position too, which is quicker to call
+    taken += ["*", *keywords] if taken and keywords else keywords
     lines = [f"def make({', '.join(taken)}):", "    self = _open()" if is_frozen else "    self = _new(_cls)"]
     for one in fields:
         value = one.name if one.init else f"_default_{one.name}"

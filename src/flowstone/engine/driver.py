@@ -59,13 +59,16 @@ class Driver:
         renew_after_fork(self, Driver._begin)
 
     def _begin(self) -> None:
-        self._inboxes: list[tuple[set[int], deque[int]]] = []
+        # replaced when a drive begins or ends, so that it can be gone through while others do so
+        self._inboxes: tuple[tuple[set[int], deque[int]], ...] = ()
         self._lock = threading.Lock()
 
     def released(self, step_ids: Sequence[int]) -> None:
         """Take note of steps that a commit in this process released."""
-        for known, inbox in [*self._inboxes]:
-            inbox.extend([step_id for step_id in step_ids if step_id in known])
+        for known, inbox in self._inboxes:
+            for step_id in step_ids:
+                if step_id in known:
+                    inbox.append(step_id)
 
     def drive(self, run: Drive, known: Iterable[int]) -> None:
         """Run everything that is or becomes ready.
@@ -80,15 +83,15 @@ class Driver:
         inbox = deque(run.ready)
         entry = (set(known), inbox)
         with self._lock:
-            self._inboxes.append(entry)
+            self._inboxes = (*self._inboxes, entry)
         try:
             if run.width == 1:
                 self._one_by_one(run, inbox)
             else:
                 self._side_by_side(run, inbox)
         finally:
-            with self._lock, suppress(ValueError):  # this is a forked copy
-                self._inboxes.remove(entry)
+            with self._lock:
+                self._inboxes = tuple([one for one in self._inboxes if one is not entry])
 
     def _one_by_one(self, run: Drive, inbox: deque[int]) -> None:
         while inbox or self._refill(run, inbox, set()):

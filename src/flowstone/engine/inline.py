@@ -27,7 +27,7 @@ from flowstone.core.outcome import STORED_REMOTELY, Failed, Snoozed, Succeeded
 from flowstone.core.partitions import decode_partition
 from flowstone.core.retry import RetryPolicy
 from flowstone.core.scatter import Scatter
-from flowstone.core.state import State
+from flowstone.core.state import TERMINAL, State
 from flowstone.core.step import Attempt, AttemptResult, CommitResult, StepRecord
 from flowstone.engine.driver import StepThreads
 from flowstone.engine.failures import failure, user_traceback
@@ -135,6 +135,10 @@ _MAX_PAUSE_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.1
 _AWAY_SECONDS = 120.0
 _EVERY = 1_000_000
+# read once: a method or a member of a class is looked up each time
+_now = datetime.now
+_materialization_of = Materialization.of_attempt
+_COMPLETED = State.COMPLETED
 
 log = logging.getLogger("flowstone")
 
@@ -253,7 +257,7 @@ class InlineRunner:
             Nothing else of the attempt outlives it: a next one must not run beside the inputs of this one.
         """
         ledger = self._store.ledger
-        attempts = ledger.claim([step_id], now=datetime.now(UTC))
+        attempts = ledger.claim([step_id], _now(UTC))
         if not attempts:
             return None
         attempt = attempts[0]
@@ -266,9 +270,7 @@ class InlineRunner:
                     policy = self._graph[attempt.asset].retry or DEFAULT_RETRY
                 completion = self._snoozed(attempt, inputs) if self._may_wait else None
                 if completion is None:
-                    completion = self._runner.perform(
-                        attempt, inputs, token, policy=policy, timeout_seconds=timeout_seconds, stoppable=stoppable
-                    )
+                    completion = self._runner.perform(attempt, inputs, token, policy, timeout_seconds, stoppable)
             except BaseException as error:  # noqa: BLE001 - an interrupt, the database: the step is over
                 completion = AttemptResult(attempt, failure(error, None), (), datetime.now(UTC))
             try:
@@ -281,7 +283,7 @@ class InlineRunner:
             self._tokens.pop(step_id, None)
         if committed.released:
             self._on_released(committed.released)
-        if committed.state.is_terminal or not committed.accepted:
+        if committed.state in TERMINAL or not committed.accepted:
             return self._answer(completion, committed)
         if isinstance(completion.outcome, Failed):
             completion.outcome.take_exception()
@@ -365,12 +367,8 @@ class InlineRunner:
         attempt, outcome = completion.attempt, completion.outcome
         if not committed.accepted:
             return StaleAttemptError(attempt.asset, attempt.attempt)
-        if (
-            type(outcome) is Succeeded
-            and committed.state is State.COMPLETED
-            and outcome.value is not STORED_REMOTELY
-        ):
-            return Materialization.of_attempt(completion)
+        if type(outcome) is Succeeded and committed.state is _COMPLETED and outcome.value is not STORED_REMOTELY:
+            return _materialization_of(completion)
         if isinstance(outcome, Failed) and committed.state is State.FAILED:
             error = outcome.take_exception()
             if error is not None:

@@ -155,6 +155,7 @@ class Planner:
         self._routing = Routing(graph, reader, catalog)
         self._own = frozenset([asset.name for asset in graph if graph.reads_itself(asset.name)])
         self._rank = {name: position for position, name in enumerate(graph.order)}
+        self._optional = frozenset([name for name in graph.order if reader.optional(name)])
         self._upstream: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def plan(
@@ -345,18 +346,22 @@ class Planner:
     def _level(self, found: _Found, level: Sequence[Target]) -> list[Target]:
         """Expand what may have to run; return what that reads and nobody has asked about yet."""
         spec, running, ahead = found.spec, found.running, found.ahead
+        committed, skipped, timed = found.committed, found.skipped, self._timed
+        targets_of = self._reader.targets
         following: dict[Target, None] = {}
         level = list(level)
         for target in level:  # becomes longer by what was asked about ahead
-            if target in running or not found.must_run(target):
+            if target in running or target in skipped:
+                continue
+            if target in committed and not (spec.force if target in found.requested else spec.force_deps):
                 continue
             so_far = None
-            if target[0] in self._timed and not found.over.is_over(*target):
+            if target[0] in timed and not found.over.is_over(*target):
                 so_far = found.over
-            running[target] = reads = self._reader.targets(target[0], target[1], found.now, so_far)
+            running[target] = reads = targets_of(target[0], target[1], found.now, so_far)
             if not reads:
                 continue
-            if self._timed:
+            if timed:
                 held_up = next((read for read in reads if not self._may(found, read)), None)
                 if held_up is not None:
                     found.held_up[target] = held_up
@@ -408,8 +413,9 @@ class Planner:
                 steps.append(make_step(target[0], target[1], reuse=reuse, skip=skip))
                 continue
             inputs = tuple([position[read] for read in reads if read in position]) if position else ()
-            step = make_step(target[0], target[1], inputs, forced=target in forced)
-            if inputs and self._reader.optional(target[0]):
+            step = make_step(target[0], target[1], inputs)
+            step.forced = target in forced
+            if inputs and target[0] in self._optional:
                 self._mark_optional(step, reads, ordered)
             steps.append(step)
         return steps
@@ -420,7 +426,8 @@ class Planner:
         if len(targets) < 2:
             return targets
         if not self._own:
-            return sorted(targets, key=lambda target: self._rank[target[0]])
+            rank = self._rank
+            return sorted(targets, key=lambda target: rank[target[0]])
         place: dict[Target, int] = {}
         for root in targets:
             stack = [root] if root[0] in self._own else []
@@ -497,13 +504,6 @@ class _Found:
         if self.completeness is None:
             self.completeness = Completeness(self.graph, self.present)
         return self.completeness
-
-    def must_run(self, target: Target) -> bool:
-        if target in self.skipped:
-            return False
-        if target not in self.committed:
-            return True
-        return self.spec.force if target in self.requested else self.spec.force_deps
 
     def may_expand(self, read: Target) -> bool:
         if self.spec.expand is None:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import lru_cache
 from types import CoroutineType
 from typing import NoReturn
 
@@ -43,7 +44,7 @@ from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.isolated.values import EncodedValue, IsolatedValues
-from flowstone.engine.logs import LogCapture, fields_of, make_log
+from flowstone.engine.logs import AttemptLog, LogCapture, fields_of
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain, make_request
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
@@ -53,7 +54,9 @@ from flowstone.errors import GateRepeatedError, RouteError
 log = logging.getLogger("flowstone")
 
 _ANSWERS = (Outcome, Scattered, Snoozed, Route)
-_MICROSECOND = timedelta(microseconds=1)
+# read once: a method of a class is looked up each time
+_context_of = AssetContext.of_attempt
+_clock = time.monotonic_ns
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
@@ -77,7 +80,7 @@ class AssetCall:
         *,
         hooked: bool = False,
     ) -> None:
-        self._values = values
+        self._load, self._scan, self._store = values.load, values.scan, values.store
         self._isolated = None if hooked else IsolatedValues(values)
         self._invoker = invoker
         self._checks = checks
@@ -89,24 +92,27 @@ class AssetCall:
         began = 0.0 if self._checks is None else time.monotonic()
         try:
             limit = asset.timeout_seconds or request.timeout_seconds
-            apart = asset.compute is not None or (
-                (limit is not None or asset.isolation == "process")
-                and self._isolated is not None
-                and self._invoker.isolates(asset, limit, stoppable=request.stoppable)
+            here = limit is None and asset.compute is None and asset.isolation == "thread"
+            apart = not here and (
+                asset.compute is not None
+                or (
+                    self._isolated is not None
+                    and self._invoker.isolates(asset, limit, stoppable=request.stoppable)
+                )
             )
             if not apart and (inputs.plans or inputs.given):
-                context.inputs = inputs.arguments(self._values.load, self._values.scan)
-            if asset.compute is not None:
-                value = self._call_remotely(context, request, limit)
-            elif apart:
-                value = self._call_isolated(context, request, limit)
-            elif limit is not None or asset.is_async or asset.isolation == "process":
-                value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
-            else:
+                context.inputs = inputs.arguments(self._load, self._scan)
+            if here and not asset.is_async:
                 call = asset.function
                 value = call(context, **context.inputs) if asset.takes_context else call(**context.inputs)
                 if type(value) is CoroutineType:  # a decorator may hide that it is wrapped around `async def`
                     value = self._invoker.wait_for(context, value)
+            elif asset.compute is not None:
+                value = self._call_remotely(context, request, limit)
+            elif apart:
+                value = self._call_isolated(context, request, limit)
+            else:
+                value = self._invoker.call(context, timeout_seconds=limit, stoppable=request.stoppable)
             if context.metadata or type(context.metadata) is not dict:
                 context.metadata = output_metadata(context.metadata, asset.name)
             if type(value) is EncodedValue:
@@ -124,7 +130,7 @@ class AssetCall:
             return outcome_of(error, request.policy)
         if self._checks is not None:
             return self._checks.store(context, value, request.checks, began=began)
-        return succeeded(self._values.store(context, value), value)
+        return succeeded(self._store(context, value), value)
 
     def _call_isolated(self, context: AssetContext, request: CallRequest, limit: float | None) -> object:
         """Have the function called in a process of its own; what is looked at here comes back as it is."""
@@ -189,7 +195,6 @@ class StepRunner:
         attempt: Attempt,
         inputs: ResolvedInputs,
         cancellation: CancellationToken,
-        *,
         policy: RetryPolicy | None = None,
         timeout_seconds: float | None = None,
         stoppable: bool = False,
@@ -207,7 +212,7 @@ class StepRunner:
             timeout_seconds: limit of the function's running time when the asset declares none.
             stoppable: see `Invoker.call`.
         """
-        started, process = time.monotonic_ns(), forks.copies
+        started, process = _clock(), forks.copies
         asset = inputs.phase or self._assets[attempt.asset]
         records: list[CheckRecord] = []
         try:
@@ -216,8 +221,8 @@ class StepRunner:
             elif (inputs.missing or inputs.error) and (problem := inputs.problem(attempt)) is not None:
                 outcome = failure(problem, policy)
             else:
-                log_of = None if self._logs is None else make_log(self._logs, attempt)
-                context = AssetContext.of_attempt(asset, attempt, cancellation, log_of)
+                log_of = None if self._logs is None else AttemptLog(self._logs, attempt)
+                context = _context_of(asset, attempt, cancellation, log_of)
                 named = context.run.details.hooks
                 if named or asset.takes_context or asset.requires or asset.config is not None:
                     self._equip(context)
@@ -245,13 +250,13 @@ class StepRunner:
             if forks.copies != process:
                 _end_copy(asset)
             # the claim's clock goes on: in a fleet it is the database's, whatever this machine's clock says
-            finished_at = attempt.started_at + _MICROSECOND * ((time.monotonic_ns() - started) // 1000)
+            finished_at = attempt.started_at + _microseconds((_clock() - started) // 1000)
             delay = None
             if policy is not None and isinstance(outcome, Failed):
                 outcome, delay = _retry_delay(attempt, outcome, policy)
             read = () if inputs is NO_INPUTS else inputs.versions()
-            found, version = tuple(records), asset.code_version
-            ended = make_result(attempt, outcome, read, finished_at, delay, found, ran=True, code_version=version)
+            found, version = tuple(records) if records else (), asset.code_version
+            ended = make_result(attempt, outcome, read, finished_at, delay, found, True, version)
             # the rest of it was made here
             ended.is_recordable = delay is None and not found and is_plain(outcome, version)
             return ended if ended.is_recordable else make_recordable(ended)
@@ -280,6 +285,12 @@ class StepRunner:
             context.config = asset.config_in(details)
         if details.hooks:
             context.hooks_config = self._hooks.configs(details)
+
+
+@lru_cache(maxsize=4096)
+def _microseconds(number: int) -> timedelta:
+    """Return a duration: most steps are so short that many take as many microseconds."""
+    return timedelta(microseconds=number)
 
 
 def _measured(call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt) -> AttemptOutcome:

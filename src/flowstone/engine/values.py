@@ -6,8 +6,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from flowstone.core.asset import Asset
@@ -124,7 +125,7 @@ class ResolvedInputs:
     """Why there is nothing to do: the step was not chosen, or all its inputs were skipped."""
     phase: Asset | None = None
     """What the runner calls instead of the asset, for one that runs in several parts."""
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = MappingProxyType({})
     """Arguments that are not the values of other assets."""
     not_ready: NotReady = lambda target, missing, now: DependencyNotReadyError(*target, missing)
     """Returns the error for inputs that are missing."""
@@ -303,7 +304,10 @@ class InputReader:
                 missing.append((plan.name, key))
             else:
                 reads.append((plan, key, version))
-        return make_inputs(plans, reads, missing, not_ready=self._not_ready)
+        inputs = make_inputs(plans, reads, missing)
+        if missing:
+            inputs.not_ready = self._not_ready
+        return inputs
 
     def _fill(
         self,
@@ -360,9 +364,11 @@ class ValueStore:
         self._types = types
         self._managers = managers
         # they know no encoding, so that the classes do not matter
-        self._keep_objects = [
-            one for one in managers.values() if isinstance(one, KeepsObjects) and one.keeps_objects
-        ]
+        keep_objects = {
+            name: one for name, one in managers.items() if isinstance(one, KeepsObjects) and one.keeps_objects
+        }
+        self._keep_objects = list(keep_objects.values())
+        self._object_loads = {name: one.load for name, one in keep_objects.items()}
         self._default = default
         self._project = project
 
@@ -416,9 +422,10 @@ class ValueStore:
         Raises:
             StorageError: its IO manager is not declared here, or cannot load it.
         """
+        load = self._object_loads.get(stored.io)
+        if load is not None:
+            return load(stored)
         manager = self.manager_of(stored)
-        if manager in self._keep_objects:
-            return manager.load(stored)
         token = value_types.set(self._types)
         try:
             return manager.load(stored)

@@ -71,7 +71,7 @@ class MemoryIO:
             ).for_asset(address.asset, address.partition_key)
         location = address.fenced_version
         self._values[location] = value
-        return make_stored(self._name, location, value_type=type_name(value))
+        return make_stored(self._name, location, None, None, None, type_name(value))
 
     def load(self, stored: StoredOutput) -> object:
         """Return the very object that was stored.

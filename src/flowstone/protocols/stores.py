@@ -262,7 +262,7 @@ class Ledger(Protocol):
             RunConflictError: a target is under way with another config than a step that needs its own.
         """
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
+    def claim(self, step_ids: Sequence[int], now: datetime) -> list[Attempt]:
         """Start an attempt of each step that may start now; steps that may not are left out."""
 
     def commit(self, completions: Sequence[AttemptResult]) -> list[CommitResult]:

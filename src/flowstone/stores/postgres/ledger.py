@@ -114,7 +114,7 @@ class PostgresLedger(Ledger):
                 end_lost(self._database)
                 lost_tries -= 1
 
-    def claim(self, step_ids: Sequence[int], *, now: datetime) -> list[Attempt]:
+    def claim(self, step_ids: Sequence[int], now: datetime) -> list[Attempt]:
         parameters = {"ids": list(step_ids), "worker": self._worker_id(), "now": now}
 
         def claim(connection: Connection[TupleRow]) -> list[Attempt]:
