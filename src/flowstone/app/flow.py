@@ -176,13 +176,14 @@ class FlowStone(AssembledApp, CommittedValues):
             BaseException: what the asset raised, on executors in this process, elsewhere StepFailedError.
         """
         target = target_of(find_asset(self.parts.graph, asset), partition)
+        # more than fifteen keywords would be put into a dict
         spec = make_spec(
-            kind="materialize",
-            selection=target[0],
-            targets=(target,),
-            executor=executor,
-            executor_opts=executor_opts,
-            force=force,
+            "materialize",
+            target[0],
+            (target,),
+            executor,
+            executor_opts,
+            force,
             run_id=run_id,
             priority=priority,
             wait_for_inputs=wait_for_inputs,

@@ -55,6 +55,7 @@ log = logging.getLogger("flowstone")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _second = 0, ""
+_DURABLE = Capability.DURABLE  # read once: a member is looked up by the class of its enumeration each time
 # of its own, so that a program that seeds the random numbers of its process does not repeat run ids
 _random = random.Random()  # noqa: S311 - names runs, keeps no secret
 _bits = _random.getrandbits
@@ -143,7 +144,7 @@ class Placement:
         if self._parts.store.durable:
             self.warn_of_disagreements()
         within = None if connection is None else self._within(connection, executor)
-        if Capability.DURABLE in executor.capabilities and self._parts.store.ranges is not None:
+        if _DURABLE in executor.capabilities and self._parts.store.ranges is not None:
             whole = as_range(spec, placing, self._parts.graph, executor, self._parts.reader)
             if whole is not None:
                 open_range = self._parts.store.ranges.open_run if within is None else within.open_range
@@ -212,7 +213,7 @@ class Placement:
         """
         if placing is None:
             placing = placing_of(spec, executor)
-        durable = Capability.DURABLE in executor.capabilities
+        durable = _DURABLE in executor.capabilities
         retry = check_options_for(spec, placing, executor)
         refuse_items(self._parts.graph, spec.targets)
         given = NO_DETAILS if spec.is_plain else self._parts.details.read(spec)
@@ -334,7 +335,7 @@ class Placement:
             OptionsError: what its executor runs ends with this process.
         """
         executor = self.executor(spec.executor)
-        if Capability.DURABLE not in executor.capabilities:
+        if _DURABLE not in executor.capabilities:
             raise OptionsError(
                 f"wait=False: the executor {executor.name!r} runs steps in this process, and what is not over "
                 "dies with it. Use executor='oban', which needs a database; or await flow.aio.backfill(...)."
@@ -372,7 +373,7 @@ class Placement:
         return False
 
     def _within(self, connection: object, executor: Executor) -> OpensRuns:
-        if Capability.DURABLE not in executor.capabilities:
+        if _DURABLE not in executor.capabilities:
             raise OptionsError(
                 f"connection=: the executor {executor.name!r} runs steps in this process, not when a transaction "
                 "commits. Use executor='oban', which needs a database."
@@ -421,7 +422,7 @@ class Placement:
         details: RunDetails,
         instead_of: SubmittedRun | None,
     ) -> NewRun:
-        durable = Capability.DURABLE in executor.capabilities
+        durable = _DURABLE in executor.capabilities
         priority = spec.usual_priority if placing.priority is None else placing.priority
         actor = actor_variable.get()
         run_id = new_run_id() if spec.run_id is None or instead_of is not None else spec.run_id
@@ -430,7 +431,7 @@ class Placement:
             and (placing_span := telemetry.tracer.place(run_id, spec.kind)) is not None
         ):
             details = replace(details, traceparent=placing_span)
-        return make_run(
+        run = make_run(
             id=run_id,
             kind=spec.kind,
             selection=spec.selection,
@@ -446,9 +447,10 @@ class Placement:
             details=details,
             assets=spec.assets,
             unique_seconds=placing.unique_seconds,
-            requested_by=None if actor is None else actor.name,
-            requested_via=None if actor is None else actor.via,
         )
+        if actor is not None:
+            run.requested_by, run.requested_via = actor.name, actor.via
+        return run
 
     def warn_of_disagreements(self) -> None:
         """Log which assets living workers and applications declare otherwise; at first, and seldom later."""
@@ -591,7 +593,7 @@ def check_options_for(spec: RunSpec, placing: PlacingOptions, executor: Executor
     if options:
         check_call(executor, options)
         options = options_for(spec, executor)
-        if Capability.DURABLE in capabilities:
+        if _DURABLE in capabilities:
             check_portable(executor.name, options)
     needed = []
     if retry:
@@ -604,7 +606,7 @@ def check_options_for(spec: RunSpec, placing: PlacingOptions, executor: Executor
     for capability in needed:
         if capability not in capabilities:
             raise CapabilityError(executor.name, capability.value, capabilities)
-    return retry or Capability.DURABLE in capabilities
+    return retry or _DURABLE in capabilities
 
 
 def new_run_id() -> str:

@@ -314,7 +314,7 @@ class Planner:
 
     def _may(self, found: _Found, target: Target) -> bool:
         """Whether a target may be computed as far as it is over."""
-        if target[0] not in self._timed or found.over.is_over(*target):
+        if target[0] not in self._timed or found.over.is_over(target[0], target[1]):
             return True
         return found.spec.allow_incomplete or self._graph[target[0]].allow_incomplete
 
@@ -356,7 +356,7 @@ class Planner:
             if target in committed and not (spec.force if target in found.requested else spec.force_deps):
                 continue
             so_far = None
-            if target[0] in timed and not found.over.is_over(*target):
+            if target[0] in timed and not found.over.is_over(target[0], target[1]):
                 so_far = found.over
             running[target] = reads = targets_of(target[0], target[1], found.now, so_far)
             if not reads:

@@ -99,7 +99,7 @@ class PartitionTargets(Sequence[Target]):
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """A request for a run. What follows from it, such as queue and window, is computed where it is needed.
 
@@ -109,9 +109,9 @@ class RunSpec:
         targets: (asset, encoded partition) pairs that should be there in the end.
         executor: name or object; `auto` chooses.
         executor_opts: options for this call.
-        expand: names of assets that may be added upstream when missing; None for all, empty for none.
         force: recompute the targets although they are committed.
         force_deps: recompute what is upstream of them as well.
+        expand: names of assets that may be added upstream when missing; None for all, empty for none.
         run_id: id for the run; made when None.
         priority: 0 (first) to 9; when None `usual_priority`, else the asset's own.
         usual_priority: the priority of the verb, when it has one.
@@ -143,9 +143,9 @@ class RunSpec:
     targets: Sequence[Target]
     executor: str | Executor = "auto"
     executor_opts: Mapping[str, Any] | None = None
-    expand: Collection[str] | None = ()
     force: bool = False
     force_deps: bool = False
+    expand: Collection[str] | None = ()
     run_id: str | None = None
     priority: int | None = None
     usual_priority: int | None = None
