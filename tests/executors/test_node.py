@@ -69,7 +69,8 @@ class TestWhenAWorkerPolls:
     async def take(self, demand: int) -> int:
         """Take jobs as a producer has them taken; return how many came."""
         if not self.node._threads:
-            self.node._threads.update(self.node._make_threads(Finished(asyncio.get_running_loop())))
+            self.node._finished = finished = Finished(asyncio.get_running_loop())
+            self.node._threads.update(self.node._make_threads(finished))
         return sum(len(job.share) for job in await self.node.take_jobs("assets", demand, "uuid"))
 
     def test_what_was_left_behind_is_fetched_next(self) -> None:

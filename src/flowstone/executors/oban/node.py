@@ -273,12 +273,13 @@ class TakenJob:
     """What stands for a free place of a queue in Oban's producer, which only asks for its id.
 
     Usually that is one step. When steps are taken ahead, each place has its share of them: what Oban does for a
-    job costs more than a very short step.
+    job costs more than a very short step. The steps are with their threads already when Oban learns of it.
     """
 
     id: int
     queue: str
     share: Sequence[Running]
+    over: asyncio.Future[None]
 
 
 class Producer(Protocol):
@@ -368,6 +369,7 @@ class Node:
         self._finished: Finished | None = None
         self._producers: dict[str, Producer] = {}
         self._begun: set[asyncio.Future[None]] = set()
+        self._unknown_to_oban: set[asyncio.Future[None]] = set()
         self._promising = set(queues)  # may have something to take; fetches for nothing delay commits
         self._cut_off = False
         self._calls = ThreadPoolExecutor(len(queues) + 3, thread_name_prefix="flowstone-node")
@@ -406,8 +408,9 @@ class Node:
                     threads.close()
                 last = loop.time() + self._grace
                 await oban.stop()
-                if self._begun:  # Oban waits only for what it has taken itself
-                    await asyncio.wait(self._begun, timeout=max(0.0, last - loop.time()))
+                # Oban waits only for what it has taken itself
+                if others := self._begun | self._unknown_to_oban:
+                    await asyncio.wait(others, timeout=max(0.0, last - loop.time()))
             finally:
                 self._maintenance.stop()
             return await self._release()
@@ -478,7 +481,7 @@ class Node:
         return found
 
     async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
-        """Take jobs, start their attempts, resolve their inputs; return what stands for them in Oban."""
+        """Take jobs, start their attempts, run them; return what stands for them in Oban."""
         try:
             taken = await self._call(partial(self._take_now, queue, demand, uuid))
         except Exception as error:  # noqa: BLE001 - Oban asks again within a second or so
@@ -489,8 +492,7 @@ class Node:
         if self._cut_off:
             log.info("Jobs are taken again.")
             self._cut_off = False
-        shares = self._threads[queue].shares(taken, demand)
-        return [TakenJob(share[0].attempt.job_id, queue, share) for share in shares]
+        return taken
 
     def _room(self) -> WorkerRoom | None:
         """Return what may begin here with the next commit; called by the committer."""
@@ -525,20 +527,22 @@ class Node:
         except Exception as error:  # noqa: BLE001 - they were released, and are begun again
             log.warning("Steps that began with a commit could not be prepared, and are released: %s", error)
             return
-        shares: dict[str, list[Running]] = {}
+        of_queues: dict[str, list[Running]] = {}
         for running in taken:
-            shares.setdefault(queues[running.attempt.token], []).append(running)
-        assert self._finished is not None
-        self._finished.ask(partial(self._start_begun, shares))
+            of_queues.setdefault(queues[running.attempt.token], []).append(running)
+        for queue, of_queue in of_queues.items():
+            self._start_begun(queue, of_queue)
 
-    def _start_begun(self, shares: Mapping[str, Sequence[Running]]) -> None:
-        """Hand attempts to the threads of their queues; called on the loop."""
-        for queue, taken in shares.items():
-            threads, producer = self._threads[queue], self._producers[queue]
-            for share in threads.shares_of_begun(taken):
-                future = self.perform(TakenJob(share[0].attempt.job_id, queue, share), on_room=producer.notify)
-                self._begun.add(future)
-                future.add_done_callback(partial(self._end_begun, queue, producer))
+    def _start_begun(self, queue: str, taken: Sequence[Running]) -> None:
+        """Hand attempts to the threads of their queue, from this thread: a turn of the loop takes longer."""
+        assert self._finished is not None
+        threads, producer = self._threads[queue], self._producers[queue]
+        threads.on_room = producer.notify
+        for share in threads.shares_of_begun(taken):
+            future = self._finished.future()
+            self._begun.add(future)
+            future.add_done_callback(partial(self._end_begun, queue, producer))
+            threads.submit(share, future)
 
     def _end_begun(self, queue: str, producer: Producer, future: asyncio.Future[None]) -> None:
         self._begun.discard(future)
@@ -546,8 +550,8 @@ class Node:
         if not self._begun or self._threads[queue].takes_long:
             producer.notify()
 
-    def _take_now(self, queue: str, demand: int, uuid: str) -> list[Running]:
-        demand = self._threads[queue].room(demand)
+    def _take_now(self, queue: str, places: int, uuid: str) -> list[TakenJob]:
+        demand = self._threads[queue].room(places)
         if not demand:
             return []
         if not self._is_renewed(_LEASE_SECONDS):
@@ -564,7 +568,19 @@ class Node:
         if not fetched:
             return []
         self._attempts.taken(fetched)
-        return self._prepared(fetched)
+        return self._start_taken(queue, self._prepared(fetched), places)
+
+    def _start_taken(self, queue: str, taken: Sequence[Running], places: int) -> list[TakenJob]:
+        """Hand attempts to their threads at once: two turns of the loop, until Oban says so, take longer."""
+        assert self._finished is not None
+        threads = self._threads[queue]
+        jobs = []
+        for share in threads.shares(taken, places):
+            job = TakenJob(share[0].attempt.job_id, queue, share, self._finished.future())
+            self._unknown_to_oban.add(job.over)
+            threads.submit(share, job.over)
+            jobs.append(job)
+        return jobs
 
     def _prepared(self, attempts: Sequence[Attempt]) -> list[Running]:
         """Resolve what attempts read, and note that they are here."""
@@ -612,19 +628,6 @@ class Node:
                 log.warning("A step of %s is %s", left[0].asset, reason)
             self._ledger.release(left, reason=reason)
 
-    def perform(self, job: TakenJob, *, on_room: Callable[[], None]) -> asyncio.Future[None]:
-        """Have steps run in threads of their queue, which hand their completions to the committer.
-
-        Args:
-            job: the steps.
-            on_room: has the producer poll for more.
-        """
-        future = asyncio.get_running_loop().create_future()
-        threads = self._threads[job.queue]
-        threads.on_room = on_room
-        threads.submit(job.share, future)
-        return future
-
     def _perform_now(self, running: Running) -> None:
         completion = self._work.perform(running.attempt, running.prepared, running.token)
         # a step that was released meanwhile is refused by its token when this is committed
@@ -635,9 +638,12 @@ class Node:
         """Return whether there may be jobs: the last fetch left some behind, or some were announced since."""
         return queue in self._promising
 
-    def know(self, queue: str, producer: Producer) -> None:
-        """Note the producer of a queue: whether it is paused, and how it polls for more."""
-        self._producers[queue] = producer
+    def known(self, job: TakenJob, producer: Producer) -> asyncio.Future[None]:
+        """Note that a producer knows a job, whether it is paused and how it polls for more; return its end."""
+        self._producers[job.queue] = producer
+        self._threads[job.queue].on_room = producer.notify
+        self._unknown_to_oban.discard(job.over)
+        return job.over
 
     def cancel(self, running: Running) -> None:
         """Signal a running step to stop."""
@@ -670,7 +676,7 @@ class Node:
 
 
 class _Dispatcher:
-    """Oban's seam for running a job: ours runs it in a thread and leaves acknowledging to the committer."""
+    """Oban's seam for running a job: ours runs in threads since they were taken, and the committer ends them."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -686,9 +692,8 @@ class _Dispatcher:
         return await self._node.take_jobs(queue, demand, uuid) if self._node.may_have_jobs(queue) else []
 
     def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
-        """Run a job."""
-        self._node.know(job.queue, producer)
-        return self._node.perform(job, on_room=producer.notify)
+        """Return the future of a job that runs already."""
+        return self._node.known(job, producer)
 
     def cancel(self, producer: object, job: TakenJob) -> None:
         """Pass on a cancel that came through Oban."""

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -145,15 +146,23 @@ class Finished:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._done: deque[asyncio.Future[None]] = deque()
-        self._asking: deque[Callable[[], None]] = deque()
+        self._asking: deque[Callable[[], object]] = deque()
         self._woken = False
+
+    def future(self) -> asyncio.Future[None]:
+        """Return a new future of the loop; called from any thread."""
+        return self._loop.create_future()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Have something called on the loop when some time is over; called from any thread."""
+        self.ask(partial(self._loop.call_later, seconds, callback))
 
     def add(self, future: asyncio.Future[None]) -> None:
         """Have a future resolved soon; called from any thread."""
         self._done.append(future)
         self._wake()
 
-    def ask(self, ask: Callable[[], None]) -> None:
+    def ask(self, ask: Callable[[], object]) -> None:
         """Have something called soon on the loop; called from any thread."""
         self._asking.append(ask)
         self._wake()
@@ -273,7 +282,7 @@ class StepThreads:
         return self._typical_seconds >= _SHORT_SECONDS
 
     def submit(self, share: Sequence[Running], future: asyncio.Future[None]) -> None:
-        """Run attempts when there are threads for them, and resolve the future after them; called on the loop."""
+        """Run attempts when there are threads for them, resolve the future after them; called from any thread."""
         now = time.monotonic()
         left = deque(share)  # taking from it is atomic: whoever finds it empty was the last one
         with self._lock:
@@ -287,9 +296,9 @@ class StepThreads:
                 return
             if not self._awake:
                 self._wake()
-        if not self._watched:
-            self._watched = True
-            asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._watch)
+            is_watched, self._watched = self._watched, True
+        if not is_watched:
+            self._finished.call_later(_WATCH_SECONDS, self._watch)
 
     def resize(self, limit: int) -> None:
         """Run another number of steps at once from now on; those that run are let finish."""

@@ -106,8 +106,7 @@ class PostgresBulkActions(BulkActions):
             note(connection, "run.window_set", f"run:{run_id}", {"window": window})
             if room and self._database.durable:
                 placed = refill(connection, run_id, room)
-                queues = oban_jobs.enqueue(connection, placed) | oban_jobs.range_queues(connection, [run_id])
-                oban_jobs.announce(connection, queues)
+                oban_jobs.place(connection, placed, queues=oban_jobs.range_queues(connection, [run_id]))
             return True
 
         return in_transaction(self._database, change)

@@ -184,7 +184,7 @@ def propagate(
         _keep_queue_in_step(connection, moved, delays, enqueued, counted, children.queues)
         counters.rest(connection, resting)
     counters.mark_stopping(connection, [*left, *counted.exceeded], closing.gone, stopping)
-    oban_jobs.announce(connection, counters.release(connection, counted.runs, durable=durable))
+    counters.release(connection, counted.runs, durable=durable)
     watch = outbox.under_way.get()
     if watch is not None and (lost or watch.recovers or watch.completes):
         _notify(connection, finished, children.ended, changes, counted)
@@ -234,12 +234,11 @@ def _keep_queue_in_step(
     with_work: set[str],
 ) -> None:
     """Insert jobs, move those of steps that moved, and notify the nodes, also of work that needs no job."""
-    queues = with_work | oban_jobs.enqueue(connection, to_enqueue)
-    queues |= oban_jobs.range_queues(connection, counted.roomy)
-    queues |= oban_jobs.place_again(connection, [step.id for step in moved if _was_in_range(step)])
+    queues = with_work | oban_jobs.range_queues(connection, counted.roomy)
+    again = oban_jobs.draw_ids(connection, [step.id for step in moved if _was_in_range(step)])
     queues |= limits.release(connection, [step for step in moved if step.limits])
-    queues |= oban_jobs.settle(connection, moved, delays)
-    oban_jobs.announce(connection, queues)
+    settled = oban_jobs.settled_jobs(moved, delays)
+    oban_jobs.place(connection, [*to_enqueue, *again], queues=queues, settled=settled)
 
 
 def _was_in_range(step: MovedStep) -> bool:
@@ -257,7 +256,7 @@ def resume(connection: Connection[TupleRow], steps: Sequence[ReleasedStep], *, d
     changes.touch(touched)
     counted = changes.write(connection)
     if durable:
-        oban_jobs.announce(connection, oban_jobs.enqueue(connection, [*enqueue, *counted.to_place]))
+        oban_jobs.place(connection, [*enqueue, *counted.to_place])
 
 
 class _LinkRow(NamedTuple):

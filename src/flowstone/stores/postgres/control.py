@@ -211,8 +211,7 @@ class PostgresControl(Control, Retention):
             limit = run.max_concurrency
             room = UNLIMITED if limit is None else max(0, limit - run.active_steps)
             placed = refill(connection, run_id, room)
-            queues = oban_jobs.enqueue(connection, placed) | oban_jobs.range_queues(connection, [run_id])
-            oban_jobs.announce(connection, queues)
+            oban_jobs.place(connection, placed, queues=oban_jobs.range_queues(connection, [run_id]))
             return len(placed)
 
     def set_queue(

@@ -192,8 +192,8 @@ def rest(connection: Connection[TupleRow], steps: Sequence[int]) -> None:
         connection.execute(load_sql("scatters/rest"), {"steps": list(steps)})
 
 
-def release(connection: Connection[TupleRow], counted: Sequence[RunCounters], *, durable: bool) -> set[str]:
-    """Let the steps go on whose items are all over; return the queues with something to do.
+def release(connection: Connection[TupleRow], counted: Sequence[RunCounters], *, durable: bool) -> None:
+    """Let the steps go on whose items are all over.
 
     Args:
         connection: with the transaction in which the last item ended.
@@ -202,14 +202,14 @@ def release(connection: Connection[TupleRow], counted: Sequence[RunCounters], *,
     """
     steps = [run.releases_step for run in counted if run.releases_step is not None and not run.open_steps]
     if not steps:
-        return set()
+        return
     released = fetch_all(connection, _GatheringRow, "scatters/release", {"steps": steps})
     jobs = {step.job_id: step.id for step in released if step.job_id is not None}
     if not jobs or not durable:
-        return set()
+        return
     woken = fetch_all(connection, _WokenRow, "scatters/wake", {"jobs": list(jobs)})
     missing = fetch_column(connection, int, "scatters/missing_jobs", {"jobs": list(jobs)})
-    return {job.queue for job in woken} | oban_jobs.enqueue(connection, [jobs[job_id] for job_id in missing])
+    oban_jobs.place(connection, [jobs[job_id] for job_id in missing], queues={job.queue for job in woken})
 
 
 DONE_CHANNEL = "flowstone.done"

@@ -44,26 +44,36 @@ _RELEASED = frozenset({State.PENDING, State.SCHEDULED, State.WAITING, State.AWAI
 _FAILED = frozenset({State.FAILED, State.RETRYING})
 
 
-def enqueue(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
-    """Insert the jobs of steps that have a job id; return the queues with something to do now."""
-    if not steps:
-        return set()
-    parameters = {"steps": list(steps), "worker": WORKER}
-    return set(fetch_column(connection, str, "queue/enqueue", parameters))
-
-
-def settle(connection: Connection[TupleRow], moved: Iterable[MovedStep], delays: Mapping[int, object]) -> set[str]:
-    """Move jobs along with their steps.
+def place(
+    connection: Connection[TupleRow],
+    steps: Sequence[int],
+    *,
+    queues: Iterable[str] = (),
+    settled: Sequence[Mapping[str, object]] = (),
+) -> None:
+    """Insert the jobs of steps that have a job id, move others, notify nodes of what there is to do, in one go.
 
     Args:
-        connection: with the transaction in which the steps moved.
+        connection: with a transaction open.
+        steps: the steps.
+        queues: queues that have something to do beside that.
+        settled: see `settled_jobs`.
+    """
+    if not steps and not settled:
+        announce(connection, queues)
+        return
+    parameters = {"steps": list(steps), "worker": WORKER, "jobs": to_json(settled), "queues": sorted(queues)}
+    connection.execute(load_sql("queue/place"), parameters)
+
+
+def settled_jobs(moved: Iterable[MovedStep], delays: Mapping[int, object]) -> list[dict[str, object]]:
+    """Return how jobs move along with their steps, for `place`.
+
+    Args:
         moved: the steps.
         delays: seconds until those that go on later, by step.
-
-    Returns:
-        Queues that have something to do now because of it.
     """
-    jobs = [
+    return [
         # a retry that is due now does not wait for Oban's stager, which polls once a second
         {
             "id": step.job_id,
@@ -76,19 +86,11 @@ def settle(connection: Connection[TupleRow], moved: Iterable[MovedStep], delays:
         for step, delay in ((step, delays.get(step.id)) for step in moved)
         if step.job_id is not None and step.job_id > 0 and step.state in JOB_STATES
     ]
-    if jobs:
-        connection.execute(load_sql("queue/settle"), {"jobs": to_json(jobs)})
-    again = [job["id"] for job in jobs if job["state"] == "available"]
-    if not again:
-        return set()
-    return set(fetch_column(connection, str, "queue/queues_of", {"jobs": again}))
 
 
-def place_again(connection: Connection[TupleRow], steps: Sequence[int]) -> set[str]:
-    """Put steps that were begun from a range, and go on later, on the queue; return the queues with work now."""
-    if not steps:
-        return set()
-    return enqueue(connection, fetch_column(connection, int, "ranges/place_again", {"steps": list(steps)}))
+def draw_ids(connection: Connection[TupleRow], steps: Sequence[int]) -> list[int]:
+    """Give job ids to steps that were begun from a range, and go on later; return those to `place`."""
+    return fetch_column(connection, int, "ranges/place_again", {"steps": list(steps)}) if steps else []
 
 
 def range_queues(connection: Connection[TupleRow], runs: Sequence[str]) -> set[str]:

@@ -227,7 +227,7 @@ class Placing:
                 + self.answered_failures,
             },
         )
-        oban_jobs.announce(self.connection, self.queues | oban_jobs.enqueue(self.connection, enqueued))
+        oban_jobs.place(self.connection, enqueued, queues=self.queues)
         if opened.is_new:
             note_placed(self.connection, self.run, len(self.steps))
         new = [one for one in self.placed if one is not None and not one.deduplicated]

@@ -346,7 +346,7 @@ class PostgresQueue(DurableQueue):
         with self._database.transaction() as connection:
             if self._database.durable:
                 unplaced = fetch_column(connection, int, "queue/unplaced", {"limit": _BATCH})
-                oban_jobs.announce(connection, oban_jobs.enqueue(connection, unplaced))
+                oban_jobs.place(connection, unplaced)
                 found += len(unplaced) + _refill_idle(connection) + limits.repair(connection)
             counters.count_uncounted(connection, limit=_COUNTED_RUNS)
         found += end_driverless(self._database)
@@ -596,7 +596,7 @@ def _refill_idle(connection: Connection[TupleRow]) -> int:
         parameters = {"run_id": window.run_id, "placed": window.placed}
         connection.execute(load_sql("queue/set_window"), parameters)
         placed += refill(connection, window.run_id, window.room)
-    oban_jobs.announce(connection, oban_jobs.enqueue(connection, placed))
+    oban_jobs.place(connection, placed)
     return len(placed)
 
 

@@ -288,7 +288,7 @@ def _insert(
     opened = sum(one.is_open for one in added)
     counts = {"run_id": scatter.run_id, "opened": opened, "placed": len(placed), "total": len(added)}
     connection.execute(load_sql("scatters/count_added"), counts)
-    oban_jobs.announce(connection, oban_jobs.enqueue(connection, placed))
+    oban_jobs.place(connection, placed)
 
 
 _BATCH = 5000

@@ -75,11 +75,42 @@ WHERE state = 'available' AND worker IN ('flowstone.executors.oban.job.StepWorke
 CREATE INDEX IF NOT EXISTS flowstone_due ON public.oban_jobs (scheduled_at, id)
 WHERE state IN ('scheduled', 'retryable') AND worker IN ('flowstone.executors.oban.job.StepWorker', 'flowstone.Expiry');
 
--- name: enqueue
--- Put a job on Oban's queue for each of these steps; returns the queues that have something to do now. Attempts are
--- counted by the step; the row says the same, for Oban's own tools, and carries the tags of its asset and its run.
--- That of a step that began with a commit is at work from the start. Uses steps_pkey, runs_pkey and workers_pkey.
-WITH placed AS (
+-- name: place
+-- What a transaction does to Oban's table, in one statement, because whoever waits for the commit waits for each of them:
+-- 1. Move jobs to the state that follows from that of their steps, and say in Oban's form what failed. What others
+-- cancelled with Oban's tools stays so, unless the step came to its end first: then the row says that.
+-- `errors` is a list in Oban for Python and an array in Elixir's tables; || appends to both.
+-- 2. Put a job on the queue for each of these steps. Attempts are counted by the step; the row says the same, for Oban's
+-- own tools, and carries the tags of its asset and its run. That of a step that began with a commit is at work from the
+-- start.
+-- 3. Notify Oban's nodes of the queues that have something to do now, and of those given.
+-- Uses oban_jobs_pkey, steps_pkey, runs_pkey and workers_pkey.
+WITH settled AS (
+    UPDATE public.oban_jobs AS j
+    SET state = e.state::public.oban_job_state,
+        attempt = CASE WHEN e.releases THEN greatest(0, j.attempt - 1) ELSE j.attempt END,
+        scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN j.scheduled_at
+            ELSE pg_catalog.timezone('UTC', pg_catalog.clock_timestamp())
+                + pg_catalog.make_interval(secs => e.delay_seconds) END,
+        errors = CASE WHEN NOT e.failed THEN j.errors ELSE j.errors || (
+            SELECT pg_catalog.jsonb_build_object(
+                'attempt', s.attempt,
+                'at', pg_catalog.to_char(
+                    pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+                ),
+                'error', pg_catalog.left(coalesce(s.error, s.reason, ''), 5000)
+            )
+            FROM flowstone.steps AS s
+            WHERE s.id = e.step_id
+        ) END,
+        completed_at = CASE WHEN e.state = 'completed' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END,
+        discarded_at = CASE WHEN e.state = 'discarded' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END,
+        cancelled_at = CASE WHEN e.state = 'cancelled' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END
+    FROM pg_catalog.jsonb_to_recordset(%(jobs)s)
+        AS e (id bigint, step_id bigint, state text, delay_seconds double precision, releases boolean, failed boolean)
+    WHERE j.id = e.id AND (j.state <> 'cancelled' OR e.state IN ('completed', 'discarded', 'cancelled'))
+    RETURNING j.queue, j.state
+), placed AS (
     INSERT INTO public.oban_jobs (
         id, state, queue, worker, priority, attempt, max_attempts, args, meta, tags, scheduled_at, attempted_at,
         attempted_by
@@ -106,7 +137,12 @@ WITH placed AS (
     ORDER BY s.id
     RETURNING queue, state
 )
-SELECT DISTINCT queue FROM placed WHERE state = 'available';
+SELECT pg_catalog.pg_notify('public.oban_insert', pg_catalog.jsonb_build_object('queue', q.queue)::text)
+FROM (
+    SELECT queue FROM settled WHERE state = 'available'
+    UNION SELECT queue FROM placed WHERE state = 'available'
+    UNION SELECT unnest(%(queues)s::text[])
+) AS q;
 
 -- name: notify_inserted
 -- Notify Oban's nodes, on Oban's own channel; one statement per batch, because NOTIFY takes a lock of the whole server at
@@ -191,34 +227,6 @@ WITH kept AS (
 )
 SELECT run_id, pg_catalog.count(*) AS withdrawn FROM kept GROUP BY run_id ORDER BY run_id;
 
--- name: settle
--- Move jobs to the state that follows from that of their steps, and say in Oban's form what failed. What others
--- cancelled with Oban's tools stays so, unless the step came to its end first: then the row says that.
--- `errors` is a list in Oban for Python and an array in Elixir's tables; || appends to both. Uses oban_jobs_pkey.
-UPDATE public.oban_jobs AS j
-SET state = e.state::public.oban_job_state,
-    attempt = CASE WHEN e.releases THEN greatest(0, j.attempt - 1) ELSE j.attempt END,
-    scheduled_at = CASE WHEN e.delay_seconds IS NULL THEN j.scheduled_at
-        ELSE pg_catalog.timezone('UTC', pg_catalog.clock_timestamp())
-            + pg_catalog.make_interval(secs => e.delay_seconds) END,
-    errors = CASE WHEN NOT e.failed THEN j.errors ELSE j.errors || (
-        SELECT pg_catalog.jsonb_build_object(
-            'attempt', s.attempt,
-            'at', pg_catalog.to_char(
-                pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
-            ),
-            'error', pg_catalog.left(coalesce(s.error, s.reason, ''), 5000)
-        )
-        FROM flowstone.steps AS s
-        WHERE s.id = e.step_id
-    ) END,
-    completed_at = CASE WHEN e.state = 'completed' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END,
-    discarded_at = CASE WHEN e.state = 'discarded' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END,
-    cancelled_at = CASE WHEN e.state = 'cancelled' THEN pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) END
-FROM pg_catalog.jsonb_to_recordset(%(jobs)s)
-    AS e (id bigint, step_id bigint, state text, delay_seconds double precision, releases boolean, failed boolean)
-WHERE j.id = e.id AND (j.state <> 'cancelled' OR e.state IN ('completed', 'discarded', 'cancelled'));
-
 -- name: cancelling
 -- Steps of a worker that are to be stopped. Uses steps_at_work.
 SELECT id FROM flowstone.steps WHERE worker = %(worker)s AND state = 'cancelling';
@@ -288,10 +296,6 @@ DELETE FROM public.oban_jobs AS j USING old WHERE j.id = old.id;
 -- Remove what workers of ours that are gone have left of themselves; Oban leaves that to a leader, which we do not elect.
 DELETE FROM public.oban_producers
 WHERE node LIKE 'flowstone@%' AND updated_at < pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()) - interval '1 minute';
-
--- name: queues_of
--- Queues of some jobs, to notify their workers. Uses oban_jobs_pkey.
-SELECT DISTINCT queue FROM public.oban_jobs WHERE id = ANY(%(jobs)s::bigint[]) AND state = 'available';
 
 -- name: idle_windows
 -- Limited runs with room in their window and steps to put there; only a lost refill leaves such a run behind.
