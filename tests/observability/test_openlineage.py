@@ -119,6 +119,13 @@ def fails_once(context) -> int:
     return 1
 
 
+@asset(retry=RetryPolicy(max_attempts=2, backoff_seconds=0))
+def reads_twice(context, revenue: int) -> int:
+    if context.attempt == 1:
+        raise ValueError("no luck")
+    return revenue
+
+
 @asset
 def sleepy() -> int:
     if not _slept:
@@ -132,7 +139,7 @@ def always_fails(revenue: int) -> int:
     raise ValueError("no luck")
 
 
-ASSETS = [orders, revenue, table, fails_once, sleepy, always_fails]
+ASSETS = [orders, revenue, table, fails_once, reads_twice, sleepy, always_fails]
 
 
 @pytest.fixture
@@ -202,6 +209,24 @@ def test_a_failure_says_what_it_had_read(
     assert [one["name"].rpartition(".")[2] for one in failed["inputs"]] == ["revenue"]
     assert failed["inputs"][0]["facets"]["version"]["datasetVersion"] == str(read)
     assert failed["outputs"] == []
+
+
+@pytest.mark.parametrize("place", ["PostgreSQL", "memory"])
+def test_an_attempt_that_is_tried_again_says_what_it_had_read(
+    collector: Collector, make_flow: Callable[[OpenLineage], FlowStone], place: str
+) -> None:
+    """The version may be another one the next time, so it is that of the attempt, not of its step."""
+    observer = OpenLineage(collector.client())
+    in_memory = FlowStone.for_testing(ASSETS, observers=[observer]) if place == "memory" else None
+    with in_memory or make_flow(observer) as flow:
+        for asset in ("orders", "revenue"):
+            flow.materialize_all(asset)
+        first = int(flow.history("revenue")[0].step_id)
+        run = flow.materialize("reads_twice", executor="serial", executor_opts={"retry": True})
+        assert [one.read for one in flow.runs.attempts(int(run.step_id))] == [(first,), ()]
+    [failed], [done] = collector.of("reads_twice", "FAIL"), collector.of("reads_twice", "COMPLETE")
+    assert failed["inputs"] == done["inputs"] != []
+    assert failed["inputs"][0]["facets"]["version"]["datasetVersion"] == str(first)
 
 
 @pytest.mark.parametrize(

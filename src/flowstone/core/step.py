@@ -476,7 +476,11 @@ class CommittedOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One attempt of a step, over."""
+    """One attempt of a step, over.
+
+    Args:
+        read: the steps whose results it had read, if it was tried again; of the last one the lineage says it.
+    """
 
     attempt: int
     state: State
@@ -486,6 +490,7 @@ class AttemptRecord:
     error: str | None = None
     error_type: str | None = None
     retry_at: datetime | None = None
+    read: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from flowstone.core.forks import renew_after_fork
 from flowstone.core.output import StoredOutput
 from flowstone.core.published import catalog_scheme
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, InputVersion, StepRecord
+from flowstone.core.step import AttemptRecord, InputVersion, StepRecord, Target
 from flowstone.errors import MissingExtraError
 from flowstone.observability.background import Background, report_counters_of
 from flowstone.protocols import AttemptFeed, EndedAttempt, FeedEntry, NamesDatasets, ObservedApp
@@ -271,8 +271,8 @@ class OpenLineage:
         stored = self._stored({step_id for _, step_id in firsts})
         found = {}
         for one in ended:
-            read = inputs.get(one.step.id, ())
-            found[one.step.id, one.attempt.attempt] = self._of(one, read if self._has_read(one) else (), stored)
+            key = one.step.id, one.attempt.attempt
+            found[key] = self._of(one, inputs.get(key, ()), stored)
         return found
 
     def _ended(self, attempts: Sequence[tuple[int, int]]) -> list[EndedAttempt]:
@@ -289,24 +289,42 @@ class OpenLineage:
                 found.append(EndedAttempt(step, records[-1], run.kind if run else ""))
         return found
 
-    def _has_read(self, one: EndedAttempt) -> bool:
-        """Whether it is recorded what an attempt had read: of one that ends its step, whatever its end was."""
+    def _ends_its_step(self, one: EndedAttempt) -> bool:
+        """Whether an attempt ended its step, whatever its end was: what it had read is recorded of the step."""
         if one.attempt.state is State.COMPLETED:
             return True
         return one.attempt.attempt == one.step.attempt and one.step.state.is_terminal
 
-    def _inputs_of(self, ended: Sequence[EndedAttempt]) -> dict[int, Sequence[InputVersion]]:
-        """Return what is recorded that steps had read."""
+    def _inputs_of(self, ended: Sequence[EndedAttempt]) -> dict[tuple[int, int], Sequence[InputVersion]]:
+        """Return what is recorded that attempts had read."""
         assert self._app is not None
         store = self._app.store
         completed = {one.step.id for one in ended if one.attempt.state is State.COMPLETED}
-        others = {one.step.id for one in ended if self._has_read(one)} - completed
-        found: dict[int, Sequence[InputVersion]] = dict(
+        lasts = {one.step.id: one.attempt.attempt for one in ended if self._ends_its_step(one)}
+        others = sorted(lasts.keys() - completed)
+        of_steps: dict[int, Sequence[InputVersion]] = dict(
             store.catalog.inputs(sorted(completed)) if completed else {}
         )
-        for step_id, read in (store.target_statuses.reads(sorted(others)) if others else {}).items():
-            found[step_id] = [InputVersion("", *target, version.step_id) for target, version in read.items()]
+        for step_id, read in (store.target_statuses.reads(others) if others else {}).items():
+            of_steps[step_id] = [InputVersion("", *target, version.step_id) for target, version in read.items()]
+        found = {(step_id, lasts[step_id]): read for step_id, read in of_steps.items() if step_id in lasts}
+        tried_again = [one for one in ended if not self._ends_its_step(one)]
+        targets = self._targets({step_id for one in tried_again for step_id in one.attempt.read})
+        for one in tried_again:
+            found[one.step.id, one.attempt.attempt] = [
+                InputVersion("", *targets[step_id], step_id) for step_id in one.attempt.read if step_id in targets
+            ]
         return found
+
+    def _targets(self, step_ids: Collection[int]) -> Mapping[int, Target]:
+        """Return what some versions are of."""
+        assert self._app is not None
+        if not step_ids:
+            return {}
+        if self._feed is not None:
+            return self._feed.targets(sorted(step_ids))
+        steps = [self._app.store.catalog.step(step_id) for step_id in step_ids]
+        return {step.id: (step.asset, step.partition_key) for step in steps if step is not None}
 
     def _stored(self, step_ids: Collection[int]) -> Mapping[int, StoredOutput | None]:
         """Return where some versions lie."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from flowstone.core.notification import Message, Notification, NotificationState, NotifyRule
 from flowstone.core.output import StoredOutput
-from flowstone.core.step import AttemptRecord, StepRecord
+from flowstone.core.step import AttemptRecord, StepRecord, Target
 
 
 class Sender(Protocol):
@@ -167,6 +167,9 @@ class AttemptFeed(Protocol):
 
     def read(self, attempts: Sequence[tuple[int, int]]) -> list[EndedAttempt]:
         """Return what is recorded of attempts, named by their step and number; without what is not any more."""
+
+    def targets(self, step_ids: Sequence[int]) -> dict[int, Target]:
+        """Return what steps are of."""
 
     def stored(self, step_ids: Sequence[int]) -> dict[int, StoredOutput | None]:
         """Return where the outputs of steps lie."""

@@ -427,6 +427,7 @@ class Propagation:
                 error=row.error if state is not State.COMPLETED else None,
                 error_type=row.error_type if state is not State.COMPLETED else None,
                 retry_at=retry_at,
+                read=() if retry_at is None else tuple(sorted({one.step_id for one in row.inputs})),
             )
         )
 

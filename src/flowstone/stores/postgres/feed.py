@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from flowstone.core.output import StoredOutput
+from flowstone.core.partitions import PartitionKey
 from flowstone.core.state import State
-from flowstone.core.step import AttemptRecord, StepRecord
+from flowstone.core.step import AttemptRecord, StepRecord, Target
 from flowstone.errors import DatabaseError
 from flowstone.protocols import AttemptFeed, EndedAttempt, FeedEntry
 from flowstone.sql import load_sql
@@ -32,6 +33,7 @@ class _AttemptRow(NamedTuple):
     error: str | None
     error_type: str | None
     retry_at: datetime | None
+    read: tuple[int, ...]
 
     def record(self) -> AttemptRecord:
         """Return what is recorded of it."""
@@ -44,7 +46,16 @@ class _AttemptRow(NamedTuple):
             error=self.error,
             error_type=self.error_type,
             retry_at=self.retry_at,
+            read=self.read,
         )
+
+
+class _TargetRow(NamedTuple):
+    """What a step is of."""
+
+    id: int
+    asset: str
+    partition_key: PartitionKey
 
 
 class _StoredRow(NamedTuple):
@@ -102,6 +113,11 @@ class PostgresAttemptFeed(AttemptFeed):
             for row in (ended.get(attempt) for attempt in attempts)
             if row is not None
         ]
+
+    def targets(self, step_ids: Sequence[int]) -> dict[int, Target]:
+        with self._database.connection() as connection:
+            rows = fetch_all(connection, _TargetRow, "feed/targets", {"steps": list(step_ids)})
+        return {row.id: (row.asset, row.partition_key) for row in rows}
 
     def stored(self, step_ids: Sequence[int]) -> dict[int, StoredOutput | None]:
         with self._database.connection() as connection:

@@ -164,7 +164,7 @@ WHERE coalesce(own.state, newest.state) = 'skipped';
 
 -- name: attempts
 -- Attempts of a step that are over, in order. Uses attempts_pkey.
-SELECT attempt, state, started_at, finished_at, worker, error, error_type, retry_at
+SELECT attempt, state, started_at, finished_at, worker, error, error_type, retry_at, read
 FROM flowstone.attempts
 WHERE step_id = %(step_id)s
 ORDER BY attempt, token;

@@ -60,12 +60,17 @@ WHERE s.id = ANY(%(steps)s::bigint[]);
 
 -- name: attempts
 -- Attempts of some steps with the kinds of their runs, in order. Uses attempts_pkey, steps_pkey and runs_pkey.
-SELECT a.step_id, r.kind, a.attempt, a.state, a.started_at, a.finished_at, a.worker, a.error, a.error_type, a.retry_at
+SELECT a.step_id, r.kind, a.attempt, a.state, a.started_at, a.finished_at, a.worker, a.error, a.error_type, a.retry_at,
+    a.read
 FROM flowstone.attempts AS a
 JOIN flowstone.steps AS s ON s.id = a.step_id
 JOIN flowstone.runs AS r ON r.id = s.run_id
 WHERE a.step_id = ANY(%(steps)s::bigint[])
 ORDER BY a.step_id, a.attempt, a.token;
+
+-- name: targets
+-- What steps are of. Uses steps_pkey.
+SELECT id, asset, partition AS partition_key FROM flowstone.steps WHERE id = ANY(%(steps)s::bigint[]);
 
 -- name: stored
 -- Where the outputs of steps lie. Uses steps_pkey.

@@ -38,13 +38,16 @@ WITH ended AS (
 ), tried AS (
     INSERT INTO flowstone.attempts (
         step_id, attempt, token, state, worker, started_at, finished_at, error, error_type, retry_at,
-        queue
+        queue, read
     )
     SELECT m.id, m.attempt, m.token, CASE WHEN m.state = 'retrying' THEN 'failed' ELSE m.state END, m.worker,
         m.started_at, m.finished_at,
         CASE WHEN m.state <> 'completed' THEN m.error END,
         CASE WHEN m.state <> 'completed' THEN m.error_type END,
-        CASE WHEN m.state = 'retrying' THEN m.scheduled_at END, m.queue
+        CASE WHEN m.state = 'retrying' THEN m.scheduled_at END, m.queue,
+        CASE WHEN m.state = 'retrying' THEN ARRAY(
+            SELECT DISTINCT i.step_id FROM pg_catalog.jsonb_to_recordset(m.inputs) AS i (step_id bigint)
+        ) END
     FROM moved AS m
     WHERE NOT m.releases
 ), pointed AS (
