@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -66,11 +67,15 @@ class TestWhenAWorkerPolls:
             )
             yield
 
-    async def take(self, demand: int) -> int:
-        """Take jobs as a producer has them taken; return how many came."""
+    def use_loop(self) -> None:
+        """Have the node resolve futures of the loop that runs."""
         if not self.node._threads:
             self.node._finished = finished = Finished(asyncio.get_running_loop())
             self.node._threads.update(self.node._make_threads(finished))
+
+    async def take(self, demand: int) -> int:
+        """Take jobs as a producer has them taken; return how many came."""
+        self.use_loop()
         return sum(len(job.share) for job in await self.node.take_jobs("assets", demand, "uuid"))
 
     def test_what_was_left_behind_is_fetched_next(self) -> None:
@@ -84,6 +89,20 @@ class TestWhenAWorkerPolls:
             assert self.node.may_have_jobs("assets")
             assert await self.take(1) == 1
             assert self.node.may_have_jobs("assets")
+
+        asyncio.run(scene())
+
+    def test_what_was_taken_runs_before_its_producer_knows_it(self) -> None:
+        """On shutdown the node waits for it itself, as long as Oban does not."""
+
+        async def scene() -> None:
+            self.flow.schedule("first", executor="oban")
+            self.use_loop()
+            [job] = await self.node.take_jobs("assets", 1, "uuid")
+            await asyncio.wait_for(job.over, 30)
+            assert self.node._unknown_to_oban == {job.over}
+            assert self.node.known(job, Mock()) is job.over
+            assert not self.node._unknown_to_oban
 
         asyncio.run(scene())
 
