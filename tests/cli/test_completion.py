@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 from flowstone.cli import completion, known_names
+from flowstone.executors.select import ENTRY_POINT_GROUP
 
 REFERENCE = json.loads((Path(completion.__file__).with_name("reference.json")).read_text())
 
@@ -82,6 +83,18 @@ def test_the_file_is_for_the_user_alone_and_a_strangers_file_is_not_read(tmp_pat
     path.mkdir()
     assert known_names.matching("assets", "") == []
     known_names.remember(assets=["again"])  # cannot be written, and says nothing
+
+
+def test_executors_of_installed_packages_are_found_at_tab(
+    cli: CommandLine, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("ls").code == 0
+    info = tmp_path / "site" / "plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nswift = plugin:Swift\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert offered("materialize --executor s") == ["serial", "sync", "swift"]
 
 
 def test_without_a_storage_directory_names_lie_in_the_cache_of_the_user(tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ def _remember(flow: FlowStone) -> None:
         schedules=[one.id.name for one in flow.schedules.evaluators],
         sensors=[one.id.name for one in flow.sensors.evaluators],
         queues=[*flow.settings.queues, *(asset.queue for asset in flow.graph)],
-        executors=["auto", *flow.executors.names()],
+        executors=["auto", *flow.parts.executors.own_names()],  # TAB adds those of installed packages
         partitions=flow.partitions.names(),
     )
 

@@ -75,7 +75,11 @@ class ExecutorSelector:
 
     def names(self) -> list[str]:
         """Return every name that `get` knows."""
-        return sorted({*self._factories, *self._made, *self._given, *(point.name for point in _points())})
+        return sorted({*self.own_names(), *(point.name for point in _points())})
+
+    def own_names(self) -> list[str]:
+        """Return those of them for which no installed package has to be looked at, which takes 15 ms."""
+        return sorted({*self._factories, *self._made, *self._given})
 
     def capabilities(self, choice: str | Executor) -> frozenset[Capability]:
         """Return what an executor declares; of those of the app it is known although one cannot be made here."""

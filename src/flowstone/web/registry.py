@@ -7,6 +7,7 @@ administrators.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -307,8 +308,9 @@ def actions() -> Mapping[str, Action]:
     return _actions
 
 
+@functools.cache
 def _load() -> None:
-    """Import the modules of `web/pages`, whose decorators fill the registry."""
+    """Import the modules of `web/pages`, whose decorators fill the registry; they are looked for once."""
     package = importlib.import_module("flowstone.web.pages")
     for module in pkgutil.iter_modules(package.__path__, "flowstone.web.pages."):
         importlib.import_module(module.name)
