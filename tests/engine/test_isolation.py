@@ -573,7 +573,7 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
 def test_child_imports_only_what_it_needs() -> None:
     program = (
         "import sys, flowstone.engine.isolated.child; "
-        "print(sorted({'typer', 'rich', 'psycopg', 'oban', 'multiprocessing'} & set(sys.modules)))"
+        "print(sorted({'typer', 'rich', 'psycopg', 'oban', 'multiprocessing', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -7,12 +7,11 @@ have all of it: memory and PostgreSQL; one suite of tests holds both to the same
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, run_coroutine_threadsafe
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstone.core.approval import Approval, ApprovalState
 from flowstone.core.audit import AuditFilter, AuditRecord
@@ -48,6 +47,9 @@ from flowstone.protocols.insights import Insights
 from flowstone.protocols.outbox import AttemptFeed, NotificationStore
 from flowstone.protocols.values import PublicationStore, Publisher
 from flowstone.protocols.versions import VersionStore
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 
 class ApprovalStore(Protocol):
@@ -538,6 +540,9 @@ class CallerLoop:
         Raises:
             CancelledError: the caller has given up.
         """
+        # here, so that processes of isolated functions start without asyncio, an eighth of what they would import
+        from asyncio import run_coroutine_threadsafe
+
         self._at_work = at_work = run_coroutine_threadsafe(work, self.loop)
         if self.given_up:
             at_work.cancel()
