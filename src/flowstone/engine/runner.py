@@ -11,9 +11,10 @@ import os
 import random
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import CoroutineType
 from typing import NoReturn
 
@@ -57,6 +58,8 @@ _ANSWERS = (Outcome, Scattered, Snoozed, Route)
 # read once: a method of a class is looked up each time
 _context_of = AssetContext.of_attempt
 _clock = time.monotonic_ns
+_microseconds: Callable[[int], timedelta] = lru_cache(maxsize=4096)(partial(timedelta, 0, 0))
+"""Makes a duration; most steps are so short that many take as many microseconds."""
 _OUTCOMES = (Succeeded, Failed, Snoozed, Scattered, Suspended, Skipped, Stopped)
 
 
@@ -285,12 +288,6 @@ class StepRunner:
             context.config = asset.config_in(details)
         if details.hooks:
             context.hooks_config = self._hooks.configs(details)
-
-
-@lru_cache(maxsize=4096)
-def _microseconds(number: int) -> timedelta:
-    """Return a duration: most steps are so short that many take as many microseconds."""
-    return timedelta(microseconds=number)
 
 
 def _measured(call: AttemptCall, context: AssetContext, request: CallRequest, attempt: Attempt) -> AttemptOutcome:
