@@ -429,11 +429,12 @@ async def _materialize_with_a_worker(flow: FlowStone) -> None:
         sweep_seconds=60.0,
     )
     committer.start()
-    node._threads.update(node._make_threads(Finished(asyncio.get_running_loop())))  # as `Node.run` does
+    node._finished = Finished(asyncio.get_running_loop())  # as `Node.run` does
+    node._threads.update(node._make_threads(node._finished))
     waiting = asyncio.create_task(asyncio.to_thread(flow.materialize, "total", executor="oban"))
     while not waiting.done():
         for job in await node.take_jobs("assets", 1, "house"):
-            await node.perform(job, on_room=lambda: None)
+            await job.over
         await asyncio.wait([waiting], timeout=0.05)
     await waiting
     committer.stop(timeout_seconds=60.0)

@@ -17,12 +17,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TextIO, cast
 
 from flowstone import telemetry
 from flowstone.core import forks
 from flowstone.core.clean import plain_text
+from flowstone.core.frozen import maker
 from flowstone.core.logs import MAX_ENTRY, Entry, LogBatch, LogBuffer, LogNumbers, Trim
 from flowstone.core.step import Attempt
 from flowstone.errors import DatabaseUnavailableError
@@ -73,29 +75,27 @@ def not_kept() -> Iterator[None]:
         _passed_by.reset(token)
 
 
+@dataclass(slots=True, eq=False)
 class AttemptLog:
     """What one attempt logs; nothing here ever raises into the code that logs.
 
     Args:
         capture: writes it.
         attempt: the attempt.
+        used: whether it logged anything.
+        over: whether it logs nothing more: what a thread that was left behind says is not kept.
+        partial: printed lines without their end, by stream.
+        buffer: what is not written yet.
+        numbers: numbers the lines.
     """
 
-    # of the class until something is logged: every attempt has one of these, and few log anything
-    used = False
-    """Whether it logged anything."""
+    capture: LogCapture
+    attempt: Attempt
+    used: bool = False
+    over: bool = False
     partial: dict[str, str] | None = None
-    """Printed lines without their end, by stream."""
     buffer: LogBuffer | None = None
-    """What is not written yet."""
     numbers: LogNumbers | None = None
-    """Numbers the lines."""
-
-    def __init__(self, capture: LogCapture, attempt: Attempt) -> None:
-        self.capture = capture
-        self.attempt = attempt
-        self.over = False
-        """Whether it logs nothing more: what a thread that was left behind says is not kept."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -168,6 +168,10 @@ class AttemptLog:
             one = self.attempt
             self.numbers = LogNumbers(one.step_id, one.attempt, one.token, one.run_id)
         return self.numbers.batches(*taken)
+
+
+make_log = maker(AttemptLog)
+"""Makes what an attempt logs, of the same arguments: every attempt has one."""
 
 
 def fields_of(attempt: Attempt) -> dict[str, Any]:

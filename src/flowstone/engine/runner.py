@@ -45,7 +45,7 @@ from flowstone.engine.call import Invoker
 from flowstone.engine.checks import AssetChecks, StepChecks
 from flowstone.engine.failures import failure, outcome_of, without_further_attempt
 from flowstone.engine.isolated.values import EncodedValue, IsolatedValues
-from flowstone.engine.logs import AttemptLog, LogCapture, fields_of
+from flowstone.engine.logs import LogCapture, fields_of, make_log
 from flowstone.engine.middleware import AttemptCall, CallRequest, HookSet, chain, make_request
 from flowstone.engine.remote.calls import RemoteCalls, StoredThere, merged
 from flowstone.engine.resources import ResourcePool
@@ -224,7 +224,7 @@ class StepRunner:
             elif (inputs.missing or inputs.error) and (problem := inputs.problem(attempt)) is not None:
                 outcome = failure(problem, policy)
             else:
-                log_of = None if self._logs is None else AttemptLog(self._logs, attempt)
+                log_of = None if self._logs is None else make_log(self._logs, attempt)
                 context = _context_of(asset, attempt, cancellation, log_of)
                 named = context.run.details.hooks
                 if named or asset.takes_context or asset.requires or asset.config is not None:

@@ -573,13 +573,12 @@ class Node:
     def _start_taken(self, queue: str, taken: Sequence[Running], places: int) -> list[TakenJob]:
         """Hand attempts to their threads at once: two turns of the loop, until Oban says so, take longer."""
         assert self._finished is not None
-        threads = self._threads[queue]
-        jobs = []
-        for share in threads.shares(taken, places):
-            job = TakenJob(share[0].attempt.job_id, queue, share, self._finished.future())
-            self._unknown_to_oban.add(job.over)
-            threads.submit(share, job.over)
-            jobs.append(job)
+        threads, future = self._threads[queue], self._finished.future
+        shares = threads.shares(taken, places)
+        jobs = [TakenJob(share[0].attempt.job_id, queue, share, future()) for share in shares]
+        self._unknown_to_oban.update(job.over for job in jobs)
+        for job in jobs:
+            threads.submit(job.share, job.over)
         return jobs
 
     def _prepared(self, attempts: Sequence[Attempt]) -> list[Running]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from flowstone.core.actor import AUTOMATION
 from flowstone.core.forks import renew_after_fork
 from flowstone.core.outcome import WORKER_LOST, Failed, Scattered, Skipped, Snoozed, Stopped, Succeeded, Suspended
 from flowstone.core.recordable import NOWHERE, can_be_committed, failed, make_recordable
-from flowstone.core.state import TERMINAL, State
+from flowstone.core.state import State
 from flowstone.core.step import (
     OPEN_OR_THERE,
     Attempt,
@@ -33,13 +32,12 @@ from flowstone.stores.audit import new_line, of_run, of_targets
 from flowstone.stores.memory.approvals import MemoryApprovals
 from flowstone.stores.memory.catalog import insert_checks
 from flowstone.stores.memory.scatters import MemoryScatters
-from flowstone.stores.memory.tables import Propagation, RunRow, StepRow, Tables, row_of
+from flowstone.stores.memory.tables import Propagation, RunRow, StepRow, Tables
 
 _CLAIMABLE = (State.PENDING, State.SCHEDULED, State.RETRYING)
-# read once: a member, or a method, is looked up by its class each time
+# read once: a member is looked up by the class of its enumeration each time
 _WAITING, _PENDING = State.WAITING, State.PENDING
 _RUNNING, _CANCELLING, _COMPLETED = State.RUNNING, State.CANCELLING, State.COMPLETED
-_may_all_serve = OPEN_OR_THERE.issuperset
 
 
 class MemoryLedger(Ledger):
@@ -241,15 +239,15 @@ class MemoryLedger(Ledger):
         ended = None
         if reuse is None and (inputs or new.skip is not None):
             states = [one.state for one in inputs]
-            if new.skip is not None or not _may_all_serve(states):
-                ended = over_before_it_begins(new, states, partial(self._target_of, earlier))
+            if new.skip is not None or not OPEN_OR_THERE.issuperset(states):
+                ended = over_before_it_begins(new, states, lambda read: _target(tables.steps[earlier[read].id]))
         if reuse is None and ended is None and target in tables.active:
             joined = tables.steps[tables.active[target]]
             joined.priority = min(joined.priority, new.priority)
             run_row.joined[target] = joined
             tables.joiners[joined.id].append(run.id)
             return PlacedStep(joined.id, joined.run_id, joined.state, deduplicated=True)
-        row = row_of(next(tables.step_ids), run, new, _PENDING)
+        row = StepRow(next(tables.step_ids), run, new, _PENDING)
         tables.steps[row.id] = row
         run_row.steps[target] = row
         tables.by_asset[row.asset].append(row.id)
@@ -269,11 +267,7 @@ class MemoryLedger(Ledger):
             run_row.open += 1
             if inputs or row.scheduled_at is not None:
                 self._wait_for(row, inputs, run)
-        return make_placed(row.id, row.run_id, row.state, False)
-
-    def _target_of(self, earlier: Sequence[PlacedStep], position: int) -> Target:
-        row = self._tables.steps[earlier[position].id]
-        return row.asset, row.partition_key
+        return make_placed(row.id, row.run_id, row.state)
 
     def _refuse_conflict(self, run: RunRow | None, new: NewStep) -> None:
         """Refuse a request that would join work under way with another config, before anything is placed."""
@@ -291,7 +285,7 @@ class MemoryLedger(Ledger):
             row.skips_left = len(parents) if new.all_optional else None
         waiting = 0
         for parent in parents:
-            if parent.state not in TERMINAL:
+            if not parent.state.is_terminal:
                 waiting += 1
                 if parent.children is None:
                     parent.children = []
@@ -312,11 +306,12 @@ class MemoryLedger(Ledger):
         return row if row.state is _RUNNING or row.state is _CANCELLING else None
 
     def _commit(self, completion: AttemptResult) -> CommitResult:
-        attempt, outcome, tables = completion.attempt, completion.outcome, self._tables
-        row = self._ours(attempt)
+        row, outcome, tables = self._ours(completion.attempt), completion.outcome, self._tables
         if row is None:
-            stale = tables.steps.get(attempt.step_id)
-            return make_commit_result(attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False)
+            stale = self._tables.steps.get(completion.attempt.step_id)
+            return make_commit_result(
+                completion.attempt.step_id, stale.state if stale else State.NOT_FOUND, accepted=False
+            )
         row.inputs = completion.inputs
         if completion.ran and completion.code_version != row.new.code_version:
             row.new = replace(row.new, code_version=completion.code_version)
@@ -348,7 +343,7 @@ class MemoryLedger(Ledger):
             self._propagation.finish(row, State.CANCELLED, completion.finished_at)
         if completion.checks:
             insert_checks(self._tables, completion.checks)
-        return make_commit_result(row.id, row.state, True, released, ())
+        return make_commit_result(row.id, row.state, accepted=True, released=released)
 
     def _failed(self, row: StepRow, outcome: Failed, completion: AttemptResult) -> None:
         row.error, row.error_type, row.error_data = outcome.error, outcome.error_type, outcome.data
@@ -373,3 +368,7 @@ class MemoryLedger(Ledger):
 def _recordable(completion: AttemptResult) -> AttemptResult | None:
     """Return a completion that can be recorded; None when it names no attempt."""
     return make_recordable(completion) if can_be_committed(completion) else None
+
+
+def _target(row: StepRow) -> Target:
+    return row.asset, row.partition_key

@@ -24,7 +24,7 @@ from flowstone.core.state import State
 from flowstone.core.step import InputVersion, NewRun, NewStep
 from flowstone.protocols import ScatterStore
 from flowstone.stores.memory.approvals import MemoryApprovals
-from flowstone.stores.memory.tables import RunRow, ScatterRow, StepRow, Tables, row_of
+from flowstone.stores.memory.tables import RunRow, ScatterRow, StepRow, Tables
 
 
 @dataclass(slots=True)
@@ -230,7 +230,7 @@ class MemoryScatters(ScatterStore):
             code_version=scatter.new.code_version,
             limits=scatter.limits,
         )
-        row = row_of(next(tables.step_ids), run.new, planned, State.PENDING)
+        row = StepRow(next(tables.step_ids), run.new, planned, State.PENDING)
         row.created_at = datetime.now(UTC)
         tables.steps[row.id] = run.steps[row.asset, row.partition_key] = row
         tables.by_asset[row.asset].append(row.id)

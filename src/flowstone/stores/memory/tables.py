@@ -17,9 +17,7 @@ from uuid import uuid4
 
 from flowstone import telemetry
 from flowstone.core.audit import AuditRecord
-from flowstone.core.frozen import maker
 from flowstone.core.output import MEMORY_ISSUER, JsonValue, Publication, StoredOutput
-from flowstone.core.partitions import PartitionKey
 from flowstone.core.route import ALL_SKIPPED, decision_of
 from flowstone.core.run_details import make_run_info
 from flowstone.core.state import State
@@ -48,41 +46,71 @@ _MAX_LINES = 100_000
 """Lines of the audit log that are kept in memory; the oldest go first."""
 
 
-@dataclass(slots=True, eq=False)
 class StepRow:
     """One step; mutable, only touched under the store's lock."""
 
-    id: int
-    run_id: str
-    executor: str
-    created_at: datetime
-    new: NewStep
-    asset: str
-    partition_key: PartitionKey
-    priority: int
-    scheduled_at: datetime | None
-    state: State
-    attempt: int = 0
-    token: int = 0
-    waiting_on: int = 0
-    output_step: int | None = None
-    stored: StoredOutput | None = None
-    inputs: tuple[InputVersion, ...] = ()
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    invalidated_at: datetime | None = None
-    erased_at: datetime | None = None
-    error: str | None = None
-    error_type: str | None = None
-    error_data: Mapping[str, JsonValue] | None = None
-    reason: str | None = None
-    children: list[int] | None = None
-    """Steps that read its result; made when needed, as what follows: most steps have none of it."""
-    optional: set[int] | None = None
-    """Parents that it can do without."""
-    skips_left: int | None = None
-    """How many more skips of inputs it takes until it is skipped itself."""
-    attempts: list[AttemptRecord] | None = None
+    __slots__ = (
+        "asset",
+        "attempt",
+        "attempts",
+        "children",
+        "created_at",
+        "erased_at",
+        "error",
+        "error_data",
+        "error_type",
+        "executor",
+        "finished_at",
+        "id",
+        "inputs",
+        "invalidated_at",
+        "new",
+        "optional",
+        "output_step",
+        "partition_key",
+        "priority",
+        "reason",
+        "run_id",
+        "scheduled_at",
+        "skips_left",
+        "started_at",
+        "state",
+        "stored",
+        "token",
+        "waiting_on",
+    )
+
+    def __init__(self, step_id: int, run: NewRun, new: NewStep, state: State) -> None:
+        self.id = step_id
+        self.run_id = run.id
+        self.executor = run.executor
+        self.created_at = run.created_at
+        self.new = new
+        self.asset = new.asset
+        self.partition_key = new.partition_key
+        self.priority = new.priority
+        self.scheduled_at = new.scheduled_at
+        self.state = state
+        self.attempt = 0
+        self.token = 0
+        self.waiting_on = 0
+        self.output_step: int | None = None
+        self.stored: StoredOutput | None = None
+        self.inputs: tuple[InputVersion, ...] = ()
+        self.started_at: datetime | None = None
+        self.finished_at: datetime | None = None
+        self.invalidated_at: datetime | None = None
+        self.erased_at: datetime | None = None
+        self.error: str | None = None
+        self.error_type: str | None = None
+        self.error_data: Mapping[str, JsonValue] | None = None
+        self.reason: str | None = None
+        # made when needed: most steps of a large plan have neither
+        self.children: list[int] | None = None
+        # parents that it can do without; how many more skips of inputs it takes until it is skipped itself
+        self.optional: set[int] | None = None
+        self.skips_left: int | None = None
+        self.attempts: list[AttemptRecord] | None = None
 
     def record(self) -> StepRecord:
         """Return an immutable picture of the row."""
@@ -113,25 +141,6 @@ class StepRow:
             invalidated_at=self.invalidated_at,
             erased_at=self.erased_at,
         )
-
-
-_make_row = maker(StepRow)
-
-
-def row_of(step_id: int, run: NewRun, new: NewStep, state: State) -> StepRow:
-    """Return the row of a step that is placed."""
-    return _make_row(
-        step_id,
-        run.id,
-        run.executor,
-        run.created_at,
-        new,
-        new.asset,
-        new.partition_key,
-        new.priority,
-        new.scheduled_at,
-        state,
-    )
 
 
 @dataclass(slots=True)
