@@ -36,10 +36,10 @@ def test_the_version_is_the_one_that_these_contracts_were_read_from() -> None:
 
 def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str, database: Database) -> None:
     """`producer.get_jobs` is called with the producer, whose attributes say what to take for whom."""
-    requested: list[tuple[str, int, str]] = []
+    requested: list[tuple[object, str, int, str]] = []
 
-    async def take(queue: str, demand: int, uuid: str) -> list[Job]:
-        requested.append((queue, demand, uuid))
+    async def take(producer: object, queue: str, demand: int, uuid: str) -> list[Job]:
+        requested.append((producer, queue, demand, uuid))
         return []
 
     class Taking(Dispatcher):
@@ -51,7 +51,7 @@ def test_the_extension_point_of_fetching_is_where_we_put_ours(database_url: str,
             put(database)
             await until(lambda: requested)
             producer = oban._producers[QUEUE]
-            assert requested[0] == (QUEUE, 2, producer._uuid)
+            assert requested[0] == (producer, QUEUE, 2, producer._uuid)
             assert (producer._limit, producer._running_jobs) == (2, {})
             assert not extension.is_paused(producer)
             await producer.pause()
@@ -156,7 +156,7 @@ def test_a_producer_needs_only_an_id_of_a_job_and_takes_a_plain_future(
             futures.append(asyncio.get_running_loop().create_future())
             return futures[-1]
 
-    async def take(queue: str, demand: int, uuid: str) -> list[SimpleNamespace]:
+    async def take(producer: object, queue: str, demand: int, uuid: str) -> list[SimpleNamespace]:
         demands.append(demand)
         return [SimpleNamespace(id=len(futures) + number) for number in range(demand)]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from flowstone import FlowStone, asset
 from flowstone.config import Settings
 from flowstone.engine.worker import GroupCommitter, NodeWork
-from flowstone.executors.oban.node import Node
+from flowstone.executors.oban.node import Node, _Dispatcher
 from flowstone.executors.oban.threads import Finished
 from flowstone.stores.postgres.queue import Lease
 from flowstone.stores.postgres.store import PostgresStore
@@ -101,8 +102,24 @@ class TestWhenAWorkerPolls:
             [job] = await self.node.take_jobs("assets", 1, "uuid")
             await asyncio.wait_for(job.over, 30)
             assert self.node._unknown_to_oban == {job.over}
-            assert self.node.known(job, Mock()) is job.over
+            assert self.node.known(job) is job.over
             assert not self.node._unknown_to_oban
+
+        asyncio.run(scene())
+
+    def test_what_it_releases_may_begin_here_before_its_producer_knows_it(self) -> None:
+        """The first step of a queue may be over before Oban hears that it was taken."""
+        producer: Any = SimpleNamespace(notify=lambda: None, _paused=False)
+
+        async def scene() -> None:
+            self.flow.schedule("first", executor="oban")
+            self.use_loop()
+            assert self.node._room() is None
+            [job] = await _Dispatcher(self.node).take_jobs(producer, "assets", 1, "uuid")
+            await asyncio.wait_for(job.over, 30)
+            room = self.node._room()
+            assert room is not None
+            assert "assets" in room.queues
 
         asyncio.run(scene())
 

@@ -64,8 +64,8 @@ def filter_oban_logs() -> None:
         logging.getLogger(f"oban.{name}").addFilter(_repeat_filter)
 
 
-type TakeJobs = Callable[[str, int, str], Awaitable[list[Any]]]
-"""Called with queue, demand and the producer's uuid; returns Oban jobs."""
+type TakeJobs = Callable[[Any, str, int, str], Awaitable[list[Any]]]
+"""Called with a producer, its queue, demand and uuid; returns Oban jobs."""
 
 type StageJobs = Callable[[Sequence[str]], Awaitable[list[str]]]
 """Called with queues; returns those with work."""
@@ -136,4 +136,4 @@ async def _get_jobs(producer: Any) -> list[Any]:
     demand = producer._limit - len(producer._running_jobs)  # noqa: SLF001
     if demand <= 0:
         return []
-    return await take(producer._queue, demand, producer._uuid)  # noqa: SLF001
+    return await take(producer, producer._queue, demand, producer._uuid)  # noqa: SLF001

@@ -277,7 +277,6 @@ class TakenJob:
     """
 
     id: int
-    queue: str
     share: Sequence[Running]
     over: asyncio.Future[None]
 
@@ -408,8 +407,7 @@ class Node:
                     threads.close()
                 last = loop.time() + self._grace
                 await oban.stop()
-                # Oban waits only for what it has taken itself
-                if others := self._begun | self._unknown_to_oban:
+                if others := self._begun | self._unknown_to_oban:  # Oban waits only for what it knows
                     await asyncio.wait(others, timeout=max(0.0, last - loop.time()))
             finally:
                 self._maintenance.stop()
@@ -537,7 +535,6 @@ class Node:
         """Hand attempts to the threads of their queue, from this thread: a turn of the loop takes longer."""
         assert self._finished is not None
         threads, producer = self._threads[queue], self._producers[queue]
-        threads.on_room = producer.notify
         for share in threads.shares_of_begun(taken):
             future = self._finished.future()
             self._begun.add(future)
@@ -574,8 +571,7 @@ class Node:
         """Hand attempts to their threads at once: two turns of the loop, until Oban says so, take longer."""
         assert self._finished is not None
         threads, future = self._threads[queue], self._finished.future
-        shares = threads.shares(taken, places)
-        jobs = [TakenJob(share[0].attempt.job_id, queue, share, future()) for share in shares]
+        jobs = [TakenJob(one[0].attempt.job_id, one, future()) for one in threads.shares(taken, places)]
         self._unknown_to_oban.update(job.over for job in jobs)
         for job in jobs:
             threads.submit(job.share, job.over)
@@ -637,10 +633,13 @@ class Node:
         """Return whether there may be jobs: the last fetch left some behind, or some were announced since."""
         return queue in self._promising
 
-    def known(self, job: TakenJob, producer: Producer) -> asyncio.Future[None]:
-        """Note that a producer knows a job, whether it is paused and how it polls for more; return its end."""
-        self._producers[job.queue] = producer
-        self._threads[job.queue].on_room = producer.notify
+    def know(self, queue: str, producer: Producer) -> None:
+        """Note the producer of a queue, before what it takes runs: is it paused, how does it poll for more."""
+        self._producers[queue] = producer
+        self._threads[queue].on_room = producer.notify
+
+    def known(self, job: TakenJob) -> asyncio.Future[None]:
+        """Note that Oban knows a job; return its end."""
         self._unknown_to_oban.discard(job.over)
         return job.over
 
@@ -686,13 +685,14 @@ class _Dispatcher:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    async def take_jobs(self, queue: str, demand: int, uuid: str) -> list[Any]:
+    async def take_jobs(self, producer: Producer, queue: str, demand: int, uuid: str) -> list[Any]:
         """Take jobs for a producer, which asks at each end too; see `flowstone.executors.oban.extension`."""
+        self._node.know(queue, producer)
         return await self._node.take_jobs(queue, demand, uuid) if self._node.may_have_jobs(queue) else []
 
     def dispatch(self, producer: Producer, job: TakenJob) -> asyncio.Future[None]:
         """Return the future of a job that runs already."""
-        return self._node.known(job, producer)
+        return self._node.known(job)
 
     def cancel(self, producer: object, job: TakenJob) -> None:
         """Pass on a cancel that came through Oban."""
