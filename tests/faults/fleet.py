@@ -186,7 +186,8 @@ class Fleet:
     def events(self, event: str | None = None, asset: str | None = None, key: str | None = None) -> list[Event]:
         """Return the side effects so far."""
         file = self.directory / "events"
-        lines = file.read_text().splitlines() if file.exists() else []
+        # the last line may be being written: it is read in pieces where it goes over the end of a page
+        lines = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
         found = [Event(**json.loads(line)) for line in lines]
         return [
             one

@@ -35,7 +35,11 @@ class Notified(Crew):
     @property
     def sent(self) -> list[dict[str, Any]]:
         file = self.directory / "sent"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return (
+            [json.loads(line) for line in file.read_text().rpartition("\n")[0].splitlines()]
+            if file.exists()
+            else []
+        )
 
     @contextmanager
     def holding_claims(self) -> Iterator[None]:
