@@ -403,8 +403,13 @@ def test_what_is_given_up_is_audited_and_can_be_sent(
 
 
 def test_a_sender_that_hangs_holds_up_no_other(sender: Collected) -> None:
-    go_on = threading.Event()
-    with app(orders, notify=[Notify(to=lambda message: go_on.wait(20), name="hangs"), Notify(to=sender)]) as flow:
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang(message: Message) -> None:
+        hangs.set()
+        go_on.wait(20)
+
+    with app(orders, notify=[Notify(to=hang, name="hangs"), Notify(to=sender)]) as flow:
         delivery = flow.notifications._parts.delivery
         store = flow.parts.store
 
@@ -415,6 +420,7 @@ def test_a_sender_that_hangs_holds_up_no_other(sender: Collected) -> None:
         first = threading.Thread(target=fail)
         first.start()
         assert wait_until(lambda: len(sender.messages) == 1, timeout_seconds=10)
+        assert hangs.wait(10)  # each rule has a thread of its own, and either may be the first
         assert store.notifications.claim(["hangs"], lease_seconds=60) == []
         go_on.set()
         first.join(20)
